@@ -1,0 +1,90 @@
+"""LoRA (Hu et al. 2021, arXiv 2106.09685): a pair B A beside a frozen matrix, B = 0 at birth.
+
+With A frozen this is the adapter of FFA-LoRA (Sun et al. 2024, arXiv 2403.12313): the update moves
+by ``-eta scale^2 G A^T A``, so rows of norm 1 (orthonormal, svd) mean a learning rate three times
+that of Kaiming-uniform rows (A A^T about I/3). Tune it again when the initialisation changes.
+
+Shapes: out, in, r rank.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+from silotune.algebra import generator, orthonormal_rows
+from silotune.core import Role, Site
+
+
+class Init(StrEnum):
+    """How A begins."""
+
+    KAIMING = "kaiming"  # U(-1/sqrt(in), 1/sqrt(in)), as in the paper and in PEFT
+    ORTHONORMAL = "orthonormal"  # A A^T = I
+    SVD = (
+        "svd"  # top r right singular vectors of the public base weight (PiSSA's directions, B = 0)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRA:
+    """``y = W x + scale B A x`` with scale = alpha/r, or alpha/sqrt(r) (rsLoRA, arXiv 2312.03732).
+
+    Raises:
+        ValueError: if the rank is not positive or the dropout not in [0, 1).
+    """
+
+    rank: int = 8
+    alpha: float = 8.0
+    dropout: float = 0.0
+    rslora: bool = False
+    init: Init = Init.KAIMING
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"method.r: the rank must be at least 1, not {self.rank}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"method.lora_dropout: must be in [0, 1), not {self.dropout}")
+
+    @property
+    def scale(self) -> float:
+        """What the adapted layer multiplies B A by."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+    @property
+    def seeded(self) -> bool:
+        """An SVD differs between machines in its last bits; the other two do not."""
+        return self.init is not Init.SVD
+
+    def birth(self, site: Site, seed: int) -> Mapping[Role, Tensor]:
+        """B = 0 (out, r) and A (r, in), float32 on the CPU, from (seed, site) alone."""
+        return {
+            Role.A: self._a(site, generator(seed, "A", site.name)),
+            Role.B: torch.zeros(site.out_features, self.rank),
+        }
+
+    def _a(self, site: Site, g: torch.Generator) -> Tensor:
+        match self.init:
+            case Init.KAIMING:
+                bound = 1.0 / math.sqrt(site.in_features)
+                return torch.rand(self.rank, site.in_features, generator=g) * (2 * bound) - bound
+            case Init.ORTHONORMAL:
+                return orthonormal_rows(self.rank, site.in_features, g)
+            case Init.SVD:
+                return _top_rows(site, self.rank)
+
+
+def _top_rows(site: Site, rank: int) -> Tensor:
+    """The leading right singular vectors, each signed so that its largest entry is positive."""
+    if rank > min(site.in_features, site.out_features):
+        raise ValueError(
+            f"method.r: {site.name} has only {min(site.in_features, site.out_features)} singular "
+            f"vectors, fewer than r = {rank}"
+        )
+    weight = site.weight().detach().double().cpu()
+    v: Tensor = torch.linalg.svd(weight, full_matrices=False).Vh[:rank]
+    largest = v.gather(1, v.abs().argmax(dim=1, keepdim=True))
+    return (v * largest.sign()).float().contiguous()

@@ -1,0 +1,18 @@
+"""Mean: average every tensor by itself (FedAvg on factors)."""
+
+from dataclasses import dataclass
+
+from silotune.core import Factors, GlobalState, Moments
+
+
+@dataclass(frozen=True)
+class Mean:
+    """B' = E[B], A' = E[A] (FedIT, arXiv 2305.05644; FFA-LoRA, arXiv 2403.12313).
+
+    Exact when one factor is common to all clients, as A is in FFA-LoRA; otherwise off by the
+    covariance of B and A over clients.
+    """
+
+    def combine(self, previous: GlobalState, mean: Moments) -> Factors:
+        """The means, in the type the clients sent."""
+        return mean.first.map(lambda t: t.float())

@@ -1,0 +1,102 @@
+"""Factors: the numbers of an adapted model, named by site and role.
+
+Shapes: out, in = features of a site, r = rank.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from silotune.algebra import LowRank
+
+
+class Role(StrEnum):
+    """What a tensor does at its site."""
+
+    A = "A"  # (r, in) down-projection
+    B = "B"  # (out, r) up-projection
+    HEAD = "head"  # a tensor trained and averaged as it is
+
+
+class Key(NamedTuple):
+    """Address of one tensor. ``name`` tells weight and bias of a head apart."""
+
+    site: str
+    role: Role
+    name: str = ""
+
+    def __str__(self) -> str:
+        return ".".join(part for part in self if part)
+
+
+class Factors(Mapping[Key, Tensor]):
+    """An immutable, sorted mapping from keys to tensors. The tensors are never written to."""
+
+    def __init__(self, tensors: Mapping[Key, Tensor]) -> None:
+        self._tensors = dict(sorted(tensors.items()))
+
+    def __getitem__(self, key: Key) -> Tensor:
+        return self._tensors[key]
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __repr__(self) -> str:
+        return f"Factors({', '.join(f'{k}: {tuple(t.shape)}' for k, t in self.items())})"
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> Factors:
+        """Apply ``f`` to every tensor."""
+        return Factors({k: f(t) for k, t in self.items()})
+
+    def zip(self, other: Factors, f: Callable[[Tensor, Tensor], Tensor]) -> Factors:
+        """Combine two trees of equal keys.
+
+        Raises:
+            ValueError: if the keys differ.
+        """
+        if self.keys() != other.keys():
+            differ = ", ".join(str(k) for k in sorted(self.keys() ^ other.keys()))
+            raise ValueError(f"tensors differ: {differ}")
+        return Factors({k: f(t, other[k]) for k, t in self.items()})
+
+    def only(self, roles: Collection[Role]) -> Factors:
+        """The tensors of the given roles."""
+        return Factors({k: t for k, t in self.items() if k.role in roles})
+
+    def without(self, keys: Collection[Key]) -> Factors:
+        """All tensors but those at ``keys``."""
+        return Factors({k: t for k, t in self.items() if k not in keys})
+
+    def updated(self, other: Mapping[Key, Tensor]) -> Factors:
+        """This tree with the tensors of ``other`` replacing its own."""
+        return Factors({**self, **other})
+
+    def pair_sites(self) -> list[str]:
+        """Sites where both A and B are present."""
+        return [k.site for k in self if k.role is Role.B and Key(k.site, Role.A) in self]
+
+    def pair(self, site: str) -> LowRank:
+        """``B @ A`` at ``site``, unscaled, as a product."""
+        return LowRank(self[Key(site, Role.B)], self[Key(site, Role.A)])
+
+    def num_elements(self) -> int:
+        """How many numbers there are in all."""
+        return sum(t.numel() for t in self.values())
+
+    def digest(self) -> str:
+        """SHA-256 over keys, shapes, types and bytes: equal on every machine or not the same."""
+        h = hashlib.sha256()
+        for key, tensor in self.items():
+            h.update(f"{key}|{tuple(tensor.shape)}|{tensor.dtype}\n".encode())
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            h.update(flat.view(torch.uint8).numpy().tobytes())
+        return h.hexdigest()

@@ -1,0 +1,76 @@
+"""Messages: what the server asks of a client, and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NewType
+
+from .factors import Factors, Key
+from .meters import Meters
+from .plan import Plan
+
+ClientId = NewType("ClientId", str)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalState:
+    """What all clients agree on. A value: a run is a sequence of these.
+
+    Attributes:
+        round: rounds done so far.
+        factors: every adapter and head tensor, float32, unscaled.
+    """
+
+    round: int
+    factors: Factors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seeded:
+    """Frozen tensors that travel as a seed and are checked by their SHA-256 on arrival."""
+
+    seed: int
+    keys: tuple[Key, ...]
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Orders for one client in one round.
+
+    Attributes:
+        run: identifies the run; a retry carries the same.
+        round: 0-based.
+        factors: the tensors that are sent; what is missing is drawn from ``seeded``.
+        seed: for data order and adapter dropout; never for privacy noise or sampling coins.
+        learning_rate: this round's, after the schedule over rounds.
+    """
+
+    run: str
+    round: int
+    client: ClientId
+    factors: Factors
+    seeded: Seeded | None
+    plan: Plan
+    steps: int
+    learning_rate: float
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a client gives back. ``meters`` stay empty in a private run.
+
+    Attributes:
+        sealed: the contribution as the channel sealed it.
+        refusal: why the client did not take part, in words; ``sealed`` is empty then.
+        resent: these are the bytes of an earlier attempt at this round; nothing was trained.
+    """
+
+    run: str
+    round: int
+    client: ClientId
+    sealed: bytes
+    meters: Meters = field(default_factory=dict)
+    refusal: str = ""
+    resent: bool = False

@@ -1,0 +1,29 @@
+"""Site: one place in a model that may be adapted. Orientation is settled here, once."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """A linear map inside a model.
+
+    Attributes:
+        name: dotted path of the module, as ``model.get_submodule`` takes it.
+        module: the frozen base module, a black box with an input and an output.
+        in_features: numbers in.
+        out_features: numbers out.
+        transposed: the weight is stored as (in, out), as in GPT-2's ``Conv1D``.
+    """
+
+    name: str
+    module: nn.Module
+    in_features: int
+    out_features: int
+    transposed: bool = False
+
+    def weight(self) -> Tensor:
+        """The base weight as (out, in), a view."""
+        weight = self.module.get_parameter("weight")
+        return weight.T if self.transposed else weight

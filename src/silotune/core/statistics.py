@@ -1,0 +1,63 @@
+"""Statistics: the additive shadow of an update, all that a server needs to know.
+
+Whatever an aggregator may use is a weighted sum over clients. Streaming, secure aggregation and
+central noise are then sound for every aggregator at once. Sums are kept in float64, so that the
+mean of equal float32 tensors is bit for bit that tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from operator import add as plus
+
+from silotune.algebra import LowRank, Matrix, add
+
+from .factors import Factors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """Sums over clients of w, of w theta and, where asked for, of w B A per site."""
+
+    weight: float
+    first: Factors
+    product: Mapping[str, Matrix] = field(default_factory=dict)
+
+    def __add__(self, other: Statistics) -> Statistics:
+        return Statistics(
+            weight=self.weight + other.weight,
+            first=self.first.zip(other.first, plus),
+            product={s: add(m, other.product[s]) for s, m in self.product.items()},
+        )
+
+    def mean(self) -> Moments:
+        """Divide by the pooled weight."""
+        return Moments(
+            first=self.first.map(lambda t: t / self.weight),
+            product={s: m * (1.0 / self.weight) for s, m in self.product.items()},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """Weighted means in float64: E[theta] per tensor, E[B A] per site (unscaled)."""
+
+    first: Factors
+    product: Mapping[str, Matrix]
+
+
+def lift(update: Factors, weight: float) -> Statistics:
+    """One client's contribution; sites of which it holds both factors bring their product."""
+    exact = update.map(lambda t: t.double())
+    return Statistics(
+        weight=weight,
+        first=exact.map(lambda t: t * weight),
+        product={s: _weighted(exact.pair(s), weight) for s in exact.pair_sites()},
+    )
+
+
+def _weighted(pair: LowRank, weight: float) -> LowRank:
+    """sqrt(w) on either side keeps stacked products well conditioned."""
+    root = weight**0.5
+    return LowRank(pair.left * root, pair.right * root)
