@@ -28,9 +28,8 @@ class AdaptedLinear(nn.Module):
         self.scale = adapter.scale
         self.dropout = adapter.dropout
         self.transposed = site.transposed
-        device = next(site.module.parameters()).device
-        self.A = nn.Parameter(torch.zeros(adapter.rank, site.in_features, device=device))
-        self.B = nn.Parameter(torch.zeros(site.out_features, adapter.rank, device=device))
+        self.A = _zeros(site, adapter.rank, site.in_features)
+        self.B = _zeros(site, site.out_features, adapter.rank)
         self._sink = sink
         self._keys = (Key(site.name, Role.A), Key(site.name, Role.B))
 
@@ -104,3 +103,10 @@ class Head(nn.Module):
         else:
             y = F.linear(x_own, self.weight, self.bias) * self.scale
         return y.to(x.dtype)
+
+
+def _zeros(site: Site, *shape: int) -> nn.Parameter:
+    """On the base's device; float32, whatever the base's half precision or quantisation."""
+    weight = site.module.get_parameter("weight")
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    return nn.Parameter(torch.zeros(shape, dtype=dtype, device=weight.device))

@@ -63,14 +63,15 @@ class LoRA:
         """B = 0 (out, r) and A (r, in), float32 on the CPU, from (seed, site) alone."""
         return {
             Role.A: self._a(site, generator(seed, "A", site.name)),
-            Role.B: torch.zeros(site.out_features, self.rank),
+            Role.B: torch.zeros(site.out_features, self.rank, dtype=torch.float32),
         }
 
     def _a(self, site: Site, g: torch.Generator) -> Tensor:
         match self.init:
             case Init.KAIMING:
                 bound = 1.0 / math.sqrt(site.in_features)
-                return torch.rand(self.rank, site.in_features, generator=g) * (2 * bound) - bound
+                shape = (self.rank, site.in_features)
+                return torch.rand(shape, generator=g, dtype=torch.float32) * (2 * bound) - bound
             case Init.ORTHONORMAL:
                 return orthonormal_rows(self.rank, site.in_features, g)
             case Init.SVD:

@@ -14,5 +14,5 @@ class Mean:
     """
 
     def combine(self, previous: GlobalState, mean: Moments) -> Factors:
-        """The means, in the type the clients sent."""
-        return mean.first.map(lambda t: t.float())
+        """The means, in the factors' own type."""
+        return Factors({k: t.to(previous.factors[k].dtype) for k, t in mean.first.items()})

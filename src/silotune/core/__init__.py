@@ -8,6 +8,9 @@ from .examples import Examples as Examples
 from .factors import Factors as Factors
 from .factors import Key as Key
 from .factors import Role as Role
+from .files import RecordError as RecordError
+from .files import append_line as append_line
+from .files import write_bytes as write_bytes
 from .messages import ClientId as ClientId
 from .messages import GlobalState as GlobalState
 from .messages import Result as Result
@@ -18,8 +21,13 @@ from .meters import Meters as Meters
 from .meters import pool as pool
 from .plan import Phase as Phase
 from .plan import Plan as Plan
+from .plan import plan_of as plan_of
 from .sink import GradientSink as GradientSink
 from .site import Site as Site
 from .statistics import Moments as Moments
 from .statistics import Statistics as Statistics
 from .statistics import lift as lift
+from .wire import decode_result as decode_result
+from .wire import decode_task as decode_task
+from .wire import encode_result as encode_result
+from .wire import encode_task as encode_task

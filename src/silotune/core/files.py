@@ -1,0 +1,189 @@
+"""Safe files: replaced whole, or grown by whole lines; versioned JSON; errors in words.
+
+A file is replaced by a temporary file, fsync and rename; a line is appended with fsync. A run
+killed at any moment leaves files that can be read. A line counts once its newline is on disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+VERSION = 1
+"""The version written into every file; files of a newer one are refused."""
+
+T = TypeVar("T")
+
+
+class RecordError(ValueError):
+    """A result folder cannot be written or read; the message says what to do."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file whole by ``text`` in UTF-8; errors as ``write_bytes``."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file whole: afterwards it holds all of ``data``, or what it held before.
+
+    Raises:
+        RecordError: if the disk is full or the place cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.tmp")
+    with in_words(path):
+        try:
+            with draft.open("wb", buffering=0) as file:
+                _write(file.fileno(), data)
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+        _sync_names(path.parent)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Replace a file by ``data`` with the version, indented for people.
+
+    Raises:
+        RecordError: if it cannot be written; the old file is then intact.
+    """
+    content = _finite({"version": VERSION, **data})
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file of ``write_json``.
+
+    Raises:
+        RecordError: if it is missing, damaged or of a newer version.
+    """
+    with in_words(path):
+        return _parse(path.read_text(encoding="utf-8", errors="replace"), str(path))
+
+
+def append_line(path: Path, data: Mapping[str, Any]) -> None:
+    """Add one line of JSON and wait until it is on disk; a torn last line is cut off first.
+
+    Raises:
+        RecordError: if it cannot be written; the lines before it are intact.
+    """
+    with in_words(path), path.open("ab", buffering=0) as file:
+        end = _end_of_lines(path)
+        os.truncate(path, end)
+        try:
+            _write(file.fileno(), _line(data).encode())
+        except OSError:
+            with suppress(OSError):
+                os.truncate(path, end)
+            raise
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a ``.jsonl`` file; a torn last line is dropped, an absent file has none.
+
+    Raises:
+        RecordError: if a whole line is damaged or of a newer version.
+    """
+    if not path.exists():
+        return []
+    with in_words(path):
+        whole = path.read_bytes()[: _end_of_lines(path)].decode(errors="replace")
+    lines = whole.split("\n")[:-1]
+    return [_parse(line, f"{path}, line {i}") for i, line in enumerate(lines, start=1)]
+
+
+def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a ``.jsonl`` file whole.
+
+    Raises:
+        RecordError: if it cannot be written; the old file is then intact.
+    """
+    write_text(path, "".join(map(_line, lines)))
+
+
+@contextmanager
+def in_words(path: Path) -> Iterator[None]:
+    """Turn the errors of the operating system into a sentence that names ``path``.
+
+    Raises:
+        RecordError: in place of an ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "; free some space and continue with --resume" if full else ""
+        reason = error.strerror or type(error).__name__
+        raise RecordError(f"{path}: {reason}{advice}") from error
+
+
+def build(cls: type[T], data: Mapping[str, Any]) -> T:
+    """Make a dataclass from JSON; fields that it does not know are ignored.
+
+    Raises:
+        RecordError: if a field without a default is missing.
+    """
+    known = fields(cls)  # type: ignore[arg-type]
+    needed = [f.name for f in known if f.default is MISSING and f.default_factory is MISSING]
+    if absent := [name for name in needed if name not in data]:
+        raise RecordError(f"{cls.__name__}: missing {', '.join(absent)}")
+    return cls(**{f.name: data[f.name] for f in known if f.name in data})
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+        newer = data["version"] > VERSION
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{where}: damaged, this is not a record of silotune") from error
+    if newer:
+        raise RecordError(
+            f"{where}: written by a newer silotune (version {data['version']}, this one reads "
+            f"{VERSION}); upgrade silotune to read it"
+        )
+    return dict(data)
+
+
+def _line(data: Mapping[str, Any]) -> str:
+    content = _finite({"version": VERSION, **data})
+    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    if os.write(descriptor, data) != len(data):  # a regular file takes less only when full
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(descriptor)
+
+
+def _end_of_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        if file.read(1) in (b"\n", b""):
+            return size
+        file.seek(0)
+        return file.read().rfind(b"\n") + 1
+
+
+def _sync_names(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,15 @@
+"""Floor 4: one federated round as two pure functions, and the loop around them."""
+
+from .client import Bench as Bench
+from .client import Budget as Budget
+from .client import Silo as Silo
+from .client import client_round as client_round
+from .coverage import CoverageError as CoverageError
+from .coverage import check_coverage as check_coverage
+from .evaluate import evaluate as evaluate
+from .evaluate import score_at_home as score_at_home
+from .loop import Experiment as Experiment
+from .loop import QuorumError as QuorumError
+from .loop import Round as Round
+from .loop import federate as federate
+from .runtime import Runtime as Runtime

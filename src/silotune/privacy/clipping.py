@@ -1,0 +1,64 @@
+"""Flat per-example clipping: every record's whole gradient is scaled to norm at most C.
+
+Abadi et al. 2016 (arXiv 1607.00133). The norm runs over all trained coordinates together: heads,
+A and B alike. Edge cases: C = inf leaves gradients alone; a zero gradient stays zero; a record
+whose gradient is not finite (NaN, infinity, or a norm that overflows) contributes zero.
+
+Shapes: n examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from silotune.core import Batch, GradientSink, Key
+
+from .base import Losses
+
+
+def clipped_sum(rows: Mapping[Key, Tensor], max_grad_norm: float) -> tuple[dict[Key, Tensor], int]:
+    """``sum_i g_i min(1, C / |g_i|)`` per tensor, and how many records were not finite.
+
+    Args:
+        rows: per-example gradients, (n, *shape) each.
+        max_grad_norm: C > 0, or infinity.
+    """
+    flat = {key: r.flatten(1) for key, r in rows.items()}
+    norms = torch.stack([torch.linalg.vector_norm(r, dim=1) for r in flat.values()])
+    norm = torch.linalg.vector_norm(norms, dim=0)  # (n,)
+    finite = norm.isfinite()
+    margin = 1.0 + 32.0 * torch.finfo(norm.dtype).eps  # the norm itself is rounded
+    factor = torch.where(finite, (max_grad_norm / (norm * margin)).clamp(max=1.0), 0.0)
+    dropped = int((~finite).sum())
+    if dropped:  # zero times NaN is NaN
+        flat = {key: r.masked_fill(~finite[:, None], 0.0) for key, r in flat.items()}
+    sums = {key: (factor @ r).view(rows[key].shape[1:]) for key, r in flat.items()}
+    return sums, dropped
+
+
+class Accumulated(NamedTuple):
+    """Sums over the micro-batches of one step."""
+
+    sums: Mapping[Key, Tensor]
+    examples: int
+    dropped: int
+
+
+def accumulate(
+    sink: GradientSink, losses: Losses, micro_batches: Iterable[Batch], max_grad_norm: float
+) -> Accumulated:
+    """One backward pass a micro-batch; the clipped sums add up to those of the whole batch."""
+    sums: dict[Key, Tensor] = {}
+    examples = dropped = 0
+    for batch in micro_batches:
+        n = len(batch["labels"])
+        with sink.collect(n) as rows:
+            losses(batch).sum().backward()
+            part, bad = clipped_sum(rows, max_grad_norm)
+        sums = {key: t + sums[key] if key in sums else t for key, t in part.items()}
+        examples, dropped = examples + n, dropped + bad
+    return Accumulated(sums, examples, dropped)

@@ -1,0 +1,64 @@
+"""No privacy: plain minibatch gradients, through the same kernels as the private ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from silotune.core import Batch, GradientSink, Key
+
+from .base import Losses
+from .clipping import accumulate
+from .sampling import epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoPrivacy:
+    """The mean gradient over a shuffled batch of ``batch_size`` records."""
+
+    batch_size: int
+
+    @property
+    def private(self) -> bool:
+        """Never."""
+        return False
+
+    @property
+    def max_grad_norm(self) -> float:
+        """No bound."""
+        return math.inf
+
+    def batches(self, records: int, steps: int, seed: int) -> Iterator[Sequence[int]]:
+        """Fixed-size batches from reshuffled epochs, in an order that ``seed`` decides."""
+        generator = torch.Generator().manual_seed(seed)
+        return (b.tolist() for b in epochs(records, self.batch_size, steps, generator))
+
+    def gradients(
+        self,
+        tensors: Mapping[Key, nn.Parameter],
+        sink: GradientSink,
+        losses: Losses,
+        micro_batches: Iterable[Batch],
+    ) -> int:
+        """The mean gradient.
+
+        Raises:
+            ValueError: if a loss or gradient is not finite.
+        """
+        plain = accumulate(sink, losses, micro_batches, self.max_grad_norm)
+        if plain.dropped:
+            raise ValueError(
+                f"{plain.dropped} records gave a loss or gradient that is not finite: "
+                "lower train.learning_rate, or look for broken records with `silotune data`"
+            )
+        for key, parameter in tensors.items():
+            parameter.grad = plain.sums[key] / plain.examples
+        return 0
+
+    def charge(self, steps: int) -> None:
+        """Nothing is claimed."""
+        return

@@ -1,0 +1,241 @@
+"""Pool: worker processes on this machine; tasks and results cross as bytes over pipes.
+
+A worker is any command that calls ``serve``. It holds its own copy of the model and the silos'
+data, dies when the pool does, and is started again when it dies alone: its task is then sent once
+more, so delivery is at least once. Nothing but ``core.wire`` bytes crosses; no pickle.
+
+A frame is 8 bytes of length and the payload; the first byte of a payload tells its kind.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import BinaryIO, cast
+
+from silotune.core import (
+    ClientId,
+    CorruptPayload,
+    Result,
+    Task,
+    decode_result,
+    decode_task,
+    encode_result,
+    encode_task,
+)
+from silotune.engine import Bench, Silo, client_round, score_at_home
+
+_READY, _TRAIN, _SCORE, _RESULT, _ERROR = b"+", b"T", b"S", b"R", b"!"
+_TRIES = 3
+
+
+class WorkerError(RuntimeError):
+    """A worker could not start, or failed at its task; the message is the worker's own."""
+
+
+class Pool:
+    """Clients spread over worker processes. Use it as a context manager."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        clients: Sequence[ClientId],
+        workers: int = 2,
+        deadline: float = 3600.0,
+    ) -> None:
+        """Nothing is started before the first round.
+
+        Args:
+            command: starts one worker, which calls ``serve``.
+            clients: all silos; every worker can act for any of them.
+            workers: how many processes.
+            deadline: seconds that a round may take; who has not answered then is missing.
+        """
+        self._command = list(command)
+        self._clients = sorted(clients)
+        self._slots = [_Slot(self._command) for _ in range(min(workers, len(clients)))]
+        self._deadline = deadline
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for slot in self._slots:
+            slot.kill()
+
+    def clients(self) -> Sequence[ClientId]:
+        """All silos, by name."""
+        return self._clients
+
+    def train(self, tasks: Sequence[Task]) -> Iterator[Result]:
+        """Results as they come.
+
+        Raises:
+            WorkerError: if a worker reports that its task failed.
+        """
+        for reply in self._exchange([_TRAIN + encode_task(task) for task in tasks]):
+            try:
+                yield decode_result(reply)
+            except CorruptPayload:
+                continue  # as good as lost: the loop names the client as missing
+
+    def evaluate(self, tasks: Sequence[Task]) -> None:
+        """Each silo scores at home; only the word that it is done comes back."""
+        for _ in self._exchange([_SCORE + encode_task(task) for task in tasks]):
+            pass
+
+    def _exchange(self, payloads: Sequence[bytes]) -> Iterator[bytes]:
+        """Hand payloads to whoever is free; yields one reply each until the deadline."""
+        todo: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        done: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        for payload in payloads:
+            todo.put(payload)
+        for slot in self._slots:
+            threading.Thread(target=slot.work, args=(todo, done), daemon=True).start()
+        end = time.monotonic() + self._deadline
+        for _ in payloads:
+            try:
+                reply = done.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                self._abandon(todo)
+                return
+            if reply[:1] == _ERROR:
+                self._abandon(todo)
+                raise WorkerError(reply[1:].decode())
+            yield reply[1:]
+
+    def _abandon(self, todo: queue.SimpleQueue[bytes]) -> None:
+        """Forget what was not begun and stop what was not finished."""
+        while not todo.empty():
+            todo.get()
+        for slot in self._slots:
+            slot.kill()
+
+
+class _Slot:
+    """A place for one worker; starts it when needed and again when it dies."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._job: object | None = None  # what this slot works for now; None once stopped
+
+    def kill(self) -> None:
+        """Stop the worker at once."""
+        with self._lock:
+            self._job = None
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+                self._process = None
+
+    def work(self, todo: queue.SimpleQueue[bytes], done: queue.SimpleQueue[bytes]) -> None:
+        """Carry payloads until none is left."""
+        self._job = job = object()
+        while True:
+            try:
+                payload = todo.get_nowait()
+            except queue.Empty:
+                return
+            reply = self._ask(payload, job)
+            if reply is None:
+                return
+            done.put(reply)
+
+    def _ask(self, payload: bytes, job: object) -> bytes | None:
+        """One reply; a worker that dies is replaced, a few times. None once stopped."""
+        for _ in range(_TRIES):
+            try:
+                pipe_in, pipe_out = self._pipes(job)
+                _write_frame(pipe_in, payload)
+                return _read_frame(pipe_out)
+            except (EOFError, OSError):
+                if self._job is not job:
+                    return None
+                self._forget()
+        return _ERROR + f"a worker died {_TRIES} times in a row; see its messages above".encode()
+
+    def _pipes(self, job: object) -> tuple[BinaryIO, BinaryIO]:
+        with self._lock:
+            if self._job is not job:
+                raise EOFError
+            fresh = self._process is None
+            if self._process is None:
+                self._process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    start_new_session=True,  # Ctrl-C is for the pool, which then stops its workers
+                )
+            pipe_in = cast(BinaryIO, self._process.stdin)
+            pipe_out = cast(BinaryIO, self._process.stdout)
+        if fresh and _read_frame(pipe_out) != _READY:
+            raise EOFError
+        return pipe_in, pipe_out
+
+    def _forget(self) -> None:
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+                self._process = None
+
+
+def serve(
+    bench: Bench, silos: Mapping[ClientId, Silo], pipe_in: BinaryIO, pipe_out: BinaryIO
+) -> None:
+    """A worker's life: answer tasks until the pipe closes, then die without finishing."""
+    inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(pipe_in, inbox), daemon=True).start()
+    _write_frame(pipe_out, _READY)
+    while True:
+        payload = inbox.get()
+        _write_frame(pipe_out, _answer(payload, bench, silos))
+
+
+def _answer(payload: bytes, bench: Bench, silos: Mapping[ClientId, Silo]) -> bytes:
+    try:
+        task = decode_task(payload[1:])
+        if payload[:1] == _SCORE:
+            score_at_home(task, bench, silos[task.client])
+            return _RESULT
+        return _RESULT + encode_result(client_round(task, bench, silos[task.client]))
+    except (ValueError, OSError, RuntimeError) as error:
+        return _ERROR + str(error).encode()
+
+
+def _listen(pipe: BinaryIO, inbox: queue.SimpleQueue[bytes]) -> None:
+    """Read frames; when the pool is gone, nobody wants this work any more."""
+    try:
+        while True:
+            inbox.put(_read_frame(pipe))
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+def _write_frame(pipe: BinaryIO, payload: bytes) -> None:
+    pipe.write(len(payload).to_bytes(8, "big") + payload)
+    pipe.flush()
+
+
+def _read_frame(pipe: BinaryIO) -> bytes:
+    size = int.from_bytes(_exactly(pipe, 8), "big")
+    return _exactly(pipe, size)
+
+
+def _exactly(pipe: BinaryIO, size: int) -> bytes:
+    data = pipe.read(size)
+    if data is None or len(data) < size:
+        raise EOFError("the pipe closed")
+    return data

@@ -1,0 +1,164 @@
+"""What the private step must obey: exact per-example gradients, the bound, the noise."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import adapted, adapter, notes, random_factors
+
+from silotune.core import GradientSink, Key, Role
+from silotune.engine.client import microbatches
+from silotune.privacy import ExampleLevel, NoPrivacy
+from silotune.privacy.clipping import accumulate, clipped_sum
+from silotune.tasks import Classification
+
+ROLES = [{Role.B}, {Role.A}, {Role.A, Role.B}, {Role.HEAD}, {Role.B, Role.HEAD}, set(Role)]
+BOUND = 0.05
+
+
+def truth(roles, bound: float, records, indices, head_scale: float = 1.0):
+    """One record after another, by ordinary autograd, all tensors clipped together."""
+    model = adapted(adapter(), head_scale)
+    model.load(random_factors(adapter(), 1))
+    trained = model.train_only(roles)
+    total = {key: torch.zeros_like(p) for key, p in trained.items()}
+    for i in indices:
+        loss = Classification().losses(model.model, records.batch([i])).sum()
+        grads = torch.autograd.grad(loss, list(trained.values()))
+        norm = math.sqrt(sum(float((g**2).sum()) for g in grads))
+        for key, g in zip(trained, grads, strict=True):
+            total[key] += g * min(1.0, bound / norm)
+    return total
+
+
+def ours(roles, bound: float, records, indices, *, micro_batch=3, head_scale=1.0, unmerged=False):
+    model = adapted(adapter(), head_scale)
+    if unmerged:
+        for layer in (model.model.up, model.model.down):
+            layer.forward = lambda x, own=layer: own._beside(x, 0.0)
+    model.load(random_factors(adapter(), 1))
+    model.train_only(roles)
+    parts = microbatches(indices, records.lengths, micro_batch)
+    return accumulate(
+        model.sink,
+        lambda batch: Classification().losses(model.model, batch),
+        (records.batch(part) for part in parts),
+        bound,
+    )
+
+
+@pytest.mark.parametrize("unmerged", [False, True], ids=["merged", "unmerged"])
+@pytest.mark.parametrize("bound", [BOUND, 0.5, math.inf])
+@pytest.mark.parametrize("roles", ROLES, ids=lambda r: "+".join(sorted(r)))
+def test_the_clipped_sum_is_that_of_the_naive_loop(roles, bound, unmerged):
+    records = notes(9)
+    expected = truth(roles, bound, records, range(9), head_scale=0.5)
+    sums = ours(roles, bound, records, range(9), unmerged=unmerged, head_scale=0.5).sums
+    assert sums.keys() == expected.keys()
+    for key, tensor in expected.items():
+        torch.testing.assert_close(sums[key], tensor, atol=1e-10, rtol=1e-5)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 5, 9, 100])
+def test_micro_batches_do_not_change_the_sum(micro_batch):
+    records = notes(9)
+    whole = ours(set(Role), BOUND, records, range(9), micro_batch=9).sums
+    cut = ours(set(Role), BOUND, records, range(9), micro_batch=micro_batch).sums
+    for key, tensor in whole.items():
+        torch.testing.assert_close(cut[key], tensor, atol=1e-13, rtol=1e-9)
+
+
+@given(seed=st.integers(0, 1000), scale=st.floats(1e-3, 1e3), bound=st.floats(1e-3, 10.0))
+def test_no_record_moves_the_sum_by_more_than_the_bound(seed, scale, bound):
+    g = torch.Generator().manual_seed(seed)
+    rows = {
+        Key("q", role): (torch.randn(1, *shape, generator=g) * scale).float()
+        for role, shape in [(Role.A, (2, 5)), (Role.B, (7, 2)), (Role.HEAD, (3,))]
+    }
+    sums, _ = clipped_sum(rows, bound)
+    norm = math.sqrt(sum(float((t.double() ** 2).sum()) for t in sums.values()))
+    assert norm <= bound
+    original = math.sqrt(sum(float((t.double() ** 2).sum()) for t in rows.values()))
+    assert norm >= min(original, bound) * 0.9999
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e300])
+def test_a_record_that_is_not_finite_contributes_zero(bad):
+    rows = {Key("q", Role.B): torch.ones(3, 2, 2), Key("q", Role.A): torch.ones(3, 2)}
+    rows[Key("q", Role.B)][1, 0, 0] = bad
+    sums, dropped = clipped_sum(rows, 1.0)
+    without = {key: r[[0, 2]] for key, r in rows.items()}
+    expected, none = clipped_sum(without, 1.0)
+    assert (dropped, none) == (1, 0)
+    for key, tensor in expected.items():
+        torch.testing.assert_close(sums[key], tensor)
+
+
+def test_a_zero_gradient_stays_zero():
+    sums, dropped = clipped_sum({Key("q", Role.B): torch.zeros(2, 3)}, 1.0)
+    assert dropped == 0
+    assert sums[Key("q", Role.B)].abs().sum() == 0.0
+
+
+def step(mechanism, indices, micro_batch: int = 3):
+    model = adapted(adapter())
+    model.load(random_factors(adapter(), 1))
+    tensors = model.train_only(set(Role))
+    records = notes(9)
+    mechanism.gradients(
+        tensors,
+        model.sink,
+        lambda batch: Classification().losses(model.model, batch),
+        (records.batch(p) for p in microbatches(indices, records.lengths, micro_batch)),
+    )
+    return {key: p.grad for key, p in tensors.items()}
+
+
+def private(noise: float, bound: float = math.inf, size: float = 9.0) -> ExampleLevel:
+    return ExampleLevel(
+        sampling_rate=0.5, noise_multiplier=noise, max_grad_norm=bound, expected_batch_size=size
+    )
+
+
+def test_without_noise_and_bound_it_is_bit_for_bit_training_without_privacy():
+    plain, silent = step(NoPrivacy(batch_size=9), range(9)), step(private(0.0), range(9))
+    assert all(torch.equal(plain[key], silent[key]) for key in plain)
+
+
+def test_the_denominator_is_the_public_constant():
+    few, many = step(private(0.0, size=10.0), range(4)), step(private(0.0, size=20.0), range(4))
+    for key in few:
+        torch.testing.assert_close(few[key], 2 * many[key])
+
+
+def test_an_empty_batch_takes_a_noised_step():
+    grads = step(private(1.0, bound=2.0, size=4.0), [])
+    flat = torch.cat([g.flatten() for g in grads.values()])
+    assert flat.std().item() == pytest.approx(2.0 / 4.0, rel=0.35)
+
+
+def test_noise_is_added_once_for_all_micro_batches_and_to_every_tensor():
+    """Standard deviation sigma C / b, whatever the micro-batches; a wrong one is rejected."""
+    draws = [step(private(3.0, bound=0.1, size=9.0), range(9), micro_batch=1) for _ in range(60)]
+    for key in draws[0]:
+        stack = torch.stack([d[key].flatten() for d in draws])
+        spread = (stack - stack.mean(0)).pow(2).sum() / (stack.numel() - stack.shape[1])
+        expected = 3.0 * 0.1 / 9.0
+        tolerance = 5.0 / math.sqrt(2 * stack.numel())
+        assert spread.sqrt().item() == pytest.approx(expected, rel=tolerance)
+        assert tolerance < 0.5, "the test could not tell sigma from sigma / 2"
+
+
+def test_a_layer_that_sees_no_example_dimension_is_refused():
+    sink = GradientSink()
+    with sink.collect(3), pytest.raises(ValueError, match="first dimension counts examples"):
+        sink.add(Key("q", Role.B), torch.zeros(6, 2))
+
+
+def test_the_sink_is_closed_after_an_error():
+    sink = GradientSink()
+    with pytest.raises(RuntimeError), sink.collect(3):
+        raise RuntimeError
+    assert not sink.is_open

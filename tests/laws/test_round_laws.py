@@ -1,0 +1,266 @@
+"""What a whole round must obey, for every method of the catalogue."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from toys import begin, bench, experiment, notes, recipe, silos
+
+from silotune.core import (
+    ClientId,
+    Key,
+    Role,
+    decode_result,
+    decode_task,
+    encode_result,
+    encode_task,
+    lift,
+)
+from silotune.engine import QuorumError, evaluate, federate
+from silotune.engine.loop import make_tasks
+from silotune.engine.server import pool
+from silotune.optim import SGD, AdamW
+from silotune.privacy import NoPrivacy
+from silotune.recipes import RECIPES
+from silotune.runtimes import InProcess
+
+OPTIMIZERS = [SGD(learning_rate=0.3), AdamW(learning_rate=0.02)]
+methods = pytest.mark.parametrize("method", sorted(RECIPES))
+optimizers = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: type(o).__name__)
+
+
+def last(a_recipe, runtime, state=None, **changes):
+    exp = experiment(a_recipe, runtime.clients(), **changes)
+    return list(federate(exp, runtime, state or begin(a_recipe)))[-1].state
+
+
+class Shuffled:
+    """A runtime that delivers in another order, twice, and through bytes."""
+
+    def __init__(self, inner: InProcess) -> None:
+        self.inner = inner
+
+    def clients(self):
+        return self.inner.clients()
+
+    def train(self, tasks):
+        through = [decode_task(encode_task(t)) for t in tasks]
+        results = list(self.inner.train(through[::-1]))
+        stale = [replace(r, round=r.round - 1) for r in results]
+        for r in [*stale, *results, *results]:
+            yield decode_result(encode_result(r))
+
+    def evaluate(self, tasks):
+        raise AssertionError
+
+
+@optimizers
+@methods
+def test_order_and_repetition_of_results_are_irrelevant(method, optimizer):
+    a = recipe(method, optimizer)
+    plain = last(a, InProcess(bench(a), silos()))
+    shuffled = last(a, Shuffled(InProcess(bench(a), silos())))
+    assert plain.factors.digest() == shuffled.factors.digest()
+
+
+@optimizers
+@methods
+def test_two_halves_make_a_whole(method, optimizer):
+    a = recipe(method, optimizer)
+    whole = last(a, InProcess(bench(a), silos()))
+    first = next(
+        federate(
+            experiment(a, ["silo-0", "silo-1", "silo-2"]), InProcess(bench(a), silos()), begin(a)
+        )
+    )
+    resumed = last(a, InProcess(bench(a), silos()), first.state)
+    assert whole.round == resumed.round == 3
+    assert whole.factors.digest() == resumed.factors.digest()
+
+
+@methods
+def test_one_client_one_step_is_centralised_training(method):
+    """Against ordinary autograd and a hand-written SGD step in float64."""
+    a = recipe(method, SGD(learning_rate=0.3))
+    silo = {c: s for c, s in silos(1).items()}
+    everything = replace(silo[ClientId("silo-0")], privacy=NoPrivacy(batch_size=10**6))
+    after = last(
+        a, InProcess(bench(a), {ClientId("silo-0"): everything}), rounds=1, local_steps=1
+    ).factors
+    reference = bench(a)
+    model = reference.adapted
+    model.load(begin(a).factors)
+    trained = model.train_only(a.schedule.plan(0).trained())
+    batch = everything.train.batch(range(len(everything.train.lengths)))
+    loss = reference.objective.losses(model.model, batch).mean()
+    grads = dict(zip(trained, torch.autograd.grad(loss, list(trained.values())), strict=True))
+    for key, start in begin(a).factors.items():
+        expected = start - 0.3 * grads[key] if key in grads else start
+        torch.testing.assert_close(after[key], expected)
+
+
+@optimizers
+@methods
+def test_every_method_learns(method, optimizer):
+    a = recipe(method, optimizer)
+    b = bench(a)
+    state = last(a, InProcess(b, silos(records=40)), rounds=12)
+    held_out = notes(60, "held out")
+    before = evaluate(b.adapted, b.objective, begin(a).factors, held_out)
+    after = evaluate(b.adapted, b.objective, state.factors, held_out)
+    assert after["loss"].value() < before["loss"].value() - 0.05
+
+
+@methods
+def test_only_what_the_plan_shares_moves(method):
+    a = recipe(method, SGD(learning_rate=0.3))
+    before, after = begin(a).factors, last(a, InProcess(bench(a), silos())).factors
+    moved = {k.role for k in before if not torch.equal(before[k], after[k])}
+    assert moved == a.schedule.plan(0).share
+
+
+@methods
+def test_only_what_is_shared_travels_up_and_only_what_is_not_seeded_down(method):
+    a = recipe(method, SGD(learning_rate=0.3))
+    runtime = InProcess(bench(a), silos())
+    exp = experiment(a, runtime.clients())
+    task = make_tasks(exp, runtime, begin(a))[0]
+    assert {k.role for k in task.factors} == a.schedule.plan(0).share
+    only = next(federate(exp, runtime, begin(a)))
+    numbers = sum(
+        t.numel() for k, t in begin(a).factors.items() if k.role in a.schedule.plan(0).share
+    )
+    sent = numbers * 8 * 3  # float64 here
+    assert sent < only.pooled.bytes_up < sent + 3 * 1500
+
+
+def test_ffa_lora_is_exact_and_fedit_is_not():
+    error = {}
+    for method in ("ffa-lora", "fedit"):
+        a = recipe(method, SGD(learning_rate=0.3))
+        runtime = InProcess(bench(a), silos())
+        rounds = list(federate(experiment(a, runtime.clients()), runtime, begin(a)))
+        error[method] = rounds[-1].aggregation_error
+    assert error["ffa-lora"] == 0.0
+    assert error["fedit"] > 1e-4
+
+
+def test_weights_count():
+    a = recipe("ffa-lora", SGD(learning_rate=0.3))
+    runtime = InProcess(bench(a), silos())
+    exp = experiment(a, runtime.clients(), weights={"silo-0": 1.0, "silo-1": 0.0, "silo-2": 0.0})
+    tasks = make_tasks(exp, runtime, begin(a))
+    mean = pool(tasks, runtime.train(tasks), exp.weights).statistics.mean()
+    alone = InProcess(bench(a), silos(1))
+    one = pool(tasks[:1], alone.train(tasks[:1]), exp.weights).statistics.mean()
+    for key, tensor in one.first.items():
+        torch.testing.assert_close(mean.first[key], tensor)
+
+
+def test_alpha_and_the_learning_rate_are_one_knob():
+    """FFA-LoRA: (alpha, eta) moves the model as (c alpha, eta / c^2) does (arXiv 2403.12313)."""
+    from toys import adapter
+
+    one = recipe("ffa-lora", SGD(learning_rate=0.3), adapter(alpha=2.0))
+    two = recipe("ffa-lora", SGD(learning_rate=0.3 / 9), adapter(alpha=6.0))
+    keep = {Role.A, Role.B}
+
+    def run(a):
+        a = replace(a, schedule=type(a.schedule)(_only_b()))
+        return last(a, InProcess(bench(a), silos())).factors.only(keep)
+
+    first, second = run(one), run(two)
+    for site in first.pair_sites():
+        scaled = second.pair(site).dense() * 3.0
+        torch.testing.assert_close(first.pair(site).dense(), scaled, rtol=1e-6, atol=1e-9)
+
+
+def _only_b():
+    from silotune.core import Phase, Plan
+
+    return Plan(phases=(Phase(roles=frozenset({Role.B})),), share=frozenset({Role.B}))
+
+
+def test_a_wrong_frozen_factor_is_noticed():
+    a = recipe("ffa-lora", SGD(learning_rate=0.3))
+    other = replace(bench(a), draw=lambda seed: begin(a).factors.map(lambda t: t + 1e-9))
+    runtime = InProcess(other, silos())
+    with pytest.raises(ValueError, match="SHA-256"):
+        next(federate(experiment(a, runtime.clients()), runtime, begin(a)))
+
+
+class Spoiled(Shuffled):
+    """The first client's contribution arrives changed."""
+
+    def __init__(self, inner, change) -> None:
+        super().__init__(inner)
+        self.change = change
+
+    def train(self, tasks):
+        for i, r in enumerate(self.inner.train(tasks)):
+            yield self.change(r) if i == 0 else r
+
+
+def _flip(r):
+    return replace(r, sealed=r.sealed[:-1] + bytes([r.sealed[-1] ^ 1]))
+
+
+def _nan(r):
+    from silotune.core import pack, unpack
+
+    shared, header = unpack(r.sealed)
+    return replace(r, sealed=pack(shared.map(lambda t: t * float("nan")), header))
+
+
+def _smaller(r):
+    from silotune.core import pack, unpack
+
+    shared, header = unpack(r.sealed)
+    return replace(r, sealed=pack(shared.map(lambda t: t[:1]), header))
+
+
+@pytest.mark.parametrize("change", [_flip, _nan, _smaller], ids=["torn", "nan", "shape"])
+def test_a_bad_update_is_refused_by_name_and_the_rest_goes_on(change):
+    a = recipe("ffa-lora", SGD(learning_rate=0.3))
+    runtime = Spoiled(InProcess(bench(a), silos()), change)
+    done = next(federate(experiment(a, runtime.clients(), quorum=2), runtime, begin(a)))
+    assert done.pooled.clients == ("silo-1", "silo-2")
+    assert "refused" in done.pooled.missing["silo-0"]
+    honest = next(
+        federate(
+            experiment(a, ["silo-1", "silo-2"], weights={"silo-1": 2.0, "silo-2": 3.0}),
+            InProcess(bench(a), {c: s for c, s in silos().items() if c != "silo-0"}),
+            begin(a),
+        )
+    )
+    assert done.state.factors.digest() == honest.state.factors.digest()
+
+
+def test_too_few_clients_stop_the_run_and_are_named():
+    a = recipe("ffa-lora", SGD(learning_rate=0.3))
+    runtime = Spoiled(InProcess(bench(a), silos()), _flip)
+    with pytest.raises(QuorumError, match=r"needs 3 clients.*silo-0"):
+        next(federate(experiment(a, runtime.clients()), runtime, begin(a)))
+
+
+class Forgetful(SGD):
+    """Leaves the head out, as an optimiser built before the head was replaced would."""
+
+    def build(self, tensors, learning_rate):
+        kept = {k: p for k, p in tensors.items() if k.role is not Role.HEAD}
+        return super().build(kept, learning_rate)
+
+
+def test_a_tensor_that_does_not_move_is_an_error_that_names_it():
+    a = recipe("ffa-lora", Forgetful(learning_rate=0.3))
+    runtime = InProcess(bench(a), silos())
+    with pytest.raises(ValueError, match=r"classifier.*exactly as it was"):
+        next(federate(experiment(a, runtime.clients()), runtime, begin(a)))
+
+
+def test_statistics_of_equal_tensors_average_to_the_same_bits():
+    tensors = begin(recipe("ffa-lora", SGD(learning_rate=1.0))).factors.map(lambda t: t.float())
+    total = lift(tensors, 0.1) + lift(tensors, 0.7) + lift(tensors, 3.3)
+    mean = total.mean().first
+    assert all(torch.equal(mean[k].float(), t) for k, t in tensors.items())
+    assert Key("up", Role.B) in mean

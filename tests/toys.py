@@ -1,0 +1,170 @@
+"""A small model, its records and one silo after another, for the laws. No transformers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+
+from silotune.adapters import AdaptedModel, LoRA, birth, inject
+from silotune.algebra import generator
+from silotune.core import Batch, ClientId, Factors, GlobalState, Key, Role, Site
+from silotune.engine import Bench, Experiment, Silo
+from silotune.privacy import NoPrivacy
+from silotune.recipe import Recipe
+from silotune.recipes import RECIPES
+from silotune.tasks import Classification
+
+VOCABULARY, WIDTH, INNER, CLASSES = 13, 6, 10, 3
+
+
+class Conv1D(nn.Module):
+    """GPT-2's linear layer: the weight is (in, out)."""
+
+    def __init__(self, out_features: int, in_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(in_features, out_features) * 0.3)
+        self.bias = nn.Parameter(torch.randn(out_features) * 0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight + self.bias
+
+
+class Toy(nn.Module):
+    """Embedding, one residual block with a wide and a narrow layer, masked mean, classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(7)
+            self.embedding = nn.Embedding(VOCABULARY, WIDTH)
+            self.norm = nn.LayerNorm(WIDTH)
+            self.up = nn.Linear(WIDTH, INNER)
+            self.down = Conv1D(WIDTH, INNER)
+            self.classifier = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SimpleNamespace:
+        h = self.embedding(input_ids)
+        h = h + self.down(torch.tanh(self.up(self.norm(h))))
+        mask = attention_mask.unsqueeze(-1).to(h.dtype)
+        return SimpleNamespace(logits=self.classifier((h * mask).sum(1) / mask.sum(1)))
+
+
+def sites(model: Toy) -> list[Site]:
+    return [
+        Site("up", model.up, WIDTH, INNER),
+        Site("down", model.down, INNER, WIDTH, transposed=True),
+    ]
+
+
+def heads(model: Toy) -> list[Site]:
+    return [Site("classifier", model.classifier, WIDTH, CLASSES)]
+
+
+@dataclass(frozen=True)
+class Notes:
+    """Random token sequences; the label depends on their first token."""
+
+    ids: tuple[tuple[int, ...], ...]
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        return [len(i) for i in self.ids]
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        longest = max(len(self.ids[i]) for i in indices)
+        ids = [[*self.ids[i], *([0] * (longest - len(self.ids[i])))] for i in indices]
+        mask = [[1.0] * len(self.ids[i]) + [0.0] * (longest - len(self.ids[i])) for i in indices]
+        return {
+            "input_ids": torch.tensor(ids),
+            "attention_mask": torch.tensor(mask),
+            "labels": torch.tensor([self.ids[i][0] % CLASSES for i in indices]),
+        }
+
+
+def notes(n: int, *address: object) -> Notes:
+    g = generator("notes", *address)
+    lengths = torch.randint(1, 8, (n,), generator=g).tolist()
+    return Notes(
+        tuple(tuple(torch.randint(1, VOCABULARY, (k,), generator=g).tolist()) for k in lengths)
+    )
+
+
+def adapter(rank: int = 2, alpha: float = 6.0) -> LoRA:
+    return LoRA(rank=rank, alpha=alpha)
+
+
+def adapted(lora: LoRA | None, head_scale: float = 1.0) -> AdaptedModel:
+    toy = Toy().to(torch.get_default_dtype())
+    return inject(toy, sites(toy), heads(toy), lora, head_scale)
+
+
+def first_factors(lora: LoRA | None, seed: int = 0) -> Factors:
+    toy = Toy().to(torch.get_default_dtype())
+    head = {
+        Key("classifier", Role.HEAD, "weight"): toy.classifier.weight.detach(),
+        Key("classifier", Role.HEAD, "bias"): toy.classifier.bias.detach(),
+    }
+    born = birth(sites(toy), lora, seed).map(lambda t: t.to(torch.get_default_dtype()))
+    return born.updated(head)
+
+
+def random_factors(lora: LoRA | None, seed: int) -> Factors:
+    """Factors with no zeros among them."""
+    return Factors(
+        {
+            k: torch.randn(t.shape, generator=generator("factors", seed, k), dtype=t.dtype) * 0.5
+            for k, t in first_factors(lora).items()
+        }
+    )
+
+
+def bench(recipe: Recipe, micro_batch: int = 4) -> Bench:
+    lora = recipe.adapter
+    return Bench(
+        adapted=adapted(lora),
+        objective=Classification(),
+        optimizer=recipe.optimizer,
+        draw=lambda seed: first_factors(lora, seed),
+        micro_batch=micro_batch,
+    )
+
+
+def silos(n: int = 3, records: int = 12, batch_size: int = 6) -> dict[ClientId, Silo]:
+    return {
+        ClientId(f"silo-{i}"): Silo(
+            client=ClientId(f"silo-{i}"),
+            train=notes(records + i, i),
+            held_out=None,
+            privacy=NoPrivacy(batch_size=batch_size),
+        )
+        for i in range(n)
+    }
+
+
+def recipe(name: str, optimizer: object, lora: LoRA | None = None) -> Recipe:
+    return RECIPES[name](lora or adapter(), optimizer, head=True)
+
+
+def experiment(a_recipe: Recipe, clients: Sequence[ClientId], **changes: object) -> Experiment:
+    seeded = first_factors(a_recipe.adapter).without(
+        {k for k in first_factors(a_recipe.adapter) if k.role in a_recipe.schedule.plan(0).share}
+    )
+    choices: dict[str, object] = {
+        "run": "law",
+        "recipe": a_recipe,
+        "weights": {c: float(i + 1) for i, c in enumerate(clients)},
+        "rounds": 3,
+        "local_steps": 4,
+        "linear_decay": False,
+        "seed": 0,
+        "seeded": frozenset(seeded),
+        "quorum": len(clients),
+        "private": False,
+    }
+    return Experiment(**(choices | changes))
+
+
+def begin(a_recipe: Recipe) -> GlobalState:
+    return GlobalState(round=0, factors=first_factors(a_recipe.adapter))
