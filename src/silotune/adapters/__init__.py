@@ -8,3 +8,6 @@ from .linear import AdaptedLinear as AdaptedLinear
 from .linear import Head as Head
 from .lora import Init as Init
 from .lora import LoRA as LoRA
+from .peft_io import PeftLayout as PeftLayout
+from .peft_io import load_peft as load_peft
+from .peft_io import save_peft as save_peft

@@ -17,6 +17,16 @@ class Adapter(Protocol):
         ...
 
     @property
+    def alpha(self) -> float:
+        """Numerator of the scale, as PEFT's ``lora_alpha``."""
+        ...
+
+    @property
+    def rslora(self) -> bool:
+        """Whether the scale is alpha/sqrt(r), as PEFT's ``use_rslora``."""
+        ...
+
+    @property
     def scale(self) -> float:
         """What the adapted layer multiplies B A by: alpha/r, or alpha/sqrt(r) for rsLoRA."""
         ...

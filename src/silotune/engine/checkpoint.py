@@ -23,6 +23,7 @@ def save(path: Path, state: GlobalState, run: str, config: str) -> None:
     Raises:
         RecordError: if the disk is full or the place cannot be written.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, pack(state.factors, {"round": state.round, "run": run, "config": config}))
 
 

@@ -56,8 +56,8 @@ class Silo:
     Attributes:
         train: records to learn from.
         held_out: records to score on, at home; None if there are none.
-        home: a folder for what stays with the silo; None if nothing is kept.
-        store: the silo's own durable state; None when nothing is private.
+        home: the silo's own folder, for its ledger, what it sent last and its scores. A private
+            round needs it.
         budget: None when no epsilon was set.
     """
 
@@ -66,7 +66,6 @@ class Silo:
     held_out: Examples | None
     privacy: Privacy
     home: Path | None = None
-    store: SiloStore | None = None
     budget: Budget | None = None
 
 
@@ -79,15 +78,20 @@ def client_round(task: Task, bench: Bench, silo: Silo) -> Result:
     Raises:
         ValueError: if the task does not fit the model or training breaks down.
     """
-    store = silo.store
-    if store is None:
+    if not silo.privacy.private:
         return _result(task, seal(_train(task, bench, silo), task))
+    if silo.home is None:
+        raise ValueError(f"silo {silo.client} needs a folder of its own to keep its ledger in")
+    with SiloStore(silo.home) as store:
+        return _private_round(task, bench, silo, store)
+
+
+def _private_round(task: Task, bench: Bench, silo: Silo, store: SiloStore) -> Result:
     fingerprint = _fingerprint(task)
     earlier = store.sealed(task.run, task.round, fingerprint)
     if earlier is not None:
         return _result(task, earlier, resent=True)
-    charge = silo.privacy.charge(task.steps)
-    budget = silo.budget
+    charge, budget = silo.privacy.charge(task.steps), silo.budget
     if charge and budget and not store.affords(task.run, charge, budget.epsilon, budget.delta):
         return _result(task, b"", refusal=f"its budget of epsilon {budget.epsilon:g} is spent")
     sealed = seal(_train(task, bench, silo), task)

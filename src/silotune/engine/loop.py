@@ -92,7 +92,7 @@ def make_tasks(experiment: Experiment, runtime: Runtime, state: GlobalState) -> 
             plan=plan,
             steps=experiment.local_steps,
             learning_rate=experiment.recipe.optimizer.learning_rate * left,
-            seed=seed_of(experiment.run, "client", state.round, client),
+            seed=seed_of(experiment.seed, "client", state.round, client),
         )
         for client in runtime.clients()
     ]

@@ -1,0 +1,152 @@
+"""From a YAML file and overrides to a ``Config``, or to every problem at once.
+
+Relative ``data.path`` and ``model.name_or_path`` are relative to the current working directory,
+not to the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from . import names, rules, words, yaml_door
+from .errors import ConfigError, Problem
+from .names import Setting
+from .overrides import apply
+from .schema import LEAVES, SECTIONS, Config
+from .sections import Data, Method, Model, Privacy, Train
+from .yaml_door import KeyPath
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration.
+
+    Args:
+        path: a YAML file, or None for the overrides alone.
+        overrides: ``key.sub=value``; later ones win, and all win over the file.
+
+    Raises:
+        ConfigError: with one line for each problem: place, key, what is wrong, the fix.
+    """
+    place = str(path) if path else "configuration"
+    settings, wrong = _from_file(path) if path else ({}, [])
+    settings, more = apply(settings, overrides)
+    wrong += more
+    if path:
+        settings.setdefault("output_dir", Setting("output_dir", f"runs/{path.stem}", place))
+    try:
+        config = Config.model_validate(_nested(settings))
+    except ValidationError as error:
+        wrong += [f"{_where(p, settings, place)}: {p}" for p in _problems(error, settings)]
+        raise ConfigError(wrong) from error
+    if wrong:
+        raise ConfigError(wrong)
+    return config
+
+
+def _from_file(path: Path) -> tuple[dict[str, Setting], list[str]]:
+    """The settings of a file by home key, and what is wrong with its keys."""
+    value, lines = _read(path)
+    places = {(): str(path), **{key: f"{path}:{line}" for key, line in lines.items()}}
+    settings: dict[str, Setting] = {}
+    wrong: list[str] = []
+    for item in names.flatten(value, (), places):
+        if isinstance(item, str):
+            wrong.append(item)
+            continue
+        home = names.SPELLINGS.get(item.key)
+        if home is None:
+            wrong.append(f"{item.where}: {item.key}: {names.unknown(item.key)}")
+        elif home in settings:
+            first = settings[home]
+            wrong.append(
+                f"{item.where}: {home}: is given twice, as {first.key} ({first.where}) and as "
+                f"{item.key}; keep one"
+            )
+        else:
+            settings[home] = item
+    return settings, wrong
+
+
+def _read(path: Path) -> tuple[Mapping[object, object], Mapping[KeyPath, int]]:
+    """The mapping in a file, and the line of each key."""
+    try:
+        value, lines = yaml_door.parse(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            [f"{path}: there is no such file; `silotune init` writes one to begin with"]
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError([f"{path}: cannot be read ({reason}); give a YAML file"]) from error
+    except yaml.YAMLError as error:
+        line, problem = yaml_door.explain(error)
+        place = f"{path}:{line}" if line else str(path)
+        raise ConfigError(
+            [f"{place}: not valid YAML: {problem}; check indentation, colons and quotes there"]
+        ) from error
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            [f"{path}: must hold `key: value` pairs at the top level; `silotune init` writes some"]
+        )
+    return value, lines
+
+
+def _nested(settings: Mapping[str, Setting]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for home, setting in settings.items():
+        *sections, leaf = home.split(".")
+        inner = nested
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[leaf] = setting.value
+    return nested
+
+
+def _problems(error: ValidationError, settings: Mapping[str, Setting]) -> list[Problem]:
+    """What is wrong with single keys, then what the readable keys do wrong together."""
+    values = {home: setting.value for home, setting in settings.items()}
+    single = list(words.problems(error, values))
+    broken = {problem.key for problem in single}
+    readable = {home: s for home, s in settings.items() if home not in broken}
+    absent = {key.split(".")[0] for key in broken if LEAVES[key].is_required()}
+    together = rules.problems(_parts(_nested(readable), absent, broken))
+    return single + [problem for problem in together if not _doubtful(problem.key, broken)]
+
+
+def _parts(nested: Mapping[str, Any], absent: set[str], broken: set[str]) -> rules.Parts:
+    """What is left without the broken keys; a section whose required keys are broken is absent."""
+
+    def part(name: str, section: type[S]) -> S | None:
+        return None if name in absent else section.model_validate(nested.get(name, {}))
+
+    return rules.Parts(
+        part("model", Model),
+        part("data", Data),
+        part("method", Method),
+        part("privacy", Privacy),
+        part("train", Train),
+        None if "evaluation" in broken else nested.get("evaluation", "simulation"),
+        tuple(nested.get("baselines", ())),
+    )
+
+
+def _doubtful(key: str, broken: set[str]) -> bool:
+    """Whether a problem may come only from a broken key beside it, replaced by its default."""
+    section = key if key in SECTIONS else key.rpartition(".")[0]
+    return any(k.rpartition(".")[0] == section for k in broken)
+
+
+def _where(problem: Problem, settings: Mapping[str, Setting], place: str) -> str:
+    """Where the key, or failing that another key of its section, was given."""
+    if problem.key in settings:
+        return settings[problem.key].where
+    section = problem.key if problem.key in SECTIONS else problem.key.rpartition(".")[0]
+    inside = [s.where for key, s in settings.items() if key.startswith(f"{section}.")]
+    return inside[-1] if inside else place

@@ -1,0 +1,28 @@
+"""What a user should know about a configuration that is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .schema import Config
+
+
+def notices(config: Config) -> Iterator[str]:
+    """What a private run makes public without epsilon covering it, one line each."""
+    if config.privacy.unit == "none":
+        return
+    if config.data.labels is None and config.model.task != "causal-lm":
+        yield (
+            "data.labels: not declared, so the set of labels is read from the records and "
+            "becomes public; epsilon does not cover that"
+        )
+    if config.data.num_examples is None:
+        yield (
+            "data.num_examples: not declared, so each silo's number of records, rounded down, "
+            "becomes public; epsilon does not cover that"
+        )
+    if config.evaluation == "simulation":
+        yield (
+            "evaluation: simulation shows metrics and splits of private records; epsilon does "
+            "not cover them"
+        )

@@ -1,0 +1,65 @@
+"""Overrides: ``key.sub=value`` from the command line, the value read as YAML. Later ones win."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import yaml
+
+from . import names, yaml_door
+from .names import Setting
+from .schema import SECTIONS
+
+LONG = 80  # letters of an override that a message repeats
+
+
+def read(override: str) -> Setting:
+    """Split one override at its first '='.
+
+    Raises:
+        ValueError: if there is no '=', no key, or the value is not YAML.
+    """
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ValueError("write key=value, such as train.num_rounds=3")
+    try:
+        value, _ = yaml_door.parse(text)
+    except yaml.YAMLError as error:
+        problem = yaml_door.explain(error)[1]
+        raise ValueError(f"the value is not YAML ({problem}); put it in quotes") from error
+    return Setting(key.strip(), value, _place(override))
+
+
+def apply(
+    settings: dict[str, Setting], overrides: Sequence[str]
+) -> tuple[dict[str, Setting], list[str]]:
+    """Settings by home key with the overrides over them, and what is wrong with those.
+
+    A whole section (``data.silos={num: 3}``) replaces the section; null empties it.
+    """
+    result, wrong = dict(settings), []
+    for override in overrides:
+        try:
+            given = read(override)
+        except ValueError as error:
+            wrong.append(f"{_place(override)}: {error}")
+            continue
+        if given.key in SECTIONS:
+            result = {k: s for k, s in result.items() if not k.startswith(f"{given.key}.")}
+        for item in _parts(given):
+            if isinstance(item, str):
+                wrong.append(item)
+            elif home := names.SPELLINGS.get(item.key):
+                result[home] = item
+            else:
+                wrong.append(f"{given.where}: {item.key}: {names.unknown(item.key)}")
+    return result, wrong
+
+
+def _parts(given: Setting) -> Iterator[Setting | str]:
+    """The override itself, or the settings of the whole section that it gives."""
+    return names.flatten({given.key: given.value}, (), {(): given.where})
+
+
+def _place(override: str) -> str:
+    return f"override {override if len(override) <= LONG else override[:LONG] + '...'}"

@@ -1,0 +1,308 @@
+"""What keys mean together: the rules that no single key can break.
+
+Each rule yields problems that name the key to change and how. It runs when the sections it looks
+at are readable, so that one typing error does not hide the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from .errors import ConfigError, Problem
+from .sections import Columns, Data, Method, Model, Privacy, Silos, Train
+
+HEAD_KEYS = ("head", "head_init", "head_scale", "pooling")
+DEALING_KEYS = ("split", "alpha")
+FILE_SUFFIXES = {".csv", ".json", ".jsonl", ".parquet", ".gz"}
+BY_LABEL = {"dirichlet", "label-skew-mild", "label-skew-severe"}
+CAUSAL_CHOICES = ({"text"}, {"prompt", "completion"}, {"messages"})
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The readable parts of a configuration; None where a part has problems of its own."""
+
+    model: Model | None = None
+    data: Data | None = None
+    method: Method | None = None
+    privacy: Privacy | None = None
+    train: Train | None = None
+    evaluation: str | None = None
+    baselines: tuple[str, ...] | None = None
+
+
+def problems(parts: Parts) -> Iterator[Problem]:
+    """Everything that the readable parts do wrong together."""
+    if parts.model:
+        yield from _model(parts.model)
+    if parts.data:
+        yield from _silos(parts.data)
+        yield from _declared(parts.data)
+    if parts.model and parts.data:
+        yield from _columns(parts.model, parts.data.columns)
+        yield from _labels_for(parts.model, parts.data)
+    if parts.model and parts.method:
+        yield from _head_only(parts.model, parts.method)
+    if parts.method:
+        yield from _targets(parts.method)
+    if parts.privacy:
+        yield from _budget(parts.privacy)
+    if parts.privacy and parts.data:
+        yield from _delta(parts.privacy, parts.data)
+    if parts.train:
+        yield from _optimizer(parts.train)
+    if parts.train and parts.data:
+        yield from _batch(parts.train, parts.data)
+        yield from _quorum(parts.train, parts.data.silos)
+    if parts.baselines and parts.evaluation not in (None, "simulation"):
+        yield Problem(
+            "baselines",
+            f"{', '.join(parts.baselines)} needs evaluation: simulation; leave baselines out",
+        )
+
+
+def check_delta(target_delta: float, sizes: int | Mapping[str, int]) -> None:
+    """Refuse a delta that lets a whole record leak: it must be below 1/n at every silo.
+
+    Args:
+        target_delta: delta of the guarantee.
+        sizes: the public number of records, of every silo or by silo.
+
+    Raises:
+        ConfigError: if delta >= 1/n for some silo.
+    """
+    if problem := _delta_problem(target_delta, sizes):
+        raise ConfigError([str(problem)])
+
+
+def check_batch_size(batch_size: int, sizes: int | Mapping[str, int]) -> None:
+    """Refuse a batch larger than a silo.
+
+    Args:
+        batch_size: the logical batch.
+        sizes: the public number of records, of every silo or by silo.
+
+    Raises:
+        ConfigError: if some silo has fewer records than that.
+    """
+    if problem := _batch_problem(batch_size, sizes):
+        raise ConfigError([str(problem)])
+
+
+def inapplicable(model: Model, data: Data) -> frozenset[str]:
+    """Keys that have no effect beside the others; a resolved configuration leaves them out."""
+    keys = {f"data.columns.{c}" for c in Columns.model_fields if c not in _given(data.columns)}
+    if model.task == "causal-lm":
+        keys |= {f"model.{key}" for key in HEAD_KEYS}
+    if data.silos.num is None:
+        keys |= {f"data.silos.{key}" for key in DEALING_KEYS}
+    return frozenset(keys)
+
+
+def _model(model: Model) -> Iterator[Problem]:
+    if model.task == "causal-lm":
+        for key in HEAD_KEYS:
+            if key in model.model_fields_set:
+                yield Problem(f"model.{key}", "a causal-lm has no new head; leave this key out")
+        return
+    text = model.task == "sequence-classification"
+    if model.pooling == "mean" and not text:
+        yield Problem(
+            "model.pooling",
+            "mean is an average over tokens and needs task: sequence-classification; use model",
+        )
+    if model.head_init == "label-prototypes" and not text:
+        yield Problem(
+            "model.head_init",
+            "label-prototypes come from a text encoder and need task: sequence-classification; "
+            "use random",
+        )
+    if model.head_init == "label-prototypes" and text and model.pooling != "mean":
+        yield Problem("model.head_init", "label-prototypes needs model.pooling: mean; set it")
+
+
+def _silos(data: Data) -> Iterator[Problem]:
+    silos = data.silos
+    if silos.by is not None and silos.num is not None:
+        yield Problem("data.silos", "give `by` (a column) or `num` (a number of silos), not both")
+        return
+    if silos.num is None:
+        for key in DEALING_KEYS:
+            if key in silos.model_fields_set:
+                yield Problem(
+                    f"data.silos.{key}",
+                    "is for records dealt out to `num` silos; give num or leave this key out",
+                )
+    is_file = PurePath(data.path).suffix.lower() in FILE_SUFFIXES
+    if silos.by is None and silos.num is None and is_file:
+        yield Problem(
+            "data.silos",
+            "say which silo each record of this file belongs to: {by: <column>}, or {num: 3} to "
+            "deal them out",
+        )
+
+
+def _declared(data: Data) -> Iterator[Problem]:
+    if data.num_examples == {}:
+        yield Problem("data.num_examples", "the mapping is empty; fill it or write null")
+    if data.labels is None:
+        return
+    labels = list(data.labels)
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        yield Problem("data.labels", f"{', '.join(twice)} stands there twice; keep one")
+    if len(labels) < 2:
+        yield Problem("data.labels", "needs two labels or more; null takes them from the data")
+
+
+def _columns(model: Model, columns: Columns) -> Iterator[Problem]:
+    given = _given(columns)
+    if model.task == "causal-lm":
+        if given not in CAUSAL_CHOICES:
+            yield Problem(
+                "data.columns",
+                "causal-lm takes {text: ...}, or {prompt: ..., completion: ...}, or {messages: "
+                f"...}}, not {_listed(given)}",
+            )
+        return
+    needed = {"text" if model.task == "sequence-classification" else "image", "label"}
+    allowed = needed | ({"text_pair"} if "text" in needed else set())
+    for column in _in_order(needed - given):
+        yield Problem(f"data.columns.{column}", f"{model.task} needs it: name that column")
+    for column in _in_order(given - allowed):
+        yield Problem(
+            f"data.columns.{column}", f"{model.task} does not read it; leave this key out"
+        )
+
+
+def _labels_for(model: Model, data: Data) -> Iterator[Problem]:
+    if model.task == "causal-lm":
+        if data.labels is not None:
+            yield Problem("data.labels", "a causal-lm has no labels; leave this key out")
+        if data.silos.split in BY_LABEL:
+            yield Problem(
+                "data.silos.split",
+                f"{data.silos.split} goes by labels, and a causal-lm has none; use iid or quantity",
+            )
+    elif model.head_init == "label-prototypes" and data.labels is None:
+        yield Problem(
+            "data.labels",
+            "head_init: label-prototypes needs public descriptions; write a mapping of label: "
+            "description",
+        )
+
+
+def _head_only(model: Model, method: Method) -> Iterator[Problem]:
+    if method.name != "head-only":
+        return
+    if model.task == "causal-lm":
+        yield Problem("method.name", "head-only needs a classification task; use ffa-lora")
+    elif model.head != "trained":
+        yield Problem("model.head", "must be trained for method.name: head-only, or nothing moves")
+
+
+def _targets(method: Method) -> Iterator[Problem]:
+    for key, value in (
+        ("target_modules", method.target_modules),
+        ("layers_to_transform", method.layers_to_transform),
+    ):
+        if value == ():
+            yield Problem(f"method.{key}", "the list is empty; fill it or write null")
+
+
+def _budget(privacy: Privacy) -> Iterator[Problem]:
+    choices = ("target_epsilon", "noise_multiplier")
+    given = [key for key in choices if getattr(privacy, key) is not None]
+    if privacy.unit == "none":
+        for key in given:
+            yield Problem(f"privacy.{key}", "has no effect with privacy.unit: none; set it to null")
+    elif not given:
+        yield Problem(
+            "privacy.target_epsilon",
+            "needed for privacy.unit: example; set it (6, say) or privacy.noise_multiplier, or "
+            "choose privacy.unit: none",
+        )
+    elif len(given) == 2:
+        yield Problem(
+            "privacy.target_epsilon",
+            "each determines the other, so give this or privacy.noise_multiplier, and set the "
+            "other to null",
+        )
+
+
+def _delta(privacy: Privacy, data: Data) -> Iterator[Problem]:
+    if privacy.unit == "example" and data.num_examples:
+        problem = _delta_problem(privacy.target_delta, data.num_examples)
+        if problem:
+            yield problem
+
+
+def _delta_problem(target_delta: float, sizes: int | Mapping[str, int]) -> Problem | None:
+    silo, n = _chosen(max, sizes)
+    if target_delta < 1 / n:
+        return None
+    return Problem(
+        "privacy.target_delta",
+        f"must be below 1 / num_examples = {1 / n:.2g}{silo}, not {target_delta:g}; usual is "
+        f"{_usual_delta(n):.0e}",
+    )
+
+
+def _batch(train: Train, data: Data) -> Iterator[Problem]:
+    if data.num_examples:
+        problem = _batch_problem(train.batch_size, data.num_examples)
+        if problem:
+            yield problem
+
+
+def _batch_problem(batch_size: int, sizes: int | Mapping[str, int]) -> Problem | None:
+    silo, n = _chosen(min, sizes)
+    if batch_size <= n:
+        return None
+    return Problem(
+        "train.batch_size",
+        f"must be at most num_examples = {n}{silo}, not {batch_size}; lower it or leave that "
+        "silo out",
+    )
+
+
+def _optimizer(train: Train) -> Iterator[Problem]:
+    if train.optimizer == "adamw" and train.momentum > 0:
+        yield Problem("train.momentum", "belongs to optimizer: sgd; leave it out with adamw")
+
+
+def _quorum(train: Train, silos: Silos) -> Iterator[Problem]:
+    if train.min_clients is not None and silos.num is not None and train.min_clients > silos.num:
+        yield Problem("train.min_clients", f"must be at most data.silos.num = {silos.num}")
+
+
+def _given(columns: Columns) -> set[str]:
+    return {name for name, column in columns if column is not None}
+
+
+def _in_order(columns: set[str]) -> list[str]:
+    return [name for name in Columns.model_fields if name in columns]
+
+
+def _listed(columns: set[str]) -> str:
+    return " and ".join(_in_order(columns)) or "nothing"
+
+
+def _chosen(
+    choose: Callable[[Iterable[int]], int], sizes: int | Mapping[str, int]
+) -> tuple[str, int]:
+    """The largest or smallest size, and the words that say whose it is."""
+    if isinstance(sizes, int):
+        return "", sizes
+    n = choose(sizes.values())
+    return f" of silo {next(silo for silo, size in sizes.items() if size == n)}", n
+
+
+def _usual_delta(n: int) -> float:
+    """n^-1.1, rounded down to one digit, and below 1/n whatever n is."""
+    value = n**-1.1 if n > 1 else 0.5
+    unit = 10.0 ** math.floor(math.log10(value))
+    return math.floor(value / unit) * unit

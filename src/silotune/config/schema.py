@@ -1,0 +1,107 @@
+"""The configuration as a whole, and the list of its keys.
+
+A key has one home, written dotted: ``privacy.target_epsilon``. ``LEAVES`` holds them all in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+from pydantic.fields import FieldInfo
+
+from . import rules
+from .sections import STRICT, AsTuple, Data, Method, Model, Privacy, Text, Train
+
+
+class Config(BaseModel):
+    """Everything that a run is told. Frozen; construction checks all of it."""
+
+    model_config = STRICT
+
+    model: Model
+    data: Data
+    method: Method = Method()
+    privacy: Privacy = Privacy()
+    train: Train = Train()
+    evaluation: Literal["simulation", "site", "public"] = Field(
+        default="simulation",
+        description="Who scores on what: one machine sees everything, as in research, and epsilon "
+        "does not cover the metrics; each silo on its own held-out records, and keeps the scores; "
+        "or on valid and test splits that everyone may see.",
+    )
+    baselines: Annotated[tuple[Literal["silo-alone"], ...], AsTuple] = Field(
+        default=(),
+        description="Research only: also train each silo alone, to compare. Needs `evaluation: "
+        "simulation`.",
+    )
+    runtime: Literal["in-process", "pool"] = Field(
+        default="in-process",
+        description="One process for all silos, or a pool of worker processes.",
+    )
+    workers: int = Field(default=2, ge=1, description="Worker processes of the pool.")
+    output_dir: Text = Field(
+        default="runs/run",
+        description="Folder of the result; must not exist yet. When a file is loaded that does "
+        "not set it: runs/ and the name of the file.",
+    )
+    report_to: Annotated[tuple[Literal["tensorboard"], ...], AsTuple] = Field(
+        default=(), description="Also write metrics for these tools."
+    )
+
+    @model_validator(mode="after")
+    def _follows_the_rules(self) -> Self:
+        parts = rules.Parts(
+            self.model,
+            self.data,
+            self.method,
+            self.privacy,
+            self.train,
+            self.evaluation,
+            self.baselines,
+        )
+        problems = list(rules.problems(parts))
+        if problems:
+            raise ValueError("\n".join(map(str, problems)))
+        return self
+
+
+ENVIRONMENT = frozenset(
+    {
+        "runtime",
+        "workers",
+        "output_dir",
+        "report_to",
+        "baselines",
+        "train.device",
+        "train.threads",
+        "train.round_deadline",
+        "train.per_device_eval_batch_size",
+        "train.eval_every",
+    }
+)
+"""Keys that say where and beside what a run happens; a resumed run may change them."""
+
+
+def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        yield prefix + name, field
+        if (section := _section(field)) is not None:
+            yield from _walk(section, f"{prefix}{name}.")
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+SECTIONS: Mapping[str, type[BaseModel]] = {
+    key: section for key, field in _walk(Config, "") if (section := _section(field)) is not None
+}
+"""Dotted key -> model of every section, ``data.silos`` among them."""
+
+LEAVES: Mapping[str, FieldInfo] = {
+    key: field for key, field in _walk(Config, "") if key not in SECTIONS
+}
+"""Dotted home key -> field of everything that can be set, in order."""

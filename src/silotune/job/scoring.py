@@ -1,0 +1,67 @@
+"""Scoring: which records a state is measured on, as ``evaluation`` says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from silotune.core import Examples, Factors, Meters, pool
+from silotune.engine import evaluate
+
+from .workshop import Workshop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Metrics by name: of all together, and of each silo's own records in a simulation."""
+
+    overall: Mapping[str, float] = field(default_factory=dict)
+    silos: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+def score(workshop: Workshop, factors: Factors) -> Scores:
+    """The metrics that belong on the record of a round.
+
+    ``public``: on the public records. ``simulation``: the same, or else on what the silos hold
+    out, pooled; silo by silo as well. ``site``: nothing, since scores stay at home.
+    """
+    evaluation = workshop.config.evaluation
+    if evaluation == "site":
+        return Scores()
+    silos: dict[str, Meters] = {}
+    if evaluation == "simulation":
+        silos = {
+            name: measured(workshop, factors, silo.held_out)
+            for name, silo in workshop.data.silos.items()
+            if silo.held_out is not None
+        }
+    public = workshop.data.valid if workshop.data.valid is not None else _test(workshop, silos)
+    overall = pool(silos.values()) if public is None else measured(workshop, factors, public)
+    return Scores(
+        overall=readable(overall), silos={name: readable(meters) for name, meters in silos.items()}
+    )
+
+
+def measured(workshop: Workshop, factors: Factors, examples: Examples) -> Meters:
+    """Meters of ``factors`` over ``examples``."""
+    bench, size = workshop.bench, workshop.config.train.per_device_eval_batch_size
+    return evaluate(bench.adapted, bench.objective, factors, examples, size)
+
+
+def readable(meters: Meters) -> dict[str, float]:
+    """Values by name; a language model's loss also as perplexity."""
+    values = {name: meter.value() for name, meter in meters.items()}
+    if values and "accuracy" not in values:
+        values["perplexity"] = math.exp(min(values["loss"], 700.0))
+    return values
+
+
+def metric_name(workshop: Workshop) -> str:
+    """The metric to look at first."""
+    return "perplexity" if workshop.config.model.task == "causal-lm" else "accuracy"
+
+
+def _test(workshop: Workshop, silos: Mapping[str, Meters]) -> Examples | None:
+    """Without a table to watch by, the final one, unless silos hold something out."""
+    return None if silos else workshop.data.test

@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+
+from silotune.config import bundled, digest, dump, load_config
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+NAMES = {"sst2", "qnli", "mnli", "stories", "pacs"}
+
+
+def test_the_examples_are_there():
+    assert {path.stem for path in EXAMPLES} >= NAMES
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example(path, tmp_path):
+    config = load_config(path)
+    assert config.output_dir == f"runs/{path.stem}"
+    assert config.privacy.unit == "example"
+    again = tmp_path / "again.yaml"
+    again.write_text(dump(config))
+    assert digest(load_config(again)) == digest(config)
+
+
+@pytest.mark.parametrize("name", sorted(bundled()))
+def test_bundled(name, tmp_path):
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(bundled()[name])
+    assert load_config(path).output_dir == f"runs/{name}"
+
+
+def test_the_default_is_bundled_and_says_everything_in_comments():
+    text = bundled()["triage"]
+    sections = ("model:", "data:", "method:", "privacy:", "train:")
+    assert all(f"\n{section}\n" in text for section in sections)
+    assert text.count("#") > 25
+
+
+@pytest.mark.parametrize("name", ["sst2", "qnli", "mnli"])
+def test_documented_changes_of_the_text_examples(name):
+    path = next(p for p in EXAMPLES if p.stem == name)
+    plain = ["privacy.unit=none", "privacy.target_epsilon=null"]
+    assert load_config(path, plain).privacy.unit == "none"
+    changes = ["data.path=folder", "data.silos.split=label-skew-severe", "method.name=head-only"]
+    assert load_config(path, changes).data.silos.num == 3
+
+
+def test_no_example_needs_a_path_of_ours():
+    for text in [path.read_text() for path in EXAMPLES] + list(bundled().values()):
+        assert "/work" not in text
+        assert "../" not in text

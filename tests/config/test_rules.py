@@ -1,0 +1,152 @@
+import pytest
+
+from silotune.config import Config, ConfigError, check_batch_size, check_delta, notices
+
+TEXT = """\
+model: {name_or_path: m, task: sequence-classification}
+data: {path: hub/name, columns: {text: t, label: l}}
+privacy: {target_epsilon: 6}
+"""
+CAUSAL = """\
+model: {name_or_path: m, task: causal-lm}
+data: {path: hub/name, columns: {text: t}}
+privacy: {target_epsilon: 6}
+"""
+IMAGE = """\
+model: {name_or_path: m, task: image-classification}
+data: {path: hub/name, columns: {image: i, label: l}}
+privacy: {target_epsilon: 6}
+"""
+MEAN = "model.pooling=mean"
+PROTOTYPES = "model.head_init=label-prototypes"
+DESCRIBED = "data.labels={0: bad, 1: good}"
+
+BAD = [  # (file, overrides, the key named, a part of the fix)
+    (TEXT, ["privacy.target_epsilon=null"], "privacy.target_epsilon", "needed for privacy.unit"),
+    (TEXT, ["privacy.noise_multiplier=1"], "privacy.target_epsilon", "set the other to null"),
+    (TEXT, ["privacy.unit=none"], "privacy.target_epsilon", "set it to null"),
+    (
+        TEXT,
+        ["privacy={unit: none, noise_multiplier: 1}"],
+        "privacy.noise_multiplier",
+        "set it to null",
+    ),
+    (TEXT, ["data.num_examples=900", "target_delta=0.01"], "privacy.target_delta", "0.0011"),
+    (
+        TEXT,
+        ["data.num_examples={a: 900, b: 200}", "target_delta=0.005"],
+        "privacy.target_delta",
+        "0.0011 of silo a",
+    ),
+    (TEXT, ["data.num_examples=100"], "train.batch_size", "at most num_examples = 100"),
+    (TEXT, ["data.num_examples={a: 900, b: 100}"], "train.batch_size", "100 of silo b"),
+    (TEXT, ["data.num_examples={}"], "data.num_examples", "fill it or write null"),
+    (TEXT, ["method.name=head-only", "model.head=frozen"], "model.head", "must be trained"),
+    (CAUSAL, ["method.name=head-only"], "method.name", "use ffa-lora"),
+    (TEXT, [PROTOTYPES, DESCRIBED], "model.head_init", "needs model.pooling: mean"),
+    (TEXT, [PROTOTYPES, MEAN], "data.labels", "label: description"),
+    (IMAGE, [PROTOTYPES, DESCRIBED], "model.head_init", "use random"),
+    (IMAGE, [MEAN], "model.pooling", "use model"),
+    (CAUSAL, ["model.head=trained"], "model.head", "leave this key out"),
+    (CAUSAL, ["model.head_init=random"], "model.head_init", "leave this key out"),
+    (CAUSAL, ["model.head_scale=1.0"], "model.head_scale", "leave this key out"),
+    (CAUSAL, ["model.pooling=model"], "model.pooling", "leave this key out"),
+    (CAUSAL, ["data.labels=[a, b]"], "data.labels", "leave this key out"),
+    (CAUSAL, ["data.silos={num: 3, split: dirichlet}"], "data.silos.split", "iid or quantity"),
+    (CAUSAL, ["data.columns={}"], "data.columns", "{text: ...}"),
+    (CAUSAL, ["data.columns={prompt: p}"], "data.columns", "not prompt"),
+    (CAUSAL, ["data.columns={text: t, messages: m}"], "data.columns", "not text and messages"),
+    (TEXT, ["data.columns={text: t}"], "data.columns.label", "name that column"),
+    (TEXT, ["data.columns={label: t}"], "data.columns.text", "name that column"),
+    (TEXT, ["data.columns.prompt=p"], "data.columns.prompt", "leave this key out"),
+    (IMAGE, ["data.columns.text=t"], "data.columns.text", "leave this key out"),
+    (IMAGE, ["data.columns.image=null"], "data.columns.image", "name that column"),
+    (TEXT, ["data.silos={by: c, num: 3}"], "data.silos", "not both"),
+    (TEXT, ["data.silos={by: c, split: iid}"], "data.silos.split", "leave this key out"),
+    (TEXT, ["data.silos={alpha: 0.1}"], "data.silos.alpha", "give num"),
+    (TEXT, ["data.path=a/b.csv"], "data.silos", "{by: <column>}"),
+    (TEXT, ["data.path=a/b.jsonl.gz"], "data.silos", "{num: 3}"),
+    (TEXT, ["data.labels=[a, b, a]"], "data.labels", "a stands there twice"),
+    (TEXT, ["data.labels=[a]"], "data.labels", "two labels"),
+    (TEXT, ["method.target_modules=[]"], "method.target_modules", "write null"),
+    (TEXT, ["layers=[]"], "method.layers_to_transform", "write null"),
+    (TEXT, ["train.optimizer=adamw", "momentum=0.9"], "train.momentum", "leave it out"),
+    (TEXT, ["data.silos.num=3", "min_clients=4"], "train.min_clients", "data.silos.num = 3"),
+    (TEXT, ["evaluation=site", "baselines=[silo-alone]"], "baselines", "leave baselines out"),
+]
+
+
+@pytest.mark.parametrize(("text", "overrides", "key", "fix"), BAD)
+def test_bad_combination(wrong, text, overrides, key, fix):
+    problems = wrong(text, *overrides)
+    assert len(problems) == 1
+    assert f": {key}: " in problems[0]
+    assert fix in problems[0]
+
+
+GOOD = [
+    (TEXT, []),
+    (CAUSAL, []),
+    (IMAGE, []),
+    (TEXT, ["privacy={unit: none}"]),
+    (TEXT, ["privacy={noise_multiplier: 0.5}"]),
+    (TEXT, ["train.per_device_train_batch_size=1000"]),
+    (TEXT, ["data.path=demo:triage"]),
+    (TEXT, ["data.silos.by=clinic"]),
+    (TEXT, ["data.silos={num: 3, split: dirichlet, alpha: 0.1}"]),
+    (TEXT, ["data.columns.text_pair=p"]),
+    (TEXT, ["method.name=head-only"]),
+    (TEXT, ["data.num_examples={a: 900, b: 200}"]),
+    (TEXT, ["privacy={unit: none}", "data.num_examples=900", "target_delta=0.5"]),
+    (TEXT, [PROTOTYPES, MEAN, DESCRIBED]),
+    (TEXT, [PROTOTYPES, MEAN, "data.labels=[bad, good]"]),
+    (TEXT, ["baselines=[silo-alone]"]),
+    (IMAGE, ["model.head_init=checkpoint"]),
+    (CAUSAL, ["data.columns={prompt: p, completion: c}"]),
+    (CAUSAL, ["data.columns={messages: m}"]),
+    (CAUSAL, ["data.silos={num: 3, split: quantity}"]),
+]
+
+
+@pytest.mark.parametrize(("text", "overrides"), GOOD)
+def test_good_combination(load, text, overrides):
+    assert isinstance(load(text, *overrides), Config)
+
+
+def test_delta_must_be_below_one_over_n():
+    check_delta(1e-5, 99_999)
+    check_delta(1e-5, {"a": 500, "b": 99_999})
+    check_delta(1e-2, {"b": 9, "a": 99})
+    with pytest.raises(ConfigError, match=r"privacy\.target_delta.*1e-05.*usual is 3e-06"):
+        check_delta(1e-5, 100_000)
+    with pytest.raises(ConfigError, match="of silo a"):
+        check_delta(1e-2, {"b": 90, "a": 101})
+
+
+@pytest.mark.parametrize("n", [2, 3, 7, 50, 1234, 10**6, 10**9])
+def test_the_usual_delta_is_allowed(n):
+    with pytest.raises(ConfigError) as error:
+        check_delta(1 / n, n)
+    check_delta(float(str(error.value).rpartition(" ")[2]), n)
+
+
+def test_batch_may_fill_a_silo():
+    check_batch_size(100, {"a": 100})
+    with pytest.raises(ConfigError, match=r"train\.batch_size.*99 of silo b"):
+        check_batch_size(100, {"a": 100, "b": 99})
+
+
+def test_notices_name_what_the_data_decides(load):
+    undeclared = list(notices(load(TEXT)))
+    assert [line.split(":")[0] for line in undeclared] == [
+        "data.labels",
+        "data.num_examples",
+        "evaluation",
+    ]
+    declared = ["data.labels=[a, b]", "data.num_examples=900", "evaluation=public"]
+    assert list(notices(load(TEXT, *declared))) == []
+
+
+def test_no_notices_without_privacy_or_labels(load):
+    assert list(notices(load(TEXT, "privacy={unit: none}"))) == []
+    assert not any("labels" in line for line in notices(load(CAUSAL)))

@@ -1,0 +1,125 @@
+import pytest
+from pydantic import ValidationError
+
+from silotune.config import Config
+from silotune.config.schema import ENVIRONMENT, LEAVES, SECTIONS
+
+DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
+    "model.head": "trained",
+    "model.head_init": "random",
+    "model.head_scale": 1.0,
+    "model.pooling": "model",
+    "model.dtype": "float32",
+    "model.gradient_checkpointing": "none",
+    "data.name": None,
+    "data.splits.train": None,
+    "data.splits.valid": None,
+    "data.splits.test": None,
+    "data.columns.text": None,
+    "data.columns.text_pair": None,
+    "data.columns.label": None,
+    "data.columns.prompt": None,
+    "data.columns.completion": None,
+    "data.columns.messages": None,
+    "data.columns.image": None,
+    "data.labels": None,
+    "data.silos.by": None,
+    "data.silos.num": None,
+    "data.silos.split": "iid",
+    "data.silos.alpha": 0.5,
+    "data.num_examples": None,
+    "data.max_length": 128,
+    "data.valid_fraction": 0.1,
+    "data.limit": None,
+    "method.name": "ffa-lora",
+    "method.r": 8,
+    "method.lora_alpha": 8,
+    "method.lora_dropout": 0.0,
+    "method.target_modules": None,
+    "method.layers_to_transform": None,
+    "method.use_rslora": False,
+    "method.init_lora_weights": "kaiming",
+    "privacy.unit": "example",
+    "privacy.target_epsilon": None,
+    "privacy.noise_multiplier": None,
+    "privacy.target_delta": 1e-5,
+    "privacy.max_grad_norm": 1.0,
+    "privacy.relation": "add-remove",
+    "privacy.reserve_rounds": 1,
+    "train.num_rounds": 20,
+    "train.local_steps": 10,
+    "train.batch_size": 128,
+    "train.per_device_train_batch_size": 32,
+    "train.per_device_eval_batch_size": 64,
+    "train.eval_every": 1,
+    "train.optimizer": "sgd",
+    "train.learning_rate": 0.5,
+    "train.momentum": 0.0,
+    "train.weight_decay": 0.0,
+    "train.lr_scheduler_type": "constant",
+    "train.seed": 0,
+    "train.weighting": "num_examples",
+    "train.min_clients": None,
+    "train.round_deadline": 3600,
+    "train.device": "auto",
+    "train.threads": None,
+    "evaluation": "simulation",
+    "baselines": (),
+    "runtime": "in-process",
+    "workers": 2,
+    "output_dir": "runs/run",
+    "report_to": (),
+}
+REQUIRED = {"model.name_or_path", "model.task", "data.path"}
+
+
+def test_keys_and_defaults():
+    assert {k: f.get_default() for k, f in LEAVES.items() if k not in REQUIRED} == DEFAULTS
+    assert {k for k, f in LEAVES.items() if f.is_required()} == REQUIRED
+
+
+@pytest.mark.parametrize("key", sorted(LEAVES))
+def test_every_key_is_described(key):
+    text = LEAVES[key].description
+    assert text is not None
+    assert text.endswith(".")
+    assert text[0].isupper()
+
+
+@pytest.mark.parametrize("key", sorted(SECTIONS))
+def test_every_section_is_described(key):
+    assert SECTIONS[key].__doc__
+
+
+def test_environment_names_keys():
+    assert set(LEAVES) >= ENVIRONMENT
+
+
+def small(**sections):
+    return {
+        "model": {"name_or_path": "m", "task": "sequence-classification"},
+        "data": {"path": "hub/name", "columns": {"text": "t", "label": "l"}},
+        "privacy": {"unit": "none"},
+        **sections,
+    }
+
+
+def test_frozen():
+    config = Config.model_validate(small())
+    with pytest.raises(ValidationError, match="frozen"):
+        config.train.seed = 1
+
+
+def test_construction_checks_the_rules():
+    with pytest.raises(ValidationError, match=r"privacy\.target_epsilon: needed"):
+        Config.model_validate(small(privacy={"unit": "example"}))
+
+
+def test_construction_refuses_unknown_keys():
+    with pytest.raises(ValidationError):
+        Config.model_validate(small(train={"sead": 1}))
+
+
+def test_lists_become_tuples():
+    config = Config.model_validate(small(method={"target_modules": ["q", "v"]}))
+    assert config.method.target_modules == ("q", "v")
