@@ -11,6 +11,10 @@ from .factors import Role as Role
 from .files import RecordError as RecordError
 from .files import append_line as append_line
 from .files import write_bytes as write_bytes
+from .inputs import ImageInput as ImageInput
+from .inputs import InputSpec as InputSpec
+from .inputs import TextInput as TextInput
+from .inputs import synthetic_inputs as synthetic_inputs
 from .messages import ClientId as ClientId
 from .messages import GlobalState as GlobalState
 from .messages import Result as Result

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from silotune.adapters import AdaptedModel
-from silotune.core import Batch, ClientId, Examples, Factors, Result, Task
+from silotune.core import Batch, ClientId, Examples, Factors, Result, Task, append_line
 from silotune.optim import Optimizer
 from silotune.privacy import Charge, LedgerEntry, Privacy, SiloStore
 from silotune.tasks import Objective
@@ -139,6 +139,7 @@ def _train(task: Task, bench: Bench, silo: Silo) -> Factors:
     tensors = adapted.train_only(task.plan.trained())
     optimizer = bench.optimizer.build(tensors, task.learning_rate)
     batches = silo.privacy.batches(len(silo.train.lengths), task.steps, task.seed)
+    dropped = 0
     phases = chain.from_iterable([p.roles] * p.steps for p in cycle(task.plan.phases))
     with torch.random.fork_rng(devices=_cuda(adapted.device)):
         torch.manual_seed(task.seed)  # adapter dropout has no other source; undone on leaving
@@ -146,8 +147,10 @@ def _train(task: Task, bench: Bench, silo: Silo) -> Factors:
             optimizer.zero_grad()
             active = adapted.train_only(roles)
             records = _batches(silo.train, indices, bench)
-            silo.privacy.gradients(active, adapted.sink, _losses(bench), records)
+            dropped += silo.privacy.gradients(active, adapted.sink, _losses(bench), records)
             optimizer.step()
+    if dropped and silo.home is not None:  # private: it stays at the site
+        append_line(silo.home / "dropped.jsonl", {"round": task.round, "records": dropped})
     return adapted.extract().only(task.plan.share)
 
 

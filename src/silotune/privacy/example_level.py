@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from silotune.core import Batch, GradientSink, Key
 
@@ -80,13 +80,20 @@ class ExampleLevel:
     ) -> int:
         """Clip each record, add noise once for the whole batch, divide by the constant b."""
         clipped = accumulate(sink, losses, micro_batches, self.max_grad_norm)
-        std = self.noise_multiplier * self.max_grad_norm if self.noise_multiplier else 0.0
-        for key, parameter in tensors.items():
+        noise = self._noise([p.numel() for p in tensors.values()])
+        for (key, parameter), drawn in zip(tensors.items(), noise, strict=True):
             total = clipped.sums[key] if clipped.examples else torch.zeros_like(parameter)
-            if std:
-                total = total + gaussian(tuple(parameter.shape), std).to(parameter.device)
+            if self.noise_multiplier:
+                total = total + drawn.view(parameter.shape).to(parameter.device)
             parameter.grad = total / self.expected_batch_size
         return clipped.dropped
+
+    def _noise(self, sizes: Sequence[int]) -> Sequence[Tensor]:
+        """One draw for all tensors, in parts: N(0, sigma^2 C^2) in every coordinate."""
+        if not self.noise_multiplier:
+            return [torch.empty(0)] * len(sizes)
+        std = self.noise_multiplier * self.max_grad_norm
+        return gaussian((sum(sizes),), std).split(list(sizes))
 
     def charge(self, steps: int) -> Charge:
         """For q, sigma and the steps; never for batch sizes that were drawn."""

@@ -9,6 +9,7 @@ A frame is 8 bytes of length and the payload; the first byte of a payload tells 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import subprocess
@@ -135,10 +136,7 @@ class _Slot:
         """Stop the worker at once."""
         with self._lock:
             self._job = None
-            if self._process is not None:
-                self._process.kill()
-                self._process.wait()
-                self._process = None
+            self._end()
 
     def work(self, todo: queue.SimpleQueue[bytes], done: queue.SimpleQueue[bytes]) -> None:
         """Carry payloads until none is left."""
@@ -186,10 +184,16 @@ class _Slot:
 
     def _forget(self) -> None:
         with self._lock:
-            if self._process is not None:
-                self._process.kill()
-                self._process.wait()
-                self._process = None
+            self._end()
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                with contextlib.suppress(OSError):  # what was not yet written has no reader
+                    cast(BinaryIO, pipe).close()
+            self._process = None
 
 
 def serve(

@@ -1,0 +1,260 @@
+"""Columns: from a user's table to one whose columns have fixed names and checked contents.
+
+A *readable* table has exactly the columns that one form below names, and labels as ids of the
+public label set (-1 where a record has none).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, Image, List, Value
+from numpy.typing import NDArray
+
+from .words import did_you_mean, listed
+
+FORMS: Mapping[str, tuple[frozenset[str], ...]] = {
+    "sequence-classification": (
+        frozenset({"text", "label"}),
+        frozenset({"text", "text_pair", "label"}),
+    ),
+    "causal-lm": (
+        frozenset({"text"}),
+        frozenset({"prompt", "completion"}),
+        frozenset({"messages"}),
+    ),
+    "image-classification": (frozenset({"image", "label"}),),
+}
+"""Task -> the sets of columns it can be given."""
+
+AT_ONCE = 1000
+"""Records in one slice: bounds what is in memory as Python objects."""
+
+_CONTENT = {"text", "text_pair", "completion", "messages", "image"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Which column of the data plays which part. None: not used."""
+
+    text: str | None = None
+    text_pair: str | None = None
+    image: str | None = None
+    label: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    messages: str | None = None
+
+    def named(self) -> dict[str, str]:
+        """Part -> column, for the parts that are used."""
+        return {part: column for part, column in asdict(self).items() if column is not None}
+
+
+def check_columns(columns: Columns, task: str) -> None:
+    """See that these columns make a form of ``task``.
+
+    Raises:
+        ValueError: naming the forms of the task, or a column that is used twice.
+    """
+    named = columns.named()
+    if set(named) not in FORMS[task]:
+        order = list(asdict(columns))
+        forms = (" + ".join(sorted(form, key=order.index)) for form in FORMS[task])
+        raise ValueError(
+            f"data.columns: {task} takes {', or '.join(forms)}; here are: {listed(named)}"
+        )
+    for part, column in named.items():
+        if list(named.values()).count(column) > 1:
+            raise ValueError(f"data.columns.{part}: column {column!r} is named twice")
+
+
+def require(table: Dataset, column: str, key: str, where: str) -> None:
+    """See that ``column``, named by the configuration's ``key``, is there.
+
+    Raises:
+        ValueError: with the columns that are.
+    """
+    names = table.column_names
+    if column not in names:
+        raise ValueError(
+            f"{key}: column {column!r} is not in {where}; it has: {listed(names)}"
+            f"{did_you_mean(column, names)}"
+        )
+
+
+def readable(table: Dataset, columns: Columns, labels: Sequence[str], where: str) -> Dataset:
+    """The columns that are used, under their fixed names, labels as ids.
+
+    Args:
+        table: as it was loaded.
+        columns: where things are; one of ``FORMS``.
+        labels: the public label set; empty for a task without.
+        where: what the table is called in an error.
+
+    Raises:
+        ValueError: if a column is missing, holds another kind of thing, or a label is not in the
+            set (with its row).
+    """
+    named = columns.named()
+    for part, column in named.items():
+        require(table, column, f"data.columns.{part}", where)
+        _check_kind(table, part, column, where)
+    rows = table.select_columns(list(named.values())).with_format("arrow")[:]
+    arrays = {part: rows[column] for part, column in named.items()}
+    if columns.label is not None:
+        feature = table.features[columns.label]
+        has_names = isinstance(feature, ClassLabel) and not set(feature.names).isdisjoint(labels)
+        # A ClassLabel without a name in common has other names for the same ids.
+        values = values_of(table, columns.label) if has_names else table[columns.label][:]
+        arrays["label"] = pa.array(_ids(values, labels, where), pa.int64())
+    return Dataset(pa.table(arrays))
+
+
+def values_of(table: Dataset, column: str) -> list[object]:
+    """The values of a column; the ids of a ``ClassLabel`` by their names."""
+    feature = table.features[column]
+    values: list[object] = table[column][:]
+    if not isinstance(feature, ClassLabel):
+        return values
+    known: dict[object, str] = dict(enumerate(feature.names))
+    return [known.get(value, value) for value in values]
+
+
+def labels_in(tables: Iterable[Dataset], column: str, where: str) -> tuple[str, ...]:
+    """The label set that the data shows: the names of a ``ClassLabel``, or its sorted values.
+
+    Raises:
+        ValueError: if the column is missing, holds other things than labels, or is empty.
+    """
+    found: set[object] = set()
+    for table in tables:
+        require(table, column, "data.columns.label", where)
+        _check_kind(table, "label", column, where)
+        feature = table.features[column]
+        if isinstance(feature, ClassLabel):
+            return tuple(feature.names)
+        found |= {_whole(value) for value in table[column][:] if not _is_missing(value)}
+    if not found:
+        raise ValueError(f"data.columns.label: column {column!r} of {where} holds no label")
+    numbers = sorted(value for value in found if isinstance(value, int))
+    words = sorted(str(value) for value in found if not isinstance(value, int))
+    return (*map(str, numbers), *words)
+
+
+def is_unlabelled(table: Dataset, column: str) -> bool:
+    """Whether every label is -1, as hub data sets mark labels that are kept secret."""
+    return column in table.column_names and set(table[column][:]) == {-1}
+
+
+def filled_rows(table: Dataset) -> NDArray[np.int64]:
+    """Rows of a readable table that hold something to learn from.
+
+    Left out is a record without a label, an image, an assistant's turn, or a visible character in
+    its texts (where there is a completion: in that).
+    """
+    kept: list[int] = []
+    for first, columns in slices(table):
+        cells = zip(*columns.values(), strict=True)
+        kept += (row for row, cell in enumerate(cells, first) if _is_filled(columns, cell))
+    return np.array(kept, dtype=np.int64)
+
+
+def slices(table: Dataset) -> Iterator[tuple[int, dict[str, list[Any]]]]:
+    """A table as columns of some consecutive records at a time, with the number of the first."""
+    for first in range(0, len(table), AT_ONCE):
+        yield first, table[first : first + AT_ONCE]
+
+
+def _is_filled(parts: Iterable[str], cells: Sequence[Any]) -> bool:
+    record = dict(zip(parts, cells, strict=True))
+    says = any(_says(part, cell) for part, cell in record.items() if part in _CONTENT)
+    return says and record.get("label", 0) >= 0
+
+
+def _says(part: str, value: Any) -> bool:
+    """Whether one cell holds something."""
+    if value is None:
+        return False
+    if part == "image":
+        return bool(value["bytes"] or value["path"]) if isinstance(value, dict) else len(value) > 0
+    if part == "messages":
+        said = (turn["content"] for turn in value if turn["role"] == "assistant")
+        return any(_is_visible(content) for content in said)
+    return _is_visible(value)
+
+
+def _is_visible(text: str | None) -> bool:
+    return text is not None and any(c.isprintable() and not c.isspace() for c in text)
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _whole(value: object) -> object:
+    """Whole numbers that a reader made floats because some were missing, as they were."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _ids(values: Sequence[object], labels: Sequence[str], where: str) -> list[int]:
+    """Positions in ``labels``; -1 where there is no label.
+
+    Whole numbers are ids already, unless the labels themselves are written as whole numbers.
+    """
+    places = {label: place for place, label in enumerate(labels)}
+    are_names = not all(label.lstrip("-").isdigit() for label in labels)
+    ids = []
+    for row, value in enumerate(values):
+        plain = _whole(value)
+        if _is_missing(value):
+            place: int | None = -1
+        elif are_names and isinstance(plain, int) and not isinstance(plain, bool):
+            place = plain if 0 <= plain < len(labels) else None
+        else:
+            place = places.get(str(plain))
+        if place is None:
+            raise ValueError(_unknown(row, plain, labels, where))
+        ids.append(place)
+    return ids
+
+
+def _unknown(row: int, value: object, labels: Sequence[str], where: str) -> str:
+    numbers = isinstance(value, int) and not set(map(str, range(len(labels)))) <= set(labels)
+    ids = f", or as ids 0 to {len(labels) - 1}" if numbers else ""
+    return (
+        f"data.columns.label: row {row} (the first is 0) of {where} has the label {value!r}; "
+        f"the label set is: {listed(labels)}{ids}{did_you_mean(value, labels)}"
+    )
+
+
+def _check_kind(table: Dataset, part: str, column: str, where: str) -> None:
+    feature = table.features[column]
+    if _is_kind(feature, part):
+        return
+    kinds = {"label": "labels", "messages": "lists of {role, content}", "image": "images"}
+    raise ValueError(
+        f"data.columns.{part}: column {column!r} of {where} does not hold "
+        f"{kinds.get(part, 'text')} but {feature}"
+    )
+
+
+def _is_kind(feature: object, part: str) -> bool:
+    dtype = feature.dtype if isinstance(feature, Value) else ""
+    if dtype == "null":
+        return True  # a column without any value: every record in it is empty
+    if part == "label":
+        words = ("int", "uint", "float", "bool", "string", "large_string")
+        return isinstance(feature, ClassLabel) or dtype.startswith(words)
+    if part == "messages":
+        turn = feature.feature if isinstance(feature, List) else None
+        return isinstance(turn, dict) and {"role", "content"} <= set(turn)
+    if part == "image":
+        cell = isinstance(feature, dict) and {"bytes", "path"} <= set(feature)
+        kinds = ("binary", "large_binary", "string", "large_string")
+        return cell or isinstance(feature, Image) or dtype in kinds
+    return dtype in ("string", "large_string")

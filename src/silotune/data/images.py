@@ -1,0 +1,101 @@
+"""Images as a model reads them: decoded when a batch is asked for, never all at once.
+
+Shapes: n examples, c channels, h x w pixels as the model's processor makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+from silotune.core.examples import Batch
+
+from .columns import slices
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Processor(Protocol):
+    """What is used of transformers' image processors."""
+
+    def __call__(self, *, images: list[Any], return_tensors: str) -> Mapping[str, Tensor]:
+        """Resized and normalised ``pixel_values`` (n, c, h, w)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ImageExamples:
+    """Records of a readable table with ``image`` and ``label``.
+
+    Attributes:
+        table: bytes, paths, or both, a cell; decoded as RGB.
+        processor: the model's own, public.
+        where: what the table is called in an error.
+    """
+
+    table: Dataset
+    processor: Processor
+    where: str
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """1 for every image: they all cost the same."""
+        return [1] * len(self.table)
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """``pixel_values`` (n, c, h, w) and ``labels`` (n,)."""
+        rows = [int(i) for i in indices]
+        cells = self.table[rows]
+        images = [
+            _decoded(cell, row, self.where) for cell, row in zip(cells["image"], rows, strict=True)
+        ]
+        pixels = self.processor(images=images, return_tensors="pt")["pixel_values"]
+        return {"pixel_values": pixels, "labels": torch.tensor(cells["label"])}
+
+
+def image_examples(table: Dataset, processor: Processor, where: str) -> ImageExamples:
+    """Check that every image can be opened, before anything trains.
+
+    Raises:
+        ValueError: if Pillow is missing, or naming the first record that is no image.
+    """
+    for first, columns in slices(table):
+        for row, cell in enumerate(columns["image"], first):
+            _opened(cell, row, where).close()
+    return ImageExamples(table, processor, where)
+
+
+def _opened(cell: Any, row: int, where: str) -> Image:
+    """The image in one cell; only its header is read yet."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ValueError(
+            "data.columns.image: images need Pillow: pip install 'silotune[images]'"
+        ) from None
+    content = cell["bytes"] or cell["path"] if isinstance(cell, dict) else cell
+    try:
+        return Image.open(BytesIO(content) if isinstance(content, bytes) else content)
+    except Exception as error:  # each format of Pillow raises kinds of its own
+        raise _broken(row, where, error) from None
+
+
+def _decoded(cell: Any, row: int, where: str) -> Image:
+    with _opened(cell, row, where) as image:
+        try:
+            return image.convert("RGB")
+        except Exception as error:  # as above
+            raise _broken(row, where, error) from None
+
+
+def _broken(row: int, where: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"data.columns.image: row {row} (the first is 0) of {where} is no readable image ({error})"
+    )

@@ -1,0 +1,182 @@
+"""Partitions: one pooled table cut into silos, for simulation only.
+
+A partition reads labels from everywhere at once, which no real federation can do; silos that
+exist already come as folders or by a column. Each function returns one sorted index array a silo.
+Shapes: N records, K silos, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from silotune.algebra import seed_of
+
+Indices = NDArray[np.int64]
+
+ATTEMPTS = 100
+"""How often a random partition is drawn again while a silo would be empty."""
+
+SKEWS: dict[tuple[str, int], tuple[tuple[int, ...], ...]] = {
+    ("mild", 2): ((15, 85), (85, 15), (50, 50)),
+    ("mild", 3): ((60, 20, 20), (20, 60, 20), (20, 20, 60)),
+    ("severe", 2): ((5, 95), (95, 5), (50, 50)),
+    ("severe", 3): ((90, 5, 5), (5, 90, 5), (5, 5, 90)),
+}
+"""Per cent of each class in each silo, by level and number of classes.
+
+Severe with three classes is how public code follows FFA-LoRA (arXiv 2403.12313); the
+other rows circulate with it and could not be checked against the paper.
+"""
+
+_STEP = 20  # the smallest silo in which every share above is a whole number of records
+
+
+def by_column(values: Sequence[object]) -> dict[str, Indices]:
+    """Silos as the data names them, in order of their names.
+
+    Raises:
+        ValueError: at a record without a name, or a name that could not be a folder.
+    """
+    members: dict[str, list[int]] = {}
+    for row, value in enumerate(values):
+        name = "" if value is None else str(value).strip()
+        if not name:
+            raise ValueError(f"data.silos.by: row {row} (the first is 0) names no silo")
+        members.setdefault(name, []).append(row)
+    for name in members:
+        if name.startswith(".") or set(name) & set("/\\:\0\n"):
+            raise ValueError(
+                f"data.silos.by: silo {name!r} cannot name a folder; rename it without / \\ : "
+                "or a leading dot"
+            )
+    return {name: np.array(rows, dtype=np.int64) for name, rows in sorted(members.items())}
+
+
+def iid(records: int, silos: int, seed: int) -> list[Indices]:
+    """Shuffled and dealt out evenly: sizes differ by one at most. For simulation.
+
+    Raises:
+        ValueError: if there are fewer records than silos.
+    """
+    _enough(records, silos)
+    order = _coins(seed, "iid").permutation(records)
+    return [np.sort(part) for part in np.array_split(order, silos)]
+
+
+def quantity(records: int, silos: int, alpha: float, seed: int) -> list[Indices]:
+    """Same mix, different sizes: shares of the records are Dirichlet(alpha). For simulation.
+
+    Raises:
+        ValueError: if alpha is not positive, or some silo stays empty.
+    """
+    _enough(records, silos)
+    coins = _coins(seed, "quantity")
+    order = coins.permutation(records)
+    shares = _shares(silos, alpha, coins)
+    return _until_filled(lambda: _cut(order, shares()), alpha)
+
+
+def dirichlet(labels: Sequence[int], silos: int, alpha: float, seed: int) -> list[Indices]:
+    """Label skew: each class is shared out by its own Dirichlet(alpha). For simulation.
+
+    The partition of Hsu, Qi and Brown (arXiv 1909.06335) in its per-class form (arXiv 1905.12022).
+    Small alpha means strong skew.
+
+    Raises:
+        ValueError: if alpha is not positive, or some silo stays empty.
+    """
+    _enough(len(labels), silos)
+    coins = _coins(seed, "dirichlet")
+    classes = [coins.permutation(rows) for rows in _rows_by_class(labels)]
+    shares = _shares(silos, alpha, coins)
+
+    def draw() -> list[Indices]:
+        cuts = [_cut(rows, shares()) for rows in classes]
+        return [np.sort(np.concatenate(parts)) for parts in zip(*cuts, strict=True)]
+
+    return _until_filled(draw, alpha)
+
+
+def label_skew(labels: Sequence[int], silos: int, level: str, seed: int) -> list[Indices]:
+    """Fixed label mixes of ``SKEWS`` in silos of equal size, as large as the classes allow.
+
+    Equal silos with exact mixes leave records of the commoner classes over; those are not used.
+    For simulation.
+
+    Args:
+        labels: (N,) class ids.
+        silos: must be 3.
+        level: "mild" or "severe".
+        seed: of the run.
+
+    Raises:
+        ValueError: if the mix is not defined for these numbers, or a class is too rare.
+    """
+    classes = _rows_by_class(labels)
+    mixes = SKEWS.get((level, len(classes)))
+    if mixes is None or silos != len(mixes):
+        raise ValueError(
+            f"data.silos.split: label-skew-{level} is defined for 3 silos and 2 or 3 classes, not "
+            f"for {silos} silos and {len(classes)} classes; use dirichlet"
+        )
+    coins = _coins(seed, "label-skew", level)
+    rest = [coins.permutation(rows) for rows in classes]
+    wanted = np.sum(mixes, axis=0)  # of each class, in per cent of a silo
+    size = min(len(rows) * 100 // int(n) for rows, n in zip(rest, wanted, strict=True))
+    size -= size % _STEP
+    if size == 0:
+        raise ValueError(
+            f"data.silos.split: the rarest class, {min(map(len, classes))} in number, is too rare "
+            f"for label-skew-{level}; use dirichlet"
+        )
+    silos_rows: list[Indices] = []
+    for mix in mixes:
+        counts = [size * share // 100 for share in mix]
+        taken = [rows[:count] for rows, count in zip(rest, counts, strict=True)]
+        rest = [rows[count:] for rows, count in zip(rest, counts, strict=True)]
+        silos_rows.append(np.sort(np.concatenate(taken)))
+    return silos_rows
+
+
+def _coins(seed: int, *purpose: str) -> np.random.Generator:
+    return np.random.default_rng(seed_of(seed, "partition", *purpose))
+
+
+def _enough(records: int, silos: int) -> None:
+    if silos < 1:
+        raise ValueError(f"data.silos.num: {silos} silos are too few; at least 1")
+    if records < silos:
+        raise ValueError(f"data.silos.num: {silos} silos, but only {records} records")
+
+
+def _rows_by_class(labels: Sequence[int]) -> list[Indices]:
+    ids = np.asarray(labels, dtype=np.int64)
+    return [np.flatnonzero(ids == label) for label in np.unique(ids)]
+
+
+def _shares(
+    silos: int, alpha: float, coins: np.random.Generator
+) -> Callable[[], NDArray[np.float64]]:
+    if not 0 < alpha < float("inf"):
+        raise ValueError(f"data.silos.alpha: {alpha} must be a positive number")
+    return lambda: coins.dirichlet(np.full(silos, alpha))
+
+
+def _cut(order: Indices, shares: NDArray[np.float64]) -> list[Indices]:
+    """``order`` in consecutive pieces of about these shares, each sorted."""
+    ends = np.rint(np.cumsum(shares)[:-1] * len(order)).astype(np.int64)
+    return [np.sort(piece) for piece in np.split(order, ends)]
+
+
+def _until_filled(draw: Callable[[], list[Indices]], alpha: float) -> list[Indices]:
+    for _ in range(ATTEMPTS):
+        parts = draw()
+        if all(len(part) for part in parts):
+            return parts
+    raise ValueError(
+        f"data.silos.alpha: with {alpha} a silo stayed empty in {ATTEMPTS} draws; "
+        "raise alpha or use fewer silos"
+    )

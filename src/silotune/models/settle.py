@@ -1,0 +1,185 @@
+"""What makes a model that was just read a frozen function: nothing in it is left to chance.
+
+These functions change the model (or tokenizer) that they are given; ``load_model`` calls each
+once, before anyone else sees it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from silotune.core import Site
+from silotune.core.inputs import ImageInput, TextInput
+
+Checkpointing = Literal["none", "reentrant", "non-reentrant"]
+
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def missing_weights(
+    model: nn.Module, missing: Collection[str], *, may_lack_heads: bool
+) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Give every tensor that the checkpoint lacks a value that does not depend on chance.
+
+    Args:
+        model: its linear maps and normalisations may be changed.
+        missing: full names of tensors.
+        may_lack_heads: whether linear maps outside the numbered layers may be absent.
+
+    Returns:
+        Names of the absent linear maps, now zero, and a notice for each normalisation.
+
+    Raises:
+        ValueError: if anything else is missing: such a model would be partly random.
+    """
+    absent, notices = set(), []
+    for name in sorted({key.rpartition(".")[0] for key in missing}):
+        module = model.get_submodule(name)
+        if isinstance(module, _NORMS):
+            module.reset_parameters()
+            notices.append(f"{name} is not in the checkpoint; it begins as the identity")
+        elif isinstance(module, nn.Linear) and may_lack_heads and not _in_a_layer(name):
+            _zero(module)
+            absent.add(name)
+        else:
+            raise ValueError(
+                f"model.name_or_path: the checkpoint has no weights that fit {name or 'the model'},"
+                f" and only heads may begin anew; is it a checkpoint of another kind of model?"
+            )
+    return frozenset(absent), tuple(notices)
+
+
+def heads(model: Any, absent: Collection[str]) -> tuple[Site, ...]:
+    """The linear maps outside the base model, and the absent ones inside (BERT's pooler).
+
+    Raises:
+        ValueError: if the model's classifier is not made of linear maps.
+    """
+    prefix = model.base_model_prefix
+    found = tuple(
+        Site(name, module, module.in_features, module.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and (name in absent or not name.startswith(f"{prefix}."))
+    )
+    if prefix not in dict(model.named_children()) or not found:
+        raise ValueError(
+            f"model.name_or_path: {type(model).__name__} has no linear classifier apart from its "
+            f"base model"
+        )
+    return found
+
+
+def dropout(model: nn.Module) -> None:
+    """Switch every dropout module off."""
+    for module in model.modules():
+        if isinstance(module, _DROPOUTS):
+            module.p = 0.0
+
+
+@torch.no_grad()
+def causality(model: Any) -> None:
+    """See that a token does not change what is predicted before it.
+
+    Raises:
+        ValueError: if it does: an encoder (BERT) would "predict" tokens by looking at them.
+    """
+    first, last = (model(input_ids=torch.tensor([[3, i]])).logits[:, 0] for i in (3, 4))
+    if not torch.allclose(first, last, rtol=1e-3, atol=1e-4):
+        raise ValueError(
+            f"model.task: {type(model).__name__} looks at the tokens that causal-lm asks it to "
+            f"predict; take a decoder (GPT-2, Llama, ...)"
+        )
+
+
+def checkpointing(model: Any, mode: Checkpointing) -> None:
+    """Let a transformers model compute activations again in the backward pass.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    if mode == "none":
+        return
+    if not model.supports_gradient_checkpointing:
+        raise ValueError(
+            f"model.gradient_checkpointing: {type(model).__name__} cannot do it; set it to none"
+        )
+    model.gradient_checkpointing_enable({"use_reentrant": mode == "reentrant"})
+    if mode == "reentrant":  # which computes no gradient unless one of its inputs asks for one
+        model.enable_input_require_grads()
+
+
+def padding(model: Any, tokenizer: Any) -> tuple[str, ...]:
+    """Pad on the right, where no mask can shift positions, with a token the model knows.
+
+    Returns:
+        A notice if the end token has to serve.
+
+    Raises:
+        ValueError: if there is no such token.
+    """
+    tokenizer.padding_side = "right"
+    notices: tuple[str, ...] = ()
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ValueError("model.name_or_path: the tokenizer has no padding and no end token")
+        tokenizer.pad_token = tokenizer.eos_token
+        notices = (f"the tokenizer has no padding token; its end token {tokenizer.eos_token} pads",)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return notices
+
+
+def text_input(model: Any, tokenizer: Any, num_labels: int) -> TextInput:
+    """What a text model reads.
+
+    Raises:
+        ValueError: if the tokenizer knows no tokens, or some that the model does not.
+    """
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ValueError("model.name_or_path: the model has no tokenizer, or one without words")
+    if len(tokenizer) > rows:
+        raise ValueError(
+            f"model.name_or_path: the tokenizer has {len(tokenizer)} tokens but the model only "
+            f"{rows}; they do not belong together"
+        )
+    return TextInput(
+        vocabulary=len(tokenizer),
+        special=frozenset(tokenizer.all_special_ids),
+        pad=tokenizer.pad_token_id,
+        num_labels=num_labels,
+    )
+
+
+def image_input(config: Any, processor: Any, num_labels: int) -> ImageInput:
+    """What an image model reads: the shape that its processor makes."""
+    made = processor.to_dict()
+    size = made["crop_size"] if made.get("do_center_crop") else made["size"]
+    side = size.get("shortest_edge")
+    shape = (config.num_channels, size.get("height", side), size.get("width", side))
+    return ImageInput(shape=shape, num_labels=num_labels)
+
+
+def digest(model: nn.Module, without: Collection[str]) -> str:
+    """SHA-256 over names, shapes, types and bytes of the weights, but those of some modules."""
+    h = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if name.rpartition(".")[0] not in without:
+            h.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}\n".encode())
+            h.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return h.hexdigest()
+
+
+@torch.no_grad()
+def _zero(module: nn.Linear) -> None:
+    for parameter in module.parameters():
+        parameter.zero_()
+
+
+def _in_a_layer(name: str) -> bool:
+    return any(part.isdigit() for part in name.split("."))
