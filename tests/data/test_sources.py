@@ -139,10 +139,10 @@ def test_a_folder_is_read_by_usual_names(tmp_path, valid):
 
 
 def test_named_parts_replace_the_usual_ones(tmp_path):
-    for part, times in [("train", 3), ("dev", 2), ("test_labeled", 1)]:
+    for part, times in [("train", 3), ("dev", 2), ("holdout", 1)]:
         write(tmp_path / f"{part}.parquet", ROWS * times)
     assert load(str(tmp_path)).test is None
-    source = load(str(tmp_path), splits=Splits(test="test_labeled.parquet"))
+    source = load(str(tmp_path), splits=Splits(test="holdout.parquet"))
     assert (len(source.train), source.valid, len(source.test)) == (6, None, 2)
     assert source.notices == (f"data.splits: not used of {tmp_path}: dev",)
 

@@ -20,7 +20,11 @@ from .words import did_you_mean, listed
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
-_USUAL = {"train": ("train",), "valid": ("valid", "validation", "val", "dev"), "test": ("test",)}
+_USUAL = {
+    "train": ("train",),
+    "valid": ("valid", "validation", "val", "dev"),
+    "test": ("test", "test_labeled"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

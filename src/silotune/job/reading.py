@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from silotune.config import Config
 from silotune.core import Examples
-from silotune.data.columns import Columns
+from silotune.data.columns import Columns, check_columns
 from silotune.data.images import image_examples
 from silotune.data.divide import Silos
 from silotune.data.silos import Prepared, prepare_silos
@@ -52,6 +52,7 @@ def read_tables(config: Config) -> Prepared:
     """
     data = config.data
     columns = Columns(**data.columns.model_dump())
+    check_columns(columns, config.model.task)
     source = load(data.path, data.name, Splits(**data.splits.model_dump()), data.columns.image)
     return prepare_silos(
         source,

@@ -280,7 +280,7 @@ def _record(job: Job, before: GlobalState, done: Round, seconds: float) -> Round
         bytes_up=pooled.bytes_up,
         bytes_down=done.bytes_down,
         clients=pooled.clients,
-        missing=dict(pooled.missing),
+        missing={str(client): why for client, why in pooled.missing.items()},
         aggregation_error=done.aggregation_error,
         epsilon=spent(workshop, ledgers(workshop, job.folder, job.facts.run)),
         metrics=scores.overall if scores else {},

@@ -71,13 +71,9 @@ def open_workshop(config: Config) -> Workshop:
     Raises:
         ValueError: in words, naming the key of the configuration; nothing has been trained.
     """
-    use_threads(config)
     labels = known_labels(config)
     prepared = read_tables(config) if labels is None else None
-    loaded = read_model(config, prepared.labels if prepared else labels or ())
-    _refuse_coupling(config, loaded)
-    model = build_model(config, loaded)
-    guard(model, config, loaded)
+    loaded, model = open_model(config, prepared.labels if prepared else labels or ())
     prepared = prepared or read_tables(config)
     records = {name: len(silo.train) for name, silo in prepared.silos.items()}
     sizes, said = declared_sizes(config, records)
@@ -110,6 +106,20 @@ class BuiltModel:
     seeded: frozenset[Key]
     sites: Sequence[Site]
     layout: PeftLayout
+
+
+def open_model(config: Config, labels: tuple[str, ...]) -> tuple[Loaded, BuiltModel]:
+    """Open the base model, adapt it, and prove the coverage of the gradients; no record is read.
+
+    Raises:
+        ValueError: in words, naming the key of the configuration.
+    """
+    use_threads(config)
+    loaded = read_model(config, labels)
+    _refuse_coupling(config, loaded)
+    model = build_model(config, loaded)
+    guard(model, config, loaded)
+    return loaded, model
 
 
 def build_model(config: Config, loaded: Loaded) -> BuiltModel:
@@ -201,21 +211,30 @@ def build_silos(workshop: Workshop, folder: RunFolder | None) -> dict[ClientId, 
     }
 
 
-def build_experiment(workshop: Workshop, run: str) -> Experiment:
-    """What decides the run, but for the records."""
-    train = workshop.config.train
+def build_experiment(
+    config: Config, part: BuiltModel | Workshop, sizes: Mapping[str, int], run: str
+) -> Experiment:
+    """What decides the run, but for the records.
+
+    Args:
+        config: as resolved.
+        part: brings the recipe and what travels as a seed.
+        sizes: each silo's declared number of records.
+        run: identifies the run.
+    """
+    train = config.train
     uniform = train.weighting == "uniform"
     return Experiment(
         run=run,
-        recipe=workshop.recipe,
-        weights={ClientId(n): 1.0 if uniform else float(s) for n, s in workshop.sizes.items()},
+        recipe=part.recipe,
+        weights={ClientId(n): 1.0 if uniform else float(s) for n, s in sizes.items()},
         rounds=train.num_rounds,
         local_steps=train.local_steps,
         linear_decay=train.lr_scheduler_type == "linear",
         seed=train.seed,
-        seeded=workshop.seeded,
-        quorum=train.min_clients or len(workshop.sizes),
-        private=workshop.private,
+        seeded=part.seeded,
+        quorum=train.min_clients or len(sizes),
+        private=config.privacy.unit != "none",
     )
 
 

@@ -93,7 +93,7 @@ class ExampleLevel:
         if not self.noise_multiplier:
             return [torch.empty(0)] * len(sizes)
         std = self.noise_multiplier * self.max_grad_norm
-        return gaussian((sum(sizes),), std).split(list(sizes))
+        return torch.split(gaussian((sum(sizes),), std), list(sizes))
 
     def charge(self, steps: int) -> Charge:
         """For q, sigma and the steps; never for batch sizes that were drawn."""
