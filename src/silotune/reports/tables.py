@@ -1,0 +1,165 @@
+"""Tables for the terminal. Each takes values and gives something that rich can print.
+
+Names are put in as they are: what looks like rich's markup in the name of a silo is not obeyed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from .outcome import SiloOutcome
+from .record import RoundRecord
+from .units import (
+    DASH,
+    epsilon_text,
+    human_bytes,
+    human_seconds,
+    metric_text,
+    number_text,
+    scientific,
+)
+from .words import METHODS
+
+if TYPE_CHECKING:  # it imports datasets, which takes a second
+    from silotune.data.summary import SiloSummary
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRow:
+    """What a run will mean for one silo, if it takes part in every round.
+
+    Attributes:
+        silo: its name.
+        num_examples: declared.
+        sampling_rate: chance of a record to be in a batch.
+        noise_multiplier: std of the noise in units of the clip norm.
+        noise_to_signal: norm of a step's noise over the largest norm of its signal,
+            ``sigma sqrt(P) / batch_size`` for P trained numbers.
+        steps: in all rounds.
+        epsilon: after the last round.
+        delta: for which epsilon is stated.
+        bytes_up: to the server, each round.
+        bytes_down: to the silo, each round.
+    """
+
+    silo: str
+    num_examples: int
+    sampling_rate: float
+    noise_multiplier: float
+    noise_to_signal: float
+    steps: int
+    epsilon: float
+    delta: float
+    bytes_up: int
+    bytes_down: int
+
+
+def rounds_table(rounds: Sequence[RoundRecord], metric: str) -> Table:
+    """One row a round: metric, loss, largest epsilon, bytes, aggregation error, time."""
+    names = list(dict.fromkeys([metric, *(name for r in rounds for name in r.metrics)]))
+    private = any(record.epsilon for record in rounds)
+    columns = ["round", *names, *(["largest ε"] if private else [])]
+    table = _table([], [*columns, "bytes up", "bytes down", "aggregation error", "time"])
+    for record in rounds:
+        start = record.round < 0
+        cells = ["before" if start else str(record.round + 1)]
+        cells += [metric_text(name, record.metrics.get(name)) for name in names]
+        if private:
+            cells.append(epsilon_text(max(record.epsilon.values(), default=math.nan)))
+        done = (
+            human_bytes(record.bytes_up),
+            human_bytes(record.bytes_down),
+            scientific(record.aggregation_error),
+            human_seconds(record.seconds),
+        )
+        table.add_row(*cells, *([DASH] * len(done) if start else done))
+    return table
+
+
+def silos_table(silos: Sequence[SiloOutcome], metric: str) -> Table:
+    """One row a silo: declared records and what is known of its metric and epsilon."""
+    shown = {
+        f"{metric} before": [metric_text(metric, silo.before) for silo in silos],
+        "alone": [metric_text(metric, silo.alone) for silo in silos],
+        "federated": [metric_text(metric, silo.after) for silo in silos],
+        "ε spent": [epsilon_text(silo.epsilon) for silo in silos],
+    }
+    known = {name: cells for name, cells in shown.items() if set(cells) != {DASH}}
+    table = _table(["silo"], ["declared records", *known])
+    for i, silo in enumerate(silos):
+        size = DASH if silo.num_examples is None else f"{silo.num_examples:,}"
+        table.add_row(Text(silo.silo), size, *(cells[i] for cells in known.values()))
+    return table
+
+
+def data_table(silos: Mapping[str, SiloSummary]) -> Table:
+    """One row a silo: records, records by label, lengths, duplicates and empty records."""
+    labels = list(dict.fromkeys(label for silo in silos.values() for label in silo.labels))
+    lengths = ["median length", "95 %", "longest"]
+    table = _table(["silo"], ["records", *labels, *lengths, "duplicates", "empty"])
+    for name, silo in silos.items():
+        numbers = [silo.records, *(silo.labels.get(label, 0) for label in labels)]
+        numbers += [silo.lengths.p50, silo.lengths.p95, silo.lengths.max]
+        numbers += [silo.duplicates, silo.empty]
+        table.add_row(Text(name), *(f"{number:,}" for number in numbers))
+    return table
+
+
+def plan_table(rows: Sequence[PlanRow]) -> Table:
+    """One row a silo: what the run will cost it."""
+    columns = ["declared records", "sampling rate", "noise multiplier σ", "noise / signal", "steps"]
+    table = _table(["silo"], [*columns, "ε", "δ", "bytes up / round", "bytes down / round"])
+    for row in rows:
+        table.add_row(
+            Text(row.silo),
+            f"{row.num_examples:,}",
+            number_text(row.sampling_rate),
+            number_text(row.noise_multiplier),
+            f"{row.noise_to_signal:.2f}",
+            f"{row.steps:,}",
+            epsilon_text(row.epsilon),
+            number_text(row.delta),
+            human_bytes(row.bytes_up),
+            human_bytes(row.bytes_down),
+        )
+    return table
+
+
+def epsilon_table(by_round: Mapping[str, Sequence[float]], rows: int = 10) -> Table:
+    """Planned epsilon of every silo after 1, 2, ... rounds.
+
+    Args:
+        by_round: silo -> epsilon after each round.
+        rows: at most so many of the rounds are shown, evenly spaced, the last among them.
+    """
+    table = _table([], ["round", *(f"ε {name}" for name in by_round)])
+    last = max(map(len, by_round.values()), default=0)
+    step = max(1, math.ceil(last / rows))
+    for done in range(last, 0, -step)[::-1]:
+        table.add_row(str(done), *(epsilon_text(values[done - 1]) for values in by_round.values()))
+    return table
+
+
+def methods_table(names: Iterable[str]) -> Table:
+    """The methods that can be chosen and what each does."""
+    table = _table(["method.name", "what it does"], [])
+    for name in names:
+        title, text = METHODS.get(name, ("", ""))
+        table.add_row(Text(name, style="bold"), Text(f"{title}: {text}" if title else ""))
+    return table
+
+
+def _table(words: Sequence[str], numbers: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, header_style="dim", pad_edge=False)
+    for name in words:
+        table.add_column(Text(name))
+    for name in numbers:
+        table.add_column(Text(name), justify="right")
+    return table

@@ -1,0 +1,58 @@
+"""Event files for TensorBoard: the numbers of ``metrics.jsonl``, if ``report_to`` asks for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .record import RoundRecord, RunFolder
+
+
+def write_events(run: RunFolder) -> None:
+    """Write every round of ``run`` to event files in its folder ``tensorboard``.
+
+    Steps count completed rounds, so the state before training is step 0. What was written before
+    is hidden by what is written now, so this may be called again after more rounds.
+
+    Raises:
+        ValueError: if tensorboard is not installed, or the rounds cannot be read.
+    """
+    rounds = run.read_rounds()
+    writer = summary_writer()(str(run.tensorboard), purge_step=0)
+    try:
+        for record in rounds:
+            for name, value in scalars(record).items():
+                writer.add_scalar(name, value, record.round + 1)
+    finally:
+        writer.close()
+
+
+def summary_writer() -> Any:
+    """The class that writes event files. Ask for it before a run, to learn that it is there.
+
+    Raises:
+        ValueError: if tensorboard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "report_to: tensorboard is not installed; pip install 'silotune[tensorboard]'"
+        ) from error
+    return SummaryWriter
+
+
+def scalars(record: RoundRecord) -> dict[str, float]:
+    """The numbers of a round under the names that TensorBoard groups by."""
+    numbers = {f"global/{name}": value for name, value in record.metrics.items()}
+    for silo, metrics in record.silos.items():
+        numbers |= {f"silos/{silo}/{name}": value for name, value in metrics.items()}
+    numbers |= {f"epsilon/{silo}": value for silo, value in record.epsilon.items()}
+    if record.round < 0:
+        return numbers
+    return numbers | {
+        "round/aggregation_error": record.aggregation_error,
+        "round/update_norm": record.update_norm,
+        "round/seconds": record.seconds,
+        "round/bytes_up": float(record.bytes_up),
+        "round/bytes_down": float(record.bytes_down),
+    }

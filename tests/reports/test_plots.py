@@ -1,0 +1,232 @@
+"""Pictures are valid, deterministic, and honest about what is not there."""
+
+import math
+import re
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import matplotlib.pyplot as plt
+import pytest
+
+from reports.clinics import rounds, summary
+from silotune.data.summary import Lengths, SiloSummary
+from silotune.reports import canvas, plots
+from silotune.reports.record import RoundRecord
+
+SVG = "{http://www.w3.org/2000/svg}"
+HOSTILE = "_<script>alert('x')</script> & $\\frac{1}{2}$ 标签 \x00 👩🏽‍⚕️"
+
+
+def silo(records, labels):
+    lengths = Lengths(p50=1, p95=2, max=3)
+    return SiloSummary(records=records, labels=labels, lengths=lengths, duplicates=0, empty=0)
+
+
+def results():
+    return {"before": {"a": 0.25, "b": math.nan}, "federated": {"a": 0.875, "b": 0.5}}
+
+
+PICTURES = {
+    "metric": lambda: plots.metric_by_round(rounds(), "accuracy"),
+    "epsilon": lambda: plots.epsilon_by_round(rounds(), 6.0),
+    "bytes": lambda: plots.bytes_by_round(rounds()),
+    "error": lambda: plots.aggregation_error_by_round(rounds()),
+    "split": lambda: plots.data_split(summary().split),
+    "silos": lambda: plots.silo_results(results(), "accuracy"),
+}
+
+
+def texts(svg):
+    return ["".join(node.itertext()) for node in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+
+
+@pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
+def test_a_picture_is_svg_that_stands_alone(draw):
+    svg = draw()
+    root = ElementTree.fromstring(svg)
+    assert root.tag == f"{SVG}svg"
+    assert root.get("aria-label")
+    assert "http" not in svg.replace('xmlns="http://www.w3.org/2000/svg"', "")
+    assert "<script" not in svg
+    assert "<style" not in svg, "a style would reach the whole page"
+
+
+@pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
+def test_equal_input_gives_equal_bytes(draw):
+    assert draw() == draw()
+
+
+@pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
+def test_every_reference_inside_a_picture_leads_somewhere(draw):
+    svg = draw()
+    ids = re.findall(r' id="([^"]*)"', svg)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r"url\(#([^)]*)\)|href=\"#([^\"]*)\"", svg)) <= {
+        pair for name in ids for pair in ((name, ""), ("", name))
+    }
+
+
+def test_pictures_can_share_a_page():
+    ids = [set(re.findall(r' id="([^"]*)"', draw())) for draw in PICTURES.values()]
+    assert sum(map(len, ids)) == len(set().union(*ids))
+
+
+@pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
+def test_a_page_can_choose_every_colour(draw):
+    themed = canvas.themed(draw())
+    fixed = re.findall(r"#[0-9a-f]{6}(?!\))", themed)
+    assert fixed == []
+    assert "var(--ink, #1c1f23)" in themed or "var(--muted, #646b75)" in themed
+
+
+def test_nothing_stays_open_and_no_setting_is_changed():
+    before = dict(plt.rcParams)
+    for draw in PICTURES.values():
+        draw()
+    assert plt.get_fignums() == []
+    assert dict(plt.rcParams) == before
+
+
+def test_axes_say_what_they_show():
+    assert {"rounds completed", "accuracy"} <= set(texts(PICTURES["metric"]()))
+    assert {"rounds completed", "ε spent so far", "budget ε = 6"} <= set(
+        texts(PICTURES["epsilon"]())
+    )
+    assert {"to the server", "to the silos", "15 MB"} <= set(
+        map(str.strip, texts(PICTURES["bytes"]()))
+    )
+    assert {"relative error, log scale", "0", "10⁻⁸"} <= set(texts(PICTURES["error"]()))
+    assert {"records", "north", "1,200"} <= set(texts(PICTURES["split"]()))
+    assert {"87.5 %", "25.0 %", "–", "a", "b"} <= set(texts(PICTURES["silos"]()))
+
+
+def test_the_state_before_training_is_marked():
+    started = PICTURES["metric"]()
+    later = plots.metric_by_round(rounds()[1:], "accuracy")
+    assert started.count("<use") > later.count("<use")
+
+
+def hollow_marks(errors):
+    records = [RoundRecord(round=i, aggregation_error=e) for i, e in enumerate(errors)]
+    svg = plots.aggregation_error_by_round(records)
+    return len(re.findall(rf"<use [^>]*fill: {canvas.SURFACE}; stroke: {canvas.SERIES[0]}", svg))
+
+
+def test_zeros_are_shown_on_a_line_of_their_own():
+    assert hollow_marks([0.0, 0.0, 1e-8, 0.0]) == 3
+    assert hollow_marks([0.0] * 5) == 5
+    assert hollow_marks([0.5, 0.25]) == 0
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plots.metric_by_round([], "accuracy"),
+        lambda: plots.metric_by_round(rounds()[:1], "accuracy"),
+        lambda: plots.metric_by_round([RoundRecord(round=0)], "perplexity"),
+        lambda: plots.metric_by_round([RoundRecord(round=0, metrics={"loss": math.nan})], "loss"),
+        lambda: plots.epsilon_by_round([], None),
+        lambda: plots.epsilon_by_round([RoundRecord(round=0, epsilon={"a": math.nan})], 1.0),
+        lambda: plots.bytes_by_round([]),
+        lambda: plots.bytes_by_round([RoundRecord(round=0)]),
+        lambda: plots.aggregation_error_by_round([]),
+        lambda: plots.aggregation_error_by_round(
+            [RoundRecord(round=0, aggregation_error=math.nan)]
+        ),
+        lambda: plots.aggregation_error_by_round([RoundRecord(round=0, aggregation_error=3e4)]),
+        lambda: plots.data_split({"a": silo(0, {})}),
+        lambda: plots.silo_results({"federated": {"a": math.nan}}, "perplexity"),
+        lambda: plots.silo_results({"before": {"a": 0.0}, "federated": {"a": 0.0}}, "loss"),
+    ],
+)
+def test_little_or_nothing_to_show_is_still_a_picture(draw):
+    ElementTree.fromstring(draw())
+
+
+def test_rounds_that_were_not_scored_make_no_gap():
+    scored = [RoundRecord(round=i, metrics={"loss": 1.0 / (i + 2)}) for i in range(-1, 40)]
+    some = [r if r.round % 2 else replace(r, metrics={}) for r in scored]
+    path = re.compile(rf'<path d="([^"]*)"[^>]*stroke: {canvas.SERIES[0]}; stroke-width: 2.2')
+    (line,) = path.findall(plots.metric_by_round(some, "loss"))
+    assert line.count("M") == 1
+    assert line.count("L") == len([r for r in some if r.metrics]) - 1
+
+
+def test_single_errors_between_zeros_are_seen():
+    """A line cannot join them, so each is a mark."""
+    errors = [1e-8, 0.0, 1e-8, 0.0] * 5
+    lines = [RoundRecord(round=i, aggregation_error=e) for i, e in enumerate(errors)]
+    svg = plots.aggregation_error_by_round(lines)
+    color = canvas.SERIES[0]
+    assert len(re.findall(rf"<use [^>]*fill: {color}; stroke: {color}", svg)) == 10
+
+
+def test_hostile_names_are_text():
+    lines = [
+        RoundRecord(round=i, silos={HOSTILE: {HOSTILE: 1.0}}, epsilon={HOSTILE: 1.0})
+        for i in range(3)
+    ]
+    drawn = [
+        plots.metric_by_round(lines, HOSTILE),
+        plots.epsilon_by_round(lines, None),
+        plots.data_split({HOSTILE: silo(3, {HOSTILE: 2, "_b": 1})}),
+        plots.silo_results({"before": {HOSTILE: 1.0}, "after": {HOSTILE: 2.0}}, HOSTILE),
+    ]
+    for svg in drawn:
+        ElementTree.fromstring(svg)
+        assert "<script" not in svg
+    assert any("<script>" in text for text in texts(drawn[2]))
+    assert any("_b" in text for text in texts(drawn[2])), "no entry of the legend is hidden"
+
+
+def test_many_labels_are_pooled_and_no_record_is_lost():
+    labels = {f"label {i}": i + 1 for i in range(12)}
+    svg = plots.data_split({"a": silo(sum(labels.values()), labels)})
+    shown = set(map(str.strip, texts(svg)))
+    assert {"5 other labels", "label 11", "78"} <= shown
+    assert "label 4" not in shown
+
+
+def test_a_single_label_is_not_pooled():
+    labels = {f"label {i}": i + 1 for i in range(8)}
+    shown = words(plots.data_split({"a": silo(sum(labels.values()), labels)}))
+    assert set(labels) <= shown
+
+
+def test_records_without_labels_are_one_bar():
+    svg = plots.data_split({"a": silo(30, {}), "b": silo(20, {})})
+    assert {"30", "20", "a", "b"} <= set(texts(svg))
+
+
+def many(silos):
+    return [
+        RoundRecord(
+            round=i,
+            metrics={"accuracy": 0.5},
+            silos={f"silo {k}": {"accuracy": 0.1 + k / 50} for k in range(silos)},
+            epsilon={f"silo {k}": 1.0 + k / 50 for k in range(silos)},
+        )
+        for i in range(3)
+    ]
+
+
+def words(svg):
+    return set(map(str.strip, texts(svg)))
+
+
+def test_many_silos_are_a_range():
+    shown = words(plots.metric_by_round(many(30), "accuracy"))
+    assert {"all silos", "range of 30 silos"} <= shown
+    assert "silo 3" not in shown
+    assert "silo 3" in words(plots.metric_by_round(many(6), "accuracy"))
+    few, more = (plots.epsilon_by_round(many(n), None) for n in (30, 1000))
+    assert len(more) < 1.2 * len(few), "the picture does not grow with the silos"
+
+
+def test_bars_of_many_silos_say_what_is_left_out():
+    split = {f"silo {k}": silo(k + 1, {"x": k + 1}) for k in range(100)}
+    shown = words(plots.data_split(split))
+    assert {"records (40 of 100 silos)", "silo 99", "silo 60"} <= shown
+    assert "silo 59" not in shown
+    bars = {"before": dict.fromkeys(split, 0.1), "federated": dict.fromkeys(split, 0.2)}
+    assert "accuracy (40 of 100 silos)" in words(plots.silo_results(bars, "accuracy"))
