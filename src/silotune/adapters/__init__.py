@@ -4,6 +4,7 @@ from .base import Adapter as Adapter
 from .inject import AdaptedModel as AdaptedModel
 from .inject import birth as birth
 from .inject import inject as inject
+from .inject import merge as merge
 from .linear import AdaptedLinear as AdaptedLinear
 from .linear import Head as Head
 from .lora import Init as Init

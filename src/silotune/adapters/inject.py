@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from silotune.core import Factors, GradientSink, Key, Role, Site
 
@@ -90,6 +90,34 @@ def inject(
     return AdaptedModel(model, sink, dict(sorted(tensors.items())))
 
 
+def merge(adapted: AdaptedModel, heads: Sequence[Site]) -> nn.Module:
+    """Put the plain modules back, with weights that compute the same: W + scale B A, scale H.
+
+    The adapted model is used up. Weights keep the base's own number type.
+
+    Args:
+        adapted: loaded with the factors to merge.
+        heads: as they were given to ``inject``.
+
+    Raises:
+        ValueError: if an adapted weight is also used elsewhere in the model (tied), where it must
+            not change.
+    """
+    model, plain = adapted.model, {site.name: site.module for site in heads}
+    names = [n for n, m in model.named_modules() if isinstance(m, AdaptedLinear | Head)]
+    for name in names:
+        layer = model.get_submodule(name)
+        if isinstance(layer, AdaptedLinear):
+            _refuse_tied(model, name, layer.weight)
+            _merge_pair(layer)
+            plain[name] = layer.base
+        elif isinstance(layer, Head):
+            _merge_head(layer, plain[name])
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, plain[name])
+    return model
+
+
 def birth(sites: Sequence[Site], adapter: Adapter | None, seed: int) -> Factors:
     """The pairs of all sites as they begin. Call it before ``inject`` or with the same sites."""
     return Factors(
@@ -100,3 +128,25 @@ def birth(sites: Sequence[Site], adapter: Adapter | None, seed: int) -> Factors:
             for role, tensor in adapter.birth(site, seed).items()
         }
     )
+
+
+@torch.no_grad()
+def _merge_pair(layer: AdaptedLinear) -> None:
+    weight = layer.weight.T if layer.transposed else layer.weight
+    weight.copy_(torch.addmm(weight.to(layer.A.dtype), layer.B, layer.A, alpha=layer.scale))
+
+
+@torch.no_grad()
+def _merge_head(head: Head, plain: nn.Module) -> None:
+    plain.get_parameter("weight").copy_(head.weight * head.scale)
+    if head.bias is not None:
+        plain.get_parameter("bias").copy_(head.bias * head.scale)
+
+
+def _refuse_tied(model: nn.Module, name: str, weight: Tensor) -> None:
+    uses = [n for n, p in model.named_parameters(remove_duplicate=False) if p is weight]
+    if len(uses) > 1:
+        raise ValueError(
+            f"{name}: its weight is tied to {' and '.join(uses)}, so nothing can be merged into it;"
+            " export it as peft"
+        )

@@ -1,6 +1,6 @@
 """The demo's data: SYNTHETIC triage notes of three clinics. No real person is behind any of them.
 
-A note names the present complaint and, mostly, one of another department that is over, denied or a
+A note names the present complaint and, in half of the notes, another one that is over, denied or a
 relative's. So the words alone mislead and their relation decides: a frozen encoder with a linear
 head stays well below a fine-tuned one. Some notes are ambiguous, so no model is always right. The
 clinics differ in how they write (telegram style, full sentences, the patient's own words) and in
@@ -49,6 +49,8 @@ class Clinic:
         onsets: when it began.
         plain: templates of a note with one complaint.
         distracted: templates that also name ``{other}``, which is not why the patient is here.
+        abbreviated: chance of a long word that has an abbreviation to become it.
+        mistyped: chance of a long word to get a typing error.
     """
 
     train: int
@@ -57,6 +59,8 @@ class Clinic:
     onsets: tuple[str, ...]
     plain: tuple[str, ...]
     distracted: tuple[str, ...]
+    abbreviated: float = 0.0
+    mistyped: float = 0.0
 
 
 CLINICS: Mapping[str, Clinic] = {
@@ -76,6 +80,7 @@ CLINICS: Mapping[str, Clinic] = {
             "denies {other}. pc {now} {onset}",
             "FH {other}. {age}{sex} pc {now}",
         ),
+        abbreviated=0.6,
     ),
     "university": Clinic(
         train=5000,
@@ -87,9 +92,9 @@ CLINICS: Mapping[str, Clinic] = {
             "The patient presents with {now} {onset}.",
         ),
         distracted=(
-            "The patient presents with {now} after earlier {other}.",
-            "After earlier {other}, this {person} presents with {now}.",
-            "There is no {other}; the patient presents with {now}.",
+            "The patient presents with {now} and once had {other}.",
+            "Having once had {other}, this {person} presents with {now}.",
+            "The patient denies {other} and presents with {now}.",
             "This {person} presents with {now}, not with {other}.",
             "A brother has {other}; the patient presents with {now}.",
         ),
@@ -110,6 +115,7 @@ CLINICS: Mapping[str, Clinic] = {
             "i have got {now}, never {other}",
             "mum has {other} but i have got {now}",
         ),
+        mistyped=0.08,
     ),
 }
 
@@ -130,7 +136,7 @@ ABBREVIATIONS: Mapping[str, str] = {
 
 
 def triage(seed: int = 0) -> Dataset:
-    """Synthetic triage notes: 6,200 for training, 600 for testing; the same for equal seeds.
+    """Synthetic triage notes: 12,000 for training, 600 for testing; the same for equal seeds.
 
     Columns: ``clinic`` (the silo), ``note``, ``department`` (the label), ``split`` ('train' or
     'test') and ``synthetic`` (always true). The test notes have every clinic and department
@@ -148,23 +154,20 @@ def _records(name: str, seed: int) -> Iterator[dict[str, str | bool]]:
     train = rng.choices(list(TRIAGE_LABELS), clinic.mix, k=clinic.train)
     seen: set[str] = set()
     for i, department in enumerate(test + train):
-        note = _note(rng, name, department)
-        while note in seen:
-            note = _note(rng, name, department)
+        while (note := _note(rng, clinic, department)) in seen:
+            pass
         seen.add(note)
-        split = "test" if i < len(test) else "train"
         yield {
             "clinic": name,
             "note": note,
             "department": department,
-            "split": split,
+            "split": "test" if i < len(test) else "train",
             "synthetic": True,
         }
 
 
-def _note(rng: Random, name: str, department: str) -> str:
-    """One note of the clinic ``name`` for a patient who needs ``department``."""
-    clinic = CLINICS[name]
+def _note(rng: Random, clinic: Clinic, department: str) -> str:
+    """One note for a patient who needs ``department``."""
     elsewhere = rng.choice([other for other in TRIAGE_LABELS if other != department])
     templates = clinic.distracted if rng.random() < DISTRACTED else clinic.plain
     sex = rng.choice("fm")
@@ -176,7 +179,7 @@ def _note(rng: Random, name: str, department: str) -> str:
         sex=sex,
         person="woman" if sex == "f" else "man",
     )
-    return {"harbour": _abbreviate, "university": _verbatim, "village": _mistype}[name](rng, note)
+    return _mistype(rng, _abbreviate(rng, note, clinic.abbreviated), clinic.mistyped)
 
 
 def _complaint(rng: Random, department: str, voice: int) -> str:
@@ -189,24 +192,20 @@ def _complaint(rng: Random, department: str, voice: int) -> str:
     return f"{symptom[voice]} {details[department][voice]}"
 
 
-def _abbreviate(rng: Random, note: str) -> str:
-    """Telegram style: most of the words that have an abbreviation get it."""
+def _abbreviate(rng: Random, note: str, chance: float) -> str:
+    """Telegram style."""
     for word, short in ABBREVIATIONS.items():
-        if rng.random() < 0.6:
+        if rng.random() < chance:
             note = re.sub(rf"\b{word}\b", short, note)
     return note
 
 
-def _verbatim(rng: Random, note: str) -> str:
-    return note
-
-
-def _mistype(rng: Random, note: str) -> str:
-    """Typed on a phone: one long word in twelve lacks a letter or has two swapped."""
+def _mistype(rng: Random, note: str, chance: float) -> str:
+    """Typed on a phone: some long words lack a letter or have two swapped."""
 
     def slip(match: re.Match[str]) -> str:
         word = match.group()
-        if rng.random() > 0.08:
+        if rng.random() >= chance:
             return word
         i = rng.randrange(1, len(word) - 1)
         swapped = word[:i] + word[i + 1] + word[i] + word[i + 2 :]

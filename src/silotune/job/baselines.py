@@ -7,9 +7,11 @@ configuration allows them in a simulation only. Their ledgers live and die in a 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from silotune.core import Factors
 from silotune.engine import federate
 from silotune.reports.record import RunFolder
 from silotune.runtimes import InProcess
@@ -18,17 +20,41 @@ from .scoring import score
 from .workshop import Workshop, build_experiment, build_silos, first_state
 
 
-def silo_alone(workshop: Workshop) -> dict[str, dict[str, float]]:
-    """Metrics of each silo's own adapter, on its own held-out records, or else on those of all."""
-    return {name: _alone(workshop, name) for name in workshop.sizes}
+@dataclass(frozen=True, kw_only=True)
+class AloneRound:
+    """One round of one silo that trains alone.
+
+    Attributes:
+        silo: its name.
+        round: 0-based.
+        metrics: after the last round, on its own held-out records, or else on those of all.
+    """
+
+    silo: str
+    round: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-def _alone(workshop: Workshop, name: str) -> dict[str, float]:
+def silo_alone(workshop: Workshop) -> Iterator[AloneRound]:
+    """Train one silo after the other, each from the beginning; nothing if it is not asked for."""
+    if "silo-alone" in workshop.config.baselines:
+        for name in workshop.sizes:
+            yield from _alone(workshop, name)
+
+
+def _alone(workshop: Workshop, name: str) -> Iterator[AloneRound]:
+    config, model, last = workshop.config, workshop.model, workshop.config.train.num_rounds - 1
+    experiment = build_experiment(config, model, workshop.sizes, f"alone/{name}")
     with tempfile.TemporaryDirectory() as place:
         silos = build_silos(workshop, RunFolder(Path(place)))
         own = {client: silo for client, silo in silos.items() if client == name}
-        experiment = replace(build_experiment(workshop, f"alone/{name}"), quorum=1)
-        runtime = InProcess(workshop.bench, own)
-        *_, last = federate(experiment, runtime, first_state(workshop))
-    scores = score(workshop, last.state.factors)
+        runtime = InProcess(model.bench, own)
+        rounds = federate(replace(experiment, quorum=1), runtime, first_state(workshop))
+        for i, done in enumerate(rounds):
+            metrics = _own(workshop, name, done.state.factors) if i == last else {}
+            yield AloneRound(silo=name, round=i, metrics=metrics)
+
+
+def _own(workshop: Workshop, name: str, factors: Factors) -> dict[str, float]:
+    scores = score(workshop, factors)
     return dict(scores.silos.get(name, scores.overall))

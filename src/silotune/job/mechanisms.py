@@ -22,8 +22,7 @@ def declared_sizes(config: Config, records: Mapping[str, int]) -> tuple[dict[str
         records: real training sizes; they go no further than this function.
 
     Raises:
-        ValueError: if a silo is declared that does not exist, or declares more than it has under
-            privacy.
+        ValueError: if a silo is declared that does not exist, or one that exists is not.
     """
     declared = config.data.num_examples
     if declared is None:
@@ -53,10 +52,10 @@ def mechanisms(config: Config, sizes: Mapping[str, int]) -> dict[str, Privacy]:
         ValueError: if delta or the batch does not fit a declared size, or the target cannot be
             reached.
     """
+    check_batch_size(config.train.batch_size, sizes)
     if config.privacy.unit == "none":
         return {name: NoPrivacy(batch_size=config.train.batch_size) for name in sizes}
     check_delta(config.privacy.target_delta, sizes)
-    check_batch_size(config.train.batch_size, sizes)
     return {name: _mechanism(config, size) for name, size in sizes.items()}
 
 

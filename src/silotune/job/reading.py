@@ -10,8 +10,8 @@ from datasets import Dataset
 from silotune.config import Config
 from silotune.core import Examples
 from silotune.data.columns import Columns, check_columns
-from silotune.data.images import image_examples
 from silotune.data.divide import Silos
+from silotune.data.images import image_examples
 from silotune.data.silos import Prepared, prepare_silos
 from silotune.data.sources import Splits, load
 from silotune.data.summary import SiloSummary, summarize

@@ -6,104 +6,30 @@ killed run continues from its last checkpoint, and what the record holds beyond 
 
 from __future__ import annotations
 
-import contextlib
-import platform
-import shutil
 import time
-import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
-import torch
-
-import silotune
 from silotune.adapters import save_peft
-from silotune.config import Config, differences, digest, dump, load_config
+from silotune.config import digest
 from silotune.core import Factors, GlobalState
 from silotune.core.files import write_json, write_lines, write_text
-from silotune.engine import Round, Runtime, federate
-from silotune.engine.checkpoint import CheckpointError
+from silotune.engine import Round, federate
 from silotune.engine.checkpoint import load as load_checkpoint
 from silotune.engine.checkpoint import save as save_checkpoint
 from silotune.engine.loop import make_tasks
+from silotune.privacy.accounting import COARSE, FINE, epsilon
 from silotune.reports.card import model_card
-from silotune.reports.facts import RunFacts, Summary, read_facts
+from silotune.reports.facts import SILO_ALONE, RunFacts, Summary
 from silotune.reports.html import render
 from silotune.reports.outcome import outcome
 from silotune.reports.record import RoundRecord, RunFolder
-from silotune.runtimes import InProcess, Pool
 
-from .baselines import silo_alone
-from .scoring import measured, metric_name, readable, score
+from .mechanisms import budget
+from .opening import Job, now, state_file
+from .scoring import measured, readable, score
 from .statement import ledgers, spent, statement
-from .workshop import (
-    Workshop,
-    build_experiment,
-    build_silos,
-    device_of,
-    first_state,
-    open_workshop,
-)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Job:
-    """A run that is ready to go on.
-
-    Attributes:
-        workshop: its parts.
-        folder: its result folder.
-        state: where it stands.
-        facts: what ``run.json`` says.
-        runtime: where its silos train.
-    """
-
-    workshop: Workshop
-    folder: RunFolder
-    state: GlobalState
-    facts: RunFacts
-    runtime: Runtime
-
-
-@contextlib.contextmanager
-def opened(
-    config: Config, command: Sequence[str], worker: Sequence[str], *, resume: bool
-) -> Iterator[Job]:
-    """Open a run, new or to be resumed; nothing has been trained yet.
-
-    Args:
-        config: as resolved.
-        command: the command line, for the record.
-        worker: the command that starts a worker of the pool, without the folder.
-        resume: continue from the folder's checkpoint.
-
-    Raises:
-        ValueError: in words; a new run's folder is made only when everything else is in order.
-    """
-    folder = _folder(config, resume=resume)
-    workshop = open_workshop(config)
-    if resume:
-        state, facts = _resumed(workshop, folder)
-    else:
-        RunFolder.create(folder.path)
-        state, facts = first_state(workshop), _facts(workshop, command)
-        write_text(folder.config, dump(config))
-        save_checkpoint(_state_file(folder), state, facts.run, digest(config))
-    write_json(folder.run, facts.to_json())
-    with contextlib.ExitStack() as stack:
-        runtime: Runtime
-        silos = build_silos(workshop, folder)
-        if config.runtime == "pool":
-            train = config.train
-            command = [*worker, str(folder.path)]
-            pool = Pool(command, list(silos), config.workers, train.round_deadline)
-            runtime = stack.enter_context(pool)
-        else:
-            runtime = InProcess(workshop.bench, silos)
-        yield Job(workshop=workshop, folder=folder, state=state, facts=facts, runtime=runtime)
+from .workshop import Workshop, build_experiment
 
 
 def rounds(job: Job) -> Iterator[RoundRecord]:
@@ -113,7 +39,7 @@ def rounds(job: Job) -> Iterator[RoundRecord]:
         QuorumError: if too few silos took part.
     """
     workshop, folder = job.workshop, job.folder
-    experiment = build_experiment(workshop, job.facts.run)
+    experiment = build_experiment(workshop.config, workshop.model, workshop.sizes, job.facts.run)
     state = job.state
     if state.round == 0:
         folder.append_round(first := _before(workshop, state.factors))
@@ -124,29 +50,57 @@ def rounds(job: Job) -> Iterator[RoundRecord]:
         if workshop.config.evaluation == "site":
             job.runtime.evaluate(make_tasks(experiment, job.runtime, done.state))
         folder.append_round(record)
-        _write_privacy(job)
-        save_checkpoint(_state_file(folder), done.state, job.facts.run, digest(workshop.config))
+        _write_privacy(job, grid=COARSE)  # the fine one takes seconds
+        save_checkpoint(state_file(folder), done.state, job.facts.run, digest(workshop.config))
         yield record
         state, start = done.state, time.monotonic()
 
 
-def finish(job: Job, status: str = "finished") -> None:
-    """Score the last state once more on the test records and write adapter, card and page."""
+def finish(
+    job: Job,
+    baseline: Mapping[str, Mapping[str, float]] | None = None,
+    status: str = "finished",
+) -> None:
+    """Score the last state once more on the test records and write adapter, card and page.
+
+    Args:
+        job: its rounds are done, or cannot go on.
+        baseline: metrics of each silo training alone, if the configuration asks for them.
+        status: for ``run.json``.
+    """
     workshop, folder = job.workshop, job.folder
-    state, _, _ = load_checkpoint(_state_file(folder))
+    state, _, _ = load_checkpoint(state_file(folder))
     facts = replace(
-        job.facts, status=status, finished=_now(), final=_final(workshop, state.factors)
+        job.facts,
+        status=status,
+        finished=now(),
+        baselines={SILO_ALONE: baseline} if baseline else {},
+        final=_final(workshop, state.factors),
     )
-    if "silo-alone" in workshop.config.baselines and status == "finished":
-        facts = replace(facts, baselines={"silo-alone": silo_alone(workshop)})
     export_adapter(workshop, folder, state.factors, facts)
+    _write_privacy(job, grid=FINE)
     write_json(folder.run, facts.to_json())
-    _write_privacy(job)
     write_text(folder.report, render(folder, summary(workshop)))
     if "tensorboard" in workshop.config.report_to:
         from silotune.reports.tensorboard import write_events
 
         write_events(folder)
+
+
+def exhausted(job: Job) -> list[str]:
+    """Silos whose budget cannot pay for one more round."""
+    workshop, limit = job.workshop, budget(job.workshop.config)
+    if limit is None:
+        return []
+    steps = workshop.config.train.local_steps
+    entries = ledgers(workshop, job.folder, job.facts.run)
+
+    def after_one_more(name: str) -> float:
+        charge = workshop.privacy[name].charge(steps)
+        charges = [entry.charge() for entry in entries[name]]
+        return epsilon([*charges, charge] if charge else charges, limit.delta)
+
+    return [name for name in workshop.sizes if after_one_more(name) > limit.epsilon]
 
 
 def stop(job: Job, status: str) -> None:
@@ -158,7 +112,8 @@ def export_adapter(
     workshop: Workshop, folder: RunFolder, factors: Factors, facts: RunFacts
 ) -> None:
     """Write ``adapter/``: PEFT's two files and the model card."""
-    save_peft(folder.adapter, factors, workshop.recipe.adapter, workshop.sites, workshop.layout)
+    model = workshop.model
+    save_peft(folder.adapter, factors, model.recipe.adapter, model.sites, model.layout)
     entries = ledgers(workshop, folder, facts.run)
     totals = outcome(folder.read_rounds(), facts.metric)
     card = model_card(summary(workshop), facts, totals, statement(workshop, entries))
@@ -169,10 +124,10 @@ def summary(workshop: Workshop) -> Summary:
     """What reports say of the configuration."""
     config = workshop.config
     method, train, model = config.method, config.train, config.model
-    targets = sorted({site.name.rpartition(".")[2] for site in workshop.sites})
+    targets = sorted({site.name.rpartition(".")[2] for site in workshop.model.sites})
     simulated = config.evaluation == "simulation"
     split = {name: silo.summary for name, silo in workshop.data.silos.items()}
-    has_adapter = workshop.recipe.adapter is not None
+    has_adapter = workshop.model.recipe.adapter is not None
     return Summary(
         title=f"{model.name_or_path.rstrip('/').rpartition('/')[2]}, {method.name}",
         base_model=model.name_or_path,
@@ -191,77 +146,6 @@ def summary(workshop: Workshop) -> Summary:
         head=model.head,
         max_length=config.data.max_length,
         split=split if simulated else {},
-    )
-
-
-def saved_config(folder: RunFolder) -> Config:
-    """The configuration that a run was started with."""
-    return load_config(folder.config, [])
-
-
-def _folder(config: Config, *, resume: bool) -> RunFolder:
-    """Refuse early what cannot work: a run in the way, another configuration, a full disk."""
-    folder = RunFolder(Path(config.output_dir))
-    if not resume:
-        if folder.run.exists() or folder.config.exists():
-            RunFolder.create(folder.path)  # refuses in words
-        _need_space(folder)
-        return folder
-    RunFolder.existing(folder.path)
-    if differ := differences(saved_config(folder), config):
-        raise ValueError(
-            f"--resume: {folder.path} was started with another configuration: {'; '.join(differ)}. "
-            "Use the same one, or another --output-dir for a new run"
-        )
-    return folder
-
-
-def _state_file(folder: RunFolder) -> Path:
-    return folder.checkpoint / "state.bin"
-
-
-def _need_space(folder: RunFolder) -> None:
-    """Adapters and records are small, but a run should not begin on a disk that is full."""
-    place = next(p for p in (folder.path, *folder.path.resolve().parents) if p.exists())
-    free = shutil.disk_usage(place).free
-    if free < 50_000_000:
-        raise ValueError(
-            f"output_dir: only {free // 1_000_000} MB are free at {place}; make room, or choose "
-            "another folder with --output-dir"
-        )
-
-
-def _resumed(workshop: Workshop, folder: RunFolder) -> tuple[GlobalState, RunFacts]:
-    state, run, config = load_checkpoint(_state_file(folder))
-    facts = read_facts(folder)
-    if run != facts.run or config != digest(workshop.config):
-        raise CheckpointError(f"{folder.checkpoint}: the checkpoint belongs to another run")
-    if facts.model_digest != workshop.model_digest:
-        raise CheckpointError("model.name_or_path: the base weights are not those of this run")
-    folder.truncate_rounds(before=state.round if state.round else -1)
-    return state, replace(facts, status="running", finished=None)
-
-
-def _facts(workshop: Workshop, command: Sequence[str]) -> RunFacts:
-    share = workshop.recipe.schedule.plan(0).share
-    shared = workshop.first.only(share).num_elements()
-    total = sum(p.numel() for p in workshop.bench.adapted.model.parameters())
-    packages = ("torch", "transformers", "datasets", "dp-accounting", "safetensors", "numpy")
-    return RunFacts(
-        run=uuid.uuid4().hex[:12],
-        started=_now(),
-        status="running",
-        seed=workshop.config.train.seed,
-        metric=metric_name(workshop),
-        versions={"silotune": silotune.__version__, "python": platform.python_version()}
-        | {name: version(name) for name in packages},
-        config_digest=digest(workshop.config),
-        model_digest=workshop.model_digest,
-        parameters={"trained": shared, "shared": shared, "total": total},
-        command=list(command),
-        host={"device": str(device_of(workshop.config)), "threads": torch.get_num_threads()},
-        silos={name: {"num_examples": size} for name, size in workshop.sizes.items()},
-        labels=list(workshop.labels),
     )
 
 
@@ -301,14 +185,10 @@ def _final(workshop: Workshop, factors: Factors) -> dict[str, float]:
     return readable(measured(workshop, factors, test))
 
 
-def _write_privacy(job: Job) -> None:
+def _write_privacy(job: Job, *, grid: float) -> None:
     """``privacy.json`` and the collected ``ledger.jsonl``, as the silos' ledgers stand."""
     entries = ledgers(job.workshop, job.folder, job.facts.run)
-    said = statement(job.workshop, entries)
+    said = statement(job.workshop, entries, grid=grid)
     write_json(job.folder.privacy, said.to_json() if said else {"unit": "none"})
     charges = sorted((e for es in entries.values() for e in es), key=lambda e: (e.round, e.silo))
     write_lines(job.folder.ledger, [vars(e) for e in charges])
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

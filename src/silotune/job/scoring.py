@@ -45,7 +45,7 @@ def score(workshop: Workshop, factors: Factors) -> Scores:
 
 def measured(workshop: Workshop, factors: Factors, examples: Examples) -> Meters:
     """Meters of ``factors`` over ``examples``."""
-    bench, size = workshop.bench, workshop.config.train.per_device_eval_batch_size
+    bench, size = workshop.model.bench, workshop.config.train.per_device_eval_batch_size
     return evaluate(bench.adapted, bench.objective, factors, examples, size)
 
 

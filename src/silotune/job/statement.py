@@ -46,20 +46,20 @@ def spent(
 
 
 def statement(
-    workshop: Workshop, entries: Mapping[str, list[LedgerEntry]]
+    workshop: Workshop, entries: Mapping[str, list[LedgerEntry]], *, grid: float = FINE
 ) -> PrivacyStatement | None:
-    """The whole statement, certified on the fine grid; None without privacy."""
+    """The whole statement; None without privacy. Its epsilons are upper bounds on any grid."""
     if not workshop.private:
         return None
     privacy = workshop.config.privacy
-    costs = spent(workshop, entries, grid=FINE)
+    costs = spent(workshop, entries, grid=grid)
     silos = {name: _silo(workshop, name, entries[name], costs[name]) for name in workshop.sizes}
     return PrivacyStatement(
         unit="example",
         relation=privacy.relation,
         sampling="Poisson: every record by its own coin, from the operating system, kept secret",
         noise="Gaussian, from the operating system, in double precision, never from a seed",
-        accountant=f"PLD (dp-accounting {version('dp-accounting')}), grid {FINE:g}",
+        accountant=f"PLD (dp-accounting {version('dp-accounting')}), grid {grid:g}",
         trust_model=TRUST,
         max_grad_norm=privacy.max_grad_norm,
         target_epsilon=privacy.target_epsilon,
@@ -87,7 +87,7 @@ def _silo(workshop: Workshop, name: str, entries: list[LedgerEntry], cost: float
 
 
 def _released(workshop: Workshop) -> list[str]:
-    roles = ", ".join(sorted(workshop.recipe.schedule.plan(0).share))
+    roles = ", ".join(sorted(workshop.model.recipe.schedule.plan(0).share))
     return [
         f"after each round, every silo's trained tensors ({roles})",
         "each silo's declared number of records (public by declaration)",

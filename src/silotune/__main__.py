@@ -1,0 +1,5 @@
+"""``python -m silotune`` is the command ``silotune``."""
+
+from silotune.cli import main
+
+main()

@@ -1,0 +1,240 @@
+"""The verbs of ``silotune``: their words on the command line, and what they call."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import silotune
+
+from .errors import reported
+
+app = typer.Typer(
+    name="silotune",
+    help="Private federated fine-tuning of transformer models with low-rank adapters.",
+    epilog="Begin with:  silotune run triage   (synthetic data),  or  silotune init mine.yaml",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Split(StrEnum):
+    """Records to score on."""
+
+    VALID = "valid"
+    TEST = "test"
+
+
+class Format(StrEnum):
+    """What to export."""
+
+    PEFT = "peft"
+    MERGED = "merged"
+
+
+ConfigName = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG",
+        help="A YAML file, a run's folder, or the name of a bundled configuration (triage).",
+        show_default=False,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Settings that win over the file, such as train.num_rounds=3.",
+        show_default=False,
+    ),
+]
+RunPath = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="One line of JSON on stdout, for scripts.")]
+
+
+def main() -> None:
+    """The command ``silotune``."""
+    app()
+
+
+def _examples(*lines: str) -> str:
+    return "\n\n".join(["Examples:", *(f"  {line}" for line in lines)])
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"silotune {silotune.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    epilog=_examples("silotune init", "silotune init mine.yaml", "silotune init --example triage")
+)
+@reported
+def init(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="PATH", help="File to write; by default NAME.yaml here.", show_default=False
+        ),
+    ] = None,
+    example: Annotated[
+        str, typer.Option("--example", metavar="NAME", help="Which bundled configuration to copy.")
+    ] = "triage",
+) -> None:
+    """Write a commented configuration to begin with."""
+    from .starting import start
+
+    start(path, example)
+
+
+@app.command(epilog=_examples("silotune doctor", "silotune doctor mine.yaml"))
+@reported
+def doctor(
+    config: Annotated[
+        str | None,
+        typer.Argument(metavar="CONFIG", help="Also check this configuration.", show_default=False),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Check that everything a run needs is here: packages, device, disk, model, data, privacy."""
+    from .doctoring import examine
+
+    examine(config, overrides or [], as_json=as_json)
+
+
+@app.command(
+    epilog=_examples("silotune plan mine.yaml", "silotune plan triage privacy.target_epsilon=1")
+)
+@reported
+def plan(config: ConfigName, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Say what a run will cost, before anything trains: noise, epsilon by round, bytes, steps."""
+    from .foretelling import foretell
+
+    foretell(config, overrides or [], as_json=as_json)
+
+
+@app.command(
+    epilog=_examples("silotune data mine.yaml", "silotune data mine.yaml --picture data.svg")
+)
+@reported
+def data(
+    config: ConfigName,
+    overrides: Overrides = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", metavar="FILE.svg", help="Also draw it.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show how the records divide over the silos: sizes, labels, lengths, duplicates.
+
+    This looks at all records at once, as only a simulation may: epsilon does not cover it.
+    """
+    from .counting import count
+
+    if picture is not None and picture.suffix != ".svg":
+        raise typer.BadParameter("the picture is SVG; give a name that ends in .svg")
+    count(config, overrides or [], picture, as_json=as_json)
+
+
+@app.command(
+    epilog=_examples(
+        "silotune run triage",
+        "silotune run mine.yaml train.num_rounds=3 --output-dir runs/short",
+        "silotune run mine.yaml --resume",
+    )
+)
+@reported
+def run(
+    config: ConfigName,
+    overrides: Overrides = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in the output folder.")
+    ] = False,
+    output_dir: Annotated[
+        str | None,
+        typer.Option(
+            "--output-dir", metavar="DIR", help="Folder of the result.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train, and write adapter, privacy statement and report into the output folder."""
+    from .running import train
+
+    train(config, overrides or [], output_dir, resume=resume, as_json=as_json)
+
+
+@app.command(
+    epilog=_examples("silotune evaluate runs/triage", "silotune evaluate runs/triage --split valid")
+)
+@reported
+def evaluate(
+    run_path: RunPath,
+    split: Annotated[
+        Split | None,
+        typer.Option("--split", help="By default test, if the data has it.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Load a run's adapter and score it."""
+    from .using import score_run
+
+    score_run(run_path, split.value if split else None, as_json=as_json)
+
+
+@app.command(
+    epilog=_examples(
+        "silotune export runs/triage --format peft --output adapter",
+        "silotune export runs/triage --format merged --output model",
+    )
+)
+@reported
+def export(
+    run_path: RunPath,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="A new folder.")],
+    kind: Annotated[
+        Format,
+        typer.Option("--format", help="The adapter by itself, or the whole model with it inside."),
+    ] = Format.PEFT,
+) -> None:
+    """Take a run's result elsewhere: as a PEFT adapter, or merged into the model."""
+    from .using import export_run
+
+    export_run(run_path, kind.value, output)
+
+
+@app.command()
+@reported
+def methods(as_json: Json = False) -> None:
+    """List the methods that method.name can name."""
+    from .listing import list_methods
+
+    list_methods(as_json=as_json)
+
+
+@app.command(hidden=True)
+@reported
+def worker(run_path: RunPath) -> None:
+    """Train for a pool, which starts this."""
+    from .working import work
+
+    work(run_path)

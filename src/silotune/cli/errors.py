@@ -1,0 +1,72 @@
+"""Errors as a user reads them: ``error: what is wrong``, and an exit code that tells the truth.
+
+0: it worked. 1: it did not. 2: the command was misspelt. 130: it was interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import ParamSpec
+
+import typer
+
+P = ParamSpec("P")
+
+ERROR, INTERRUPTED = 1, 130
+
+MEMORY = (
+    "out of memory: lower train.per_device_train_batch_size, or set "
+    "model.gradient_checkpointing: non-reentrant"
+)
+
+
+def reported(verb: Callable[P, None]) -> Callable[P, None]:
+    """A verb whose errors are sentences; ``SILOTUNE_DEBUG=1`` shows where they come from."""
+
+    @functools.wraps(verb)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            verb(*args, **kwargs)
+        except (typer.Exit, typer.TyperException, BrokenPipeError):
+            raise  # typer knows what to do
+        except KeyboardInterrupt:
+            complain("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            if os.environ.get("SILOTUNE_DEBUG") == "1":
+                traceback.print_exc()
+            complain(*sentences(error))
+            raise typer.Exit(ERROR) from None
+
+    return wrapper
+
+
+def complain(*lines: str) -> None:
+    """Say what is wrong, on stderr."""
+    for line in lines:
+        print(f"error: {line}", file=sys.stderr, flush=True)
+
+
+def sentences(error: Exception) -> list[str]:
+    """What is wrong, one line a problem."""
+    text = " ".join(str(error).split())
+    match error:
+        case MemoryError():
+            return [MEMORY]
+        case RuntimeError() if "out of memory" in text or "not enough memory" in text:
+            return [MEMORY]
+        case OSError() if error.strerror:
+            return [f"{error.filename or 'operating system'}: {error.strerror}"]
+        case ValueError() if text:
+            return str(error).splitlines()
+        case RuntimeError() | OSError() | ImportError() if text:
+            return [text]
+        case _:
+            return [
+                f"{type(error).__name__}: {text}; this is a mistake in silotune: please report it, "
+                "with what SILOTUNE_DEBUG=1 shows"
+            ]

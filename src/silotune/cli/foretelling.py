@@ -1,0 +1,73 @@
+"""``plan``: what a run will cost, as tables and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from silotune.config import Config
+from silotune.job.planning import Forecast, forecast
+from silotune.reports.tables import epsilon_table, plan_table
+from silotune.reports.units import count_text, human_bytes, number_text
+
+from .choosing import chosen, warnings
+from .console import busy, emit, say, speaker
+
+MOST_COLUMNS = 6
+"""Silos whose epsilon by round fits beside each other."""
+
+
+def foretell(name: str, overrides: Sequence[str], *, as_json: bool) -> None:
+    """Show a forecast."""
+    console, config = speaker(as_json=as_json), chosen(name, overrides)
+    with busy(console, "opening the model and computing the noise"):
+        plan = forecast(config)
+    say(console, _what(config, plan))
+    console.print(plan_table(plan.silos))
+    if plan.epsilon:
+        shown = dict(list(plan.epsilon.items())[:MOST_COLUMNS])
+        console.print(epsilon_table(shown))
+    for line in _words(config, plan):
+        say(console, line)
+    if as_json:
+        emit(asdict(plan))
+
+
+def _what(config: Config, plan: Forecast) -> str:
+    share = 100 * plan.trained / plan.total
+    return (
+        f"{config.method.name} on {config.model.name_or_path}: {plan.trained:,} of {plan.total:,} "
+        f"numbers ({share:.2g} %) are trained and sent; {count_text(plan.rounds, 'round')} of "
+        f"{count_text(plan.local_steps, 'step')}"
+    )
+
+
+def _words(config: Config, plan: Forecast) -> Iterator[str]:
+    yield (
+        f"bytes: {human_bytes(plan.bytes_up)} up and {human_bytes(plan.bytes_down)} down in all "
+        "rounds and silos"
+    )
+    if plan.epsilon:
+        yield from _noise(config, plan)
+    yield from warnings(config, plan.notices)
+
+
+def _noise(config: Config, plan: Forecast) -> Iterator[str]:
+    privacy = config.privacy
+    if privacy.target_epsilon is not None:
+        yield (
+            f"budget: ε = {number_text(privacy.target_epsilon)} at δ = "
+            f"{number_text(privacy.target_delta)} for each silo; σ also pays for "
+            f"{count_text(privacy.reserve_rounds, 'round')} in reserve, so that the last ε above "
+            "is below the budget"
+        )
+    yield (
+        "noise / signal: length of one step's noise (σ C √P / b for P trained numbers) over the "
+        "longest that the mean of clipped gradients can be (C, when all records agree). Larger "
+        "batches lower it; so do fewer trained numbers, and a larger ε"
+    )
+    if len(plan.silos) > 1:
+        yield (
+            f"the mean over {len(plan.silos)} silos keeps {plan.averaged:.0%} of that noise, as "
+            "theirs is independent"
+        )

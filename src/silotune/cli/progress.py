@@ -1,0 +1,116 @@
+"""Progress: a bar where there is a terminal, one line a round where there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from silotune.config import Config
+from silotune.job.baselines import AloneRound
+from silotune.reports.record import RoundRecord
+from silotune.reports.units import (
+    epsilon_text,
+    human_bytes,
+    human_seconds,
+    metric_text,
+    number_text,
+)
+
+from .console import say
+
+Show = Callable[[int, str], None]
+"""Shows how many steps are done, and what to say of the last one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """What to tell of a run's rounds.
+
+    Attributes:
+        rounds: in all.
+        done: before this process.
+        metric: the one to look at first.
+        budget: epsilon of each silo; None if there is none.
+    """
+
+    rounds: int
+    done: int
+    metric: str
+    budget: float | None
+
+    @classmethod
+    def of(cls, config: Config, done: int, metric: str) -> Watch:
+        """From the configuration."""
+        budget = config.privacy.target_epsilon
+        return cls(rounds=config.train.num_rounds, done=done, metric=metric, budget=budget)
+
+
+def watch_rounds(records: Iterable[RoundRecord], watch: Watch, console: Console) -> None:
+    """Run through the rounds and show each."""
+    seconds: list[float] = []
+    with _shown(console, "round", watch.rounds, watch.done) as show:
+        for record in records:
+            if record.round >= 0:
+                seconds.append(record.seconds)
+            left = watch.rounds - record.round - 1
+            words = [*_words(record, watch), *_time(seconds, left, console)]
+            show(record.round + 1, "  ".join(words))
+
+
+def watch_alone(rounds: Iterable[AloneRound], watch: Watch, silos: int, console: Console) -> Alone:
+    """Run through the baseline in which each silo trains alone; gives its metrics by silo."""
+    metrics: Alone = {}
+    with _shown(console, "alone", silos * watch.rounds, 0) as show:
+        for step in rounds:
+            metrics[step.silo] = dict(step.metrics)
+            done = (len(metrics) - 1) * watch.rounds + step.round + 1
+            value = metric_text(watch.metric, step.metrics.get(watch.metric))
+            if console.is_terminal or step.metrics:
+                show(done, f"{step.silo} alone: {watch.metric} {value}")
+    return metrics
+
+
+Alone = dict[str, dict[str, float]]
+"""Silo -> metric -> value."""
+
+
+@contextmanager
+def _shown(console: Console, what: str, total: int, done: int) -> Iterator[Show]:
+    if not console.is_terminal:
+        yield lambda now, text: say(console, f"{what} {now}/{total}  {text}")
+        return
+    columns = (
+        TextColumn(f"{what} {{task.completed:.0f}}/{{task.total:.0f}}"),
+        BarColumn(),
+        TextColumn("{task.fields[text]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task(what, total=total, completed=done, text="")
+        yield lambda now, text: progress.update(bar, completed=now, text=text)
+
+
+def _words(record: RoundRecord, watch: Watch) -> Iterator[str]:
+    if watch.metric in record.metrics:
+        yield f"{watch.metric} {metric_text(watch.metric, record.metrics[watch.metric])}"
+    if record.epsilon:
+        spent = epsilon_text(max(record.epsilon.values()))
+        yield f"ε {spent}" + (f" of {number_text(watch.budget)}" if watch.budget else "")
+    if record.round < 0:
+        yield "before training"
+        return
+    yield f"{human_bytes(record.bytes_up)} up, {human_bytes(record.bytes_down)} down"
+    for silo, reason in record.missing.items():
+        yield f"without {silo} ({reason})"
+
+
+def _time(seconds: list[float], left: int, console: Console) -> Iterator[str]:
+    """Where no bar counts down."""
+    if seconds and not console.is_terminal:
+        mean = math.fsum(seconds) / len(seconds)
+        yield f"{human_seconds(seconds[-1])}, {human_seconds(mean * left)} left"

@@ -1,0 +1,172 @@
+"""Exporting: a run's adapter for use elsewhere, by itself or merged into the whole model."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from silotune.adapters import merge
+from silotune.config import Config
+from silotune.core.files import in_words, write_text
+from silotune.models.pooling import MeanPooledClassifier
+from silotune.reports.facts import read_facts, read_statement
+from silotune.reports.record import RunFolder
+from silotune.reports.words import NO_PRIVACY, guarantee
+
+from .building import BuiltModel, open_model
+from .finished import adapter, config_with_adapter
+
+
+def export_peft(folder: RunFolder, output: Path) -> None:
+    """Copy the adapter and its card.
+
+    Raises:
+        ValueError: if there is no adapter, or ``output`` is in use.
+    """
+    config_with_adapter(folder)
+    with _new_folder(output) as draft:
+        shutil.copytree(folder.adapter, draft, dirs_exist_ok=True)
+
+
+def export_merged(folder: RunFolder, output: Path) -> None:
+    """Write the whole model with adapters and heads merged in, as transformers reads it.
+
+    Raises:
+        ValueError: if there is no adapter, it does not fit, or ``output`` is in use.
+    """
+    config = config_with_adapter(folder)
+    with _new_folder(output) as draft:
+        model = open_model(config, tuple(read_facts(folder).labels))
+        model.bench.adapted.load(adapter(folder, model, config))
+        _save(model, draft)
+        write_text(draft / "README.md", _readme(folder, config))
+        if folder.privacy.exists():
+            shutil.copy(folder.privacy, draft / folder.privacy.name)
+
+
+def _save(model: BuiltModel, folder: Path) -> None:
+    """Merge, and write in transformers' format; a classifier of ours beside its encoder."""
+    loaded = model.loaded
+    whole = merge(model.bench.adapted, loaded.heads).cpu()
+    if isinstance(whole, MeanPooledClassifier):
+        save_file(whole.classifier.state_dict(), folder / "classifier.safetensors")
+        whole = whole.encoder
+    for part in (whole, loaded.tokenizer, loaded.image_processor):
+        if part is not None:
+            part.save_pretrained(folder)  # type: ignore[operator]  # transformers' own
+
+
+@contextlib.contextmanager
+def _new_folder(output: Path) -> Iterator[Path]:
+    """A draft that becomes ``output`` when it is whole, and is removed when it is not."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"--output: {output} exists already; choose another folder")
+    draft = output.with_name(f".{output.name}.tmp")
+    with in_words(output):
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        try:
+            yield draft
+            draft.replace(output)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _readme(folder: RunFolder, config: Config) -> str:
+    statement = read_statement(folder)
+    rows = [f"- **{term}.** {text}" for term, text in guarantee(statement)] if statement else []
+    base = config.model.name_or_path
+    code = _SNIPPETS[_kind(config)].format(max_length=config.data.max_length)
+    parts = [
+        f"# {Path(base).name} with its adapter merged in",
+        f"{base}, fine-tuned by silotune with {config.method.name} and merged.",
+        f"## Use\n\n```python\n{code}```",
+        "## Privacy\n\n" + ("\n".join(rows) if rows else NO_PRIVACY),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _kind(config: Config) -> str:
+    return "mean" if config.model.pooling == "mean" else config.model.task
+
+
+_CLASSIFIER = """\
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+MODEL = "path/to/this/folder"
+tokenizer = AutoTokenizer.from_pretrained(MODEL)
+model = AutoModelForSequenceClassification.from_pretrained(MODEL).eval()
+
+texts = ["a text to classify"]
+batch = tokenizer(
+    texts, padding=True, truncation=True, max_length={max_length}, return_tensors="pt"
+)
+with torch.no_grad():
+    logits = model(**batch).logits
+print([model.config.id2label[i] for i in logits.argmax(dim=-1).tolist()])
+"""
+
+_MEAN = """\
+import torch
+from safetensors.torch import load_file
+from torch.nn.functional import linear, normalize
+from transformers import AutoModel, AutoTokenizer
+
+MODEL = "path/to/this/folder"
+tokenizer = AutoTokenizer.from_pretrained(MODEL)
+encoder = AutoModel.from_pretrained(MODEL).eval()
+classifier = load_file(f"{{MODEL}}/classifier.safetensors")
+
+texts = ["a text to classify"]
+batch = tokenizer(
+    texts, padding=True, truncation=True, max_length={max_length}, return_tensors="pt"
+)
+with torch.no_grad():
+    hidden = encoder(**batch).last_hidden_state.float()
+    mask = batch["attention_mask"].unsqueeze(-1).float()
+    mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+    logits = linear(normalize(mean, dim=-1), classifier["weight"], classifier["bias"])
+print([encoder.config.id2label[i] for i in logits.argmax(dim=-1).tolist()])
+"""
+
+_CAUSAL = """\
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+MODEL = "path/to/this/folder"
+tokenizer = AutoTokenizer.from_pretrained(MODEL)
+model = AutoModelForCausalLM.from_pretrained(MODEL).eval()
+
+batch = tokenizer("Once upon a time", return_tensors="pt", return_token_type_ids=False)
+with torch.no_grad():
+    logits = model(**batch).logits
+    tokens = model.generate(**batch, max_new_tokens=50)
+print(tokenizer.decode(tokens[0], skip_special_tokens=True))
+"""
+
+_IMAGES = """\
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+MODEL = "path/to/this/folder"
+processor = AutoImageProcessor.from_pretrained(MODEL)
+model = AutoModelForImageClassification.from_pretrained(MODEL).eval()
+
+batch = processor(Image.open("picture.jpg").convert("RGB"), return_tensors="pt")
+with torch.no_grad():
+    logits = model(**batch).logits
+print([model.config.id2label[i] for i in logits.argmax(dim=-1).tolist()])
+"""
+
+_SNIPPETS = {
+    "sequence-classification": _CLASSIFIER,
+    "mean": _MEAN,
+    "causal-lm": _CAUSAL,
+    "image-classification": _IMAGES,
+}

@@ -1,0 +1,147 @@
+"""Planning: what a run will cost, silo by silo, before anything trains.
+
+Sizes of messages are those of the messages themselves, encoded from the first state; records are
+read only where the configuration does not declare what they would tell.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from silotune.config import Config
+from silotune.core import GlobalState, Task, encode_task
+from silotune.engine.channel import seal
+from silotune.engine.loop import make_tasks
+from silotune.privacy import Charge, Privacy
+from silotune.privacy.accounting import epsilon_by_round
+from silotune.reports.tables import PlanRow
+from silotune.runtimes import Pool
+
+from .building import BuiltModel, open_model
+from .mechanisms import declared_sizes, mechanisms
+from .reading import known_labels, read_tables
+from .workshop import build_experiment
+
+RUN = "0" * 12
+"""As long as the name of a run, which messages carry."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What will happen if every silo takes part in every round.
+
+    Attributes:
+        silos: one row each.
+        epsilon: silo -> epsilon after 1, 2, ... rounds; empty without privacy.
+        rounds: planned.
+        local_steps: of each silo in a round.
+        trained: numbers that a silo trains and sends.
+        total: numbers of the adapted model.
+        bytes_up: from all silos, in all rounds.
+        bytes_down: to all silos, in all rounds.
+        averaged: the noise of a silo is so much smaller in the mean over silos.
+        notices: what the user should know.
+    """
+
+    silos: tuple[PlanRow, ...]
+    epsilon: Mapping[str, list[float]]
+    rounds: int
+    local_steps: int
+    trained: int
+    total: int
+    bytes_up: int
+    bytes_down: int
+    averaged: float
+    notices: tuple[str, ...]
+
+
+def forecast(config: Config) -> Forecast:
+    """Plan a run; nothing trains and nothing is written.
+
+    Raises:
+        ValueError: in words, naming the key of the configuration.
+    """
+    labels, sizes, notices = _public(config)
+    model = open_model(config, labels)
+    experiment = build_experiment(config, model, sizes, RUN)
+    pool = Pool([], list(experiment.weights))  # tells who would be asked; starts nothing
+    tasks = make_tasks(experiment, pool, GlobalState(round=0, factors=model.first))
+    curves = _curves(config, mechanisms(config, sizes))
+    rows = tuple(_row(config, model, sizes[task.client], task, curves) for task in tasks)
+    weights = [weight / sum(experiment.weights.values()) for weight in experiment.weights.values()]
+    rounds = config.train.num_rounds
+    return Forecast(
+        silos=rows,
+        epsilon={name: curve for name, (_, curve) in curves.items() if curve},
+        rounds=rounds,
+        local_steps=config.train.local_steps,
+        trained=model.shared,
+        total=model.total,
+        bytes_up=rounds * sum(row.bytes_up for row in rows),
+        bytes_down=rounds * sum(row.bytes_down for row in rows),
+        averaged=math.hypot(*weights),
+        notices=(*notices, *model.loaded.notices),
+    )
+
+
+Curves = Mapping[str, tuple[Charge | None, list[float]]]
+"""Silo -> the price of a round, and epsilon after each; None and nothing without privacy."""
+
+
+def _public(config: Config) -> tuple[tuple[str, ...], dict[str, int], tuple[str, ...]]:
+    """Labels, declared sizes and notices; records are read only if they alone can tell."""
+    labels, names = known_labels(config), _names(config)
+    if labels is not None and names:
+        sizes, said = declared_sizes(config, dict.fromkeys(names, 0))
+        return labels, sizes, tuple(said)
+    prepared = read_tables(config)
+    records = {name: len(silo.train) for name, silo in prepared.silos.items()}
+    sizes, said = declared_sizes(config, records)
+    return prepared.labels, sizes, (*prepared.notices, *said)
+
+
+def _names(config: Config) -> list[str]:
+    """The silos, as far as the configuration alone tells who they are and what they declare."""
+    declared, num = config.data.num_examples, config.data.silos.num
+    if isinstance(declared, Mapping):
+        return list(declared)
+    if declared is None or num is None:
+        return []
+    digits = len(str(num - 1))  # as the data names them
+    return [f"silo-{i:0{digits}}" for i in range(num)]
+
+
+def _curves(config: Config, privacy: Mapping[str, Privacy]) -> Curves:
+    train, delta = config.train, config.privacy.target_delta
+
+    @functools.cache
+    def curve(charge: Charge | None) -> list[float]:
+        if charge is None:
+            return []
+        q, sigma, steps = charge.sampling_rate, charge.noise_multiplier, charge.steps
+        return epsilon_by_round(q, sigma, steps, train.num_rounds, delta)
+
+    charges = {name: mechanism.charge(train.local_steps) for name, mechanism in privacy.items()}
+    return {name: (charge, curve(charge)) for name, charge in charges.items()}
+
+
+def _row(config: Config, model: BuiltModel, size: int, task: Task, curves: Curves) -> PlanRow:
+    train = config.train
+    charge, curve = curves[task.client]
+    sigma = charge.noise_multiplier if charge else 0.0
+    shared = model.first.only(task.plan.share)
+    return PlanRow(
+        silo=str(task.client),
+        num_examples=size,
+        sampling_rate=train.batch_size / size,
+        noise_multiplier=sigma,
+        noise_to_signal=sigma * math.sqrt(model.shared) / train.batch_size,
+        steps=train.num_rounds * train.local_steps,
+        epsilon=curve[-1] if curve else math.inf,
+        delta=config.privacy.target_delta if charge else math.nan,
+        bytes_up=len(seal(shared, task)),
+        bytes_down=len(encode_task(task)),
+    )

@@ -1,0 +1,100 @@
+"""The words of the command line, and its exit codes."""
+
+import errno
+import json
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from silotune import __version__
+from silotune.cli.errors import reported, sentences
+from silotune.config import ConfigError
+from silotune.engine import QuorumError
+
+HEAVY = ("torch", "transformers", "datasets", "matplotlib", "dp_accounting", "pydantic")
+
+
+def test_help_needs_nothing_that_is_slow_to_import():
+    code = (
+        "import sys; sys.argv = ['silotune', '--help']\n"
+        "from silotune.cli import main\n"
+        "try: main()\n"
+        f"finally: print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (0, "[]")
+    assert "Private federated fine-tuning" in done.stdout
+
+
+def test_version(silotune):
+    result = silotune("--version")
+    assert (result.exit_code, result.stdout.strip()) == (0, f"silotune {__version__}")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["trian"], ["run"], ["run", "c.yaml", "--rounds", "3"], ["export", "run", "--format", "onnx"]],
+)
+def test_a_misspelt_command_is_2(silotune, words):
+    assert silotune(*words).exit_code == 2
+
+
+def test_every_verb_has_help_with_examples(silotune):
+    for verb in ("init", "doctor", "plan", "data", "run", "evaluate", "export"):
+        result = silotune(verb, "--help")
+        assert result.exit_code == 0
+        assert f"silotune {verb}" in result.stdout.partition("Examples:")[2]
+    assert "worker" not in silotune("--help").stdout
+
+
+def test_methods_are_the_catalogue(silotune):
+    result = silotune("methods", "--json")
+    found = {m["name"]: m for m in json.loads(result.stdout)}
+    assert set(found) == {"ffa-lora", "fedit", "head-only"}
+    assert found["ffa-lora"]["trained"] == ["B", "head"]
+    assert found["fedit"]["shared"] == ["A", "B", "head"]
+    assert "2403.12313" in found["ffa-lora"]["summary"]
+    assert "head-only" in silotune("methods").stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("train.seed: no"), "train.seed: no"),
+        (QuorumError("round 3 needs"), "round 3 needs"),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), "x: No space left on device"),
+        (RuntimeError("CUDA out of memory. Tried"), "out of memory: lower train.per_device"),
+        (MemoryError(), "out of memory: lower train.per_device"),
+        (KeyError("x"), "KeyError: 'x'; this is a mistake in silotune"),
+    ],
+)
+def test_every_error_is_a_sentence_and_1(error, line, capsys):
+    @reported
+    def verb() -> None:
+        raise error
+
+    with pytest.raises(typer.Exit) as exit_info:
+        verb()
+    assert exit_info.value.exit_code == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {line}")
+    assert said.count("\n") == 1
+
+
+def test_every_problem_of_a_configuration_has_its_line():
+    assert sentences(ConfigError(["a: 1", "b: 2"])) == ["a: 1", "b: 2"]
+
+
+def test_a_traceback_is_shown_to_who_asks(monkeypatch, capsys):
+    monkeypatch.setenv("SILOTUNE_DEBUG", "1")
+
+    @reported
+    def verb() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(typer.Exit):
+        verb()
+    assert "Traceback" in capsys.readouterr().err

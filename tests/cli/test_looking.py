@@ -1,0 +1,83 @@
+"""The verbs that only look: init, doctor, plan, data."""
+
+import json
+from pathlib import Path
+
+from job.small import PRIVATE
+from silotune.config import load_config
+
+
+def test_init_writes_a_configuration_that_is_valid_and_never_overwrites(silotune, place):
+    result = silotune("init")
+    assert result.exit_code == 0
+    assert "silotune plan triage.yaml" in result.stdout
+    assert load_config(Path("triage.yaml")).data.path == "demo:triage"
+    Path("triage.yaml").write_text("mine")
+    result = silotune("init")
+    assert result.exit_code == 1
+    assert "exists already" in result.stderr
+    assert Path("triage.yaml").read_text() == "mine"
+
+
+def test_init_takes_a_file_a_folder_or_a_name(silotune, place):
+    Path("folder").mkdir()
+    assert silotune("init", "deep/mine.yaml").exit_code == 0
+    assert silotune("init", "folder").exit_code == 0
+    assert Path("deep/mine.yaml").read_bytes() == Path("folder/triage.yaml").read_bytes()
+    result = silotune("init", "--example", "nothing")
+    assert result.exit_code == 2
+    assert "triage" in result.stderr
+
+
+def test_doctor_without_a_configuration(silotune, place):
+    result = silotune("doctor", "--json")
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["ok"]) == (0, True)
+    assert {"python", "packages", "device"} <= {finding["what"] for finding in found["findings"]}
+
+
+def test_doctor_names_every_problem_and_exits_1(silotune, place):
+    assert silotune("doctor", "small.yaml").exit_code == 0
+    result = silotune(
+        "doctor", "small.yaml", "data.path=./gone.csv", "method.target_modules=[querry]"
+    )
+    assert result.exit_code == 1
+    problems = [line for line in result.stdout.splitlines() if line.startswith("problem")]
+    assert len(problems) == 2
+    assert "gone.csv" in problems[0]
+    assert "did you mean query" in problems[1]
+    result = silotune("doctor", "small.yaml", "train.num_round=3")
+    assert result.exit_code == 1
+    assert "did you mean" in result.stdout
+
+
+def test_plan_in_words_and_for_scripts(silotune, place):
+    result = silotune("plan", "small.yaml", *PRIVATE)
+    assert result.exit_code == 0
+    for words in ("noise / signal", "east", "keeps 71% of that noise", "bytes:"):
+        assert words in result.stdout
+    result = silotune("plan", "small.yaml", *PRIVATE, "--json")
+    plan = json.loads(result.stdout)
+    assert [silo["silo"] for silo in plan["silos"]] == ["east", "west"]
+    assert len(plan["epsilon"]["east"]) == plan["rounds"] == 3
+    assert not Path("run").exists()
+
+
+def test_plan_of_a_bundled_configuration_reads_no_file(silotune, place, bert):
+    shape = (f"model.name_or_path={bert}", "method.r=2", "train.num_rounds=2")
+    noise = ("privacy.target_epsilon=null", "privacy.noise_multiplier=1")
+    result = silotune("plan", "triage", *shape, *noise)
+    assert result.exit_code == 0, result.output
+    assert "university" in result.stdout
+
+
+def test_data_as_a_table_and_a_picture(silotune, place):
+    result = silotune("data", "small.yaml", "--picture", "data.svg")
+    assert result.exit_code == 0
+    assert "epsilon does not cover" in result.stdout
+    assert Path("data.svg").read_text().startswith("<svg")
+    found = json.loads(silotune("data", "small.yaml", "--json").stdout)
+    assert found["covered_by_epsilon"] is False
+    assert found["silos"]["west"]["records"] == 22
+    assert sum(found["silos"]["west"]["labels"].values()) == 22
+    assert silotune("data", "small.yaml", "--picture", "data.png").exit_code == 2

@@ -1,0 +1,83 @@
+"""What only whole processes show: being killed, being interrupted, and a pool of workers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from silotune.core.files import read_json
+
+pytestmark = pytest.mark.slow
+
+LONG = ("train.num_rounds=60", "train.threads=1")
+
+
+def weights(folder: str) -> bytes:
+    return (Path(folder) / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def started(*words: str) -> subprocess.Popen[str]:
+    """``silotune`` as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "silotune", *words],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_rounds(process: subprocess.Popen[str], folder: str, rounds: int) -> None:
+    metrics = Path(folder) / "metrics.jsonl"
+    while process.poll() is None:
+        if metrics.exists() and metrics.read_text().count("\n") > rounds:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"it ended by itself: {process.communicate()}")
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "status"),
+    [(signal.SIGKILL, -9, "running"), (signal.SIGINT, 130, "stopped: interrupted")],
+)
+def test_a_killed_run_ends_in_the_same_bits(silotune, place, how, code, status):
+    process = started("run", "small.yaml", *LONG)
+    wait_for_rounds(process, "run", 3)
+    process.send_signal(how)
+    said, complaints = process.communicate(timeout=60)
+    assert process.returncode == code, complaints
+    assert read_json(Path("run/run.json"))["status"] == status
+    if how == signal.SIGINT:
+        assert "interrupted; whole rounds are kept. Continue with: silotune run" in said
+        assert "Traceback" not in complaints
+    result = silotune("run", "small.yaml", *LONG, "--resume")
+    assert result.exit_code == 0
+    done = int(result.stdout.partition("continuing after round ")[2].split()[0])
+    assert 2 < done < 60
+    assert silotune("run", "small.yaml", *LONG, "--output-dir", "whole").exit_code == 0
+    assert weights("run") == weights("whole")
+
+
+def test_a_pool_ends_in_the_same_bits(silotune, place):
+    common = ("train.num_rounds=2", "train.threads=1", "evaluation=site")
+    result = silotune("run", "small.yaml", *common, "runtime=pool", "workers=1", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["status"] == "finished"
+    assert silotune("run", "small.yaml", *common, "--output-dir", "whole").exit_code == 0
+    assert weights("run") == weights("whole")
+    assert Path("run/sites/east/metrics.jsonl").read_text().count("\n") == 2
+
+
+def test_a_worker_that_cannot_start_is_an_error_in_words(silotune, place, monkeypatch):
+    monkeypatch.setattr(
+        "silotune.cli.running.WORKER", (sys.executable, "-c", "raise SystemExit(1)")
+    )
+    result = silotune("run", "small.yaml", "runtime=pool")
+    assert result.exit_code == 1
+    assert "a worker died" in result.stderr
+    assert read_json(Path("run/run.json"))["status"].startswith("failed: a worker died")

@@ -1,0 +1,64 @@
+"""What every test stands on: one thread, no screen, no model hub, equal seeds; and `no_network`."""
+
+import os
+import sys
+from collections.abc import Iterator
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+settings.register_profile("silotune", deadline=None, max_examples=30)
+settings.load_profile("silotune")
+
+LOCAL_HOSTS = {"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+class SocketGuard:
+    """Refuses, while ``active``, every address outside this machine, and remembers it."""
+
+    def __init__(self) -> None:
+        self.active = False
+        self.refused: list[str] = []
+        sys.addaudithook(self._hear)  # for good: Python has no way to remove one
+
+    def _hear(self, event: str, args: tuple[object, ...]) -> None:
+        if not self.active:
+            return
+        if event in ("socket.connect", "socket.sendto"):
+            self._check(args[1])
+        elif event == "socket.getaddrinfo":
+            self._check((args[0], args[1]))
+
+    def _check(self, address: object) -> None:
+        host = address[0] if isinstance(address, tuple) else ""  # a string: a socket in a file
+        name = host.decode() if isinstance(host, bytes) else str(host or "")
+        if name not in LOCAL_HOSTS:
+            self.refused.append(name)
+            raise OSError(f"no_network: refused {name}")
+
+
+GUARD = SocketGuard()
+
+
+@pytest.fixture
+def no_network() -> Iterator[list[str]]:
+    """The test fails if this process tries to reach another machine, even if the error is caught.
+
+    Yields the hosts that were refused. Covers sockets opened from Python, in this process.
+    """
+    GUARD.active, GUARD.refused = True, []
+    yield GUARD.refused
+    GUARD.active = False
+    if GUARD.refused:
+        pytest.fail(f"opened a socket outside localhost: {', '.join(GUARD.refused)}")
