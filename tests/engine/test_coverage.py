@@ -3,12 +3,12 @@
 import pytest
 import torch
 from torch import nn
-from toys import CLASSES, WIDTH, Toy, adapter, first_factors, heads, notes, sites
 
 from silotune.adapters import AdaptedModel, inject
 from silotune.core import Role
 from silotune.engine import CoverageError, check_coverage
 from silotune.tasks import Classification
+from toys import CLASSES, WIDTH, Toy, adapter, first_factors, heads, notes, sites
 
 BATCH = notes(4).batch(range(4))
 EVERYTHING = set(Role)

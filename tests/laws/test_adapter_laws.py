@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from toys import INNER, Toy, adapted, adapter, first_factors, notes, random_factors, sites
 from torch import nn
 
 from silotune.adapters import Init, LoRA, birth, inject
 from silotune.core import Factors, Key, Role, Site
+from toys import INNER, Toy, adapted, adapter, first_factors, notes, random_factors, sites
 
 ADAPTERS = [
     LoRA(rank=2, alpha=6.0),

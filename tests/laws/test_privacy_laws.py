@@ -6,13 +6,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import adapted, adapter, notes, random_factors
 
 from silotune.core import GradientSink, Key, Role
 from silotune.engine.client import microbatches
 from silotune.privacy import ExampleLevel, NoPrivacy
 from silotune.privacy.clipping import accumulate, clipped_sum
 from silotune.tasks import Classification
+from toys import adapted, adapter, notes, random_factors
 
 ROLES = [{Role.B}, {Role.A}, {Role.A, Role.B}, {Role.HEAD}, {Role.B, Role.HEAD}, set(Role)]
 BOUND = 0.05

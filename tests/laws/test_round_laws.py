@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toys import begin, bench, experiment, notes, recipe, silos
 
 from silotune.core import (
     ClientId,
@@ -23,6 +22,7 @@ from silotune.optim import SGD, AdamW
 from silotune.privacy import NoPrivacy
 from silotune.recipes import RECIPES
 from silotune.runtimes import InProcess
+from toys import begin, bench, experiment, notes, recipe, silos
 
 OPTIMIZERS = [SGD(learning_rate=0.3), AdamW(learning_rate=0.02)]
 methods = pytest.mark.parametrize("method", sorted(RECIPES))
@@ -82,7 +82,7 @@ def test_two_halves_make_a_whole(method, optimizer):
 def test_one_client_one_step_is_centralised_training(method):
     """Against ordinary autograd and a hand-written SGD step in float64."""
     a = recipe(method, SGD(learning_rate=0.3))
-    silo = {c: s for c, s in silos(1).items()}
+    silo = silos(1)
     everything = replace(silo[ClientId("silo-0")], privacy=NoPrivacy(batch_size=10**6))
     after = last(
         a, InProcess(bench(a), {ClientId("silo-0"): everything}), rounds=1, local_steps=1

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import begin, bench, experiment, recipe, silos
 
 from silotune.engine import QuorumError, federate
 from silotune.optim import SGD
 from silotune.runtimes import InProcess, Pool
 from silotune.runtimes.pool import WorkerError
+from toys import begin, bench, experiment, recipe, silos
 
 WORKER = Path(__file__).parent / "worker.py"
 RECIPE = recipe("ffa-lora", SGD(learning_rate=0.3))

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import torch
-from toys import bench, recipe, silos
 
 from silotune.optim import SGD
 from silotune.runtimes import pool, serve
+from toys import bench, recipe, silos
 
 
 def main() -> None:
