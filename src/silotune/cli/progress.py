@@ -69,9 +69,11 @@ def watch_alone(rounds: Iterable[AloneRound], watch: Watch, silos: int, console:
         for step in rounds:
             metrics[step.silo] = dict(step.metrics)
             done = (len(metrics) - 1) * watch.rounds + step.round + 1
-            value = metric_text(watch.metric, step.metrics.get(watch.metric))
-            if console.is_terminal or step.metrics:
+            if step.metrics:
+                value = metric_text(watch.metric, step.metrics.get(watch.metric))
                 show(done, f"{step.silo} alone: {watch.metric} {value}")
+            elif console.is_terminal:
+                show(done, f"{step.silo} alone")
     return metrics
 
 
