@@ -64,7 +64,7 @@ def test_plan_in_words_and_for_scripts(silotune, place):
 
 
 def test_plan_of_a_bundled_configuration_reads_no_file(silotune, place, bert):
-    shape = (f"model.name_or_path={bert}", "method.r=2", "train.num_rounds=2")
+    shape = (f"model.name_or_path={bert}", "method.r=2", "method.layers_to_transform=null")
     noise = ("privacy.target_epsilon=null", "privacy.noise_multiplier=1")
     result = silotune("plan", "triage", *shape, *noise)
     assert result.exit_code == 0, result.output
