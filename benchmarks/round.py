@@ -64,7 +64,7 @@ FULL = Size(
     steps=2,
     rounds=4,
     steps_alone=10,
-    rounds_alone=5,
+    rounds_alone=4,
     crowd=(10, 1000),
 )
 QUICK = Size(
