@@ -1,6 +1,7 @@
 """What the private step must obey: exact per-example gradients, the bound, the noise."""
 
 import math
+import os
 
 import pytest
 import torch
@@ -9,7 +10,17 @@ from hypothesis import strategies as st
 
 from silotune.core import GradientSink, Key, Role
 from silotune.engine.client import microbatches
-from silotune.privacy import ExampleLevel, NoPrivacy
+from silotune.privacy import (
+    Correlated,
+    Discrete,
+    ExampleLevel,
+    Gaussian,
+    NoPrivacy,
+    Past,
+    Poisson,
+    Rotation,
+    TruncatedPoisson,
+)
 from silotune.privacy.clipping import accumulate, clipped_sum
 from silotune.tasks import Classification
 from toys import adapted, adapter, notes, random_factors
@@ -112,13 +123,17 @@ def step(mechanism, indices, micro_batch: int = 3):
         model.sink,
         lambda batch: Classification().losses(model.model, batch),
         (records.batch(p) for p in microbatches(indices, records.lengths, micro_batch)),
+        mechanism.draws(0, None),
     )
     return {key: p.grad for key, p in tensors.items()}
 
 
 def private(noise: float, bound: float = math.inf, size: float = 9.0) -> ExampleLevel:
     return ExampleLevel(
-        sampling_rate=0.5, noise_multiplier=noise, max_grad_norm=bound, expected_batch_size=size
+        sampling=Poisson(0.5),
+        noise=Gaussian(noise),
+        max_grad_norm=bound,
+        expected_batch_size=size,
     )
 
 
@@ -162,3 +177,101 @@ def test_the_sink_is_closed_after_an_error():
     with pytest.raises(RuntimeError), sink.collect(3):
         raise RuntimeError
     assert not sink.is_open
+
+
+DISCRETE = ExampleLevel(
+    sampling=Poisson(0.5), noise=Discrete(0.7), max_grad_norm=0.1, expected_batch_size=8.0
+)
+
+
+def test_on_a_grid_the_sum_has_no_rounding_at_all():
+    """Any cut into micro-batches and any order of records: the same bits."""
+    grid = DISCRETE.noise.grid(0.1)
+    assert grid == 2.0 ** round(math.log2(grid)), "a power of two, so that scaling is exact"
+    sums = []
+    for micro_batch in (1, 3, 9):
+        model = adapted(adapter())
+        model.load(random_factors(adapter(), 1))
+        model.train_only(set(Role))
+        records = notes(9)
+        with model.sink.collect(9) as collected:
+            Classification().losses(model.model, records.batch(range(9))).sum().backward()
+            rows = {key: r.clone() for key, r in collected.items()}
+        order = torch.randperm(9, generator=torch.Generator().manual_seed(micro_batch))
+        parts = [order[i : i + micro_batch] for i in range(0, 9, micro_batch)]
+        pieces = [clipped_sum({k: r[p] for k, r in rows.items()}, 0.1, grid)[0] for p in parts]
+        sums.append({key: sum(piece[key] for piece in pieces) for key in rows})
+    for key, first in sums[0].items():
+        assert first.dtype == torch.float64
+        assert torch.equal(first / grid, (first / grid).round())
+        assert all(torch.equal(first, other[key]) for other in sums[1:])
+
+
+def test_rounding_to_the_grid_moves_a_record_by_no_more_than_the_noise_is_made_for():
+    rows = {Key("q", Role.B): torch.randn(1, 40, 25, generator=torch.Generator().manual_seed(0))}
+    for grid in (2.0**-3, 2.0**-7, 2.0**-20):
+        moved = clipped_sum(rows, 1.0, grid)[0][Key("q", Role.B)]
+        assert moved.norm().item() <= 1.0 + math.sqrt(1000) * grid / 2
+
+
+def test_discrete_noise_is_on_the_grid_and_has_the_right_std():
+    silent = ExampleLevel(
+        sampling=Poisson(0.5), noise=Gaussian(0.0), max_grad_norm=0.1, expected_batch_size=8.0
+    )
+    exact, draws = step(silent, range(9)), [step(DISCRETE, range(9)) for _ in range(40)]
+    gaps = torch.stack(
+        [torch.cat([(d[k] - exact[k]).flatten() for k in exact]).double() for d in draws]
+    )
+    spread, tolerance = gaps.square().mean().sqrt().item(), 5 / math.sqrt(2 * gaps.numel())
+    assert spread == pytest.approx(0.7 * 0.1 / 8.0, rel=tolerance)
+    assert tolerance < 0.1
+
+
+def test_correlated_noise_goes_on_from_round_to_round():
+    mechanism = ExampleLevel(
+        sampling=Rotation(3), noise=Correlated(1.0, 3), max_grad_norm=0.5, expected_batch_size=2.0
+    )
+    key = bytes(range(32))
+    whole = mechanism.draws(0, Past(key, 0)).noise
+    together = [whole.draw(0.5, 6) for _ in range(5)]
+    later = mechanism.draws(99, Past(key, 3)).noise
+    assert all(torch.equal(later.draw(0.5, 6), z) for z in together[3:])
+    with pytest.raises(ValueError, match="remembers its past"):
+        mechanism.draws(0, None)
+
+
+@pytest.mark.parametrize("noise", [Gaussian(1.0), Discrete(1.0), Correlated(1.0, 2)])
+def test_only_an_insecure_seed_makes_draws_reproducible(noise):
+    sampling = Rotation(4) if isinstance(noise, Correlated) else Poisson(0.5)
+
+    def drawn(insecure_seed, past=None, seed=5):
+        mechanism = ExampleLevel(
+            sampling=sampling,
+            noise=noise,
+            max_grad_norm=1.0,
+            expected_batch_size=4.0,
+            insecure_seed=insecure_seed,
+        )
+        draws = mechanism.draws(seed, past or Past(os.urandom(32), 0))
+        return draws.noise.draw(1.0, 50).tolist(), list(mechanism.batches(200, 3, draws))
+
+    assert drawn(7) == drawn(7)
+    assert drawn(7)[0] != drawn(8)[0]
+    noises, batches = zip(*(drawn(None) for _ in range(2)), strict=True)
+    assert noises[0] != noises[1]
+    assert batches[0] != batches[1]
+
+
+REFUSED = [
+    (Poisson(0.5), Correlated(1.0, 2), "belong together"),
+    (Rotation(4), Gaussian(1.0), "belong together"),
+    (TruncatedPoisson(0.5, 4, 8), Discrete(1.0), "not proved"),
+    (Poisson(0.5), Discrete(0.0), "some spread"),
+    (Poisson(0.5), Gaussian(-1.0), "must not be negative"),
+]
+
+
+@pytest.mark.parametrize(("sampling", "noise", "why"), REFUSED)
+def test_what_is_not_proved_is_refused(sampling, noise, why):
+    with pytest.raises(ValueError, match=why):
+        ExampleLevel(sampling=sampling, noise=noise, max_grad_norm=1.0, expected_batch_size=4.0)

@@ -1,8 +1,10 @@
 """What a silo must not lose, through kills, torn files, full disks and mistaken folders."""
 
 import json
+import os
 import random
 import resource
+import stat
 import subprocess
 import sys
 import textwrap
@@ -12,28 +14,30 @@ from dataclasses import replace
 import pytest
 
 from silotune.core import RecordError
-from silotune.privacy.accounting import Charge, calibrate
-from silotune.privacy.ledger import LedgerEntry, SiloStore, SiloStoreError, read_ledger
+from silotune.privacy import SiloStore
+from silotune.privacy.accounting import calibrate
+from silotune.privacy.charges import Charge, CorrelatedCharge, TruncatedCharge
+from silotune.privacy.ledger import LedgerEntry, SiloStoreError, read_ledger
 
 CHARGE = Charge(0.25, 2.0, 10)
+STREAM = CorrelatedCharge(2.0, 10, 3, 4)
 
 
-def entry(round=0, attempt=0, run="r1", charge=CHARGE):
+def entry(round=0, attempt=0, run="r1", charge=CHARGE, release="update"):
     return LedgerEntry(
         run=run,
         silo="north",
         round=round,
         attempt=attempt,
-        sampling_rate=charge.sampling_rate,
-        noise_multiplier=charge.noise_multiplier,
+        release=release,
+        charge=charge,
         max_grad_norm=1.0,
-        steps=charge.steps,
         time="2026-01-02T03:04:05+00:00",
     )
 
 
-def release(store, round=0, run="r1", sealed=b"bytes", task="task"):
-    charged = entry(round, store.attempts(run, round), run)
+def release(store, round=0, run="r1", sealed=b"bytes", task="task", charge=CHARGE):
+    charged = entry(round, store.attempts(run, round), run, charge)
     store.release(run, round, task, sealed, charged)
 
 
@@ -72,10 +76,30 @@ def test_a_release_is_there_after_reopening(folder):
 def test_a_ledger_line_has_the_agreed_fields(ledger):
     line = json.loads(ledger.read_text().splitlines()[1])
     assert line == {
-        "version": 1,
+        "version": 2,
         "run": "r1",
         "silo": "north",
         "round": 1,
+        "attempt": 0,
+        "release": "update",
+        "charge": {
+            "kind": "poisson",
+            "sampling_rate": 0.25,
+            "noise_multiplier": 2.0,
+            "steps": 10,
+            "discrete": False,
+        },
+        "max_grad_norm": 1.0,
+        "time": "2026-01-02T03:04:05+00:00",
+    }
+
+
+def test_a_line_of_version_1_is_still_read(folder):
+    line = {
+        "version": 1,
+        "run": "r1",
+        "silo": "north",
+        "round": 0,
         "attempt": 0,
         "sampling_rate": 0.25,
         "noise_multiplier": 2.0,
@@ -83,6 +107,25 @@ def test_a_ledger_line_has_the_agreed_fields(ledger):
         "steps": 10,
         "time": "2026-01-02T03:04:05+00:00",
     }
+    folder.mkdir(parents=True)
+    ledger = folder / "ledger.jsonl"
+    ledger.write_text(json.dumps(line) + "\n")
+    assert read_ledger(ledger) == [entry()]
+    with SiloStore(folder) as store:
+        release(store, 1)
+    assert read_ledger(ledger) == [entry(), entry(1)]
+    ledger.write_text(json.dumps({**line, "charge": {}}) + "\n")
+    with pytest.raises(SiloStoreError, match="not every charge can be read"):
+        read_ledger(ledger)
+
+
+@pytest.mark.parametrize("charge", [TruncatedCharge(0.25, 2.0, 10, 40, 99), STREAM])
+def test_every_kind_of_charge_is_there_after_reopening(folder, charge):
+    with SiloStore(folder) as store:
+        release(store, charge=charge)
+    with SiloStore(folder) as store:
+        assert store.spent("r1") == [charge]
+        assert store.sealed("r1", 0, "task") == b"bytes"
 
 
 def test_only_the_newest_round_is_kept(folder):
@@ -143,7 +186,7 @@ def test_without_privacy_bytes_are_kept_and_nothing_is_charged(folder):
 
 
 def test_the_budget_pays_for_the_planned_rounds_and_no_more(folder):
-    sigma = calibrate(2.0, 1e-5, 0.25, 3 * 10)
+    sigma = calibrate(2.0, 1e-5, lambda sigma: Charge(0.25, sigma, 3 * 10))
     charge = Charge(0.25, sigma, 10)
     with SiloStore(folder) as store:
         for round in range(3):
@@ -155,17 +198,119 @@ def test_the_budget_pays_for_the_planned_rounds_and_no_more(folder):
         assert store.affords("r2", charge, 2.0, 1e-5)
 
 
+def test_what_a_budget_pays_for_depends_on_the_relation(folder):
+    with SiloStore(folder) as store:
+        assert store.affords("r1", CHARGE, 3.0, 1e-5)
+        assert store.affords("r1", CHARGE, 3.0, 1e-5, relation="zero-out")
+        assert not store.affords("r1", CHARGE, 3.0, 1e-5, relation="replace-one")
+
+
+def test_another_release_of_a_round_is_another_charge(folder):
+    with SiloStore(folder) as store:
+        release(store, 5)
+        with pytest.raises(ValueError, match="must be"):
+            store.release("r1", 5, "task", b"", entry(5, 1, release="count"))
+        store.release("r1", 5, "task", b"", entry(5, 0, release="count"))
+        assert [store.attempts("r1", 5, name) for name in ("update", "count")] == [1, 1]
+        assert store.spent("r1") == [CHARGE, CHARGE]
+
+
+# what a silo remembers of a run
+
+
+def test_a_run_has_one_key_and_another_run_another(folder):
+    with SiloStore(folder) as store:
+        first = store.past("r1")
+        assert (len(first.key), first.steps) == (32, 0)
+        assert store.past("r1") == first
+        assert store.past("../r2").key != first.key
+    with SiloStore(folder) as store:
+        assert store.past("r1") == first
+    with SiloStore(folder.parent / "south") as store:
+        assert store.past("r1").key != first.key
+
+
+def test_keys_are_for_the_owners_eyes_and_stay_in_the_folder(folder):
+    with SiloStore(folder) as store:
+        store.past("../../r1")
+        keys = list((folder / "keys").iterdir())
+    assert [stat.S_IMODE(key.stat().st_mode) for key in keys] == [0o600]
+    assert stat.S_IMODE((folder / "keys").stat().st_mode) & 0o077 == 0
+
+
+def test_a_key_is_on_the_disk_before_anybody_has_it(folder, monkeypatch):
+    with SiloStore(folder) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("power cut")))
+            with pytest.raises(RecordError):
+                store.past("r1")
+        key = store.past("r1").key
+    with SiloStore(folder) as store:
+        assert store.past("r1").key == key
+
+
+def test_past_steps_are_those_of_updates_in_this_run(folder):
+    with SiloStore(folder) as store:
+        release(store, 0)
+        release(store, 0, task="again")
+        store.release("r1", 0, "task", b"", entry(0, 0, release="count"))
+        release(store, 0, run="r2")
+        assert store.past("r1").steps == 20
+        assert store.past("r2").steps == 10
+
+
+@pytest.mark.parametrize("damage", [lambda key: key.unlink(), lambda key: key.write_bytes(b"x")])
+def test_a_stream_without_its_key_is_refused_in_words(folder, damage):
+    with SiloStore(folder) as store:
+        store.past("r1")
+        release(store, 0, charge=STREAM)
+        [key] = (folder / "keys").iterdir()
+        damage(key)
+        with pytest.raises(SiloStoreError, match="begin a new run"):
+            store.past("r1")
+
+
+def test_fresh_noise_needs_no_old_key(folder):
+    with SiloStore(folder) as store:
+        before = store.past("r1")
+        release(store, 0)
+        [key] = (folder / "keys").iterdir()
+        key.unlink()
+        after = store.past("r1")
+        assert after.key != before.key
+        assert after.steps == 10
+
+
+def test_steps_of_correlated_noise_are_drawn_once(folder):
+    with SiloStore(folder) as store:
+        assert store.may_train("r1", 0)
+        release(store, 0, charge=STREAM)
+        assert not store.may_train("r1", 0)
+        assert store.may_train("r1", 1)
+        assert store.may_train("r2", 0)
+        with pytest.raises(ValueError, match="correlated noise"):
+            release(store, 0, charge=STREAM, task="again")
+        assert store.sealed("r1", 0, "task") == b"bytes"
+        assert store.spent("r1") == [STREAM]
+
+
+def test_other_noise_may_be_drawn_again(folder):
+    with SiloStore(folder) as store:
+        release(store, 0)
+        assert store.may_train("r1", 0)
+
+
 # crashes
 
 RELEASE = """
     import os, sys
     from pathlib import Path
-    from silotune.privacy.ledger import LedgerEntry, SiloStore
+    from silotune.privacy import Charge, LedgerEntry, SiloStore
 
     def release(store, round):
         entry = LedgerEntry(
-            run="r1", silo="north", round=round, attempt=0, sampling_rate=0.25,
-            noise_multiplier=2.0, max_grad_norm=1.0, steps=10, time="",
+            run="r1", silo="north", round=round, attempt=0, charge=Charge(0.25, 2.0, 10),
+            max_grad_norm=1.0, time="",
         )
         store.release("r1", round, "task", b"bytes of %d" % round, entry)
 """
@@ -288,8 +433,12 @@ def test_zeros_behind_the_last_line_are_dropped(folder, ledger):
         lambda text: text.replace('"steps": 10', '"steps": -10'),
         lambda text: text.replace('"steps": 10, ', ""),
         lambda text: text.replace('"steps": 10', '"steps": 10, "extra": 1'),
+        lambda text: text.replace('"attempt": 0', '"attempt": 0, "extra": 1'),
+        lambda text: text.replace('"kind": "poisson"', '"kind": "shuffled"'),
+        lambda text: text.replace('"kind": "poisson"', '"kind": "correlated"'),
+        lambda text: text.replace('"release": "update", ', ""),
         lambda text: text.replace('"noise_multiplier": 2.0', '"noise_multiplier": NaN'),
-        lambda text: text.replace('"version": 1', '"version": 2'),
+        lambda text: text.replace('"version": 2', '"version": 3'),
         lambda text: text + "[1]\n",
     ],
 )
@@ -405,12 +554,8 @@ def test_a_folder_that_cannot_be_is_refused_in_words(tmp_path):
     [
         {"round": -1},
         {"attempt": -1},
-        {"version": 2},
         {"max_grad_norm": 0.0},
         {"max_grad_norm": float("inf")},
-        {"sampling_rate": 0.0},
-        {"noise_multiplier": float("nan")},
-        {"steps": -1},
     ],
 )
 def test_an_entry_that_means_nothing_cannot_be_made(wrong):

@@ -1,26 +1,28 @@
-"""What privacy costs: epsilon of composed Poisson-subsampled Gaussian mechanisms.
+"""What privacy costs: epsilon of everything that was charged, and the noise that a budget needs.
 
-One step of DP-SGD (q, sigma) draws every record by its own coin of probability q and adds
-Gaussian noise of sigma clip norms to the clipped sum. Steps compose. Epsilon comes from privacy
-loss distributions (dp-accounting; Doroshenko et al. 2022, arXiv 2207.04380): the discretised
-loss dominates the true one, so every epsilon here is an upper bound, tighter on a finer grid.
+Epsilon comes from privacy loss distributions (dp-accounting; Doroshenko et al. 2022, arXiv
+2207.04380): the discretised loss dominates the true one, so every epsilon here is an upper bound,
+tighter on a finer grid. Gaussian mechanisms alone compose to one, whose epsilon is known (Balle,
+Wang 2018, arXiv 1805.06530). Discrete noise is certified by Renyi divergences (``rdp``). What is
+not proved is refused (``proofs``).
 
-Neighbouring relation: one record more or less (add-remove). Units: sigma in clip norms, epsilon
-and delta are pure numbers. Importing dp-accounting takes a second, so it is done when needed.
+Units: sigma in clip norms, epsilon and delta are pure numbers. Importing dp-accounting takes a
+second, so it is done when needed.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import accumulate, repeat
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache, reduce
+from itertools import accumulate, chain, repeat
 
-if TYPE_CHECKING:
-    from dp_accounting import DpEvent
+from . import rdp
+from .charges import AnyCharge, Charge, CorrelatedCharge, Relation, merged
+from .pld import interval, loss
+from .proofs import check_proved, is_discrete, one_gaussian
 
 FINE, COARSE = 1e-4, 1e-3
 """Grids of the privacy loss: to certify with, to search with."""
@@ -31,180 +33,232 @@ MAX_SIGMA, MIN_SIGMA = 1e4, 1e-2
 _MIN_DELTA = 1e-10  # convolutions by FFT do not resolve much less
 _PRECISION = 2e-4  # relative, of a calibrated sigma
 
-
-@dataclass(frozen=True, order=True)
-class Charge:
-    """The price of ``steps`` steps of one subsampled Gaussian mechanism. Public.
-
-    Attributes:
-        sampling_rate: q in (0, 1], the chance of each record to be in a batch.
-        noise_multiplier: sigma >= 0, noise std in units of the clip norm.
-        steps: how many steps were, or will be, executed.
-
-    Raises:
-        ValueError: if a field is out of range.
-    """
-
-    sampling_rate: float
-    noise_multiplier: float
-    steps: int
-
-    def __post_init__(self) -> None:
-        _check_rate(self.sampling_rate)
-        if not 0.0 <= self.noise_multiplier < math.inf:
-            raise ValueError(
-                "privacy.noise_multiplier: must be a finite number of 0 or more, not "
-                f"{self.noise_multiplier}"
-            )
-        _check_count("steps", self.steps)
+Parts = tuple[tuple[AnyCharge, int], ...]
+"""Charges that compose, and how many times each was made."""
 
 
-def epsilon(charges: Sequence[Charge], delta: float, *, grid: float = FINE) -> float:
-    """Epsilon at ``delta`` of everything in ``charges`` together; an upper bound.
+def epsilon(
+    charges: Iterable[AnyCharge],
+    delta: float,
+    *,
+    relation: Relation = "add-remove",
+    grid: float = FINE,
+) -> float:
+    """Epsilon at ``delta`` of all that one silo was charged in one run; an upper bound.
 
     0 without steps, infinity without noise (sigma below 0.01). Results are remembered.
 
     Args:
-        charges: in any order; equal (q, sigma) are merged.
+        charges: in any order; those that differ in their steps only are merged.
         delta: between 1e-10 and 1.
-        grid: finest interval of the privacy loss. It is coarsened where the loss is so wide
-            (epsilon in the tens and beyond) that the difference cannot be seen.
+        relation: between neighbouring data sets.
+        grid: interval of the privacy loss. It is refined where one step loses less than that
+            (epsilon below some hundredths), and coarsened where the loss is so wide (epsilon in
+            the tens and beyond) that the difference cannot be seen.
 
     Raises:
-        ValueError: if ``delta`` is out of range.
+        ValueError: if ``delta`` is out of range, or nothing is proved for these charges under
+            this relation.
     """
-    _check_delta(delta)
-    return _epsilon(_merged(charges), delta, grid)
+    return epsilon_over_silos([charges], delta, relation=relation, grid=grid)
+
+
+def epsilon_over_silos(
+    silos: Iterable[Iterable[AnyCharge]],
+    delta: float,
+    *,
+    relation: Relation = "add-remove",
+    grid: float = FINE,
+) -> float:
+    """Epsilon at ``delta`` for somebody with one record at each of the silos; an upper bound.
+
+    The charges of the silos compose. Streams of correlated noise at different silos are
+    different streams, even where their numbers agree.
+
+    Args:
+        silos: the charges of each.
+        delta: between 1e-10 and 1.
+        relation: between neighbouring data sets.
+        grid: interval of the privacy loss.
+
+    Raises:
+        ValueError: as ``epsilon``.
+    """
+    return _epsilon(_parts(silos, delta, relation), delta, relation, grid)
+
+
+def epsilon_rdp(
+    charges: Iterable[AnyCharge], delta: float, *, relation: Relation = "add-remove"
+) -> float:
+    """Epsilon at ``delta`` by Renyi divergences: a second, looser upper bound, to check with.
+
+    Infinite where they cannot say: without noise, for truncated samples, and for Poisson samples
+    under replace-one.
+
+    Raises:
+        ValueError: as ``epsilon``.
+    """
+    return _epsilon_rdp(_parts([charges], delta, relation), delta, relation)
 
 
 def epsilon_by_round(
-    sampling_rate: float,
-    noise_multiplier: float,
-    steps_per_round: int,
+    per_round: AnyCharge,
     rounds: int,
     delta: float,
     *,
+    relation: Relation = "add-remove",
     grid: float = COARSE,
+    besides: Sequence[AnyCharge] = (),
 ) -> list[float]:
     """Epsilon at ``delta`` after 1, 2, ..., ``rounds`` rounds: ``rounds`` upper bounds.
 
+    Args:
+        per_round: what each round charges.
+        rounds: how many; 0 or more.
+        delta: between 1e-10 and 1.
+        relation: between neighbouring data sets.
+        grid: interval of the privacy loss.
+        besides: what the same records pay once for other releases.
+
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: as ``epsilon``, or if ``rounds`` is negative.
     """
-    _check_delta(delta)
-    _check_count("train.num_rounds", rounds)
-    charge = Charge(sampling_rate, noise_multiplier, steps_per_round)
-    if steps_per_round == 0 or noise_multiplier < MIN_SIGMA:
-        return [epsilon([charge], delta)] * rounds
-    whole = Charge(sampling_rate, noise_multiplier, steps_per_round * rounds)
-    loss = _loss(charge, _interval([whole], grid))
-    totals = accumulate(repeat(loss, rounds), lambda total, one: total.compose(one))
+    if rounds < 0:
+        raise ValueError(f"train.num_rounds: must not be negative, not {rounds}")
+    spent = [replace(per_round, steps=per_round.steps * (r + 1)) for r in range(rounds)]
+    parts = _parts([spent[-1:]], delta, relation)
+    if not parts or besides or not _is_composed(per_round):
+        return [
+            epsilon([*besides, charge], delta, relation=relation, grid=grid) for charge in spent
+        ]
+    one = loss(per_round, relation, interval(parts, relation, grid))
+    totals = accumulate(repeat(one, rounds), lambda total, one: total.compose(one))
     return [float(total.get_epsilon_for_delta(delta)) for total in totals]
 
 
-def calibrate(target_epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
-    """The least sigma, to 0.2 % of the target, for which ``steps`` steps cost at most the target.
+def calibrate(
+    target_epsilon: float,
+    delta: float,
+    price: Callable[[float], AnyCharge],
+    *,
+    relation: Relation = "add-remove",
+    besides: Sequence[AnyCharge] = (),
+) -> float:
+    """The least sigma, to 0.2 % of the target, whose price is at most the target.
 
     Searched on the coarse grid and certified on the fine one: for the sigma returned,
-    ``epsilon([Charge(q, sigma, steps)], delta) <= target_epsilon`` holds.
+    ``epsilon([*besides, price(sigma)], delta, relation=relation) <= target_epsilon`` holds.
+
+    Args:
+        target_epsilon: above 0.
+        delta: between 1e-10 and 1.
+        price: all that the worst case will charge at a sigma.
+        relation: between neighbouring data sets.
+        besides: what the same records pay for other releases, whatever sigma is.
 
     Raises:
-        ValueError: if an argument is out of range, or no sigma up to 1e4 is enough.
+        ValueError: as ``epsilon``, if the target is out of range, or if no sigma up to 1e4 is
+            enough.
     """
+    _check_delta(delta)
     if not 0.0 < target_epsilon < math.inf:
         raise ValueError(f"privacy.target_epsilon: must be a positive number, not {target_epsilon}")
-    _check_delta(delta)
-    _check_rate(sampling_rate)
-    _check_count("steps", steps)
     # A silo may sum its FFTs in another order than the machine that calibrates.
     target = target_epsilon * (1.0 - 1e-6)
 
     def cost(grid: float) -> Callable[[float], float]:
-        return lambda sigma: epsilon([Charge(sampling_rate, sigma, steps)], delta, grid=grid)
+        return lambda sigma: epsilon([*besides, price(sigma)], delta, relation=relation, grid=grid)
 
-    # The Gaussian limit for small q / sigma; where sigma is below 1 it is only a start.
-    limit = sampling_rate * math.sqrt(2.0 * steps * math.log(1.0 / delta)) / target
-    guess = min(max(limit, 0.7), MAX_SIGMA)
+    guess = _guess(price(1.0), target, delta, relation)
     sigma = _least(cost(COARSE), target, guess)
     if sigma is not None and 0.998 * target <= cost(FINE)(sigma) <= target:
         return sigma
     sigma = _least(cost(FINE), target, sigma or guess)
     if sigma is None:
         raise ValueError(
-            f"privacy.target_epsilon: {target_epsilon:g} cannot be reached in {steps} steps at "
-            f"sampling rate {sampling_rate:.3g}, even with a noise multiplier of {MAX_SIGMA:g}; "
-            "raise it, or take fewer train.num_rounds or train.local_steps"
+            f"privacy.target_epsilon: {target_epsilon:g} cannot be reached in {price(1.0).steps} "
+            f"steps, even with a noise multiplier of {MAX_SIGMA:g}; raise it, or take fewer "
+            "train.num_rounds or train.local_steps, or a smaller train.batch_size"
+            + (", or more privacy.count_noise" if besides else "")
         )
     return sigma
 
 
-def event(charges: Sequence[Charge]) -> DpEvent:
-    """The same charges as dp-accounting describes them: an inert value for other accountants."""
-    import dp_accounting as dp
+def _parts(silos: Iterable[Iterable[AnyCharge]], delta: float, relation: Relation) -> Parts:
+    """What composes, in a fixed order.
 
-    def describe(charge: Charge) -> DpEvent:
-        step = dp.GaussianDpEvent(charge.noise_multiplier)
-        if charge.sampling_rate < 1.0:
-            step = dp.PoissonSampledDpEvent(charge.sampling_rate, step)
-        return dp.SelfComposedDpEvent(step, charge.steps)
+    Raises:
+        ValueError: if the delta is out of range or the price is not proved.
+    """
+    _check_delta(delta)
+    parts = Counter(chain.from_iterable(merged(charges) for charges in silos))
+    check_proved(list(parts), relation)
+    return tuple(sorted(parts.items(), key=repr))
 
-    return dp.ComposedDpEvent([describe(charge) for charge in _merged(charges)])
 
-
-def _merged(charges: Sequence[Charge]) -> tuple[Charge, ...]:
-    """One charge for each (q, sigma) with steps, in a fixed order."""
-    steps = Counter[tuple[float, float]]()
-    for charge in charges:
-        steps[charge.sampling_rate, charge.noise_multiplier] += charge.steps
-    return tuple(sorted(Charge(q, sigma, n) for (q, sigma), n in steps.items() if n))
+def _check_delta(delta: float) -> None:
+    if not _MIN_DELTA <= delta < 1.0:
+        raise ValueError(
+            f"privacy.target_delta: must be at least {_MIN_DELTA:g} and below 1, not {delta}"
+        )
 
 
 @lru_cache(maxsize=4096)
-def _epsilon(charges: tuple[Charge, ...], delta: float, grid: float) -> float:
-    if not charges:
+def _epsilon(parts: Parts, delta: float, relation: Relation, grid: float) -> float:
+    if not parts:
         return 0.0
-    if any(charge.noise_multiplier < MIN_SIGMA for charge in charges):
+    if any(charge.noise_multiplier < MIN_SIGMA for charge, _ in parts):
         return math.inf
-    interval = _interval(charges, grid)
-    total, *rest = (_loss(charge, interval) for charge in charges)
-    for loss in rest:
-        total = total.compose(loss)
+    if any(is_discrete(charge) for charge, _ in parts):
+        return _epsilon_rdp(parts, delta, relation)
+    sigmas = [one_gaussian(charge, relation) for charge, times in parts for _ in range(times)]
+    if None not in sigmas:
+        return _gaussian(math.hypot(*(1.0 / sigma for sigma in sigmas if sigma)), delta)
+    step = interval(parts, relation, grid)
+    losses = [loss(charge, relation, step, times) for charge, times in parts]
+    total = reduce(lambda total, one: total.compose(one), losses)
     return float(total.get_epsilon_for_delta(delta))
 
 
-def _loss(charge: Charge, interval: float) -> Any:
-    """The privacy loss distribution of a charge."""
-    from dp_accounting.pld import privacy_loss_distribution as pld
+def _gaussian(mu: float, delta: float) -> float:
+    """Epsilon of one Gaussian mechanism of noise multiplier 1 / mu."""
+    from dp_accounting import get_epsilon_gaussian
 
-    q, sigma, steps = charge.sampling_rate, charge.noise_multiplier, charge.steps
-    if q == 1.0:  # T Gaussians of sigma are one of sigma / sqrt(T)
-        sigma, steps = sigma / math.sqrt(steps), 1
-    one = pld.from_gaussian_mechanism(
-        sigma, value_discretization_interval=interval, sampling_prob=q
-    )
-    return one if steps == 1 else one.self_compose(steps)
+    found = float(get_epsilon_gaussian(1.0 / mu, delta))
+    return found and found + 1e-9  # the search may end too low
 
 
-def _interval(charges: Sequence[Charge], grid: float) -> float:
-    """The grid, coarsened as far as time and memory demand.
-
-    A single loss is built point by point (limit 4e5 points), the composed one by FFT (4e6). The
-    composition is about a Gaussian mechanism of mu = q sqrt(T (exp(1/sigma^2) - 1)) (Bu et al.
-    2019, arXiv 1911.11607) and never beyond mu = sqrt(T) / sigma.
-    """
-    single, mu_squared = 0.0, 0.0
-    for charge in charges:
-        q, sigma, steps = charge.sampling_rate, charge.noise_multiplier, charge.steps
-        worst = steps / sigma**2
-        amplified = q**2 * steps * math.expm1(min(sigma**-2, 700.0))
-        single = max(single, _width(worst if q == 1.0 else sigma**-2))
-        mu_squared += min(worst, amplified)
-    return max(grid, single / 4e5, _width(mu_squared) / 4e6)
+def _epsilon_rdp(parts: Parts, delta: float, relation: Relation) -> float:
+    if not parts:
+        return 0.0
+    curves = [times * _curve(charge, relation) for charge, times in parts]
+    return rdp.to_epsilon(sum(curves[1:], start=curves[0]), delta)
 
 
-def _width(mu_squared: float) -> float:
-    """Span of the privacy loss of a Gaussian mechanism, to ten standard deviations."""
-    return mu_squared / 2 + 10 * math.sqrt(mu_squared)
+def _curve(charge: AnyCharge, relation: Relation) -> rdp.Curve:
+    if charge.noise_multiplier < MIN_SIGMA:
+        return rdp.unknown()
+    if sigma := one_gaussian(charge, relation):
+        return rdp.gaussian(sigma)
+    if not isinstance(charge, Charge) or relation == "replace-one":
+        return rdp.unknown()
+    return charge.steps * rdp.subsampled(charge.sampling_rate, charge.noise_multiplier)
+
+
+def _is_composed(charge: AnyCharge) -> bool:
+    """Whether its privacy loss is that of its steps, composed."""
+    noisy = charge.noise_multiplier >= MIN_SIGMA
+    return noisy and not is_discrete(charge) and one_gaussian(charge, "add-remove") is None
+
+
+def _guess(charge: AnyCharge, target: float, delta: float, relation: Relation) -> float:
+    """The Gaussian limit for small q / sigma; where sigma is below 1 it is only a start."""
+    whole = one_gaussian(charge, relation)
+    if whole is None:
+        assert not isinstance(charge, CorrelatedCharge)
+        whole = 1.0 / (charge.sampling_rate * math.sqrt(max(charge.steps, 1)))
+    limit = math.sqrt(2.0 * math.log(1.0 / delta)) / (whole * target)
+    return min(max(limit, 0.7), MAX_SIGMA)
 
 
 def _least(cost: Callable[[float], float], target: float, guess: float) -> float | None:
@@ -229,23 +283,3 @@ def _least(cost: Callable[[float], float], target: float, guess: float) -> float
     while excess(root) > 0.0:  # the root may lie on either side
         root = min(root + _PRECISION / 2, high)
     return math.exp(root)
-
-
-def _check_delta(delta: float) -> None:
-    if not _MIN_DELTA <= delta < 1.0:
-        raise ValueError(
-            f"privacy.target_delta: must be at least {_MIN_DELTA:g} and below 1, not {delta}"
-        )
-
-
-def _check_rate(q: float) -> None:
-    if not 0.0 < q <= 1.0:
-        raise ValueError(
-            f"train.batch_size: the sampling rate must be above 0 and at most 1, not {q}; "
-            "the expected batch cannot be larger than the silo's num_examples"
-        )
-
-
-def _check_count(name: str, value: int) -> None:
-    if value < 0:
-        raise ValueError(f"{name}: must not be negative, not {value}")

@@ -20,12 +20,18 @@ from silotune.core import Batch, GradientSink, Key
 from .base import Losses
 
 
-def clipped_sum(rows: Mapping[Key, Tensor], max_grad_norm: float) -> tuple[dict[Key, Tensor], int]:
+def clipped_sum(
+    rows: Mapping[Key, Tensor], max_grad_norm: float, grid: float = 0.0
+) -> tuple[dict[Key, Tensor], int]:
     """``sum_i g_i min(1, C / |g_i|)`` per tensor, and how many records were not finite.
+
+    With a grid, every clipped coordinate is first rounded to a multiple of it, and the sums are
+    exact: float64 holds sums of such multiples without rounding below 2^53 grid units.
 
     Args:
         rows: per-example gradients, (n, *shape) each.
         max_grad_norm: C > 0, or infinity.
+        grid: a power of two; 0 for no rounding.
     """
     flat = {key: r.flatten(1) for key, r in rows.items()}
     norms = torch.stack([torch.linalg.vector_norm(r, dim=1) for r in flat.values()])
@@ -36,8 +42,16 @@ def clipped_sum(rows: Mapping[Key, Tensor], max_grad_norm: float) -> tuple[dict[
     dropped = int((~finite).sum())
     if dropped:  # zero times NaN is NaN
         flat = {key: r.masked_fill(~finite[:, None], 0.0) for key, r in flat.items()}
-    sums = {key: (factor @ r).view(rows[key].shape[1:]) for key, r in flat.items()}
+    sums = {key: _sum(factor, r, grid).view(rows[key].shape[1:]) for key, r in flat.items()}
     return sums, dropped
+
+
+def _sum(factor: Tensor, rows: Tensor, grid: float) -> Tensor:
+    """``sum_i factor_i rows_i`` (P,); in float64 and on the grid if there is one."""
+    if not grid:
+        return factor @ rows
+    clipped = rows * factor[:, None]
+    return clipped.double().div_(grid).round_().sum(dim=0).mul_(grid)
 
 
 class Accumulated(NamedTuple):
@@ -49,7 +63,11 @@ class Accumulated(NamedTuple):
 
 
 def accumulate(
-    sink: GradientSink, losses: Losses, micro_batches: Iterable[Batch], max_grad_norm: float
+    sink: GradientSink,
+    losses: Losses,
+    micro_batches: Iterable[Batch],
+    max_grad_norm: float,
+    grid: float = 0.0,
 ) -> Accumulated:
     """One backward pass a micro-batch; the clipped sums add up to those of the whole batch."""
     sums: dict[Key, Tensor] = {}
@@ -58,7 +76,7 @@ def accumulate(
         n = len(batch["labels"])
         with sink.collect(n) as rows:
             losses(batch).sum().backward()
-            part, bad = clipped_sum(rows, max_grad_norm)
+            part, bad = clipped_sum(rows, max_grad_norm, grid)
         sums = {key: t + sums[key] if key in sums else t for key, t in part.items()}
         examples, dropped = examples + n, dropped + bad
     return Accumulated(sums, examples, dropped)

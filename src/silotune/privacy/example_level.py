@@ -2,16 +2,15 @@
 
 Abadi et al. 2016 (arXiv 1607.00133), in the form
 
-    g = (1/b) ( sum_{i in S} g_i min(1, C/|g_i|) + N(0, sigma^2 C^2 I) ),
+    g = (1/b) ( sum_{i in S} g_i min(1, C/|g_i|) + z ),        z ~ N(0, sigma^2 C^2 I),
 
-where every record enters S by its own coin of probability q, and b = q * num_examples is the
-expected batch size: a public constant, never the number that was drawn. An empty S still takes a
-noised step. The coins and the noise come from the operating system and are never stored or sent:
-amplification by sampling holds only while the coins are secret.
+where S is the step's sample and b the expected batch size: a public constant, never the number
+that was drawn. An empty S still takes a noised step. Coins and noise are drawn under a key from
+the operating system that never leaves the silo.
 
-Guarantee: each step is one Poisson-subsampled Gaussian mechanism of noise multiplier sigma under
-add/remove of one record; steps compose (``accounting``). What the server sees after the local
-steps is post-processing of them. No further amplification is claimed.
+Guarantee: what a step costs follows from how S is drawn and which noise z is (``charge``); steps
+compose (``accounting``). What the server sees after the local steps is post-processing of them.
+No further amplification is claimed.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from torch import Tensor, nn
 
 from silotune.core import Batch, GradientSink, Key
 
-from .accounting import Charge
-from .base import Losses
+from .base import Draws, Losses, Past
+from .charges import AnyCharge, Charge, CorrelatedCharge, TruncatedCharge
 from .clipping import accumulate
-from .noise import gaussian
-from .sampling import poisson
+from .noise import Correlated, Discrete, Noise, drawn
+from .sampling import Poisson, Rotation, Sampling, TruncatedPoisson
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,40 +35,60 @@ class ExampleLevel:
     """The mechanism of one silo. All fields are public.
 
     Attributes:
-        sampling_rate: q, chance of a record to be in a batch.
-        noise_multiplier: sigma, noise std in units of the clip norm.
+        sampling: how S is drawn.
+        noise: what z is; sigma is its multiplier.
         max_grad_norm: C.
         expected_batch_size: b, the denominator.
+        insecure_seed: makes coins and noise reproducible, for experiments: NOT private then.
 
     Raises:
-        ValueError: if a field is out of range.
+        ValueError: if a field is out of range, or nothing is proved for the combination.
     """
 
-    sampling_rate: float
-    noise_multiplier: float
+    sampling: Sampling
+    noise: Noise
     max_grad_norm: float
     expected_batch_size: float
+    insecure_seed: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.sampling_rate <= 1.0:
-            raise ValueError(
-                f"train.batch_size: the sampling rate must be in (0, 1], not {self.sampling_rate}; "
-                "the expected batch cannot be larger than the silo's num_examples"
-            )
-        if self.noise_multiplier < 0.0:
+        if self.noise.multiplier < 0.0:
             raise ValueError("privacy.noise_multiplier: must not be negative")
+        if isinstance(self.noise, Discrete) and self.noise.multiplier == 0.0:
+            raise ValueError("privacy.noise_multiplier: discrete noise must have some spread")
         if self.max_grad_norm <= 0.0:
             raise ValueError("privacy.max_grad_norm: must be positive")
+        if isinstance(self.noise, Correlated) != isinstance(self.sampling, Rotation):
+            raise ValueError(
+                "privacy.noise: correlated and privacy.sampling: rotation belong together; no "
+                "guarantee is proved here for one without the other"
+            )
+        if isinstance(self.noise, Discrete) and isinstance(self.sampling, TruncatedPoisson):
+            raise ValueError(
+                "privacy.noise: discrete is certified by RDP, which is not proved for "
+                "privacy.sampling: truncated-poisson; use gaussian, or poisson"
+            )
 
     @property
     def private(self) -> bool:
         """Always: everything that leaves is clipped and noised."""
         return True
 
-    def batches(self, records: int, steps: int, seed: int) -> Iterator[Sequence[int]]:
-        """Poisson batches; ``seed`` is ignored because coins must be secret."""
-        for _ in range(steps):
-            yield poisson(records, self.sampling_rate).tolist()
+    def draws(self, seed: int, past: Past | None) -> Draws:
+        """Under a fresh secret key; under the run's own where rounds hang together.
+
+        Args:
+            seed: the round's; used only with ``insecure_seed``.
+            past: needed where rounds hang together, for correlated noise.
+
+        Raises:
+            ValueError: if there is no past where one is needed.
+        """
+        return drawn(self.noise, self.insecure_seed, seed, past)
+
+    def batches(self, records: int, steps: int, draws: Draws) -> Iterator[Sequence[int]]:
+        """The samples S of ``steps`` steps."""
+        return self.sampling.batches(records, steps, draws)
 
     def gradients(
         self,
@@ -77,24 +96,37 @@ class ExampleLevel:
         sink: GradientSink,
         losses: Losses,
         micro_batches: Iterable[Batch],
+        draws: Draws,
     ) -> int:
         """Clip each record, add noise once for the whole batch, divide by the constant b."""
-        clipped = accumulate(sink, losses, micro_batches, self.max_grad_norm)
-        noise = self._noise([p.numel() for p in tensors.values()])
-        for (key, parameter), drawn in zip(tensors.items(), noise, strict=True):
+        grid = self.noise.grid(self.max_grad_norm)
+        clipped = accumulate(sink, losses, micro_batches, self.max_grad_norm, grid)
+        noise = self._noise([p.numel() for p in tensors.values()], draws)
+        for (key, parameter), z in zip(tensors.items(), noise, strict=True):
             total = clipped.sums[key] if clipped.examples else torch.zeros_like(parameter)
-            if self.noise_multiplier:
-                total = total + drawn.view(parameter.shape).to(parameter.device)
-            parameter.grad = total / self.expected_batch_size
+            if self.noise.multiplier:
+                total = total + _like(z, total if grid else parameter)
+            parameter.grad = (total / self.expected_batch_size).to(parameter.dtype)
         return clipped.dropped
 
-    def _noise(self, sizes: Sequence[int]) -> Sequence[Tensor]:
-        """One draw for all tensors, in parts: N(0, sigma^2 C^2) in every coordinate."""
-        if not self.noise_multiplier:
-            return [torch.empty(0)] * len(sizes)
-        std = self.noise_multiplier * self.max_grad_norm
-        return torch.split(gaussian((sum(sizes),), std), list(sizes))
+    def charge(self, steps: int) -> AnyCharge:
+        """For sampling, sigma and steps; never for batch sizes that were drawn."""
+        sigma = self.noise.multiplier
+        match self.sampling, self.noise:
+            case Rotation(turns), Correlated(bands=bands):
+                return CorrelatedCharge(sigma, steps, bands, turns)
+            case TruncatedPoisson(rate, largest, places), _:
+                return TruncatedCharge(rate, sigma, steps, largest, places)
+            case Poisson(rate), _:
+                return Charge(rate, sigma, steps, isinstance(self.noise, Discrete))
+        raise AssertionError("refused when it was built")
 
-    def charge(self, steps: int) -> Charge:
-        """For q, sigma and the steps; never for batch sizes that were drawn."""
-        return Charge(self.sampling_rate, self.noise_multiplier, steps)
+    def _noise(self, sizes: Sequence[int], draws: Draws) -> Sequence[Tensor]:
+        """One draw for all tensors, in parts."""
+        if not self.noise.multiplier:
+            return [torch.empty(0)] * len(sizes)
+        return torch.split(draws.noise.draw(self.max_grad_norm, sum(sizes)), list(sizes))
+
+
+def _like(noise: Tensor, other: Tensor) -> Tensor:
+    return noise.view(other.shape).to(other)

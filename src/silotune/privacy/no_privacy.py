@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from silotune.core import Batch, GradientSink, Key
 
-from .base import Losses
+from .base import Draws, Losses, Past
 from .clipping import accumulate
+from .noise import Silence
+from .randomness import Randomness
 from .sampling import epochs
 
 
@@ -32,10 +33,13 @@ class NoPrivacy:
         """No bound."""
         return math.inf
 
-    def batches(self, records: int, steps: int, seed: int) -> Iterator[Sequence[int]]:
-        """Fixed-size batches from reshuffled epochs, in an order that ``seed`` decides."""
-        generator = torch.Generator().manual_seed(seed)
-        return (b.tolist() for b in epochs(records, self.batch_size, steps, generator))
+    def draws(self, seed: int, past: Past | None) -> Draws:
+        """All from the seed."""
+        return Draws(Randomness.insecure(seed), Silence(), 0)
+
+    def batches(self, records: int, steps: int, draws: Draws) -> Iterator[Sequence[int]]:
+        """Fixed-size batches from reshuffled epochs."""
+        return (b.tolist() for b in epochs(records, self.batch_size, steps, draws.coins))
 
     def gradients(
         self,
@@ -43,6 +47,7 @@ class NoPrivacy:
         sink: GradientSink,
         losses: Losses,
         micro_batches: Iterable[Batch],
+        draws: Draws,
     ) -> int:
         """The mean gradient.
 
