@@ -98,8 +98,6 @@ def test_silos_as_folders():
         ("simulation", {}, 2),
         ("simulation", {"test": table(4)}, 2),
         ("simulation", {"valid": table(4)}, None),
-        ("site", {}, 2),
-        ("site", {"valid": table(4)}, 2),
         ("public", {"valid": table(4)}, None),
         ("public", {"test": table(4)}, None),
     ],
@@ -111,6 +109,42 @@ def test_what_is_held_out(evaluation, parts, held_out):
         assert len(notes(silo)) == 10
     assert (prepared.valid is None) == ("valid" not in parts)
     assert (prepared.test is None) == ("test" not in parts)
+
+
+@pytest.mark.parametrize("parts", [{}, {"valid": table(4)}])
+def test_where_silos_score_at_home_a_record_has_no_say_in_where_others_are(parts):
+    """Or one record would move many between the table that trains and the one that scores."""
+
+    def divided(rows) -> tuple[set[str], set[str]]:
+        pool = table(300, clinic=["east"] * 300).select(rows)
+        silo = prepare(Source(train=pool, **parts), Silos(by="clinic"), evaluation="site").silos[
+            "east"
+        ]
+        return set(silo.train["text"][:]), set(silo.valid["text"][:])
+
+    train, held = divided(range(300))
+    assert len(held) == pytest.approx(0.2 * 300, abs=5 * (300 * 0.2 * 0.8) ** 0.5)
+    for left_out in (0, 150, 299):
+        fewer, held_fewer = divided([i for i in range(300) if i != left_out])
+        assert fewer == train - {f"note {left_out}"}
+        assert held_fewer == held - {f"note {left_out}"}
+    assert divided(range(299, -1, -1)) == (train, held)
+
+
+def test_equal_records_are_held_out_together():
+    pool = Dataset.from_dict(
+        {"note": ["a", "b"] * 50, "kind": [0, 1] * 50, "clinic": ["east"] * 100}
+    )
+    for seed in range(20):
+        try:
+            silo = prepare(
+                Source(train=pool), Silos(by="clinic"), evaluation="site", seed=seed
+            ).silos["east"]
+        except ValueError:
+            continue  # all are on one side
+        assert set(silo.train["text"][:]).isdisjoint(silo.valid["text"][:])
+        return
+    pytest.fail("no seed divides them")
 
 
 @pytest.mark.parametrize(
@@ -219,6 +253,15 @@ def test_records_that_a_skew_leaves_over_are_counted():
     assert [len(notes(silo)) for silo in prepared.silos.values()] == [100] * 3
     (notice,) = prepared.notices
     assert notice.startswith("data.silos.split: label-skew-severe leaves 5 records out")
+
+
+@pytest.mark.parametrize("evaluation", ["simulation", "public", "site"])
+def test_how_many_records_are_empty_is_said_in_a_simulation_only(evaluation):
+    rows = {"note": ["", *(f"note {i}" for i in range(40))], "kind": [0, 1] * 20 + [0]}
+    pool = Dataset.from_dict(rows | {"clinic": ["east"] * 41})
+    source = Source(train=pool, valid=table(4))
+    said = prepare(source, Silos(by="clinic"), evaluation=evaluation).notices
+    assert any("1 empty record" in text for text in said) == (evaluation == "simulation")
 
 
 def test_limit_draws_from_each_silo_before_holding_out():

@@ -22,6 +22,11 @@ from silotune.core import Factors, GlobalState, Moments
 class Aggregator(Protocol):
     """Server rule: means over clients in, next factors out. Pure."""
 
+    @property
+    def needs_product(self) -> bool:
+        """Whether it reads E[BA]: central privacy then clips and noises products as well."""
+        ...
+
     def combine(self, previous: GlobalState, mean: Moments) -> Factors:
         """The factors that replace those of ``previous`` under the same keys (float64 in)."""
         ...

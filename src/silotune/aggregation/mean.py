@@ -13,6 +13,11 @@ class Mean:
     covariance of B and A over clients.
     """
 
+    @property
+    def needs_product(self) -> bool:
+        """It averages factors alone."""
+        return False
+
     def combine(self, previous: GlobalState, mean: Moments) -> Factors:
         """The means, in the factors' own type."""
         return Factors({k: t.to(previous.factors[k].dtype) for k, t in mean.first.items()})

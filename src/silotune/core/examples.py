@@ -1,5 +1,6 @@
 """Examples: a silo's records as a model reads them."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -23,3 +24,13 @@ class Examples(Protocol):
     def batch(self, indices: Sequence[int]) -> Batch:
         """The records at ``indices`` (one or more), padded to the longest among them."""
         ...
+
+
+def digest(examples: Examples) -> str:
+    """SHA-256 of all records in their order: of what the model reads of them."""
+    whole = hashlib.sha256()
+    for i in range(len(examples.lengths)):
+        for name, tensor in sorted(examples.batch([i]).items()):
+            whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+            whole.update(tensor.contiguous().numpy().tobytes())
+    return whole.hexdigest()

@@ -85,8 +85,12 @@ def append_line(path: Path, data: Mapping[str, Any]) -> None:
             raise
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path, newest: int = VERSION) -> list[dict[str, Any]]:
     """The lines of a ``.jsonl`` file; a torn last line is dropped, an absent file has none.
+
+    Args:
+        path: of the file.
+        newest: version that the reader knows; lines of a newer one are refused.
 
     Raises:
         RecordError: if a whole line is damaged or of a newer version.
@@ -96,7 +100,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     with in_words(path):
         whole = path.read_bytes()[: _end_of_lines(path)].decode(errors="replace")
     lines = whole.split("\n")[:-1]
-    return [_parse(line, f"{path}, line {i}") for i, line in enumerate(lines, start=1)]
+    return [_parse(line, f"{path}, line {i}", newest) for i, line in enumerate(lines, start=1)]
 
 
 def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
@@ -137,16 +141,16 @@ def build(cls: type[T], data: Mapping[str, Any]) -> T:
     return cls(**{f.name: data[f.name] for f in known if f.name in data})
 
 
-def _parse(text: str, where: str) -> dict[str, Any]:
+def _parse(text: str, where: str, newest: int = VERSION) -> dict[str, Any]:
     try:
         data = json.loads(text)
-        newer = data["version"] > VERSION
+        newer = data["version"] > newest
     except (ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{where}: damaged, this is not a record of silotune") from error
     if newer:
         raise RecordError(
             f"{where}: written by a newer silotune (version {data['version']}, this one reads "
-            f"{VERSION}); upgrade silotune to read it"
+            f"{newest}); upgrade silotune to read it"
         )
     return dict(data)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NewType
+
+from torch import Tensor
 
 from .factors import Factors, Key
 from .meters import Meters
@@ -19,10 +22,12 @@ class GlobalState:
     Attributes:
         round: rounds done so far.
         factors: every adapter and head tensor, float32, unscaled.
+        memory: the server's own numbers by name, such as a clipping norm; they stay with it.
     """
 
     round: int
     factors: Factors
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,10 @@ _CONTENT = {"text", "text_pair", "completion", "messages", "image"}
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Which column of the data plays which part. None: not used."""
+    """Which column of the data plays which part. None: not used.
+
+    ``person`` says whose a record is (``data.person``); it is in no form, and not learned from.
+    """
 
     text: str | None = None
     text_pair: str | None = None
@@ -49,6 +52,7 @@ class Columns:
     prompt: str | None = None
     completion: str | None = None
     messages: str | None = None
+    person: str | None = None
 
     def named(self) -> dict[str, str]:
         """Part -> column, for the parts that are used."""
@@ -62,15 +66,15 @@ def check_columns(columns: Columns, task: str) -> None:
         ValueError: naming the forms of the task, or a column that is used twice.
     """
     named = columns.named()
-    if set(named) not in FORMS[task]:
+    learned = named.keys() - {"person"}
+    if learned not in FORMS[task]:
         order = list(asdict(columns))
         forms = (" + ".join(sorted(form, key=order.index)) for form in FORMS[task])
-        raise ValueError(
-            f"data.columns: {task} takes {', or '.join(forms)}; here are: {listed(named)}"
-        )
+        here = listed(part for part in named if part in learned)
+        raise ValueError(f"data.columns: {task} takes {', or '.join(forms)}; here are: {here}")
     for part, column in named.items():
         if list(named.values()).count(column) > 1:
-            raise ValueError(f"data.columns.{part}: column {column!r} is named twice")
+            raise ValueError(f"{_key(part)}: column {column!r} is named twice")
 
 
 def require(table: Dataset, column: str, key: str, where: str) -> None:
@@ -102,7 +106,7 @@ def readable(table: Dataset, columns: Columns, labels: Sequence[str], where: str
     """
     named = columns.named()
     for part, column in named.items():
-        require(table, column, f"data.columns.{part}", where)
+        require(table, column, _key(part), where)
         _check_kind(table, part, column, where)
     rows = table.select_columns(list(named.values())).with_format("arrow")[:]
     arrays = {part: rows[column] for part, column in named.items()}
@@ -112,6 +116,11 @@ def readable(table: Dataset, columns: Columns, labels: Sequence[str], where: str
         # A ClassLabel without a name in common has other names for the same ids.
         values = values_of(table, columns.label) if has_names else table[columns.label][:]
         arrays["label"] = pa.array(_ids(values, labels, where), pa.int64())
+    if columns.person is not None:
+        people = (_whole(value) for value in values_of(table, columns.person))
+        arrays["person"] = pa.array(
+            [None if _is_missing(p) else str(p) for p in people], pa.string()
+        )
     return Dataset(pa.table(arrays))
 
 
@@ -232,13 +241,23 @@ def _unknown(row: int, value: object, labels: Sequence[str], where: str) -> str:
     )
 
 
+def _key(part: str) -> str:
+    """The key of the configuration that names the column of a part."""
+    return "data.person" if part == "person" else f"data.columns.{part}"
+
+
 def _check_kind(table: Dataset, part: str, column: str, where: str) -> None:
     feature = table.features[column]
     if _is_kind(feature, part):
         return
-    kinds = {"label": "labels", "messages": "lists of {role, content}", "image": "images"}
+    kinds = {
+        "label": "labels",
+        "messages": "lists of {role, content}",
+        "image": "images",
+        "person": "names or numbers",
+    }
     raise ValueError(
-        f"data.columns.{part}: column {column!r} of {where} does not hold "
+        f"{_key(part)}: column {column!r} of {where} does not hold "
         f"{kinds.get(part, 'text')} but {feature}"
     )
 
@@ -247,7 +266,7 @@ def _is_kind(feature: object, part: str) -> bool:
     dtype = feature.dtype if isinstance(feature, Value) else ""
     if dtype == "null":
         return True  # a column without any value: every record in it is empty
-    if part == "label":
+    if part in ("label", "person"):
         words = ("int", "uint", "float", "bool", "string", "large_string")
         return isinstance(feature, ClassLabel) or dtype.startswith(words)
     if part == "messages":

@@ -1,8 +1,8 @@
 """Silos: from a source to what every silo trains on and is measured by.
 
 The order matters and is always this: labels become ids, the pool is divided (or silos come as they
-are), empty records go, ``limit`` cuts, a part is held out. So the size that a silo may declare is
-the length of its ``train`` table.
+are), empty records go, ``limit`` cuts, a part is held out, people are counted and forgotten. So the
+size that a silo may declare is the length of its ``train`` table.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from silotune.algebra import seed_of
 
 from .columns import Columns, filled_rows, is_unlabelled, labels_in, readable
 from .divide import Silos, drawn_rows, named_rows
+from .holdout import own_coins, random_share
 from .partition import Indices
+from .people import People, count_people, without_person
+from .people import notices as people_notices
 from .sources import Source, Tables
 from .words import listed
 
@@ -52,6 +55,7 @@ class Prepared:
         test: the same, for the final figure.
         labels: the public label set in order of ids; empty for a task without.
         notices: sentences that a user should see.
+        people: whose the records are; None outside a simulation, or where nothing says so.
     """
 
     silos: Mapping[str, Silo]
@@ -59,6 +63,7 @@ class Prepared:
     test: Dataset | None
     labels: tuple[str, ...]
     notices: tuple[str, ...]
+    people: People | None = None
 
 
 def prepare_silos(
@@ -96,14 +101,42 @@ def prepare_silos(
     holds_out = evaluation == "site" or (evaluation == "simulation" and source.valid is None)
     fraction = valid_fraction if holds_out else 0.0
     ready = {
-        name: _held_out(_limited(silo, limit, name, seed), fraction, name, seed)
+        name: _held_out(
+            _limited(silo, limit, name, seed), fraction, name, seed, apart=evaluation == "site"
+        )
         for name, silo in divided.items()
     }
-    valid, said_valid = _for_all(source.valid, "valid", columns, names)
-    test, said_test = _for_all(source.test, "test", columns, names)
+    public = replace(columns, person=None)
+    valid, said_valid = _for_all(source.valid, "valid", public, names)
+    test, said_test = _for_all(source.test, "test", public, names)
     _check_measurable(ready, evaluation, valid is not None or test is not None)
-    notices = (*source.notices, *said_labels, *said, *said_valid, *said_test)
-    return Prepared(silos=ready, valid=valid, test=test, labels=names, notices=notices)
+    seen = evaluation == "simulation"
+    people, said_people = _people(ready, columns, seen=seen)
+    notices = (*source.notices, *said_labels, *(said if seen else ()), *said_valid, *said_test)
+    return Prepared(
+        silos={name: _forgotten(silo) for name, silo in ready.items()},
+        valid=valid,
+        test=test,
+        labels=names,
+        notices=(*notices, *said_people),
+        people=people,
+    )
+
+
+def _people(
+    silos: Mapping[str, Silo], columns: Columns, *, seen: bool
+) -> tuple[People | None, tuple[str, ...]]:
+    """Whose the records are, and notices of it; counted only where all are ``seen`` anyway."""
+    if columns.person is None:
+        return None, ()
+    people = count_people({name: silo.train for name, silo in silos.items()}) if seen else None
+    return people, tuple(people_notices(people))
+
+
+def _forgotten(silo: Silo) -> Silo:
+    """Without a word of whose the records are."""
+    valid = None if silo.valid is None else without_person(silo.valid)
+    return replace(silo, train=without_person(silo.train), valid=valid)
 
 
 def _label_set(
@@ -136,8 +169,10 @@ def _as_they_come(
 
 
 def _from_folder(name: str, tables: Tables, columns: Columns, labels: Sequence[str]) -> Silo:
+    scored = replace(columns, person=None)
+
     def read(table: Dataset, role: str) -> Dataset:
-        filled, _ = _filled(table, columns, labels, f"silo {name!r}, {role}")
+        filled, _ = _filled(table, scored, labels, f"silo {name!r}, {role}")
         return filled
 
     train, empty = _filled(tables.train, columns, labels, f"silo {name!r}, train")
@@ -227,24 +262,31 @@ def _limited(silo: Silo, limit: int | None, name: str, seed: int) -> Silo:
     )
 
 
-def _held_out(silo: Silo, fraction: float, name: str, seed: int) -> Silo:
-    """A random part of ``train`` becomes ``valid``, unless the silo has one."""
+def _held_out(silo: Silo, fraction: float, name: str, seed: int, *, apart: bool) -> Silo:
+    """A random part of ``train`` becomes ``valid``, unless the silo has one.
+
+    ``apart``: by a coin for each record, so that no record has a say in where others are.
+    """
     if not 0 <= fraction < 1:
         raise ValueError(f"data.valid_fraction: {fraction} must be at least 0 and below 1")
     if silo.valid is not None or fraction == 0:
         return silo
     records = len(silo.train)
-    held = max(1, round(fraction * records))
-    if held >= records:
+    if apart:
+        held = own_coins(silo.train, fraction, seed, name)
+    else:
+        held = random_share(records, fraction, seed, name)
+    if not held.any():
+        return silo
+    if held.all():
         raise ValueError(
             f"data.valid_fraction: silo {name!r} has {records} records, too few to hold out "
             f"{fraction:.0%} of them"
         )
-    order = _shuffled(records, seed, "hold out", name)
     return replace(
         silo,
-        train=silo.train.select(np.sort(order[held:])),
-        valid=silo.train.select(np.sort(order[:held])),
+        train=silo.train.select(np.flatnonzero(~held)),
+        valid=silo.train.select(np.flatnonzero(held)),
     )
 
 

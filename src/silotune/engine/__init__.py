@@ -1,5 +1,7 @@
 """Floor 4: one federated round as two pure functions, and the loop around them."""
 
+from .accounts import EVERY_CLIENT as EVERY_CLIENT
+from .accounts import Server as Server
 from .client import Bench as Bench
 from .client import Budget as Budget
 from .client import Silo as Silo
@@ -8,8 +10,10 @@ from .coverage import CoverageError as CoverageError
 from .coverage import check_coverage as check_coverage
 from .evaluate import evaluate as evaluate
 from .evaluate import score_at_home as score_at_home
-from .loop import Experiment as Experiment
-from .loop import QuorumError as QuorumError
+from .experiment import Experiment as Experiment
 from .loop import Round as Round
+from .loop import expected_bytes as expected_bytes
 from .loop import federate as federate
+from .releases import ACCURACY as ACCURACY
 from .runtime import Runtime as Runtime
+from .server import QuorumError as QuorumError

@@ -1,10 +1,24 @@
-"""Checkpoints: the last whole round in one file, replaced atomically."""
+"""Checkpoints: the last whole round in one file, replaced atomically.
+
+The server's memory lies among the tensors, under the empty site, which no model has.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from silotune.core import CorruptPayload, GlobalState, pack, unpack, write_bytes
+from silotune.core import (
+    CorruptPayload,
+    Factors,
+    GlobalState,
+    Key,
+    Role,
+    pack,
+    unpack,
+    write_bytes,
+)
+
+_MEMORY = ""
 
 
 class CheckpointError(ValueError):
@@ -24,7 +38,7 @@ def save(path: Path, state: GlobalState, run: str, config: str) -> None:
         RecordError: if the disk is full or the place cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, pack(state.factors, {"round": state.round, "run": run, "config": config}))
+    write_bytes(path, encode(state, run, config))
 
 
 def load(path: Path) -> tuple[GlobalState, str, str]:
@@ -38,7 +52,30 @@ def load(path: Path) -> tuple[GlobalState, str, str]:
             f"{path}: there is no checkpoint to resume from; run without --resume"
         )
     try:
-        factors, header = unpack(path.read_bytes())
+        return decode(path.read_bytes())
     except CorruptPayload as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return GlobalState(round=header["round"], factors=factors), header["run"], header["config"]
+
+
+def encode(state: GlobalState, run: str, config: str) -> bytes:
+    """A state as one blob."""
+    return pack(everything(state), {"round": state.round, "run": run, "config": config})
+
+
+def decode(blob: bytes) -> tuple[GlobalState, str, str]:
+    """The inverse of ``encode``.
+
+    Raises:
+        CorruptPayload: if the bytes are torn or foreign.
+    """
+    whole, header = unpack(blob)
+    memory = {key.name: tensor for key, tensor in whole.items() if key.site == _MEMORY}
+    factors = Factors({key: tensor for key, tensor in whole.items() if key.site != _MEMORY})
+    state = GlobalState(round=header["round"], factors=factors, memory=memory)
+    return state, header["run"], header["config"]
+
+
+def everything(state: GlobalState) -> Factors:
+    """All numbers of a state, the server's memory among them."""
+    memory = {Key(_MEMORY, Role.HEAD, name): tensor for name, tensor in state.memory.items()}
+    return state.factors.updated(memory)

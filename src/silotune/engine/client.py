@@ -1,7 +1,8 @@
 """The client's half of a round: load, train locally, seal what is shared.
 
 ``client_round`` is a function of its task and the silo's records; nothing of an earlier round or
-of another client is left in the model it uses.
+of another client is left in the model it uses. What leaves under privacy is a result whose fields
+are all public or charged; errors end at the silo (``refusals``).
 """
 
 from __future__ import annotations
@@ -9,20 +10,43 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from itertools import chain, cycle, islice
 from pathlib import Path
 
 import torch
 
 from silotune.adapters import AdaptedModel
-from silotune.core import Batch, ClientId, Examples, Factors, Result, Task, append_line
+from silotune.core import (
+    Batch,
+    ClientId,
+    Examples,
+    Factors,
+    Result,
+    Task,
+    append_line,
+)
+from silotune.core.examples import digest
 from silotune.optim import Optimizer
-from silotune.privacy import Charge, LedgerEntry, Privacy, SiloStore
+from silotune.privacy import CorrelatedCharge, Past, Privacy, Relation, SiloStore
+from silotune.privacy.releases import Releases
 from silotune.tasks import Objective
 
 from .channel import seal
+from .refusals import discreet, result
+from .releases import affords, charged, noisy_records
+
+LOST = (
+    "what it sent for this round is lost, and correlated noise may not be drawn for it again; "
+    "begin a new run"
+)
+"""Why a round cannot be had a second time."""
+
+CHANGED = (
+    "its training records are not those that this run began with, and correlated noise needs the "
+    "same ones in every round; bring them back, or begin a new run"
+)
+"""Why a run cannot go on."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,10 +67,11 @@ class Bench:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What a silo allows a run to cost: epsilon at most, at this delta."""
+    """What a silo allows a run to cost: epsilon at most, at this delta, under this relation."""
 
     epsilon: float
     delta: float
+    relation: Relation = "add-remove"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,6 +84,9 @@ class Silo:
         home: the silo's own folder, for its ledger, what it sent last and its scores. A private
             round needs it.
         budget: None when no epsilon was set.
+        releases: what it sends besides its update.
+        discreet: whether its errors stay at home although its own mechanism hides nothing, since
+            the server's does.
     """
 
     client: ClientId
@@ -67,6 +95,13 @@ class Silo:
     privacy: Privacy
     home: Path | None = None
     budget: Budget | None = None
+    releases: Releases = field(default_factory=Releases)
+    discreet: bool = False
+
+    @property
+    def secretive(self) -> bool:
+        """Whether it says nothing of its own records that no mechanism covers."""
+        return self.discreet or self.privacy.private
 
 
 def client_round(task: Task, bench: Bench, silo: Silo) -> Result:
@@ -76,28 +111,62 @@ def client_round(task: Task, bench: Bench, silo: Silo) -> Result:
     for is refused, and nothing is trained.
 
     Raises:
-        ValueError: if the task does not fit the model or training breaks down.
+        ValueError: if the task does not fit the model or training breaks down; under privacy only
+            if the silo has no folder.
     """
-    if not silo.privacy.private:
-        return _result(task, seal(_train(task, bench, silo), task))
+    if not silo.secretive:
+        return _open_round(task, bench, silo)
+    home = own_folder(silo)
+
+    def work() -> Result:
+        if not silo.privacy.private:
+            return _open_round(task, bench, silo)
+        with SiloStore(home) as store:
+            return _private_round(task, bench, silo, store)
+
+    return discreet(task, home, work)
+
+
+def own_folder(silo: Silo) -> Path:
+    """Where a silo keeps what must not leave.
+
+    Raises:
+        ValueError: if it has none.
+    """
     if silo.home is None:
         raise ValueError(f"silo {silo.client} needs a folder of its own to keep its ledger in")
-    with SiloStore(silo.home) as store:
-        return _private_round(task, bench, silo, store)
+    return silo.home
+
+
+def spent(task: Task, silo: Silo) -> Result:
+    """The refusal of a silo whose budget cannot pay."""
+    assert silo.budget is not None
+    return result(task, refusal=f"its budget of epsilon {silo.budget.epsilon:g} is spent")
+
+
+def _open_round(task: Task, bench: Bench, silo: Silo) -> Result:
+    return result(task, seal(_train(task, bench, silo, None), task))
 
 
 def _private_round(task: Task, bench: Bench, silo: Silo, store: SiloStore) -> Result:
     fingerprint = _fingerprint(task)
+    meters = noisy_records(task, silo, store)
+    if meters is None:
+        return spent(task, silo)
     earlier = store.sealed(task.run, task.round, fingerprint)
     if earlier is not None:
-        return _result(task, earlier, resent=True)
-    charge, budget = silo.privacy.charge(task.steps), silo.budget
-    if charge and budget and not store.affords(task.run, charge, budget.epsilon, budget.delta):
-        return _result(task, b"", refusal=f"its budget of epsilon {budget.epsilon:g} is spent")
-    sealed = seal(_train(task, bench, silo), task)
-    entry = _entry(task, silo.privacy, charge, store) if charge else None
+        return replace(result(task, earlier, resent=True), meters=meters)
+    if not store.may_train(task.run, task.round):
+        return result(task, refusal=LOST)
+    charge = silo.privacy.charge(task.steps)
+    if isinstance(charge, CorrelatedCharge) and not store.still_holds(task.run, digest(silo.train)):
+        return result(task, refusal=CHANGED)
+    if charge and not affords(silo, store, task.run, charge):
+        return spent(task, silo)
+    sealed = seal(_train(task, bench, silo, store.past(task.run)), task)
+    entry = charged(task, silo, store, charge) if charge else None
     store.release(task.run, task.round, fingerprint, sealed, entry)
-    return _result(task, sealed)
+    return replace(result(task, sealed), meters=meters)
 
 
 def received(task: Task, bench: Bench) -> Factors:
@@ -131,14 +200,15 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def _train(task: Task, bench: Bench, silo: Silo) -> Factors:
+def _train(task: Task, bench: Bench, silo: Silo, past: Past | None) -> Factors:
     """Local steps under the plan; returns the shared tensors."""
     adapted = bench.adapted
     adapted.load(received(task, bench))
     adapted.model.train()
     tensors = adapted.train_only(task.plan.trained())
     optimizer = bench.optimizer.build(tensors, task.learning_rate)
-    batches = silo.privacy.batches(len(silo.train.lengths), task.steps, task.seed)
+    draws = silo.privacy.draws(task.seed, past)
+    batches = silo.privacy.batches(len(silo.train.lengths), task.steps, draws)
     dropped = 0
     phases = chain.from_iterable([p.roles] * p.steps for p in cycle(task.plan.phases))
     with torch.random.fork_rng(devices=_cuda(adapted.device)):
@@ -147,7 +217,7 @@ def _train(task: Task, bench: Bench, silo: Silo) -> Factors:
             optimizer.zero_grad()
             active = adapted.train_only(roles)
             records = _batches(silo.train, indices, bench)
-            dropped += silo.privacy.gradients(active, adapted.sink, _losses(bench), records)
+            dropped += silo.privacy.gradients(active, adapted.sink, _losses(bench), records, draws)
             optimizer.step()
     if dropped and silo.home is not None:  # private: it stays at the site
         append_line(silo.home / "dropped.jsonl", {"round": task.round, "records": dropped})
@@ -163,20 +233,6 @@ def _batches(examples: Examples, indices: Sequence[int], bench: Bench) -> Iterat
         yield to_device(examples.batch(part), bench.adapted.device)
 
 
-def _entry(task: Task, privacy: Privacy, charge: Charge, store: SiloStore) -> LedgerEntry:
-    return LedgerEntry(
-        run=task.run,
-        silo=task.client,
-        round=task.round,
-        attempt=store.attempts(task.run, task.round),
-        sampling_rate=charge.sampling_rate,
-        noise_multiplier=charge.noise_multiplier,
-        max_grad_norm=privacy.max_grad_norm,
-        steps=charge.steps,
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-
 def _cuda(device: torch.device) -> list[torch.device]:
     return [device] if device.type == "cuda" else []
 
@@ -187,14 +243,3 @@ def _fingerprint(task: Task) -> str:
     frozen = task.seeded.digest if task.seeded else ""
     asked = [task.run, task.round, task.client, orders, task.factors.digest(), frozen]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-
-
-def _result(task: Task, sealed: bytes, *, refusal: str = "", resent: bool = False) -> Result:
-    return Result(
-        run=task.run,
-        round=task.round,
-        client=task.client,
-        sealed=sealed,
-        refusal=refusal,
-        resent=resent,
-    )

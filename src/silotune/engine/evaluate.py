@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from silotune.adapters import AdaptedModel
-from silotune.core import Examples, Factors, Meters, Task, append_line, pool
+from silotune.core import Examples, Factors, Meters, Result, Task, append_line, pool
+from silotune.privacy import SiloStore
 from silotune.tasks import Objective
 
-from .client import Bench, Silo, microbatches, received, to_device
+from .client import Bench, Silo, microbatches, own_folder, received, spent, to_device
+from .refusals import discreet, result
+from .releases import ACCURACY, noisy_score
 
 
 def evaluate(
@@ -29,17 +34,29 @@ def evaluate(
         )
 
 
-def score_at_home(task: Task, bench: Bench, silo: Silo) -> None:
-    """Score the task's factors on the silo's held-out records; the result stays in its folder.
+def score_at_home(task: Task, bench: Bench, silo: Silo) -> Result:
+    """Score the task's factors on the silo's held-out records; the scores stay in its folder.
+
+    What comes back says that it is done, or refused; and a noisy score if the silo releases one.
 
     Raises:
         ValueError: if the silo holds nothing out or owns no folder.
     """
-    if silo.held_out is None or silo.home is None:
+    if silo.held_out is None:
         raise ValueError(
             f"evaluation: silo {silo.client} has no held-out records to score on; give it a valid "
             "split, set data.valid_fraction, or choose evaluation: public"
         )
-    meters = evaluate(bench.adapted, bench.objective, received(task, bench), silo.held_out)
-    metrics = {name: meter.value() for name, meter in meters.items()}
-    append_line(silo.home / "metrics.jsonl", {"round": task.round, "metrics": metrics})
+    home, held_out = own_folder(silo), silo.held_out
+
+    def work() -> Result:
+        meters = evaluate(bench.adapted, bench.objective, received(task, bench), held_out)
+        metrics = {name: meter.value() for name, meter in meters.items()}
+        append_line(home / "metrics.jsonl", {"round": task.round, "metrics": metrics})
+        if silo.releases.metric is None:
+            return result(task)
+        with SiloStore(home) as store:
+            told = noisy_score(task, silo, store, round(meters[ACCURACY].total))
+        return spent(task, silo) if told is None else replace(result(task), meters=told)
+
+    return discreet(task, home, work) if silo.secretive else work()

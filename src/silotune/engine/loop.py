@@ -1,50 +1,41 @@
-"""Federated fine-tuning, as the paper's algorithm reads: ask, train, pool, step."""
+"""Federated fine-tuning, as the paper's algorithm reads: ask, train, pool, step.
+
+Where a central mechanism hides the clients, nothing that depends on the cohort leaves this file
+but the state, and that is charged first (``accounts``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from silotune.algebra import seed_of
-from silotune.core import ClientId, GlobalState, Key, Plan, Seeded, Task, encode_task
-from silotune.recipe import Recipe
+from silotune.core import (
+    GlobalState,
+    Plan,
+    Seeded,
+    Task,
+    encode_task,
+    lift,
+)
+from silotune.privacy import Past
+from silotune.privacy.central import Before
 
+from .accounts import Server, charged
+from .channel import seal
+from .experiment import Experiment
 from .runtime import Runtime
-from .server import Pooled, pool, server_step, unmoved
-
-
-@dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """All that decides a run, but for the records and the place where it runs.
-
-    Attributes:
-        run: identifies the run in messages and ledgers.
-        recipe: the method.
-        weights: public weight of each client (declared sizes, or all equal).
-        rounds: number of rounds.
-        local_steps: steps of each client in a round.
-        linear_decay: the learning rate falls linearly over the rounds, to zero after the last.
-        seed: of the initial tensors, data order and adapter dropout.
-        seeded: tensors that every client draws for itself from ``seed``.
-        quorum: fewest clients a round may do with.
-        private: whether the clients' mechanisms hide their records.
-    """
-
-    run: str
-    recipe: Recipe
-    weights: Mapping[ClientId, float]
-    rounds: int
-    local_steps: int
-    linear_decay: bool
-    seed: int
-    seeded: frozenset[Key]
-    quorum: int
-    private: bool
+from .server import Pooled, QuorumError, pool, server_step, unmoved
 
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """One finished round."""
+    """One finished round.
+
+    Under central privacy it tells the state and nothing of the cohort: ``pooled`` is empty, the
+    aggregation error NaN, and bytes are those of the expected cohort.
+    """
 
     state: GlobalState
     pooled: Pooled
@@ -52,29 +43,102 @@ class Round:
     bytes_down: int
 
 
-class QuorumError(RuntimeError):
-    """Too few clients gave a usable update. Nothing of the round reached the state."""
-
-
-def federate(experiment: Experiment, runtime: Runtime, state: GlobalState) -> Iterator[Round]:
+def federate(
+    experiment: Experiment, runtime: Runtime, state: GlobalState, server: Server | None = None
+) -> Iterator[Round]:
     """Run the rounds that ``state`` still lacks; yields after each one.
 
     The last round's state is all that a resumed run needs to end in the same place.
 
+    Args:
+        experiment: what decides the run.
+        runtime: where its clients are.
+        state: where it stands.
+        server: needed under central privacy.
+
     Raises:
-        QuorumError: if a round found too few clients; names each and the reason.
+        QuorumError: if a round found too few clients; names each and the reason. Or, under
+            central privacy, if the budget does not allow another round.
         ValueError: if a shared tensor did not move in a round without privacy.
     """
     while state.round < experiment.rounds:
-        tasks = make_tasks(experiment, runtime, state)
-        pooled = pool(tasks, runtime.train(tasks), experiment.weights)
-        if pooled.statistics is None or len(pooled.clients) < experiment.quorum:
-            raise QuorumError(_too_few(experiment, state, pooled))
-        before = state
-        state, error = server_step(experiment.recipe, state, pooled.statistics.mean())
-        _check_moved(experiment, tasks[0].plan, before, state)
-        down = sum(len(encode_task(task)) for task in tasks)
-        yield Round(state=state, pooled=pooled, aggregation_error=error, bytes_down=down)
+        if experiment.central.private:
+            done = _hidden_round(experiment, runtime, state, server)
+        else:
+            done = _round(experiment, runtime, state, None)
+        state = done.state
+        yield done
+
+
+def _round(
+    experiment: Experiment, runtime: Runtime, state: GlobalState, past: Past | None
+) -> Round:
+    """Ask, train, pool, step. Under central privacy it goes on whoever is missing."""
+    central, recipe = experiment.central, experiment.recipe
+    draws = central.draws(state.round, past)
+    cohort = set(central.cohort(experiment.clients, draws))
+    tasks = [t for t in make_tasks(experiment, runtime, state) if t.client in cohort]
+    plan, before = recipe.schedule.plan(state.round), _before(experiment, state)
+    results = runtime.train(tasks) if tasks else ()
+    pooled = pool(tasks, results, experiment.weights, lambda sent: central.bound(sent, before))
+    if not central.private:
+        _check_quorum(experiment, state, pooled)
+    mean, memory = central.mean(pooled.statistics, before, draws)
+    after, error = server_step(recipe, state, mean)
+    _check_moved(experiment, plan, state, after)
+    return Round(
+        state=replace(after, memory=memory),
+        pooled=pooled,
+        aggregation_error=error,
+        bytes_down=sum(len(encode_task(task)) for task in tasks),
+    )
+
+
+def _before(experiment: Experiment, state: GlobalState) -> Before:
+    """What a central mechanism measures changes against: products only if they are asked for."""
+    recipe = experiment.recipe
+    shared = lift(state.factors.only(recipe.schedule.plan(state.round).share), 1.0)
+    if not recipe.aggregator.needs_product:
+        shared = replace(shared, product={})
+    return Before(state.round, shared, state.memory)
+
+
+def _hidden_round(
+    experiment: Experiment, runtime: Runtime, state: GlobalState, server: Server | None
+) -> Round:
+    """A round of which only the next state is told.
+
+    Raises:
+        ValueError: if the server has no folder.
+        QuorumError: if the budget is spent.
+        SiloStoreError: if what was charged before cannot be gone on from.
+    """
+    if server is None:
+        raise ValueError("client-level privacy needs a folder of the server's, for its ledger")
+
+    def train(past: Past) -> GlobalState:
+        return _round(experiment, runtime, state, past).state
+
+    up, down = expected_bytes(experiment, make_tasks(experiment, runtime, state))
+    return Round(
+        state=charged(experiment, state, server, train),
+        pooled=Pooled(statistics=None, clients=(), missing={}, resent=(), bytes_up=up),
+        aggregation_error=math.nan,
+        bytes_down=down,
+    )
+
+
+def expected_bytes(experiment: Experiment, tasks: Sequence[Task]) -> tuple[int, int]:
+    """Bytes of a round to the server, and from it, if as many take part as are expected.
+
+    Args:
+        experiment: its central mechanism says how many that is.
+        tasks: of all clients. Their messages differ in their names only.
+    """
+    share = experiment.central.sampling_rate * len(tasks)
+    first = tasks[0]
+    up = len(seal(first.factors.only(first.plan.share), first))
+    return round(share * up), round(share * len(encode_task(first)))
 
 
 def make_tasks(experiment: Experiment, runtime: Runtime, state: GlobalState) -> list[Task]:
@@ -110,7 +174,7 @@ def _seeded(experiment: Experiment, state: GlobalState) -> Seeded | None:
 def _check_moved(
     experiment: Experiment, plan: Plan, before: GlobalState, after: GlobalState
 ) -> None:
-    if experiment.private:
+    if experiment.private or experiment.central.private:
         return
     first_step = before.round == 0 and experiment.local_steps == 1
     still = unmoved(before.factors, after.factors, plan, first_step=first_step)
@@ -121,9 +185,11 @@ def _check_moved(
         )
 
 
-def _too_few(experiment: Experiment, state: GlobalState, pooled: Pooled) -> str:
+def _check_quorum(experiment: Experiment, state: GlobalState, pooled: Pooled) -> None:
+    if pooled.statistics is not None and len(pooled.clients) >= experiment.quorum:
+        return
     reasons = "; ".join(f"{client}: {why}" for client, why in pooled.missing.items())
-    return (
+    raise QuorumError(
         f"round {state.round} needs {experiment.quorum} clients (train.min_clients) and got "
         f"{len(pooled.clients)}. {reasons}"
     )

@@ -21,6 +21,9 @@ class Runtime(Protocol):
         """Results in any order; ends when no more can come in time."""
         ...
 
-    def evaluate(self, tasks: Sequence[Task]) -> None:
-        """Let each silo score the tasks' factors on its own held-out records, at home."""
+    def evaluate(self, tasks: Sequence[Task]) -> Sequence[Result]:
+        """Let each silo score the tasks' factors on its own held-out records, at home.
+
+        Results hold a noisy score where silos release one, and nothing else.
+        """
         ...

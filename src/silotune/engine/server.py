@@ -6,8 +6,9 @@ the order of the cohort, whenever they arrive, so that a run ends in the same bi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -27,6 +28,7 @@ from silotune.core import (
 from silotune.recipe import Recipe
 
 from .channel import RefusedUpdateError, open_sealed
+from .releases import RECORDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +50,28 @@ class Pooled:
     bytes_up: int
 
 
+class QuorumError(RuntimeError):
+    """Too few clients gave a usable update, or no budget is left to ask them. Nothing moved."""
+
+
 def pool(
     tasks: Sequence[Task],
     results: Iterable[Result],
-    weights: Mapping[ClientId, float],
+    weights: Mapping[ClientId, float | None],
+    bound: Callable[[Statistics], Statistics] = lambda contribution: contribution,
 ) -> Pooled:
     """Add the contributions of a round: each client once, in the order of ``tasks``.
 
     Late, doubled, torn and foreign results are left out; a client that never gave a good one is
     missing, with the reason.
+
+    Args:
+        tasks: what was asked, of whom; possibly nobody.
+        results: as they arrive.
+        weights: of the clients; None: the noisy number of records that it sends along.
+        bound: makes a client's part of the sum from its contribution.
     """
-    shapes = _shared_shapes(tasks[0])
+    shapes = _shared_shapes(tasks[0]) if tasks else {}
     total: Statistics | None = None
     clients, resent, missing, size = [], [], {}, 0
     for client, result in _in_order(tasks, results):
@@ -66,7 +79,7 @@ def pool(
             missing[client] = result.refusal if result else "no answer in time"
             continue
         try:
-            statistics = open_sealed(result, shapes, weights[client])
+            statistics = bound(open_sealed(result, shapes, _weight(result, weights)))
         except RefusedUpdateError as error:
             missing[client] = f"its update was refused: {error}"
             continue
@@ -87,8 +100,8 @@ def pool(
 def server_step(recipe: Recipe, state: GlobalState, mean: Moments) -> tuple[GlobalState, float]:
     """Combine the means into the next state; also gives the relative aggregation error."""
     combined = recipe.aggregator.combine(state, mean)
-    factors = state.factors.updated(combined)
-    return GlobalState(round=state.round + 1, factors=factors), aggregation_error(mean, factors)
+    after = replace(state, round=state.round + 1, factors=state.factors.updated(combined))
+    return after, aggregation_error(mean, after.factors)
 
 
 def unmoved(before: Factors, after: Factors, plan: Plan, *, first_step: bool) -> list[str]:
@@ -102,6 +115,21 @@ def unmoved(before: Factors, after: Factors, plan: Plan, *, first_step: bool) ->
     """
     moving = plan.share - {Role.A} if first_step else plan.share
     return [str(k) for k, t in after.only(moving).items() if torch.equal(t, before[k])]
+
+
+def _weight(result: Result, weights: Mapping[ClientId, float | None]) -> float:
+    """What a contribution counts for: never below one record, whatever the noise.
+
+    Raises:
+        RefusedUpdateError: if the client was to say so and did not.
+    """
+    declared = weights[result.client]
+    if declared is not None:
+        return declared
+    said = result.meters.get(RECORDS)
+    if said is None or not math.isfinite(said.total):
+        raise RefusedUpdateError("it came without the number of records that is its weight")
+    return max(1.0, said.total)
 
 
 def _shared_shapes(task: Task) -> dict[Key, tuple[int, ...]]:

@@ -22,7 +22,6 @@ class InProcess:
         """One after the other."""
         return (client_round(task, self.bench, self.silos[task.client]) for task in tasks)
 
-    def evaluate(self, tasks: Sequence[Task]) -> None:
-        """Each silo scores and keeps its own result."""
-        for task in tasks:
-            score_at_home(task, self.bench, self.silos[task.client])
+    def evaluate(self, tasks: Sequence[Task]) -> Sequence[Result]:
+        """Each silo scores and keeps its own scores."""
+        return [score_at_home(task, self.bench, self.silos[task.client]) for task in tasks]

@@ -84,16 +84,18 @@ class Pool:
         Raises:
             WorkerError: if a worker reports that its task failed.
         """
-        for reply in self._exchange([_TRAIN + encode_task(task) for task in tasks]):
+        return self._results(_TRAIN, tasks)
+
+    def evaluate(self, tasks: Sequence[Task]) -> Sequence[Result]:
+        """Each silo scores at home; a noisy score comes back, or the word that it is done."""
+        return list(self._results(_SCORE, tasks))
+
+    def _results(self, kind: bytes, tasks: Sequence[Task]) -> Iterator[Result]:
+        for reply in self._exchange([kind + encode_task(task) for task in tasks]):
             try:
                 yield decode_result(reply)
             except CorruptPayload:
                 continue  # as good as lost: the loop names the client as missing
-
-    def evaluate(self, tasks: Sequence[Task]) -> None:
-        """Each silo scores at home; only the word that it is done comes back."""
-        for _ in self._exchange([_SCORE + encode_task(task) for task in tasks]):
-            pass
 
     def _exchange(self, payloads: Sequence[bytes]) -> Iterator[bytes]:
         """Hand payloads to whoever is free; yields one reply each until the deadline."""
@@ -211,12 +213,10 @@ def serve(
 def _answer(payload: bytes, bench: Bench, silos: Mapping[ClientId, Silo]) -> bytes:
     try:
         task = decode_task(payload[1:])
-        if payload[:1] == _SCORE:
-            score_at_home(task, bench, silos[task.client])
-            return _RESULT
-        return _RESULT + encode_result(client_round(task, bench, silos[task.client]))
+        act = score_at_home if payload[:1] == _SCORE else client_round
+        return _RESULT + encode_result(act(task, bench, silos[task.client]))
     except (ValueError, OSError, RuntimeError) as error:
-        return _ERROR + str(error).encode()
+        return _ERROR + str(error).encode()  # nothing of a private silo's: those do not raise
 
 
 def _listen(pipe: BinaryIO, inbox: queue.SimpleQueue[bytes]) -> None:

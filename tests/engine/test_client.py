@@ -1,0 +1,66 @@
+"""What a silo does with a round that it must not train as asked."""
+
+from dataclasses import replace
+
+from silotune.core import ClientId
+from silotune.engine import Silo, client_round
+from silotune.engine.loop import make_tasks
+from silotune.optim import SGD
+from silotune.privacy import Correlated, ExampleLevel, Gaussian, Poisson, Rotation
+from silotune.runtimes import InProcess
+from toys import Notes, begin, bench, experiment, notes, recipe
+
+NAME = ClientId("silo-0")
+
+
+def silo(home, mechanism, train=None) -> Silo:
+    return Silo(client=NAME, train=train or notes(12), held_out=None, privacy=mechanism, home=home)
+
+
+def mechanism(sampling, noise, insecure_seed=None) -> ExampleLevel:
+    return ExampleLevel(
+        sampling=sampling,
+        noise=noise,
+        max_grad_norm=1.0,
+        expected_batch_size=6.0,
+        insecure_seed=insecure_seed,
+    )
+
+
+def play(own: Silo, *rounds, lora=None, **changes):
+    """The results of one client in ``rounds``, on the same first state."""
+    method = recipe("ffa-lora", SGD(learning_rate=0.1), lora)
+    place = bench(method)
+    exp = experiment(method, [NAME], private=own.privacy.private, quorum=0)
+    state = begin(method)
+    for number in rounds:
+        (task,) = make_tasks(exp, InProcess(place, {NAME: own}), replace(state, round=number))
+        yield client_round(replace(task, **changes), place, own)
+
+
+TURNING = mechanism(Rotation(2), Correlated(1.0, 2))
+
+
+def test_correlated_noise_needs_the_same_records_in_every_round(tmp_path):
+    assert [r.refusal for r in play(silo(tmp_path, TURNING), 0, 1)] == ["", ""]
+    fewer = silo(tmp_path, TURNING, Notes(notes(12).ids[1:]))
+    (refused,) = play(fewer, 2)
+    assert "training records are not those that this run began with" in refused.refusal
+    assert refused.sealed == b""
+    (goes_on,) = play(silo(tmp_path, TURNING), 2)
+    assert goes_on.refusal == ""
+
+
+def test_independent_noise_does_not(tmp_path):
+    own = mechanism(Poisson(0.5), Gaussian(1.0))
+    assert [r.refusal for r in play(silo(tmp_path, own), 0)] == [""]
+    other = silo(tmp_path, own, Notes(notes(12).ids[1:]))
+    assert [r.refusal for r in play(other, 1)] == [""]
+
+
+def test_a_correlated_round_is_sent_again_or_not_at_all(tmp_path):
+    (first,) = play(silo(tmp_path, TURNING), 0)
+    (again,) = play(silo(tmp_path, TURNING), 0)
+    assert (again.sealed, again.resent) == (first.sealed, True)
+    (otherwise,) = play(silo(tmp_path, TURNING), 0, learning_rate=0.7)
+    assert "may not be drawn" in otherwise.refusal
