@@ -41,7 +41,7 @@ BAD_VALUES = [  # (line to add, what is said about it)
     ("privacy.target_delta: 0", "must be greater than 0"),
     ("privacy.target_delta: 1", "must be below 1, not 1; for example 1e-5"),
     ("privacy.max_grad_norm: 0", "must be greater than 0"),
-    ("privacy.relation: replace", "must be add-remove"),
+    ("privacy.relation: replace", "must be one of add-remove, zero-out, replace-one"),
     ("privacy.reserve_rounds: -1", "must be at least 0"),
     ("privacy.unit: exmaple", "did you mean example?"),
     ("method.r: 0", "must be at least 1, not 0"),

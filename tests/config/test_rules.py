@@ -21,6 +21,10 @@ MEAN = "model.pooling=mean"
 PROTOTYPES = "model.head_init=label-prototypes"
 DESCRIBED = "data.labels={0: bad, 1: good}"
 
+TRUNCATED = ["privacy.sampling=truncated-poisson", "privacy.relation=zero-out"]
+CLIENT = ["privacy.unit=client", "train.weighting=uniform"]
+TURNS = [*CLIENT, "privacy.sampling=rotation", "privacy.noise=correlated"]
+
 BAD = [  # (file, overrides, the key named, a part of the fix)
     (TEXT, ["privacy.target_epsilon=null"], "privacy.target_epsilon", "needed for privacy.unit"),
     (TEXT, ["privacy.noise_multiplier=1"], "privacy.target_epsilon", "set the other to null"),
@@ -73,6 +77,35 @@ BAD = [  # (file, overrides, the key named, a part of the fix)
     (TEXT, ["train.optimizer=adamw", "momentum=0.9"], "train.momentum", "leave it out"),
     (TEXT, ["data.silos.num=3", "min_clients=4"], "train.min_clients", "data.silos.num = 3"),
     (TEXT, ["evaluation=site", "baselines=[silo-alone]"], "baselines", "leave baselines out"),
+    (TEXT, ["privacy.noise=correlated"], "privacy.noise", "rotation"),
+    (TEXT, ["privacy.sampling=rotation"], "privacy.noise", "belongs to"),
+    (TEXT, ["privacy.sampling=truncated-poisson"], "privacy.relation", "zero-out alone"),
+    (TEXT, [*TRUNCATED, "privacy.noise=discrete"], "privacy.noise", "set it"),
+    (TEXT, [*TRUNCATED, "max_batch_size=100"], "privacy.max_batch_size", "train.batch_size = 128"),
+    (TEXT, ["max_batch_size=500"], "privacy.max_batch_size", "leave it out"),
+    (TEXT, ["privacy.bands=3"], "privacy.bands", "leave it out"),
+    (
+        TEXT,
+        ["privacy.noise=discrete", "privacy.relation=replace-one"],
+        "privacy.relation",
+        "choose",
+    ),
+    (TEXT, ["privacy.max_update_norm=2"], "privacy.max_update_norm", "privacy.unit: client"),
+    (TEXT, ["client_sampling_rate=0.5"], "privacy.client_sampling_rate", "privacy.unit: client"),
+    (TEXT, [*CLIENT, "privacy.noise=discrete"], "privacy.noise", "is for unit: example"),
+    (TEXT, [*CLIENT, "privacy.sampling=truncated-poisson"], "privacy.sampling", "use poisson"),
+    (TEXT, [*CLIENT, "max_batch_size=500"], "privacy.max_batch_size", "privacy.unit: example"),
+    (TEXT, [*CLIENT, "privacy.noise=correlated"], "privacy.noise", "sampling: rotation"),
+    (TEXT, [*CLIENT, "privacy.sampling=rotation"], "privacy.noise", "belongs to"),
+    (TEXT, [*CLIENT, "privacy.bands=3"], "privacy.bands", "noise: correlated"),
+    (TEXT, [*TURNS, "adaptive_clipping=true"], "privacy.adaptive_clipping", "set it to false"),
+    (TEXT, [*TURNS, "client_sampling_rate=0.4"], "privacy.client_sampling_rate", "set it to 0.5"),
+    (TEXT, [*TURNS, "client_sampling_rate=0.7"], "privacy.client_sampling_rate", "set it to 1"),
+    (TEXT, [*TURNS, "privacy.relation=replace-one"], "privacy.relation", "choose one"),
+    (TEXT, [*CLIENT, "privacy.relation=replace-one"], "privacy.relation", "choose one"),
+    (TEXT, [*CLIENT, "min_clients=2"], "train.min_clients", "leave it out"),
+    (TEXT, ["privacy.unit=client"], "train.weighting", "must be uniform"),
+    (TEXT, ["lora_dropout=0.1"], "method.lora_dropout", "must be 0 for privacy.unit: example"),
 ]
 
 
@@ -105,12 +138,27 @@ GOOD = [
     (CAUSAL, ["data.columns={prompt: p, completion: c}"]),
     (CAUSAL, ["data.columns={messages: m}"]),
     (CAUSAL, ["data.silos={num: 3, split: quantity}"]),
+    (TEXT, [*TRUNCATED, "max_batch_size=400"]),
+    (TEXT, ["privacy.sampling=rotation", "privacy.noise=correlated", "privacy.bands=4"]),
+    (TEXT, ["privacy.sampling=rotation", "privacy.noise=correlated"]),
+    (TEXT, ["privacy.noise=discrete", "privacy.relation=zero-out"]),
+    (TEXT, ["privacy.relation=replace-one"]),
+    (TEXT, [*CLIENT, "privacy.adaptive_clipping=true", "client_sampling_rate=0.5"]),
+    (TEXT, TURNS),
+    (TEXT, [*TURNS, "client_sampling_rate=0.333", "privacy.bands=4"]),
+    (TEXT, [*TURNS, "client_sampling_rate=0.01", "privacy.relation=zero-out"]),
 ]
 
 
 @pytest.mark.parametrize(("text", "overrides"), GOOD)
 def test_good_combination(load, text, overrides):
     assert isinstance(load(text, *overrides), Config)
+
+
+@pytest.mark.parametrize(("rate", "turns"), [(1, 1), (0.5, 2), (0.333, 3), (0.001, 1000)])
+def test_a_rotation_of_clients_has_whole_turns(load, rate, turns):
+    config = load(TEXT, *TURNS, f"client_sampling_rate={rate}")
+    assert config.privacy.client_turns == turns
 
 
 def test_delta_must_be_below_one_over_n():

@@ -17,8 +17,9 @@ from . import names, rules, words, yaml_door
 from .errors import ConfigError, Problem
 from .names import Setting
 from .overrides import apply
+from .privacy_section import Privacy
 from .schema import LEAVES, SECTIONS, Config
-from .sections import Data, Method, Model, Privacy, Train
+from .sections import Data, Method, Model, Train
 from .yaml_door import KeyPath
 
 S = TypeVar("S", bound=BaseModel)

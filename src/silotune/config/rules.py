@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from .errors import ConfigError, Problem
-from .sections import Columns, Data, Method, Model, Privacy, Silos, Train
+from .privacy_rules import budget, clients, count, dropout, mechanism, metric, physical
+from .privacy_section import Privacy
+from .sections import Columns, Data, Method, Model, Silos, Train
 
 HEAD_KEYS = ("head", "head_init", "head_scale", "pooling")
 DEALING_KEYS = ("split", "alpha")
@@ -49,11 +51,19 @@ def problems(parts: Parts) -> Iterator[Problem]:
     if parts.method:
         yield from _targets(parts.method)
     if parts.privacy:
-        yield from _budget(parts.privacy)
+        yield from budget(parts.privacy)
+        yield from mechanism(parts.privacy)
+        yield from metric(parts.privacy, parts.model, parts.data, parts.evaluation)
+    if parts.privacy and parts.method:
+        yield from dropout(parts.privacy, parts.method)
     if parts.privacy and parts.data:
         yield from _delta(parts.privacy, parts.data)
     if parts.train:
         yield from _optimizer(parts.train)
+    if parts.privacy and parts.train:
+        yield from clients(parts.privacy, parts.train)
+        yield from physical(parts.privacy, parts.train)
+        yield from count(parts.privacy, parts.train)
     if parts.train and parts.data:
         yield from _batch(parts.train, parts.data)
         yield from _quorum(parts.train, parts.data.silos)
@@ -146,8 +156,14 @@ def _silos(data: Data) -> Iterator[Problem]:
 
 
 def _declared(data: Data) -> Iterator[Problem]:
-    if data.num_examples == {}:
-        yield Problem("data.num_examples", "the mapping is empty; fill it or write null")
+    for key in ("num_examples", "num_held_out"):
+        if getattr(data, key) == {}:
+            yield Problem(f"data.{key}", "the mapping is empty; fill it or write null")
+    if data.person is not None and data.person in dict(data.columns).values():
+        yield Problem(
+            "data.person",
+            f"{data.person} is learned from (data.columns); name a column that is not",
+        )
     if data.labels is None:
         return
     labels = list(data.labels)
@@ -211,26 +227,6 @@ def _targets(method: Method) -> Iterator[Problem]:
     ):
         if value == ():
             yield Problem(f"method.{key}", "the list is empty; fill it or write null")
-
-
-def _budget(privacy: Privacy) -> Iterator[Problem]:
-    choices = ("target_epsilon", "noise_multiplier")
-    given = [key for key in choices if getattr(privacy, key) is not None]
-    if privacy.unit == "none":
-        for key in given:
-            yield Problem(f"privacy.{key}", "has no effect with privacy.unit: none; set it to null")
-    elif not given:
-        yield Problem(
-            "privacy.target_epsilon",
-            "needed for privacy.unit: example; set it (6, say) or privacy.noise_multiplier, or "
-            "choose privacy.unit: none",
-        )
-    elif len(given) == 2:
-        yield Problem(
-            "privacy.target_epsilon",
-            "each determines the other, so give this or privacy.noise_multiplier, and set the "
-            "other to null",
-        )
 
 
 def _delta(privacy: Privacy, data: Data) -> Iterator[Problem]:

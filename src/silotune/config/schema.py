@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from . import rules
-from .sections import STRICT, AsTuple, Data, Method, Model, Privacy, Text, Train
+from .privacy_section import Privacy
+from .sections import STRICT, AsTuple, Data, Method, Model, Text, Train
 
 
 class Config(BaseModel):

@@ -172,6 +172,12 @@ class Data(BaseModel):
         "silo: number. Sampling rates, denominators and the check of delta use only this. null = "
         "rounded down from the data once, with a notice.",
     )
+    num_held_out: Annotated[Count | dict[Name, Count] | None, Sorted] = Field(
+        default=None,
+        description="Public number of held-out records that each silo declares, one number or "
+        "silo: number; noisy scores (`privacy.metric_noise`) are divided by it. null = rounded "
+        "down from the data once, with a notice.",
+    )
     max_length: int = Field(
         default=128, ge=1, description="Tokens of a text or pair; the rest is cut."
     )
@@ -181,6 +187,11 @@ class Data(BaseModel):
         lt=1,
         description="Share of each silo held out for scoring when there is no valid split and "
         "`evaluation` is site or simulation.",
+    )
+    person: Text | None = Field(
+        default=None,
+        description="Column that names the person of each record. It is not learned from; people "
+        "with records at several silos are counted and the statement composes their silos.",
     )
     limit: int | None = Field(
         default=None, ge=1, description="Use at most this many records of each silo (quick looks)."
@@ -220,52 +231,6 @@ class Method(BaseModel):
         default="kaiming",
         description="How A begins: Kaiming-uniform (the paper); orthonormal rows; or from the "
         "singular vectors of the public base weights (as PiSSA).",
-    )
-
-
-class Privacy(BaseModel):
-    """Differential privacy at each silo, for the whole run."""
-
-    model_config = STRICT
-
-    unit: Literal["example", "none"] = Field(
-        default="example", description="What is protected: each record, or nothing."
-    )
-    target_epsilon: float | None = Field(
-        default=None,
-        gt=0,
-        description="Budget epsilon of each silo for the whole run; the noise is computed from "
-        "it. Give this or `noise_multiplier`.",
-        examples=[6],
-    )
-    noise_multiplier: float | None = Field(
-        default=None,
-        gt=0,
-        description="Standard deviation of the noise in units of max_grad_norm; epsilon is "
-        "computed from it. Give this or `target_epsilon`.",
-        examples=[0.8],
-    )
-    target_delta: float = Field(
-        default=1e-5,
-        gt=0,
-        lt=1,
-        description="Delta of the guarantee; must be below 1 / num_examples of every silo.",
-        examples=["1e-5"],
-    )
-    max_grad_norm: float = Field(
-        default=1.0,
-        gt=0,
-        description="Clipping norm: the largest L2 norm of one record's gradient over everything "
-        "that is trained.",
-    )
-    relation: Literal["add-remove"] = Field(
-        default="add-remove",
-        description="Neighbouring data sets differ by one record more or less.",
-    )
-    reserve_rounds: int = Field(
-        default=1,
-        ge=0,
-        description="Rounds paid for in advance, for rounds that must be trained again.",
     )
 
 
