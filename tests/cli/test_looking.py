@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from job.small import PRIVATE
 from silotune.config import load_config
 
@@ -61,6 +63,26 @@ def test_plan_in_words_and_for_scripts(silotune, place):
     assert [silo["silo"] for silo in plan["silos"]] == ["east", "west"]
     assert len(plan["epsilon"]["east"]) == plan["rounds"] == 3
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "correlated"])
+def test_plan_under_client_level_privacy_speaks_of_clients(silotune, place, noise):
+    sampling = {"gaussian": "poisson", "correlated": "rotation"}[noise]
+    result = silotune(
+        "plan",
+        "small.yaml",
+        "privacy={unit: client, target_epsilon: 8, target_delta: 0.01}",
+        "train.weighting=uniform",
+        f"privacy.noise={noise}",
+        f"privacy.sampling={sampling}",
+    )
+    assert result.exit_code == 0
+    for words in ("for every client", "clipped changes", "clients  "):
+        assert words in result.stdout
+    for words in ("each silo", "declared records", "clipped gradients"):
+        assert words not in result.stdout
+    assert ("1 round in reserve" in result.stdout) == (noise == "gaussian")
+    assert ("cancels in the sum" in result.stdout) == (noise == "correlated")
 
 
 def test_plan_of_a_bundled_configuration_reads_no_file(silotune, place, bert):

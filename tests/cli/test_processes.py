@@ -12,8 +12,6 @@ import pytest
 
 from silotune.core.files import read_json
 
-pytestmark = pytest.mark.slow
-
 LONG = ("train.num_rounds=30", "train.threads=1")
 
 

@@ -49,6 +49,25 @@ def test_a_private_run_shows_epsilon_and_budget(silotune, place):
     assert read_json(place / "run" / "privacy.json")["overall"]["epsilon"] <= 8
 
 
+def test_a_run_that_hides_clients_shows_its_noise_and_no_time(silotune, place):
+    privacy = "privacy={unit: client, noise_multiplier: 2, target_delta: 0.01}"
+    result = silotune("run", "small.yaml", privacy, "train.weighting=uniform", ONE)
+    assert result.exit_code == 0
+    said = result.stdout.splitlines()
+    assert said[2] == "  every client: hidden by the server, noise multiplier σ = 2, δ = 0.01"
+    [total] = [line for line in said if "after 1 round" in line]
+    assert " s, " not in total
+    assert "round (" in total
+    [done] = [line for line in said if line.startswith("round 1/1")]
+    assert done.endswith(" down"), "no time, and no guess at what is left"
+    found = json.loads(
+        silotune(
+            "run", "small.yaml", privacy, "train.weighting=uniform", ONE, "--resume", "--json"
+        ).stdout
+    )
+    assert found["seconds"] is None
+
+
 def test_output_dir_is_taken_as_it_is_written(silotune, place):
     odd = "runs/a: b #1"
     assert silotune("run", "small.yaml", ONE, "--output-dir", odd).exit_code == 0
@@ -114,7 +133,7 @@ def test_a_spent_budget_ends_the_run_with_its_result_and_1(silotune, place, monk
         for record in records:
             if record.round == 0:
                 ledger = place / "run" / "sites" / "west" / "ledger.jsonl"
-                first = read_lines(ledger)[0]
+                first = read_lines(ledger, newest=2)[0]
                 for attempt in range(1, 4):  # as if the round had been trained again and again
                     append_line(ledger, {**first, "attempt": attempt})
 

@@ -41,4 +41,4 @@ def test_a_batch_larger_than_a_silo_is_refused_with_or_without_privacy(place, pr
 
 def test_each_silo_has_the_rate_of_its_own_size(place):
     found = mechanisms(small(place, EXAMPLE), {"a": 16, "b": 80})
-    assert {name: m.sampling_rate for name, m in found.items()} == {"a": 0.5, "b": 0.1}
+    assert {name: m.sampling.rate for name, m in found.items()} == {"a": 0.5, "b": 0.1}

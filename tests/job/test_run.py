@@ -84,9 +84,9 @@ def test_a_private_round_is_not_charged_twice_when_the_server_forgot_it(place, m
 
     train_without_checkpoint(config, monkeypatch)
     folder = RunFolder(Path(config.output_dir))
-    assert len(read_lines(folder.ledger)) == 2
+    assert len(read_lines(folder.ledger, newest=2)) == 2
     train(config, resume=True)
-    charged = [(line["silo"], line["round"]) for line in read_lines(folder.ledger)]
+    charged = [(line["silo"], line["round"]) for line in read_lines(folder.ledger, newest=2)]
     assert sorted(charged) == [(silo, i) for silo in ("east", "west") for i in range(3)]
 
 
@@ -111,7 +111,7 @@ def test_a_spent_budget_ends_the_run_with_what_is_done(place):
         next(todo)
         assert exhausted(job) == []
         ledger = job.folder.site("west") / "ledger.jsonl"
-        first = read_lines(ledger)[0]
+        first = read_lines(ledger, newest=2)[0]
         for attempt in range(1, 4):  # as if round 0 had been trained again and again
             append_line(ledger, {**first, "attempt": attempt})
         assert exhausted(job) == ["west"]

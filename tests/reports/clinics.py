@@ -6,6 +6,7 @@ from dataclasses import replace
 from silotune.core.files import write_json, write_text
 from silotune.data.summary import Lengths, SiloSummary
 from silotune.reports.facts import (
+    FORMAT,
     SILO_ALONE,
     PrivacyStatement,
     RunFacts,
@@ -77,35 +78,80 @@ def facts() -> RunFacts:
 def statement() -> PrivacyStatement:
     """What privacy.json holds."""
     return PrivacyStatement(
+        format=FORMAT,
+        run="triage-7c2f91",
         unit="example",
         relation="add-remove",
+        mechanism={"sampling": "poisson", "noise": "gaussian", "source": "operating system"},
         sampling="Poisson, coins from the operating system",
         noise="Gaussian on the clipped sum of every step, from the operating system",
         accountant="PLD (dp-accounting 0.6.0), grid 1e-4",
-        trust_model="the server, the other silos and whoever sees their messages or the adapter",
+        grid=1e-4,
+        cross_check="Rényi divergences",
+        adversary="the server, the other silos and whoever sees their messages or the adapter",
+        trust_model="each silo trusts itself only",
         max_grad_norm=1.0,
         target_epsilon=6.0,
         target_delta=1e-5,
         silos={
-            name: SiloPrivacy(
-                num_examples=size,
-                sampling_rate=128 / size,
-                noise_multiplier=sigma,
-                steps=200 if name != "hill" else 190,
-                rounds=20 if name != "hill" else 19,
-                epsilon=epsilon,
-                delta=1e-5,
-            )
+            name: _account(size, sigma, epsilon, 20 if name != "hill" else 19)
             for (name, size), sigma, epsilon in zip(
                 CLINICS.items(), (1.42, 1.97, 3.61), (5.98, 5.97, 5.71), strict=True
             )
         },
-        overall={"epsilon": 5.98, "holds_if": "records are disjoint by origin"},
+        overall={
+            "epsilon": 5.98,
+            "rule": "maximum",
+            "holds_if": "records are disjoint by origin",
+        },
+        recognition={"false_alarms": 0.01, "at_most": 0.183},
+        versions={"silotune": "0.1.0", "dp-accounting": "0.6.0"},
         released=("the update of B and of the head after every round", "the final adapter"),
         not_covered=(
             "a person with records at several silos: their epsilons add up",
             "metrics and the split of the data in a simulation",
         ),
+        not_claimed=("averaging over silos: every silo's update is seen",),
+    )
+
+
+def seeded() -> PrivacyStatement:
+    """The same, of a run whose noise came from the seed."""
+    whole = statement()
+    return replace(
+        whole,
+        private=False,
+        not_private_because="the seed",
+        mechanism={**whole.mechanism, "source": "seed"},
+        silos={
+            name: replace(
+                silo, epsilon=math.inf, epsilon_rdp=math.inf, epsilon_if_secret=silo.epsilon
+            )
+            for name, silo in whole.silos.items()
+        },
+        overall={**whole.overall, "epsilon": math.inf},
+        recognition={},
+    )
+
+
+def _account(size: int, sigma: float, epsilon: float, rounds: int) -> SiloPrivacy:
+    charge = {
+        "kind": "poisson",
+        "sampling_rate": 128 / size,
+        "noise_multiplier": sigma,
+        "steps": 10 * rounds,
+        "discrete": False,
+    }
+    return SiloPrivacy(
+        num_examples=size,
+        sampling_rate=128 / size,
+        noise_multiplier=sigma,
+        steps=10 * rounds,
+        rounds=rounds,
+        epsilon=epsilon,
+        epsilon_rdp=1.06 * epsilon,
+        delta=1e-5,
+        charges=[{"release": "update", "times": rounds, "charge": charge}],
     )
 
 

@@ -17,7 +17,7 @@ from transformers import (
     AutoTokenizer,
 )
 
-from reports.clinics import CLINICS, LABELS, facts, rounds, statement, summary
+from reports.clinics import CLINICS, LABELS, facts, rounds, seeded, statement, summary
 from silotune.models.pooling import MeanPooledClassifier
 from silotune.models.tiny import tiny_bert, tiny_gpt2
 from silotune.reports.card import model_card, usage
@@ -69,11 +69,24 @@ def test_the_privacy_statement_is_whole():
         "Poisson",
         "PLD (dp-accounting 0.6.0), grid 1e-4",
         "C = 1",
-        "| 3 | 400 | 0.32 | 3.61 | 190 | 5.71 | 1e-5 |",
+        "| 3 | 400 | 0.32 | 3.61 | 190 | 5.71 | 6.06 | 1e-5 |",
+        "What no attack can exceed",
         "Released under this guarantee:",
         "Not covered by it:",
+        "Not counted on, and so not claimed:",
+        "silotune privacy verify",
     ):
         assert words in text
+
+
+def test_seeded_noise_is_said_first_and_never_tagged():
+    text = card(privacy=seeded())
+    assert "differential-privacy" not in front_matter(text)["tags"]
+    assert text.split("\n\n")[2].startswith("> **NOT PRIVATE.** Noise and sampling coins")
+    assert "protected" not in text
+    assert "seed 0, which also decided noise and sampling coins: NOT PRIVATE" in text
+    assert "| 3 | 400 | 0.32 | 3.61 | 190 | ∞ | ∞ | 1e-5 |" in text
+    assert "under this guarantee" not in text
 
 
 def test_no_privacy_is_said():

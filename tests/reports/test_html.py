@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from reports.clinics import facts, hostile, rounds, statement, summary, write_run
+from reports.clinics import facts, hostile, rounds, seeded, statement, summary, write_run
 from silotune.core.files import RecordError, write_text
 from silotune.reports.html import render
 from silotune.reports.record import RunFolder
@@ -80,10 +80,16 @@ def test_the_privacy_statement_says_everything_that_epsilon_depends_on(whole):
         "Gaussian on the clipped sum",
         "PLD (dp-accounting 0.6.0), grid 1e-4",
         "The server, the other silos and whoever sees their messages",
+        "Each silo trusts itself only",
         "the budget of each silo was ε = 6",
         "ε = 5.98 over all silos together if records are disjoint by origin",
-        "north 1,200 0.1067 1.42 20 200 5.98 1e-5",
-        "hill 400 0.32 3.61 19 190 5.71 1e-5",
+        "north 1,200 0.1067 1.42 20 200 5.98 6.34 1e-5",
+        "hill 400 0.32 3.61 19 190 5.71 6.06 1e-5",
+        "north update poisson sampling rate 0.1067, noise multiplier 1.42, steps 200, "
+        "discrete False 20 times",
+        "averaging over silos: every silo's update is seen",
+        "silotune privacy verify",
+        "Made with silotune 0.1.0, dp-accounting 0.6.0",
         "the update of B and of the head after every round",
         "a person with records at several silos: their epsilons add up",
     ):
@@ -112,6 +118,21 @@ def test_noise_too_small_is_said_at_once(fake_run):
     assert text.count("No differential privacy. The noise of this run is too small") == 2
     assert "∞ of 6, δ = 1e-5" in text
     assert "protected" not in text
+
+
+def test_seeded_noise_is_unmistakable(fake_run):
+    html = render(fake_run(privacy=seeded()), summary())
+    text = Page(html).text
+    assert html.count('<p class="banner"><b>NOT PRIVATE</b>') == 2
+    assert text.index("NOT PRIVATE") < text.index("accuracy")
+    assert "NOT PRIVATE; 5.98 if noise were secret" in text
+    assert "north 1,200 0.1067 1.42 20 200 ∞ ∞ 5.98 1e-5" in text
+    assert "harbour 800 23.0 % 70.2 % 84.9 % ∞" in text
+    assert "largest ε if noise were secret" in text
+    assert "anybody can take the noise away" in text
+    for claim in ("protected", "under this guarantee", "What no attack can exceed"):
+        assert claim not in text
+    assert "Noise and sampling coins come from the operating system" not in text
 
 
 def test_the_final_score_is_shown(fake_run):
@@ -203,14 +224,28 @@ def test_everything_that_a_user_names_is_escaped(fake_run):
         for record in rounds()[:3]
     ]
     (silo,) = list(statement().silos.values())[:1]
+    charge = {"kind": HOSTILE, HOSTILE: 1.0}
+    silo = replace(silo, charges=[{"release": HOSTILE, "times": 1, "charge": charge}])
     texts = dict.fromkeys(
-        ("relation", "sampling", "noise", "accountant", "trust_model", "unit"), HOSTILE
+        (
+            "relation",
+            "sampling",
+            "noise",
+            "accountant",
+            "cross_check",
+            "adversary",
+            "trust_model",
+            "unit",
+        ),
+        HOSTILE,
     )
     privacy = replace(
         statement(),
         silos={HOSTILE: silo},
         released=(HOSTILE,),
         not_covered=(HOSTILE,),
+        not_claimed=(HOSTILE,),
+        versions={HOSTILE: HOSTILE},
         overall={"epsilon": 1.0, "holds_if": HOSTILE},
         **dict.fromkeys(texts, HOSTILE),
     )

@@ -88,6 +88,13 @@ def test_plan():
     assert row == "north 1,200 0.1067 1.421 3.05 200 5.99 1e-5 298 kB 1.3 MB"
 
 
+def test_plan_of_clients_that_the_server_hides():
+    head, row = lines(plan_table([plan_row("every client")], "client"))
+    assert head.startswith("account clients sampling rate")
+    assert " rounds ε δ " in head
+    assert row.startswith("every client 1,200")
+
+
 def test_epsilon_by_round_ends_with_the_last_round():
     rows = lines(epsilon_table({"a": [i / 10 for i in range(1, 24)], "b": [1.0] * 23}))
     assert rows[0] == "round ε a ε b"

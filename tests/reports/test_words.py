@@ -18,7 +18,7 @@ from silotune.reports.units import (
     number_text,
     scientific,
 )
-from silotune.reports.words import final_score, guarantee, warning, what_was_done
+from silotune.reports.words import final_score, what_was_done
 
 
 @pytest.mark.parametrize(
@@ -102,6 +102,13 @@ def test_an_outcome_of_nothing():
     assert math.isnan(total.after)
 
 
+def test_times_that_are_not_told_have_no_sum():
+    before, one, *_ = rounds()
+    assert outcome([before, one], "accuracy").seconds == one.seconds
+    hidden = replace(one, seconds=math.nan)
+    assert math.isnan(outcome([before, one, hidden], "accuracy").seconds)
+
+
 def test_before_training_is_not_after():
     only = outcome(rounds()[:1], "accuracy")
     assert only.before == 0.23
@@ -134,51 +141,9 @@ def test_silos_that_were_not_scored():
     assert [row.num_examples for row in rows] == [1200, 800, 400]
 
 
-def test_the_guarantee_never_leaves_out_a_term():
-    terms = [term for term, _ in guarantee(statement())]
-    assert terms == [
-        "What is hidden",
-        "Neighbouring data",
-        "From whom",
-        "Guarantee",
-        "Federation",
-        "Sampling",
-        "Clipping",
-        "Noise",
-        "Accountant",
-    ]
-
-
-def test_epsilon_without_bound_is_never_called_protection():
-    (silo, *_) = statement().silos.values()
-    lost = replace(statement(), silos={"north": replace(silo, epsilon=math.inf)})
-    done = what_was_done(summary(), facts(), outcome(rounds(), "accuracy"), lost)
-    assert "protected" not in done
-    assert "its noise is too small for any differential privacy" in done
-    assert "epsilon is infinite" in warning(lost)
-    assert warning(statement()) == ""
-
-
-def test_texts_of_the_statement_end_once():
-    ended = replace(statement(), trust_model="nobody.", sampling="Poisson.")
-    text = dict(guarantee(ended))
-    assert text["From whom"] == "Nobody."
-    assert text["Sampling"].startswith("Poisson. An")
-
-
 def test_the_final_score():
     assert final_score(facts()) == ""
     scored = replace(facts(), final={"accuracy": 0.881, "loss": 0.4123})
     assert final_score(scored) == (
         "The finished adapter on the test records: accuracy 88.1 %, loss 0.412."
-    )
-
-
-def test_an_unknown_unit_is_not_called_a_record():
-    other = replace(statement(), unit="patient", relation="replace-one")
-    text = dict(guarantee(other))
-    assert text["What is hidden"] == "Patient (privacy unit: patient)."
-    assert "plus one record" not in text["Neighbouring data"]
-    assert "every patient" in what_was_done(
-        summary(), facts(), outcome(rounds(), "accuracy"), other
     )

@@ -23,6 +23,10 @@ app = typer.Typer(
 )
 
 
+privacy = typer.Typer(no_args_is_help=True)
+app.add_typer(privacy, name="privacy", help="Check what a run claims.")
+
+
 class Split(StrEnum):
     """Records to score on."""
 
@@ -220,6 +224,42 @@ def export(
     from .using import export_run
 
     export_run(run_path, kind.value, output)
+
+
+@privacy.command(
+    epilog=_examples("silotune privacy verify runs/triage", "silotune privacy verify privacy.json")
+)
+@reported
+def verify(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="A run's folder, or a privacy.json alone.", show_default=False
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Compute a certificate's figures again, and compare it with configuration and ledgers.
+
+    Exit code 1 if anything does not add up. A run that is marked NOT PRIVATE, and claims nothing,
+    adds up.
+    """
+    from .verifying import check
+
+    check(path, as_json=as_json)
+
+
+@app.command(epilog=_examples("silotune audit mine.yaml", "silotune audit runs/triage"))
+@reported
+def audit(config: ConfigName, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Attack the privacy mechanisms of a configuration, or of a run, with canary records.
+
+    Measures from below what is claimed from above. No private record is read for it but to find
+    silos, sizes and labels that are not declared. Exit code 1 unless the verdict is PASS.
+    """
+    from .auditing import investigate
+
+    investigate(config, overrides or [], as_json=as_json)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from silotune.config import Config, bundled, load_config, notices
+from silotune.reports.guarantee import NOT_PRIVATE, SEEDED
 
 
 def chosen(name: str, overrides: Sequence[str], output_dir: str | None = None) -> Config:
@@ -43,6 +44,8 @@ def warnings(config: Config, found: Sequence[str]) -> list[str]:
     own = [notice for notice in notices(config) if notice.partition(":")[0] not in keys]
     if config.privacy.unit == "none":
         own.append("privacy.unit: none; nothing bounds what messages and adapter reveal")
+    if config.privacy.insecure_seeded_noise:
+        own.append(f"privacy.insecure_seeded_noise: {NOT_PRIVATE}. {SEEDED}")
     return [f"notice: {text}" for text in (*own, *found)]
 
 

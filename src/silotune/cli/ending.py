@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from silotune.reports.facts import read_facts, read_statement
+from silotune.reports.guarantee import NOT_PRIVATE, noun, warning
 from silotune.reports.outcome import Outcome, outcome, silo_outcomes
 from silotune.reports.record import RunFolder
 from silotune.reports.tables import silos_table
@@ -33,13 +35,16 @@ def tell(folder: RunFolder, console: Console) -> None:
     say(console)
     say(console, _scores(totals, facts.final.get(facts.metric)), style="bold")
     console.print(silos_table(silos, facts.metric))
-    for line in _rest(folder, totals):
+    if alarm := _alarm(folder):
+        say(console, alarm, style="bold red")
+    for line in _rest(folder):
         say(console, line)
 
 
 def result(folder: RunFolder) -> dict[str, Any]:
     """The same for scripts; what is unknown is null."""
     facts, rounds, statement = read_facts(folder), folder.read_rounds(), read_statement(folder)
+    private = not warning(statement)
     return {
         "run": facts.run,
         "status": facts.status,
@@ -48,6 +53,7 @@ def result(folder: RunFolder) -> dict[str, Any]:
         "report": str(folder.report),
         **asdict(outcome(rounds, facts.metric)),
         "final": dict(facts.final),
+        "private": private,
         "epsilon": statement.largest_epsilon() if statement else None,
         "delta": statement.target_delta if statement else None,
         "silos": [asdict(silo) for silo in silo_outcomes(facts, rounds, statement)],
@@ -58,23 +64,32 @@ def _scores(totals: Outcome, final: float | None) -> str:
     name = totals.metric
     before, after = metric_text(name, totals.before), metric_text(name, totals.after)
     test = "" if final is None else f"; on the test records {metric_text(name, final)}"
+    took = f"{human_seconds(totals.seconds)}, " if math.isfinite(totals.seconds) else ""
     return (
         f"{name}: {before} before, {after} after {count_text(totals.rounds, 'round')}{test} "
-        f"({human_seconds(totals.seconds)}, {human_bytes(totals.bytes_up)} up, "
+        f"({took}{human_bytes(totals.bytes_up)} up, "
         f"{human_bytes(totals.bytes_down)} down)"
     )
 
 
-def _rest(folder: RunFolder, totals: Outcome) -> Iterator[str]:
+def _alarm(folder: RunFolder) -> str:
+    """What nobody may overlook."""
+    statement = read_statement(folder)
+    alarm = warning(statement) if statement else ""
+    return f"privacy:  {NOT_PRIVATE}. {alarm}" if alarm else ""
+
+
+def _rest(folder: RunFolder) -> Iterator[str]:
     statement = read_statement(folder)
     if statement is None:
         yield "privacy:  none; treat the adapter as if it were the records"
-    else:
+    elif not warning(statement):
         yield (
-            f"privacy:  every record: ε ≤ {epsilon_text(statement.largest_epsilon())} at "
-            f"δ = {number_text(statement.target_delta)} for the whole run; {folder.privacy} says "
-            "what that covers"
+            f"privacy:  every {noun(statement)}: ε ≤ {epsilon_text(statement.largest_epsilon())} "
+            f"at δ = {number_text(statement.target_delta)} for the whole run; {folder.privacy} "
+            "says what that covers"
         )
+        yield f"verify:   {shlex.join(['silotune', 'privacy', 'verify', str(folder.path)])}"
     yield f"report:   {folder.report}"
     yield f"adapter:  {folder.adapter}  (PEFT)"
     yield f"evaluate: {shlex.join(['silotune', 'evaluate', str(folder.path)])}"

@@ -16,6 +16,23 @@ from .console import busy, emit, say, speaker
 MOST_COLUMNS = 6
 """Silos whose epsilon by round fits beside each other."""
 
+RECORD_NOISE = (
+    "noise / signal: length of one step's noise (σ C √P / b for P trained numbers) over the "
+    "longest that the mean of clipped gradients can be (C, when all records agree). Larger "
+    "batches lower it; so do fewer trained numbers, and a larger ε"
+)
+
+CLIENT_NOISE = (
+    "noise / signal: length of one round's noise (σ S √P / n for P trained numbers and n clients "
+    "expected in a round) over the longest that the mean of clipped changes can be (S, when all "
+    "clients agree). More clients lower it; so do fewer trained numbers, and a larger ε"
+)
+
+CORRELATED_NOISE = (
+    "noise: correlated: that is the independent noise behind it, a part of which cancels in the "
+    "sum over the run"
+)
+
 
 def foretell(name: str, overrides: Sequence[str], *, as_json: bool) -> None:
     """Show a forecast."""
@@ -23,7 +40,7 @@ def foretell(name: str, overrides: Sequence[str], *, as_json: bool) -> None:
     with busy(console, "opening the model and computing the noise"):
         plan = forecast(config)
     say(console, _what(config, plan))
-    console.print(plan_table(plan.silos))
+    console.print(plan_table(plan.silos, config.privacy.unit))
     if plan.epsilon:
         shown = dict(list(plan.epsilon.items())[:MOST_COLUMNS])
         console.print(epsilon_table(shown))
@@ -54,20 +71,26 @@ def _words(config: Config, plan: Forecast) -> Iterator[str]:
 
 def _noise(config: Config, plan: Forecast) -> Iterator[str]:
     privacy = config.privacy
+    hidden = privacy.unit == "client"
     if privacy.target_epsilon is not None:
         yield (
             f"budget: ε = {number_text(privacy.target_epsilon)} at δ = "
-            f"{number_text(privacy.target_delta)} for each silo; σ also pays for "
-            f"{count_text(privacy.reserve_rounds, 'round')} in reserve, so that the last ε above "
-            "is below the budget"
+            f"{number_text(privacy.target_delta)} for {'every client' if hidden else 'each silo'}"
+            f"{_reserve(config)}"
         )
-    yield (
-        "noise / signal: length of one step's noise (σ C √P / b for P trained numbers) over the "
-        "longest that the mean of clipped gradients can be (C, when all records agree). Larger "
-        "batches lower it; so do fewer trained numbers, and a larger ε"
-    )
+    yield CLIENT_NOISE if hidden else RECORD_NOISE
+    if privacy.noise == "correlated":
+        yield CORRELATED_NOISE
     if len(plan.silos) > 1:
         yield (
             f"the mean over {len(plan.silos)} silos keeps {plan.averaged:.0%} of that noise, as "
             "theirs is independent"
         )
+
+
+def _reserve(config: Config) -> str:
+    """What else the budget pays for."""
+    if config.privacy.noise == "correlated":
+        return "; rounds of correlated noise are never trained again, so nothing is in reserve"
+    rounds = count_text(config.privacy.reserve_rounds, "round")
+    return f"; σ also pays for {rounds} in reserve, so that the last ε above is below the budget"

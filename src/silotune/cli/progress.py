@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from silotune.config import Config
 from silotune.job.baselines import AloneRound
+from silotune.reports.guarantee import NOT_PRIVATE
 from silotune.reports.record import RoundRecord
 from silotune.reports.units import (
     epsilon_text,
@@ -36,18 +37,25 @@ class Watch:
         done: before this process.
         metric: the one to look at first.
         budget: epsilon of each silo; None if there is none.
+        seeded: epsilon would hold only if noise were secret.
     """
 
     rounds: int
     done: int
     metric: str
     budget: float | None
+    seeded: bool = False
 
     @classmethod
     def of(cls, config: Config, done: int, metric: str) -> Watch:
         """From the configuration."""
-        budget = config.privacy.target_epsilon
-        return cls(rounds=config.train.num_rounds, done=done, metric=metric, budget=budget)
+        return cls(
+            rounds=config.train.num_rounds,
+            done=done,
+            metric=metric,
+            budget=config.privacy.target_epsilon,
+            seeded=config.privacy.insecure_seeded_noise,
+        )
 
 
 def watch_rounds(records: Iterable[RoundRecord], watch: Watch, console: Console) -> None:
@@ -102,7 +110,8 @@ def _words(record: RoundRecord, watch: Watch) -> Iterator[str]:
         yield f"{watch.metric} {metric_text(watch.metric, record.metrics[watch.metric])}"
     if record.epsilon:
         spent = epsilon_text(max(record.epsilon.values()))
-        yield f"ε {spent}" + (f" of {number_text(watch.budget)}" if watch.budget else "")
+        of = f" of {number_text(watch.budget)}" if watch.budget else ""
+        yield f"ε {spent}{of}" + (f" ({NOT_PRIVATE}: seeded noise)" if watch.seeded else "")
     if record.round < 0:
         yield "before training"
         return
@@ -112,7 +121,7 @@ def _words(record: RoundRecord, watch: Watch) -> Iterator[str]:
 
 
 def _time(seconds: list[float], left: int, console: Console) -> Iterator[str]:
-    """Where no bar counts down."""
-    if seconds and not console.is_terminal:
+    """Where no bar counts down, and time is no secret."""
+    if seconds and math.isfinite(seconds[-1]) and not console.is_terminal:
         mean = math.fsum(seconds) / len(seconds)
         yield f"{human_seconds(seconds[-1])}, {human_seconds(mean * left)} left"

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from silotune.core import RecordError
-from silotune.engine import QuorumError
+from silotune.engine import EVERY_CLIENT, QuorumError
 from silotune.job.baselines import silo_alone
 from silotune.job.opening import Job, is_finished, opened
 from silotune.job.run import exhausted, finish, rounds, stop
@@ -113,6 +113,8 @@ def _heading(job: Job) -> Iterator[str]:
     )
     if job.state.round:
         yield f"continuing after round {job.state.round}"
+    if workshop.central.private:
+        yield f"  {EVERY_CLIENT}: hidden by the server{_noise(job, EVERY_CLIENT)}"
     yield from list(_silos(job))[:MOST_SILOS]
     if len(workshop.sizes) > MOST_SILOS:
         yield f"  and {len(workshop.sizes) - MOST_SILOS} more: silotune plan shows all"
@@ -120,14 +122,18 @@ def _heading(job: Job) -> Iterator[str]:
 
 
 def _silos(job: Job) -> Iterator[str]:
-    workshop, privacy = job.workshop, job.workshop.config.privacy
+    workshop = job.workshop
     for name, size in workshop.sizes.items():
-        charge = workshop.privacy[name].charge(1)
-        text = f"  {name}: {count_text(size, 'record')}"
-        if charge is None:
-            yield text
-            continue
-        text += f" declared, noise multiplier σ = {number_text(charge.noise_multiplier)}"
-        if privacy.target_epsilon is not None:
-            text += f", budget ε = {number_text(privacy.target_epsilon)}"
-        yield f"{text}, δ = {number_text(privacy.target_delta)}"
+        noised = workshop.privacy[name].private
+        terms = f" declared{_noise(job, name)}" if noised else ""
+        yield f"  {name}: {count_text(size, 'record')}{terms}"
+
+
+def _noise(job: Job, account: str) -> str:
+    """What is promised for an account, and the noise that keeps it."""
+    charge, privacy = job.workshop.price(account), job.workshop.config.privacy
+    assert charge is not None
+    text = f", noise multiplier σ = {number_text(charge.noise_multiplier)}"
+    if privacy.target_epsilon is not None:
+        text += f", budget ε = {number_text(privacy.target_epsilon)}"
+    return f"{text}, δ = {number_text(privacy.target_delta)}"

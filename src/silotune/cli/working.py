@@ -10,6 +10,9 @@ from silotune.job.workshop import build_silos, open_workshop
 from silotune.reports.record import RunFolder
 from silotune.runtimes import serve
 
+WORKERS_LOG = "workers.log"
+"""Beside the silos' folders: what workers of a private run would say on the screen."""
+
 
 def work(path: Path) -> None:
     """Open the run's workshop and answer tasks until the pool is gone."""
@@ -18,4 +21,8 @@ def work(path: Path) -> None:
     tasks = os.fdopen(os.dup(0), "rb")
     folder = RunFolder(path)
     workshop = open_workshop(saved_config(folder))
+    if workshop.private:  # what it says from here on may be of records, and stays with them
+        log = os.open(folder.path / "sites" / WORKERS_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 2)
+        os.dup2(log, 1)
     serve(workshop.model.bench, build_silos(workshop, folder), tasks, results)

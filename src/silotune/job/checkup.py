@@ -21,6 +21,7 @@ from silotune.models.load import Loaded
 from silotune.reports.record import RunFolder
 
 from .building import BuiltModel, device_of, open_model
+from .central import central_mechanism
 from .mechanisms import declared_sizes, mechanisms
 from .opening import PACKAGES, free_space
 from .reading import known_labels, read_examples, read_tables
@@ -134,7 +135,8 @@ def _numbers(model: BuiltModel) -> str:
 def _noise(config: Config, prepared: Prepared) -> str:
     records = {name: len(silo.train) for name, silo in prepared.silos.items()}
     sizes, _ = declared_sizes(config, records)
-    charges = [mechanism.charge(1) for mechanism in mechanisms(config, sizes).values()]
+    found = mechanisms(config, sizes).values()
+    charges = [central_mechanism(config, len(sizes)).charge(), *(m.charge(1) for m in found)]
     sigmas = [charge.noise_multiplier for charge in charges if charge]
     if not sigmas:
         return "none: nothing bounds what the messages reveal"

@@ -14,8 +14,8 @@ from silotune.config import Config
 from silotune.core.files import in_words, write_text
 from silotune.models.pooling import MeanPooledClassifier
 from silotune.reports.facts import read_facts, read_statement
+from silotune.reports.guarantee import guarantee, warning
 from silotune.reports.record import RunFolder
-from silotune.reports.words import NO_PRIVACY, guarantee
 
 from .building import BuiltModel, open_model
 from .finished import adapter, config_with_adapter
@@ -79,13 +79,14 @@ def _new_folder(output: Path) -> Iterator[Path]:
 def _readme(folder: RunFolder, config: Config) -> str:
     statement = read_statement(folder)
     rows = [f"- **{term}.** {text}" for term, text in guarantee(statement)] if statement else []
+    alarm = [f"**No differential privacy.** {warning(statement)}"] if warning(statement) else []
     base = config.model.name_or_path
     code = _SNIPPETS[_kind(config)].format(max_length=config.data.max_length)
     parts = [
         f"# {Path(base).name} with its adapter merged in",
         f"{base}, fine-tuned by silotune with {config.method.name} and merged.",
         f"## Use\n\n```python\n{code}```",
-        "## Privacy\n\n" + ("\n".join(rows) if rows else NO_PRIVACY),
+        "\n\n".join(["## Privacy", *alarm, *(["\n".join(rows)] if rows else [])]),
     ]
     return "\n\n".join(parts) + "\n"
 

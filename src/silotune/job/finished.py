@@ -9,7 +9,7 @@ from typing import Literal
 from silotune.adapters import load_peft
 from silotune.adapters.peft_io import WEIGHTS
 from silotune.config import Config
-from silotune.config.sections import Privacy
+from silotune.config.privacy_section import Privacy
 from silotune.core import Factors
 from silotune.reports.record import RunFolder
 

@@ -31,10 +31,19 @@ from silotune.reports.record import RunFolder
 from silotune.runtimes import InProcess, Pool
 
 from .building import device_of
+from .certificate import standing
 from .scoring import metric_name
 from .workshop import Workshop, build_silos, first_state, open_workshop
 
-PACKAGES = ("torch", "transformers", "datasets", "dp-accounting", "safetensors", "numpy")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "datasets",
+    "dp-accounting",
+    "cryptography",
+    "safetensors",
+    "numpy",
+)
 """Whose versions a run records."""
 
 LEAST_SPACE = 50_000_000
@@ -198,6 +207,7 @@ def _facts(workshop: Workshop, command: Sequence[str]) -> RunFacts:
         run=uuid.uuid4().hex[:12],
         started=now(),
         status="running",
+        privacy=standing(config),
         seed=config.train.seed,
         metric=metric_name(workshop),
         versions={"silotune": silotune.__version__, "python": platform.python_version()}

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from silotune.config import Config
 from silotune.core import GlobalState, Task, encode_task
+from silotune.engine import EVERY_CLIENT, Experiment, expected_bytes
 from silotune.engine.channel import seal
 from silotune.engine.loop import make_tasks
-from silotune.privacy import Charge, Privacy
+from silotune.privacy import AnyCharge, Central, Privacy
 from silotune.privacy.accounting import epsilon_by_round
 from silotune.reports.tables import PlanRow
 from silotune.runtimes import Pool
 
 from .building import BuiltModel, open_model
-from .mechanisms import declared_sizes, mechanisms
+from .central import central_mechanism
+from .mechanisms import beside_training, declared_sizes, mechanisms
 from .reading import known_labels, read_tables
 from .workshop import build_experiment
 
@@ -66,12 +68,16 @@ def forecast(config: Config) -> Forecast:
     """
     labels, sizes, notices = _public(config)
     model = open_model(config, labels)
-    experiment = build_experiment(config, model, sizes, RUN)
+    experiment = build_experiment(config, model, sizes, RUN, central_mechanism(config, len(sizes)))
     pool = Pool([], list(experiment.weights))  # tells who would be asked; starts nothing
     tasks = make_tasks(experiment, pool, GlobalState(round=0, factors=model.first))
-    curves = _curves(config, mechanisms(config, sizes))
-    rows = tuple(_row(config, model, sizes[task.client], task, curves) for task in tasks)
-    weights = [weight / sum(experiment.weights.values()) for weight in experiment.weights.values()]
+    curves = _curves(config, experiment.central, mechanisms(config, sizes))
+    if experiment.central.private:
+        rows: tuple[PlanRow, ...] = (_row_of_all(config, model, experiment, tasks, curves),)
+    else:
+        rows = tuple(_row(config, model, sizes[task.client], task, curves) for task in tasks)
+    declared = [weight or sizes[name] for name, weight in experiment.weights.items()]
+    weights = [weight / sum(declared) for weight in declared]
     rounds = config.train.num_rounds
     return Forecast(
         silos=rows,
@@ -87,7 +93,7 @@ def forecast(config: Config) -> Forecast:
     )
 
 
-Curves = Mapping[str, tuple[Charge | None, list[float]]]
+Curves = Mapping[str, tuple[AnyCharge | None, list[float]]]
 """Silo -> the price of a round, and epsilon after each; None and nothing without privacy."""
 
 
@@ -114,17 +120,24 @@ def _names(config: Config) -> list[str]:
     return [f"silo-{i:0{digits}}" for i in range(num)]
 
 
-def _curves(config: Config, privacy: Mapping[str, Privacy]) -> Curves:
+def _curves(config: Config, hidden: Central, privacy: Mapping[str, Privacy]) -> Curves:
     train, delta = config.train, config.privacy.target_delta
 
     @functools.cache
-    def curve(charge: Charge | None) -> list[float]:
+    def curve(charge: AnyCharge | None) -> list[float]:
         if charge is None:
             return []
-        q, sigma, steps = charge.sampling_rate, charge.noise_multiplier, charge.steps
-        return epsilon_by_round(q, sigma, steps, train.num_rounds, delta)
+        return epsilon_by_round(
+            charge,
+            train.num_rounds,
+            delta,
+            relation=config.privacy.relation,
+            besides=beside_training(config),
+        )
 
     charges = {name: mechanism.charge(train.local_steps) for name, mechanism in privacy.items()}
+    if hidden.private:
+        charges = {EVERY_CLIENT: hidden.charge()}
     return {name: (charge, curve(charge)) for name, charge in charges.items()}
 
 
@@ -144,4 +157,30 @@ def _row(config: Config, model: BuiltModel, size: int, task: Task, curves: Curve
         delta=config.privacy.target_delta if charge else math.nan,
         bytes_up=len(seal(shared, task)),
         bytes_down=len(encode_task(task)),
+    )
+
+
+def _row_of_all(
+    config: Config,
+    model: BuiltModel,
+    experiment: Experiment,
+    tasks: Sequence[Task],
+    curves: Curves,
+) -> PlanRow:
+    """Clients that the server hides are all alike: steps are rounds, sizes their number."""
+    charge, curve = curves[EVERY_CLIENT]
+    assert charge is not None
+    sigma, rate = charge.noise_multiplier, experiment.central.sampling_rate
+    up, down = expected_bytes(experiment, tasks)
+    return PlanRow(
+        silo=EVERY_CLIENT,
+        num_examples=len(tasks),
+        sampling_rate=rate,
+        noise_multiplier=sigma,
+        noise_to_signal=sigma * math.sqrt(model.shared) / (rate * len(tasks)),
+        steps=config.train.num_rounds,
+        epsilon=curve[-1],
+        delta=config.privacy.target_delta,
+        bytes_up=up,
+        bytes_down=down,
     )

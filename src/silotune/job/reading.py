@@ -51,7 +51,7 @@ def read_tables(config: Config) -> Prepared:
         ValueError: in words, naming the key.
     """
     data = config.data
-    columns = Columns(**data.columns.model_dump())
+    columns = Columns(**data.columns.model_dump(), person=data.person)
     check_columns(columns, config.model.task)
     source = load(data.path, data.name, Splits(**data.splits.model_dump()), data.columns.image)
     return prepare_silos(

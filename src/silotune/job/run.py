@@ -6,6 +6,7 @@ killed run continues from its last checkpoint, and what the record holds beyond 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -14,20 +15,23 @@ from silotune.adapters import save_peft
 from silotune.config import digest
 from silotune.core import Factors, GlobalState
 from silotune.core.files import write_json, write_lines, write_text
-from silotune.engine import Round, federate
+from silotune.engine import Experiment, Round, federate
 from silotune.engine.checkpoint import load as load_checkpoint
 from silotune.engine.checkpoint import save as save_checkpoint
 from silotune.engine.loop import make_tasks
 from silotune.privacy.accounting import COARSE, FINE, epsilon
+from silotune.privacy.releases import columns
 from silotune.reports.card import model_card
 from silotune.reports.facts import SILO_ALONE, RunFacts, Summary
 from silotune.reports.html import render
 from silotune.reports.outcome import outcome
 from silotune.reports.record import RoundRecord, RunFolder
 
-from .mechanisms import budget
+from .central import server
+from .certificate import NOTHING_CLAIMED
+from .mechanisms import budget, scored
 from .opening import Job, now, state_file
-from .scoring import measured, readable, score
+from .scoring import Scores, measured, readable, released_scores, score
 from .statement import ledgers, spent, statement
 from .workshop import Workshop, build_experiment
 
@@ -39,19 +43,20 @@ def rounds(job: Job) -> Iterator[RoundRecord]:
         QuorumError: if too few silos took part.
     """
     workshop, folder = job.workshop, job.folder
-    experiment = build_experiment(workshop.config, workshop.model, workshop.sizes, job.facts.run)
-    state = job.state
+    config, state = workshop.config, job.state
+    experiment = build_experiment(
+        config, workshop.model, workshop.sizes, job.facts.run, workshop.central
+    )
     if state.round == 0:
         folder.append_round(first := _before(workshop, state.factors))
         yield first
     start = time.monotonic()
-    for done in federate(experiment, job.runtime, state):
-        record = _record(job, state, done, time.monotonic() - start)
-        if workshop.config.evaluation == "site":
-            job.runtime.evaluate(make_tasks(experiment, job.runtime, done.state))
+    for done in federate(experiment, job.runtime, state, server(config, folder)):
+        seconds = time.monotonic() - start
+        record = _record(job, state, done, seconds, _scores(job, experiment, done.state))
         folder.append_round(record)
         _write_privacy(job, grid=COARSE)  # the fine one takes seconds
-        save_checkpoint(state_file(folder), done.state, job.facts.run, digest(workshop.config))
+        save_checkpoint(state_file(folder), done.state, job.facts.run, digest(config))
         yield record
         state, start = done.state, time.monotonic()
 
@@ -88,19 +93,19 @@ def finish(
 
 
 def exhausted(job: Job) -> list[str]:
-    """Silos whose budget cannot pay for one more round."""
+    """Accounts (silos, or every client) whose budget cannot pay for one more round."""
     workshop, limit = job.workshop, budget(job.workshop.config)
     if limit is None:
         return []
-    steps = workshop.config.train.local_steps
     entries = ledgers(workshop, job.folder, job.facts.run)
 
     def after_one_more(name: str) -> float:
-        charge = workshop.privacy[name].charge(steps)
-        charges = [entry.charge() for entry in entries[name]]
-        return epsilon([*charges, charge] if charge else charges, limit.delta)
+        charge = workshop.price(name)
+        charges = columns((entry.release, entry.charge) for entry in entries[name]).training
+        after = [*charges, charge] if charge else charges
+        return epsilon(after, limit.delta, relation=workshop.config.privacy.relation)
 
-    return [name for name in workshop.sizes if after_one_more(name) > limit.epsilon]
+    return [name for name in entries if after_one_more(name) > limit.epsilon]
 
 
 def stop(job: Job, status: str) -> None:
@@ -116,7 +121,8 @@ def export_adapter(
     save_peft(folder.adapter, factors, model.recipe.adapter, model.sites, model.layout)
     entries = ledgers(workshop, folder, facts.run)
     totals = outcome(folder.read_rounds(), facts.metric)
-    card = model_card(summary(workshop), facts, totals, statement(workshop, entries))
+    said = statement(workshop, facts.run, entries)
+    card = model_card(summary(workshop), facts, totals, said)
     write_text(folder.adapter / "README.md", card)
 
 
@@ -154,28 +160,35 @@ def _before(workshop: Workshop, factors: Factors) -> RoundRecord:
     return RoundRecord(round=-1, metrics=scores.overall, silos=scores.silos)
 
 
-def _record(job: Job, before: GlobalState, done: Round, seconds: float) -> RoundRecord:
+def _scores(job: Job, experiment: Experiment, state: GlobalState) -> Scores:
+    """Of a state, where it is due; silos that score at home are asked to."""
+    workshop = job.workshop
+    if not scored(workshop.config, state.round):
+        return Scores()
+    if workshop.config.evaluation != "site":
+        return score(workshop, state.factors)
+    tasks = make_tasks(experiment, job.runtime, state)
+    return released_scores(tasks, job.runtime.evaluate(tasks))
+
+
+def _record(
+    job: Job, before: GlobalState, done: Round, seconds: float, scores: Scores
+) -> RoundRecord:
     workshop, pooled = job.workshop, done.pooled
-    scores = score(workshop, done.state.factors) if _is_due(workshop, done.state.round) else None
     change = done.state.factors.zip(before.factors, lambda a, b: (a - b).double().square().sum())
     return RoundRecord(
         round=before.round,
-        seconds=seconds,
+        seconds=math.nan if workshop.central.private else seconds,  # it tells how many took part
         bytes_up=pooled.bytes_up,
         bytes_down=done.bytes_down,
         clients=pooled.clients,
         missing={str(client): why for client, why in pooled.missing.items()},
         aggregation_error=done.aggregation_error,
         epsilon=spent(workshop, ledgers(workshop, job.folder, job.facts.run)),
-        metrics=scores.overall if scores else {},
-        silos=scores.silos if scores else {},
+        metrics=scores.overall,
+        silos=scores.silos,
         update_norm=float(sum(change.values()) ** 0.5),
     )
-
-
-def _is_due(workshop: Workshop, finished_rounds: int) -> bool:
-    train = workshop.config.train
-    return finished_rounds % train.eval_every == 0 or finished_rounds == train.num_rounds
 
 
 def _final(workshop: Workshop, factors: Factors) -> dict[str, float]:
@@ -188,7 +201,7 @@ def _final(workshop: Workshop, factors: Factors) -> dict[str, float]:
 def _write_privacy(job: Job, *, grid: float) -> None:
     """``privacy.json`` and the collected ``ledger.jsonl``, as the silos' ledgers stand."""
     entries = ledgers(job.workshop, job.folder, job.facts.run)
-    said = statement(job.workshop, entries, grid=grid)
-    write_json(job.folder.privacy, said.to_json() if said else {"unit": "none"})
+    said = statement(job.workshop, job.facts.run, entries, grid=grid)
+    write_json(job.folder.privacy, said.to_json() if said else NOTHING_CLAIMED)
     charges = sorted((e for es in entries.values() for e in es), key=lambda e: (e.round, e.silo))
-    write_lines(job.folder.ledger, [vars(e) for e in charges])
+    write_lines(job.folder.ledger, [e.to_json() for e in charges])

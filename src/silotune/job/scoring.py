@@ -1,13 +1,13 @@
-"""Scoring: which records a state is measured on, as ``evaluation`` says."""
+"""Scoring: which records a state is measured on, as ``evaluation`` says; who may see what."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from silotune.core import Examples, Factors, Meters, pool
-from silotune.engine import evaluate
+from silotune.core import Examples, Factors, Meters, Result, Task, pool
+from silotune.engine import ACCURACY, evaluate
 
 from .workshop import Workshop
 
@@ -41,6 +41,19 @@ def score(workshop: Workshop, factors: Factors) -> Scores:
     return Scores(
         overall=readable(overall), silos={name: readable(meters) for name, meters in silos.items()}
     )
+
+
+def released_scores(tasks: Sequence[Task], results: Iterable[Result]) -> Scores:
+    """What silos that score at home let the others know: noisy right answers, pooled, if at all.
+
+    Args:
+        tasks: what they were asked; other answers are left out, and second ones.
+        results: as they arrive.
+    """
+    asked = {(task.run, task.round, task.client) for task in tasks}
+    told = {r.client: r for r in results if (r.run, r.round, r.client) in asked}
+    accuracy = pool({ACCURACY: r.meters[ACCURACY]} for r in told.values() if ACCURACY in r.meters)
+    return Scores(overall={n: min(max(m.value(), 0.0), 1.0) for n, m in accuracy.items()})
 
 
 def measured(workshop: Workshop, factors: Factors, examples: Examples) -> Meters:

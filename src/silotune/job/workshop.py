@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 from silotune.config import Config
 from silotune.core import ClientId, GlobalState
+from silotune.data.people import People
 from silotune.engine import Experiment, Silo
-from silotune.privacy import Privacy
+from silotune.privacy import AnyCharge, Privacy
+from silotune.privacy.central import Central, Everyone
 from silotune.reports.record import RunFolder
 
 from .building import BuiltModel, open_model
-from .mechanisms import budget, declared_sizes, mechanisms
+from .central import central_mechanism
+from .mechanisms import budget, declared_held_out, declared_sizes, mechanisms, releases
 from .reading import ReadData, known_labels, read_examples, read_tables
 
 
@@ -26,7 +29,10 @@ class Workshop:
         data: all records as the model reads them.
         model: what no record decides.
         privacy: each silo's mechanism.
+        central: the server's.
         sizes: each silo's declared number of records.
+        held_out: each silo's declared number of held-out ones; empty unless scores are released.
+        people: whose the records are; None outside a simulation, or where nothing says so.
         notices: what the user should know.
     """
 
@@ -35,13 +41,22 @@ class Workshop:
     data: ReadData
     model: BuiltModel
     privacy: Mapping[str, Privacy]
+    central: Central
     sizes: Mapping[str, int]
+    held_out: Mapping[str, int]
+    people: People | None
     notices: tuple[str, ...]
 
     @property
     def private(self) -> bool:
-        """Whether the silos' mechanisms hide their records."""
+        """Whether a mechanism, at the silos or at the server, hides their records."""
         return self.config.privacy.unit != "none"
+
+    def price(self, account: str) -> AnyCharge | None:
+        """Of one more round for an account: a silo, or every client under client-level privacy."""
+        if self.central.private:
+            return self.central.charge()
+        return self.privacy[account].charge(self.config.train.local_steps)
 
 
 def open_workshop(config: Config) -> Workshop:
@@ -56,14 +71,19 @@ def open_workshop(config: Config) -> Workshop:
     prepared = prepared or read_tables(config)
     records = {name: len(silo.train) for name, silo in prepared.silos.items()}
     sizes, said = declared_sizes(config, records)
+    held = {name: len(silo.valid) for name, silo in prepared.silos.items() if silo.valid}
+    held_out, said_held = declared_held_out(config, held)
     return Workshop(
         config=config,
         labels=prepared.labels,
         data=read_examples(config, prepared, model.loaded),
         model=model,
         privacy=mechanisms(config, sizes),
+        central=central_mechanism(config, len(sizes)),
         sizes=sizes,
-        notices=(*prepared.notices, *model.loaded.notices, *said),
+        held_out=held_out,
+        people=prepared.people,
+        notices=(*prepared.notices, *model.loaded.notices, *said, *said_held),
     )
 
 
@@ -77,13 +97,19 @@ def build_silos(workshop: Workshop, folder: RunFolder | None) -> dict[ClientId, 
             privacy=workshop.privacy[name],
             home=folder.site(name) if folder else None,
             budget=budget(workshop.config),
+            releases=releases(workshop.config, name, workshop.held_out.get(name, 0)),
+            discreet=workshop.central.private,
         )
         for name, examples in workshop.data.silos.items()
     }
 
 
 def build_experiment(
-    config: Config, model: BuiltModel, sizes: Mapping[str, int], run: str
+    config: Config,
+    model: BuiltModel,
+    sizes: Mapping[str, int],
+    run: str,
+    central: Central | None = None,
 ) -> Experiment:
     """What decides the run, but for the records.
 
@@ -92,13 +118,19 @@ def build_experiment(
         model: brings the recipe and what travels as a seed.
         sizes: each silo's declared number of records.
         run: identifies the run.
+        central: the server's mechanism; None for none.
     """
     train = config.train
-    uniform = train.weighting == "uniform"
+
+    def weight(size: int) -> float | None:
+        if train.weighting == "uniform":
+            return 1.0
+        return float(size) if config.privacy.count_noise is None else None
+
     return Experiment(
         run=run,
         recipe=model.recipe,
-        weights={ClientId(n): 1.0 if uniform else float(s) for n, s in sizes.items()},
+        weights={ClientId(n): weight(s) for n, s in sizes.items()},
         rounds=train.num_rounds,
         local_steps=train.local_steps,
         linear_decay=train.lr_scheduler_type == "linear",
@@ -106,6 +138,7 @@ def build_experiment(
         seeded=model.seeded,
         quorum=train.min_clients or len(sizes),
         private=config.privacy.unit != "none",
+        central=central or Everyone(),
     )
 
 

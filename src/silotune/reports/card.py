@@ -16,9 +16,10 @@ from pathlib import Path
 import yaml
 
 from .facts import PrivacyStatement, RunFacts, SiloPrivacy, Summary
+from .guarantee import NOT_PRIVATE, guarantee, in_plain_words, is_seeded, warning
 from .outcome import Outcome
 from .units import count_text, epsilon_text, metric_text, number_text
-from .words import EVALUATION, METHODS, final_score, guarantee, warning, what_was_done
+from .words import EVALUATION, METHODS, final_score, what_was_done
 
 PIPELINES = {
     "sequence-classification": "text-classification",
@@ -34,6 +35,7 @@ def model_card(
     public = replace(summary, base_model=_public_name(summary.base_model))
     sections = [
         f"# {_inline(summary.title)}",
+        *([f"> **{NOT_PRIVATE}.** {warning(statement)}"] if is_seeded(statement) else []),
         _inline(what_was_done(public, facts, outcome, statement)),
         f"## Use\n\n```python\n{usage(summary, facts.labels)}```",
         f"## Method\n\n{_method(summary, facts)}",
@@ -164,7 +166,7 @@ def _front_matter(summary: Summary, statement: PrivacyStatement | None) -> str:
     front = {"library_name": "peft", "pipeline_tag": PIPELINES.get(summary.task, summary.task)}
     if _is_hub_name(summary.base_model):
         front["base_model"] = summary.base_model
-    data = {**front, "tags": tags + (["differential-privacy"] if statement else [])}
+    data = {**front, "tags": tags + ([] if warning(statement) else ["differential-privacy"])}
     return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n\n"
 
 
@@ -201,23 +203,28 @@ def _result(summary: Summary, facts: RunFacts, outcome: Outcome) -> str:
 
 
 def _privacy(statement: PrivacyStatement | None) -> str:
-    if statement is None:
-        return f"**No differential privacy.** {warning(statement)}"
     alarm = [f"**No differential privacy.** {warning(statement)}"] if warning(statement) else []
+    if statement is None:
+        return alarm[0]
     rows = [f"- **{term}.** {_inline(text)}" for term, text in guarantee(statement)]
-    head = "| silo | declared records | sampling rate | noise multiplier | steps | ε | δ |"
+    head = (
+        "| silo | declared records | sampling rate | noise multiplier | steps | ε | ε (RDP) | δ |"
+    )
     order = sorted(statement.silos.values(), key=lambda silo: -silo.epsilon)
-    table = [head, "|---|---:|---:|---:|---:|---:|---:|"]
+    table = [head, "|---|---:|---:|---:|---:|---:|---:|---:|"]
     table += [_silo_row(i, silo) for i, silo in enumerate(order, start=1)]
     lists = [
         f"{title}\n\n" + "\n".join(f"- {_inline(item)}" for item in items)
         for title, items in (
-            ("Released under this guarantee:", statement.released),
+            ("Released under this guarantee:" if not alarm else "Released:", statement.released),
             ("Not covered by it:", statement.not_covered),
+            ("Not counted on, and so not claimed:", statement.not_claimed),
         )
         if items
     ]
-    return "\n\n".join([*alarm, "\n".join(rows), "\n".join(table), *lists])
+    plain = [_inline(text) for text in in_plain_words(statement)]
+    check = "The figures can be computed again: `silotune privacy verify RUN`, beside the ledgers."
+    return "\n\n".join([*alarm, *plain, "\n".join(rows), "\n".join(table), *lists, check])
 
 
 def _silo_row(number: int, silo: SiloPrivacy) -> str:
@@ -228,6 +235,7 @@ def _silo_row(number: int, silo: SiloPrivacy) -> str:
         number_text(silo.noise_multiplier),
         f"{silo.steps:,}",
         epsilon_text(silo.epsilon),
+        epsilon_text(silo.epsilon_rdp),
         number_text(silo.delta),
     )
     return f"| {' | '.join(cells)} |"
@@ -238,6 +246,8 @@ def _origin(summary: Summary, facts: RunFacts, statement: PrivacyStatement | Non
     if facts.model_digest:
         lines.append(f"- SHA-256 of the base weights: `{facts.model_digest}`")
     coins = "; noise and sampling coins came from the operating system" if statement else ""
+    if is_seeded(statement):
+        coins = f", which also decided noise and sampling coins: {NOT_PRIVATE}"
     lines.append(f"- seed {facts.seed}{coins}")
     lines += [f"- {_inline(name)} {_inline(version)}" for name, version in facts.versions.items()]
     return "\n".join(lines)

@@ -10,11 +10,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from . import plots, units, words
+from . import guarantee, plots, units, words
 from .canvas import themed
 from .card import usage
 from .facts import PrivacyStatement, RunFacts, Summary, read_facts, read_statement
@@ -53,8 +54,12 @@ def render(run: RunFolder, summary: Summary) -> str:
             metric_names=list(dict.fromkeys(name for record in rounds for name in record.metrics)),
             absences=[(r.round, name, why) for r in rounds for name, why in r.missing.items()],
             what_was_done=words.what_was_done(summary, facts, totals, statement),
-            guarantee=words.guarantee(statement) if statement else [],
-            warning=words.warning(statement),
+            plain_words=guarantee.in_plain_words(statement) if statement else [],
+            guarantee=guarantee.guarantee(statement) if statement else [],
+            warning=guarantee.warning(statement),
+            noun=guarantee.noun(statement) if statement else "",
+            seeded=guarantee.is_seeded(statement),
+            charges=_charges(statement) if statement else [],
             final_score=words.final_score(facts),
             simulation=words.SIMULATION,
             evaluation=words.EVALUATION.get(summary.evaluation, ""),
@@ -65,6 +70,25 @@ def render(run: RunFolder, summary: Summary) -> str:
             config=run.config.read_text(encoding="utf-8") if run.config.exists() else "",
         )
     )
+
+
+def _charges(statement: PrivacyStatement) -> list[tuple[str, str, str, str, str]]:
+    """Silo, release, kind, its numbers and how often, for every line of the certificate."""
+    return [
+        (name, str(line["release"]), kind, numbers, units.count_text(line["times"], "time"))
+        for name, silo in statement.silos.items()
+        for line in silo.charges
+        for kind, numbers in [_charge(line["charge"])]
+    ]
+
+
+def _charge(charge: Mapping[str, Any]) -> tuple[str, str]:
+    numbers = ", ".join(
+        f"{key.replace('_', ' ')} {value if isinstance(value, bool) else units.number_text(value)}"
+        for key, value in charge.items()
+        if key != "kind"
+    )
+    return str(charge["kind"]), numbers
 
 
 def _pictures(

@@ -21,7 +21,7 @@ class Outcome:
         before: its global value before training; NaN if unknown.
         after: its global value after the last round that was scored; NaN if unknown.
         rounds: whole rounds done.
-        seconds: of all rounds.
+        seconds: of all rounds; NaN where they are not told.
         bytes_up: to the server, in all.
         bytes_down: to the silos, in all.
     """
@@ -64,7 +64,7 @@ def outcome(rounds: Sequence[RoundRecord], metric: str) -> Outcome:
         before=_value(first, metric),
         after=_value(last, metric),
         rounds=sum(record.round >= 0 for record in rounds),
-        seconds=sum(record.seconds for record in rounds if math.isfinite(record.seconds)),
+        seconds=math.fsum(record.seconds for record in rounds),
         bytes_up=sum(record.bytes_up for record in rounds),
         bytes_down=sum(record.bytes_down for record in rounds),
     )

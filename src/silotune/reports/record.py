@@ -132,6 +132,11 @@ class RunFolder:
         return self.path / "privacy.json"
 
     @property
+    def server(self) -> Path:
+        """What belongs to the server alone, where it hides its clients."""
+        return self.path / "server"
+
+    @property
     def checkpoint(self) -> Path:
         """The folder from which ``--resume`` continues."""
         return self.path / "checkpoint"

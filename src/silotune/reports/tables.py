@@ -33,12 +33,12 @@ if TYPE_CHECKING:  # it imports datasets, which takes a second
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRow:
-    """What a run will mean for one silo, if it takes part in every round.
+    """What a run will mean for one silo, or for every client, if all take part as planned.
 
     Attributes:
         silo: its name.
-        num_examples: declared.
-        sampling_rate: chance of a record to be in a batch.
+        num_examples: declared; of every client, how many there are.
+        sampling_rate: chance of a record to be in a batch, or of a client to be in a round.
         noise_multiplier: std of the noise in units of the clip norm.
         noise_to_signal: norm of a step's noise over the largest norm of its signal,
             ``sigma sqrt(P) / batch_size`` for P trained numbers.
@@ -112,10 +112,12 @@ def data_table(silos: Mapping[str, SiloSummary]) -> Table:
     return table
 
 
-def plan_table(rows: Sequence[PlanRow]) -> Table:
-    """One row a silo: what the run will cost it."""
-    columns = ["declared records", "sampling rate", "noise multiplier σ", "noise / signal", "steps"]
-    table = _table(["silo"], [*columns, "ε", "δ", "bytes up / round", "bytes down / round"])
+def plan_table(rows: Sequence[PlanRow], unit: str = "example") -> Table:
+    """One row a silo (under unit: client, one for every client): what the run will cost it."""
+    who = ("account", "clients") if unit == "client" else ("silo", "declared records")
+    columns = ["sampling rate", "noise multiplier σ", "noise / signal"]
+    columns += ["rounds" if unit == "client" else "steps", "ε", "δ"]
+    table = _table([who[0]], [who[1], *columns, "bytes up / round", "bytes down / round"])
     for row in rows:
         table.add_row(
             Text(row.silo),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .facts import read_statement
+from .guarantee import is_seeded
 from .record import RoundRecord, RunFolder
 
 
@@ -16,11 +18,12 @@ def write_events(run: RunFolder) -> None:
     Raises:
         ValueError: if tensorboard is not installed, or the rounds cannot be read.
     """
-    rounds = run.read_rounds()
+    rounds, seeded = run.read_rounds(), is_seeded(read_statement(run))
+    cost = "epsilon if noise were secret" if seeded else "epsilon"
     writer = summary_writer()(str(run.tensorboard), purge_step=0)
     try:
         for record in rounds:
-            for name, value in scalars(record).items():
+            for name, value in scalars(record, cost).items():
                 writer.add_scalar(name, value, record.round + 1)
     finally:
         writer.close()
@@ -41,12 +44,12 @@ def summary_writer() -> Any:
     return SummaryWriter
 
 
-def scalars(record: RoundRecord) -> dict[str, float]:
+def scalars(record: RoundRecord, cost: str = "epsilon") -> dict[str, float]:
     """The numbers of a round under the names that TensorBoard groups by."""
     numbers = {f"global/{name}": value for name, value in record.metrics.items()}
     for silo, metrics in record.silos.items():
         numbers |= {f"silos/{silo}/{name}": value for name, value in metrics.items()}
-    numbers |= {f"epsilon/{silo}": value for silo, value in record.epsilon.items()}
+    numbers |= {f"{cost}/{silo}": value for silo, value in record.epsilon.items()}
     if record.round < 0:
         return numbers
     return numbers | {

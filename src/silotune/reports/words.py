@@ -1,12 +1,13 @@
-"""What a run did and what it guarantees, in sentences. The page and the model card share them."""
+"""What a run did, in sentences. The page and the model card share them."""
 
 from __future__ import annotations
 
 import math
 
 from .facts import PrivacyStatement, RunFacts, Summary
+from .guarantee import in_short
 from .outcome import Outcome
-from .units import count_text, epsilon_text, metric_text, number_text
+from .units import count_text, metric_text
 
 METHODS = {
     "ffa-lora": (
@@ -31,22 +32,6 @@ TASKS = {
     "causal-lm": "language modelling",
     "image-classification": "image classification",
 }
-
-UNITS = {"example": "one record at one silo"}
-
-RELATIONS = {
-    "add-remove": "two data sets are neighbours if one is the other plus one record",
-}
-
-NO_PRIVACY = (
-    "This run used no privacy mechanism. Nothing bounds what the messages or the adapter reveal "
-    "about single records; treat both as if they were the records themselves."
-)
-
-NO_NOISE = (
-    "The noise of this run is too small to bound anything: epsilon is infinite. Treat the messages "
-    "and the adapter as if they were the records themselves."
-)
 
 SIMULATION = (
     "This was a simulation: one machine held the records of all silos. Metrics, results by silo "
@@ -78,36 +63,7 @@ def what_was_done(
         f"{count_text(summary.local_steps, 'step')}."
     )
     result = _result(outcome)
-    return f"{first} {result[0].upper()}{result[1:]}, and {_privacy(statement)}."
-
-
-def guarantee(statement: PrivacyStatement) -> list[tuple[str, str]]:
-    """Everything that an epsilon means nothing without: pairs of a term and its explanation."""
-    unit = UNITS.get(statement.unit, statement.unit)
-    relation = RELATIONS.get(statement.relation, "as the relation says")
-    rows = [
-        ("What is hidden", f"{_capital(unit)} (privacy unit: {statement.unit})."),
-        ("Neighbouring data", f"{_capital(relation)} (relation: {statement.relation})."),
-        ("From whom", _sentence(statement.trust_model)),
-        ("Guarantee", _budget(statement)),
-        ("Federation", _overall(statement)),
-        ("Sampling", f"{_sentence(statement.sampling)} An empty batch still takes a noised step."),
-        (
-            "Clipping",
-            f"Each record's gradient, over all trained numbers together, to a Euclidean norm of "
-            f"C = {number_text(statement.max_grad_norm)}.",
-        ),
-        ("Noise", f"{_capital(statement.noise)}; its std is the noise multiplier times C."),
-        ("Accountant", f"{statement.accountant}; every executed step is charged."),
-    ]
-    return [(term, text) for term, text in rows if text]
-
-
-def warning(statement: PrivacyStatement | None) -> str:
-    """Why there is no differential privacy; empty if there is."""
-    if statement is None:
-        return NO_PRIVACY
-    return "" if math.isfinite(statement.largest_epsilon()) else NO_NOISE
+    return f"{first} {result[0].upper()}{result[1:]}, and {in_short(statement)}."
 
 
 def final_score(facts: RunFacts) -> str:
@@ -123,38 +79,3 @@ def _result(outcome: Outcome) -> str:
     if not math.isfinite(outcome.before):
         return f"{outcome.metric} is {after}"
     return f"{outcome.metric} went from {metric_text(outcome.metric, outcome.before)} to {after}"
-
-
-def _privacy(statement: PrivacyStatement | None) -> str:
-    if statement is None:
-        return "there was no differential privacy"
-    if not math.isfinite(statement.largest_epsilon()):
-        return "its noise is too small for any differential privacy"
-    epsilon, delta = epsilon_text(statement.largest_epsilon()), number_text(statement.target_delta)
-    hidden = "every record" if statement.unit == "example" else f"every {statement.unit}"
-    return f"{hidden} is protected with ε ≤ {epsilon} at δ = {delta} for the whole run"
-
-
-def _budget(statement: PrivacyStatement) -> str:
-    spent = epsilon_text(statement.largest_epsilon())
-    delta = number_text(statement.target_delta)
-    text = f"(ε, δ)-differential privacy with ε ≤ {spent}, δ = {delta}, for the whole run"
-    if statement.target_epsilon is None:
-        return f"{text}."
-    return f"{text}; the budget of each silo was ε = {number_text(statement.target_epsilon)}."
-
-
-def _overall(statement: PrivacyStatement) -> str:
-    epsilon = statement.overall.get("epsilon")
-    if epsilon is None:
-        return ""
-    condition = statement.overall.get("holds_if", "records are disjoint by origin")
-    return f"ε = {epsilon_text(epsilon)} over all silos together if {condition.removesuffix('.')}."
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _sentence(text: str) -> str:
-    return f"{_capital(text).removesuffix('.')}."

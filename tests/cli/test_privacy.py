@@ -1,0 +1,86 @@
+"""``privacy verify``, and what a run that is not private says of itself."""
+
+import json
+
+from job.small import PRIVATE
+from silotune.core.files import read_json, write_json
+
+ONE = "train.num_rounds=1"
+SEEDED = "privacy.insecure_seeded_noise=true"
+
+
+def test_a_good_run_adds_up(silotune, place):
+    said = silotune("run", "small.yaml", *PRIVATE, ONE).stdout
+    assert f"verify:   silotune privacy verify {place / 'run'}" in said
+    result = silotune("privacy", "verify", "run")
+    assert result.exit_code == 0
+    assert "adds up:  every figure follows from the charges" in result.stdout
+    assert "sites/west/ledger.jsonl" in result.stdout
+    found = json.loads(silotune("privacy", "verify", "run", "--json").stdout)
+    assert (found["ok"], found["private"], found["findings"]) == (True, True, [])
+    assert found["silos"]["east"]["epsilon_rdp"] > found["silos"]["east"]["epsilon"] > 0
+    alone = silotune("privacy", "verify", "run/privacy.json")
+    assert alone.exit_code == 0
+    assert "alone; no ledger to compare" in alone.stdout
+
+
+def test_a_touched_certificate_is_refused_with_exit_code_1(silotune, place):
+    silotune("run", "small.yaml", *PRIVATE, ONE)
+    data = read_json(place / "run" / "privacy.json")
+    data["silos"]["east"]["epsilon"] /= 2
+    write_json(place / "run" / "privacy.json", data)
+    result = silotune("privacy", "verify", "run", "--json")
+    assert result.exit_code == 1
+    assert "does not add up  silo east: epsilon: says" in result.stderr
+    assert "refused:  1 finding; do not rely on this certificate" in result.stderr
+    found = json.loads(result.stdout)
+    assert (found["ok"], found["private"]) == (False, False)
+    assert [finding["where"] for finding in found["findings"]] == ["silo east: epsilon"]
+
+
+def test_what_is_not_there_is_a_sentence(silotune, place):
+    result = silotune("privacy", "verify", "nowhere")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: nowhere")
+    assert "verify" in silotune("privacy", "--help").stdout
+
+
+def test_an_insecure_run_says_not_private_wherever_one_looks(silotune, place):
+    result = silotune("run", "small.yaml", *PRIVATE, SEEDED, ONE)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert any(
+        line.startswith("notice: privacy.insecure_seeded_noise: NOT PRIVATE") for line in lines
+    )
+    assert any("(NOT PRIVATE: seeded noise)" in line for line in lines if line.startswith("round"))
+    assert any(line.startswith("privacy:  NOT PRIVATE.") for line in lines)
+    assert "every record: ε" not in result.stdout
+    assert "verify:" not in result.stdout
+    run = place / "run"
+    assert read_json(run / "run.json")["privacy"].startswith("NOT PRIVATE")
+    for page in ("report.html", "adapter/README.md", "privacy.json"):
+        text = (run / page).read_text()
+        assert "NOT PRIVATE" in text or '"private": false' in text, page
+        assert "protected" not in text
+    found = json.loads(
+        silotune("run", "small.yaml", *PRIVATE, SEEDED, ONE, "--resume", "--json").stdout
+    )
+    assert (found["private"], found["epsilon"]) == (False, None)
+    verified = silotune("privacy", "verify", "run")
+    assert verified.exit_code == 0
+    assert "adds up, and claims nothing: NOT PRIVATE." in verified.stdout
+
+
+def test_a_run_without_privacy_has_nothing_to_verify(silotune, place):
+    silotune("run", "small.yaml", ONE)
+    result = silotune("privacy", "verify", "run")
+    assert result.exit_code == 0
+    assert "claims nothing: NOT PRIVATE. This run used no privacy mechanism" in result.stdout
+
+
+def test_a_merged_model_says_it_too(silotune, place):
+    silotune("run", "small.yaml", *PRIVATE, SEEDED, ONE)
+    silotune("export", "run", "--format", "merged", "--output", "merged")
+    text = (place / "merged" / "README.md").read_text()
+    assert "**No differential privacy.** Noise and sampling coins came from the seed" in text
+    assert silotune("privacy", "verify", "merged/privacy.json").exit_code == 0
