@@ -27,7 +27,7 @@ from silotune.models.locate import bundled_minilm
 from silotune.models.sites import find_sites
 from silotune.models.tiny import tiny_bert
 from silotune.optim import SGD
-from silotune.privacy import ExampleLevel, NoPrivacy, Privacy
+from silotune.privacy import ExampleLevel, Gaussian, NoPrivacy, Poisson, Privacy
 from silotune.tasks import Classification
 
 TARGETS: Mapping[str, str | list[str]] = {"q,v": ["query", "value"], "all-linear": "all-linear"}
@@ -175,8 +175,8 @@ def our_private_peer(case: Case) -> Peer:
 def mechanism(case: Case, records: int) -> ExampleLevel:
     """The private step's mechanism at a silo of so many records."""
     return ExampleLevel(
-        sampling_rate=case.batch_size / records,
-        noise_multiplier=case.noise,
+        sampling=Poisson(case.batch_size / records),
+        noise=Gaussian(case.noise),
         max_grad_norm=MAX_GRAD_NORM,
         expected_batch_size=float(case.batch_size),
     )
@@ -219,12 +219,12 @@ def _ours(case: Case, privacy: Privacy) -> Peer:
     adapted = adapted_model(case)
     tensors = {k: p for k, p in adapted.tensors.items() if p.requires_grad}
     optimizer = SGD(learning_rate=case.learning_rate).build(tensors, case.learning_rate)
-    objective = Classification()
+    objective, draws = Classification(), privacy.draws(0, None)
 
     def step(batch: Batch) -> None:
         optimizer.zero_grad()
         privacy.gradients(
-            tensors, adapted.sink, lambda b: objective.losses(adapted.model, b), [batch]
+            tensors, adapted.sink, lambda b: objective.losses(adapted.model, b), [batch], draws
         )
         optimizer.step()
 

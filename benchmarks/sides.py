@@ -18,7 +18,7 @@ from silotune.core import Batch, ClientId, GlobalState, GradientSink, Key, Role
 from silotune.engine import Bench, Budget, Experiment, Round, Silo, federate
 from silotune.engine.client import microbatches
 from silotune.optim import SGD
-from silotune.privacy import Charge, ExampleLevel
+from silotune.privacy import AnyCharge, Draws, ExampleLevel, Past
 from silotune.privacy.base import Losses
 from silotune.recipes import ffa_lora
 from silotune.runtimes import InProcess
@@ -57,9 +57,13 @@ class Replay:
         """As the mechanism."""
         return self.mechanism.max_grad_norm
 
-    def batches(self, records: int, steps: int, seed: int) -> Iterator[Sequence[int]]:
+    def draws(self, seed: int, past: Past | None) -> Draws:
+        """As the mechanism."""
+        return self.mechanism.draws(seed, past)
+
+    def batches(self, records: int, steps: int, draws: Draws) -> Iterator[Sequence[int]]:
         """The known ones; coins are thrown all the same, since they take time."""
-        fresh = self.mechanism.batches(records, steps, seed)
+        fresh = self.mechanism.batches(records, steps, draws)
         return (known for known, _ in zip(self.drawn, fresh, strict=True))
 
     def gradients(
@@ -68,15 +72,16 @@ class Replay:
         sink: GradientSink,
         losses: Losses,
         micro_batches: Iterable[Batch],
+        draws: Draws,
     ) -> int:
         """As the mechanism; the batches are made before the clock starts."""
         ready = list(micro_batches)
         start = self.clock()
-        dropped = self.mechanism.gradients(tensors, sink, losses, ready)
+        dropped = self.mechanism.gradients(tensors, sink, losses, ready, draws)
         self.spent.append(self.clock() - start)
         return dropped
 
-    def charge(self, steps: int) -> Charge:
+    def charge(self, steps: int) -> AnyCharge:
         """As the mechanism."""
         return self.mechanism.charge(steps)
 
@@ -136,9 +141,10 @@ def bare_steps(case: Case, adapted: AdaptedModel, one: Drawn) -> Callable[[], No
         return objective.losses(adapted.model, batch)
 
     def run() -> None:
+        draws = privacy.draws(0, None)
         for micro_batches in batches:
             optimizer.zero_grad()
-            privacy.gradients(tensors, adapted.sink, losses, micro_batches)
+            privacy.gradients(tensors, adapted.sink, losses, micro_batches, draws)
             optimizer.step()
 
     return run
