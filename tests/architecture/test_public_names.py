@@ -9,7 +9,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PINNED = Path(__file__).with_name("public_names.txt")
-VERBS = {"init", "doctor", "plan", "data", "run", "evaluate", "export", "methods"}
+VERBS = {
+    "init",
+    "doctor",
+    "plan",
+    "data",
+    "run",
+    "evaluate",
+    "export",
+    "methods",
+    "audit",
+    "privacy",
+}
 
 
 def public_names() -> str:
