@@ -20,14 +20,18 @@ def weights(folder: str) -> bytes:
 
 
 def started(*words: str) -> subprocess.Popen[str]:
-    """``silotune`` as a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "silotune", *words],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    """``silotune`` as a process of its own, which hears Ctrl-C even where this one does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "silotune", *words],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def wait_for_rounds(process: subprocess.Popen[str], folder: str, rounds: int) -> None:

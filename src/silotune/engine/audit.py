@@ -41,7 +41,7 @@ from silotune.tasks import Objective
 from .client import to_device
 from .probes import RETURNS, Layer, Probes, probed_layers, random_probes
 
-TRIALS = 2000
+TRIALS = 2500
 """In each world: so many that mu = 1 gives a bound above 0.5 all but always, 0.7 as a rule."""
 
 HUGE = 1000.0
@@ -99,7 +99,7 @@ def audit_step(
 ) -> list[Attack]:
     """Attack one training step with every canary.
 
-    The first canary has all the trials; the others look for gross faults, with a quarter of them.
+    The first canary has all the trials; the others look for gross faults, with a fifth of them.
 
     Args:
         privacy: audited as it is; every trial is a run of its own. Sampling plays no part here:
@@ -122,7 +122,7 @@ def audit_step(
         confidence = 1.0 - (1.0 - CONFIDENCE) / len(canaries)
         attacks = []
         for i, canary in enumerate(canaries):
-            n = trials if i == 0 else max(2, trials // 4)
+            n = trials if i == 0 else max(2, trials // 5)
             worlds = _worlds(adapted, tensors, canary, privacy.max_grad_norm)
             scores = _scores(privacy, adapted, tensors, worlds, n)
             bounds = two_worlds(*scores, delta, confidence)
