@@ -2,51 +2,91 @@
 
 With client weights w, let E[.] be the weighted mean. The ideal global step is
 
-    E[B A]  =  B' A'  +  error,
+    E[B A]  =  B' A'  +  R  +  error,
 
-where B', A' are the factors broadcast next. Rules differ in how they choose them; what is left
-over is their aggregation error, reported every round. For the plain mean it is the covariance of
-B and A over clients: zero when only one factor moved (FFA-LoRA).
+where B', A' are the factors broadcast next and R is folded into the frozen base. Rules differ in
+how they choose them; what is left over is their aggregation error, reported every round. For the
+plain mean it is the covariance of B and A over clients: zero when only one factor moved (FFA-LoRA).
+All of it is unscaled: alpha/r belongs to the adapted layer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from silotune.algebra import LowRank, Matrix, norm
+from silotune.algebra import Matrix, norm, subtract
 from silotune.core import Factors, GlobalState, Moments
 
 
+@dataclass(frozen=True, kw_only=True)
+class Combined:
+    """What a rule decides.
+
+    Attributes:
+        factors: B', A' and whatever else was shared; they replace those under the same keys.
+        residual: R by site, added to what has been folded before; sites without one are left out.
+        memory: the server's own numbers for the next round, by name; they replace those of the
+            same names.
+    """
+
+    factors: Factors
+    residual: Mapping[str, Matrix] = field(default_factory=dict)
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
+
+
 class Aggregator(Protocol):
-    """Server rule: means over clients in, next factors out. Pure."""
+    """Server rule: means over clients in, next state's parts out. Pure."""
 
     @property
     def needs_product(self) -> bool:
         """Whether it reads E[BA]: central privacy then clips and noises products as well."""
         ...
 
-    def combine(self, previous: GlobalState, mean: Moments) -> Factors:
-        """The factors that replace those of ``previous`` under the same keys (float64 in)."""
+    @property
+    def mixes_ranks(self) -> bool:
+        """Whether it reads nothing of a pair but E[BA], so that clients' ranks may differ."""
+        ...
+
+    @property
+    def keeps_basis(self) -> bool:
+        """Whether B' and A' are written in the basis of B and A: a server's moments stay valid."""
+        ...
+
+    def combine(self, previous: GlobalState, mean: Moments) -> Combined:
+        """B', A' and R. Means come in float64; factors leave in the type of ``previous``."""
         ...
 
 
-def aggregation_error(mean: Moments, combined: Factors) -> float:
-    """``||E[BA] - B'A'|| / ||E[BA]||``, Frobenius over all sites; 0 where one factor is common.
+def aggregation_error(mean: Moments, before: Factors, combined: Combined) -> float:
+    """``||E[BA] - B'A' - R|| / ||E[BA]||``, Frobenius over all sites; 0 where one factor is common.
 
     Args:
         mean: E[BA] is known only for sites where clients sent both factors.
-        combined: B' and A' of the same sites.
+        before: factors that the rule left alone.
+        combined: what it decided.
     """
+    factors = before.updated(combined.factors)
     squares = torch.zeros(2, dtype=torch.float64)
     for site, ideal in mean.product.items():
-        squares[0] += norm(_gap(ideal, combined.pair(site))) ** 2
+        gap = subtract(ideal, factors.pair(site).to(torch.float64))
+        if site in combined.residual:
+            gap = subtract(gap, combined.residual[site])
+        squares[0] += norm(gap) ** 2
         squares[1] += norm(ideal) ** 2
     error, size = squares.sqrt().tolist()
     return error / size if size else 0.0
 
 
-def _gap(ideal: Matrix, pair: LowRank) -> Matrix:
-    exact = LowRank(pair.left.double(), pair.right.double())
-    return ideal - exact if isinstance(ideal, LowRank) else ideal - exact.dense()
+def own_type(means: Factors, previous: GlobalState) -> Factors:
+    """Means (float64) in the type of the factors they replace."""
+    return Factors({k: t.to(previous.factors[k].dtype) for k, t in means.items()})
+
+
+def resolution(ideal: Matrix, dtype: torch.dtype) -> float:
+    """The part of ``ideal`` that factors of that type cannot tell from nothing."""
+    return torch.finfo(dtype).eps * float(norm(ideal))

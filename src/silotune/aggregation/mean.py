@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from silotune.core import Factors, GlobalState, Moments
+from silotune.core import GlobalState, Moments
+
+from .base import Combined, own_type
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,16 @@ class Mean:
         """It averages factors alone."""
         return False
 
-    def combine(self, previous: GlobalState, mean: Moments) -> Factors:
+    @property
+    def mixes_ranks(self) -> bool:
+        """Factors of unequal shapes have no mean."""
+        return False
+
+    @property
+    def keeps_basis(self) -> bool:
+        """They stay where they were."""
+        return True
+
+    def combine(self, previous: GlobalState, mean: Moments) -> Combined:
         """The means, in the factors' own type."""
-        return Factors({k: t.to(previous.factors[k].dtype) for k, t in mean.first.items()})
+        return Combined(factors=own_type(mean.first, previous))

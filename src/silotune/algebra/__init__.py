@@ -2,9 +2,16 @@
 
 from .lowrank import LowRank as LowRank
 from .lowrank import Matrix as Matrix
-from .lowrank import add as add
 from .lowrank import dense as dense
+from .lowrank import inner as inner
 from .lowrank import norm as norm
+from .lowrank import subtract as subtract
 from .orthonormal import orthonormal_rows as orthonormal_rows
 from .seeds import generator as generator
 from .seeds import seed_of as seed_of
+from .spectrum import Spectrum as Spectrum
+from .spectrum import compress as compress
+from .spectrum import sketched_svd as sketched_svd
+from .spectrum import svd as svd
+from .spectrum import truncate as truncate
+from .sums import add as add

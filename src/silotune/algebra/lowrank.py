@@ -1,6 +1,6 @@
 """Matrices kept as products, so that sums over clients stay exact and small.
 
-Shapes: out, in = features of a site, k = rank of the product.
+Shapes: out, in = features of a site, k = rank of the product, n = any number of columns.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+_CANCELLED = 1e-8  # of the squared terms: below, a Gram form holds less than eight digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,11 @@ class LowRank:
         """The inner dimension k, an upper bound of the true rank."""
         return self.left.shape[1]
 
+    @property
+    def mT(self) -> LowRank:  # noqa: N802 (as tensors have it)
+        """The transpose."""
+        return LowRank(self.right.mT, self.left.mT)
+
     def __add__(self, other: LowRank) -> LowRank:
         return LowRank(
             torch.cat([self.left, other.left], dim=1),
@@ -43,15 +50,35 @@ class LowRank:
     def __mul__(self, c: float) -> LowRank:
         return LowRank(self.left * c, self.right)
 
+    def __matmul__(self, x: Tensor) -> Tensor:
+        """Apply to the columns of ``x`` (in, n): O((out + in) k n)."""
+        return self.left @ (self.right @ x)
+
+    def to(self, dtype: torch.dtype) -> LowRank:
+        """Both factors in that type."""
+        return LowRank(self.left.to(dtype), self.right.to(dtype))
+
     def dense(self) -> Tensor:
         """The matrix itself, (out, in)."""
         return self.left @ self.right
 
+    def size_of_terms(self) -> Tensor:
+        """``sum_i |left_i| |right_i|``, the norms of its k terms: rounding is in proportion."""
+        lefts = torch.linalg.vector_norm(self.left.double(), dim=0)
+        total: Tensor = (lefts * torch.linalg.vector_norm(self.right.double(), dim=1)).sum()
+        return total
+
     def norm(self) -> Tensor:
-        """Frobenius norm by two (k, k) Gram matrices in float64: O((out + in) k^2)."""
-        left, right = self.left.double(), self.right.double()
-        squared = ((left.mT @ left) * (right @ right.mT)).sum()
-        return squared.clamp(min=0.0).sqrt()
+        """Frobenius norm in float64, without the matrix: O((out + in) k^2).
+
+        By two (k, k) Gram matrices; where terms cancel, so that those would lose half the digits,
+        by the triangles of two QR decompositions.
+        """
+        squared = _inner(self, self)
+        if squared > _CANCELLED * self.size_of_terms() ** 2:
+            return squared.sqrt()
+        left, right = (torch.linalg.qr(t.double(), mode="r").R for t in (self.left, self.right.mT))
+        return norm(left @ right.mT)
 
 
 Matrix = Tensor | LowRank
@@ -62,13 +89,30 @@ def dense(matrix: Matrix) -> Tensor:
     return matrix.dense() if isinstance(matrix, LowRank) else matrix
 
 
-def add(a: Matrix, b: Matrix) -> Matrix:
-    """Exact sum; stays a product while that is smaller than the (out, in) matrix."""
-    if isinstance(a, LowRank) and isinstance(b, LowRank) and a.rank + b.rank < min(a.shape):
-        return a + b
-    return dense(a) + dense(b)
-
-
 def norm(matrix: Matrix) -> Tensor:
     """Frobenius norm of either form."""
     return matrix.norm() if isinstance(matrix, LowRank) else torch.linalg.matrix_norm(matrix)
+
+
+def inner(a: Matrix, b: Matrix) -> Tensor:
+    """``<a, b> = tr(a^T b)`` in float64; products are not multiplied out."""
+    if isinstance(a, LowRank) and isinstance(b, LowRank):
+        return _inner(a, b)
+    if isinstance(a, LowRank):
+        return inner(b, a)
+    if isinstance(b, LowRank):
+        return ((a.double() @ b.right.double().mT) * b.left.double()).sum()
+    return (a.double() * b.double()).sum()
+
+
+def subtract(a: Matrix, b: Matrix) -> Matrix:
+    """``a - b`` with all its terms, however many: for what is looked at once and let go."""
+    if isinstance(a, LowRank) and isinstance(b, LowRank):
+        return a - b
+    return dense(a) - dense(b)
+
+
+def _inner(a: LowRank, b: LowRank) -> Tensor:
+    """``tr((a_l^T b_l) (b_r a_r^T))``."""
+    lefts = a.left.double().mT @ b.left.double()
+    return (lefts * (a.right.double() @ b.right.double().mT)).sum()

@@ -1,0 +1,88 @@
+"""FedSVD: clients train B alone; now and then the server turns the pair into its own SVD."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from silotune.algebra import LowRank, generator, sketched_svd
+from silotune.core import GlobalState, Key, Moments, Role
+
+from .base import Combined, own_type
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refactor:
+    """U S V^T = E[B] A, B' = U S, A' = V^T (FedSVD, arXiv 2505.12805). Exact: only B moved.
+
+    With A = L Q (LQ) and W^T the right singular vectors of E[B] L, B' = E[B] L W and A' = W^T Q: a
+    turn by an orthogonal (r, r) matrix, O((out + in) r^2). Rows of A' are orthonormal, and span
+    what those of A did. Privacy noise: linear, and no larger in B'A' than in B'. Local optimisers
+    begin afresh: the basis is new.
+
+    Attributes:
+        every: so many rounds pass between turns; in the others B is averaged.
+        randomised: a randomised SVD of the product, from the seed of the round and the site, as
+            long as E[B] has full rank; otherwise it knows nothing of the rest of A's rows.
+
+    Raises:
+        ValueError: if ``every`` is not positive, if A moved too, or if there are more rows than
+            input features.
+    """
+
+    every: int = 1
+    randomised: bool = False
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"method.refactor_every: must be at least 1, not {self.every}")
+
+    @property
+    def needs_product(self) -> bool:
+        """With A common, E[B] A is E[BA]."""
+        return False
+
+    @property
+    def mixes_ranks(self) -> bool:
+        """It reads E[B]."""
+        return False
+
+    @property
+    def keeps_basis(self) -> bool:
+        """It turns it."""
+        return False
+
+    def combine(self, previous: GlobalState, mean: Moments) -> Combined:
+        """E[B], and where it is time, with A, turned into the SVD of their product."""
+        if mean.product or mean.first.only({Role.A}):
+            raise ValueError(
+                "FedSVD turns a pair of which only B moved; if A is trained too, E[B] E[A] is not "
+                "the mean of the products"
+            )
+        turned: dict[Key, Tensor] = {}
+        if (previous.round + 1) % self.every == 0:
+            for b in mean.first.only({Role.B}):
+                a = Key(b.site, Role.A)
+                pair = LowRank(mean.first[b], previous.factors[a].double())
+                result = self._turned(pair, previous.round, b.site)
+                turned |= {b: result.left, a: result.right}
+        return Combined(factors=own_type(mean.first.updated(turned), previous))
+
+    def _turned(self, pair: LowRank, round: int, site: str) -> LowRank:
+        if self.randomised:
+            spectrum = sketched_svd(pair, pair.rank, generator("fedsvd", round, site))
+            if len(spectrum.values) == pair.rank:
+                return spectrum.heavy_left()
+        return _turned(pair)
+
+
+def _turned(pair: LowRank) -> LowRank:
+    """The same product, with orthonormal rows on the right and sorted columns on the left."""
+    if pair.rank > pair.shape[1]:
+        raise ValueError(
+            f"method.r: {pair.rank} orthonormal rows do not fit into {pair.shape[1]} input features"
+        )
+    q, r = torch.linalg.qr(pair.right.mT)
+    left = pair.left @ r.mT
+    wh = torch.linalg.svd(torch.linalg.qr(left, mode="r").R).Vh
+    return LowRank(left @ wh.mT, wh @ q.mT)

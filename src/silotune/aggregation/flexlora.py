@@ -1,0 +1,72 @@
+"""FlexLoRA: the exact mean, cut back to the rank of a pair."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from silotune.algebra import Matrix, svd
+from silotune.core import Factors, GlobalState, Key, Moments, Role
+
+from .base import Combined, own_type, resolution
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truncate:
+    """B'A' = SVD_r(E[BA]), R = 0 (FlexLoRA, arXiv 2402.11505), for clients of any ranks.
+
+    The least error that a pair of that rank can have: the tail of the singular values. Columns are
+    sorted by them, so a client of lower rank takes the first ones and has the best of its own.
+    Components that the mean does not need begin afresh, B' = 0 and A' as it was, since a pair of
+    zeros would never move again. Privacy noise: quadratic, cut along with the tail. Local
+    optimisers begin afresh: the basis is new in every round.
+
+    Attributes:
+        rank: of B'A' at most.
+        balanced: the square root of every singular value goes to either factor, so that both see
+            gradients alike. False, as in the paper: all of it goes into B', the rows of A' are
+            orthonormal, and A' learns much more slowly than B'.
+
+    Raises:
+        ValueError: if ``rank`` is not positive, or more than the pairs hold.
+    """
+
+    rank: int
+    balanced: bool = True
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"method.r: must be at least 1, not {self.rank}")
+
+    @property
+    def needs_product(self) -> bool:
+        """It decomposes E[BA]."""
+        return True
+
+    @property
+    def mixes_ranks(self) -> bool:
+        """It reads no factor."""
+        return True
+
+    @property
+    def keeps_basis(self) -> bool:
+        """Singular vectors turn from round to round."""
+        return False
+
+    def combine(self, previous: GlobalState, mean: Moments) -> Combined:
+        """The best pair at every site; what is shared besides is averaged."""
+        factors = dict(mean.first)
+        for site, ideal in mean.product.items():
+            b, a = Key(site, Role.B), Key(site, Role.A)
+            factors[b], factors[a] = self._pair(ideal, previous.factors[a])
+        return Combined(factors=own_type(Factors(factors), previous))
+
+    def _pair(self, ideal: Matrix, before: Tensor) -> tuple[Tensor, Tensor]:
+        """B' (out, r) and A' (r, in), where ``before`` is A (r, in)."""
+        r = len(before)
+        if self.rank > r:
+            raise ValueError(f"method.r: {self.rank} is more than the {r} of the pairs")
+        spectrum = svd(ideal, self.rank, resolution(ideal, before.dtype))
+        best = spectrum.balanced() if self.balanced else spectrum.heavy_left()
+        unused = torch.zeros(ideal.shape[0], r - best.rank, dtype=torch.float64)
+        return torch.cat([best.left, unused], 1), torch.cat([best.right, before[best.rank :]])
