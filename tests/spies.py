@@ -11,12 +11,18 @@ from silotune.engine import Runtime
 
 
 class Tapped:
-    """A runtime whose messages cross as bytes, and are kept."""
+    """A runtime whose messages cross as bytes, and are kept.
+
+    Clients are sent what is new, if they had the round before; ``tasks`` are the same messages
+    whole.
+    """
 
     def __init__(self, inner: Runtime) -> None:
         self.inner = inner
         self.tasks: list[bytes] = []
+        self.parts: list[bytes] = []
         self.results: list[bytes] = []
+        self.held = {}
 
     def clients(self):
         return self.inner.clients()
@@ -28,8 +34,13 @@ class Tapped:
         return [self._back(r) for r in self.inner.evaluate([self._there(task) for task in tasks])]
 
     def _there(self, task):
+        known = self.held.get(task.client)
+        held = known is not None and known.round == task.round - 1
         self.tasks.append(encode_task(task))
-        return decode_task(self.tasks[-1])
+        self.parts.append(encode_task(task, held=held))
+        received = decode_task(self.parts[-1], lambda *place: known)
+        self.held[task.client] = received
+        return received
 
     def _back(self, result):
         self.results.append(encode_result(result))

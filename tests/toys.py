@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
 
-from silotune.adapters import AdaptedModel, LoRA, birth, inject
+from silotune.adapters import AdaptedModel, Adapter, LoRA, birth, fixed_keys, inject
 from silotune.algebra import generator
 from silotune.core import Batch, ClientId, Factors, GlobalState, Key, Role, Site
-from silotune.engine import Bench, Experiment, Silo
+from silotune.engine import Bench, Experiment, Silo, evaluate
 from silotune.privacy import NoPrivacy
 from silotune.recipe import Recipe
 from silotune.recipes import RECIPES
@@ -95,12 +96,12 @@ def adapter(rank: int = 2, alpha: float = 6.0) -> LoRA:
     return LoRA(rank=rank, alpha=alpha)
 
 
-def adapted(lora: LoRA | None, head_scale: float = 1.0) -> AdaptedModel:
+def adapted(lora: Adapter | None, head_scale: float = 1.0) -> AdaptedModel:
     toy = Toy().to(torch.get_default_dtype())
     return inject(toy, sites(toy), heads(toy), lora, head_scale)
 
 
-def first_factors(lora: LoRA | None, seed: int = 0) -> Factors:
+def first_factors(lora: Adapter | None, seed: int = 0) -> Factors:
     toy = Toy().to(torch.get_default_dtype())
     head = {
         Key("classifier", Role.HEAD, "weight"): toy.classifier.weight.detach(),
@@ -110,7 +111,7 @@ def first_factors(lora: LoRA | None, seed: int = 0) -> Factors:
     return born.updated(head)
 
 
-def random_factors(lora: LoRA | None, seed: int) -> Factors:
+def random_factors(lora: Adapter | None, seed: int) -> Factors:
     """Factors with no zeros among them."""
     return Factors(
         {
@@ -131,26 +132,27 @@ def bench(recipe: Recipe, micro_batch: int = 4) -> Bench:
     )
 
 
-def silos(n: int = 3, records: int = 12, batch_size: int = 6) -> dict[ClientId, Silo]:
+def silos(
+    n: int = 3, records: int = 12, batch_size: int = 6, home: Path | None = None
+) -> dict[ClientId, Silo]:
+    """Methods with personal tensors need a ``home``."""
     return {
         ClientId(f"silo-{i}"): Silo(
             client=ClientId(f"silo-{i}"),
             train=notes(records + i, i),
             held_out=None,
             privacy=NoPrivacy(batch_size=batch_size),
+            home=home / f"silo-{i}" if home else None,
         )
         for i in range(n)
     }
 
 
-def recipe(name: str, optimizer: object, lora: LoRA | None = None) -> Recipe:
-    return RECIPES[name](lora or adapter(), optimizer, head=True)
+def recipe(name: str, optimizer: object, lora: LoRA | None = None, **options: object) -> Recipe:
+    return RECIPES[name](lora or adapter(), optimizer, head=True, **options)
 
 
 def experiment(a_recipe: Recipe, clients: Sequence[ClientId], **changes: object) -> Experiment:
-    seeded = first_factors(a_recipe.adapter).without(
-        {k for k in first_factors(a_recipe.adapter) if k.role in a_recipe.schedule.plan(0).share}
-    )
     choices: dict[str, object] = {
         "run": "law",
         "recipe": a_recipe,
@@ -159,7 +161,8 @@ def experiment(a_recipe: Recipe, clients: Sequence[ClientId], **changes: object)
         "local_steps": 4,
         "linear_decay": False,
         "seed": 0,
-        "seeded": frozenset(seeded),
+        "fixed": fixed_keys(sites(Toy()), a_recipe.adapter),
+        "draw": lambda seed: first_factors(a_recipe.adapter, seed),
         "quorum": len(clients),
         "private": False,
     }
@@ -167,4 +170,12 @@ def experiment(a_recipe: Recipe, clients: Sequence[ClientId], **changes: object)
 
 
 def begin(a_recipe: Recipe) -> GlobalState:
-    return GlobalState(round=0, factors=first_factors(a_recipe.adapter))
+    first = first_factors(a_recipe.adapter)
+    return GlobalState(round=0, factors=first, drawn=dict.fromkeys(first, 0))
+
+
+def loss(a_bench: Bench, state: GlobalState, records: Notes, own: Factors | None = None) -> float:
+    """Of a state on records; with the tensors that one silo keeps to itself, if there are any."""
+    factors = state.factors.updated(own or {})
+    meters = evaluate(a_bench.adapted, a_bench.objective, factors, records, folded=state.folded)
+    return meters["loss"].value()

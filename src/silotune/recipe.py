@@ -1,12 +1,15 @@
 """Floor 3: a method is a point on the axes; combinations that would be wrong are refused here."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from silotune.adapters import Adapter
 from silotune.aggregation import Aggregator, Mean
-from silotune.core import Role
+from silotune.core import Plan, Role
 from silotune.optim import Optimizer
 from silotune.schedules import Schedule
+
+PAIR = frozenset({Role.A, Role.B})
 
 
 class IncompatibleAxes(ValueError):
@@ -30,11 +33,37 @@ class Recipe:
     aggregator: Aggregator = field(default_factory=Mean)
 
     def __post_init__(self) -> None:
-        plan = self.schedule.plan(0)
+        for plan in self.schedule.plans():
+            self._check_plan(plan)
+        if self.adapter is None and self.trained() - {Role.HEAD}:
+            raise IncompatibleAxes("the plan trains adapter factors, but there is no adapter")
+        alike = all(plan.share >= PAIR for plan in self.schedule.plans())
+        if self.aggregator.needs_product and not alike:
+            raise IncompatibleAxes(
+                f"{type(self.aggregator).__name__} combines products B A, so clients must share "
+                "both factors in the same round"
+            )
+
+    def trained(self) -> frozenset[Role]:
+        """Every role that some round moves."""
+        return frozenset().union(*(plan.trained() for plan in self.schedule.plans()))
+
+    def _check_plan(self, plan: Plan) -> None:
         if not plan.share:
             raise IncompatibleAxes("a plan must share something, or the federation learns nothing")
         if not plan.share <= plan.trained():
-            frozen = ", ".join(sorted(plan.share - plan.trained()))
+            frozen = _words(plan.share - plan.trained())
             raise IncompatibleAxes(f"sharing what no phase trains only costs traffic: {frozen}")
-        if self.adapter is None and plan.trained() & {Role.A, Role.B}:
-            raise IncompatibleAxes("the plan trains adapter factors, but there is no adapter")
+        if plan.fold and (self.adapter is None or not self.adapter.seeded):
+            raise IncompatibleAxes(
+                "a pair that begins afresh every so often is drawn from a seed: set "
+                "method.init_lora_weights to kaiming or orthonormal"
+            )
+        if plan.fold and plan.trained() - plan.share:
+            raise IncompatibleAxes("what a client keeps to itself cannot be folded into the base")
+        if plan.fold and Role.D in plan.trained():
+            raise IncompatibleAxes("a whole matrix is never full: there is nothing to begin afresh")
+
+
+def _words(roles: Iterable[Role]) -> str:
+    return ", ".join(sorted(roles))

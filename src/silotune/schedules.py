@@ -1,6 +1,9 @@
-"""Floor 2: schedules. Which roles move and are shared, in which round."""
+"""Floor 2: schedules. What moves, is shared and is folded, in which round.
 
-from dataclasses import dataclass
+The state of local optimisers begins afresh in every round, so none outlives a change of basis.
+"""
+
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from silotune.core import Plan
@@ -13,13 +16,62 @@ class Schedule(Protocol):
         """Orders for ``round`` (0-based)."""
         ...
 
+    def plans(self) -> tuple[Plan, ...]:
+        """All that differ."""
+        ...
+
 
 @dataclass(frozen=True)
 class Constant:
-    """The same plan every round: FedIT, FFA-LoRA, the linear probe."""
+    """The same plan every round: FedIT, FFA-LoRA, the linear probe; LA-LoRA's phases."""
 
     always: Plan
 
     def plan(self, round: int) -> Plan:
         """Ignore the round."""
         return self.always
+
+    def plans(self) -> tuple[Plan, ...]:
+        """The one."""
+        return (self.always,)
+
+
+@dataclass(frozen=True)
+class AlternateRounds:
+    """One plan after the other, over and over: RoLoRA (arXiv 2409.02346)."""
+
+    turns: tuple[Plan, ...]
+
+    def plan(self, round: int) -> Plan:
+        """The next in turn."""
+        return self.turns[round % len(self.turns)]
+
+    def plans(self) -> tuple[Plan, ...]:
+        """Every turn."""
+        return self.turns
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Every so many rounds the pair is folded into the base and a fresh one begins.
+
+    FLoRA (arXiv 2409.05976) with ``every`` = 1; seeded projectors that change with the rounds.
+
+    Raises:
+        ValueError: if ``every`` is not positive.
+    """
+
+    link: Plan
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"method.fold_every: must be at least 1, not {self.every}")
+
+    def plan(self, round: int) -> Plan:
+        """Fold after the last round of a link."""
+        return replace(self.link, fold=(round + 1) % self.every == 0)
+
+    def plans(self) -> tuple[Plan, ...]:
+        """A link, and its end."""
+        return self.link, replace(self.link, fold=True)

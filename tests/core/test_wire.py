@@ -1,11 +1,15 @@
 """Messages survive the wire bit for bit, and nothing torn or foreign is taken for one."""
 
+from dataclasses import fields, replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from silotune.algebra import LowRank
 from silotune.core import (
+    Change,
     ClientId,
     CorruptPayload,
     Factors,
@@ -17,11 +21,13 @@ from silotune.core import (
     Role,
     Seeded,
     Task,
+    accumulated,
     decode_result,
     decode_task,
     encode_result,
     encode_task,
     pack,
+    tensors_of,
     unpack,
 )
 
@@ -37,10 +43,20 @@ TASK = Task(
     round=3,
     client=ClientId("clinic é"),
     factors=FACTORS,
-    seeded=Seeded(seed=2**62, keys=(Key("x", Role.A),), digest="ab"),
+    folded={
+        "layer.0.query": LowRank(torch.randn(5, 1), torch.randn(1, 3)),
+        "up": torch.randn(2, 2),
+    },
+    rank=2,
+    seeded=(
+        Seeded(seed=2**62, keys=(Key("x", Role.A),), digest="ab"),
+        Seeded(seed=1, keys=(Key("y", Role.B), Key("y", Role.HEAD, "bias")), digest="cd"),
+    ),
     plan=Plan(
         phases=(Phase(roles=frozenset({Role.A, Role.B}), steps=2), Phase(roles=frozenset())),
         share=frozenset({Role.B}),
+        fold=True,
+        fixed=frozenset({Key("z", Role.A)}),
     ),
     steps=7,
     learning_rate=0.1,
@@ -60,8 +76,47 @@ RESULT = Result(
 def test_a_task_survives():
     back = decode_task(encode_task(TASK))
     assert back.factors.digest() == TASK.factors.digest()
-    for field in ("run", "round", "client", "seeded", "plan", "steps", "learning_rate", "seed"):
-        assert getattr(back, field) == getattr(TASK, field)
+    assert tensors_of(back.folded).digest() == tensors_of(TASK.folded).digest()
+    for field in fields(Task):
+        if field.name not in ("factors", "folded"):
+            assert getattr(back, field.name) == getattr(TASK, field.name)
+
+
+def next_task(new_fold):
+    """One tensor and one fold are new."""
+    moved, site = Key("layer.0.query", Role.B), "layer.0.query"
+    return replace(
+        TASK,
+        round=TASK.round + 1,
+        factors=FACTORS.updated({moved: torch.ones(5, 2)}),
+        folded=accumulated(TASK.folded, {site: new_fold}),
+        change=Change(keys=frozenset({moved}), folded={site: new_fold}),
+    )
+
+
+@pytest.mark.parametrize(
+    "new_fold",
+    [LowRank(torch.randn(5, 1), torch.randn(1, 3)), torch.randn(5, 3)],
+    ids=["product", "whole"],
+)
+def test_who_holds_the_round_before_is_sent_what_is_new(new_fold):
+    task = next_task(new_fold)
+    blob = encode_task(task, held=True)
+    sent, _ = unpack(blob)
+    assert {k.name for k in sent if k.role is Role.D} <= {"left", "right", "whole"}
+    assert [k for k in sent if k.role is not Role.D] == [Key("layer.0.query", Role.B)]
+    places = {("r", 3, 2): TASK}
+    back = decode_task(blob, lambda *place: places.get(place))
+    assert back.factors.digest() == task.factors.digest()
+    assert tensors_of(back.folded).digest() == tensors_of(task.folded).digest()
+    assert encode_task(back) == encode_task(task)
+
+
+def test_what_leans_on_a_task_that_is_not_there_is_refused():
+    blob = encode_task(next_task(torch.randn(5, 3)), held=True)
+    for find in (None, lambda *place: None):
+        with pytest.raises(CorruptPayload, match="leans on that of the round before"):
+            decode_task(blob, find)
 
 
 def test_a_result_survives():

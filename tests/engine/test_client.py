@@ -7,7 +7,6 @@ from silotune.engine import Silo, client_round
 from silotune.engine.loop import make_tasks
 from silotune.optim import SGD
 from silotune.privacy import Correlated, ExampleLevel, Gaussian, Poisson, Rotation
-from silotune.runtimes import InProcess
 from toys import Notes, begin, bench, experiment, notes, recipe
 
 NAME = ClientId("silo-0")
@@ -34,7 +33,7 @@ def play(own: Silo, *rounds, lora=None, **changes):
     exp = experiment(method, [NAME], private=own.privacy.private, quorum=0)
     state = begin(method)
     for number in rounds:
-        (task,) = make_tasks(exp, InProcess(place, {NAME: own}), replace(state, round=number))
+        (task,) = make_tasks(exp, [NAME], replace(state, round=number))
         yield client_round(replace(task, **changes), place, own)
 
 

@@ -4,9 +4,21 @@ import pytest
 import torch
 from torch import nn
 
-from silotune.adapters import Init, LoRA, birth, inject
-from silotune.core import Factors, Key, Role, Site
-from toys import INNER, Toy, adapted, adapter, first_factors, notes, random_factors, sites
+from silotune.adapters import Init, LoRA, birth, inject, merge
+from silotune.algebra import LowRank, dense
+from silotune.core import Factors, Key, Role, Site, accumulated
+from toys import (
+    INNER,
+    WIDTH,
+    Toy,
+    adapted,
+    adapter,
+    first_factors,
+    heads,
+    notes,
+    random_factors,
+    sites,
+)
 
 ADAPTERS = [
     LoRA(rank=2, alpha=6.0),
@@ -68,6 +80,91 @@ def test_merged_and_unmerged_forward_agree():
     for layer in (model.model.up, model.model.down):
         layer.forward = lambda x, own=layer: own._beside(x, 0.0)
     torch.testing.assert_close(logits(model.model, batch), merged)
+
+
+FOLDS = {
+    "product": {
+        "up": LowRank(torch.randn(INNER, 2).double(), torch.randn(2, WIDTH).double()),
+    },
+    "whole": {"up": torch.randn(INNER, WIDTH).double(), "down": torch.randn(WIDTH, INNER).double()},
+}
+
+
+@pytest.mark.parametrize("fold", FOLDS.values(), ids=list(FOLDS))
+@pytest.mark.parametrize("lora", ADAPTERS, ids=name)
+def test_a_fold_is_part_of_the_function(lora, fold):
+    """W + scale (F + B A): open, closed, beside the base, and merged."""
+    factors, batch = random_factors(lora, 6), notes(5).batch(range(5))
+    scale = lora.alpha / (lora.rank**0.5 if lora.rslora else lora.rank)
+    toy = Toy().double()
+    with torch.no_grad():
+        for site, module in (("up", toy.up), ("down", toy.down)):
+            added = factors.pair(site).dense() + (dense(fold[site]) if site in fold else 0.0)
+            module.weight += scale * (added.T if site == "down" else added)
+        toy.classifier.weight.copy_(factors[Key("classifier", Role.HEAD, "weight")])
+        toy.classifier.bias.copy_(factors[Key("classifier", Role.HEAD, "bias")])
+    expected = logits(toy, batch)
+    model = adapted(lora)
+    model.load(factors, fold)
+    torch.testing.assert_close(logits(model.model, batch), expected)
+    model.train_only({Role.A, Role.B, Role.HEAD})
+    with model.sink.collect(5):
+        torch.testing.assert_close(logits(model.model, batch), expected)
+    forwards = [(layer, layer.forward) for layer in model.layers.values()]
+    for layer, _ in forwards:
+        layer.forward = lambda x, own=layer: own._beside(x, 0.0)
+    torch.testing.assert_close(logits(model.model, batch), expected)
+    for layer, forward in forwards:
+        layer.forward = forward
+    torch.testing.assert_close(logits(merge(model, heads(Toy().double())), batch), expected)
+
+
+def test_a_fold_beside_a_half_precision_base_is_not_rounded_into_it():
+    """Twenty small additions to a bfloat16 weight would nearly all be lost."""
+    toy = Toy().to(torch.bfloat16)
+    model = inject(toy, sites(toy), [], adapter(alpha=2.0))
+    small = torch.full((INNER, WIDTH), 2e-4, dtype=torch.float32)
+    factors = model.extract()
+    folded = {"up": small}
+    for _ in range(19):
+        folded = dict(accumulated(folded, {"up": small}))
+    model.load(factors, folded)
+    x = torch.ones(1, 1, WIDTH, dtype=torch.float32)
+    added = model.layers["up"].delta()
+    torch.testing.assert_close(added, 20 * small)
+    rounded = toy.up.base.weight.clone()
+    for _ in range(20):
+        rounded += small.to(rounded.dtype)
+    lost = 1 - (rounded.float() - toy.up.base.weight.float()).sum() / added.sum()
+    assert lost > 0.2, "or this test shows nothing"
+    with_fold = model.layers["up"](x.bfloat16()).float()
+    model.load(factors, {})
+    without = model.layers["up"](x.bfloat16()).float()
+    torch.testing.assert_close(with_fold - without, (x @ added.T), rtol=0.2, atol=0.02)
+
+
+def test_a_fold_that_does_not_fit_names_its_site():
+    model, factors = adapted(adapter()), first_factors(adapter())
+    with pytest.raises(ValueError, match=r"up: a fold of shape \(2, 2\)"):
+        model.load(factors, {"up": torch.zeros(2, 2)})
+    with pytest.raises(ValueError, match="does not fit the model: elsewhere"):
+        model.load(factors, {"elsewhere": torch.zeros(2, 2)})
+
+
+def test_a_client_may_have_a_rank_of_its_own():
+    model, batch = adapted(adapter(rank=4)), notes(4).batch(range(4))
+    factors = random_factors(adapter(rank=4), 8)
+    tail = dict(factors.items())
+    for site in ("up", "down"):
+        tail[Key(site, Role.B)] = factors[Key(site, Role.B)].clone()
+        tail[Key(site, Role.B)][:, 2:] = 0.0
+    model.load(Factors(tail))
+    expected = logits(model.model, batch)
+    model.load(factors.cut(2))
+    torch.testing.assert_close(logits(model.model, batch), expected)
+    uneven = factors.updated(factors.cut(2).only({Role.B}))
+    with pytest.raises(ValueError, match="unequal ranks"):
+        model.load(uneven)
 
 
 def test_load_after_extract_is_the_identity():

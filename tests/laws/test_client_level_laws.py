@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from silotune.aggregation import Combined
 from silotune.algebra import LowRank, dense
-from silotune.core import ClientId, Factors, Key, Role, lift, pack, unpack
+from silotune.core import ClientId, Factors, Phase, Plan, Role, lift, pack, unpack
 from silotune.core.files import read_lines
 from silotune.engine import Budget, QuorumError, Server, federate
 from silotune.engine.checkpoint import decode, encode, everything
-from silotune.optim import SGD
+from silotune.optim import SGD, AdamW
 from silotune.privacy import (
     Charge,
     ClientLevel,
@@ -33,8 +34,39 @@ from silotune.recipes import RECIPES
 from silotune.runtimes import InProcess
 from toys import begin, bench, experiment, recipe, silos
 
-methods = pytest.mark.parametrize("method", sorted(RECIPES))
 STEP = SGD(learning_rate=0.3)
+
+
+def plain_recipe(method: str):
+    try:
+        return recipe(method, STEP)
+    except IncompatibleAxes:
+        return recipe(method, AdamW(learning_rate=0.02))
+
+
+def sends_all(method: str) -> bool:
+    """Not so where clients keep tensors at home: these methods are refused under this unit."""
+    plan = plain_recipe(method).schedule.plan(0)
+    return plan.trained() <= plan.share or method == "rolora"
+
+
+methods = pytest.mark.parametrize("method", sorted(filter(sends_all, RECIPES)))
+
+
+def whole(state) -> dict:
+    """The function of a state: what is added at each site (out, in), and the heads."""
+    added = {s: dense(m) for s, m in state.folded.items()}
+    for site in state.factors.pair_sites():
+        added[site] = added.get(site, 0.0) + state.factors.pair(site).dense()
+    return {**added, **state.factors.only({Role.HEAD, Role.D})}
+
+
+def same(one, two, rtol=1e-9, atol=1e-11) -> None:
+    """Products are summed in another form under this unit, so last bits differ."""
+    expected, found = whole(one), whole(two)
+    assert expected.keys() == found.keys()
+    for key, tensor in expected.items():
+        torch.testing.assert_close(found[key], tensor, rtol=rtol, atol=atol)
 
 
 def central(**changes) -> ClientLevel:
@@ -85,15 +117,13 @@ class Altered:
 
 @methods
 def test_without_noise_and_bound_it_is_the_plain_mean(method, tmp_path):
-    """To 1e-12 in float64: x + mean(x_k - x) is rounded once more than mean(x_k)."""
-    a = recipe(method, STEP)
-    plain = run(a, Everyone(), tmp_path, private=False)[-1].state.factors
-    ours = run(a, central(), tmp_path)[-1].state.factors
-    for key, tensor in plain.items():
-        torch.testing.assert_close(ours[key], tensor, rtol=1e-12, atol=1e-12)
+    """Nearly: x + mean(x_k - x) is rounded once more than mean(x_k)."""
+    a = plain_recipe(method)
+    plain = run(a, Everyone(), tmp_path, private=False)[-1].state
+    same(plain, run(a, central(), tmp_path)[-1].state)
 
 
-@methods
+@pytest.mark.parametrize("method", ["ffa-lora", "fedit", "head-only", "rolora", "la-lora"])
 def test_in_single_precision_the_two_are_bit_for_bit_the_same(method, tmp_path):
     torch.set_default_dtype(torch.float32)  # laws run in float64; the fixture puts it back
     a = recipe(method, STEP)
@@ -103,7 +133,7 @@ def test_in_single_precision_the_two_are_bit_for_bit_the_same(method, tmp_path):
 
 @methods
 def test_order_and_repetition_of_results_are_irrelevant(method, tmp_path):
-    a = recipe(method, STEP)
+    a = plain_recipe(method)
     mechanism = central(max_update_norm=0.05, target_quantile=0.5)
     runtime = Altered(InProcess(bench(a), silos()), lambda results: [*results[::-1], *results])
     one = run(a, mechanism, tmp_path / "one")[-1].state
@@ -124,9 +154,13 @@ def test_two_halves_make_a_whole(noise, tmp_path):
 
 
 @methods
-def test_no_client_moves_the_released_state_by_more_than_its_share(method, tmp_path):
-    """S / N, with one client and without, whatever it sends; x_t itself is not clipped."""
-    a = recipe(method, STEP)
+def test_no_client_moves_the_released_mean_by_more_than_its_share(method, tmp_path):
+    """S / N, with one client and without, whatever it sends; x_t itself is not clipped.
+
+    All that a rule, and so the next state, is made of is that mean.
+    """
+    shown = Shown(plain_recipe(method).aggregator, [])
+    a = replace(plain_recipe(method), aggregator=shown)
 
     def huge(results):
         shared, header = unpack(results[0].sealed)
@@ -134,12 +168,38 @@ def test_no_client_moves_the_released_state_by_more_than_its_share(method, tmp_p
 
     runtime = Altered(InProcess(bench(a), silos()), huge)
     mechanism = central(max_update_norm=0.3)
-    after = run(a, mechanism, tmp_path / "a", runtime, rounds=1)[0].state.factors
+    run(a, mechanism, tmp_path / "a", runtime, rounds=1)
     without = Altered(InProcess(bench(a), silos()), lambda results: [])
-    alone = run(a, mechanism, tmp_path / "b", without, rounds=1)[0].state.factors
-    moved = sum(float((after[k] - alone[k]).square().sum()) for k in after) ** 0.5
-    assert moved == pytest.approx(0.1)
-    assert alone.digest() == begin(a).factors.digest()
+    alone = run(a, mechanism, tmp_path / "b", without, rounds=1)[0].state
+    one, none = shown.seen
+    gaps = [one.first[k] - none.first[k] for k in one.first]
+    gaps += [dense(one.product[k]) - dense(none.product[k]) for k in one.product]
+    assert sum(float(gap.square().sum()) for gap in gaps) ** 0.5 == pytest.approx(0.1)
+    same(begin(a), alone)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A rule, and what it is shown."""
+
+    inner: object
+    seen: list
+
+    @property
+    def needs_product(self) -> bool:
+        return self.inner.needs_product
+
+    @property
+    def mixes_ranks(self) -> bool:
+        return self.inner.mixes_ranks
+
+    @property
+    def keeps_basis(self) -> bool:
+        return self.inner.keeps_basis
+
+    def combine(self, previous, mean):
+        self.seen.append(mean)
+        return self.inner.combine(previous, mean)
 
 
 def nan(results):
@@ -213,6 +273,7 @@ def test_a_round_tells_nothing_of_its_cohort(tmp_path):
         rounds=1,
     )[0]
     assert full.pooled == empty.pooled
+    assert full.state.latest.holders == empty.state.latest.holders == frozenset()
     assert full.bytes_down == empty.bytes_down > 1000
     assert full.pooled.bytes_up > 500
     assert full.pooled.statistics is None
@@ -239,13 +300,17 @@ class Nosy:
     seen: list
     asks: bool = True
 
+    mixes_ranks = False
+    keeps_basis = True
+
     @property
     def needs_product(self) -> bool:
         return self.asks
 
     def combine(self, previous, mean):
         self.seen.append(mean)
-        return Factors({k: t.to(previous.factors[k].dtype) for k, t in mean.first.items()})
+        means = {k: t.to(previous.factors[k].dtype) for k, t in mean.first.items()}
+        return Combined(factors=Factors(means))
 
 
 def test_products_are_pooled_with_noise_only_if_they_are_asked_for(tmp_path):
@@ -258,12 +323,9 @@ def test_products_are_pooled_with_noise_only_if_they_are_asked_for(tmp_path):
     for site, matrix in loud.product.items():
         assert not isinstance(matrix, LowRank)
         assert (matrix - quiet.product[site]).std().item() == pytest.approx(0.2 / 3, rel=0.5)
-    spared = Nosy([])
-    whole = replace(recipe("ffa-lora", STEP), aggregator=spared)
-    run(whole, noised(), tmp_path / "ffa", rounds=1)
+    spared = Nosy([], asks=False)
+    run(replace(a, aggregator=spared), noised(), tmp_path / "spared", rounds=1)
     assert spared.seen[0].product == {}
-    b = Key("up", Role.B)
-    assert b in spared.seen[0].first
 
 
 def test_products_without_noise_and_bound_are_those_of_everyone(tmp_path):
@@ -359,13 +421,11 @@ def key(home):
         return store.past("law").key
 
 
-@methods
+@pytest.mark.parametrize("method", sorted(filter(sends_all, RECIPES.keys() - {"rolora"})))
 def test_with_turns_and_without_noise_and_bound_it_is_the_plain_mean(method, tmp_path):
-    a = recipe(method, STEP)
-    plain = run(a, Everyone(), tmp_path, private=False)[-1].state.factors
-    ours = run(a, turning(0.0), tmp_path)[-1].state.factors
-    for k, tensor in plain.items():
-        torch.testing.assert_close(ours[k], tensor, rtol=1e-12, atol=1e-12)
+    a = plain_recipe(method)
+    plain = run(a, Everyone(), tmp_path, private=False)[-1].state
+    same(plain, run(a, turning(0.0), tmp_path)[-1].state)
 
 
 @pytest.mark.parametrize("products", [False, True])
@@ -493,7 +553,11 @@ class EveryOther:
 
     def plan(self, round):
         plan = self.inner.plan(round)
-        return replace(plan, share=plan.share - {Role.HEAD}) if round % 2 else plan
+        roles = plan.share - {Role.HEAD}
+        return Plan(phases=(Phase(roles=roles),), share=roles) if round % 2 else plan
+
+    def plans(self):
+        return self.plan(0), self.plan(1)
 
 
 def test_a_stream_needs_the_same_tensors_in_every_round():

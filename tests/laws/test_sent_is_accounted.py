@@ -51,8 +51,13 @@ TASK = {
     "task.run": "an identifier drawn before anything was read",
     "task.round": "counts rounds, whose number is configured",
     "task.client": CONFIGURED,
-    "task.phases": CONFIGURED,
-    "task.share": CONFIGURED,
+    "task.plan.phases": CONFIGURED,
+    "task.plan.share": CONFIGURED,
+    "task.plan.fold": CONFIGURED,
+    "task.plan.fixed": CONFIGURED,
+    "task.rank": CONFIGURED,
+    "task.held": "whether it was sent the round before: " + EVENT,
+    "task.kept": "names of tensors that are as the receiver knows them",
     "task.steps": CONFIGURED,
     "task.learning_rate": CONFIGURED,
     "task.seed": "train.seed, round and client; not of coins or noise",
@@ -172,6 +177,9 @@ SILO = {
 }
 
 CHECKPOINT = {
+    "drawn": "names of tensors that a seed decides, and the seed",
+    "changed": "names of tensors that the last round changed",
+    "holders": "who took part in the last round: " + EVENT + "; nobody where clients are hidden",
     "round": "counts rounds",
     "run": "of the run",
     "config": "digest of the configuration",
@@ -282,17 +290,32 @@ def check_update(task: Task, result: Result, shapes) -> None:
     assert header == {"run": task.run, "round": task.round, "client": task.client}
 
 
+METHODS = pytest.mark.parametrize(
+    ("method", "sent"),
+    [
+        ("ffa-lora", {Role.B, Role.HEAD}),
+        ("fedex-lora", {Role.A, Role.B, Role.HEAD}),
+        ("flora", {Role.A, Role.B, Role.HEAD}),
+        ("fedsa-lora", {Role.A}),
+        ("fedsvd", {Role.B, Role.HEAD}),
+    ],
+)
+
+
+@METHODS
 @EVALUATIONS
-def test_every_field_of_every_message_has_a_reason(place, evaluation):
-    config = settings(place, f"evaluation={evaluation}")
+def test_every_field_of_every_message_has_a_reason(place, evaluation, method, sent):
+    config = settings(place, f"evaluation={evaluation}", f"method.name={method}")
     spy, folder = spied(config)
     scoring = 3 * len(SILOS) if evaluation == "site" else 0
     assert len(spy.tasks) == len(spy.results) == 3 * len(SILOS) + scoring, "rounds are never fewer"
     check_messages(spy.tasks, spy.results)
+    for blob in spy.parts:
+        assert {path for path, _ in task_fields(blob)} <= TASK.keys()
     shared = {
         key: tuple(t.shape)
         for key, t in load_checkpoint(state_file(folder))[0].factors.items()
-        if key.role in {Role.B, Role.HEAD}
+        if key.role in sent
     }
     for asked, told in zip(spy.tasks, spy.results, strict=True):
         result = decode_result(told)
@@ -304,8 +327,10 @@ def test_every_field_of_every_message_has_a_reason(place, evaluation):
 def test_messages_have_no_other_fields():
     """Neither on the wire nor beside it, as a runtime in this process hands them over."""
     assert {f"task.{f.name}" for f in fields(Task)} - TASK.keys() == {
-        "task.plan",  # phases and share
-        "task.factors",  # the tensors
+        "task.plan",  # its parts have their own reasons
+        "task.factors",  # the tensors, and of the fold: post-processing, as all that a server sends
+        "task.folded",
+        "task.change",  # which of these are new
     }
     assert {f"result.{f.name}" for f in fields(Result)} - RESULT.keys() == {"result.sealed"}
 
@@ -513,8 +538,10 @@ def failing(tmp_path: Path, wrong: Exception, **changes):
 def test_an_error_ends_at_the_silo_whatever_carries_its_messages(tmp_path, wrong, kind):
     a, b, members = failing(tmp_path, wrong)
     in_process = InProcess(b, members)
-    task = make_tasks(experiment(a, in_process.clients(), private=True), in_process, begin(a))[0]
-    reply = pool_module._answer(kind + encode_task(task), b, members)
+    task = make_tasks(
+        experiment(a, in_process.clients(), private=True), in_process.clients(), begin(a)
+    )[0]
+    reply = pool_module._answer(kind + encode_task(task), b, members, {})
     if kind == b"T":
         (result,) = in_process.train([task])
     else:
@@ -534,7 +561,9 @@ def test_a_client_that_the_server_hides_says_no_more(tmp_path):
 
     a, b, members = failing(tmp_path, WRONGS[0], privacy=NoPrivacy(batch_size=6), discreet=True)
     runtime = InProcess(b, members)
-    task = make_tasks(experiment(a, runtime.clients(), private=True), runtime, begin(a))[0]
+    task = make_tasks(experiment(a, runtime.clients(), private=True), runtime.clients(), begin(a))[
+        0
+    ]
     (result,) = runtime.train([task])
     assert result.refusal == FAILED
 
@@ -544,7 +573,7 @@ def test_without_privacy_an_error_is_told(tmp_path):
 
     a, b, members = failing(tmp_path, WRONGS[0], privacy=NoPrivacy(batch_size=6))
     runtime = InProcess(b, members)
-    task = make_tasks(experiment(a, runtime.clients()), runtime, begin(a))[0]
+    task = make_tasks(experiment(a, runtime.clients()), runtime.clients(), begin(a))[0]
     with pytest.raises(ValueError, match="4711"):
         list(runtime.train([task]))
 
@@ -558,7 +587,9 @@ def test_an_error_that_cannot_be_noted_is_not_told_either(tmp_path, monkeypatch)
     monkeypatch.setattr("silotune.engine.refusals.append_line", full)
     a, b, members = failing(tmp_path, WRONGS[0])
     runtime = InProcess(b, members)
-    task = make_tasks(experiment(a, runtime.clients(), private=True), runtime, begin(a))[0]
+    task = make_tasks(experiment(a, runtime.clients(), private=True), runtime.clients(), begin(a))[
+        0
+    ]
     (result,) = runtime.train([task])
     assert result.refusal == FAILED
 

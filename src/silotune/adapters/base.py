@@ -3,13 +3,38 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from silotune.core import Role, Site
+from silotune.algebra import Matrix
+from silotune.core import GradientSink, Key, Role, Site
+
+
+class Layer(Protocol):
+    """What takes a site's place inside the model. It never writes to the base."""
+
+    base: nn.Module
+    transposed: bool
+
+    @property
+    def weight(self) -> Tensor:
+        """The base weight, as it is stored."""
+        ...
+
+    def tensors(self) -> dict[Key, nn.Parameter]:
+        """What may train, by key."""
+        ...
+
+    def fold(self, matrix: Matrix | None) -> None:
+        """Set what earlier rounds added to the base (out, in), unscaled; None for nothing."""
+        ...
+
+    def delta(self) -> Tensor:
+        """All that the layer adds to the base weight (out, in), scaled."""
+        ...
 
 
 class Adapter(Protocol):
-    """A low-rank parametrisation of a site. Stateless: shapes and formulas, no weights."""
+    """A parametrisation of a site. Stateless: shapes and formulas, no weights."""
 
     @property
     def rank(self) -> int:
@@ -41,6 +66,14 @@ class Adapter(Protocol):
         """Whether ``birth`` is the same on every machine, so that A may travel as a seed."""
         ...
 
+    def frozen(self, site: Site) -> frozenset[Role]:
+        """Roles that never train at this site, whatever the plan says."""
+        ...
+
     def birth(self, site: Site, seed: int) -> Mapping[Role, Tensor]:
         """Initial float32 tensors on the CPU; the adapted model's output must not change."""
+        ...
+
+    def layer(self, site: Site, sink: GradientSink) -> Layer:
+        """The module that computes with the base and these tensors."""
         ...

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from silotune.algebra import Matrix
 from silotune.core import Factors, GradientSink, Key, Role, Site
 
-from .base import Adapter
-from .linear import AdaptedLinear, Head
+from .base import Adapter, Layer
+from .linear import Head
+
+_NOTHING: Mapping[str, Matrix] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,11 +24,13 @@ class AdaptedModel:
     Attributes:
         model: the transformers model, changed in place.
         sink: where open forward and backward passes leave per-example gradients.
+        layers: the adapted layers by site.
         tensors: every adapter and head tensor by key.
     """
 
     model: nn.Module
     sink: GradientSink
+    layers: Mapping[str, Layer]
     tensors: Mapping[Key, nn.Parameter]
 
     @property
@@ -33,32 +38,38 @@ class AdaptedModel:
         """Where the model computes."""
         return next(self.model.parameters()).device
 
-    def load(self, factors: Factors) -> None:
-        """Replace every tensor, so that nothing of an earlier client is left.
+    def load(self, factors: Factors, folded: Mapping[str, Matrix] = _NOTHING) -> None:
+        """Replace every tensor and every fold, so that nothing of an earlier client is left.
+
+        Args:
+            factors: of all tensors; pairs may have a rank of their own.
+            folded: what has been added to the base, by site.
 
         Raises:
-            ValueError: if a tensor is missing, unknown or of another shape.
+            ValueError: if a tensor or site is missing, unknown or of another shape.
         """
-        differ = factors.keys() ^ self.tensors.keys()
-        if differ:
-            raise ValueError(f"factors do not fit the model: {', '.join(map(str, sorted(differ)))}")
+        _check_fit(factors, folded, self)
         with torch.no_grad():
             for key, parameter in self.tensors.items():
-                if parameter.shape != factors[key].shape:
-                    raise ValueError(
-                        f"{key}: shape {tuple(factors[key].shape)} does not fit the model's "
-                        f"{tuple(parameter.shape)}"
-                    )
-                parameter.copy_(factors[key])
+                parameter.data = factors[key].to(parameter, copy=True)
+        for site, layer in self.layers.items():
+            layer.fold(folded.get(site))
 
     def extract(self) -> Factors:
         """A copy of every tensor, on the CPU."""
         return Factors({k: p.detach().to("cpu", copy=True) for k, p in self.tensors.items()})
 
-    def train_only(self, roles: Collection[Role]) -> dict[Key, nn.Parameter]:
-        """Let gradients flow to these roles and no others; returns what is trained."""
+    def train_only(
+        self, roles: Collection[Role], fixed: Collection[Key] = ()
+    ) -> dict[Key, nn.Parameter]:
+        """Let gradients flow to these roles and no others; returns what is trained.
+
+        Args:
+            roles: of the tensors that move.
+            fixed: tensors that do not, all the same.
+        """
         for key, parameter in self.tensors.items():
-            parameter.requires_grad_(key.role in roles)
+            parameter.requires_grad_(key.role in roles and key not in fixed)
         return {k: p for k, p in self.tensors.items() if p.requires_grad}
 
 
@@ -80,18 +91,20 @@ def inject(
     """
     model.requires_grad_(False)
     sink = GradientSink()
-    layers: dict[str, AdaptedLinear | Head] = {s.name: Head(s, head_scale, sink) for s in heads}
-    if adapter is not None:
-        layers |= {s.name: AdaptedLinear(s, adapter, sink) for s in sites}
-    for name, layer in layers.items():
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer)
-    tensors = {k: p for layer in layers.values() for k, p in layer.tensors().items()}
-    return AdaptedModel(model, sink, dict(sorted(tensors.items())))
+    places: dict[str, Layer | Head] = {s.name: Head(s, head_scale, sink) for s in heads}
+    layers = {s.name: adapter.layer(s, sink) for s in sites if adapter}
+    places |= layers
+    for name, place in places.items():
+        assert isinstance(place, nn.Module)
+        _replace(model, name, place)
+    tensors = {k: p for place in places.values() for k, p in place.tensors().items()}
+    return AdaptedModel(model, sink, layers, dict(sorted(tensors.items())))
 
 
 def merge(adapted: AdaptedModel, heads: Sequence[Site]) -> nn.Module:
-    """Put the plain modules back, with weights that compute the same: W + scale B A, scale H.
+    """Put the plain modules back, with weights that compute the same.
+
+    They are W + scale (F + B A) for an adapted site and scale H for a head.
 
     The adapted model is used up. Weights keep the base's own number type.
 
@@ -103,18 +116,16 @@ def merge(adapted: AdaptedModel, heads: Sequence[Site]) -> nn.Module:
         ValueError: if an adapted weight is also used elsewhere in the model (tied), where it must
             not change.
     """
-    model, plain = adapted.model, {site.name: site.module for site in heads}
-    names = [n for n, m in model.named_modules() if isinstance(m, AdaptedLinear | Head)]
-    for name in names:
-        layer = model.get_submodule(name)
-        if isinstance(layer, AdaptedLinear):
-            _refuse_tied(model, name, layer.weight)
-            _merge_pair(layer)
-            plain[name] = layer.base
-        elif isinstance(layer, Head):
-            _merge_head(layer, plain[name])
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, plain[name])
+    model = adapted.model
+    for name, layer in adapted.layers.items():
+        _refuse_tied(model, name, layer.weight)
+        _merge_layer(layer)
+        _replace(model, name, layer.base)
+    for site in heads:
+        head = model.get_submodule(site.name)
+        assert isinstance(head, Head)
+        _merge_head(head, site.module)
+        _replace(model, site.name, site.module)
     return model
 
 
@@ -130,10 +141,44 @@ def birth(sites: Sequence[Site], adapter: Adapter | None, seed: int) -> Factors:
     )
 
 
+def fixed_keys(sites: Sequence[Site], adapter: Adapter | None) -> frozenset[Key]:
+    """Tensors that this adapter never trains, whatever the plan says."""
+    return frozenset(
+        Key(site.name, role) for site in sites if adapter for role in adapter.frozen(site)
+    )
+
+
+def _check_fit(factors: Factors, folded: Mapping[str, Matrix], adapted: AdaptedModel) -> None:
+    differ = factors.keys() ^ adapted.tensors.keys()
+    if differ:
+        raise ValueError(f"factors do not fit the model: {', '.join(map(str, sorted(differ)))}")
+    if strange := folded.keys() - adapted.layers.keys():
+        raise ValueError(f"a fold does not fit the model: {min(strange)}")
+    for key, parameter in adapted.tensors.items():
+        new, old = tuple(factors[key].shape), tuple(parameter.shape)
+        if _but_rank(key, new) != _but_rank(key, old) or len(new) != len(old):
+            raise ValueError(f"{key}: shape {new} does not fit the model's {old}")
+    for site in factors.pair_sites():
+        pair = factors.pair(site)
+        if pair.left.shape[1] != pair.right.shape[0]:
+            raise ValueError(f"{site}: A and B are of unequal ranks")
+
+
+def _but_rank(key: Key, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without the rank, which may change."""
+    return {Role.A: shape[1:], Role.B: shape[:1]}.get(key.role, shape)
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
 @torch.no_grad()
-def _merge_pair(layer: AdaptedLinear) -> None:
-    weight = layer.weight.T if layer.transposed else layer.weight
-    weight.copy_(torch.addmm(weight.to(layer.A.dtype), layer.B, layer.A, alpha=layer.scale))
+def _merge_layer(layer: Layer) -> None:
+    """Rounded to the base's number type once, at the very end."""
+    weight, delta = layer.weight, layer.delta()
+    weight.copy_(weight.to(delta) + (delta.T if layer.transposed else delta))
 
 
 @torch.no_grad()

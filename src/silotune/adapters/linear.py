@@ -1,8 +1,9 @@
 """The adapted layer: any linear base module, a black box, with a low-rank pair beside it.
 
-``y = base(x) + scale * B A x``. The scale lives here and nowhere else. Where the base is a plain
-matrix of the factors' own type, the layer runs on the merged weight; a half-precision or
-quantised base, or dropout, keeps the pair beside it in float32.
+``y = base(x) + scale * (F + B A) x``, where F is what earlier rounds folded, if anything. The scale
+lives here and nowhere else. Where the base is a plain matrix of the factors' own type, the layer
+runs on the merged weight; a half-precision or quantised base, or dropout, keeps F and the pair
+beside it in float32. The base itself is never written to.
 
 Shapes: out, in, r rank.
 """
@@ -13,23 +14,27 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from silotune.algebra import LowRank, Matrix
 from silotune.core import GradientSink, Key, Role, Site
 
-from .base import Adapter
 from .kernels import merged_lora, rows_linear
 
 
 class AdaptedLinear(nn.Module):
     """One site with its pair. Replaces the base module inside the model."""
 
-    def __init__(self, site: Site, adapter: Adapter, sink: GradientSink) -> None:
+    def __init__(
+        self, site: Site, scale: float, rank: int, dropout: float, sink: GradientSink
+    ) -> None:
         super().__init__()
         self.base = site.module
-        self.scale = adapter.scale
-        self.dropout = adapter.dropout
+        self.scale = scale
+        self.dropout = dropout
         self.transposed = site.transposed
-        self.A = _zeros(site, adapter.rank, site.in_features)
-        self.B = _zeros(site, site.out_features, adapter.rank)
+        self.A = _zeros(site, rank, site.in_features)
+        self.B = _zeros(site, site.out_features, rank)
+        self.folded: Matrix | None = None
+        self._carrying: Tensor | None = None  # W + scale F (out, in), where the base is plain
         self._sink = sink
         self._keys = (Key(site.name, Role.A), Key(site.name, Role.B))
 
@@ -47,12 +52,35 @@ class AdaptedLinear(nn.Module):
         """The pair by key."""
         return dict(zip(self._keys, (self.A, self.B), strict=True))
 
+    def fold(self, matrix: Matrix | None) -> None:
+        """Set F (out, in), unscaled, in place of what was there.
+
+        Raises:
+            ValueError: if the shape is not the layer's.
+        """
+        if matrix is self.folded:
+            return
+        if matrix is not None and tuple(matrix.shape) != (self.B.shape[0], self.A.shape[1]):
+            raise ValueError(f"{self._keys[0].site}: a fold of shape {tuple(matrix.shape)}")
+        self.folded, self._carrying = matrix, None
+        if matrix is not None and self.weight.dtype == self.A.dtype:
+            base = self.weight.T if self.transposed else self.weight
+            self._carrying = (base + self.scale * _dense(matrix, self.A)).detach()
+
+    def delta(self) -> Tensor:
+        """Scale (F + B A)."""
+        pair = self.B.detach() @ self.A.detach()
+        whole = pair if self.folded is None else pair + _dense(self.folded, pair)
+        return self.scale * whole
+
     def forward(self, x: Tensor) -> Tensor:
         """(n, ..., in) to (n, ..., out)."""
         dropout = self.dropout if self.training and self._sink.is_open else 0.0
         if dropout or self.weight.dtype != self.A.dtype:
             return self._beside(x, dropout)
         weight = self.weight.T if self.transposed else self.weight
+        if self._carrying is not None:
+            weight = self._carrying
         if not self._sink.is_open:
             return F.linear(x, torch.addmm(weight, self.B, self.A, alpha=self.scale), self.bias)
         base, factors = (weight, self.bias), (self.A, self.B)
@@ -61,6 +89,8 @@ class AdaptedLinear(nn.Module):
     def _beside(self, x: Tensor, dropout: float) -> Tensor:
         """The pair in its own precision, added to the base's output."""
         y: Tensor = self.base(x)
+        if self.folded is not None:
+            y = y + (self.scale * _applied(self.folded, x.to(self.A.dtype))).to(y.dtype)
         x = F.dropout(x, dropout).to(self.A.dtype)
         z = self._map(x, self.A, 1.0, self._keys[0])
         return y + self._map(z, self.B, self.scale, self._keys[1]).to(y.dtype)
@@ -103,6 +133,20 @@ class Head(nn.Module):
         else:
             y = F.linear(x_own, self.weight, self.bias) * self.scale
         return y.to(x.dtype)
+
+
+def _dense(matrix: Matrix, like: Tensor) -> Tensor:
+    """(out, in) in the type and place of ``like``."""
+    if isinstance(matrix, LowRank):
+        return matrix.left.to(like) @ matrix.right.to(like)
+    return matrix.to(like)
+
+
+def _applied(matrix: Matrix, x: Tensor) -> Tensor:
+    """(n, ..., in) to (n, ..., out)."""
+    if isinstance(matrix, LowRank):
+        return F.linear(F.linear(x, matrix.right.to(x)), matrix.left.to(x))
+    return F.linear(x, matrix.to(x))
 
 
 def _zeros(site: Site, *shape: int) -> nn.Parameter:

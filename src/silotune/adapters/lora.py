@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 
 from silotune.algebra import generator, orthonormal_rows
-from silotune.core import Role, Site
+from silotune.core import GradientSink, Role, Site
+
+from .base import Layer
+from .linear import AdaptedLinear
 
 
 class Init(StrEnum):
@@ -58,6 +61,14 @@ class LoRA:
     def seeded(self) -> bool:
         """An SVD differs between machines in its last bits; the other two do not."""
         return self.init is not Init.SVD
+
+    def layer(self, site: Site, sink: GradientSink) -> Layer:
+        """The pair beside the base."""
+        return AdaptedLinear(site, self.scale, self.rank, self.dropout, sink)
+
+    def frozen(self, site: Site) -> frozenset[Role]:
+        """None: the schedule decides."""
+        return frozenset()
 
     def birth(self, site: Site, seed: int) -> Mapping[Role, Tensor]:
         """B = 0 (out, r) and A (r, in), float32 on the CPU, from (seed, site) alone."""

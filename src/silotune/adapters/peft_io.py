@@ -3,20 +3,35 @@
 ``adapter_config.json`` and ``adapter_model.safetensors``: pairs under ``lora_A`` and ``lora_B``,
 heads whole under ``modules_to_save``. PEFT applies alpha/r itself, so pairs are written unscaled;
 heads carry their scale with them.
+
+PEFT knows nothing but pairs, so what earlier rounds added to the base goes into them,
+
+    F + B A = [F_l, B] [F_r; A]                 F a product
+            = [F + B A] [I]  or  [I] [F + B A]  F a whole matrix, or a stack that is no smaller
+
+and their rank grows while the scale stays; a whole matrix D is written as the latter. All of it is
+float32, whatever the base is kept in.
+
+Shapes: out, in = features of a site, k = rank of a pair on file.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from silotune.algebra import LowRank, Matrix, compress, dense
 from silotune.core import Factors, Key, Role, Site, write_bytes
 
 from .base import Adapter
@@ -24,6 +39,7 @@ from .base import Adapter
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
 _PARTS = {Role.A: "lora_A.weight", Role.B: "lora_B.weight"}
+_NOTHING: Mapping[str, Matrix] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +68,7 @@ def save_peft(
     adapter: Adapter | None,
     sites: Sequence[Site],
     layout: PeftLayout,
+    folded: Mapping[str, Matrix] = _NOTHING,
 ) -> None:
     """Write an adapter folder; each file is replaced whole.
 
@@ -61,24 +78,23 @@ def save_peft(
         adapter: None for a head alone.
         sites: the adapted sites; for a head alone, the carrier.
         layout: the rest.
+        folded: what has been added to the base, by site, unscaled.
 
     Raises:
         RecordError: if the disk is full or the place cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    carried = {} if adapter else {k: t for site in sites for k, t in _zeros(site).items()}
-    whole = factors.updated(carried)
-    tensors = {_name(k): _value(k, t, layout.head_scale) for k, t in whole.items()}
+    pairs = {site.name: _pair(site, factors, folded.get(site.name)) for site in sites}
+    heads = {_name(k): t * layout.head_scale for k, t in factors.only({Role.HEAD}).items()}
+    tensors = {name: t.contiguous() for name, t in (heads | _named(pairs)).items()}
     write_bytes(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
     config = {
         "peft_type": "LORA",
         "task_type": layout.task_type,
         "base_model_name_or_path": layout.base_model,
         "inference_mode": True,
-        "r": adapter.rank if adapter else 1,
-        "lora_alpha": adapter.alpha if adapter else 1.0,
+        **_ranks({name: pair.rank for name, pair in pairs.items()}, adapter),
         "lora_dropout": adapter.dropout if adapter else 0.0,
-        "use_rslora": adapter.rslora if adapter else False,
         "bias": "none",
         "fan_in_fan_out": any(site.transposed for site in sites),
         "target_modules": list(layout.target_modules),
@@ -87,45 +103,153 @@ def save_peft(
     write_bytes(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
 
-def load_peft(folder: Path, expected: Mapping[Key, tuple[int, ...]], head_scale: float) -> Factors:
+def load_peft(
+    folder: Path,
+    expected: Mapping[Key, tuple[int, ...]],
+    adapter: Adapter | None,
+    head_scale: float,
+) -> tuple[Factors, dict[str, Matrix]]:
     """Read an adapter folder, whether we or PEFT wrote it.
+
+    A pair whose rank is not the model's own is what has been added to the base; the model's pair
+    is zero there. A pair with another scale than the model's is written in the model's.
 
     Args:
         folder: holds the two files.
         expected: shapes of the model's factors.
+        adapter: the model's; None for a head alone.
         head_scale: what the heads' factors are multiplied by.
+
+    Returns:
+        The factors, and by site what has been added to the base, unscaled.
 
     Raises:
         ValueError: if the folder is not an adapter, or not one of this model.
     """
-    try:
-        tensors = load((folder / WEIGHTS).read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{folder / WEIGHTS} cannot be read: {error}") from error
-    names = {_name(key): key for key in expected}
-    tensors = {n: t for n, t in tensors.items() if n in names or t.any()}
-    if differ := names.keys() ^ tensors.keys():
+    tensors, config = _read(folder)
+    heads = {_name(key): key for key in expected if key.role is Role.HEAD}
+    sites = sorted({key.site for key in expected if key.role is not Role.HEAD})
+    names = {_name(Key(site, role)) for site in sites for role in _PARTS} | heads.keys()
+    present = {n: t.float() for n, t in tensors.items() if n in names or t.any()}
+    if differ := names ^ present.keys():
         raise ValueError(f"{folder} does not fit the model; tensors differ: {min(differ)}")
-    factors = Factors(
-        {names[n]: _value(names[n], t.float(), 1.0 / head_scale) for n, t in tensors.items()}
-    )
-    wrong = [key for key, t in factors.items() if tuple(t.shape) != expected[key]]
+    factors = {key: present[name] * (1.0 / head_scale) for name, key in heads.items()}
+    folded: dict[str, Matrix] = {}
+    for site in sites:
+        pair = LowRank(*(present[_name(Key(site, role))] for role in (Role.B, Role.A)))
+        if pair.left.shape[1:] != pair.right.shape[:1]:
+            raise ValueError(f"{folder}: the shapes of lora_A and lora_B at {site} do not agree")
+        if adapter is not None:
+            pair = pair * (_scale(config, site, pair.rank) / adapter.scale)
+        own = {role: Key(site, role) for role in Role if Key(site, role) in expected}
+        if Role.D in own:
+            factors[own[Role.D]] = pair.dense()
+        elif pair.rank == expected[own[Role.A]][0]:
+            factors |= {own[Role.A]: pair.right, own[Role.B]: pair.left}
+        else:
+            factors |= {key: torch.zeros(expected[key]) for key in own.values()}
+            folded[site] = _smaller(pair)
+    _check_shapes(folder, Factors(factors), folded, expected)
+    return Factors(factors), folded
+
+
+def _pair(site: Site, factors: Factors, folded: Matrix | None) -> LowRank:
+    """All that is learned at a site as one pair; a pair of zeros where nothing is."""
+    whole = factors.get(Key(site.name, Role.D))
+    if whole is not None:
+        return _beside_identity(whole if folded is None else whole + dense(folded))
+    if Key(site.name, Role.A) not in factors:
+        return LowRank(torch.zeros(site.out_features, 1), torch.zeros(1, site.in_features))
+    pair = factors.pair(site.name)
+    if folded is None:
+        return pair
+    if not isinstance(folded, LowRank):
+        total = folded.double() + pair.to(torch.float64).dense()
+        return _beside_identity(total.to(folded.dtype))
+    stack = folded + pair if pair.left.any() and pair.right.any() else folded
+    packed = compress(stack, tolerance=torch.finfo(torch.float32).eps * float(stack.norm()))
+    least = packed if 0 < packed.rank < stack.rank else stack
+    return least if least.rank < min(least.shape) else _beside_identity(dense(least))
+
+
+def _beside_identity(whole: Tensor) -> LowRank:
+    """A matrix as a product, to the bit: rank min(out, in)."""
+    out, into = whole.shape
+    identity = torch.eye(min(out, into), dtype=whole.dtype)
+    return LowRank(whole, identity) if into <= out else LowRank(identity, whole)
+
+
+def _smaller(pair: LowRank) -> Matrix:
+    """Multiplied out where that takes no more room."""
+    return pair if pair.rank < min(pair.shape) else pair.dense()
+
+
+def _ranks(ranks: Mapping[str, int], adapter: Adapter | None) -> dict[str, Any]:
+    """PEFT's keys for ranks and scales: as the adapter has them, if all pairs are of its rank.
+
+    Else alpha = scale r at every site, and never ``use_rslora``.
+    """
+    [(most, _)] = Counter(ranks.values()).most_common(1)
+    if adapter is None or set(ranks.values()) == {adapter.rank}:
+        alpha, rslora = (adapter.alpha, adapter.rslora) if adapter else (1.0, False)
+        return {"r": most, "lora_alpha": alpha, "use_rslora": rslora}
+    others = {f"^{re.escape(name)}": rank for name, rank in ranks.items() if rank != most}
+    return {
+        "r": most,
+        "lora_alpha": adapter.scale * most,
+        "use_rslora": False,
+        "rank_pattern": others,
+        "alpha_pattern": {pattern: adapter.scale * rank for pattern, rank in others.items()},
+    }
+
+
+def _scale(config: Mapping[str, Any], site: str, rank: int) -> float:
+    """What PEFT multiplies a site's pair by."""
+    patterns = config.get("alpha_pattern") or {}
+    matching = (p for p in patterns if re.match(rf"(.*\.)?({p})$", site))  # as PEFT matches them
+    pattern = next(matching, None)
+    alpha = config["lora_alpha"] if pattern is None else patterns[pattern]
+    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Both files of an adapter.
+
+    Raises:
+        ValueError: if they cannot be read.
+    """
+    file = folder / WEIGHTS
+    try:
+        tensors = load(file.read_bytes())
+        file = folder / CONFIG
+        config = json.loads(file.read_bytes())
+        return tensors, {"lora_alpha": float(config["lora_alpha"]), **config}
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+
+
+def _check_shapes(
+    folder: Path,
+    factors: Factors,
+    folded: Mapping[str, Matrix],
+    expected: Mapping[Key, tuple[int, ...]],
+) -> None:
+    """Of every tensor, and of what has been added to the base."""
+    wrong = [str(key) for key, t in factors.items() if tuple(t.shape) != expected[key]]
+    for site, matrix in folded.items():
+        shape = expected[Key(site, Role.B)][0], expected[Key(site, Role.A)][1]
+        if tuple(matrix.shape) != shape:
+            wrong.append(site)
     if wrong:
         raise ValueError(f"{folder} does not fit the model; the shape of {wrong[0]} differs")
-    return factors
 
 
 def _name(key: Key) -> str:
     return f"{_PREFIX}{key.site}.{_PARTS.get(key.role, key.name)}"
 
 
-def _zeros(site: Site) -> dict[Key, Tensor]:
-    """A pair of rank 1 that does nothing."""
-    return {
-        Key(site.name, Role.A): torch.zeros(1, site.in_features),
-        Key(site.name, Role.B): torch.zeros(site.out_features, 1),
-    }
-
-
-def _value(key: Key, tensor: Tensor, head_scale: float) -> Tensor:
-    return (tensor * head_scale if key.role is Role.HEAD else tensor).contiguous()
+def _named(pairs: Mapping[str, LowRank]) -> dict[str, Tensor]:
+    """Both halves of every pair by their names on file."""
+    halves = [(Key(site, Role.A), pair.right) for site, pair in pairs.items()]
+    halves += [(Key(site, Role.B), pair.left) for site, pair in pairs.items()]
+    return {_name(key): tensor for key, tensor in halves}

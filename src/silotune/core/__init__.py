@@ -11,10 +11,14 @@ from .factors import Role as Role
 from .files import RecordError as RecordError
 from .files import append_line as append_line
 from .files import write_bytes as write_bytes
+from .folding import accumulated as accumulated
+from .folding import folded_of as folded_of
+from .folding import tensors_of as tensors_of
 from .inputs import ImageInput as ImageInput
 from .inputs import InputSpec as InputSpec
 from .inputs import TextInput as TextInput
 from .inputs import synthetic_inputs as synthetic_inputs
+from .messages import Change as Change
 from .messages import ClientId as ClientId
 from .messages import GlobalState as GlobalState
 from .messages import Result as Result

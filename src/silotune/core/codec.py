@@ -11,8 +11,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from .factors import Factors, Key, Role
 
@@ -23,7 +25,7 @@ class CorruptPayload(ValueError):
 
 def pack(factors: Factors, header: Mapping[str, Any]) -> bytes:
     """Tensors with a JSON header, as one blob."""
-    tensors = {json.dumps(key): t.detach().cpu().contiguous() for key, t in factors.items()}
+    tensors = {json.dumps(key): _by_itself(t) for key, t in factors.items()}
     body = save(tensors, metadata={"header": json.dumps(header, sort_keys=True)})
     return hashlib.sha256(body).digest() + body
 
@@ -46,6 +48,11 @@ def unpack(blob: bytes) -> tuple[Factors, dict[str, Any]]:
     if not isinstance(header, dict):
         raise CorruptPayload("the payload's header is not a JSON object")
     return Factors(tensors), header
+
+
+def _by_itself(tensor: Tensor) -> Tensor:
+    """A copy: safetensors refuses tensors that share memory, as a fold and its last part may."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def _key(name: str) -> Key:

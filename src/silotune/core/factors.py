@@ -21,6 +21,7 @@ class Role(StrEnum):
 
     A = "A"  # (r, in) down-projection
     B = "B"  # (out, r) up-projection
+    D = "D"  # (out, in) a whole matrix
     HEAD = "head"  # a tensor trained and averaged as it is
 
 
@@ -87,6 +88,16 @@ class Factors(Mapping[Key, Tensor]):
     def pair(self, site: str) -> LowRank:
         """``B @ A`` at ``site``, unscaled, as a product."""
         return LowRank(self[Key(site, Role.B)], self[Key(site, Role.A)])
+
+    def cut(self, rank: int | None) -> Factors:
+        """Every pair's first ``rank`` columns of B and rows of A; None for all of them."""
+        if rank is None:
+            return self
+        start: dict[Role, tuple[slice, ...]] = {
+            Role.A: (slice(rank),),
+            Role.B: (slice(None), slice(rank)),
+        }
+        return Factors({k: t[start[k.role]] if k.role in start else t for k, t in self.items()})
 
     def num_elements(self) -> int:
         """How many numbers there are in all."""

@@ -8,11 +8,28 @@ from typing import NewType
 
 from torch import Tensor
 
+from silotune.algebra import Matrix
+
 from .factors import Factors, Key
 from .meters import Meters
 from .plan import Plan
 
 ClientId = NewType("ClientId", str)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What a round changed, so that who took part in it need not be sent the rest again.
+
+    Attributes:
+        keys: tensors that are not what they were.
+        folded: what was added to the base, (out, in) by site, unscaled.
+        holders: clients that know the state before the change.
+    """
+
+    keys: frozenset[Key] = frozenset()
+    folded: Mapping[str, Matrix] = field(default_factory=dict)
+    holders: frozenset[ClientId] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,17 +39,23 @@ class GlobalState:
     Attributes:
         round: rounds done so far.
         factors: every adapter and head tensor, float32, unscaled.
+        folded: what has been added to the frozen base so far, (out, in) by site, unscaled.
+        drawn: tensors that still are what a seed draws, and the seed; they need not travel.
+        latest: what the last round changed.
         memory: the server's own numbers by name, such as a clipping norm; they stay with it.
     """
 
     round: int
     factors: Factors
+    folded: Mapping[str, Matrix] = field(default_factory=dict)
+    drawn: Mapping[Key, int] = field(default_factory=dict)
+    latest: Change = field(default_factory=Change)
     memory: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seeded:
-    """Frozen tensors that travel as a seed and are checked by their SHA-256 on arrival."""
+    """Tensors that travel as a seed and are checked by their SHA-256 on arrival."""
 
     seed: int
     keys: tuple[Key, ...]
@@ -46,7 +69,10 @@ class Task:
     Attributes:
         run: identifies the run; a retry carries the same.
         round: 0-based.
-        factors: the tensors that are sent; what is missing is drawn from ``seeded``.
+        factors: the tensors that are sent; the others are drawn, as ``seeded`` says.
+        folded: what has been added to the frozen base in all rounds before.
+        change: that part of factors and fold which is new since the round before.
+        rank: of this client's pairs, where it differs between clients.
         seed: for data order and adapter dropout; never for privacy noise or sampling coins.
         learning_rate: this round's, after the schedule over rounds.
     """
@@ -55,7 +81,10 @@ class Task:
     round: int
     client: ClientId
     factors: Factors
-    seeded: Seeded | None
+    folded: Mapping[str, Matrix] = field(default_factory=dict)
+    change: Change = field(default_factory=Change)
+    rank: int | None = None
+    seeded: tuple[Seeded, ...]
     plan: Plan
     steps: int
     learning_rate: float

@@ -1,9 +1,12 @@
-"""Plan: what one round trains and shares. Data, not behaviour."""
+"""Plan: what one round trains, shares and folds. Data, not behaviour."""
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from .factors import Role
+from .factors import Factors, Key, Role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,25 +23,51 @@ class Plan:
 
     Attributes:
         phases: cycled over the local steps of every client.
-        share: roles that are uploaded and averaged.
+        share: roles that are uploaded and combined; what is trained besides stays with its client.
+        fold: after the round, every pair is added to the frozen base and a fresh one begins.
+        fixed: tensors that stay as they are, whatever their role.
     """
 
     phases: tuple[Phase, ...]
     share: frozenset[Role]
+    fold: bool = False
+    fixed: frozenset[Key] = frozenset()
 
     def trained(self) -> frozenset[Role]:
         """Every role that some phase moves."""
         return frozenset().union(*(phase.roles for phase in self.phases))
 
-    def outline(self) -> tuple[list[tuple[list[str], int]], list[str]]:
-        """Phases and shared roles in a fixed order, for messages and fingerprints."""
-        phases = [(sorted(map(str, phase.roles)), phase.steps) for phase in self.phases]
-        return phases, sorted(map(str, self.share))
+    def shared(self, factors: Factors) -> Factors:
+        """Those of all ``factors`` that are uploaded."""
+        return factors.only(self.share).without(self.fixed)
+
+    def only_trained(self, factors: Factors) -> Factors:
+        """Those of all ``factors`` that some phase moves."""
+        return factors.only(self.trained()).without(self.fixed)
+
+    def personal(self, factors: Factors) -> Factors:
+        """Those that a client trains and keeps to itself."""
+        return factors.only(self.trained() - self.share).without(self.fixed)
+
+    def outline(self) -> dict[str, Any]:
+        """All of it in a fixed order and plain types, for messages and fingerprints."""
+        return {
+            "phases": [[sorted(map(str, phase.roles)), phase.steps] for phase in self.phases],
+            "share": sorted(map(str, self.share)),
+            "fold": self.fold,
+            "fixed": sorted(self.fixed),
+        }
 
 
-def plan_of(phases: Iterable[tuple[Iterable[str], int]], share: Iterable[str]) -> Plan:
+def plan_of(outline: Mapping[str, Any]) -> Plan:
     """The plan of an outline."""
     return Plan(
-        phases=tuple(Phase(roles=frozenset(map(Role, r)), steps=n) for r, n in phases),
-        share=frozenset(map(Role, share)),
+        phases=tuple(Phase(roles=_roles(r), steps=n) for r, n in outline["phases"]),
+        share=_roles(outline["share"]),
+        fold=outline["fold"],
+        fixed=frozenset(Key(site, Role(role), name) for site, role, name in outline["fixed"]),
     )
+
+
+def _roles(names: Iterable[str]) -> frozenset[Role]:
+    return frozenset(map(Role, names))

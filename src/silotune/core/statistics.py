@@ -13,7 +13,7 @@ from operator import add as plus
 
 from silotune.algebra import LowRank, Matrix, add
 
-from .factors import Factors
+from .factors import Factors, Role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +47,19 @@ class Moments:
     product: Mapping[str, Matrix]
 
 
-def lift(update: Factors, weight: float) -> Statistics:
-    """One client's contribution; sites of which it holds both factors bring their product."""
+def lift(update: Factors, weight: float, *, ranks_differ: bool = False) -> Statistics:
+    """One client's contribution; sites of which it holds both factors bring their product.
+
+    Args:
+        update: what it shares.
+        weight: w.
+        ranks_differ: clients have pairs of unequal shapes, so that only products can be summed.
+    """
     exact = update.map(lambda t: t.double())
+    alone = exact.only(set(Role) - {Role.A, Role.B}) if ranks_differ else exact
     return Statistics(
         weight=weight,
-        first=exact.map(lambda t: t * weight),
+        first=alone.map(lambda t: t * weight),
         product={s: _weighted(exact.pair(s), weight) for s in exact.pair_sites()},
     )
 

@@ -12,7 +12,6 @@ from .evaluate import evaluate as evaluate
 from .evaluate import score_at_home as score_at_home
 from .experiment import Experiment as Experiment
 from .loop import Round as Round
-from .loop import expected_bytes as expected_bytes
 from .loop import federate as federate
 from .releases import ACCURACY as ACCURACY
 from .runtime import Runtime as Runtime

@@ -1,12 +1,13 @@
 """The plain channel: how a client's contribution travels, and what the server accepts of it.
 
 The server takes nothing on trust: a contribution of another round or run, with tensors missing,
-of another shape or with numbers that are not finite is refused, and none of it is pooled.
+of another shape, with numbers that are not finite or that have moved too far is refused, and none
+of it is pooled.
 """
 
-from collections.abc import Mapping
+import math
 
-from silotune.core import CorruptPayload, Factors, Key, Result, Statistics, Task, lift, pack, unpack
+from silotune.core import CorruptPayload, Factors, Result, Task, pack, unpack
 
 
 class RefusedUpdateError(ValueError):
@@ -18,13 +19,13 @@ def seal(shared: Factors, task: Task) -> bytes:
     return pack(shared, _address(task.run, task.round, task.client))
 
 
-def open_sealed(result: Result, shapes: Mapping[Key, tuple[int, ...]], weight: float) -> Statistics:
-    """On the server: check one contribution and lift it into the additive statistics.
+def open_sealed(result: Result, start: Factors, largest: float = math.inf) -> Factors:
+    """On the server: what a client sent, once it is checked.
 
     Args:
         result: as it arrived.
-        shapes: what this round's plan shares.
-        weight: the client's public weight.
+        start: the shared tensors as the client was given them.
+        largest: L2 norm of a change that is still believed.
 
     Raises:
         RefusedUpdateError: naming what is wrong.
@@ -36,13 +37,25 @@ def open_sealed(result: Result, shapes: Mapping[Key, tuple[int, ...]], weight: f
     if header != _address(result.run, result.round, result.client):
         raise RefusedUpdateError(f"the contribution belongs to {header}")
     arrived = {key: tuple(t.shape) for key, t in shared.items()}
-    if arrived != dict(shapes):
-        wrong = sorted(arrived.items() ^ shapes.items())
+    asked = {key: tuple(t.shape) for key, t in start.items()}
+    if arrived != asked:
+        wrong = sorted(arrived.items() ^ asked.items())
         raise RefusedUpdateError(f"tensors differ from what was asked for: {wrong[0][0]}")
     for key, tensor in shared.items():
         if not tensor.isfinite().all():
             raise RefusedUpdateError(f"{key} holds numbers that are not finite")
-    return lift(shared, weight)
+    norm = _distance(shared, start)
+    if not norm <= largest:
+        raise RefusedUpdateError(
+            f"it changes the shared tensors by {norm:.3g} (L2 norm), and train.largest_update "
+            f"allows {largest:g}"
+        )
+    return shared
+
+
+def _distance(shared: Factors, start: Factors) -> float:
+    gaps = shared.zip(start, lambda x, y: (x.double() - y.double()).square().sum())
+    return math.sqrt(sum(float(gap) for gap in gaps.values()))
 
 
 def _address(run: str, round: int, client: str) -> dict[str, object]:

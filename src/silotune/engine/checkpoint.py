@@ -1,6 +1,7 @@
 """Checkpoints: the last whole round in one file, replaced atomically.
 
-The server's memory lies among the tensors, under the empty site, which no model has.
+The server's memory lies among the tensors, under the empty site, which no model has; folds lie
+there under names of their own.
 """
 
 from __future__ import annotations
@@ -8,17 +9,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from silotune.core import (
+    Change,
+    ClientId,
     CorruptPayload,
     Factors,
     GlobalState,
     Key,
     Role,
+    folded_of,
     pack,
+    tensors_of,
     unpack,
     write_bytes,
 )
 
-_MEMORY = ""
+_MEMORY, _FOLDED, _LATEST = "", "folded ", "latest "
 
 
 class CheckpointError(ValueError):
@@ -59,7 +64,15 @@ def load(path: Path) -> tuple[GlobalState, str, str]:
 
 def encode(state: GlobalState, run: str, config: str) -> bytes:
     """A state as one blob."""
-    return pack(everything(state), {"round": state.round, "run": run, "config": config})
+    header = {
+        "round": state.round,
+        "run": run,
+        "config": config,
+        "drawn": [[key, seed] for key, seed in sorted(state.drawn.items())],
+        "changed": sorted(state.latest.keys),
+        "holders": sorted(state.latest.holders),
+    }
+    return pack(everything(state), header)
 
 
 def decode(blob: bytes) -> tuple[GlobalState, str, str]:
@@ -70,12 +83,31 @@ def decode(blob: bytes) -> tuple[GlobalState, str, str]:
     """
     whole, header = unpack(blob)
     memory = {key.name: tensor for key, tensor in whole.items() if key.site == _MEMORY}
-    factors = Factors({key: tensor for key, tensor in whole.items() if key.site != _MEMORY})
-    state = GlobalState(round=header["round"], factors=factors, memory=memory)
+    folded, latest = folded_of(whole, _FOLDED), folded_of(whole, _LATEST)
+    others = {*tensors_of(folded, _FOLDED), *tensors_of(latest, _LATEST)}
+    factors = {k: t for k, t in whole.items() if k.site != _MEMORY and k not in others}
+    state = GlobalState(
+        round=header["round"],
+        factors=Factors(factors),
+        folded=folded,
+        drawn={_key(parts): seed for parts, seed in header["drawn"]},
+        latest=Change(
+            keys=frozenset(map(_key, header["changed"])),
+            folded=latest,
+            holders=frozenset(map(ClientId, header["holders"])),
+        ),
+        memory=memory,
+    )
     return state, header["run"], header["config"]
 
 
 def everything(state: GlobalState) -> Factors:
     """All numbers of a state, the server's memory among them."""
     memory = {Key(_MEMORY, Role.HEAD, name): tensor for name, tensor in state.memory.items()}
-    return state.factors.updated(memory)
+    folds = tensors_of(state.folded, _FOLDED).updated(tensors_of(state.latest.folded, _LATEST))
+    return state.factors.updated(folds).updated(memory)
+
+
+def _key(parts: tuple[str, str, str]) -> Key:
+    site, role, name = parts
+    return Key(site, Role(role), name)

@@ -25,6 +25,7 @@ from silotune.core import (
     Result,
     Task,
     append_line,
+    tensors_of,
 )
 from silotune.core.examples import digest
 from silotune.optim import Optimizer
@@ -33,6 +34,7 @@ from silotune.privacy.releases import Releases
 from silotune.tasks import Objective
 
 from .channel import seal
+from .personal import keep, kept
 from .refusals import discreet, result
 from .releases import affords, charged, noisy_records
 
@@ -170,21 +172,30 @@ def _private_round(task: Task, bench: Bench, silo: Silo, store: SiloStore) -> Re
 
 
 def received(task: Task, bench: Bench) -> Factors:
-    """The task's whole state: what was sent and what its seed decides.
+    """The task's whole state: what was sent and what seeds decide.
 
     Raises:
         ValueError: if the drawn tensors are not those the server drew.
     """
-    if task.seeded is None:
-        return task.factors
-    drawn = bench.draw(task.seeded.seed)
-    frozen = Factors({key: drawn[key] for key in task.seeded.keys})
-    if frozen.digest() != task.seeded.digest:
-        raise ValueError(
-            "the frozen tensors drawn from the seed differ from the server's (SHA-256): "
-            "the models or the versions of torch are not the same"
-        )
-    return task.factors.updated(frozen)
+    whole = task.factors
+    for seeded in task.seeded:
+        drawn = bench.draw(seeded.seed).cut(task.rank)
+        part = Factors({key: drawn[key] for key in seeded.keys})
+        if part.digest() != seeded.digest:
+            raise ValueError(
+                "the tensors drawn from the seed differ from the server's (SHA-256): "
+                "the models or the versions of torch are not the same"
+            )
+        whole = whole.updated(part)
+    return whole
+
+
+def start_of(task: Task, bench: Bench, silo: Silo) -> Factors:
+    """What the silo begins from: the task's state, and its own tensors in place of the server's."""
+    state = received(task, bench)
+    if not task.plan.personal(state):
+        return state
+    return state.updated(kept(own_folder(silo), task))
 
 
 def microbatches(
@@ -203,25 +214,29 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 def _train(task: Task, bench: Bench, silo: Silo, past: Past | None) -> Factors:
     """Local steps under the plan; returns the shared tensors."""
     adapted = bench.adapted
-    adapted.load(received(task, bench))
+    plan = task.plan
+    adapted.load(start_of(task, bench, silo), task.folded)
     adapted.model.train()
-    tensors = adapted.train_only(task.plan.trained())
+    tensors = adapted.train_only(plan.trained(), plan.fixed)
     optimizer = bench.optimizer.build(tensors, task.learning_rate)
     draws = silo.privacy.draws(task.seed, past)
     batches = silo.privacy.batches(len(silo.train.lengths), task.steps, draws)
     dropped = 0
-    phases = chain.from_iterable([p.roles] * p.steps for p in cycle(task.plan.phases))
+    phases = chain.from_iterable([p.roles] * p.steps for p in cycle(plan.phases))
     with torch.random.fork_rng(devices=_cuda(adapted.device)):
         torch.manual_seed(task.seed)  # adapter dropout has no other source; undone on leaving
         for roles, indices in zip(islice(phases, task.steps), batches, strict=True):
             optimizer.zero_grad()
-            active = adapted.train_only(roles)
+            active = adapted.train_only(roles, plan.fixed)
             records = _batches(silo.train, indices, bench)
             dropped += silo.privacy.gradients(active, adapted.sink, _losses(bench), records, draws)
             optimizer.step()
     if dropped and silo.home is not None:  # private: it stays at the site
         append_line(silo.home / "dropped.jsonl", {"round": task.round, "records": dropped})
-    return adapted.extract().only(task.plan.share)
+    end = adapted.extract()
+    if mine := plan.personal(end):
+        keep(own_folder(silo), task, mine)
+    return plan.shared(end)
 
 
 def _losses(bench: Bench) -> Callable[[Batch], torch.Tensor]:
@@ -239,7 +254,8 @@ def _cuda(device: torch.device) -> list[torch.device]:
 
 def _fingerprint(task: Task) -> str:
     """What a retry must ask for to be given the same bytes."""
-    orders = [*task.plan.outline(), task.steps, task.learning_rate, task.seed]
-    frozen = task.seeded.digest if task.seeded else ""
-    asked = [task.run, task.round, task.client, orders, task.factors.digest(), frozen]
+    orders = [task.plan.outline(), task.rank, task.steps, task.learning_rate, task.seed]
+    state = [task.factors.digest(), tensors_of(task.folded).digest()]
+    drawn = [seeded.digest for seeded in task.seeded]
+    asked = [task.run, task.round, task.client, orders, state, drawn]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()

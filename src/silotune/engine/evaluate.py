@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 
 from silotune.adapters import AdaptedModel
+from silotune.algebra import Matrix
 from silotune.core import Examples, Factors, Meters, Result, Task, append_line, pool
 from silotune.privacy import SiloStore
 from silotune.tasks import Objective
 
-from .client import Bench, Silo, microbatches, own_folder, received, spent, to_device
+from .client import Bench, Silo, microbatches, own_folder, spent, start_of, to_device
 from .refusals import discreet, result
 from .releases import ACCURACY, noisy_score
 
@@ -22,9 +24,19 @@ def evaluate(
     factors: Factors,
     examples: Examples,
     batch_size: int = 64,
+    folded: Mapping[str, Matrix] | None = None,
 ) -> Meters:
-    """Metrics of ``factors`` over all of ``examples``; records of similar length go together."""
-    adapted.load(factors)
+    """Metrics of ``factors`` over all of ``examples``; records of similar length go together.
+
+    Args:
+        adapted: is loaded with the factors.
+        objective: measures.
+        factors: of all tensors.
+        examples: to look at.
+        batch_size: records that go through the model at once.
+        folded: what has been added to the base; None for nothing.
+    """
+    adapted.load(factors, folded or {})
     adapted.model.eval()
     everything = range(len(examples.lengths))
     with torch.inference_mode():
@@ -50,7 +62,8 @@ def score_at_home(task: Task, bench: Bench, silo: Silo) -> Result:
     home, held_out = own_folder(silo), silo.held_out
 
     def work() -> Result:
-        meters = evaluate(bench.adapted, bench.objective, received(task, bench), held_out)
+        factors = start_of(task, bench, silo)
+        meters = evaluate(bench.adapted, bench.objective, factors, held_out, folded=task.folded)
         metrics = {name: meter.value() for name, meter in meters.items()}
         append_line(home / "metrics.jsonl", {"round": task.round, "metrics": metrics})
         if silo.releases.metric is None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
-from silotune.core import ClientId, Key
+from silotune.core import ClientId, Factors, Key, Plan
 from silotune.privacy import CorrelatedCharge
 from silotune.privacy.central import Central, Everyone
 from silotune.recipe import IncompatibleAxes, Recipe
+
+LARGEST_UPDATE = 1e4
+"""L2 norm of a change that no honest training makes in one round."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,15 +27,19 @@ class Experiment:
         local_steps: steps of each client in a round.
         linear_decay: the learning rate falls linearly over the rounds, to zero after the last.
         seed: of the initial tensors, data order and adapter dropout.
-        seeded: tensors that every client draws for itself from ``seed``.
+        draw: all tensors that a seed decides; every client can do the same.
+        fixed: tensors that never train, whatever the plan says.
+        ranks: of the clients' pairs, where they differ; else empty.
+        largest_update: an update that changes what is shared by more than this L2 norm is refused.
         quorum: fewest clients a round may do with; not looked at under central privacy, where
             how many there were is secret.
         private: whether a mechanism hides the records, at the clients or at the server.
         central: whom the server asks, and how it forms their mean.
 
     Raises:
-        IncompatibleAxes: if weights differ under central privacy, or correlated noise would be
-            added to other tensors in one round than in another.
+        IncompatibleAxes: if weights or ranks differ under central privacy, ranks differ and the
+            rule needs them equal, or correlated noise would be added to other tensors in one round
+            than in another.
     """
 
     run: str
@@ -42,12 +49,20 @@ class Experiment:
     local_steps: int
     linear_decay: bool
     seed: int
-    seeded: frozenset[Key]
+    draw: Callable[[int], Factors]
     quorum: int
     private: bool
+    fixed: frozenset[Key] = frozenset()
+    ranks: Mapping[ClientId, int] = field(default_factory=dict)
+    largest_update: float = LARGEST_UPDATE
     central: Central = field(default_factory=Everyone)
 
     def __post_init__(self) -> None:
+        if self.ranks and not self.recipe.aggregator.mixes_ranks:
+            raise IncompatibleAxes(
+                "method.ranks: this method averages A and B by themselves, and tensors of unequal "
+                "shapes have no mean; use flexlora or flora, or one rank for all"
+            )
         if self.central.private:
             self._check_alike()
         if isinstance(self.central.charge(), CorrelatedCharge):
@@ -58,7 +73,21 @@ class Experiment:
         """All there are, in an order that is the same for every runtime and in every round."""
         return tuple(sorted(self.weights))
 
+    def plan(self, round: int) -> Plan:
+        """The orders for ``round``."""
+        return replace(self.recipe.schedule.plan(round), fixed=self.fixed)
+
     def _check_alike(self) -> None:
+        if self.ranks:
+            raise IncompatibleAxes(
+                "method.ranks: a client's change cannot be told from what its lower rank cuts off, "
+                "so nothing bounds it; use one rank for all under privacy.unit: client"
+            )
+        if any(plan.trained() - plan.share for plan in self.recipe.schedule.plans()):
+            raise IncompatibleAxes(
+                "client-level privacy covers what is shared, and this method's models are made of "
+                "what clients keep as well: whoever sees one sees its client"
+            )
         if len(set(self.weights.values())) != 1 or None in self.weights.values():
             raise IncompatibleAxes(
                 "client-level privacy hides all clients alike, so their weights must be equal: "

@@ -12,9 +12,13 @@ from dataclasses import dataclass, replace
 
 from silotune.algebra import seed_of
 from silotune.core import (
+    ClientId,
+    Factors,
     GlobalState,
-    Plan,
+    Moments,
+    Result,
     Seeded,
+    Statistics,
     Task,
     encode_task,
     lift,
@@ -26,7 +30,7 @@ from .accounts import Server, charged
 from .channel import seal
 from .experiment import Experiment
 from .runtime import Runtime
-from .server import Pooled, QuorumError, pool, server_step, unmoved
+from .server import Pooled, QuorumError, contribution, pool, server_step, unmoved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,33 +78,42 @@ def _round(
     experiment: Experiment, runtime: Runtime, state: GlobalState, past: Past | None
 ) -> Round:
     """Ask, train, pool, step. Under central privacy it goes on whoever is missing."""
-    central, recipe = experiment.central, experiment.recipe
+    central = experiment.central
     draws = central.draws(state.round, past)
     cohort = set(central.cohort(experiment.clients, draws))
-    tasks = [t for t in make_tasks(experiment, runtime, state) if t.client in cohort]
-    plan, before = recipe.schedule.plan(state.round), _before(experiment, state)
+    tasks = [t for t in make_tasks(experiment, runtime.clients(), state) if t.client in cohort]
+    before = _before(experiment, state)
     results = runtime.train(tasks) if tasks else ()
-    pooled = pool(tasks, results, experiment.weights, lambda sent: central.bound(sent, before))
+
+    def opened(task: Task, result: Result) -> Statistics:
+        return central.bound(contribution(experiment, state, task, result), before)
+
+    pooled = pool(tasks, results, opened)
     if not central.private:
         _check_quorum(experiment, state, pooled)
     mean, memory = central.mean(pooled.statistics, before, draws)
-    after, error = server_step(recipe, state, mean)
-    _check_moved(experiment, plan, state, after)
+    _check_moved(experiment, state, mean)
+    holders = () if central.private else pooled.clients  # who took part is secret there
+    after, error = server_step(experiment, replace(state, memory=memory), mean, holders)
     return Round(
-        state=replace(after, memory=memory),
+        state=after,
         pooled=pooled,
         aggregation_error=error,
-        bytes_down=sum(len(encode_task(task)) for task in tasks),
+        bytes_down=sum(bytes_to(task, state) for task in tasks),
     )
 
 
 def _before(experiment: Experiment, state: GlobalState) -> Before:
     """What a central mechanism measures changes against: products only if they are asked for."""
-    recipe = experiment.recipe
-    shared = lift(state.factors.only(recipe.schedule.plan(state.round).share), 1.0)
-    if not recipe.aggregator.needs_product:
+    shared = lift(experiment.plan(state.round).shared(state.factors), 1.0)
+    if not experiment.recipe.aggregator.needs_product:
         shared = replace(shared, product={})
     return Before(state.round, shared, state.memory)
+
+
+def bytes_to(task: Task, state: GlobalState) -> int:
+    """Size of the message that a client needs: what is new, if it took part in the last round."""
+    return len(encode_task(task, held=task.client in state.latest.holders))
 
 
 def _hidden_round(
@@ -119,7 +132,7 @@ def _hidden_round(
     def train(past: Past) -> GlobalState:
         return _round(experiment, runtime, state, past).state
 
-    up, down = expected_bytes(experiment, make_tasks(experiment, runtime, state))
+    up, down = _expected_bytes(experiment, make_tasks(experiment, runtime.clients(), state), state)
     return Round(
         state=charged(experiment, state, server, train),
         pooled=Pooled(statistics=None, clients=(), missing={}, resent=(), bytes_up=up),
@@ -128,56 +141,65 @@ def _hidden_round(
     )
 
 
-def expected_bytes(experiment: Experiment, tasks: Sequence[Task]) -> tuple[int, int]:
+def _expected_bytes(
+    experiment: Experiment, tasks: Sequence[Task], state: GlobalState
+) -> tuple[int, int]:
     """Bytes of a round to the server, and from it, if as many take part as are expected.
 
     Args:
         experiment: its central mechanism says how many that is.
         tasks: of all clients. Their messages differ in their names only.
+        state: that they were made of.
     """
     share = experiment.central.sampling_rate * len(tasks)
     first = tasks[0]
-    up = len(seal(first.factors.only(first.plan.share), first))
-    return round(share * up), round(share * len(encode_task(first)))
+    up = len(seal(first.plan.shared(state.factors.cut(first.rank)), first))
+    return round(share * up), round(share * bytes_to(first, state))
 
 
-def make_tasks(experiment: Experiment, runtime: Runtime, state: GlobalState) -> list[Task]:
+def make_tasks(
+    experiment: Experiment, clients: Sequence[ClientId], state: GlobalState
+) -> list[Task]:
     """The round's orders, one for each client."""
-    plan = experiment.recipe.schedule.plan(state.round)
-    seeded = _seeded(experiment, state)
+    plan = experiment.plan(state.round)
     left = 1.0 - state.round / experiment.rounds if experiment.linear_decay else 1.0
-    return [
-        Task(
+    held = {rank: state.factors.cut(rank) for rank in {None, *experiment.ranks.values()}}
+    seeded = {rank: _seeded(state, factors) for rank, factors in held.items()}
+
+    def task(client: ClientId) -> Task:
+        rank = experiment.ranks.get(client)
+        return Task(
             run=experiment.run,
             round=state.round,
             client=client,
-            factors=state.factors.without(experiment.seeded if seeded else ()),
-            seeded=seeded,
+            factors=held[rank].without(state.drawn.keys()),
+            folded=state.folded,
+            change=state.latest,
+            rank=rank,
+            seeded=seeded[rank],
             plan=plan,
             steps=experiment.local_steps,
             learning_rate=experiment.recipe.optimizer.learning_rate * left,
             seed=seed_of(experiment.seed, "client", state.round, client),
         )
-        for client in runtime.clients()
-    ]
+
+    return [task(client) for client in clients]
 
 
-def _seeded(experiment: Experiment, state: GlobalState) -> Seeded | None:
-    """Seed and SHA-256 of the tensors that need not travel."""
-    if not experiment.seeded:
-        return None
-    keys = tuple(sorted(experiment.seeded))
-    frozen = state.factors.without(state.factors.keys() - experiment.seeded)
-    return Seeded(seed=experiment.seed, keys=keys, digest=frozen.digest())
+def _seeded(state: GlobalState, factors: Factors) -> tuple[Seeded, ...]:
+    """Seeds and SHA-256 of the tensors that need not travel."""
+
+    def drawn(seed: int) -> Seeded:
+        keys = tuple(sorted(k for k, s in state.drawn.items() if s == seed))
+        return Seeded(seed=seed, keys=keys, digest=Factors({k: factors[k] for k in keys}).digest())
+
+    return tuple(drawn(seed) for seed in sorted(set(state.drawn.values())))
 
 
-def _check_moved(
-    experiment: Experiment, plan: Plan, before: GlobalState, after: GlobalState
-) -> None:
+def _check_moved(experiment: Experiment, before: GlobalState, mean: Moments) -> None:
     if experiment.private or experiment.central.private:
         return
-    first_step = before.round == 0 and experiment.local_steps == 1
-    still = unmoved(before.factors, after.factors, plan, first_step=first_step)
+    still = unmoved(before, mean, local_steps=experiment.local_steps)
     if still:
         raise ValueError(
             f"round {before.round} trained {', '.join(still[:3])} but left it exactly as it was: "

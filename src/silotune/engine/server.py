@@ -7,27 +7,30 @@ the order of the cohort, whenever they arrive, so that a run ends in the same bi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from silotune.aggregation import aggregation_error
+from silotune.algebra import Matrix, seed_of
 from silotune.core import (
+    Change,
     ClientId,
     Factors,
     GlobalState,
     Key,
     Moments,
-    Plan,
     Result,
     Role,
     Statistics,
     Task,
+    accumulated,
+    lift,
 )
-from silotune.recipe import Recipe
 
 from .channel import RefusedUpdateError, open_sealed
+from .experiment import Experiment
 from .releases import RECORDS
 
 
@@ -57,8 +60,7 @@ class QuorumError(RuntimeError):
 def pool(
     tasks: Sequence[Task],
     results: Iterable[Result],
-    weights: Mapping[ClientId, float | None],
-    bound: Callable[[Statistics], Statistics] = lambda contribution: contribution,
+    opened: Callable[[Task, Result], Statistics],
 ) -> Pooled:
     """Add the contributions of a round: each client once, in the order of ``tasks``.
 
@@ -68,26 +70,24 @@ def pool(
     Args:
         tasks: what was asked, of whom; possibly nobody.
         results: as they arrive.
-        weights: of the clients; None: the noisy number of records that it sends along.
-        bound: makes a client's part of the sum from its contribution.
+        opened: a client's part of the sum; raises ``RefusedUpdateError`` if there is none.
     """
-    shapes = _shared_shapes(tasks[0]) if tasks else {}
     total: Statistics | None = None
     clients, resent, missing, size = [], [], {}, 0
-    for client, result in _in_order(tasks, results):
+    for task, result in _in_order(tasks, results):
         if result is None or result.refusal:
-            missing[client] = result.refusal if result else "no answer in time"
+            missing[task.client] = result.refusal if result else "no answer in time"
             continue
         try:
-            statistics = bound(open_sealed(result, shapes, _weight(result, weights)))
+            statistics = opened(task, result)
         except RefusedUpdateError as error:
-            missing[client] = f"its update was refused: {error}"
+            missing[task.client] = f"its update was refused: {error}"
             continue
         total = statistics if total is None else total + statistics
-        clients.append(client)
+        clients.append(task.client)
         size += len(result.sealed)
         if result.resent:
-            resent.append(client)
+            resent.append(task.client)
     return Pooled(
         statistics=total,
         clients=tuple(clients),
@@ -97,24 +97,90 @@ def pool(
     )
 
 
-def server_step(recipe: Recipe, state: GlobalState, mean: Moments) -> tuple[GlobalState, float]:
-    """Combine the means into the next state; also gives the relative aggregation error."""
-    combined = recipe.aggregator.combine(state, mean)
-    after = replace(state, round=state.round + 1, factors=state.factors.updated(combined))
-    return after, aggregation_error(mean, after.factors)
+def contribution(
+    experiment: Experiment, state: GlobalState, task: Task, result: Result
+) -> Statistics:
+    """One client's additive statistics, once its update is checked.
+
+    Raises:
+        RefusedUpdateError: naming what is wrong with it.
+    """
+    start = task.plan.shared(state.factors.cut(task.rank))
+    # a clipping server bounds what it takes, and may not tell whom it refused
+    largest = math.inf if experiment.central.private else experiment.largest_update
+    shared = open_sealed(result, start, largest)
+    weight = _weight(result, experiment.weights)
+    return lift(shared, weight, ranks_differ=bool(experiment.ranks))
 
 
-def unmoved(before: Factors, after: Factors, plan: Plan, *, first_step: bool) -> list[str]:
+def server_step(
+    experiment: Experiment, state: GlobalState, mean: Moments, holders: Collection[ClientId]
+) -> tuple[GlobalState, float]:
+    """Combine the means into the next state; also gives the relative aggregation error.
+
+    Args:
+        experiment: brings the rule and, where pairs begin afresh, the seed.
+        state: before the round.
+        mean: over those who took part.
+        holders: who they are, if that may be told; they need not be sent everything again.
+    """
+    combined = experiment.recipe.aggregator.combine(state, mean)
+    error = aggregation_error(mean, state.factors, combined)
+    factors = state.factors.updated(combined.factors)
+    increment = {s: m.to(_type(factors, s)) for s, m in combined.residual.items()}
+    fresh: dict[Key, int] = {}
+    if experiment.plan(state.round).fold:
+        increment = dict(accumulated(increment, _pairs(factors)))
+        factors, fresh = _afresh(experiment, factors, state.round + 1)
+    keys = {k for k, t in factors.items() if not torch.equal(t, state.factors[k])}
+    drawn = {k: seed for k, seed in state.drawn.items() if k not in keys}
+    after = GlobalState(
+        round=state.round + 1,
+        factors=factors,
+        folded=accumulated(state.folded, increment),
+        drawn={**drawn, **fresh},
+        latest=Change(keys=frozenset(keys), folded=increment, holders=frozenset(holders)),
+        memory={**state.memory, **combined.memory},
+    )
+    return after, error
+
+
+def unmoved(before: GlobalState, mean: Moments, *, local_steps: int) -> list[str]:
     """Shared tensors that a round left exactly as they were.
 
     Args:
-        before: factors at the start of the round.
-        after: factors at its end.
-        plan: what was to move.
-        first_step: the round was one single step from B = 0, where A's gradient is zero.
+        before: the state at its start.
+        mean: what the clients gave.
+        local_steps: of each client. After one single step from B = 0, A cannot have moved.
     """
-    moving = plan.share - {Role.A} if first_step else plan.share
-    return [str(k) for k, t in after.only(moving).items() if torch.equal(t, before[k])]
+    at_rest = {Role.A} if local_steps == 1 and _no_b(before.factors) else set()
+    return [
+        str(k)
+        for k, t in mean.first.items()
+        if k.role not in at_rest and torch.equal(t.to(before.factors[k].dtype), before.factors[k])
+    ]
+
+
+def _no_b(factors: Factors) -> bool:
+    return not any(t.any() for t in factors.only({Role.B}).values())
+
+
+def _type(factors: Factors, site: str) -> torch.dtype:
+    """Of the site's own tensors: float32, whatever the base is kept in."""
+    return next(t.dtype for k, t in factors.items() if k.site == site)
+
+
+def _pairs(factors: Factors) -> dict[str, Matrix]:
+    """Every pair that is not zero, as a product."""
+    pairs = {site: factors.pair(site) for site in factors.pair_sites()}
+    return {site: pair for site, pair in pairs.items() if pair.left.any() and pair.right.any()}
+
+
+def _afresh(experiment: Experiment, factors: Factors, round: int) -> tuple[Factors, dict[Key, int]]:
+    """New pairs for ``round``, and the seed that draws them."""
+    seed = seed_of(experiment.seed, "pair", round)
+    pairs = experiment.draw(seed).only({Role.A, Role.B})
+    return factors.updated(pairs), dict.fromkeys(pairs, seed)
 
 
 def _weight(result: Result, weights: Mapping[ClientId, float | None]) -> float:
@@ -132,14 +198,9 @@ def _weight(result: Result, weights: Mapping[ClientId, float | None]) -> float:
     return max(1.0, said.total)
 
 
-def _shared_shapes(task: Task) -> dict[Key, tuple[int, ...]]:
-    """Shapes of what the clients upload; the task itself carries these tensors down."""
-    return {k: tuple(t.shape) for k, t in task.factors.only(task.plan.share).items()}
-
-
 def _in_order(
     tasks: Sequence[Task], results: Iterable[Result]
-) -> Iterator[tuple[ClientId, Result | None]]:
+) -> Iterator[tuple[Task, Result | None]]:
     """Each client's first fitting result, in the order of tasks; early ones wait."""
     asked = {task.client: task for task in tasks}
     early: dict[ClientId, Result] = {}
@@ -152,8 +213,8 @@ def _in_order(
             continue
         early[result.client] = result
         while head is not None and head.client in early:
-            yield head.client, early.pop(head.client)
+            yield head, early.pop(head.client)
             head = next(queue, None)
     while head is not None:
-        yield head.client, early.pop(head.client, None)
+        yield head, early.pop(head.client, None)
         head = next(queue, None)

@@ -68,15 +68,26 @@ def accumulate(
     micro_batches: Iterable[Batch],
     max_grad_norm: float,
     grid: float = 0.0,
+    totals: dict[Key, Tensor] | None = None,
 ) -> Accumulated:
-    """One backward pass a micro-batch; the clipped sums add up to those of the whole batch."""
+    """One backward pass a micro-batch; the clipped sums add up to those of the whole batch.
+
+    Args:
+        sink: closed.
+        losses: per example.
+        micro_batches: of one step.
+        max_grad_norm: C.
+        grid: as for ``clipped_sum``.
+        totals: takes the sums of layers that leave no rows. They are bounded by nothing, so this
+            is not for a mechanism that hides records.
+    """
     sums: dict[Key, Tensor] = {}
     examples = dropped = 0
     for batch in micro_batches:
         n = len(batch["labels"])
-        with sink.collect(n) as rows:
+        with sink.collect(n, totals) as rows:
             losses(batch).sum().backward()
-            part, bad = clipped_sum(rows, max_grad_norm, grid)
+            part, bad = clipped_sum(rows, max_grad_norm, grid) if rows else ({}, 0)
         sums = {key: t + sums[key] if key in sums else t for key, t in part.items()}
         examples, dropped = examples + n, dropped + bad
     return Accumulated(sums, examples, dropped)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from silotune.core import Batch, GradientSink, Key
 
@@ -54,14 +54,16 @@ class NoPrivacy:
         Raises:
             ValueError: if a loss or gradient is not finite.
         """
-        plain = accumulate(sink, losses, micro_batches, self.max_grad_norm)
-        if plain.dropped:
+        totals: dict[Key, Tensor] = {}
+        plain = accumulate(sink, losses, micro_batches, self.max_grad_norm, totals=totals)
+        if plain.dropped or not all(t.isfinite().all() for t in totals.values()):
             raise ValueError(
-                f"{plain.dropped} records gave a loss or gradient that is not finite: "
+                f"{plain.dropped or 'some'} records gave a loss or gradient that is not finite: "
                 "lower train.learning_rate, or look for broken records with `silotune data`"
             )
+        sums = {**plain.sums, **totals}
         for key, parameter in tensors.items():
-            parameter.grad = plain.sums[key] / plain.examples
+            parameter.grad = sums[key] / plain.examples
         return 0
 
     def charge(self, steps: int) -> None:

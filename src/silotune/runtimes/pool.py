@@ -2,7 +2,8 @@
 
 A worker is any command that calls ``serve``. It holds its own copy of the model and the silos'
 data, dies when the pool does, and is started again when it dies alone: its task is then sent once
-more, so delivery is at least once. Nothing but ``core.wire`` bytes crosses; no pickle.
+more, so delivery is at least once. Nothing but ``core.wire`` bytes crosses; no pickle. A worker
+keeps the tasks of the last rounds, so that only what is new is sent to it.
 
 A frame is 8 bytes of length and the payload; the first byte of a payload tells its kind.
 """
@@ -91,22 +92,22 @@ class Pool:
         return list(self._results(_SCORE, tasks))
 
     def _results(self, kind: bytes, tasks: Sequence[Task]) -> Iterator[Result]:
-        for reply in self._exchange([kind + encode_task(task) for task in tasks]):
+        for reply in self._exchange([(kind, task) for task in tasks]):
             try:
                 yield decode_result(reply)
             except CorruptPayload:
                 continue  # as good as lost: the loop names the client as missing
 
-    def _exchange(self, payloads: Sequence[bytes]) -> Iterator[bytes]:
-        """Hand payloads to whoever is free; yields one reply each until the deadline."""
-        todo: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    def _exchange(self, orders: Sequence[_Order]) -> Iterator[bytes]:
+        """Hand orders to whoever is free; yields one reply each until the deadline."""
+        todo: queue.SimpleQueue[_Order] = queue.SimpleQueue()
         done: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        for payload in payloads:
-            todo.put(payload)
+        for order in orders:
+            todo.put(order)
         for slot in self._slots:
             threading.Thread(target=slot.work, args=(todo, done), daemon=True).start()
         end = time.monotonic() + self._deadline
-        for _ in payloads:
+        for _ in orders:
             try:
                 reply = done.get(timeout=max(0.0, end - time.monotonic()))
             except queue.Empty:
@@ -117,12 +118,21 @@ class Pool:
                 raise WorkerError(reply[1:].decode())
             yield reply[1:]
 
-    def _abandon(self, todo: queue.SimpleQueue[bytes]) -> None:
+    def _abandon(self, todo: queue.SimpleQueue[_Order]) -> None:
         """Forget what was not begun and stop what was not finished."""
         while not todo.empty():
             todo.get()
         for slot in self._slots:
             slot.kill()
+
+
+_Order = tuple[bytes, Task]
+_Place = tuple[str, int, int | None]
+"""Run, round and rank: tasks of one place have the same state in them."""
+
+
+def _place(task: Task, round: int) -> _Place:
+    return task.run, round, task.rank
 
 
 class _Slot:
@@ -133,6 +143,7 @@ class _Slot:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._job: object | None = None  # what this slot works for now; None once stopped
+        self._sent: set[_Place] = set()  # what its worker has been given
 
     def kill(self) -> None:
         """Stop the worker at once."""
@@ -140,25 +151,28 @@ class _Slot:
             self._job = None
             self._end()
 
-    def work(self, todo: queue.SimpleQueue[bytes], done: queue.SimpleQueue[bytes]) -> None:
-        """Carry payloads until none is left."""
+    def work(self, todo: queue.SimpleQueue[_Order], done: queue.SimpleQueue[bytes]) -> None:
+        """Carry orders until none is left."""
         self._job = job = object()
         while True:
             try:
-                payload = todo.get_nowait()
+                order = todo.get_nowait()
             except queue.Empty:
                 return
-            reply = self._ask(payload, job)
+            reply = self._ask(order, job)
             if reply is None:
                 return
             done.put(reply)
 
-    def _ask(self, payload: bytes, job: object) -> bytes | None:
+    def _ask(self, order: _Order, job: object) -> bytes | None:
         """One reply; a worker that dies is replaced, a few times. None once stopped."""
+        kind, task = order
         for _ in range(_TRIES):
             try:
                 pipe_in, pipe_out = self._pipes(job)
-                _write_frame(pipe_in, payload)
+                held = _place(task, task.round - 1) in self._sent
+                self._sent.add(_place(task, task.round))
+                _write_frame(pipe_in, kind + encode_task(task, held=held))
                 return _read_frame(pipe_out)
             except (EOFError, OSError):
                 if self._job is not job:
@@ -189,6 +203,7 @@ class _Slot:
             self._end()
 
     def _end(self) -> None:
+        self._sent.clear()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -203,16 +218,26 @@ def serve(
 ) -> None:
     """A worker's life: answer tasks until the pipe closes, then die without finishing."""
     inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    tasks: dict[_Place, Task] = {}
     threading.Thread(target=_listen, args=(pipe_in, inbox), daemon=True).start()
     _write_frame(pipe_out, _READY)
     while True:
         payload = inbox.get()
-        _write_frame(pipe_out, _answer(payload, bench, silos))
+        _write_frame(pipe_out, _answer(payload, bench, silos, tasks))
 
 
-def _answer(payload: bytes, bench: Bench, silos: Mapping[ClientId, Silo]) -> bytes:
+def _answer(
+    payload: bytes,
+    bench: Bench,
+    silos: Mapping[ClientId, Silo],
+    tasks: dict[_Place, Task],
+) -> bytes:
+    """One reply; remembers the task among ``tasks``, and forgets those of older rounds."""
     try:
-        task = decode_task(payload[1:])
+        task = decode_task(payload[1:], lambda *place: tasks.get(place))
+        for place in [p for p in tasks if p[1] < task.round - 1]:
+            del tasks[place]
+        tasks[_place(task, task.round)] = task
         act = score_at_home if payload[:1] == _SCORE else client_round
         return _RESULT + encode_result(act(task, bench, silos[task.client]))
     except (ValueError, OSError, RuntimeError) as error:

@@ -1,0 +1,180 @@
+"""Dense: a whole matrix D (out, in) beside the frozen base, ``y = base(x) + D x``.
+
+The full-rank update of "Why Gradient Subspace?" (arXiv 2410.23111), whose clients train it with
+GaLore and average it as it is: exact, since y is linear in D, at out x in numbers a site. Scale 1.
+
+Without privacy only the gradient's sum over the batch is made, g^T x (out, in). A sink that takes
+nothing but rows gets them, n times as many numbers; so a method under example-level privacy should
+train something smaller.
+
+Shapes: n examples, T positions (tokens, patches; 1 after pooling), out, in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+from torch.autograd import Function
+
+from silotune.algebra import Matrix
+from silotune.core import GradientSink, Key, Role, Site
+
+from .base import Layer
+
+
+@dataclass(frozen=True)
+class Dense:
+    """``y = (W + D) x`` with D = 0 at birth. It has no inner dimension and no scale to choose."""
+
+    @property
+    def rank(self) -> int:
+        """None: 0."""
+        return 0
+
+    @property
+    def alpha(self) -> float:
+        """Numerator of the scale."""
+        return 1.0
+
+    @property
+    def rslora(self) -> bool:
+        """Never."""
+        return False
+
+    @property
+    def scale(self) -> float:
+        """Always 1."""
+        return 1.0
+
+    @property
+    def dropout(self) -> float:
+        """None."""
+        return 0.0
+
+    @property
+    def seeded(self) -> bool:
+        """Zeros are the same on every machine."""
+        return True
+
+    def layer(self, site: Site, sink: GradientSink) -> Layer:
+        """D beside the base."""
+        return DenseLinear(site, sink)
+
+    def frozen(self, site: Site) -> frozenset[Role]:
+        """None: the schedule decides."""
+        return frozenset()
+
+    def birth(self, site: Site, seed: int) -> Mapping[Role, Tensor]:
+        """D = 0 (out, in), float32 on the CPU."""
+        return {Role.D: torch.zeros(site.out_features, site.in_features, dtype=torch.float32)}
+
+
+class DenseLinear(nn.Module):
+    """One site with its D. Replaces the base module inside the model.
+
+    Where the base is a plain matrix of D's own type, the layer runs on W + D; a half-precision or
+    quantised base keeps D beside it in float32.
+    """
+
+    def __init__(self, site: Site, sink: GradientSink) -> None:
+        super().__init__()
+        weight = site.module.get_parameter("weight")
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        shape = (site.out_features, site.in_features)
+        self.base = site.module
+        self.transposed = site.transposed
+        self.D = nn.Parameter(torch.zeros(shape, dtype=dtype, device=weight.device))
+        self._sink = sink
+        self._key = Key(site.name, Role.D)
+
+    @property
+    def weight(self) -> Tensor:
+        """The base weight, for models that look at their layers' weights."""
+        return self.base.get_parameter("weight")
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The base bias, likewise."""
+        return self.base.bias if isinstance(self.base.bias, Tensor) else None
+
+    def tensors(self) -> dict[Key, nn.Parameter]:
+        """D by key."""
+        return {self._key: self.D}
+
+    def fold(self, matrix: Matrix | None) -> None:
+        """Nothing: D holds all that was ever learned.
+
+        Raises:
+            ValueError: if there is something to fold.
+        """
+        if matrix is not None:
+            raise ValueError(f"{self._key.site}: a whole matrix trains here, so none is folded")
+
+    def delta(self) -> Tensor:
+        """D."""
+        return self.D.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, ..., in) to (n, ..., out)."""
+        if self.weight.dtype == self.D.dtype:
+            weight = self.weight.T if self.transposed else self.weight
+            return self._map(x, weight, self.bias)
+        y: Tensor = self.base(x)
+        return y + self._map(x.to(self.D.dtype), None, None).to(y.dtype)
+
+    def _map(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        """``x (W + D)^T + b``, by the kernel while gradients are collected."""
+        if self._sink.is_open and self.D.requires_grad:
+            return _by_kernel(x, weight, bias, self.D, self._sink, self._key)
+        return F.linear(x, _merged(weight, self.D), bias)
+
+
+def _by_kernel(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    delta: Tensor,
+    sink: GradientSink,
+    key: Key,
+) -> Tensor:
+    y: Tensor = _DenseMap.apply(x, weight, bias, delta, sink, key)
+    return y
+
+
+def _merged(weight: Tensor | None, delta: Tensor) -> Tensor:
+    return delta if weight is None else weight + delta
+
+
+class _DenseMap(Function):
+    """W + D is made again for the backward pass rather than kept: it is as large as the layer."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        delta: Tensor,
+        sink: GradientSink,
+        key: Key,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, delta)
+        ctx.sink, ctx.key = sink, key
+        return F.linear(x, _merged(weight, delta), bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, delta = ctx.saved_tensors
+        g = grads[0]
+        if ctx.sink.takes_totals:
+            ctx.sink.add_total(ctx.key, g.flatten(end_dim=-2).mT @ x.flatten(end_dim=-2))
+        else:
+            g_rows, x_rows = (t.reshape(t.shape[0], -1, t.shape[-1]) for t in (g, x))  # (n, T, ..)
+            ctx.sink.add(ctx.key, torch.bmm(g_rows.mT, x_rows))
+        dx = g @ _merged(weight, delta) if ctx.needs_input_grad[0] else None
+        return dx, None, None, None, None, None

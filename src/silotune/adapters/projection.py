@@ -1,0 +1,91 @@
+"""Projection: a pair of which one factor is a frozen random projector, known to all by its seed.
+
+Direct weight averaging in a common subspace: GaLore's step (Zhao et al. 2024, arXiv 2403.03507)
+with a projector that needs no gradient. The projector stands on the site's smaller side,
+
+    out >= in:  A (r, in) frozen, A A^T = I;    B (out, r) trains from 0
+    out <  in:  B (out, r) frozen, B^T B = I;   A (r, in) trains from 0
+
+so r max(out, in) numbers travel per site, their average over clients is exact, and under
+example-level privacy this is ordinary DP-SGD in a smaller space: no projector is released, since
+none is learnt from records. A random one sees on average r / min(out, in) of a gradient's squared
+length, so a schedule folds the pair and draws another every so often.
+
+Which alpha makes a step GaLore's with the paper's scale a (up to eps): Adam and its relatives are
+blind to the scale s of a gradient and move W by s times GaLore's step, so s = a; plain SGD moves
+it by s^2 times, so s = sqrt(a). With s = alpha/r, that is alpha = a r and alpha = sqrt(a) r.
+
+Shapes: out, in, r rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from silotune.algebra import generator, orthonormal_rows
+from silotune.core import GradientSink, Role, Site
+
+from .base import Layer
+from .linear import AdaptedLinear
+
+
+@dataclass(frozen=True, kw_only=True)
+class Projection:
+    """``y = W x + scale B A x``, one factor a seeded orthonormal projector that never trains.
+
+    Raises:
+        ValueError: if the rank is not positive or the dropout not in [0, 1).
+    """
+
+    rank: int = 8
+    alpha: float = 8.0
+    dropout: float = 0.0
+    rslora: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"method.r: the rank must be at least 1, not {self.rank}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"method.lora_dropout: must be in [0, 1), not {self.dropout}")
+
+    @property
+    def scale(self) -> float:
+        """What the adapted layer multiplies B A by."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+    @property
+    def seeded(self) -> bool:
+        """Always: the projector comes out the same on every machine."""
+        return True
+
+    def layer(self, site: Site, sink: GradientSink) -> Layer:
+        """The pair beside the base."""
+        return AdaptedLinear(site, self.scale, self.rank, self.dropout, sink)
+
+    def frozen(self, site: Site) -> frozenset[Role]:
+        """The projector: A, or B where the site is wide."""
+        return frozenset({Role.A if site.out_features >= site.in_features else Role.B})
+
+    def birth(self, site: Site, seed: int) -> Mapping[Role, Tensor]:
+        """A (r, in) and B (out, r), float32 on the CPU, from (seed, site) alone.
+
+        Raises:
+            ValueError: if the rank exceeds the site's smaller side.
+        """
+        smaller = min(site.out_features, site.in_features)
+        if self.rank > smaller:
+            raise ValueError(
+                f"method.r: {site.name} has {smaller} features on its smaller side, and r = "
+                f"{self.rank} orthonormal directions do not fit into them"
+            )
+        rows = orthonormal_rows(self.rank, smaller, generator(seed, "P", site.name))
+        if self.frozen(site) == {Role.A}:
+            b = torch.zeros(site.out_features, self.rank, dtype=torch.float32)
+            return {Role.A: rows, Role.B: b}
+        a = torch.zeros(self.rank, site.in_features, dtype=torch.float32)
+        return {Role.A: a, Role.B: rows.T.contiguous()}
