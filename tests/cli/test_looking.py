@@ -7,6 +7,7 @@ import pytest
 
 from job.small import PRIVATE
 from silotune.config import load_config
+from silotune.recipes import RECIPES
 
 
 def test_init_writes_a_configuration_that_is_valid_and_never_overwrites(silotune, place):
@@ -103,3 +104,54 @@ def test_data_as_a_table_and_a_picture(silotune, place):
     assert found["silos"]["west"]["records"] == 22
     assert sum(found["silos"]["west"]["labels"].values()) == 22
     assert silotune("data", "small.yaml", "--picture", "data.png").exit_code == 2
+
+
+def test_methods_lists_the_catalogue_and_what_it_refuses(silotune, place):
+    result = silotune("methods")
+    assert result.exit_code == 0
+    for name in RECIPES:
+        assert f"\n  {name} " in result.stdout
+    assert "fedftg, privacy.unit: example: direct averaging of dense deltas" in result.stdout
+    found = {entry["name"]: entry for entry in json.loads(silotune("methods", "--json").stdout)}
+    assert list(found) == list(RECIPES)
+    assert found["rolora"]["trains"] == "B, head; then A, head"
+    assert found["fedsa-lora"]["sends"] == "A"
+    assert found["lora-fair"]["options"]["fair_lambda"] == 0.01
+    assert {name for name, entry in found.items() if entry["refused"]} == {"fedftg", "fedsa-lora"}
+    assert {name for name, entry in found.items() if entry["ranks_may_differ"]} == {
+        "flora",
+        "flexlora",
+    }
+
+
+def test_methods_counts_what_each_sends_on_a_model(silotune, place, bert):
+    result = silotune("methods", "--costs", bert, "--r", "4")
+    assert result.exit_code == 0
+    assert "4 layers of 32 x 32, r = 4, 3 clients" in result.stdout
+    for name in RECIPES:
+        assert (f"\n  {name} " in result.stdout) == (name != "head-only")
+    found = json.loads(silotune("methods", "--costs", bert, "--r", "4", "--json").stdout)
+    numbers = 4 * 4 * 32 * 4  # layers, rank, features, bytes
+    sent = {name: cost["usual"] for name, cost in found["methods"].items()}
+    assert numbers < sent["ffa-lora"]["up"] < numbers + 2000
+    assert 2 * numbers < sent["fedit"]["up"] < 2 * numbers + 3000
+    assert 6 * numbers < sent["flora"]["down"] < 6 * numbers + 4000
+    assert found["methods"]["flora"]["first"]["down"] < 3000, "seeds alone"
+    assert found["head"]["up"] == pytest.approx(4 * (2 * 32 + 2), abs=200)
+
+
+def test_methods_says_what_is_wrong_with_a_model_or_rank(silotune, place, bert):
+    result = silotune("methods", "--costs", "./nowhere")
+    assert result.exit_code == 1
+    assert "there is no folder ./nowhere" in result.stderr
+    result = silotune("methods", "--costs", bert, "--r", "64")
+    assert result.exit_code == 1
+    assert "method.r: " in result.stderr
+    assert silotune("methods", "--costs", bert, "--clients", "0").exit_code == 2
+
+
+@pytest.mark.parametrize("method", RECIPES)
+def test_every_method_can_be_planned(silotune, place, method):
+    result = silotune("plan", "small.yaml", f"method.name={method}")
+    assert result.exit_code == 0, result.output
+    assert "bytes: " in result.stdout

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from silotune.config import bundled, digest, dump, load_config
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
-NAMES = {"sst2", "qnli", "mnli", "stories", "pacs"}
+NAMES = {"compare", "sst2", "qnli", "mnli", "stories", "pacs"}
 
 
 def test_the_examples_are_there():
@@ -43,6 +44,21 @@ def test_documented_changes_of_the_text_examples(name):
     assert load_config(path, plain).privacy.unit == "none"
     changes = ["data.path=folder", "data.silos.split=label-skew-severe", "method.name=head-only"]
     assert load_config(path, changes).data.silos.num == 3
+
+
+COMPARISONS = [
+    line.partition("examples/compare.yaml ")[2].partition("--output-dir")[0].strip()
+    for line in (EXAMPLES[0].parent / "compare.yaml").read_text().splitlines()
+    if "examples/compare.yaml method" in line
+]
+
+
+@pytest.mark.parametrize("words", COMPARISONS)
+def test_documented_methods_of_the_comparison(words):
+    path = EXAMPLES[0].parent / "compare.yaml"
+    overrides = re.split(r" (?=(?:method|train|privacy)\b)", words)
+    assert load_config(path, overrides).method.name in words
+    assert len(COMPARISONS) == 10
 
 
 def test_no_example_needs_a_path_of_ours():

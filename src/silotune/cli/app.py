@@ -199,7 +199,7 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Load a run's adapter and score it."""
+    """Load a run's adapter and score it; silos' own ones are scored together."""
     from .using import score_run
 
     score_run(run_path, split.value if split else None, as_json=as_json)
@@ -219,11 +219,17 @@ def export(
         Format,
         typer.Option("--format", help="The adapter by itself, or the whole model with it inside."),
     ] = Format.PEFT,
+    silo: Annotated[
+        str | None,
+        typer.Option(
+            "--silo", metavar="NAME", help="Whose, if each has its own.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Take a run's result elsewhere: as a PEFT adapter, or merged into the model."""
     from .using import export_run
 
-    export_run(run_path, kind.value, output)
+    export_run(run_path, kind.value, output, silo)
 
 
 @privacy.command(
@@ -262,13 +268,38 @@ def audit(config: ConfigName, overrides: Overrides = None, as_json: Json = False
     investigate(config, overrides or [], as_json=as_json)
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "silotune methods",
+        "silotune methods --costs sentence-transformers/all-MiniLM-L6-v2 --clients 10",
+    )
+)
 @reported
-def methods(as_json: Json = False) -> None:
-    """List the methods that method.name can name."""
-    from .listing import list_methods
+def methods(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--costs",
+            metavar="MODEL",
+            help="Count what each method sends on this model: a folder or a hub name.",
+            show_default=False,
+        ),
+    ] = None,
+    clients: Annotated[
+        int, typer.Option("--clients", min=1, metavar="K", help="Clients in a round, for --costs.")
+    ] = 3,
+    rank: Annotated[
+        int, typer.Option("--r", min=1, metavar="R", help="Rank of the adapters, for --costs.")
+    ] = 8,
+    as_json: Json = False,
+) -> None:
+    """List the methods that method.name can name, or what each of them sends on a model."""
+    from .listing import list_costs, list_methods
 
-    list_methods(as_json=as_json)
+    if model is None:
+        list_methods(as_json=as_json)
+    else:
+        list_costs(model, clients, rank, as_json=as_json)
 
 
 @app.command(hidden=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from silotune.job.finished import own_adapters
 from silotune.reports.facts import read_facts, read_statement
 from silotune.reports.guarantee import NOT_PRIVATE, noun, warning
 from silotune.reports.outcome import Outcome, outcome, silo_outcomes
@@ -91,5 +92,8 @@ def _rest(folder: RunFolder) -> Iterator[str]:
         )
         yield f"verify:   {shlex.join(['silotune', 'privacy', 'verify', str(folder.path)])}"
     yield f"report:   {folder.report}"
-    yield f"adapter:  {folder.adapter}  (PEFT)"
+    if own_adapters(folder):
+        yield f"adapters: {folder.path}/sites/SILO/adapter  (PEFT), one of each silo"
+    else:
+        yield f"adapter:  {folder.adapter}  (PEFT)"
     yield f"evaluate: {shlex.join(['silotune', 'evaluate', str(folder.path)])}"

@@ -16,7 +16,7 @@ from .console import busy, emit, say, speaker
 
 
 def score_run(path: Path, split: Split | None, *, as_json: bool) -> None:
-    """Score a run's adapter."""
+    """Score a run's adapter, or its silos' own ones."""
     console = speaker(as_json=as_json)
     with busy(console, "opening model and data"):
         found = evaluate(RunFolder(path), split)
@@ -27,14 +27,14 @@ def score_run(path: Path, split: Split | None, *, as_json: bool) -> None:
         emit({"run": str(path), **asdict(found)})
 
 
-def export_run(path: Path, kind: Literal["peft", "merged"], output: Path) -> None:
-    """Write an adapter or a whole model."""
+def export_run(path: Path, kind: Literal["peft", "merged"], output: Path, silo: str | None) -> None:
+    """Write an adapter or a whole model: the one that all silos share, or a silo's own."""
     console = speaker()
     with busy(console, "writing"):
         if kind == "peft":
-            export_peft(RunFolder(path), output)
+            export_peft(RunFolder(path), output, silo)
         else:
-            export_merged(RunFolder(path), output)
+            export_merged(RunFolder(path), output, silo)
     say(console, f"wrote {output}; its README.md says how to load it")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from annotated_types import Ge, Gt, Lt
 from pydantic.fields import FieldInfo
 
+from .choice import OPTIONS, options
 from .names import ALIASES
 from .schema import LEAVES, SECTIONS
 from .words import kind
@@ -66,8 +67,24 @@ def _table(title: str, text: str, keys: Iterator[str]) -> str:
 def _row(key: str) -> str:
     field = LEAVES[key]
     value = ", ".join([kind(field.annotation), *_limits(field)])
-    meaning = (field.description or "").replace("|", "\\|")
+    meaning = ((field.description or "") + _takers(key)).replace("|", "\\|")
     return f"| `{key}` | {value} | {_default(key)} | {meaning} |\n"
+
+
+def _takers(key: str) -> str:
+    """Whose option a key is, and what they do without it."""
+    option = key.removeprefix("method.")
+    if option not in OPTIONS:
+        return ""
+    takers = OPTIONS[option]
+    default = options(takers[0])[option]
+    usual = "" if default is None else f"; null = {written(default)}"
+    return f" For {' and '.join(takers)}{usual}."
+
+
+def written(value: object) -> str:
+    """A default as YAML has it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _limits(field: FieldInfo) -> Iterator[str]:
@@ -86,8 +103,7 @@ def _default(key: str) -> str:
     if field.is_required():
         return "required"
     value = field.get_default()
-    text = value if isinstance(value, str) else json.dumps(value)
-    return f"`{text}`"
+    return f"`{written(value)}`"
 
 
 if __name__ == "__main__":

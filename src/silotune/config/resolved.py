@@ -16,7 +16,7 @@ def dump(config: Config) -> str:
 
     Loading it gives an equal configuration.
     """
-    skip = rules.inapplicable(config.model, config.data)
+    skip = rules.inapplicable(config.model, config.data, config.method, config.train)
     return yaml_door.write(_without(config.model_dump(mode="json"), "", skip))
 
 

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from . import method_rules
+from .choice import OPTIONS
 from .errors import ConfigError, Problem
+from .method_rules import SERVER_KEYS
 from .privacy_rules import budget, clients, count, dropout, mechanism, metric, physical
 from .privacy_section import Privacy
 from .sections import Columns, Data, Method, Model, Silos, Train
@@ -46,10 +49,11 @@ def problems(parts: Parts) -> Iterator[Problem]:
     if parts.model and parts.data:
         yield from _columns(parts.model, parts.data.columns)
         yield from _labels_for(parts.model, parts.data)
-    if parts.model and parts.method:
-        yield from _head_only(parts.model, parts.method)
     if parts.method:
-        yield from _targets(parts.method)
+        yield from method_rules.targets(parts.method)
+        yield from method_rules.ranks(parts.method, parts.data, parts.privacy)
+    if parts.model and parts.method and parts.train:
+        yield from method_rules.method(parts.model, parts.method, parts.train, parts.privacy)
     if parts.privacy:
         yield from budget(parts.privacy)
         yield from mechanism(parts.privacy)
@@ -59,7 +63,7 @@ def problems(parts: Parts) -> Iterator[Problem]:
     if parts.privacy and parts.data:
         yield from _delta(parts.privacy, parts.data)
     if parts.train:
-        yield from _optimizer(parts.train)
+        yield from method_rules.optimizers(parts.train)
     if parts.privacy and parts.train:
         yield from clients(parts.privacy, parts.train)
         yield from physical(parts.privacy, parts.train)
@@ -102,9 +106,14 @@ def check_batch_size(batch_size: int, sizes: int | Mapping[str, int]) -> None:
         raise ConfigError([str(problem)])
 
 
-def inapplicable(model: Model, data: Data) -> frozenset[str]:
+def inapplicable(model: Model, data: Data, method: Method, train: Train) -> frozenset[str]:
     """Keys that have no effect beside the others; a resolved configuration leaves them out."""
     keys = {f"data.columns.{c}" for c in Columns.model_fields if c not in _given(data.columns)}
+    keys |= {f"method.{option}" for option, takers in OPTIONS.items() if method.name not in takers}
+    if method.ranks is None:
+        keys.add("method.ranks")
+    if train.server_optimizer == "none":
+        keys |= {f"train.{key}" for key in SERVER_KEYS}
     if model.task == "causal-lm":
         keys |= {f"model.{key}" for key in HEAD_KEYS}
     if data.silos.num is None:
@@ -211,24 +220,6 @@ def _labels_for(model: Model, data: Data) -> Iterator[Problem]:
         )
 
 
-def _head_only(model: Model, method: Method) -> Iterator[Problem]:
-    if method.name != "head-only":
-        return
-    if model.task == "causal-lm":
-        yield Problem("method.name", "head-only needs a classification task; use ffa-lora")
-    elif model.head != "trained":
-        yield Problem("model.head", "must be trained for method.name: head-only, or nothing moves")
-
-
-def _targets(method: Method) -> Iterator[Problem]:
-    for key, value in (
-        ("target_modules", method.target_modules),
-        ("layers_to_transform", method.layers_to_transform),
-    ):
-        if value == ():
-            yield Problem(f"method.{key}", "the list is empty; fill it or write null")
-
-
 def _delta(privacy: Privacy, data: Data) -> Iterator[Problem]:
     if privacy.unit == "example" and data.num_examples:
         problem = _delta_problem(privacy.target_delta, data.num_examples)
@@ -263,11 +254,6 @@ def _batch_problem(batch_size: int, sizes: int | Mapping[str, int]) -> Problem |
         f"must be at most num_examples = {n}{silo}, not {batch_size}; lower it or leave that "
         "silo out",
     )
-
-
-def _optimizer(train: Train) -> Iterator[Problem]:
-    if train.optimizer == "adamw" and train.momentum > 0:
-        yield Problem("train.momentum", "belongs to optimizer: sgd; leave it out with adamw")
 
 
 def _quorum(train: Train, silos: Silos) -> Iterator[Problem]:

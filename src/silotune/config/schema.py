@@ -11,7 +11,10 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 
+from silotune.recipes import RECIPES
+
 from . import rules
+from .choice import needs_adamw
 from .privacy_section import Privacy
 from .sections import STRICT, AsTuple, Data, Method, Model, Text, Train
 
@@ -50,6 +53,20 @@ class Config(BaseModel):
     report_to: Annotated[tuple[Literal["tensorboard"], ...], AsTuple] = Field(
         default=(), description="Also write metrics for these tools."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_chooses_its_optimizer(cls, values: object) -> object:
+        """Where a method is made of one, and nobody says anything else."""
+        if not isinstance(values, dict):
+            return values
+        method, train = values.get("method", {}), values.get("train", {})
+        if not isinstance(method, dict) or not isinstance(train, dict) or "optimizer" in train:
+            return values
+        name = method.get("name")
+        if not isinstance(name, str) or name not in RECIPES or not needs_adamw(name):
+            return values
+        return {**values, "train": {**train, "optimizer": "adamw"}}
 
     @model_validator(mode="after")
     def _follows_the_rules(self) -> Self:

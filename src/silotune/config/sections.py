@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from silotune.engine.experiment import LARGEST_UPDATE
+
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -203,12 +205,32 @@ class Method(BaseModel):
 
     model_config = STRICT
 
-    name: Literal["ffa-lora", "fedit", "head-only"] = Field(
+    name: Literal[
+        "ffa-lora",
+        "fedit",
+        "head-only",
+        "rolora",
+        "la-lora",
+        "fedsa-lora",
+        "fedsvd",
+        "fedex-lora",
+        "flora",
+        "flexlora",
+        "lora-fair",
+        "fedftg",
+        "fedftg-seeded",
+    ] = Field(
         default="ffa-lora",
-        description="FFA-LoRA (A frozen, B trained); FedIT (both trained, factors averaged); or "
-        "the head alone, the baseline to beat.",
+        description="What is trained, what is shared, and how the server combines it: see "
+        "[methods](methods.md), or `silotune methods`.",
     )
     r: int = Field(default=8, ge=1, description="Rank of the adapters.")
+    ranks: Annotated[dict[Name, Count] | None, Sorted] = Field(
+        default=None,
+        description="Ranks of silos that differ from `r`, silo: rank, for methods that combine "
+        "products alone (flexlora, flora). The largest rank is that of the shared adapter, by "
+        "which lora_alpha is divided.",
+    )
     lora_alpha: float = Field(
         default=8.0, gt=0, description="Adapters are scaled by lora_alpha / r."
     )
@@ -230,7 +252,45 @@ class Method(BaseModel):
     init_lora_weights: Literal["kaiming", "orthonormal", "svd"] = Field(
         default="kaiming",
         description="How A begins: Kaiming-uniform (the paper); orthonormal rows; or from the "
-        "singular vectors of the public base weights (as PiSSA).",
+        "singular vectors of the public base weights (as PiSSA; not where fresh pairs are drawn).",
+    )
+    low_pass: bool | None = Field(
+        default=None, description="Smooth gradients of A and B along their features."
+    )
+    refactor_every: int | None = Field(
+        default=None, ge=1, description="Rounds between two SVDs of B A."
+    )
+    randomised: bool | None = Field(default=None, description="Compute them by a randomised SVD.")
+    residual_rank: int | None = Field(
+        default=None, ge=1, description="Rank that the folded residual is cut back to; null = none."
+    )
+    balanced: bool | None = Field(
+        default=None, description="Split singular values evenly between B and A; or all into B."
+    )
+    objective: Literal["closed-form", "cosine"] | None = Field(
+        default=None,
+        description="What the corrected B minimises: the squared error; or the paper's cosine, by "
+        "gradient steps.",
+    )
+    fair_lambda: float | None = Field(
+        default=None, ge=0, description="How strongly the corrected B is held at its mean."
+    )
+    initialization: Literal["average", "fresh"] | None = Field(
+        default=None,
+        description="What a round begins from: the corrected average; or a fresh pair, the last "
+        "one being folded into the base.",
+    )
+    galore_gap: int | None = Field(
+        default=None, ge=1, description="Local steps between two choices of GaLore's projector."
+    )
+    galore_scale: float | None = Field(
+        default=None, gt=0, description="Factor on the steps of whole matrices."
+    )
+    fold_every: int | None = Field(
+        default=None,
+        ge=1,
+        description="Rounds that a projector lasts, before the pair is folded into the base and "
+        "another one drawn.",
     )
 
 
@@ -259,12 +319,43 @@ class Train(BaseModel):
         default=1, ge=1, description="Score after every so many rounds, and after the last."
     )
     optimizer: Literal["sgd", "adamw"] = Field(
-        default="sgd", description="Local optimiser; its state begins afresh each round."
+        default="sgd",
+        description="Local optimiser; its state begins afresh each round. Under fedftg, whose "
+        "GaLore is AdamW in a subspace, the default is adamw.",
     )
     learning_rate: float = Field(default=0.5, gt=0, description="Step size of the local optimiser.")
     momentum: float = Field(default=0.0, ge=0, lt=1, description="Momentum of sgd.")
     weight_decay: float = Field(
         default=0.0, ge=0, description="Weight decay of the local optimiser."
+    )
+    proximal_mu: float = Field(
+        default=0.0,
+        ge=0,
+        description="FedProx: pull of every silo towards where its round began; 0 = none.",
+    )
+    server_optimizer: Literal["none", "momentum", "adam", "yogi"] = Field(
+        default="none",
+        description="What the server does with the change that the method decides: takes it; or "
+        "steps with FedAvgM, FedAdam or FedYogi. Not where the method changes the basis of A, B.",
+    )
+    server_learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="Step size of the server's optimiser; null = 1 for momentum, else 0.01.",
+    )
+    server_momentum: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Of `server_optimizer: momentum`; null = 0.9. The others keep their paper's "
+        "0.9 and 0.99.",
+    )
+    largest_update: float = Field(
+        default=LARGEST_UPDATE,
+        gt=0,
+        description="An update that changes what is shared by more than this (L2 norm) is refused "
+        "and its silo left out of the round. Not looked at under `privacy.unit: client`, which "
+        "clips.",
     )
     lr_scheduler_type: Literal["constant", "linear"] = Field(
         default="constant", description="Learning rate over rounds: the same, or falling towards 0."

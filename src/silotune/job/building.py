@@ -5,28 +5,27 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from silotune.adapters import (
     AdaptedLinear,
     AdaptedModel,
-    Init,
-    LoRA,
+    Adapter,
     PeftLayout,
     birth,
+    fixed_keys,
     inject,
 )
 from silotune.config import Config
-from silotune.core import Factors, Key, Role, Site
+from silotune.config.choice import chosen_recipe, refuse_unproved
+from silotune.core import Factors, Key, Plan, Role, Site
 from silotune.engine import Bench, check_coverage
 from silotune.models.head import checkpoint_head, prototype_head, random_head
 from silotune.models.load import Loaded
 from silotune.models.sites import batch_coupled, find_sites, peft_targets
-from silotune.optim import SGD, AdamW, Optimizer
 from silotune.recipe import Recipe
-from silotune.recipes import RECIPES
 
 from .reading import objective, read_model
 
@@ -40,7 +39,8 @@ class BuiltModel:
         bench: the adapted model and how it is used; shared by all silos of this process.
         recipe: the method.
         first: the tensors of round 0.
-        seeded: those of them that travel as a seed.
+        drawn: those of them that a seed decides, so that they need not travel, and the seed.
+        fixed: those that never train.
         sites: what is adapted; for ``head-only`` the site that carries PEFT's empty pair.
         layout: what PEFT needs to know.
     """
@@ -49,19 +49,28 @@ class BuiltModel:
     bench: Bench
     recipe: Recipe
     first: Factors
-    seeded: frozenset[Key]
+    drawn: Mapping[Key, int]
+    fixed: frozenset[Key]
     sites: Sequence[Site]
     layout: PeftLayout
 
     @property
+    def trained(self) -> int:
+        """How many numbers a silo trains in one round."""
+        return self._plan().only_trained(self.first).num_elements()
+
+    @property
     def shared(self) -> int:
-        """How many numbers each silo trains and sends in a round."""
-        return self.first.only(self.recipe.schedule.plan(0).share).num_elements()
+        """How many numbers a silo sends in one round."""
+        return self._plan().shared(self.first).num_elements()
 
     @property
     def total(self) -> int:
         """How many numbers the adapted model has."""
         return sum(p.numel() for p in self.bench.adapted.model.parameters())
+
+    def _plan(self) -> Plan:
+        return replace(self.recipe.schedule.plan(0), fixed=self.fixed)
 
 
 def open_model(config: Config, labels: tuple[str, ...]) -> BuiltModel:
@@ -92,7 +101,6 @@ def build_model(config: Config, loaded: Loaded) -> BuiltModel:
     adapted_sites = found if recipe.adapter else ()
     targets = peft_targets(sites, loaded.model, head_names)
     first = _first_factors(config, loaded, adapted_sites, recipe)
-    seeded = _seeded(config, first, recipe)
     loaded.model.to(device_of(config))
     adapted = inject(
         loaded.model, adapted_sites, loaded.heads, recipe.adapter, config.model.head_scale
@@ -101,7 +109,7 @@ def build_model(config: Config, loaded: Loaded) -> BuiltModel:
     @functools.cache
     def draw(seed: int) -> Factors:
         heads = _scaled(random_head(loaded.heads, seed), config)
-        return birth(adapted_sites, _drawn(recipe.adapter), seed).updated(heads)
+        return birth(adapted_sites, _alike(recipe.adapter), seed).updated(heads)
 
     return BuiltModel(
         loaded=loaded,
@@ -114,7 +122,8 @@ def build_model(config: Config, loaded: Loaded) -> BuiltModel:
         ),
         recipe=recipe,
         first=first,
-        seeded=seeded,
+        drawn=_drawn_keys(config, first, recipe),
+        fixed=fixed_keys(adapted_sites, recipe.adapter),
         sites=sites,
         layout=PeftLayout(
             base_model=config.model.name_or_path,
@@ -132,25 +141,11 @@ def build_recipe(config: Config, *, has_head: bool) -> Recipe:
     Raises:
         IncompatibleAxes: if the combination would be wrong.
     """
-    method, train = config.method, config.train
-    optimizer: Optimizer
-    if train.optimizer == "sgd":
-        optimizer = SGD(
-            learning_rate=train.learning_rate,
-            momentum=train.momentum,
-            weight_decay=train.weight_decay,
-        )
-    else:
-        optimizer = AdamW(learning_rate=train.learning_rate, weight_decay=train.weight_decay)
-    adapter = LoRA(
-        rank=method.r,
-        alpha=method.lora_alpha,
-        dropout=method.lora_dropout,
-        rslora=method.use_rslora,
-        init=Init(method.init_lora_weights),
-    )
     head = has_head and config.model.head == "trained"
-    return RECIPES[method.name](adapter, optimizer, head=head)
+    recipe = chosen_recipe(config.method, config.train, head=head)
+    correlated = config.privacy.noise == "correlated"
+    refuse_unproved(recipe, config.privacy.unit, correlated=correlated)
+    return recipe
 
 
 def guard(model: BuiltModel, config: Config) -> None:
@@ -165,7 +160,7 @@ def guard(model: BuiltModel, config: Config) -> None:
             model.bench.adapted,
             task,
             task.synthetic(model.loaded.inputs, 3, config.train.seed),
-            model.recipe.schedule.plan(0).trained(),
+            model.recipe.trained(),
             tolerance=2e-3 if config.model.dtype == "float32" else 0.1,
         )
 
@@ -246,20 +241,16 @@ def _scaled(head: Factors, config: Config) -> Factors:
     return head.map(lambda t: t / config.model.head_scale)
 
 
-def _seeded(config: Config, first: Factors, recipe: Recipe) -> frozenset[Key]:
-    """Frozen tensors that every machine draws alike."""
-    moving = recipe.schedule.plan(0).trained()
-    alike = {
-        Role.A: recipe.adapter is not None and recipe.adapter.seeded,
-        Role.B: True,
-        Role.HEAD: config.model.head_init == "random",
-    }
-    return frozenset(key for key in first if key.role not in moving and alike[key.role])
+def _drawn_keys(config: Config, first: Factors, recipe: Recipe) -> Mapping[Key, int]:
+    """First tensors that every machine draws alike."""
+    pairs = recipe.adapter is not None and recipe.adapter.seeded
+    alike = {Role.HEAD: config.model.head_init == "random"}
+    return {key: config.train.seed for key in first if alike.get(key.role, pairs)}
 
 
-def _drawn(adapter: object) -> LoRA | None:
+def _alike(adapter: Adapter | None) -> Adapter | None:
     """The adapter, if its birth depends on the seed alone."""
-    return adapter if isinstance(adapter, LoRA) and adapter.seeded else None
+    return adapter if adapter and adapter.seeded else None
 
 
 def _outermost(head: str, loaded: Loaded) -> str:

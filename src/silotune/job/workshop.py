@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from silotune.config import Config
+from silotune.config.choice import largest_rank
 from silotune.core import ClientId, GlobalState
 from silotune.data.people import People
 from silotune.engine import Experiment, Silo
@@ -71,6 +72,7 @@ def open_workshop(config: Config) -> Workshop:
     prepared = prepared or read_tables(config)
     records = {name: len(silo.train) for name, silo in prepared.silos.items()}
     sizes, said = declared_sizes(config, records)
+    ranks(config, sizes)  # a silo that does not exist ends here, before anything is written
     held = {name: len(silo.valid) for name, silo in prepared.silos.items() if silo.valid}
     held_out, said_held = declared_held_out(config, held)
     return Workshop(
@@ -119,6 +121,9 @@ def build_experiment(
         sizes: each silo's declared number of records.
         run: identifies the run.
         central: the server's mechanism; None for none.
+
+    Raises:
+        ValueError: if the silos do not fit the configuration.
     """
     train = config.train
 
@@ -135,13 +140,37 @@ def build_experiment(
         local_steps=train.local_steps,
         linear_decay=train.lr_scheduler_type == "linear",
         seed=train.seed,
-        seeded=model.seeded,
+        draw=model.bench.draw,
+        fixed=model.fixed,
+        ranks=ranks(config, sizes),
+        largest_update=train.largest_update,
         quorum=train.min_clients or len(sizes),
         private=config.privacy.unit != "none",
         central=central or Everyone(),
     )
 
 
+def ranks(config: Config, silos: Collection[str]) -> dict[ClientId, int]:
+    """Each silo's rank, if any differs from that of the shared adapter; else empty.
+
+    Raises:
+        ValueError: if a rank is given to a silo that does not exist.
+    """
+    given, usual = config.method.ranks or {}, config.method.r
+    if strange := given.keys() - set(silos):
+        raise ValueError(
+            f"method.ranks: {', '.join(sorted(strange))} is no silo of the data, whose silos are "
+            f"{', '.join(silos)}"
+        )
+    found = {ClientId(name): given.get(name, usual) for name in silos}
+    return found if set(found.values()) != {largest_rank(config.method)} else {}
+
+
 def first_state(workshop: Workshop) -> GlobalState:
     """Before round 0."""
-    return GlobalState(round=0, factors=workshop.model.first)
+    return model_state(workshop.model)
+
+
+def model_state(model: BuiltModel) -> GlobalState:
+    """A model that has not learned."""
+    return GlobalState(round=0, factors=model.first, drawn=model.drawn)

@@ -113,6 +113,26 @@ def load_model(
         return _settled(parts, location.notices, len(labels), gradient_checkpointing)
 
 
+def load_shape(name_or_path: str) -> nn.Module:
+    """The bare model of a folder, the local cache or the hub, without its weights: only shapes.
+
+    Raises:
+        ValueError: naming the key of the configuration, if the model is absent or of no use.
+    """
+    location = locate(name_or_path)
+    with quiet():
+        try:
+            return _shape(location)
+        except OSError as error:
+            if location.is_folder:
+                raise _unusable(location.source, error) from None
+        require_hub(location.source)
+        try:
+            return _shape(replace(location, local=False))
+        except OSError as error:
+            raise _unusable(location.source, error) from None
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hear no warnings and see no progress bars of transformers; all restored after."""
@@ -216,6 +236,24 @@ def _read(location: Location, request: _Request) -> _Parts:
     except OSError:
         raise
     except Exception as error:  # transformers, tokenizers, safetensors: each has its own
+        raise _unusable(location.source, error) from error
+
+
+def _shape(location: Location) -> nn.Module:
+    """From the configuration alone, on a device that holds no numbers.
+
+    Raises:
+        OSError: if the file is not there.
+        ValueError: if it is of no use.
+    """
+    try:
+        config = AutoConfig.from_pretrained(location.source, local_files_only=location.local)
+        with torch.device("meta"):
+            model: nn.Module = AutoModel.from_config(config, trust_remote_code=False)
+        return model
+    except OSError:
+        raise
+    except Exception as error:
         raise _unusable(location.source, error) from error
 
 

@@ -1,0 +1,225 @@
+"""The chosen method: its options reach it, and what it cannot do is refused in words."""
+
+import inspect
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+import yaml
+
+from silotune.adapters import LoRA
+from silotune.aggregation import Mean
+from silotune.aggregation.fair import Fair, FairCosine
+from silotune.aggregation.fedsvd import Refactor
+from silotune.aggregation.flexlora import Truncate
+from silotune.aggregation.server_optimizer import ServerAdam, ServerMomentum, ServerYogi
+from silotune.config import Config, dump, load_config
+from silotune.config.choice import OPTIONS, chosen_recipe, options, refuse_unproved
+from silotune.config.sections import Method, Train
+from silotune.core import Role
+from silotune.engine.experiment import LARGEST_UPDATE
+from silotune.optim import SGD, AdamW, GaLore, LowPass, Proximal
+from silotune.recipe import IncompatibleAxes
+from silotune.recipes import RECIPES
+from silotune.schedules import Chain, Constant
+
+PLAIN = """\
+model: {name_or_path: m, task: sequence-classification}
+data: {path: hub/name, columns: {text: t, label: l}}
+privacy: {unit: none}
+"""
+PRIVATE = ["privacy={unit: example, target_epsilon: 6}"]
+HIDDEN = ["privacy={unit: client, target_epsilon: 6}", "train.weighting=uniform"]
+CORRELATED = ["privacy.noise=correlated", "privacy.sampling=rotation"]
+
+REFUSED = [  # (overrides, the key named, a part of the reason)
+    (["method={name: fedftg}", *PRIVATE], "method.name", "use fedftg-seeded"),
+    (["method={name: fedsa-lora}", *HIDDEN], "method.name", "use privacy.unit: example"),
+    (["method={name: rolora}", *HIDDEN, *CORRELATED], "privacy.noise", "use gaussian"),
+    (["method={name: rolora}", *PRIVATE, *CORRELATED], "privacy.noise", "use gaussian"),
+    (["method={name: la-lora}", *PRIVATE, *CORRELATED], "privacy.noise", "use gaussian"),
+    (["method={name: la-lora}", "local_steps=1"], "train.local_steps", "at least 2"),
+    (["method={name: fedftg}", "optimizer=sgd"], "train.optimizer", "must be adamw"),
+    (["method={name: fedftg}", "momentum=0.9"], "train.momentum", "belongs to optimizer: sgd"),
+    (["method={name: fedftg, lora_dropout: 0.1}"], "method.name", "set method.lora_dropout to 0"),
+    (["method={name: flora, init_lora_weights: svd}"], "method.name", "kaiming or orthonormal"),
+    (["method={name: fedftg-seeded, init_lora_weights: svd}"], "method.name", "leave"),
+    (
+        ["method={name: lora-fair, initialization: fresh, init_lora_weights: svd}"],
+        "method.name",
+        "kaiming or orthonormal",
+    ),
+    (["method={name: fedit, ranks: {a: 4}}"], "method.ranks", "use flexlora or flora"),
+    (["method={name: flora, ranks: {}}"], "method.ranks", "fill it"),
+    (["method={name: flora, ranks: {a: 4}}", *HIDDEN], "method.ranks", "one rank for all"),
+    (
+        ["method={name: flora, ranks: {a: 4}}", "num_examples={b: 500}"],
+        "method.ranks",
+        "a is no silo of data.num_examples, which names b",
+    ),
+    (["method={name: flora}", "server_optimizer=adam"], "train.server_optimizer", "use none"),
+    (["method={name: fedsvd}", "server_optimizer=yogi"], "train.server_optimizer", "use none"),
+    (
+        ["method={name: fedftg-seeded, fold_every: 9}", "server_optimizer=momentum"],
+        "train.server_optimizer",
+        "use none",
+    ),
+    (["server_learning_rate=0.1"], "train.server_learning_rate", "server_optimizer"),
+    (["server_momentum=0.1"], "train.server_momentum", "server_optimizer"),
+    (
+        ["server_optimizer=adam", "server_momentum=0.1"],
+        "train.server_momentum",
+        "belongs to server_optimizer: momentum",
+    ),
+]
+
+
+@pytest.mark.parametrize(("overrides", "key", "reason"), REFUSED)
+def test_refused_when_it_is_loaded(wrong, overrides, key, reason):
+    (problem,) = wrong(PLAIN, *overrides)
+    assert f" {key}: " in problem
+    assert reason in problem
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_method_can_be_chosen(load, name):
+    config = load(PLAIN, f"method.name={name}")
+    recipe = chosen_recipe(config.method, config.train, head=True)
+    assert recipe.aggregator == RECIPES[name](LoRA(), AdamW(learning_rate=1), head=True).aggregator
+    assert load(dump(config)) == config
+
+
+def test_the_schema_knows_all_methods_and_all_their_options():
+    assert get_args(Method.model_fields["name"].annotation) == tuple(RECIPES)
+    assert set(OPTIONS) == {option for name in RECIPES for option in options(name)}
+    assert all(Method.model_fields[option].default is None for option in OPTIONS)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_key_takes_what_the_option_takes(option):
+    for name in OPTIONS[option]:
+        taken = inspect.signature(RECIPES[name]).parameters[option].annotation
+        assert Method.model_fields[option].annotation in (taken, taken | None)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_of_another_method_names_its_methods(load, wrong, option):
+    value = {bool: False, str: "average"}.get(type(options(OPTIONS[option][0])[option]), 3)
+    if option == "objective":
+        value = "cosine"
+    for name in sorted(RECIPES):
+        overrides = (f"method.name={name}", f"method.{option}={value}")
+        if name in OPTIONS[option]:
+            assert getattr(load(PLAIN, *overrides).method, option) == value
+            continue
+        (problem,) = wrong(PLAIN, *overrides)
+        assert f"method.{option}: belongs to {' and '.join(OPTIONS[option])}; leave it" in problem
+        assert load(PLAIN, f"method.name={name}", f"method.{option}=null")
+
+
+def chosen(train=None, **method):
+    return chosen_recipe(Method(**method), Train(**(train or {})), head=True)
+
+
+def test_options_reach_their_method():
+    assert chosen(name="fedex-lora", residual_rank=3).aggregator.rank == 3
+    assert chosen(name="fedsvd", refactor_every=3).aggregator == Refactor(every=3)
+    assert chosen(name="fedsvd", randomised=True).aggregator == Refactor(randomised=True)
+    assert chosen(name="flexlora", balanced=False).aggregator == Truncate(rank=8, balanced=False)
+    assert chosen(name="lora-fair", fair_lambda=0.0).aggregator == Fair(ridge=0.0)
+    assert chosen(name="lora-fair", objective="cosine").aggregator == FairCosine()
+    assert isinstance(chosen(name="lora-fair").schedule, Constant)
+    assert isinstance(chosen(name="lora-fair", initialization="fresh").schedule, Chain)
+    assert chosen(name="fedftg-seeded", fold_every=4).schedule.every == 4
+    assert chosen(name="la-lora", low_pass=False).optimizer == SGD(learning_rate=0.5)
+    assert chosen(name="la-lora").optimizer == LowPass(SGD(learning_rate=0.5))
+    galore = chosen(name="fedftg", r=4, galore_gap=5, galore_scale=2.0).optimizer
+    assert galore == GaLore(learning_rate=0.5, rank=4, gap=5, scale=2.0)
+
+
+def test_the_adapter_has_the_largest_rank():
+    recipe = chosen(name="flexlora", r=2, ranks={"a": 4, "b": 3})
+    assert recipe.adapter.rank == recipe.aggregator.rank == 4
+    assert chosen(name="flora", r=6, ranks={"a": 4}).adapter.rank == 6
+
+
+def test_what_can_be_put_around_a_method():
+    plain = SGD(learning_rate=0.5)
+    assert chosen({"proximal_mu": 0.1}).optimizer == Proximal(plain, 0.1)
+    assert chosen({"proximal_mu": 0.1}, name="la-lora").optimizer == Proximal(LowPass(plain), 0.1)
+    assert chosen().optimizer == plain
+    for kind, step in (
+        ("momentum", ServerMomentum()),
+        ("adam", ServerAdam()),
+        ("yogi", ServerYogi()),
+    ):
+        rule = chosen({"server_optimizer": kind}).aggregator
+        assert (rule.inner, rule.step) == (Mean(), step)
+        rule = chosen({"server_optimizer": kind, "server_learning_rate": 0.3}).aggregator
+        assert rule.step == replace(step, learning_rate=0.3)
+    rule = chosen({"server_optimizer": "momentum", "server_momentum": 0.0}).aggregator
+    assert rule.step == ServerMomentum(momentum=0.0)
+
+
+def test_a_server_optimiser_goes_around_whatever_keeps_the_basis():
+    able = set()
+    for name in RECIPES:
+        try:
+            chosen({"server_optimizer": "adam"}, name=name)
+            able.add(name)
+        except IncompatibleAxes:
+            pass
+    assert set(RECIPES) - able == {"fedsvd", "flora", "flexlora", "fedftg-seeded"}
+
+
+def test_fedftg_is_made_of_adamw(load):
+    config = load(PLAIN, "method.name=fedftg")
+    assert config.train.optimizer == "adamw"
+    assert yaml.safe_load(dump(config))["train"]["optimizer"] == "adamw"
+    assert load(PLAIN, "method.name=fedftg", "optimizer=adamw", "momentum=0") == config
+    assert load(PLAIN).train.optimizer == "sgd"
+    with pytest.raises(IncompatibleAxes, match="GaLore"):
+        RECIPES["fedftg"](LoRA(), SGD(learning_rate=1), head=True)
+
+
+def test_what_is_refused_when_it_is_loaded_is_refused_when_it_is_built():
+    for name, unit in (("fedftg", "example"), ("fedsa-lora", "client")):
+        recipe = chosen(name=name)
+        refuse_unproved(recipe, "none")
+        with pytest.raises(IncompatibleAxes):
+            refuse_unproved(recipe, unit)
+    with pytest.raises(IncompatibleAxes, match=r"method\.ranks"):
+        chosen(name="ffa-lora", ranks={"a": 2})
+
+
+def test_dense_deltas_under_client_level_and_personal_b_under_example_level_are_allowed(load):
+    assert load(PLAIN, "method.name=fedftg", *HIDDEN)
+    assert load(PLAIN, "method.name=fedsa-lora", *PRIVATE)
+
+
+def test_what_no_method_reads_is_left_out_of_the_dump(load):
+    keys = yaml.safe_load(dump(load(PLAIN, "method.name=fedsvd")))
+    assert keys["method"].keys() & {"ranks", *OPTIONS} == {"refactor_every", "randomised"}
+    assert not keys["train"].keys() & {"server_learning_rate", "server_momentum"}
+
+
+def test_the_largest_update_is_the_engines(load):
+    assert load(PLAIN).train.largest_update == LARGEST_UPDATE
+
+
+def test_personal_tensors_are_b_and_the_head():
+    plan = chosen(name="fedsa-lora").schedule.plan(0)
+    assert plan.trained() - plan.share == {Role.B, Role.HEAD}
+
+
+def test_a_programme_may_build_a_configuration_from_sections():
+    small = load_config(None, ["method.name=fedftg", *OVERRIDES])
+    sections = {name: getattr(small, name) for name in ("model", "data", "method", "privacy")}
+    assert Config(**sections, train=small.train).method == small.method
+
+
+OVERRIDES = [
+    "model={name_or_path: m, task: sequence-classification}",
+    "data={path: hub/name, columns: {text: t, label: l}}",
+    "privacy={unit: none}",
+]
