@@ -10,46 +10,29 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
 )
 
-from job.small import PRIVATE, notes, small, train, write_csv
+from job.results import LABELS, TEXTS, finished, logits, tokens, write_parts
+from job.small import PRIVATE, small, train
 from silotune.adapters import save_peft
 from silotune.algebra import generator
 from silotune.core import Factors
 from silotune.job.building import open_model
 from silotune.job.exporting import export_merged, export_peft
-from silotune.job.finished import adapter, evaluate
+from silotune.job.finished import evaluate, model_in
 from silotune.models import tiny
 from silotune.reports.record import RunFolder
-
-TEXTS = ["cat ran", "the dog saw a bird again"]
-
-
-def finished(config) -> RunFolder:
-    train(config)
-    return RunFolder(Path(config.output_dir))
 
 
 def moved(config, folder: RunFolder) -> torch.nn.Module:
     """The run's adapted model, and its adapter folder, with factors far from their beginning."""
-    labels = ("cat", "dog") if config.model.task != "causal-lm" else ()
+    labels = LABELS if config.model.task != "causal-lm" else ()
     model = open_model(config, labels)
-    factors = adapter(folder, model, config)
+    factors = model_in(folder.adapter, model).factors
     far = {k: t + 0.3 * torch.randn(t.shape, generator=generator(k)) for k, t in factors.items()}
     save_peft(folder.adapter, Factors(far), model.recipe.adapter, model.sites, model.layout)
     model.bench.adapted.load(Factors(far))
     return model.bench.adapted.model.eval()
-
-
-def tokens(source) -> dict[str, torch.Tensor]:
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    return dict(tokenizer(TEXTS, padding=True, return_tensors="pt"))
-
-
-@torch.no_grad()
-def logits(model, batch) -> torch.Tensor:
-    return model(**batch).logits
 
 
 def test_evaluating_the_adapter_gives_the_runs_last_score(place):
@@ -62,11 +45,7 @@ def test_evaluating_the_adapter_gives_the_runs_last_score(place):
 
 
 def test_a_test_part_is_preferred_and_can_be_left(place, tmp_path):
-    folder = tmp_path / "parts"
-    folder.mkdir()
-    for part, seed in (("train", 0), ("valid", 1), ("test", 2)):
-        write_csv(folder / f"{part}.csv", notes(seed=seed))
-    run = finished(small(place, f"data.path={folder}"))
+    run = finished(small(place, write_parts(tmp_path / "parts", "valid", "test")))
     test, valid = evaluate(run, None), evaluate(run, "valid")
     assert (test.split, valid.split) == ("test", "valid")
     assert test.metrics != valid.metrics
@@ -97,6 +76,8 @@ def test_peft_is_a_copy(place, tmp_path):
         assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
     with pytest.raises(ValueError, match=r"--output: .* exists already"):
         export_peft(run, tmp_path / "out")
+    with pytest.raises(ValueError, match="--silo: one model serves all silos"):
+        export_peft(run, tmp_path / "east", "east")
 
 
 def test_a_merged_classifier_computes_the_same(place, tmp_path):

@@ -111,12 +111,12 @@ def small_model(subject: Subject, folder: Path) -> tuple[BuiltModel, str]:
     config = subject.config
     model = open_model(config, subject.labels)
     which = config.model.name_or_path
-    if model.shared > MOST_TRAINED:
+    if model.trained > MOST_TRAINED:
         model = open_model(_with_tiny_model(config, folder), subject.labels)
         which = f"a tiny model that trains the same roles as {which}"
-    roles = ", ".join(sorted(model.recipe.schedule.plan(0).trained()))
+    roles = ", ".join(sorted(model.recipe.trained()))
     return model, (
-        f"{which}: {model.shared:,} numbers are trained ({roles}), and the gradient of every "
+        f"{which}: {model.trained:,} numbers are trained ({roles}), and the gradient of every "
         "single example is what autograd gives for it alone"
     )
 

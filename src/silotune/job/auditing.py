@@ -113,7 +113,7 @@ def _different(silos: Mapping[str, ExampleLevel]) -> dict[str, ExampleLevel]:
 
 def _checks(name: str, mechanism: ExampleLevel, model: BuiltModel) -> Iterator[Part]:
     """Noise and sampling of a silo, as configured."""
-    roles = model.recipe.schedule.plan(0).trained()
+    roles = model.recipe.trained()
     sigma, sampling = mechanism.noise.multiplier, mechanism.sampling
     std = sigma * mechanism.max_grad_norm / mechanism.expected_batch_size
     noise = noise_check(mechanism, model.bench.adapted, roles, std)
@@ -159,7 +159,7 @@ def _step(mechanism: ExampleLevel, model: BuiltModel, config: Config) -> Part:
     attacks = audit_step(
         privacy,
         bench.adapted,
-        model.recipe.schedule.plan(0).trained(),
+        model.recipe.trained(),
         delta,
         trials=TRIALS,
         whole=(task, batch) if model.total <= MOST_WHOLE else None,
@@ -170,7 +170,7 @@ def _step(mechanism: ExampleLevel, model: BuiltModel, config: Config) -> Part:
 def _server(central: ClientLevel, model: BuiltModel, delta: float) -> Part:
     """The two-world audit of the server, calibrated."""
     recipe = model.recipe
-    shared = lift(model.first.only(recipe.schedule.plan(0).share), 1.0)
+    shared = lift(recipe.schedule.plan(0).shared(model.first.without(model.fixed)), 1.0)
     if not recipe.aggregator.needs_product:
         shared = replace(shared, product={})
     attacks = audit_server(central, shared, delta, trials=TRIALS)

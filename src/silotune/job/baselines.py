@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from silotune.core import Factors
 from silotune.engine import federate
 from silotune.reports.record import RunFolder
 from silotune.runtimes import InProcess
 
+from .learned import Learned, learned_from
 from .scoring import score
 from .workshop import Workshop, build_experiment, build_silos, first_state
 
@@ -46,15 +46,18 @@ def _alone(workshop: Workshop, name: str) -> Iterator[AloneRound]:
     config, model, last = workshop.config, workshop.model, workshop.config.train.num_rounds - 1
     experiment = build_experiment(config, model, workshop.sizes, f"alone/{name}")
     with tempfile.TemporaryDirectory() as place:
-        silos = build_silos(workshop, RunFolder(Path(place)))
+        folder = RunFolder(Path(place))
+        silos = build_silos(workshop, folder)
         own = {client: silo for client, silo in silos.items() if client == name}
         runtime = InProcess(model.bench, own)
         rounds = federate(replace(experiment, quorum=1), runtime, first_state(workshop))
         for i, done in enumerate(rounds):
-            metrics = _own(workshop, name, done.state.factors) if i == last else {}
+            learned = learned_from(done.state, model, folder, experiment.run, list(workshop.sizes))
+            metrics = _own(workshop, name, learned) if i == last else {}
             yield AloneRound(silo=name, round=i, metrics=metrics)
 
 
-def _own(workshop: Workshop, name: str, factors: Factors) -> dict[str, float]:
-    scores = score(workshop, factors)
+def _own(workshop: Workshop, name: str, learned: Learned) -> dict[str, float]:
+    """Of the silo's model alone, whatever the others' were."""
+    scores = score(workshop, Learned(shared=learned.of(name)))
     return dict(scores.silos.get(name, scores.overall))

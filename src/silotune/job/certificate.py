@@ -180,7 +180,7 @@ def _figure(silo: SiloPrivacy) -> float:
 
 
 def _released(workshop: Workshop) -> Iterator[str]:
-    roles = ", ".join(sorted(workshop.model.recipe.schedule.plan(0).share))
+    roles = ", ".join(sorted(workshop.model.recipe.trained()))
     privacy = workshop.config.privacy
     yield f"after each round, every silo's trained tensors ({roles})"
     if privacy.count_noise is not None:

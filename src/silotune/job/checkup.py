@@ -127,7 +127,7 @@ def _silos(prepared: Prepared) -> str:
 
 def _numbers(model: BuiltModel) -> str:
     return (
-        f"{model.total:,} numbers, {model.shared:,} of them trained at {len(model.sites)} "
+        f"{model.total:,} numbers, {model.trained:,} of them trained at {len(model.sites)} "
         "places; every gradient is covered"
     )
 

@@ -13,37 +13,50 @@ from silotune.adapters import merge
 from silotune.config import Config
 from silotune.core.files import in_words, write_text
 from silotune.models.pooling import MeanPooledClassifier
+from silotune.reports.card import OWN
 from silotune.reports.facts import read_facts, read_statement
 from silotune.reports.guarantee import guarantee, warning
 from silotune.reports.record import RunFolder
 
 from .building import BuiltModel, open_model
-from .finished import adapter, config_with_adapter
+from .finished import adapter_of, model_in
+from .opening import saved_config
 
 
-def export_peft(folder: RunFolder, output: Path) -> None:
-    """Copy the adapter and its card.
+def export_peft(folder: RunFolder, output: Path, silo: str | None = None) -> None:
+    """Copy an adapter and its card.
+
+    Args:
+        folder: of a finished run.
+        output: a new folder.
+        silo: whose own adapter; None for the one that all share.
 
     Raises:
-        ValueError: if there is no adapter, or ``output`` is in use.
+        ValueError: if there is no such adapter, or ``output`` is in use.
     """
-    config_with_adapter(folder)
+    place = adapter_of(folder, silo)
     with _new_folder(output) as draft:
-        shutil.copytree(folder.adapter, draft, dirs_exist_ok=True)
+        shutil.copytree(place, draft, dirs_exist_ok=True)
 
 
-def export_merged(folder: RunFolder, output: Path) -> None:
+def export_merged(folder: RunFolder, output: Path, silo: str | None = None) -> None:
     """Write the whole model with adapters and heads merged in, as transformers reads it.
 
+    Args:
+        folder: of a finished run.
+        output: a new folder.
+        silo: whose own adapter; None for the one that all share.
+
     Raises:
-        ValueError: if there is no adapter, it does not fit, or ``output`` is in use.
+        ValueError: if there is no such adapter, it does not fit, or ``output`` is in use.
     """
-    config = config_with_adapter(folder)
+    place, config = adapter_of(folder, silo), saved_config(folder)
     with _new_folder(output) as draft:
         model = open_model(config, tuple(read_facts(folder).labels))
-        model.bench.adapted.load(adapter(folder, model, config))
+        numbers = model_in(place, model)
+        model.bench.adapted.load(numbers.factors, numbers.folded)
         _save(model, draft)
-        write_text(draft / "README.md", _readme(folder, config))
+        write_text(draft / "README.md", _readme(folder, config, own=silo is not None))
         if folder.privacy.exists():
             shutil.copy(folder.privacy, draft / folder.privacy.name)
 
@@ -76,7 +89,7 @@ def _new_folder(output: Path) -> Iterator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def _readme(folder: RunFolder, config: Config) -> str:
+def _readme(folder: RunFolder, config: Config, *, own: bool) -> str:
     statement = read_statement(folder)
     rows = [f"- **{term}.** {text}" for term, text in guarantee(statement)] if statement else []
     alarm = [f"**No differential privacy.** {warning(statement)}"] if warning(statement) else []
@@ -86,7 +99,9 @@ def _readme(folder: RunFolder, config: Config) -> str:
         f"# {Path(base).name} with its adapter merged in",
         f"{base}, fine-tuned by silotune with {config.method.name} and merged.",
         f"## Use\n\n```python\n{code}```",
-        "\n\n".join(["## Privacy", *alarm, *(["\n".join(rows)] if rows else [])]),
+        "\n\n".join(
+            ["## Privacy", *([OWN] if own else []), *alarm, *(["\n".join(rows)] if rows else [])]
+        ),
     ]
     return "\n\n".join(parts) + "\n"
 

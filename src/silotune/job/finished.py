@@ -1,19 +1,20 @@
-"""Finished: the adapter of a run, read back from its PEFT folder and scored."""
+"""Finished: the adapters of a run, read back from their PEFT folders and scored."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from silotune.adapters import load_peft
 from silotune.adapters.peft_io import WEIGHTS
-from silotune.config import Config
 from silotune.config.privacy_section import Privacy
-from silotune.core import Factors
+from silotune.reports.facts import read_facts
 from silotune.reports.record import RunFolder
 
 from .building import BuiltModel
+from .learned import Learned, Model, own_adapter
 from .opening import saved_config
 from .scoring import measured, readable, score
 from .workshop import open_workshop
@@ -23,7 +24,7 @@ Split = Literal["valid", "test"]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Scores of a run's adapter.
+    """Scores of a run's adapter, or of its silos' own ones together.
 
     Attributes:
         split: ``valid``: what rounds are scored on; ``test``: the records for the final figure.
@@ -37,53 +38,99 @@ class Evaluation:
 
 
 def evaluate(folder: RunFolder, split: Split | None) -> Evaluation:
-    """Load the adapter into the run's model and score it.
+    """Load what the run has learned into its model and score it.
 
     Args:
-        folder: of a run that has an adapter.
+        folder: of a run that has an adapter, or one for each silo.
         split: None for ``test`` if there is such a part, else ``valid``.
 
     Raises:
         ValueError: in words.
     """
-    config = config_with_adapter(folder)
+    own = own_adapters(folder)
+    shared = None if own else shared_adapter(folder)
+    config = saved_config(folder)
     without_noise = config.model_copy(update={"privacy": Privacy(unit="none")})
     workshop = open_workshop(without_noise)  # which need not find out how much there was
-    factors, test = adapter(folder, workshop.model, config), workshop.data.test
+    learned = Learned(
+        shared=model_in(shared, workshop.model) if shared else None,
+        own={silo: model_in(place, workshop.model) for silo, place in own.items()},
+    )
+    test = workshop.data.test
     if split == "test" and test is None:
         raise ValueError("--split: the data has no test part; use valid")
     if split != "valid" and test is not None:
-        return Evaluation(split="test", metrics=readable(measured(workshop, factors, test)))
+        metrics = readable(measured(workshop, learned.models(), test))
+        return Evaluation(split="test", metrics=metrics)
     if config.evaluation == "site":
         raise ValueError(
             f"evaluation: site keeps every score at its silo, in {folder.path}/sites; only a test "
             "part beside the silos could be scored here"
         )
-    scores = score(workshop, factors)
+    scores = score(workshop, learned)
     return Evaluation(split="valid", metrics=scores.overall, silos=scores.silos)
 
 
-def config_with_adapter(folder: RunFolder) -> Config:
-    """The configuration of a run that has an adapter.
+def adapter_of(folder: RunFolder, silo: str | None) -> Path:
+    """Where the adapter is that somebody asks for.
+
+    Args:
+        folder: of a run.
+        silo: whose own model it is; None for the one that all share.
 
     Raises:
         RecordError: if there is no run.
-        ValueError: if it has no adapter yet.
+        ValueError: if it has no adapter yet, or none of that kind.
+    """
+    own = own_adapters(folder)
+    if not own:
+        place = shared_adapter(folder)
+        if silo is not None:
+            raise ValueError("--silo: one model serves all silos of this run; leave --silo out")
+        return place
+    if silo not in own:
+        why = "every silo of this run has a model of its own"
+        asked = why if silo is None else f"there is no silo {silo!r}"
+        raise ValueError(f"--silo: {asked}; choose one of {', '.join(sorted(own))}")
+    return own[silo]
+
+
+def own_adapters(folder: RunFolder) -> dict[str, Path]:
+    """The adapters of the silos' own models; empty where one model serves all.
+
+    Raises:
+        RecordError: if there is no run.
     """
     RunFolder.existing(folder.path)
+    places = {silo: own_adapter(folder, silo) for silo in read_facts(folder).silos}
+    return places if all((place / WEIGHTS).is_file() for place in places.values()) else {}
+
+
+def shared_adapter(folder: RunFolder) -> Path:
+    """The adapter that all silos share.
+
+    Raises:
+        ValueError: if the run has none yet.
+    """
     if not (folder.adapter / WEIGHTS).is_file():
         raise ValueError(
             f"{folder.path}: the run has no adapter yet; finish it: "
             f"silotune run {folder.config} --resume"
         )
-    return saved_config(folder)
+    return folder.adapter
 
 
-def adapter(folder: RunFolder, model: BuiltModel, config: Config) -> Factors:
-    """The factors in the run's ``adapter/``.
+def model_in(place: Path, model: BuiltModel) -> Model:
+    """The numbers in an adapter folder.
+
+    Args:
+        place: ``adapter/``, of the run or of a silo.
+        model: that it was made for.
 
     Raises:
         ValueError: if they do not fit the model.
     """
     shapes = {key: tuple(t.shape) for key, t in model.first.items()}
-    return load_peft(folder.adapter, shapes, config.model.head_scale)
+    scale = model.layout.head_scale
+    factors, folded = load_peft(place, shapes, model.recipe.adapter, scale)
+    return Model(factors=factors, folded=folded)

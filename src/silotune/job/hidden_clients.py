@@ -120,7 +120,7 @@ def _sampling(privacy: Privacy) -> str:
 
 
 def _released(workshop: Workshop) -> Iterator[str]:
-    roles = ", ".join(sorted(workshop.model.recipe.schedule.plan(0).share))
+    roles = ", ".join(sorted(workshop.model.recipe.trained()))
     yield f"after each round, the noised mean of the trained tensors ({roles})"
     if workshop.config.privacy.adaptive_clipping:
         yield "after each round, the clipping norm, which follows a noised count"

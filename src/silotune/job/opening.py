@@ -214,7 +214,7 @@ def _facts(workshop: Workshop, command: Sequence[str]) -> RunFacts:
         | {name: version(name) for name in PACKAGES},
         config_digest=digest(config),
         model_digest=model.loaded.digest,
-        parameters={"trained": model.shared, "shared": model.shared, "total": model.total},
+        parameters={"trained": model.trained, "shared": model.shared, "total": model.total},
         command=list(command),
         host={"device": str(device_of(config)), "threads": torch.get_num_threads()},
         silos={name: {"num_examples": size} for name, size in workshop.sizes.items()},

@@ -1,6 +1,6 @@
 """Planning: what a run will cost, silo by silo, before anything trains.
 
-Sizes of messages are those of the messages themselves, encoded from the first state; records are
+Sizes of messages are those of the messages themselves, with made-up updates in them; records are
 read only where the configuration does not declare what they would tell.
 """
 
@@ -12,20 +12,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from silotune.config import Config
-from silotune.core import GlobalState, Task, encode_task
-from silotune.engine import EVERY_CLIENT, Experiment, expected_bytes
-from silotune.engine.channel import seal
-from silotune.engine.loop import make_tasks
+from silotune.core import ClientId
+from silotune.engine import EVERY_CLIENT, Experiment
+from silotune.engine.traffic import Bytes, traffic
 from silotune.privacy import AnyCharge, Central, Privacy
 from silotune.privacy.accounting import epsilon_by_round
 from silotune.reports.tables import PlanRow
-from silotune.runtimes import Pool
 
 from .building import BuiltModel, open_model
 from .central import central_mechanism
 from .mechanisms import beside_training, declared_sizes, mechanisms
 from .reading import known_labels, read_tables
-from .workshop import build_experiment
+from .workshop import build_experiment, model_state
 
 RUN = "0" * 12
 """As long as the name of a run, which messages carry."""
@@ -69,13 +67,12 @@ def forecast(config: Config) -> Forecast:
     labels, sizes, notices = _public(config)
     model = open_model(config, labels)
     experiment = build_experiment(config, model, sizes, RUN, central_mechanism(config, len(sizes)))
-    pool = Pool([], list(experiment.weights))  # tells who would be asked; starts nothing
-    tasks = make_tasks(experiment, pool, GlobalState(round=0, factors=model.first))
+    sent = traffic(experiment, model_state(model))
     curves = _curves(config, experiment.central, mechanisms(config, sizes))
     if experiment.central.private:
-        rows: tuple[PlanRow, ...] = (_row_of_all(config, model, experiment, tasks, curves),)
+        rows: tuple[PlanRow, ...] = (_row_of_all(config, model, experiment, sent, curves),)
     else:
-        rows = tuple(_row(config, model, sizes[task.client], task, curves) for task in tasks)
+        rows = tuple(_row(config, model, sizes[c], c, sent, curves) for c in experiment.clients)
     declared = [weight or sizes[name] for name, weight in experiment.weights.items()]
     weights = [weight / sum(declared) for weight in declared]
     rounds = config.train.num_rounds
@@ -84,14 +81,17 @@ def forecast(config: Config) -> Forecast:
         epsilon={name: curve for name, (_, curve) in curves.items() if curve},
         rounds=rounds,
         local_steps=config.train.local_steps,
-        trained=model.shared,
+        trained=model.trained,
         total=model.total,
-        bytes_up=rounds * sum(row.bytes_up for row in rows),
-        bytes_down=rounds * sum(row.bytes_down for row in rows),
+        bytes_up=sum(each.up for of_round in sent for each in of_round.values()),
+        bytes_down=sum(each.down for of_round in sent for each in of_round.values()),
         averaged=math.hypot(*weights),
         notices=(*notices, *model.loaded.notices),
     )
 
+
+Traffic = Sequence[Mapping[str, Bytes]]
+"""Of every client, round by round."""
 
 Curves = Mapping[str, tuple[AnyCharge | None, list[float]]]
 """Silo -> the price of a round, and epsilon after each; None and nothing without privacy."""
@@ -141,22 +141,29 @@ def _curves(config: Config, hidden: Central, privacy: Mapping[str, Privacy]) -> 
     return {name: (charge, curve(charge)) for name, charge in charges.items()}
 
 
-def _row(config: Config, model: BuiltModel, size: int, task: Task, curves: Curves) -> PlanRow:
-    train = config.train
-    charge, curve = curves[task.client]
+def _mean(sent: Traffic, name: str) -> Bytes:
+    """Bytes of a client, or of all of them, in an average round."""
+    ups, downs = zip(*(of_round[name] for of_round in sent), strict=True)
+    return Bytes(round(sum(ups) / len(ups)), round(sum(downs) / len(downs)))
+
+
+def _row(
+    config: Config, model: BuiltModel, size: int, client: ClientId, sent: Traffic, curves: Curves
+) -> PlanRow:
+    train, per_round = config.train, _mean(sent, client)
+    charge, curve = curves[client]
     sigma = charge.noise_multiplier if charge else 0.0
-    shared = model.first.only(task.plan.share)
     return PlanRow(
-        silo=str(task.client),
+        silo=str(client),
         num_examples=size,
         sampling_rate=train.batch_size / size,
         noise_multiplier=sigma,
-        noise_to_signal=sigma * math.sqrt(model.shared) / train.batch_size,
+        noise_to_signal=sigma * math.sqrt(model.trained) / train.batch_size,
         steps=train.num_rounds * train.local_steps,
         epsilon=curve[-1] if curve else math.inf,
         delta=config.privacy.target_delta if charge else math.nan,
-        bytes_up=len(seal(shared, task)),
-        bytes_down=len(encode_task(task)),
+        bytes_up=per_round.up,
+        bytes_down=per_round.down,
     )
 
 
@@ -164,23 +171,24 @@ def _row_of_all(
     config: Config,
     model: BuiltModel,
     experiment: Experiment,
-    tasks: Sequence[Task],
+    sent: Traffic,
     curves: Curves,
 ) -> PlanRow:
     """Clients that the server hides are all alike: steps are rounds, sizes their number."""
     charge, curve = curves[EVERY_CLIENT]
     assert charge is not None
     sigma, rate = charge.noise_multiplier, experiment.central.sampling_rate
-    up, down = expected_bytes(experiment, tasks)
+    clients = len(experiment.clients)
+    per_round = _mean(sent, EVERY_CLIENT)
     return PlanRow(
         silo=EVERY_CLIENT,
-        num_examples=len(tasks),
+        num_examples=clients,
         sampling_rate=rate,
         noise_multiplier=sigma,
-        noise_to_signal=sigma * math.sqrt(model.shared) / (rate * len(tasks)),
+        noise_to_signal=sigma * math.sqrt(model.shared) / (rate * clients),
         steps=config.train.num_rounds,
         epsilon=curve[-1],
         delta=config.privacy.target_delta,
-        bytes_up=up,
-        bytes_down=down,
+        bytes_up=per_round.up,
+        bytes_down=per_round.down,
     )

@@ -10,10 +10,12 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from silotune.adapters import save_peft
+from silotune.algebra import norm
 from silotune.config import digest
-from silotune.core import Factors, GlobalState
+from silotune.core import GlobalState
 from silotune.core.files import write_json, write_lines, write_text
 from silotune.engine import Experiment, Round, federate
 from silotune.engine.checkpoint import load as load_checkpoint
@@ -21,14 +23,16 @@ from silotune.engine.checkpoint import save as save_checkpoint
 from silotune.engine.loop import make_tasks
 from silotune.privacy.accounting import COARSE, FINE, epsilon
 from silotune.privacy.releases import columns
-from silotune.reports.card import model_card
+from silotune.reports.card import model_card, signpost
 from silotune.reports.facts import SILO_ALONE, RunFacts, Summary
 from silotune.reports.html import render
 from silotune.reports.outcome import outcome
 from silotune.reports.record import RoundRecord, RunFolder
 
+from .building import BuiltModel
 from .central import server
 from .certificate import NOTHING_CLAIMED
+from .learned import Learned, Model, is_personal, learned_from, own_adapter
 from .mechanisms import budget, scored
 from .opening import Job, now, state_file
 from .scoring import Scores, measured, readable, released_scores, score
@@ -48,7 +52,7 @@ def rounds(job: Job) -> Iterator[RoundRecord]:
         config, workshop.model, workshop.sizes, job.facts.run, workshop.central
     )
     if state.round == 0:
-        folder.append_round(first := _before(workshop, state.factors))
+        folder.append_round(first := _before(job, state))
         yield first
     start = time.monotonic()
     for done in federate(experiment, job.runtime, state, server(config, folder)):
@@ -75,14 +79,15 @@ def finish(
     """
     workshop, folder = job.workshop, job.folder
     state, _, _ = load_checkpoint(state_file(folder))
+    learned = _learned(job, state)
     facts = replace(
         job.facts,
         status=status,
         finished=now(),
         baselines={SILO_ALONE: baseline} if baseline else {},
-        final=_final(workshop, state.factors),
+        final=_final(workshop, learned),
     )
-    export_adapter(workshop, folder, state.factors, facts)
+    export_adapters(workshop, folder, learned, facts)
     _write_privacy(job, grid=FINE)
     write_json(folder.run, facts.to_json())
     write_text(folder.report, render(folder, summary(workshop)))
@@ -113,17 +118,25 @@ def stop(job: Job, status: str) -> None:
     write_json(job.folder.run, replace(job.facts, status=status).to_json())
 
 
-def export_adapter(
-    workshop: Workshop, folder: RunFolder, factors: Factors, facts: RunFacts
+def export_adapters(
+    workshop: Workshop, folder: RunFolder, learned: Learned, facts: RunFacts
 ) -> None:
-    """Write ``adapter/``: PEFT's two files and the model card."""
-    model = workshop.model
-    save_peft(folder.adapter, factors, model.recipe.adapter, model.sites, model.layout)
-    entries = ledgers(workshop, folder, facts.run)
+    """Write ``adapter/``: PEFT's two files and the model card.
+
+    Silos' own models are written into their own folders, and into ``adapter/`` where they are.
+    """
     totals = outcome(folder.read_rounds(), facts.metric)
-    said = statement(workshop, facts.run, entries)
+    said = statement(workshop, facts.run, ledgers(workshop, folder, facts.run))
     card = model_card(summary(workshop), facts, totals, said)
-    write_text(folder.adapter / "README.md", card)
+    places = {own_adapter(folder, silo): model for silo, model in learned.own.items()}
+    if learned.shared is not None:
+        places[folder.adapter] = learned.shared
+    for place, model in places.items():
+        _save(workshop.model, model, place)
+        write_text(place / "README.md", card)
+    if learned.shared is None:
+        folder.adapter.mkdir(parents=True, exist_ok=True)
+        write_text(folder.adapter / "README.md", signpost(summary(workshop)))
 
 
 def summary(workshop: Workshop) -> Summary:
@@ -133,15 +146,15 @@ def summary(workshop: Workshop) -> Summary:
     targets = sorted({site.name.rpartition(".")[2] for site in workshop.model.sites})
     simulated = config.evaluation == "simulation"
     split = {name: silo.summary for name, silo in workshop.data.silos.items()}
-    has_adapter = workshop.model.recipe.adapter is not None
+    adapter = workshop.model.recipe.adapter
     return Summary(
         title=f"{model.name_or_path.rstrip('/').rpartition('/')[2]}, {method.name}",
         base_model=model.name_or_path,
         task=model.task,
         method=method.name,
-        rank=method.r if has_adapter else 0,
+        rank=adapter.rank if adapter else 0,
         lora_alpha=method.lora_alpha,
-        target_modules=", ".join(targets) if has_adapter else "none",
+        target_modules=", ".join(targets) if adapter else "none",
         data=config.data.path,
         num_rounds=train.num_rounds,
         local_steps=train.local_steps,
@@ -151,12 +164,25 @@ def summary(workshop: Workshop) -> Summary:
         pooling=model.pooling,
         head=model.head,
         max_length=config.data.max_length,
+        personal=is_personal(workshop.model),
         split=split if simulated else {},
     )
 
 
-def _before(workshop: Workshop, factors: Factors) -> RoundRecord:
-    scores = score(workshop, factors)
+def _learned(job: Job, state: GlobalState) -> Learned:
+    workshop = job.workshop
+    return learned_from(state, workshop.model, job.folder, job.facts.run, list(workshop.sizes))
+
+
+def _save(model: BuiltModel, numbers: Model, place: Path) -> None:
+    """PEFT's two files."""
+    save_peft(
+        place, numbers.factors, model.recipe.adapter, model.sites, model.layout, numbers.folded
+    )
+
+
+def _before(job: Job, state: GlobalState) -> RoundRecord:
+    scores = score(job.workshop, _learned(job, state))
     return RoundRecord(round=-1, metrics=scores.overall, silos=scores.silos)
 
 
@@ -166,8 +192,8 @@ def _scores(job: Job, experiment: Experiment, state: GlobalState) -> Scores:
     if not scored(workshop.config, state.round):
         return Scores()
     if workshop.config.evaluation != "site":
-        return score(workshop, state.factors)
-    tasks = make_tasks(experiment, job.runtime, state)
+        return score(workshop, _learned(job, state))
+    tasks = make_tasks(experiment, job.runtime.clients(), state)
     return released_scores(tasks, job.runtime.evaluate(tasks))
 
 
@@ -175,7 +201,6 @@ def _record(
     job: Job, before: GlobalState, done: Round, seconds: float, scores: Scores
 ) -> RoundRecord:
     workshop, pooled = job.workshop, done.pooled
-    change = done.state.factors.zip(before.factors, lambda a, b: (a - b).double().square().sum())
     return RoundRecord(
         round=before.round,
         seconds=math.nan if workshop.central.private else seconds,  # it tells how many took part
@@ -187,15 +212,30 @@ def _record(
         epsilon=spent(workshop, ledgers(workshop, job.folder, job.facts.run)),
         metrics=scores.overall,
         silos=scores.silos,
-        update_norm=float(sum(change.values()) ** 0.5),
+        update_norm=update_norm(before, done.state),
     )
 
 
-def _final(workshop: Workshop, factors: Factors) -> dict[str, float]:
+def update_norm(before: GlobalState, after: GlobalState) -> float:
+    """Euclidean norm of what a round changed: tensors, and what it added to the base.
+
+    Tensors that a seed draws are left out: a fresh pair says nothing of what was learned. Pairs of
+    another rank than before count whole.
+    """
+    moved = after.factors.without(after.drawn.keys())
+    squares = [norm(matrix) ** 2 for matrix in after.latest.folded.values()]
+    for key, tensor in moved.items():
+        old = before.factors[key]
+        change = tensor - old if old.shape == tensor.shape else tensor
+        squares.append(change.double().square().sum())
+    return math.sqrt(sum(map(float, squares)))
+
+
+def _final(workshop: Workshop, learned: Learned) -> dict[str, float]:
     test = workshop.data.test
     if workshop.config.evaluation == "site" or test is None:
         return {}
-    return readable(measured(workshop, factors, test))
+    return readable(measured(workshop, learned.models(), test))
 
 
 def _write_privacy(job: Job, *, grid: float) -> None:

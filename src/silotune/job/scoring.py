@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from silotune.core import Examples, Factors, Meters, Result, Task, pool
+from silotune.core import Examples, Meters, Result, Task, pool
 from silotune.engine import ACCURACY, evaluate
 
+from .learned import Learned, Model
 from .workshop import Workshop
 
 
@@ -20,11 +21,12 @@ class Scores:
     silos: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
-def score(workshop: Workshop, factors: Factors) -> Scores:
+def score(workshop: Workshop, learned: Learned) -> Scores:
     """The metrics that belong on the record of a round.
 
     ``public``: on the public records. ``simulation``: the same, or else on what the silos hold
-    out, pooled; silo by silo as well. ``site``: nothing, since scores stay at home.
+    out, pooled; silo by silo as well. ``site``: nothing, since scores stay at home. Where silos
+    have models of their own, each looks at its own records, and all at the public ones, pooled.
     """
     evaluation = workshop.config.evaluation
     if evaluation == "site":
@@ -32,12 +34,14 @@ def score(workshop: Workshop, factors: Factors) -> Scores:
     silos: dict[str, Meters] = {}
     if evaluation == "simulation":
         silos = {
-            name: measured(workshop, factors, silo.held_out)
+            name: measured(workshop, [learned.of(name)], silo.held_out)
             for name, silo in workshop.data.silos.items()
             if silo.held_out is not None
         }
     public = workshop.data.valid if workshop.data.valid is not None else _test(workshop, silos)
-    overall = pool(silos.values()) if public is None else measured(workshop, factors, public)
+    overall = pool(silos.values())
+    if public is not None:
+        overall = measured(workshop, learned.models(), public)
     return Scores(
         overall=readable(overall), silos={name: readable(meters) for name, meters in silos.items()}
     )
@@ -56,10 +60,13 @@ def released_scores(tasks: Sequence[Task], results: Iterable[Result]) -> Scores:
     return Scores(overall={n: min(max(m.value(), 0.0), 1.0) for n, m in accuracy.items()})
 
 
-def measured(workshop: Workshop, factors: Factors, examples: Examples) -> Meters:
-    """Meters of ``factors`` over ``examples``."""
+def measured(workshop: Workshop, models: Iterable[Model], examples: Examples) -> Meters:
+    """Meters over ``examples``, of several models together."""
     bench, size = workshop.model.bench, workshop.config.train.per_device_eval_batch_size
-    return evaluate(bench.adapted, bench.objective, factors, examples, size)
+    return pool(
+        evaluate(bench.adapted, bench.objective, m.factors, examples, size, m.folded)
+        for m in models
+    )
 
 
 def readable(meters: Meters) -> dict[str, float]:

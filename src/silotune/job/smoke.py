@@ -17,14 +17,16 @@ import torch
 from torch import Tensor
 
 from silotune.algebra import generator
-from silotune.core import ClientId, GlobalState
+from silotune.core import ClientId, GlobalState, Phase, Plan
 from silotune.engine import Experiment, Silo, federate
 from silotune.engine.probes import Chosen, Probes, Slots, probed_layers, slots
 from silotune.engine.smoke import Guesses, evidence, fair_coins, guess
 from silotune.optim import SGD
 from silotune.privacy import Correlated, ExampleLevel, Poisson, Rotation, TruncatedPoisson
 from silotune.privacy.sampling import Sampling
+from silotune.recipe import Recipe
 from silotune.runtimes import InProcess
+from silotune.schedules import Constant
 
 from .building import BuiltModel
 
@@ -113,10 +115,10 @@ def rate(mechanism: ExampleLevel) -> float:
 def _canaries(model: BuiltModel, mechanism: ExampleLevel, steps: int) -> Slots:
     adapted = model.bench.adapted
     adapted.load(model.first)
-    most = min(MOST_CANARIES, int(MOST_WORK / (steps * rate(mechanism) * model.shared)) + 1)
+    most = min(MOST_CANARIES, int(MOST_WORK / (steps * rate(mechanism) * model.trained)) + 1)
     if isinstance(mechanism.sampling, TruncatedPoisson):
         most = min(most, mechanism.sampling.places)  # others would have no place
-    roles = model.recipe.schedule.plan(0).trained()
+    roles = model.recipe.trained()
     strength = STRENGTH * mechanism.max_grad_norm
     return slots(adapted, model.first, roles, most, strength, generator("canaries"))
 
@@ -124,7 +126,7 @@ def _canaries(model: BuiltModel, mechanism: ExampleLevel, steps: int) -> Slots:
 def _states(model: BuiltModel, silo: Silo, start: GlobalState, steps: int) -> Iterator[GlobalState]:
     """The server's states, one a step."""
     sgd = SGD(learning_rate=1.0)
-    roles = model.recipe.schedule.plan(0).trained()
+    roles = model.recipe.trained()
     bench = replace(
         model.bench,
         objective=Probes(probed_layers(model.bench.adapted, roles)),
@@ -133,15 +135,23 @@ def _states(model: BuiltModel, silo: Silo, start: GlobalState, steps: int) -> It
     )
     experiment = Experiment(
         run="audit",
-        recipe=replace(model.recipe, optimizer=sgd),
+        recipe=_plain(model.recipe, sgd),
         weights={silo.client: 1.0},
         rounds=steps,
         local_steps=1,
         linear_decay=False,
         seed=0,
-        seeded=frozenset(),
+        draw=model.bench.draw,
+        fixed=model.fixed,
         quorum=1,
         private=True,
     )
     runtime = InProcess(bench, {silo.client: silo})
     return (done.state for done in federate(experiment, runtime, start))
+
+
+def _plain(recipe: Recipe, sgd: SGD) -> Recipe:
+    """All that trains moves and is seen in every round; the server's rule is post-processing."""
+    roles = recipe.trained()
+    always = Plan(phases=(Phase(roles=roles),), share=roles)
+    return Recipe(schedule=Constant(always), optimizer=sgd, adapter=recipe.adapter)

@@ -19,7 +19,7 @@ from .facts import PrivacyStatement, RunFacts, SiloPrivacy, Summary
 from .guarantee import NOT_PRIVATE, guarantee, in_plain_words, is_seeded, warning
 from .outcome import Outcome
 from .units import count_text, epsilon_text, metric_text, number_text
-from .words import EVALUATION, METHODS, final_score, what_was_done
+from .words import EVALUATION, METHODS, PERSONAL, final_score, method_name, what_was_done
 
 PIPELINES = {
     "sequence-classification": "text-classification",
@@ -33,6 +33,7 @@ def model_card(
 ) -> str:
     """The card as Markdown with front matter."""
     public = replace(summary, base_model=_public_name(summary.base_model))
+    own = [OWN] if summary.personal else []
     sections = [
         f"# {_inline(summary.title)}",
         *([f"> **{NOT_PRIVATE}.** {warning(statement)}"] if is_seeded(statement) else []),
@@ -40,10 +41,23 @@ def model_card(
         f"## Use\n\n```python\n{usage(summary, facts.labels)}```",
         f"## Method\n\n{_method(summary, facts)}",
         f"## Result\n\n{_result(summary, facts, outcome)}",
-        f"## Privacy\n\n{_privacy(statement)}",
+        "\n\n".join(["## Privacy", *own, _privacy(statement)]),
         f"## Origin\n\n{_origin(summary, facts, statement)}",
     ]
     return _front_matter(summary, statement) + "\n\n".join(sections) + "\n"
+
+
+def signpost(summary: Summary) -> str:
+    """The page where a run's adapter would be, had every silo not its own."""
+    return f"""\
+# {_inline(summary.title)}: no adapter for all silos
+
+{_inline(method_name(summary))} was used here. {PERSONAL} So there are no weights in this folder.
+
+Each silo's adapter, in PEFT's format, is in that silo's own folder, `sites/SILO/adapter`.
+`silotune export RUN --silo SILO` takes one elsewhere, also merged into the model, and
+`silotune evaluate RUN` scores them all.
+"""
 
 
 def usage(summary: Summary, labels: Sequence[str], adapter: str = "path/to/adapter") -> str:
@@ -61,6 +75,12 @@ def usage(summary: Summary, labels: Sequence[str], adapter: str = "path/to/adapt
     template = templates.get(summary.task, CLASSIFIER)
     return template.format(heading=heading, max_length=summary.max_length)
 
+
+OWN = (
+    "This adapter is one silo's own: some of its tensors never left that silo. Treat it as the "
+    "silo's, and do not pass it on as if all silos shared it."
+)
+"""Of an adapter with personal tensors in it."""
 
 CLASSIFIER = """\
 import torch
@@ -187,6 +207,8 @@ def _method(summary: Summary, facts: RunFacts) -> str:
             f"- adapter: rank {summary.rank}, lora_alpha {number_text(summary.lora_alpha)}, on "
             f"{_inline(summary.target_modules)}"
         )
+    elif summary.target_modules != "none":
+        lines.append(f"- adapter: a whole matrix on {_inline(summary.target_modules)}")
     if "trained" in parameters and "total" in parameters:
         lines.append(f"- trained numbers: {parameters['trained']:,} of {parameters['total']:,}")
     return "\n".join(lines)

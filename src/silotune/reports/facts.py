@@ -203,6 +203,7 @@ class Summary:
         pooling: ``model``, or ``mean`` for the L2-normalised masked mean.
         head: ``trained`` or ``frozen``.
         max_length: tokens of an input.
+        personal: whether each silo ends with a model of its own, since some tensors never leave it.
         split: records and labels of every silo; shown in a simulation only.
     """
 
@@ -222,6 +223,7 @@ class Summary:
     pooling: str = "model"
     head: str = "trained"
     max_length: int = 128
+    personal: bool = False
     split: Mapping[str, SiloSummary] = field(default_factory=dict)
 
     @property

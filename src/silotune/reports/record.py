@@ -30,7 +30,8 @@ class RoundRecord:
         epsilon: spent so far by each silo, infinite without noise; empty without privacy.
         metrics: the global metrics by name; empty where no public data were scored.
         silos: metrics of each silo's own records; only in a simulation.
-        update_norm: Euclidean norm of the change of all shared numbers.
+        update_norm: Euclidean norm of the change of the server's tensors, but for those that a
+            seed draws, and of what was added to the base.
     """
 
     round: int

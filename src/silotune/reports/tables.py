@@ -45,8 +45,8 @@ class PlanRow:
         steps: in all rounds.
         epsilon: after the last round.
         delta: for which epsilon is stated.
-        bytes_up: to the server, each round.
-        bytes_down: to the silo, each round.
+        bytes_up: to the server, in an average round.
+        bytes_down: to the silo, in an average round.
     """
 
     silo: str

@@ -24,6 +24,56 @@ METHODS = {
         "the head only",
         "The encoder is used as it is; a linear classifier on it is trained and averaged.",
     ),
+    "rolora": (
+        "RoLoRA",
+        "B is trained and averaged in one round, A in the next, so that every average is exact "
+        "(arXiv 2409.02346).",
+    ),
+    "la-lora": (
+        "LA-LoRA",
+        "B is trained in one local step, A in the next, on gradients smoothed along the features; "
+        "each is averaged by itself (arXiv 2602.19926).",
+    ),
+    "fedsa-lora": (
+        "FedSA-LoRA",
+        "Both factors are trained and A is averaged; B and the classifier stay with their silo "
+        "(arXiv 2410.01463).",
+    ),
+    "fedsvd": (
+        "FedSVD",
+        "B is trained and averaged; the server writes the product B A anew, with orthonormal rows "
+        "in A (arXiv 2505.12805).",
+    ),
+    "fedex-lora": (
+        "FedEx-LoRA",
+        "Both factors are averaged, and what their product then lacks is added to the frozen base "
+        "(arXiv 2410.09432).",
+    ),
+    "flora": (
+        "FLoRA",
+        "The mean of the silos' products is added to the frozen base, and every round begins with "
+        "a fresh pair (arXiv 2409.05976).",
+    ),
+    "flexlora": (
+        "FlexLoRA",
+        "The mean of the silos' products is cut back to the adapter's rank by a singular value "
+        "decomposition (arXiv 2402.11505).",
+    ),
+    "lora-fair": (
+        "LoRA-FAIR",
+        "Both factors are averaged, and B is corrected towards the mean of the silos' products "
+        "(arXiv 2411.14961).",
+    ),
+    "fedftg": (
+        "FedFTG",
+        "Whole matrices are trained by GaLore in a subspace of each silo's own, and averaged "
+        "(arXiv 2410.23111).",
+    ),
+    "fedftg-seeded": (
+        "FedFTG with common projectors",
+        "Every round trains and averages in a random subspace that all silos draw from one seed; "
+        "the sum is added to the frozen base (arXiv 2410.23111, 2403.03507).",
+    ),
 }
 """Method -> its name and what it does."""
 
@@ -36,6 +86,11 @@ TASKS = {
 SIMULATION = (
     "This was a simulation: one machine held the records of all silos. Metrics, results by silo "
     "and the split of the data were computed from them directly and are not covered by epsilon."
+)
+
+PERSONAL = (
+    "Models are personal: every silo keeps some of the trained tensors to itself and ends with a "
+    "model of its own, and figures of the whole run are of all these models together."
 )
 
 EVALUATION = {
@@ -62,8 +117,9 @@ def what_was_done(
         f"{method_name(summary)}, in {count_text(outcome.rounds, 'round')} of "
         f"{count_text(summary.local_steps, 'step')}."
     )
+    own = f" {PERSONAL}" if summary.personal else ""
     result = _result(outcome)
-    return f"{first} {result[0].upper()}{result[1:]}, and {in_short(statement)}."
+    return f"{first}{own} {result[0].upper()}{result[1:]}, and {in_short(statement)}."
 
 
 def final_score(facts: RunFacts) -> str:

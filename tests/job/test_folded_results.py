@@ -1,0 +1,100 @@
+"""What methods that add to the frozen base give to their user: scores and adapters of all of it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
+
+from job.results import LABELS, finished, last_state, logits, tokens, write_parts
+from job.small import small, train
+from silotune.algebra import LowRank
+from silotune.core import Change, Factors, GlobalState, Key, Role
+from silotune.core.files import read_json, read_lines
+from silotune.job.building import open_model
+from silotune.job.exporting import export_merged
+from silotune.job.finished import evaluate, model_in
+from silotune.job.learned import Learned, Model
+from silotune.job.run import update_norm
+from silotune.job.scoring import measured, readable, score
+from silotune.job.workshop import open_workshop
+from silotune.reports.record import RunFolder
+
+FAST = "train.learning_rate=2"
+FOLDING = pytest.mark.parametrize("method", ["fedex-lora", "flora"])
+
+
+@pytest.mark.filterwarnings("ignore")  # PEFT's and transformers' own
+@pytest.mark.parametrize("method", ["fedex-lora", "flora", "fedftg-seeded", "fedftg"])
+def test_everything_that_a_run_gives_computes_what_it_has_learned(place, bert, tmp_path, method):
+    rate = "train.learning_rate=0.01" if method == "fedftg" else FAST  # its own optimiser
+    config = small(place, f"method.name={method}", rate, "model.head_scale=0.5")
+    run = finished(config)
+    state, model = last_state(run), open_model(config, LABELS)
+    adapted, batch = model.bench.adapted, tokens(bert)
+    adapted.load(model.first.updated(state.factors.only({Role.HEAD})))
+    without = logits(adapted.model.eval(), batch)
+    adapted.load(state.factors, state.folded)
+    expected = logits(adapted.model.eval(), batch)
+    assert not torch.allclose(without, expected, atol=1e-4)  # what was learned matters
+    assert bool(state.folded) == (method != "fedftg")
+
+    base = AutoModelForSequenceClassification.from_pretrained(bert, num_labels=2)
+    peft = PeftModel.from_pretrained(base, run.adapter).eval()
+    torch.testing.assert_close(logits(peft, batch), expected, atol=2e-6, rtol=1e-5)
+
+    numbers = model_in(run.adapter, model)
+    adapted.load(numbers.factors, numbers.folded)
+    read_back = logits(adapted.model.eval(), batch)
+    torch.testing.assert_close(read_back, expected, atol=2e-6, rtol=1e-5)
+
+    export_merged(run, tmp_path / "merged")
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+    torch.testing.assert_close(logits(merged, batch), expected, atol=2e-6, rtol=1e-5)
+
+
+@FOLDING
+@pytest.mark.parametrize("evaluation", ["simulation", "public"])
+def test_scores_are_those_of_the_whole(place, tmp_path, method, evaluation):
+    parts = [write_parts(tmp_path / "parts", "valid", "test")] if evaluation == "public" else []
+    chosen = (f"method.name={method}", FAST, f"evaluation={evaluation}")
+    config = small(place, *parts, *chosen)
+    last = train(config)[-1]
+    run = RunFolder(Path(config.output_dir))
+    state = last_state(run)
+    part = Learned(shared=Model(factors=state.factors))
+    assert score(open_workshop(config), part).overall["loss"] != pytest.approx(
+        last.metrics["loss"], rel=1e-4
+    )
+    found = evaluate(run, "valid")
+    assert found.metrics == pytest.approx(last.metrics, rel=1e-4)
+    assert found.silos.keys() == last.silos.keys()
+    for silo, metrics in found.silos.items():
+        assert metrics == pytest.approx(last.silos[silo], rel=1e-4)
+    if parts:
+        assert evaluate(run, "test").metrics == pytest.approx(read_json(run.run)["final"], rel=1e-4)
+
+
+@FOLDING
+def test_scores_at_home_are_those_of_the_whole(place, method):
+    config = small(place, f"method.name={method}", FAST, "evaluation=site")
+    run = finished(config)
+    state, workshop = last_state(run), open_workshop(config)
+    whole = Model(factors=state.factors, folded=state.folded)
+    for silo, examples in workshop.data.silos.items():
+        at_home = read_lines(run.site(silo) / "metrics.jsonl")
+        expected = readable(measured(workshop, [whole], examples.held_out))
+        assert len(at_home) == 3
+        assert at_home[-1]["metrics"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_norm_of_an_update_counts_what_was_folded_and_no_fresh_pair():
+    b, a, head = Key("x", Role.B), Key("x", Role.A), Key("head", Role.HEAD, "weight")
+    before = Factors({a: torch.ones(1, 3), b: torch.zeros(2, 1), head: torch.zeros(2)})
+    fresh = before.updated({a: torch.full((1, 3), 50.0), head: torch.tensor([3.0, 0.0])})
+    fold = {"x": LowRank(torch.tensor([[2.0], [0.0]]), torch.tensor([[2.0, 0.0, 0.0]]))}
+    after = GlobalState(
+        round=1, factors=fresh, folded=fold, drawn={a: 1, b: 1}, latest=Change(folded=fold)
+    )
+    assert update_norm(GlobalState(round=0, factors=before), after) == pytest.approx(5.0)
