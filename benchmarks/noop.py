@@ -93,7 +93,7 @@ def run_job(clients: int, rounds: int) -> None:
         local_steps=1,
         linear_decay=False,
         seed=0,
-        seeded=frozenset(),
+        draw=lambda _: first,
         quorum=clients,
         private=False,
     )
