@@ -3,6 +3,7 @@
 The state of local optimisers begins afresh in every round, so none outlives a change of basis.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -12,8 +13,13 @@ from silotune.core import Plan
 class Schedule(Protocol):
     """Round number in, orders out. Pure: the same plan on every machine."""
 
-    def plan(self, round: int) -> Plan:
-        """Orders for ``round`` (0-based)."""
+    def plan(self, round: int, sites: Sequence[str] = ()) -> Plan:
+        """Orders for ``round`` (0-based).
+
+        Args:
+            round: counts from 0.
+            sites: all there are, for schedules that choose among them.
+        """
         ...
 
     def plans(self) -> tuple[Plan, ...]:
@@ -27,7 +33,7 @@ class Constant:
 
     always: Plan
 
-    def plan(self, round: int) -> Plan:
+    def plan(self, round: int, sites: Sequence[str] = ()) -> Plan:
         """Ignore the round."""
         return self.always
 
@@ -42,7 +48,7 @@ class AlternateRounds:
 
     turns: tuple[Plan, ...]
 
-    def plan(self, round: int) -> Plan:
+    def plan(self, round: int, sites: Sequence[str] = ()) -> Plan:
         """The next in turn."""
         return self.turns[round % len(self.turns)]
 
@@ -68,7 +74,7 @@ class Chain:
         if self.every < 1:
             raise ValueError(f"method.fold_every: must be at least 1, not {self.every}")
 
-    def plan(self, round: int) -> Plan:
+    def plan(self, round: int, sites: Sequence[str] = ()) -> Plan:
         """Fold after the last round of a link."""
         return replace(self.link, fold=(round + 1) % self.every == 0)
 

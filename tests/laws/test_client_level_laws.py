@@ -551,7 +551,7 @@ class EveryOther:
 
     inner: object
 
-    def plan(self, round):
+    def plan(self, round, sites=()):
         plan = self.inner.plan(round)
         roles = plan.share - {Role.HEAD}
         return Plan(phases=(Phase(roles=roles),), share=roles) if round % 2 else plan

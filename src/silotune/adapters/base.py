@@ -1,12 +1,12 @@
 """What an adapter is: which tensors exist at a site, how they begin, and their one scale."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from silotune.algebra import Matrix
-from silotune.core import GradientSink, Key, Role, Site
+from silotune.core import Context, GradientSink, Key, Role, Site
 
 
 class Layer(Protocol):
@@ -74,6 +74,14 @@ class Adapter(Protocol):
         """Initial float32 tensors on the CPU; the adapted model's output must not change."""
         ...
 
-    def layer(self, site: Site, sink: GradientSink) -> Layer:
-        """The module that computes with the base and these tensors."""
+    def layers(
+        self, sites: Sequence[Site], sink: GradientSink, context: Context
+    ) -> Mapping[str, Layer]:
+        """The modules that take the sites' places, by site.
+
+        Args:
+            sites: in the order in which the model uses them.
+            sink: takes per-example gradients.
+            context: where layers of one forward pass meet.
+        """
         ...

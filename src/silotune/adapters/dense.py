@@ -12,7 +12,7 @@ Shapes: n examples, T positions (tokens, patches; 1 after pooling), out, in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from silotune.algebra import Matrix
-from silotune.core import GradientSink, Key, Role, Site
+from silotune.core import Context, GradientSink, Key, Role, Site
 
 from .base import Layer
 
@@ -61,9 +61,11 @@ class Dense:
         """Zeros are the same on every machine."""
         return True
 
-    def layer(self, site: Site, sink: GradientSink) -> Layer:
-        """D beside the base."""
-        return DenseLinear(site, sink)
+    def layers(
+        self, sites: Sequence[Site], sink: GradientSink, context: Context
+    ) -> Mapping[str, Layer]:
+        """D beside every base."""
+        return {s.name: DenseLinear(s, sink) for s in sites}
 
     def frozen(self, site: Site) -> frozenset[Role]:
         """None: the schedule decides."""

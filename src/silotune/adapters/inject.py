@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from silotune.algebra import Matrix
-from silotune.core import Factors, GradientSink, Key, Role, Site
+from silotune.core import Batch, Context, Factors, GradientSink, Key, Role, Site
 
 from .base import Adapter, Layer
 from .linear import Head
@@ -24,12 +24,14 @@ class AdaptedModel:
     Attributes:
         model: the transformers model, changed in place.
         sink: where open forward and backward passes leave per-example gradients.
+        context: where the layers of one forward pass meet.
         layers: the adapted layers by site.
         tensors: every adapter and head tensor by key.
     """
 
     model: nn.Module
     sink: GradientSink
+    context: Context
     layers: Mapping[str, Layer]
     tensors: Mapping[Key, nn.Parameter]
 
@@ -37,6 +39,10 @@ class AdaptedModel:
     def device(self) -> torch.device:
         """Where the model computes."""
         return next(self.model.parameters()).device
+
+    def losses(self, losses: Callable[[nn.Module, Batch], Tensor], batch: Batch) -> Tensor:
+        """An objective's losses (n,), with what the layers add to them."""
+        return losses(self.model, batch) + self.context.penalty()
 
     def load(self, factors: Factors, folded: Mapping[str, Matrix] = _NOTHING) -> None:
         """Replace every tensor and every fold, so that nothing of an earlier client is left.
@@ -92,13 +98,15 @@ def inject(
     model.requires_grad_(False)
     sink = GradientSink()
     places: dict[str, Layer | Head] = {s.name: Head(s, head_scale, sink) for s in heads}
-    layers = {s.name: adapter.layer(s, sink) for s in sites if adapter}
+    context = Context()
+    layers = dict(adapter.layers(sites, sink, context)) if adapter else {}
     places |= layers
     for name, place in places.items():
         assert isinstance(place, nn.Module)
         _replace(model, name, place)
     tensors = {k: p for place in places.values() for k, p in place.tensors().items()}
-    return AdaptedModel(model, sink, layers, dict(sorted(tensors.items())))
+    model.register_forward_pre_hook(_begin(context), with_kwargs=True, prepend=True)
+    return AdaptedModel(model, sink, context, layers, dict(sorted(tensors.items())))
 
 
 def merge(adapted: AdaptedModel, heads: Sequence[Site]) -> nn.Module:
@@ -167,6 +175,16 @@ def _check_fit(factors: Factors, folded: Mapping[str, Matrix], adapted: AdaptedM
 def _but_rank(key: Key, shape: tuple[int, ...]) -> tuple[int, ...]:
     """A shape without the rank, which may change."""
     return {Role.A: shape[1:], Role.B: shape[:1]}.get(key.role, shape)
+
+
+def _begin(context: Context) -> Callable[..., None]:
+    """A hook that runs before every forward pass of the whole model."""
+
+    def begin(_: nn.Module, args: tuple[object, ...], inputs: Mapping[str, object]) -> None:
+        mask = inputs.get("attention_mask")
+        context.begin(mask if isinstance(mask, Tensor) and mask.dim() == 2 else None)
+
+    return begin
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -8,7 +8,7 @@ Shapes: out, in, r rank.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from silotune.algebra import generator, orthonormal_rows
-from silotune.core import GradientSink, Role, Site
+from silotune.core import Context, GradientSink, Role, Site
 
 from .base import Layer
 from .linear import AdaptedLinear
@@ -62,9 +62,11 @@ class LoRA:
         """An SVD differs between machines in its last bits; the other two do not."""
         return self.init is not Init.SVD
 
-    def layer(self, site: Site, sink: GradientSink) -> Layer:
-        """The pair beside the base."""
-        return AdaptedLinear(site, self.scale, self.rank, self.dropout, sink)
+    def layers(
+        self, sites: Sequence[Site], sink: GradientSink, context: Context
+    ) -> Mapping[str, Layer]:
+        """Pairs beside their bases."""
+        return {s.name: AdaptedLinear(s, self.scale, self.rank, self.dropout, sink) for s in sites}
 
     def frozen(self, site: Site) -> frozenset[Role]:
         """None: the schedule decides."""

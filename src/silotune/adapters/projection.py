@@ -21,14 +21,14 @@ Shapes: out, in, r rank.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from silotune.algebra import generator, orthonormal_rows
-from silotune.core import GradientSink, Role, Site
+from silotune.core import Context, GradientSink, Role, Site
 
 from .base import Layer
 from .linear import AdaptedLinear
@@ -63,9 +63,11 @@ class Projection:
         """Always: the projector comes out the same on every machine."""
         return True
 
-    def layer(self, site: Site, sink: GradientSink) -> Layer:
-        """The pair beside the base."""
-        return AdaptedLinear(site, self.scale, self.rank, self.dropout, sink)
+    def layers(
+        self, sites: Sequence[Site], sink: GradientSink, context: Context
+    ) -> Mapping[str, Layer]:
+        """Pairs beside their bases."""
+        return {s.name: AdaptedLinear(s, self.scale, self.rank, self.dropout, sink) for s in sites}
 
     def frozen(self, site: Site) -> frozenset[Role]:
         """The projector: A, or B where the site is wide."""

@@ -3,6 +3,7 @@
 from .codec import CorruptPayload as CorruptPayload
 from .codec import pack as pack
 from .codec import unpack as unpack
+from .context import Context as Context
 from .examples import Batch as Batch
 from .examples import Examples as Examples
 from .factors import Factors as Factors

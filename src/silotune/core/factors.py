@@ -22,6 +22,7 @@ class Role(StrEnum):
     A = "A"  # (r, in) down-projection
     B = "B"  # (out, r) up-projection
     D = "D"  # (out, in) a whole matrix
+    GATE = "gate"  # a tensor of a router between adapters
     HEAD = "head"  # a tensor trained and averaged as it is
 
 

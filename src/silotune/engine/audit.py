@@ -189,7 +189,7 @@ def _probe_canary(
 
 def _real_canary(adapted: AdaptedModel, objective: Objective, batch: Batch) -> Canary:
     def losses(part: Batch) -> Tensor:
-        return objective.losses(adapted.model, part)
+        return adapted.losses(objective.losses, part)
 
     return Canary("whatever its loss moves", losses, _cut(batch, [0, 1, 2]))
 

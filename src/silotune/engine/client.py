@@ -217,8 +217,7 @@ def _train(task: Task, bench: Bench, silo: Silo, past: Past | None) -> Factors:
     plan = task.plan
     adapted.load(start_of(task, bench, silo), task.folded)
     adapted.model.train()
-    tensors = adapted.train_only(plan.trained(), plan.fixed)
-    optimizer = bench.optimizer.build(tensors, task.learning_rate)
+    optimizer = bench.optimizer.build(adapted.tensors, task.learning_rate)
     draws = silo.privacy.draws(task.seed, past)
     batches = silo.privacy.batches(len(silo.train.lengths), task.steps, draws)
     dropped = 0
@@ -240,7 +239,7 @@ def _train(task: Task, bench: Bench, silo: Silo, past: Past | None) -> Factors:
 
 
 def _losses(bench: Bench) -> Callable[[Batch], torch.Tensor]:
-    return lambda batch: bench.objective.losses(bench.adapted.model, batch)
+    return lambda batch: bench.adapted.losses(bench.objective.losses, batch)
 
 
 def _batches(examples: Examples, indices: Sequence[int], bench: Bench) -> Iterator[Batch]:

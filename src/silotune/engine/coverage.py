@@ -63,7 +63,7 @@ def _check(adapted: AdaptedModel, objective: Objective, batch: Batch, tolerance:
     examples = len(batch["labels"])
     try:
         with adapted.sink.collect(examples) as rows:
-            losses = objective.losses(adapted.model, batch)
+            losses = adapted.losses(objective.losses, batch)
             losses.sum().backward()
             slots = dict(rows)
     except ValueError as error:
@@ -76,7 +76,8 @@ def _check(adapted: AdaptedModel, objective: Objective, batch: Batch, tolerance:
     for i in range(examples):
         for parameter in trained.values():
             parameter.grad = None
-        loss = objective.losses(adapted.model, {name: t[i : i + 1] for name, t in batch.items()})
+        alone = {name: t[i : i + 1] for name, t in batch.items()}
+        loss = adapted.losses(objective.losses, alone)
         _same_loss(losses[i], loss[0], tolerance)
         loss.sum().backward()
         for key, parameter in trained.items():

@@ -28,6 +28,7 @@ class Experiment:
         linear_decay: the learning rate falls linearly over the rounds, to zero after the last.
         seed: of the initial tensors, data order and adapter dropout.
         draw: all tensors that a seed decides; every client can do the same.
+        sites: all adapted ones.
         fixed: tensors that never train, whatever the plan says.
         ranks: of the clients' pairs, where they differ; else empty.
         largest_update: an update that changes what is shared by more than this L2 norm is refused.
@@ -52,6 +53,7 @@ class Experiment:
     draw: Callable[[int], Factors]
     quorum: int
     private: bool
+    sites: tuple[str, ...] = ()
     fixed: frozenset[Key] = frozenset()
     ranks: Mapping[ClientId, int] = field(default_factory=dict)
     largest_update: float = LARGEST_UPDATE
@@ -75,7 +77,8 @@ class Experiment:
 
     def plan(self, round: int) -> Plan:
         """The orders for ``round``."""
-        return replace(self.recipe.schedule.plan(round), fixed=self.fixed)
+        plan = self.recipe.schedule.plan(round, self.sites)
+        return replace(plan, fixed=plan.fixed | self.fixed)
 
     def _check_alike(self) -> None:
         if self.ranks:

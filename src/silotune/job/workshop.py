@@ -141,6 +141,7 @@ def build_experiment(
         linear_decay=train.lr_scheduler_type == "linear",
         seed=train.seed,
         draw=model.bench.draw,
+        sites=tuple(model.bench.adapted.layers),
         fixed=model.fixed,
         ranks=ranks(config, sizes),
         largest_update=train.largest_update,

@@ -20,5 +20,8 @@ class Optimizer(Protocol):
     def build(
         self, tensors: Mapping[Key, nn.Parameter], learning_rate: float
     ) -> torch.optim.Optimizer:
-        """A torch optimiser over ``tensors``."""
+        """A torch optimiser over ``tensors``: all of the model's, those that never move as well.
+
+        A tensor that is frozen, in this step or in all, has no gradient then and must stay.
+        """
         ...
