@@ -1,12 +1,35 @@
 """What an optimiser is: a frozen choice that builds a fresh torch optimiser for one round."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from enum import StrEnum
 from typing import Protocol
 
 import torch
 from torch import nn
 
-from silotune.core import Key
+from silotune.core import Key, Role
+
+
+class Moves(StrEnum):
+    """What of a pair B A must train in one and the same step; the value says it in words."""
+
+    ANYTHING = "anything"
+    BOTH = "A and B"
+    ONE = "either A or B"
+    ONLY_B = "B and not A"
+
+    def allow(self, roles: Collection[Role]) -> bool:
+        """Whether a step may train these roles, as far as A and B are concerned."""
+        pair = {Role.A, Role.B} & set(roles)
+        match self:
+            case Moves.ANYTHING:
+                return True
+            case Moves.BOTH:
+                return len(pair) == 2
+            case Moves.ONE:
+                return len(pair) == 1
+            case Moves.ONLY_B:
+                return pair == {Role.B}
 
 
 class Optimizer(Protocol):
@@ -15,6 +38,11 @@ class Optimizer(Protocol):
     @property
     def learning_rate(self) -> float:
         """The rate of round 0; the run's schedule may lower it."""
+        ...
+
+    @property
+    def moves_pairs(self) -> Moves:
+        """What it needs of every pair in every phase; recipes without that are refused."""
         ...
 
     def build(

@@ -22,12 +22,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from silotune.core import Key, Role
+
+from .base import Moves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,8 @@ class GaLore:
     Raises:
         ValueError: if rank or gap is not positive.
     """
+
+    moves_pairs: ClassVar[Moves] = Moves.ANYTHING
 
     learning_rate: float
     rank: int

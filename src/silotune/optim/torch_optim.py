@@ -2,16 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from silotune.core import Key
 
+from .base import Moves
+
 
 @dataclass(frozen=True, kw_only=True)
 class SGD:
     """Plain SGD, the FFA-LoRA paper's choice (arXiv 2403.12313)."""
+
+    moves_pairs: ClassVar[Moves] = Moves.ANYTHING
 
     learning_rate: float
     momentum: float = 0.0
@@ -32,6 +37,8 @@ class SGD:
 @dataclass(frozen=True, kw_only=True)
 class AdamW:
     """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
+
+    moves_pairs: ClassVar[Moves] = Moves.ANYTHING
 
     learning_rate: float
     weight_decay: float = 0.0

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from silotune.core import Key, Role
 
-from .base import Optimizer
+from .base import Moves, Optimizer
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class Proximal:
     def learning_rate(self) -> float:
         """The inner optimiser's."""
         return self.inner.learning_rate
+
+    @property
+    def moves_pairs(self) -> Moves:
+        """The inner optimiser's."""
+        return self.inner.moves_pairs
 
     def build(
         self, tensors: Mapping[Key, nn.Parameter], learning_rate: float
@@ -88,6 +93,11 @@ class LowPass:
     def learning_rate(self) -> float:
         """The inner optimiser's."""
         return self.inner.learning_rate
+
+    @property
+    def moves_pairs(self) -> Moves:
+        """The inner optimiser's."""
+        return self.inner.moves_pairs
 
     def build(
         self, tensors: Mapping[Key, nn.Parameter], learning_rate: float

@@ -1,0 +1,71 @@
+"""LoRA-FA (Zhang et al. 2023, arXiv 2308.03303): A is frozen, and B moves as W would.
+
+With A frozen, W = W_0 + s B A moves along G~ = s g^B A, and what comes closest to W's own gradient
+G is the projection G P_A on the rows of A, by
+
+    g^B = gB (A A^T + damping)^-1 / s^2
+
+which Adam then takes its step with, as in PEFT. It is what LoRA-Pro and LoRA-RITE come down to
+where A is frozen; and where its rows are orthonormal (``init_lora_weights: orthonormal``), this is
+gB / s^2, and Adam divides scales out again: plain AdamW.
+
+A is public and frozen, so noise in gB is multiplied by a constant, which damping need not bound.
+A Kaiming-uniform A of many more columns than rows has A A^T near I / 3.
+
+Shapes: out, in = features of a site, r = rank, n = sites of a stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from silotune.core import Key, Role
+
+from .base import Moves
+from .pairs import PairOptimizer, Stack, State, gram
+from .torch_optim import AdamW
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRAFA:
+    """AdamW with scaled gradients of every B; as they are for heads and whatever else is trained.
+
+    Attributes:
+        learning_rate: of round 0.
+        scale: s, the adapter's.
+        weight_decay: decoupled.
+        damping: added to the eigenvalues of A A^T.
+
+    Raises:
+        ValueError: if the damping is negative.
+    """
+
+    moves_pairs: ClassVar[Moves] = Moves.ONLY_B
+
+    learning_rate: float
+    scale: float
+    weight_decay: float = 0.0
+    damping: float = 1e-8
+
+    def __post_init__(self) -> None:
+        if not self.damping >= 0.0:
+            raise ValueError(f"method.damping: must not be negative, not {self.damping}")
+
+    def build(
+        self, tensors: Mapping[Key, nn.Parameter], learning_rate: float
+    ) -> torch.optim.Optimizer:
+        """A stack at a time, before AdamW."""
+
+        def replace(stack: Stack, _: State) -> None:
+            a, g_b = stack.values(Role.A), stack.gradients(Role.B)
+            inverse = gram(a.mT).inverse(self.damping, a) / self.scale**2
+            stack.replace_gradients(Role.B, g_b @ inverse)
+
+        adamw = AdamW(learning_rate=learning_rate, weight_decay=self.weight_decay)
+        inner = adamw.build(tensors, learning_rate)
+        return PairOptimizer(tensors, self.moves_pairs, replace, inner)
