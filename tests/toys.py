@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from silotune.adapters import AdaptedModel, Adapter, LoRA, birth, fixed_keys, inject
-from silotune.algebra import generator
+from silotune.adapters import AdaptedModel, Adapter, Expert, LoRA, birth, fixed_keys, inject
+from silotune.algebra import LowRank, generator
 from silotune.core import Batch, ClientId, Factors, GlobalState, Key, Role, Site
 from silotune.engine import Bench, Experiment, Silo, evaluate
 from silotune.privacy import NoPrivacy
@@ -148,7 +148,21 @@ def silos(
     }
 
 
+def experts(n: int = 3) -> tuple[Expert, ...]:
+    """Adapters of unequal ranks, as if trained."""
+
+    def pair(i: int, site: Site) -> LowRank:
+        g = generator("expert", i, site.name)
+        left = torch.randn(site.out_features, i + 1, generator=g) * 0.5
+        return LowRank(left, torch.randn(i + 1, site.in_features, generator=g) * 0.5)
+
+    return tuple(Expert(f"e{i}", {s.name: pair(i, s) for s in sites(Toy())}) for i in range(n))
+
+
 def recipe(name: str, optimizer: object, lora: LoRA | None = None, **options: object) -> Recipe:
+    """MoLE gets experts, unless there are some."""
+    if name == "mole":
+        options = {"experts": experts(), **options}
     return RECIPES[name](lora or adapter(), optimizer, head=True, **options)
 
 
@@ -161,6 +175,7 @@ def experiment(a_recipe: Recipe, clients: Sequence[ClientId], **changes: object)
         "local_steps": 4,
         "linear_decay": False,
         "seed": 0,
+        "sites": tuple(site.name for site in sites(Toy())),
         "fixed": fixed_keys(sites(Toy()), a_recipe.adapter),
         "draw": lambda seed: first_factors(a_recipe.adapter, seed),
         "quorum": len(clients),

@@ -3,13 +3,18 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from torch import nn
+
 from silotune.adapters import Adapter
 from silotune.aggregation import Aggregator, Mean
-from silotune.core import Plan, Role
+from silotune.core import Plan, Role, Site
 from silotune.optim import Optimizer
 from silotune.schedules import Schedule
 
 PAIR = frozenset({Role.A, Role.B})
+
+ANY_SITE = Site("", nn.Identity(), in_features=1, out_features=2)
+"""Stands for all, where it is asked what an adapter freezes."""
 
 
 class IncompatibleAxes(ValueError):
@@ -37,6 +42,7 @@ class Recipe:
             self._check_plan(plan)
         if self.adapter is None and self.trained() - {Role.HEAD}:
             raise IncompatibleAxes("the plan trains adapter factors, but there is no adapter")
+        self._check_pairs()
         alike = all(plan.share >= PAIR for plan in self.schedule.plans())
         if self.aggregator.needs_product and not alike:
             raise IncompatibleAxes(
@@ -47,6 +53,14 @@ class Recipe:
     def trained(self) -> frozenset[Role]:
         """Every role that some round moves."""
         return frozenset().union(*(plan.trained() for plan in self.schedule.plans()))
+
+    def _check_pairs(self) -> None:
+        """That every phase trains of a pair what the optimiser needs."""
+        moves = self.optimizer.moves_pairs
+        never = self.adapter.frozen(ANY_SITE) if self.adapter else frozenset[Role]()
+        for plan in self.schedule.plans():
+            if not all(moves.allow(phase.roles - never) for phase in plan.phases):
+                raise IncompatibleAxes(f"a pair optimiser needs {moves} in every phase")
 
     def _check_plan(self, plan: Plan) -> None:
         if not plan.share:

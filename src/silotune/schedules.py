@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from silotune.core import Plan
+import torch
+
+from silotune.algebra import generator
+from silotune.core import Key, Plan, Role, place_of
 
 
 class Schedule(Protocol):
@@ -61,7 +64,8 @@ class AlternateRounds:
 class Chain:
     """Every so many rounds the pair is folded into the base and a fresh one begins.
 
-    FLoRA (arXiv 2409.05976) with ``every`` = 1; seeded projectors that change with the rounds.
+    COLA (arXiv 2401.04151) and, with one factor frozen, RAC-LoRA (arXiv 2410.08305); FLoRA (arXiv
+    2409.05976) with ``every`` = 1; seeded projectors that change with the rounds.
 
     Raises:
         ValueError: if ``every`` is not positive.
@@ -81,3 +85,66 @@ class Chain:
     def plans(self) -> tuple[Plan, ...]:
         """A link, and its end."""
         return self.link, replace(self.link, fold=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boost:
+    """Each round trains the pairs of a few layers, which are then folded into the base.
+
+    XGBLoRA (arXiv 2410.19694), a round being one booster. The layers are drawn uniformly, without
+    replacement, from (seed, round): the same for all clients, and no record plays a part. All sites
+    of a drawn layer train; the others stay at B = 0. A site that is in no layer is one by itself.
+
+    Attributes:
+        link: what trains and is shared at the sites that are drawn; what is not of a pair always.
+        layers: how many are drawn; None for a third of them (the paper's best has 11 of 32).
+        seed: decides which.
+
+    Raises:
+        ValueError: if fewer than one are to be drawn.
+    """
+
+    link: Plan
+    layers: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.layers is not None and self.layers < 1:
+            raise ValueError(f"method.booster_layers: must be at least 1, not {self.layers}")
+
+    def plan(self, round: int, sites: Sequence[str] = ()) -> Plan:
+        """The pairs of all sites that are not drawn are fixed.
+
+        Raises:
+            ValueError: if there are not so many layers.
+        """
+        drawn = set(self.drawn(round, sites))
+        still = {Key(s, role) for s in sites if s not in drawn for role in (Role.A, Role.B)}
+        return replace(self.link, fold=True, fixed=self.link.fixed | still)
+
+    def plans(self) -> tuple[Plan, ...]:
+        """But for the sites, the one."""
+        return (replace(self.link, fold=True),)
+
+    def drawn(self, round: int, sites: Sequence[str]) -> tuple[str, ...]:
+        """Which of ``sites`` train in ``round``.
+
+        Raises:
+            ValueError: if there are not so many layers.
+        """
+        layers = list(dict.fromkeys(map(_layer, sites)))
+        number = -(-len(layers) // 3) if self.layers is None else self.layers
+        if sites and number > len(layers):
+            raise ValueError(
+                f"method.booster_layers: {number} layers cannot be drawn where only {len(layers)} "
+                "are adapted; write fewer, or null for a third of them"
+            )
+        order = torch.randperm(len(layers), generator=generator(self.seed, "boost", round))
+        chosen = {layers[i] for i in order[:number].tolist()}
+        return tuple(site for site in sites if _layer(site) in chosen)
+
+
+def _layer(site: str) -> str:
+    """The layer that a site is in; the site itself if it is in none."""
+    place = place_of(site)
+    return f"{place.stack}.{place.layer}" if place else site

@@ -58,7 +58,7 @@ def whole(state) -> dict:
     added = {s: dense(m) for s, m in state.folded.items()}
     for site in state.factors.pair_sites():
         added[site] = added.get(site, 0.0) + state.factors.pair(site).dense()
-    return {**added, **state.factors.only({Role.HEAD, Role.D})}
+    return {**added, **state.factors.only({Role.HEAD, Role.D, Role.GATE})}
 
 
 def same(one, two, rtol=1e-9, atol=1e-11) -> None:

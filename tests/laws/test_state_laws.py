@@ -193,7 +193,17 @@ def test_nothing_of_a_fold_is_left_behind_in_the_model(method, clients):
     assert everything(again).digest() == everything(fresh).digest()
 
 
-EXACT = ["ffa-lora", "rolora", "fedsvd", "fedex-lora", "flora", "fedftg", "fedftg-seeded"]
+EXACT = [
+    "ffa-lora",
+    "rolora",
+    "fedsvd",
+    "fedex-lora",
+    "flora",
+    "fedftg",
+    "fedftg-seeded",
+    "rac-lora",
+    "xgblora",
+]
 
 
 @pytest.mark.parametrize("method", EXACT)
@@ -268,7 +278,7 @@ def test_clients_may_have_ranks_of_their_own(method, clients):
         state = done.state
 
 
-@pytest.mark.parametrize("method", sorted(RECIPES.keys() - {"flora", "flexlora"}))
+@pytest.mark.parametrize("method", sorted(RECIPES.keys() - {"flora", "flexlora", "xgblora"}))
 def test_rules_that_need_equal_ranks_say_so(method):
     with pytest.raises(IncompatibleAxes, match=r"method\.ranks"):
         experiment(plain(method), list(RANKS), ranks=RANKS)

@@ -2,7 +2,11 @@
 
 from .base import Adapter as Adapter
 from .base import Layer as Layer
+from .base import Routed as Routed
 from .dense import Dense as Dense
+from .experts import Expert as Expert
+from .experts import Experts as Experts
+from .experts import load_expert as load_expert
 from .inject import AdaptedModel as AdaptedModel
 from .inject import birth as birth
 from .inject import fixed_keys as fixed_keys
@@ -12,7 +16,18 @@ from .linear import AdaptedLinear as AdaptedLinear
 from .linear import Head as Head
 from .lora import Init as Init
 from .lora import LoRA as LoRA
+from .milora import MiLoRA as MiLoRA
+from .milora import MixedLinear as MixedLinear
+from .own_io import OWN_WEIGHTS as OWN_WEIGHTS
+from .own_io import fits_peft as fits_peft
+from .own_io import load_own as load_own
+from .own_io import save_own as save_own
 from .peft_io import PeftLayout as PeftLayout
 from .peft_io import load_peft as load_peft
 from .peft_io import save_peft as save_peft
 from .projection import Projection as Projection
+from .reslora import ResLinear as ResLinear
+from .reslora import ResLoRA as ResLoRA
+from .reslora import Shortcut as Shortcut
+from .reslora import links as links
+from .reslora import straighten as straighten

@@ -1,7 +1,7 @@
 """What an adapter is: which tensors exist at a site, how they begin, and their one scale."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -12,8 +12,15 @@ from silotune.core import Context, GradientSink, Key, Role, Site
 class Layer(Protocol):
     """What takes a site's place inside the model. It never writes to the base."""
 
-    base: nn.Module
-    transposed: bool
+    @property
+    def base(self) -> nn.Module:
+        """The module whose place it took."""
+        ...
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the base weight is stored as (in, out)."""
+        ...
 
     @property
     def weight(self) -> Tensor:
@@ -83,5 +90,23 @@ class Adapter(Protocol):
             sites: in the order in which the model uses them.
             sink: takes per-example gradients.
             context: where layers of one forward pass meet.
+        """
+        ...
+
+
+@runtime_checkable
+class Routed(Adapter, Protocol):
+    """An adapter whose layers ask a router what each record is to go through.
+
+    What it adds to a base weight differs from record to record, so that it is merged nowhere and
+    PEFT cannot hold it. Its routers decide once for a transformer layer.
+    """
+
+    def gates(self, sites: Sequence[Site], seed: int) -> Mapping[Key, Tensor]:
+        """Initial float32 tensors of all routers, on the CPU, by key.
+
+        Args:
+            sites: in the order in which the model uses them.
+            seed: decides what is drawn.
         """
         ...

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from silotune.algebra import Matrix
-from silotune.core import Batch, Context, Factors, GradientSink, Key, Role, Site
+from silotune.core import Batch, Context, Factors, GradientSink, Key, Meters, Role, Site
 
-from .base import Adapter, Layer
+from .base import Adapter, Layer, Routed
 from .linear import Head
 
 _NOTHING: Mapping[str, Matrix] = {}
@@ -42,7 +42,13 @@ class AdaptedModel:
 
     def losses(self, losses: Callable[[nn.Module, Batch], Tensor], batch: Batch) -> Tensor:
         """An objective's losses (n,), with what the layers add to them."""
+        self.context.expect(batch)
         return losses(self.model, batch) + self.context.penalty()
+
+    def measure(self, measure: Callable[[nn.Module, Batch], Meters], batch: Batch) -> Meters:
+        """An objective's metrics of a batch; the layers add nothing."""
+        self.context.expect(batch)
+        return measure(self.model, batch)
 
     def load(self, factors: Factors, folded: Mapping[str, Matrix] = _NOTHING) -> None:
         """Replace every tensor and every fold, so that nothing of an earlier client is left.
@@ -138,15 +144,15 @@ def merge(adapted: AdaptedModel, heads: Sequence[Site]) -> nn.Module:
 
 
 def birth(sites: Sequence[Site], adapter: Adapter | None, seed: int) -> Factors:
-    """The pairs of all sites as they begin. Call it before ``inject`` or with the same sites."""
-    return Factors(
-        {
-            Key(site.name, role): tensor
-            for site in sites
-            if adapter is not None
-            for role, tensor in adapter.birth(site, seed).items()
-        }
-    )
+    """All adapter tensors as they begin. Call it before ``inject`` or with the same sites."""
+    own = {
+        Key(site.name, role): tensor
+        for site in sites
+        if adapter is not None
+        for role, tensor in adapter.birth(site, seed).items()
+    }
+    gates = adapter.gates(sites, seed) if isinstance(adapter, Routed) else {}
+    return Factors({**own, **gates})
 
 
 def fixed_keys(sites: Sequence[Site], adapter: Adapter | None) -> frozenset[Key]:

@@ -67,6 +67,21 @@ def merged_lora(
     return y
 
 
+def rows_expanded(parameter: Tensor, n: int, sink: GradientSink, key: Key) -> Tensor:
+    """One copy (n, *shape) for each example, of numbers that act through no linear map.
+
+    Only for a few: the gradients of the copies are the rows.
+
+    Args:
+        parameter: trained.
+        n: examples.
+        sink: open.
+        key: of the parameter.
+    """
+    y: Tensor = _RowsExpanded.apply(parameter, n, sink, key)
+    return y
+
+
 class _RowsLinear(Function):
     @staticmethod
     def forward(
@@ -129,6 +144,18 @@ class _MergedLoRA(Function):
             ctx.sink.add(ctx.keys[1], torch.bmm(g_rows.mT, _by_example(z) * ctx.scale))
         dx = g @ torch.addmm(weight, b, a, alpha=ctx.scale) if need_x else None
         return dx, None, None, None, None, None, None, None
+
+
+class _RowsExpanded(Function):
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor, n: int, sink: GradientSink, key: Key) -> Tensor:
+        ctx.sink, ctx.key = sink, key
+        return parameter.expand(n, *parameter.shape).clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.sink.add(ctx.key, grads[0])
+        return None, None, None, None
 
 
 def _by_example(t: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ PEFT knows nothing but pairs, so what earlier rounds added to the base goes into
     F + B A = [F_l, B] [F_r; A]                 F a product
             = [F + B A] [I]  or  [I] [F + B A]  F a whole matrix, or a stack that is no smaller
 
-and their rank grows while the scale stays; a whole matrix D is written as the latter. All of it is
-float32, whatever the base is kept in.
+and their rank grows while the scale stays; a whole matrix D is written as the latter. So are the
+pairs of other layers that a block shortcut uses (ResLoRA); what is read back is then all in the
+base. All of it is float32, whatever the base is kept in.
 
 Shapes: out, in = features of a site, k = rank of a pair on file.
 """
@@ -32,9 +33,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from silotune.algebra import LowRank, Matrix, compress, dense
-from silotune.core import Factors, Key, Role, Site, write_bytes
+from silotune.core import Factors, Key, Role, Site, accumulated, write_bytes
 
 from .base import Adapter
+from .reslora import ResLoRA, links
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
@@ -84,6 +86,8 @@ def save_peft(
         RecordError: if the disk is full or the place cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(adapter, ResLoRA):
+        folded = _with_links(adapter, sites, factors, folded)
     pairs = {site.name: _pair(site, factors, folded.get(site.name)) for site in sites}
     heads = {_name(k): t * layout.head_scale for k, t in factors.only({Role.HEAD}).items()}
     tensors = {name: t.contiguous() for name, t in (heads | _named(pairs)).items()}
@@ -150,7 +154,31 @@ def load_peft(
             factors |= {key: torch.zeros(expected[key]) for key in own.values()}
             folded[site] = _smaller(pair)
     _check_shapes(folder, Factors(factors), folded, expected)
+    if isinstance(adapter, ResLoRA):
+        return _all_in_base(Factors(factors), folded)
     return Factors(factors), folded
+
+
+def read_pairs(folder: Path) -> dict[str, LowRank]:
+    """Every pair in an adapter folder, float32, by site; each one's scale is multiplied into it.
+
+    Raises:
+        ValueError: if the folder is not an adapter, or has no pair.
+    """
+    tensors, config = _read(folder)
+    pairs: dict[str, LowRank] = {}
+    for name, right in tensors.items():
+        site = name.removeprefix(_PREFIX).removesuffix(f".{_PARTS[Role.A]}")
+        if name != _name(Key(site, Role.A)):
+            continue
+        left = tensors.get(_name(Key(site, Role.B)))
+        if left is None or left.shape[1:] != right.shape[:1]:
+            raise ValueError(f"{folder}: the shapes of lora_A and lora_B at {site} do not agree")
+        scale = _scale(config, site, right.shape[0])
+        pairs[site] = LowRank(left.float() * scale, right.float())
+    if not pairs:
+        raise ValueError(f"{folder} holds no pair of lora_A and lora_B")
+    return pairs
 
 
 def _pair(site: Site, factors: Factors, folded: Matrix | None) -> LowRank:
@@ -170,6 +198,27 @@ def _pair(site: Site, factors: Factors, folded: Matrix | None) -> LowRank:
     packed = compress(stack, tolerance=torch.finfo(torch.float32).eps * float(stack.norm()))
     least = packed if 0 < packed.rank < stack.rank else stack
     return least if least.rank < min(least.shape) else _beside_identity(dense(least))
+
+
+def _with_links(
+    adapter: ResLoRA, sites: Sequence[Site], factors: Factors, folded: Mapping[str, Matrix]
+) -> Mapping[str, Matrix]:
+    """What plain LoRA must have in its base to compute what block shortcuts do."""
+    assert adapter.merges, "the layers do not stand alone"
+    for name, earlier in links(sites, adapter.pre_num).items():
+        for before in earlier:
+            folded = accumulated(folded, {name: factors.pair(before)})
+    return folded
+
+
+def _all_in_base(
+    factors: Factors, folded: Mapping[str, Matrix]
+) -> tuple[Factors, dict[str, Matrix]]:
+    """Every pair moved into the base with B = 0 left, so that no other layer uses it, too."""
+    pairs = {site: factors.pair(site) for site in factors.pair_sites()}
+    used: dict[str, Matrix] = {s: p for s, p in pairs.items() if p.left.any() and p.right.any()}
+    zeros = {Key(site, Role.B): torch.zeros_like(pair.left) for site, pair in pairs.items()}
+    return factors.updated(zeros), dict(accumulated(folded, used))
 
 
 def _beside_identity(whole: Tensor) -> LowRank:

@@ -32,7 +32,9 @@ from .plan import Phase as Phase
 from .plan import Plan as Plan
 from .plan import plan_of as plan_of
 from .sink import GradientSink as GradientSink
+from .site import Place as Place
 from .site import Site as Site
+from .site import place_of as place_of
 from .statistics import Moments as Moments
 from .statistics import Statistics as Statistics
 from .statistics import lift as lift

@@ -1,6 +1,7 @@
 """Site: one place in a model that may be adapted. Orientation is settled here, once."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -27,3 +28,20 @@ class Site:
         """The base weight as (out, in), a view."""
         weight = self.module.get_parameter("weight")
         return weight.T if self.transposed else weight
+
+
+class Place(NamedTuple):
+    """Where a site stands in a stack of layers: ``encoder.layer`` . ``3`` . ``attention.query``."""
+
+    stack: str
+    layer: int
+    part: str
+
+
+def place_of(name: str) -> Place | None:
+    """The place that a site's name tells: its first number is the layer's; None if it has none."""
+    parts = name.split(".")
+    first = next((i for i, part in enumerate(parts) if part.isdigit()), None)
+    if first is None:
+        return None
+    return Place(".".join(parts[:first]), int(parts[first]), ".".join(parts[first + 1 :]))

@@ -41,7 +41,7 @@ def evaluate(
     everything = range(len(examples.lengths))
     with torch.inference_mode():
         return pool(
-            objective.measure(adapted.model, to_device(examples.batch(part), adapted.device))
+            adapted.measure(objective.measure, to_device(examples.batch(part), adapted.device))
             for part in microbatches(everything, examples.lengths, batch_size)
         )
 

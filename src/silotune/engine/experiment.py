@@ -98,8 +98,8 @@ class Experiment:
             )
 
     def _check_steady(self) -> None:
-        shares = {self.recipe.schedule.plan(round).share for round in range(self.rounds)}
-        if len(shares) > 1:
+        plans = [self.plan(round) for round in range(self.rounds)]
+        if len({(plan.share, plan.fixed) for plan in plans}) > 1:
             raise IncompatibleAxes(
                 "privacy.noise: correlated needs the same tensors to be shared in every round, "
                 "which this method.name does not do; use gaussian"

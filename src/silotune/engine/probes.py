@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from silotune.adapters import AdaptedLinear, AdaptedModel, Head
+from silotune.adapters import AdaptedLinear, AdaptedModel, Head, ResLinear
 from silotune.core import Batch, Examples, Factors, Key, Meters, Role
 
 READS, RETURNS = "reads ", "returns "
@@ -53,8 +53,13 @@ class Probes:
 def probed_layers(adapted: AdaptedModel, roles: Collection[Role]) -> dict[str, Layer]:
     """The adapted layers and heads of which something is trained, by name."""
     trained = {key.site for key in adapted.tensors if key.role in roles}
-    found = ((name, adapted.model.get_submodule(name)) for name in sorted(trained))
+    found = ((name, _by_itself(adapted.model.get_submodule(name))) for name in sorted(trained))
     return {name: layer for name, layer in found if isinstance(layer, AdaptedLinear | Head)}
+
+
+def _by_itself(layer: nn.Module) -> nn.Module:
+    """A layer without its shortcuts to others, which a probe does not run in their order."""
+    return layer.own if isinstance(layer, ResLinear) else layer
 
 
 def random_probes(layers: Mapping[str, Layer], n: int, g: torch.Generator) -> dict[str, Tensor]:
