@@ -121,6 +121,7 @@ def test_methods_lists_the_catalogue_and_what_it_refuses(silotune, place):
     assert {name for name, entry in found.items() if entry["ranks_may_differ"]} == {
         "flora",
         "flexlora",
+        "xgblora",
     }
 
 
@@ -150,7 +151,7 @@ def test_methods_says_what_is_wrong_with_a_model_or_rank(silotune, place, bert):
     assert silotune("methods", "--costs", bert, "--clients", "0").exit_code == 2
 
 
-@pytest.mark.parametrize("method", RECIPES)
+@pytest.mark.parametrize("method", [name for name in RECIPES if name != "mole"])  # see test_mole
 def test_every_method_can_be_planned(silotune, place, method):
     result = silotune("plan", "small.yaml", f"method.name={method}")
     assert result.exit_code == 0, result.output

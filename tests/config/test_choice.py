@@ -15,7 +15,8 @@ from silotune.aggregation.flexlora import Truncate
 from silotune.aggregation.server_optimizer import ServerAdam, ServerMomentum, ServerYogi
 from silotune.config import Config, dump, load_config
 from silotune.config.choice import OPTIONS, chosen_recipe, options, refuse_unproved
-from silotune.config.sections import Method, Train
+from silotune.config.method_section import Method
+from silotune.config.sections import Train
 from silotune.core import Role
 from silotune.engine.experiment import LARGEST_UPDATE
 from silotune.optim import SGD, AdamW, GaLore, LowPass, Proximal
@@ -33,13 +34,37 @@ HIDDEN = ["privacy={unit: client, target_epsilon: 6}", "train.weighting=uniform"
 CORRELATED = ["privacy.noise=correlated", "privacy.sampling=rotation"]
 
 REFUSED = [  # (overrides, the key named, a part of the reason)
+    (["method={name: mole}"], "method.experts", "two of their folders or more"),
+    (["method={name: mole, experts: [a, a]}"], "method.experts", "listed twice"),
+    (
+        ["method={name: mole, experts: [a, b], masked_experts: [c]}"],
+        "method.masked_experts",
+        "c is not among method.experts",
+    ),
+    (
+        ["method={name: mole, experts: [a, b], masked_experts: [b, a]}"],
+        "method.masked_experts",
+        "one expert at least must be left",
+    ),
+    (
+        ["method={name: mole, experts: [a, b], lora_dropout: 0.1}"],
+        "method.name",
+        "set method.lora_dropout to 0",
+    ),
     (["method={name: fedftg}", *PRIVATE], "method.name", "use fedftg-seeded"),
     (["method={name: fedsa-lora}", *HIDDEN], "method.name", "use privacy.unit: example"),
     (["method={name: rolora}", *HIDDEN, *CORRELATED], "privacy.noise", "use gaussian"),
     (["method={name: rolora}", *PRIVATE, *CORRELATED], "privacy.noise", "use gaussian"),
     (["method={name: la-lora}", *PRIVATE, *CORRELATED], "privacy.noise", "use gaussian"),
+    (["method={name: xgblora}", *PRIVATE, *CORRELATED], "privacy.noise", "use gaussian"),
+    (["method={name: xgblora}", *HIDDEN, *CORRELATED], "privacy.noise", "use gaussian"),
+    (["method={name: cola, init_lora_weights: svd}"], "method.name", "kaiming or orthonormal"),
+    (["method={name: rac-lora}", "server_optimizer=adam"], "train.server_optimizer", "use none"),
     (["method={name: la-lora}", "local_steps=1"], "train.local_steps", "at least 2"),
     (["method={name: fedftg}", "optimizer=sgd"], "train.optimizer", "must be adamw"),
+    (["method={name: lora-rite}", "optimizer=sgd"], "train.optimizer", "must be adamw"),
+    (["method={name: alt-lora}", "local_steps=1"], "train.local_steps", "at least 2"),
+    (["method={name: alt-lora}", *PRIVATE, *CORRELATED], "privacy.noise", "use gaussian"),
     (["method={name: fedftg}", "momentum=0.9"], "train.momentum", "belongs to optimizer: sgd"),
     (["method={name: fedftg, lora_dropout: 0.1}"], "method.name", "set method.lora_dropout to 0"),
     (["method={name: flora, init_lora_weights: svd}"], "method.name", "kaiming or orthonormal"),
@@ -81,9 +106,15 @@ def test_refused_when_it_is_loaded(wrong, overrides, key, reason):
     assert reason in problem
 
 
+def named(name: str) -> list[str]:
+    """Overrides; MoLE has experts."""
+    given = ["method.experts=[a, b]"] if name == "mole" else []
+    return [f"method.name={name}", *given]
+
+
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_every_method_can_be_chosen(load, name):
-    config = load(PLAIN, f"method.name={name}")
+    config = load(PLAIN, *named(name))
     recipe = chosen_recipe(config.method, config.train, head=True)
     assert recipe.aggregator == RECIPES[name](LoRA(), AdamW(learning_rate=1), head=True).aggregator
     assert load(dump(config)) == config
@@ -97,24 +128,31 @@ def test_the_schema_knows_all_methods_and_all_their_options():
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_a_key_takes_what_the_option_takes(option):
+    if option in ("experts", "masked_experts"):
+        return  # a recipe takes experts, a key their folders
     for name in OPTIONS[option]:
         taken = inspect.signature(RECIPES[name]).parameters[option].annotation
         assert Method.model_fields[option].annotation in (taken, taken | None)
 
 
+LISTS = {"experts": "[a, b]", "masked_experts": "[a]"}
+"""Options that are lists, and values that they take."""
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_of_another_method_names_its_methods(load, wrong, option):
     value = {bool: False, str: "average"}.get(type(options(OPTIONS[option][0])[option]), 3)
-    if option == "objective":
-        value = "cosine"
+    value = {"objective": "cosine", "shortcut": "middle"}.get(option, value)
+    value = LISTS.get(option, value)
     for name in sorted(RECIPES):
-        overrides = (f"method.name={name}", f"method.{option}={value}")
+        overrides = (*named(name), f"method.{option}={value}")
         if name in OPTIONS[option]:
-            assert getattr(load(PLAIN, *overrides).method, option) == value
+            found = getattr(load(PLAIN, *overrides).method, option)
+            assert found == (tuple(value[1:-1].split(", ")) if option in LISTS else value)
             continue
         (problem,) = wrong(PLAIN, *overrides)
         assert f"method.{option}: belongs to {' and '.join(OPTIONS[option])}; leave it" in problem
-        assert load(PLAIN, f"method.name={name}", f"method.{option}=null")
+        assert load(PLAIN, *named(name), f"method.{option}=null")
 
 
 def chosen(train=None, **method):
@@ -131,6 +169,12 @@ def test_options_reach_their_method():
     assert isinstance(chosen(name="lora-fair").schedule, Constant)
     assert isinstance(chosen(name="lora-fair", initialization="fresh").schedule, Chain)
     assert chosen(name="fedftg-seeded", fold_every=4).schedule.every == 4
+    assert chosen(name="cola", fold_every=4).schedule.every == 4
+    assert chosen(name="rac-lora", fold_every=1).schedule.every == 1
+    boost = chosen(name="xgblora", booster_layers=2, booster_seed=5).schedule
+    assert (boost.layers, boost.seed) == (2, 5)
+    linked = chosen(name="reslora", shortcut="middle", pre_num=4).adapter
+    assert (linked.shortcut, linked.pre_num, linked.scale) == ("middle", 4, 1.0)
     assert chosen(name="la-lora", low_pass=False).optimizer == SGD(learning_rate=0.5)
     assert chosen(name="la-lora").optimizer == LowPass(SGD(learning_rate=0.5))
     galore = chosen(name="fedftg", r=4, galore_gap=5, galore_scale=2.0).optimizer
@@ -141,6 +185,17 @@ def test_the_adapter_has_the_largest_rank():
     recipe = chosen(name="flexlora", r=2, ranks={"a": 4, "b": 3})
     assert recipe.adapter.rank == recipe.aggregator.rank == 4
     assert chosen(name="flora", r=6, ranks={"a": 4}).adapter.rank == 6
+
+
+def test_boosters_are_of_rank_1_unless_somebody_says_otherwise(load):
+    boosters = chosen(name="xgblora").adapter
+    assert (boosters.rank, boosters.scale) == (1, 1.0)
+    wide = chosen(name="xgblora", r=4, lora_alpha=2.0).adapter
+    assert (wide.rank, wide.scale) == (4, 0.5)
+    config = load(PLAIN, "method.name=xgblora")
+    assert (config.method.r, config.method.lora_alpha) == (1, 1.0)
+    assert load(dump(config)) == config
+    assert load(PLAIN, "method.name=cola").method.r == 8
 
 
 def test_what_can_be_put_around_a_method():
@@ -169,7 +224,8 @@ def test_a_server_optimiser_goes_around_whatever_keeps_the_basis():
             able.add(name)
         except IncompatibleAxes:
             pass
-    assert set(RECIPES) - able == {"fedsvd", "flora", "flexlora", "fedftg-seeded"}
+    folding = {"flora", "fedftg-seeded", "cola", "rac-lora", "xgblora"}
+    assert set(RECIPES) - able == {"fedsvd", "flexlora", *folding}
 
 
 def test_fedftg_is_made_of_adamw(load):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from silotune.adapters import LoRA, birth, fixed_keys
+from silotune.adapters import Expert, LoRA, birth, fixed_keys
 from silotune.config.catalogue import catalogue
 from silotune.core import ClientId, GlobalState, Site
 from silotune.engine.traffic import traffic
@@ -45,6 +45,10 @@ def larger(r, out, in_, k):
     return r * max(out, in_)
 
 
+def of_gates(r, out, in_, k):
+    return k * k * out
+
+
 NUMBERS = {  # what travels up and down for a layer; two of each where rounds take turns
     "ffa-lora": ([of_b], [of_b]),
     "fedit": ([both], [both]),
@@ -58,6 +62,17 @@ NUMBERS = {  # what travels up and down for a layer; two of each where rounds ta
     "lora-fair": ([both], [both]),
     "fedftg": ([whole], [whole]),
     "fedftg-seeded": ([larger], [both]),  # the folded pair goes down with its projector
+    "cola": ([both], [both]),
+    "rac-lora": ([of_b], [of_b]),
+    "xgblora": ([both], [of_all]),
+    "reslora": ([both], [both]),
+    "lora-rite": ([both], [both]),
+    "lora-pro": ([both], [both]),
+    "lora-plus": ([both], [both]),
+    "lora-fa": ([of_b], [of_b]),
+    "alt-lora": ([both], [both]),
+    "milora": ([both], [both]),
+    "mole": ([of_gates], [of_gates]),
 }
 """From the papers, or worked out by hand."""
 
@@ -75,6 +90,8 @@ SLACK = 60
 def counted(name, *, r, out, in_, k, **options):
     """Up and down of one client, in an even round and the odd one after it."""
     site = Site("layer", nn.Linear(in_, out, device="meta"), in_, out)
+    if name == "mole":
+        options = {"experts": tuple(Expert(str(i), {}) for i in range(k))}
     recipe = RECIPES[name](LoRA(rank=r), AdamW(learning_rate=1.0), head=False, **options)
 
     def draw(seed):

@@ -26,7 +26,10 @@ def test_bytes_are_those_of_every_layer_and_of_one_message():
     for a, b, c in zip(one, three, mixed, strict=True):
         for way in ("up", "down"):
             single, triple = getattr(a.usual, way), getattr(b.usual, way)
-            assert 1.5 * single < triple < 3 * single
+            if a.method == "xgblora":  # which draws one layer, of one and of three
+                assert triple == single
+            else:
+                assert 1.5 * single < triple < 3 * single
         assert b.method == c.method
     alike = {cost.method: cost.usual.up for cost in three}
     turned = {cost.method: cost.usual.up for cost in mixed}

@@ -26,7 +26,7 @@ FOLDING = pytest.mark.parametrize("method", ["fedex-lora", "flora"])
 
 
 @pytest.mark.filterwarnings("ignore")  # PEFT's and transformers' own
-@pytest.mark.parametrize("method", ["fedex-lora", "flora", "fedftg-seeded", "fedftg"])
+@pytest.mark.parametrize("method", ["fedex-lora", "flora", "fedftg-seeded", "fedftg", "xgblora"])
 def test_everything_that_a_run_gives_computes_what_it_has_learned(place, bert, tmp_path, method):
     rate = "train.learning_rate=0.01" if method == "fedftg" else FAST  # its own optimiser
     config = small(place, f"method.name={method}", rate, "model.head_scale=0.5")

@@ -197,12 +197,21 @@ def evaluate(
         Split | None,
         typer.Option("--split", help="By default test, if the data has it.", show_default=False),
     ] = None,
+    mask_expert: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mask-expert",
+            metavar="DIR",
+            help="Leave one of method.experts out (mole); may be given again.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Load a run's adapter and score it; silos' own ones are scored together."""
     from .using import score_run
 
-    score_run(run_path, split.value if split else None, as_json=as_json)
+    score_run(run_path, split.value if split else None, mask_expert or [], as_json=as_json)
 
 
 @app.command(
@@ -225,11 +234,18 @@ def export(
             "--silo", metavar="NAME", help="Whose, if each has its own.", show_default=False
         ),
     ] = None,
+    approximate: Annotated[
+        bool,
+        typer.Option(
+            "--approximate",
+            help="With --format merged: estimate ResLoRA's input shortcuts by weight norms.",
+        ),
+    ] = False,
 ) -> None:
     """Take a run's result elsewhere: as a PEFT adapter, or merged into the model."""
     from .using import export_run
 
-    export_run(run_path, kind.value, output, silo)
+    export_run(run_path, kind.value, output, silo, approximate=approximate)
 
 
 @privacy.command(

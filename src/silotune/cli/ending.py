@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from silotune.adapters import OWN_WEIGHTS
 from silotune.job.finished import own_adapters
 from silotune.reports.facts import read_facts, read_statement
 from silotune.reports.guarantee import NOT_PRIVATE, noun, warning
@@ -94,6 +95,8 @@ def _rest(folder: RunFolder) -> Iterator[str]:
     yield f"report:   {folder.report}"
     if own_adapters(folder):
         yield f"adapters: {folder.path}/sites/SILO/adapter  (PEFT), one of each silo"
+    elif (folder.adapter / OWN_WEIGHTS).is_file():
+        yield f"adapter:  {folder.adapter}  (silotune's own format: PEFT has none for it)"
     else:
         yield f"adapter:  {folder.adapter}  (PEFT)"
     yield f"evaluate: {shlex.join(['silotune', 'evaluate', str(folder.path)])}"

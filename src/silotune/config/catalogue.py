@@ -17,11 +17,10 @@ from silotune.core import Plan, Role, Site
 from silotune.optim import AdamW
 from silotune.recipe import PAIR, IncompatibleAxes, Recipe
 from silotune.recipes import RECIPES
-from silotune.schedules import Chain
 
 from .choice import options, refuse_unproved
 
-WORDS = {Role.A: "A", Role.B: "B", Role.D: "D", Role.HEAD: "head"}
+WORDS = {Role.A: "A", Role.B: "B", Role.D: "D", Role.GATE: "gate", Role.HEAD: "head"}
 """What a table calls a role."""
 
 FACTS = ("Exact", "Noise", "Up", "Down")
@@ -132,6 +131,6 @@ def _in_turn(words: Sequence[str]) -> str:
 def _basis(recipe: Recipe, plans: Sequence[Plan]) -> str:
     if not any(plan.trained() & PAIR for plan in plans):
         return "there is none"
-    if isinstance(recipe.schedule, Chain):
+    if any(plan.fold for plan in recipe.schedule.plans()):
         return "a fresh one after every fold"
     return "kept" if recipe.aggregator.keeps_basis else "a new one whenever the server turns it"

@@ -7,10 +7,10 @@ the same name for each, and what it is left out of decides the function's defaul
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from silotune.adapters import Init, LoRA
+from silotune.adapters import Expert, Init, LoRA
 from silotune.aggregation.server_optimizer import (
     ServerAdam,
     ServerMomentum,
@@ -22,9 +22,10 @@ from silotune.core import Role
 from silotune.optim import SGD, AdamW, Optimizer, Proximal
 from silotune.recipe import IncompatibleAxes, Recipe
 from silotune.recipes import RECIPES
-from silotune.schedules import Chain
+from silotune.schedules import Boost
 
-from .sections import Method, Train
+from .method_section import Method
+from .sections import Train
 
 
 def options(name: str) -> Mapping[str, object]:
@@ -46,13 +47,16 @@ def needs_adamw(name: str) -> bool:
     return inspect.signature(RECIPES[name]).parameters["optimizer"].annotation is AdamW
 
 
-def chosen_recipe(method: Method, train: Train, *, head: bool) -> Recipe:
+def chosen_recipe(
+    method: Method, train: Train, *, head: bool, experts: Sequence[Expert] = ()
+) -> Recipe:
     """The point on the axes that the sections name.
 
     Args:
         method: its name and options.
         train: brings the optimisers.
         head: whether there is one that moves.
+        experts: what the folders in ``method.experts`` hold; empty if only the plan matters.
 
     Raises:
         ValueError: if a number is out of range.
@@ -66,6 +70,8 @@ def chosen_recipe(method: Method, train: Train, *, head: bool) -> Recipe:
         init=Init(method.init_lora_weights),
     )
     given = {key: getattr(method, key) for key in options(method.name)}
+    if "experts" in given:
+        given["experts"] = tuple(experts)
     set_ = {key: value for key, value in given.items() if value is not None}
     recipe = RECIPES[method.name](adapter, _optimizer(method, train), head=head, **set_)
     if method.ranks and not recipe.aggregator.mixes_ranks:
@@ -94,7 +100,8 @@ def with_server(recipe: Recipe, step: ServerStep) -> Recipe:
     Raises:
         IncompatibleAxes: if the method changes the basis that the optimiser's moments live in.
     """
-    if isinstance(recipe.schedule, Chain) or not recipe.aggregator.keeps_basis:
+    folds = any(plan.fold for plan in recipe.schedule.plans())
+    if folds or not recipe.aggregator.keeps_basis:
         raise IncompatibleAxes(
             "train.server_optimizer: the server's moments live in the basis of A and B, and this "
             "method changes it; use none"
@@ -126,7 +133,8 @@ def refuse_unproved(recipe: Recipe, unit: str, *, correlated: bool = False) -> N
         )
     steps = {phase.roles for plan in plans for phase in plan.phases}
     rounds = {plan.share for plan in plans}
-    if correlated and len(steps if unit == "example" else rounds) > 1:
+    moving = isinstance(recipe.schedule, Boost) or len(steps if unit == "example" else rounds) > 1
+    if correlated and moving:
         raise IncompatibleAxes(
             "privacy.noise: correlated takes back noise of earlier steps from the same tensors, "
             "and this method trains others in between; use gaussian"

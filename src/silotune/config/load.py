@@ -15,11 +15,12 @@ from pydantic import BaseModel, ValidationError
 
 from . import names, rules, words, yaml_door
 from .errors import ConfigError, Problem
+from .method_section import Method
 from .names import Setting
 from .overrides import apply
 from .privacy_section import Privacy
 from .schema import LEAVES, SECTIONS, Config
-from .sections import Data, Method, Model, Train
+from .sections import Data, Model, Train
 from .yaml_door import KeyPath
 
 S = TypeVar("S", bound=BaseModel)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from silotune.adapters import ResLoRA, Routed
 from silotune.recipe import Recipe
 
 from .choice import OPTIONS, chosen_recipe, needs_adamw, refuse_unproved
 from .errors import Problem
+from .method_section import Method
 from .privacy_section import Privacy
-from .sections import Data, Method, Model, Train
+from .sections import Data, Model, Train
 
 SERVER_KEYS = ("server_learning_rate", "server_momentum")
 
@@ -58,7 +60,12 @@ def method(
         train: brings the optimisers.
         privacy: None if it is unreadable.
     """
-    wrong = [*_head_only(model, method), *_options(method), *_adamw(method, train)]
+    wrong = [
+        *_head_only(model, method),
+        *_experts(method),
+        *_options(method),
+        *_adamw(method, train),
+    ]
     if wrong:
         yield from wrong
         return
@@ -70,6 +77,10 @@ def method(
     except ValueError as error:
         yield _problem(method, str(error))
         return
+    if isinstance(recipe.adapter, ResLoRA) and not recipe.adapter.merges:
+        yield from _caches(model, recipe.adapter)
+    if isinstance(recipe.adapter, Routed):
+        yield from _routers(model, method)
     yield from _steps(method, train, recipe)
 
 
@@ -129,6 +140,43 @@ def _adamw(method: Method, train: Train) -> Iterator[Problem]:
         )
     elif train.optimizer != "adamw" and train.momentum > 0:
         yield Problem("train.momentum", f"belongs to optimizer: sgd; {method.name} uses adamw")
+
+
+def _experts(method: Method) -> Iterator[Problem]:
+    if method.name != "mole":
+        return
+    experts, masked = method.experts or (), method.masked_experts or ()
+    if len(experts) < 2:
+        yield Problem(
+            "method.experts",
+            "mole mixes adapters that are trained already; list two of their folders or more",
+        )
+    elif len(set(experts)) < len(experts):
+        yield Problem("method.experts", "a folder is listed twice")
+    elif strange := set(masked) - set(experts):
+        yield Problem("method.masked_experts", f"{min(strange)} is not among method.experts")
+    elif set(masked) == set(experts):
+        yield Problem("method.masked_experts", "one expert at least must be left")
+
+
+def _routers(model: Model, method: Method) -> Iterator[Problem]:
+    """What layers that ask a router cannot do."""
+    if model.gradient_checkpointing == "reentrant":
+        yield Problem(
+            "model.gradient_checkpointing",
+            f"what the routers of {method.name} add to the loss has no gradient under reentrant; "
+            "use non-reentrant",
+        )
+
+
+def _caches(model: Model, adapter: ResLoRA) -> Iterator[Problem]:
+    """What layers that keep something for later ones cannot do."""
+    if model.gradient_checkpointing != "none":
+        yield Problem(
+            "model.gradient_checkpointing",
+            f"computes layers again, one by one, which the {adapter.shortcut.value} shortcut "
+            "cannot follow; set it to none, or method.shortcut to block",
+        )
 
 
 def _steps(method: Method, train: Train, recipe: Recipe) -> Iterator[Problem]:

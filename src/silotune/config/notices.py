@@ -21,6 +21,11 @@ def notices(config: Config) -> Iterator[str]:
             "data.num_examples: not declared, so each silo's number of records, rounded down, "
             "becomes public; epsilon does not cover that"
         )
+    if config.method.experts:
+        yield (
+            "method.experts: what the experts learned of records is in the model from the start; "
+            "epsilon does not cover it. Each expert carries the epsilon of its own run, if any"
+        )
     if config.privacy.metric_noise is not None and config.data.num_held_out is None:
         yield (
             "data.num_held_out: not declared, so each silo's number of held-out records, rounded "

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .errors import Problem
+from .method_section import Method
 from .privacy_section import Privacy
-from .sections import Data, Method, Model, Train
+from .sections import Data, Model, Train
 
 ONLY_FOR = {
     "max_batch_size": "example",

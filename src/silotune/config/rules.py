@@ -15,9 +15,10 @@ from . import method_rules
 from .choice import OPTIONS
 from .errors import ConfigError, Problem
 from .method_rules import SERVER_KEYS
+from .method_section import Method
 from .privacy_rules import budget, clients, count, dropout, mechanism, metric, physical
 from .privacy_section import Privacy
-from .sections import Columns, Data, Method, Model, Silos, Train
+from .sections import Columns, Data, Model, Silos, Train
 
 HEAD_KEYS = ("head", "head_init", "head_scale", "pooling")
 DEALING_KEYS = ("split", "alpha")

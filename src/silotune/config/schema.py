@@ -15,8 +15,9 @@ from silotune.recipes import RECIPES
 
 from . import rules
 from .choice import needs_adamw
+from .method_section import Method
 from .privacy_section import Privacy
-from .sections import STRICT, AsTuple, Data, Method, Model, Text, Train
+from .sections import STRICT, AsTuple, Data, Model, Text, Train
 
 
 class Config(BaseModel):

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
 
 from silotune.engine.experiment import LARGEST_UPDATE
 
@@ -200,100 +206,6 @@ class Data(BaseModel):
     )
 
 
-class Method(BaseModel):
-    """The federated method and its low-rank adapters; the names are those of PEFT."""
-
-    model_config = STRICT
-
-    name: Literal[
-        "ffa-lora",
-        "fedit",
-        "head-only",
-        "rolora",
-        "la-lora",
-        "fedsa-lora",
-        "fedsvd",
-        "fedex-lora",
-        "flora",
-        "flexlora",
-        "lora-fair",
-        "fedftg",
-        "fedftg-seeded",
-    ] = Field(
-        default="ffa-lora",
-        description="What is trained, what is shared, and how the server combines it: see "
-        "[methods](methods.md), or `silotune methods`.",
-    )
-    r: int = Field(default=8, ge=1, description="Rank of the adapters.")
-    ranks: Annotated[dict[Name, Count] | None, Sorted] = Field(
-        default=None,
-        description="Ranks of silos that differ from `r`, silo: rank, for methods that combine "
-        "products alone (flexlora, flora). The largest rank is that of the shared adapter, by "
-        "which lora_alpha is divided.",
-    )
-    lora_alpha: float = Field(
-        default=8.0, gt=0, description="Adapters are scaled by lora_alpha / r."
-    )
-    lora_dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="Share of an adapter's inputs set to zero in training."
-    )
-    target_modules: Annotated[Text | tuple[Text, ...] | None, AsTuple] = Field(
-        default=None,
-        description="Layers to adapt: a list of name endings, one regular expression over whole "
-        "names, or all-linear; null = the usual ones of the architecture.",
-        examples=["[query, value]"],
-    )
-    layers_to_transform: Annotated[tuple[Annotated[int, Field(ge=0)], ...] | None, AsTuple] = Field(
-        default=None, description="Adapt only in these layers, counted from 0; null = in all."
-    )
-    use_rslora: bool = Field(
-        default=False, description="Scale by lora_alpha / sqrt(r) instead (arXiv 2312.03732)."
-    )
-    init_lora_weights: Literal["kaiming", "orthonormal", "svd"] = Field(
-        default="kaiming",
-        description="How A begins: Kaiming-uniform (the paper); orthonormal rows; or from the "
-        "singular vectors of the public base weights (as PiSSA; not where fresh pairs are drawn).",
-    )
-    low_pass: bool | None = Field(
-        default=None, description="Smooth gradients of A and B along their features."
-    )
-    refactor_every: int | None = Field(
-        default=None, ge=1, description="Rounds between two SVDs of B A."
-    )
-    randomised: bool | None = Field(default=None, description="Compute them by a randomised SVD.")
-    residual_rank: int | None = Field(
-        default=None, ge=1, description="Rank that the folded residual is cut back to; null = none."
-    )
-    balanced: bool | None = Field(
-        default=None, description="Split singular values evenly between B and A; or all into B."
-    )
-    objective: Literal["closed-form", "cosine"] | None = Field(
-        default=None,
-        description="What the corrected B minimises: the squared error; or the paper's cosine, by "
-        "gradient steps.",
-    )
-    fair_lambda: float | None = Field(
-        default=None, ge=0, description="How strongly the corrected B is held at its mean."
-    )
-    initialization: Literal["average", "fresh"] | None = Field(
-        default=None,
-        description="What a round begins from: the corrected average; or a fresh pair, the last "
-        "one being folded into the base.",
-    )
-    galore_gap: int | None = Field(
-        default=None, ge=1, description="Local steps between two choices of GaLore's projector."
-    )
-    galore_scale: float | None = Field(
-        default=None, gt=0, description="Factor on the steps of whole matrices."
-    )
-    fold_every: int | None = Field(
-        default=None,
-        ge=1,
-        description="Rounds that a projector lasts, before the pair is folded into the base and "
-        "another one drawn.",
-    )
-
-
 class Train(BaseModel):
     """Rounds, steps and the optimiser."""
 
@@ -320,8 +232,9 @@ class Train(BaseModel):
     )
     optimizer: Literal["sgd", "adamw"] = Field(
         default="sgd",
-        description="Local optimiser; its state begins afresh each round. Under fedftg, whose "
-        "GaLore is AdamW in a subspace, the default is adamw.",
+        description="Local optimiser; its state begins afresh each round. Where a method has an "
+        "optimiser of its own that is made of AdamW (fedftg, lora-rite, lora-pro, lora-plus, "
+        "lora-fa), the default is adamw.",
     )
     learning_rate: float = Field(default=0.5, gt=0, description="Step size of the local optimiser.")
     momentum: float = Field(default=0.0, ge=0, lt=1, description="Momentum of sgd.")

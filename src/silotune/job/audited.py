@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from silotune.adapters import Routed
 from silotune.config import Config
 from silotune.models.tiny import tiny_bert, tiny_llama, tiny_vit
 from silotune.privacy import ExampleLevel, Poisson, Rotation
@@ -107,10 +108,20 @@ def calibrated_server(subject: Subject) -> ClientLevel:
 
 
 def small_model(subject: Subject, folder: Path) -> tuple[BuiltModel, str]:
-    """The configured model if it is small, or a tiny one that trains the same roles; and which."""
+    """The configured model if it is small, or a tiny one that trains the same roles; and which.
+
+    Raises:
+        ValueError: if its layers ask a router.
+    """
     config = subject.config
     model = open_model(config, subject.labels)
     which = config.model.name_or_path
+    if isinstance(model.recipe.adapter, Routed):
+        raise ValueError(
+            f"method.name: {config.method.name} cannot be audited: what a router passes on depends "
+            "on the whole prompt, so no canary can be aimed at one number; `silotune run` still "
+            "proves the gradient of every example before it trains"
+        )
     if model.trained > MOST_TRAINED:
         model = open_model(_with_tiny_model(config, folder), subject.labels)
         which = f"a tiny model that trains the same roles as {which}"

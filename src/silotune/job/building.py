@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,10 +14,15 @@ from silotune.adapters import (
     AdaptedLinear,
     AdaptedModel,
     Adapter,
+    Experts,
+    MixedLinear,
     PeftLayout,
+    ResLoRA,
     birth,
     fixed_keys,
     inject,
+    links,
+    load_expert,
 )
 from silotune.config import Config
 from silotune.config.choice import chosen_recipe, refuse_unproved
@@ -55,6 +61,15 @@ class BuiltModel:
     layout: PeftLayout
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of all that is frozen: the base weights, and the experts' if there are any."""
+        adapter = self.recipe.adapter
+        if not isinstance(adapter, Experts):
+            return self.loaded.digest
+        parts = [self.loaded.digest, *(expert.digest() for expert in adapter.experts)]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+    @property
     def trained(self) -> int:
         """How many numbers a silo trains in one round."""
         return self._plan().only_trained(self.first).num_elements()
@@ -70,7 +85,8 @@ class BuiltModel:
         return sum(p.numel() for p in self.bench.adapted.model.parameters())
 
     def _plan(self) -> Plan:
-        return replace(self.recipe.schedule.plan(0), fixed=self.fixed)
+        plan = self.recipe.schedule.plan(0, tuple(self.bench.adapted.layers))
+        return replace(plan, fixed=plan.fixed | self.fixed)
 
 
 def open_model(config: Config, labels: tuple[str, ...]) -> BuiltModel:
@@ -99,6 +115,7 @@ def build_model(config: Config, loaded: Loaded) -> BuiltModel:
     found = find_sites(loaded.model, method.target_modules, method.layers_to_transform, head_names)
     sites = found if recipe.adapter else found[:1]
     adapted_sites = found if recipe.adapter else ()
+    _refuse_unlinked(recipe.adapter, adapted_sites)
     targets = peft_targets(sites, loaded.model, head_names)
     first = _first_factors(config, loaded, adapted_sites, recipe)
     loaded.model.to(device_of(config))
@@ -140,9 +157,11 @@ def build_recipe(config: Config, *, has_head: bool) -> Recipe:
 
     Raises:
         IncompatibleAxes: if the combination would be wrong.
+        ValueError: if an expert cannot be read.
     """
     head = has_head and config.model.head == "trained"
-    recipe = chosen_recipe(config.method, config.train, head=head)
+    experts = [load_expert(folder) for folder in config.method.experts or ()]
+    recipe = chosen_recipe(config.method, config.train, head=head, experts=experts)
     correlated = config.privacy.noise == "correlated"
     refuse_unproved(recipe, config.privacy.unit, correlated=correlated)
     return recipe
@@ -168,7 +187,7 @@ def guard(model: BuiltModel, config: Config) -> None:
 @contextlib.contextmanager
 def _without_dropout(adapted: AdaptedModel) -> Iterator[None]:
     """The adapters' dropout is drawn anew in each pass, so that no two could be compared."""
-    layers = [m for m in adapted.model.modules() if isinstance(m, AdaptedLinear)]
+    layers = [m for m in adapted.model.modules() if isinstance(m, AdaptedLinear | MixedLinear)]
     rates = [layer.dropout for layer in layers]
     for layer in layers:
         layer.dropout = 0.0
@@ -187,6 +206,15 @@ def _refuse_coupling(config: Config, loaded: Loaded) -> None:
             f"model.name_or_path: {coupled[0]} ({kind}) mixes the examples of a batch, so no "
             "single record's gradient exists to be clipped; use a model without it, or "
             "privacy.unit: none"
+        )
+
+
+def _refuse_unlinked(adapter: Adapter | None, sites: Sequence[Site]) -> None:
+    if isinstance(adapter, ResLoRA) and not any(links(sites, adapter.pre_num).values()):
+        raise ValueError(
+            "method.shortcut: no adapted module stands right after one of the same name and shape, "
+            "in the layer before its own, so there is nothing to link; adapt others, or use "
+            "method.name: fedit"
         )
 
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from torch import nn
 
-from silotune.adapters import LoRA, birth, fixed_keys
-from silotune.core import ClientId, Factors, GlobalState, Site
+from silotune.adapters import Expert, LoRA, Routed, birth, fixed_keys
+from silotune.core import ClientId, Factors, GlobalState, Key, Role, Site
 from silotune.engine import Experiment
 from silotune.engine.traffic import Bytes, traffic
 from silotune.models.head import random_head
@@ -93,7 +93,12 @@ def costs(sites: Sequence[Site], hidden: int, clients: int, rank: int) -> Costs:
     }
     names = [name for name in RECIPES if name != "head-only"]
     return Costs(
-        methods=tuple(_cost(name, list(alike.values()), clients, rank) for name in names),
+        methods=tuple(
+            _routed_cost(name, sites, clients, rank)
+            if _is_routed(name)
+            else _cost(name, list(alike.values()), clients, rank)
+            for name in names
+        ),
         head=_head(hidden, clients, rank),
         layers=dict(shapes),
     )
@@ -103,11 +108,31 @@ def _cost(name: str, alike: Sequence[Sequence[Site]], clients: int, rank: int) -
     """Of all layers, from messages for one and for two of every shape."""
     first: list[_Weighed] = []
     usual: list[_Weighed] = []
+    trained = _trained(name, [site for sites in alike for site in sites])
     for sites in alike:
         one, two = (_counted(name, some, (), clients, rank) for some in _one_and_two(sites[0]))
-        first.append(_Weighed(one[0], two[0], len(sites)))
-        usual.append(_Weighed(one[1], two[1], len(sites)))
+        layers = sum(site.name in trained for site in sites)
+        first.append(_Weighed(one[0], two[0], layers))
+        usual.append(_Weighed(one[1], two[1], layers))
     return Cost(method=name, first=_of_all(first), usual=_of_all(usual))
+
+
+def _is_routed(name: str) -> bool:
+    recipe = RECIPES[name](LoRA(), AdamW(learning_rate=1.0), head=False)
+    return isinstance(recipe.adapter, Routed)
+
+
+def _routed_cost(name: str, sites: Sequence[Site], clients: int, rank: int) -> Cost:
+    """From messages for all layers: a router belongs to several of them."""
+    first, usual = _counted(name, sites, (), clients, rank)
+    return Cost(method=name, first=first, usual=usual)
+
+
+def _trained(name: str, sites: Sequence[Site]) -> set[str]:
+    """Names of those that a round trains: all, but for methods that draw some."""
+    recipe = RECIPES[name](LoRA(), AdamW(learning_rate=1.0), head=False)
+    still = recipe.schedule.plan(0, [site.name for site in sites]).fixed
+    return {site.name for site in sites if Key(site.name, Role.B) not in still}
 
 
 def _head(hidden: int, clients: int, rank: int) -> Bytes:
@@ -140,11 +165,20 @@ def _counted(
     name: str, sites: Sequence[Site], heads: Sequence[Site], clients: int, rank: int
 ) -> tuple[Bytes, Bytes]:
     """The first round and a usual one, from messages."""
-    recipe = RECIPES[name](LoRA(rank=rank), AdamW(learning_rate=1.0), head=bool(heads))
+    recipe = _recipe(name, clients, rank, head=bool(heads))
     played = traffic(_experiment(recipe, sites, heads, clients), _begun(recipe, sites, heads))
     rounds = [of_round[ClientId("0")] for of_round in played]
     turns = rounds[-2:]
     return rounds[0], Bytes(sum(t.up for t in turns) // 2, sum(t.down for t in turns) // 2)
+
+
+def _recipe(name: str, clients: int, rank: int, *, head: bool) -> Recipe:
+    """The method; where it mixes experts, one of each client."""
+    lora, optimizer = LoRA(rank=rank), AdamW(learning_rate=1.0)
+    if name != "mole":
+        return RECIPES[name](lora, optimizer, head=head)
+    experts = tuple(Expert(str(i), {}) for i in range(clients))
+    return RECIPES[name](lora, optimizer, head=head, experts=experts)
 
 
 def _experiment(

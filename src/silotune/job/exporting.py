@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from silotune.adapters import merge
+from silotune.adapters import OWN_WEIGHTS, merge, straighten
 from silotune.config import Config
 from silotune.core.files import in_words, write_text
 from silotune.models.pooling import MeanPooledClassifier
@@ -35,30 +35,52 @@ def export_peft(folder: RunFolder, output: Path, silo: str | None = None) -> Non
         ValueError: if there is no such adapter, or ``output`` is in use.
     """
     place = adapter_of(folder, silo)
+    _refuse_own(place, "--format: peft", "PEFT does not know it")
     with _new_folder(output) as draft:
         shutil.copytree(place, draft, dirs_exist_ok=True)
 
 
-def export_merged(folder: RunFolder, output: Path, silo: str | None = None) -> None:
+def export_merged(
+    folder: RunFolder, output: Path, silo: str | None = None, *, approximate: bool = False
+) -> None:
     """Write the whole model with adapters and heads merged in, as transformers reads it.
 
     Args:
         folder: of a finished run.
         output: a new folder.
         silo: whose own adapter; None for the one that all share.
+        approximate: estimate input shortcuts by weight norms (``adapters.reslora``), which no
+            weight computes. What the result does is not what the run has scored.
 
     Raises:
-        ValueError: if there is no such adapter, it does not fit, or ``output`` is in use.
+        ValueError: if there is no such adapter, it does not fit, nothing can be merged, or
+            ``output`` is in use.
     """
     place, config = adapter_of(folder, silo), saved_config(folder)
+    unmerged = (place / OWN_WEIGHTS).is_file()
+    if not approximate:
+        _refuse_own(place, "--format: merged", "no single weight could be added instead")
     with _new_folder(output) as draft:
         model = open_model(config, tuple(read_facts(folder).labels))
         numbers = model_in(place, model)
         model.bench.adapted.load(numbers.factors, numbers.folded)
+        if approximate:
+            straighten(model.bench.adapted.layers)
         _save(model, draft)
-        write_text(draft / "README.md", _readme(folder, config, own=silo is not None))
+        text = _readme(folder, config, own=silo is not None, estimated=unmerged)
+        write_text(draft / "README.md", text)
         if folder.privacy.exists():
             shutil.copy(folder.privacy, draft / folder.privacy.name)
+
+
+def _refuse_own(place: Path, key: str, why: str) -> None:
+    """What is in our own format stays in it."""
+    if (place / OWN_WEIGHTS).is_file():
+        raise ValueError(
+            f"{key}: what this run's adapter adds to a layer differs from record to record, or "
+            f"with what other layers read, and {why}; copy {place}, and use it with silotune "
+            "evaluate (input shortcuts can be estimated: --format merged --approximate)"
+        )
 
 
 def _save(model: BuiltModel, folder: Path) -> None:
@@ -89,7 +111,7 @@ def _new_folder(output: Path) -> Iterator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def _readme(folder: RunFolder, config: Config, *, own: bool) -> str:
+def _readme(folder: RunFolder, config: Config, *, own: bool, estimated: bool) -> str:
     statement = read_statement(folder)
     rows = [f"- **{term}.** {text}" for term, text in guarantee(statement)] if statement else []
     alarm = [f"**No differential privacy.** {warning(statement)}"] if warning(statement) else []
@@ -98,6 +120,7 @@ def _readme(folder: RunFolder, config: Config, *, own: bool) -> str:
     parts = [
         f"# {Path(base).name} with its adapter merged in",
         f"{base}, fine-tuned by silotune with {config.method.name} and merged.",
+        *([ESTIMATED] if estimated else []),
         f"## Use\n\n```python\n{code}```",
         "\n\n".join(
             ["## Privacy", *([OWN] if own else []), *alarm, *(["\n".join(rows)] if rows else [])]
@@ -109,6 +132,12 @@ def _readme(folder: RunFolder, config: Config, *, own: bool) -> str:
 def _kind(config: Config) -> str:
     return "mean" if config.model.pooling == "mean" else config.model.task
 
+
+ESTIMATED = (
+    "**Approximate.** Shortcuts between layers cannot be merged; an estimate from the norms of the "
+    "weights stands in their place (arXiv 2402.18039). The run's scores are not this model's."
+)
+"""Of a model whose shortcuts were estimated."""
 
 _CLASSIFIER = """\
 import torch

@@ -1,14 +1,15 @@
-"""Finished: the adapters of a run, read back from their PEFT folders and scored."""
+"""Finished: the adapters of a run, read back from their folders and scored."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from silotune.adapters import load_peft
+from silotune.adapters import OWN_WEIGHTS, fits_peft, load_own, load_peft
 from silotune.adapters.peft_io import WEIGHTS
+from silotune.config import Config
 from silotune.config.privacy_section import Privacy
 from silotune.reports.facts import read_facts
 from silotune.reports.record import RunFolder
@@ -37,21 +38,27 @@ class Evaluation:
     silos: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
-def evaluate(folder: RunFolder, split: Split | None) -> Evaluation:
+def evaluate(
+    folder: RunFolder, split: Split | None, masked_experts: Sequence[str] = ()
+) -> Evaluation:
     """Load what the run has learned into its model and score it.
 
     Args:
         folder: of a run that has an adapter, or one for each silo.
         split: None for ``test`` if there is such a part, else ``valid``.
+        masked_experts: folders of experts that are left out of a mixture, beside those that the
+            run itself left out.
 
     Raises:
         ValueError: in words.
     """
     own = own_adapters(folder)
     shared = None if own else shared_adapter(folder)
-    config = saved_config(folder)
+    config = _masked(saved_config(folder), masked_experts)
     without_noise = config.model_copy(update={"privacy": Privacy(unit="none")})
     workshop = open_workshop(without_noise)  # which need not find out how much there was
+    if config.method.experts and workshop.model.digest != read_facts(folder).model_digest:
+        raise ValueError("method.experts: these are not the experts that the run was trained with")
     learned = Learned(
         shared=model_in(shared, workshop.model) if shared else None,
         own={silo: model_in(place, workshop.model) for silo, place in own.items()},
@@ -69,6 +76,21 @@ def evaluate(folder: RunFolder, split: Split | None) -> Evaluation:
         )
     scores = score(workshop, learned)
     return Evaluation(split="valid", metrics=scores.overall, silos=scores.silos)
+
+
+def _masked(config: Config, experts: Sequence[str]) -> Config:
+    """The configuration without some of its experts.
+
+    Raises:
+        ValueError: if one of them is none of the run's, or none would be left.
+    """
+    if not experts:
+        return config
+    if strange := set(experts) - set(config.method.experts or ()):
+        raise ValueError(f"--mask-expert: {min(strange)} is not among method.experts of this run")
+    masked = tuple(sorted({*experts, *(config.method.masked_experts or ())}))
+    method = config.method.model_copy(update={"masked_experts": masked})
+    return config.model_copy(update={"method": method})
 
 
 def adapter_of(folder: RunFolder, silo: str | None) -> Path:
@@ -103,7 +125,7 @@ def own_adapters(folder: RunFolder) -> dict[str, Path]:
     """
     RunFolder.existing(folder.path)
     places = {silo: own_adapter(folder, silo) for silo in read_facts(folder).silos}
-    return places if all((place / WEIGHTS).is_file() for place in places.values()) else {}
+    return places if all(map(_holds_adapter, places.values())) else {}
 
 
 def shared_adapter(folder: RunFolder) -> Path:
@@ -112,7 +134,7 @@ def shared_adapter(folder: RunFolder) -> Path:
     Raises:
         ValueError: if the run has none yet.
     """
-    if not (folder.adapter / WEIGHTS).is_file():
+    if not _holds_adapter(folder.adapter):
         raise ValueError(
             f"{folder.path}: the run has no adapter yet; finish it: "
             f"silotune run {folder.config} --resume"
@@ -131,6 +153,13 @@ def model_in(place: Path, model: BuiltModel) -> Model:
         ValueError: if they do not fit the model.
     """
     shapes = {key: tuple(t.shape) for key, t in model.first.items()}
+    if not fits_peft(model.recipe.adapter):
+        return Model(factors=load_own(place, shapes))
     scale = model.layout.head_scale
     factors, folded = load_peft(place, shapes, model.recipe.adapter, scale)
     return Model(factors=factors, folded=folded)
+
+
+def _holds_adapter(place: Path) -> bool:
+    """In PEFT's format or in our own."""
+    return (place / WEIGHTS).is_file() or (place / OWN_WEIGHTS).is_file()

@@ -138,6 +138,11 @@ def _not_covered(config: Config) -> Iterator[str]:
         yield "scores on held-out records, which stay in each client's own folder"
     yield "what the server, or whoever reads its messages or its memory, learns of a client"
     yield "the base model, and whatever it had learned before"
+    if config.method.experts:
+        yield (
+            "what the experts (method.experts) learned before: each carries the epsilon of its "
+            "own run, if any, and where records are the same, the two add up"
+        )
     yield "choices made by looking at private data: hyper-parameters, label set, declared sizes"
     yield "people whose records are at several clients: the unit is one client"
     yield "that somebody is one of the clients at all: their list is taken as public"

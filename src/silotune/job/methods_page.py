@@ -8,9 +8,10 @@ from torch import nn
 
 from silotune.config.catalogue import Entry, catalogue
 from silotune.config.choice import chosen_recipe
+from silotune.config.method_section import Method
 from silotune.config.reference import written
 from silotune.config.schema import LEAVES
-from silotune.config.sections import Method, Train
+from silotune.config.sections import Train
 from silotune.core import Site
 from silotune.recipe import IncompatibleAxes
 from silotune.reports.units import human_bytes

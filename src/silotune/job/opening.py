@@ -192,8 +192,9 @@ def _resumed(workshop: Workshop, folder: RunFolder) -> tuple[GlobalState, RunFac
     facts = read_facts(folder)
     if run != facts.run or config != digest(workshop.config):
         raise CheckpointError(f"{folder.checkpoint}: the checkpoint belongs to another run")
-    if facts.model_digest != workshop.model.loaded.digest:
-        raise CheckpointError("model.name_or_path: the base weights are not those of this run")
+    if facts.model_digest != workshop.model.digest:
+        keys = "model.name_or_path" + (", method.experts" if workshop.config.method.experts else "")
+        raise CheckpointError(f"{keys}: the base weights are not those of this run")
     folder.truncate_rounds(before=state.round if state.round else -1)
     facts = replace(facts, status="running", finished=None)
     write_text(folder.config, dump(workshop.config))  # where and beside what it runs may change
@@ -213,7 +214,7 @@ def _facts(workshop: Workshop, command: Sequence[str]) -> RunFacts:
         versions={"silotune": silotune.__version__, "python": platform.python_version()}
         | {name: version(name) for name in PACKAGES},
         config_digest=digest(config),
-        model_digest=model.loaded.digest,
+        model_digest=model.digest,
         parameters={"trained": model.trained, "shared": model.shared, "total": model.total},
         command=list(command),
         host={"device": str(device_of(config)), "threads": torch.get_num_threads()},

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from silotune.adapters import save_peft
+from silotune.adapters import fits_peft, save_own, save_peft
 from silotune.algebra import norm
 from silotune.config import digest
 from silotune.core import GlobalState
@@ -121,7 +121,7 @@ def stop(job: Job, status: str) -> None:
 def export_adapters(
     workshop: Workshop, folder: RunFolder, learned: Learned, facts: RunFacts
 ) -> None:
-    """Write ``adapter/``: PEFT's two files and the model card.
+    """Write ``adapter/``: PEFT's two files, or our own, and the model card.
 
     Silos' own models are written into their own folders, and into ``adapter/`` where they are.
     """
@@ -165,6 +165,7 @@ def summary(workshop: Workshop) -> Summary:
         head=model.head,
         max_length=config.data.max_length,
         personal=is_personal(workshop.model),
+        fits_peft=fits_peft(adapter),
         split=split if simulated else {},
     )
 
@@ -175,7 +176,10 @@ def _learned(job: Job, state: GlobalState) -> Learned:
 
 
 def _save(model: BuiltModel, numbers: Model, place: Path) -> None:
-    """PEFT's two files."""
+    """PEFT's two files, or our own where PEFT has no words for the adapter."""
+    if not fits_peft(model.recipe.adapter):
+        save_own(place, numbers.factors)
+        return
     save_peft(
         place, numbers.factors, model.recipe.adapter, model.sites, model.layout, numbers.folded
     )

@@ -97,6 +97,11 @@ def not_covered(config: Config, people: People | None = None) -> Iterator[str]:
     if config.data.silos.num is not None:
         yield "how records were dealt out to silos, which looks at all of them (data.silos.num)"
     yield "the base model, and whatever it had learned before"
+    if config.method.experts:
+        yield (
+            "what the experts (method.experts) learned before: each carries the epsilon of its "
+            "own run, if any, and where records are the same, the two add up"
+        )
     yield "choices made by looking at private data: hyper-parameters, label set, declared sizes"
     most = f"; here one person has {people.most}" if people and people.most > 1 else ""
     yield f"several records of one person at one silo: the unit is one record{most}"

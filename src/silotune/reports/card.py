@@ -38,13 +38,17 @@ def model_card(
         f"# {_inline(summary.title)}",
         *([f"> **{NOT_PRIVATE}.** {warning(statement)}"] if is_seeded(statement) else []),
         _inline(what_was_done(public, facts, outcome, statement)),
-        f"## Use\n\n```python\n{usage(summary, facts.labels)}```",
+        f"## Use\n\n{_use(summary, facts)}",
         f"## Method\n\n{_method(summary, facts)}",
         f"## Result\n\n{_result(summary, facts, outcome)}",
         "\n\n".join(["## Privacy", *own, _privacy(statement)]),
         f"## Origin\n\n{_origin(summary, facts, statement)}",
     ]
     return _front_matter(summary, statement) + "\n\n".join(sections) + "\n"
+
+
+def _use(summary: Summary, facts: RunFacts) -> str:
+    return f"```python\n{usage(summary, facts.labels)}```" if summary.fits_peft else OWN_FORMAT
 
 
 def signpost(summary: Summary) -> str:
@@ -75,6 +79,14 @@ def usage(summary: Summary, labels: Sequence[str], adapter: str = "path/to/adapt
     template = templates.get(summary.task, CLASSIFIER)
     return template.format(heading=heading, max_length=summary.max_length)
 
+
+OWN_FORMAT = (
+    "What this adapter adds to a layer differs from record to record, or with what other layers "
+    "read. PEFT has no format for that, and nothing can be merged exactly, so the tensors are in a "
+    "file of silotune's own, `adapter.silotune`. `silotune evaluate RUN` loads it, from the folder "
+    "of its run."
+)
+"""How to use what is not in PEFT's format."""
 
 OWN = (
     "This adapter is one silo's own: some of its tensors never left that silo. Treat it as the "
@@ -183,7 +195,8 @@ print([LABELS[i] for i in logits.argmax(dim=-1).tolist()])
 
 def _front_matter(summary: Summary, statement: PrivacyStatement | None) -> str:
     tags = ["lora", "federated-learning", summary.method, "silotune"]
-    front = {"library_name": "peft", "pipeline_tag": PIPELINES.get(summary.task, summary.task)}
+    library = "peft" if summary.fits_peft else "silotune"
+    front = {"library_name": library, "pipeline_tag": PIPELINES.get(summary.task, summary.task)}
     if _is_hub_name(summary.base_model):
         front["base_model"] = summary.base_model
     data = {**front, "tags": tags + ([] if warning(statement) else ["differential-privacy"])}
@@ -207,6 +220,8 @@ def _method(summary: Summary, facts: RunFacts) -> str:
             f"- adapter: rank {summary.rank}, lora_alpha {number_text(summary.lora_alpha)}, on "
             f"{_inline(summary.target_modules)}"
         )
+    elif not summary.fits_peft:
+        lines.append(f"- adapters that were there before, on {_inline(summary.target_modules)}")
     elif summary.target_modules != "none":
         lines.append(f"- adapter: a whole matrix on {_inline(summary.target_modules)}")
     if "trained" in parameters and "total" in parameters:

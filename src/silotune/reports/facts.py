@@ -40,7 +40,7 @@ class RunFacts:
         metric: the metric to look at first, such as ``accuracy`` or ``perplexity``.
         versions: of python, torch and so on.
         config_digest: SHA-256 of the resolved configuration.
-        model_digest: SHA-256 of the base weights.
+        model_digest: SHA-256 of the base weights; with experts, of what is frozen together.
         parameters: counts of numbers: ``trained``, ``shared``, ``total``.
         command: the command line, one word an item.
         host: ``device``, ``threads``.
@@ -204,6 +204,7 @@ class Summary:
         head: ``trained`` or ``frozen``.
         max_length: tokens of an input.
         personal: whether each silo ends with a model of its own, since some tensors never leave it.
+        fits_peft: whether PEFT can hold the adapter; else it is in a format of our own.
         split: records and labels of every silo; shown in a simulation only.
     """
 
@@ -224,6 +225,7 @@ class Summary:
     head: str = "trained"
     max_length: int = 128
     personal: bool = False
+    fits_peft: bool = True
     split: Mapping[str, SiloSummary] = field(default_factory=dict)
 
     @property

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from . import guarantee, plots, units, words
 from .canvas import themed
-from .card import usage
+from .card import OWN_FORMAT, usage
 from .facts import PrivacyStatement, RunFacts, Summary, read_facts, read_statement
 from .outcome import SiloOutcome, has_silo_metrics, outcome, silo_outcomes
 from .record import RoundRecord, RunFolder
@@ -66,6 +66,7 @@ def render(run: RunFolder, summary: Summary) -> str:
             method=" – ".join(words.METHODS.get(summary.method, (summary.method,))),
             pictures=_pictures(facts, rounds, silos, statement, summary),
             usage=usage(summary, facts.labels),
+            own_format=OWN_FORMAT.replace("`", ""),
             command=shlex.join(facts.command),
             config=run.config.read_text(encoding="utf-8") if run.config.exists() else "",
         )

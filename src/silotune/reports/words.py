@@ -74,6 +74,61 @@ METHODS = {
         "Every round trains and averages in a random subspace that all silos draw from one seed; "
         "the sum is added to the frozen base (arXiv 2410.23111, 2403.03507).",
     ),
+    "cola": (
+        "COLA",
+        "Both factors are averaged, each by itself; every few rounds their product is added to the "
+        "frozen base, and a fresh pair begins (arXiv 2401.04151).",
+    ),
+    "rac-lora": (
+        "RAC-LoRA",
+        "B is trained and averaged beside an A that is frozen; every few rounds their product is "
+        "added to the frozen base, and another A is drawn from the seed (arXiv 2410.08305).",
+    ),
+    "xgblora": (
+        "XGBLoRA",
+        "Every round draws a few layers by a seed, trains small pairs there, and adds the mean of "
+        "the silos' products to the frozen base (arXiv 2410.19694).",
+    ),
+    "lora-rite": (
+        "LoRA-RITE",
+        "Both factors are trained by steps that do not depend on how their product is factored, "
+        "and each is averaged by itself (arXiv 2410.20625).",
+    ),
+    "lora-pro": (
+        "LoRA-Pro",
+        "Both factors are trained by the steps whose product comes closest to one of full "
+        "fine-tuning, and each is averaged by itself (arXiv 2407.18242).",
+    ),
+    "lora-plus": (
+        "LoRA+",
+        "Both factors are trained, B at a higher rate than A, and each is averaged by itself "
+        "(arXiv 2402.12354).",
+    ),
+    "lora-fa": (
+        "LoRA-FA",
+        "A is public and stays frozen; B is trained by the steps that come closest to those of "
+        "full fine-tuning, and averaged (arXiv 2308.03303).",
+    ),
+    "alt-lora": (
+        "AltLoRA",
+        "B is trained in one local step, A in the next, each closest to a step of full "
+        "fine-tuning; each is averaged by itself (arXiv 2505.12455).",
+    ),
+    "milora": (
+        "MiLoRA, the mixture",
+        "In every transformer layer a router looks at the prompt and chooses which of the layer's "
+        "pairs it goes through; pairs and routers are trained and averaged (arXiv 2410.18035).",
+    ),
+    "reslora": (
+        "ResLoRA",
+        "Both factors are trained and each is averaged by itself; shortcuts link the pairs of "
+        "consecutive layers (arXiv 2402.18039).",
+    ),
+    "mole": (
+        "MoLE",
+        "Adapters that were trained before are mixed, layer by layer, by gates that look at the "
+        "prompt; the gates alone are trained and averaged (arXiv 2404.13628).",
+    ),
 }
 """Method -> its name and what it does."""
 
