@@ -71,7 +71,7 @@ def test_compression_drops_what_is_numerically_nothing_and_no_more(shape, seed, 
     stack = m + n * 1e-9 + m * 2.0 - m * 0.5  # a small term is not nothing
     packed = compress(stack)
     assert packed.rank == true
-    torch.testing.assert_close(packed.dense(), stack.dense(), atol=1e-13, rtol=1e-12)
+    torch.testing.assert_close(packed.dense(), stack.dense(), atol=1e-11, rtol=1e-11)
     assert compress(m - m).rank == 0
     assert compress(m, tolerance=1e9).rank == 0
 
@@ -133,7 +133,7 @@ def test_norms_of_near_nothing_are_not_rounding(difference):
     m, n = product((40, 24), 5), product((40, 24), 1, 1)
     gap = m + n * difference - m
     torch.testing.assert_close(gap.norm(), n.norm() * difference, rtol=1e-3, atol=1e-14)
-    assert (m - m).norm() < 1e-13
+    assert (m - m).norm() < 1e-12
 
 
 def test_products_apply_to_tensors():
