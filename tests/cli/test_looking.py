@@ -117,7 +117,11 @@ def test_methods_lists_the_catalogue_and_what_it_refuses(silotune, place):
     assert found["rolora"]["trains"] == "B, head; then A, head"
     assert found["fedsa-lora"]["sends"] == "A"
     assert found["lora-fair"]["options"]["fair_lambda"] == 0.01
-    assert {name for name, entry in found.items() if entry["refused"]} == {"fedftg", "fedsa-lora"}
+    assert {name for name, entry in found.items() if entry["refused"]} == {
+        "fedftg",
+        "fedsa-lora",
+        "milora",
+    }
     assert {name for name, entry in found.items() if entry["ranks_may_differ"]} == {
         "flora",
         "flexlora",

@@ -176,5 +176,5 @@ def test_rounds_between_two_svds_send_b_alone():
 def test_what_is_refused_is_told():
     text = PAGE.read_text(encoding="utf-8")
     refused = {(e.name, unit) for e in ENTRIES.values() for unit in e.refused}
-    assert refused == {("fedsa-lora", "client"), ("fedftg", "example")}
+    assert refused == {("fedsa-lora", "client"), ("fedftg", "example"), ("milora", "example")}
     assert text.count("- Refused under `privacy.unit:") == len(refused)

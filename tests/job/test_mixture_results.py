@@ -38,8 +38,8 @@ def results(config) -> RunFolder:
     return RunFolder(Path(config.output_dir))
 
 
-@pytest.mark.parametrize("overrides", [(), PRIVATE, ("data.silos={num: 1}",)])
-def test_milora_trains_alone_together_and_in_private_and_is_read_again(place, tmp_path, overrides):
+@pytest.mark.parametrize("overrides", [(), ("data.silos={num: 1}",)])
+def test_milora_trains_alone_and_together_and_is_read_again(place, tmp_path, overrides):
     table = write_parts(tmp_path / "parts", "valid", "test")
     run = results(small(place, *MILORA, *overrides, table, "evaluation=public"))
     model, state = open_model(small(place, *MILORA), LABELS), last_state(run)
@@ -144,9 +144,14 @@ def test_a_language_model_learns_through_its_routers(place, llama):
     assert evaluate(run, None).metrics == pytest.approx(rounds[-1].metrics, rel=1e-5)
 
 
-def test_no_canary_can_be_aimed_through_a_router(place):
-    config = small(place, *MILORA, *PRIVATE)
-    with pytest.raises(ValueError, match=r"method\.name: milora cannot be audited"):
+def test_a_router_that_jumps_is_refused_where_records_are_hidden(place):
+    with pytest.raises(ConfigError, match=r"method\.name: milora: a router that keeps"):
+        small(place, *MILORA, *PRIVATE)
+
+
+def test_no_canary_can_be_aimed_through_a_gate(place, experts):
+    config = small(place, experts, *PRIVATE)
+    with pytest.raises(ValueError, match=r"method\.name: mole cannot be audited"):
         list(audit(of_config(config)))
 
 

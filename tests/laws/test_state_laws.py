@@ -23,7 +23,9 @@ from silotune.core import (
 from silotune.engine import federate
 from silotune.engine.checkpoint import decode, encode, everything
 from silotune.engine.loop import make_tasks
+from silotune.engine.personal import accept, draft, kept
 from silotune.optim import SGD, AdamW
+from silotune.privacy import ExampleLevel, Gaussian, Poisson, SiloStore
 from silotune.recipe import IncompatibleAxes
 from silotune.recipes import RECIPES
 from silotune.runtimes import InProcess
@@ -348,3 +350,50 @@ def test_a_rank_that_was_not_asked_for_is_refused(method, clients):
     runtime = tampered(lambda s: s.cut(2))(InProcess(bench(a), clients()))
     done = run(a, runtime, quorum=2, rounds=1, ranks=dict.fromkeys(RANKS, 3))[0]
     assert "differ from what was asked" in done.pooled.missing["silo-0"]
+
+
+def test_rounds_that_nobody_paid_for_are_not_begun_from(clients, tmp_path, monkeypatch):
+    """A charge that fails leaves nothing behind that a later round would tell of."""
+    a = plain("fedsa-lora")
+    mechanism = ExampleLevel(
+        sampling=Poisson(0.5),
+        noise=Gaussian(1.0),
+        max_grad_norm=1.0,
+        expected_batch_size=6.0,
+        insecure_seed=3,
+    )
+    (silo,) = clients(1).values()
+    private = replace(silo, privacy=mechanism)
+    private.home.mkdir(parents=True)
+    runtime = InProcess(bench(a), {silo.client: private})
+    exp = experiment(a, [silo.client], private=True)
+    (task,) = make_tasks(exp, [silo.client], begin(a))
+    with monkeypatch.context() as broken:
+
+        def full(*_):
+            raise OSError("no space left")
+
+        broken.setattr(SiloStore, "release", full)
+        (failed,) = runtime.train([task])
+        assert failed.refusal
+    later = replace(task, round=1)
+    assert not kept(private.home, later)
+    (good,) = runtime.train([task])
+    assert not good.refusal
+    assert kept(private.home, later).keys() == exp.plan(0).personal(begin(a).factors).keys()
+    (again,) = runtime.train([task])
+    assert (again.resent, again.sealed) == (True, good.sealed)
+
+
+def test_a_round_that_is_asked_for_again_begins_where_it_did_whatever_was_missed(tmp_path):
+    a = plain("fedsa-lora")
+    (task,) = make_tasks(experiment(a, ["silo-0"]), ["silo-0"], begin(a))
+    b = Key("up", Role.B)
+    for round in (2, 7):
+        one = replace(task, round=round)
+        draft(tmp_path, one, "x", Factors({b: torch.full((1,), float(round))}))
+        accept(tmp_path, one, "x")
+        accept(tmp_path, one, "x")  # as a retry that sends the same bytes does
+    assert kept(tmp_path, replace(task, round=7))[b].item() == 2.0
+    assert kept(tmp_path, replace(task, round=9))[b].item() == 7.0
+    assert not kept(tmp_path, replace(task, run="another", round=9))

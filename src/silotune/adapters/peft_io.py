@@ -166,8 +166,12 @@ def read_pairs(folder: Path) -> dict[str, LowRank]:
         ValueError: if the folder is not an adapter, or has no pair.
     """
     tensors, config = _read(folder)
+    if config.get("use_dora"):
+        raise ValueError(f"{folder}: DoRA scales what a pair makes; train the expert without it")
     pairs: dict[str, LowRank] = {}
     for name, right in tensors.items():
+        if ".lora_" in name and not name.endswith(tuple(_PARTS.values())) and right.any():
+            raise ValueError(f"{folder}: {name} is no part of a pair beside a linear layer")
         site = name.removeprefix(_PREFIX).removesuffix(f".{_PARTS[Role.A]}")
         if name != _name(Key(site, Role.A)):
             continue

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from silotune.adapters import Expert, Init, LoRA
+from silotune.adapters import Expert, Init, LoRA, MiLoRA
 from silotune.aggregation.server_optimizer import (
     ServerAdam,
     ServerMomentum,
@@ -126,6 +126,12 @@ def refuse_unproved(recipe: Recipe, unit: str, *, correlated: bool = False) -> N
             "direct averaging of dense deltas under example-level DP is refused: noise would enter "
             "every number of every layer; use fedftg-seeded"
         )
+    if unit == "example" and isinstance(recipe.adapter, MiLoRA):
+        raise IncompatibleAxes(
+            "a router that keeps the best few jumps where two are alike, and the last digits that "
+            "decide then depend on the other records of a batch: one record may reroute others, "
+            "so clipping does not bound what it changes; use mole, whose gates are smooth"
+        )
     if unit == "client" and any(plan.trained() - plan.share for plan in plans):
         raise IncompatibleAxes(
             "client-level privacy covers what is shared, and this method's models are made of what "
@@ -134,10 +140,11 @@ def refuse_unproved(recipe: Recipe, unit: str, *, correlated: bool = False) -> N
     steps = {phase.roles for plan in plans for phase in plan.phases}
     rounds = {plan.share for plan in plans}
     moving = isinstance(recipe.schedule, Boost) or len(steps if unit == "example" else rounds) > 1
-    if correlated and moving:
+    turning = any(plan.fold for plan in plans) or not recipe.aggregator.keeps_basis
+    if correlated and (moving or turning):
         raise IncompatibleAxes(
             "privacy.noise: correlated takes back noise of earlier steps from the same tensors, "
-            "and this method trains others in between; use gaussian"
+            "and this method trains others in between, or writes them in a new basis; use gaussian"
         )
 
 

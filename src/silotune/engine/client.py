@@ -34,7 +34,7 @@ from silotune.privacy.releases import Releases
 from silotune.tasks import Objective
 
 from .channel import seal
-from .personal import keep, kept
+from .personal import accept, draft, kept
 from .refusals import discreet, result
 from .releases import affords, charged, noisy_records
 
@@ -147,7 +147,9 @@ def spent(task: Task, silo: Silo) -> Result:
 
 
 def _open_round(task: Task, bench: Bench, silo: Silo) -> Result:
-    return result(task, seal(_train(task, bench, silo, None), task))
+    sealed = seal(_train(task, bench, silo, None), task)
+    _accept(task, silo)
+    return result(task, sealed)
 
 
 def _private_round(task: Task, bench: Bench, silo: Silo, store: SiloStore) -> Result:
@@ -157,6 +159,7 @@ def _private_round(task: Task, bench: Bench, silo: Silo, store: SiloStore) -> Re
         return spent(task, silo)
     earlier = store.sealed(task.run, task.round, fingerprint)
     if earlier is not None:
+        _accept(task, silo)
         return replace(result(task, earlier, resent=True), meters=meters)
     if not store.may_train(task.run, task.round):
         return result(task, refusal=LOST)
@@ -168,7 +171,14 @@ def _private_round(task: Task, bench: Bench, silo: Silo, store: SiloStore) -> Re
     sealed = seal(_train(task, bench, silo, store.past(task.run)), task)
     entry = charged(task, silo, store, charge) if charge else None
     store.release(task.run, task.round, fingerprint, sealed, entry)
+    _accept(task, silo)
     return replace(result(task, sealed), meters=meters)
+
+
+def _accept(task: Task, silo: Silo) -> None:
+    """From now on, rounds begin from the personal tensors of this one, if there are any."""
+    if silo.home is not None and task.plan.trained() - task.plan.share:
+        accept(silo.home, task, _fingerprint(task))
 
 
 def received(task: Task, bench: Bench) -> Factors:
@@ -234,7 +244,7 @@ def _train(task: Task, bench: Bench, silo: Silo, past: Past | None) -> Factors:
         append_line(silo.home / "dropped.jsonl", {"round": task.round, "records": dropped})
     end = adapted.extract()
     if mine := plan.personal(end):
-        keep(own_folder(silo), task, mine)
+        draft(own_folder(silo), task, _fingerprint(task), mine)
     return plan.shared(end)
 
 

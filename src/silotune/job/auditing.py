@@ -220,7 +220,10 @@ def _configured_run(silos: Mapping[str, ExampleLevel], model: BuiltModel, subjec
         claim = epsilon([charge], delta, relation=privacy.relation, grid=COARSE)
     guesses = smoke(model, silos[name], steps, claim, delta)
     of = f"{steps:,} of {total:,}" if steps < total else f"all {total:,}"
-    said = f"{of} steps of {name} with its own noise and rate"
+    said = (
+        f"{of} steps of {name} with its own noise and rate; all that the method trains moves in "
+        "every one, whatever its schedule"
+    )
     return _run("pipeline, as configured", guesses, claim, said)
 
 

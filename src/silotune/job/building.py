@@ -123,7 +123,7 @@ def build_model(config: Config, loaded: Loaded) -> BuiltModel:
         loaded.model, adapted_sites, loaded.heads, recipe.adapter, config.model.head_scale
     )
 
-    @functools.cache
+    @functools.lru_cache(maxsize=2)  # the first tensors, and the last fresh pairs
     def draw(seed: int) -> Factors:
         heads = _scaled(random_head(loaded.heads, seed), config)
         return birth(adapted_sites, _alike(recipe.adapter), seed).updated(heads)

@@ -151,7 +151,10 @@ def _states(model: BuiltModel, silo: Silo, start: GlobalState, steps: int) -> It
 
 
 def _plain(recipe: Recipe, sgd: SGD) -> Recipe:
-    """All that trains moves and is seen in every round; the server's rule is post-processing."""
+    """All that trains moves and is seen in every round, so that an adversary can read it.
+
+    The method's own schedule, what it keeps at home and the server's rule are not attacked.
+    """
     roles = recipe.trained()
     always = Plan(phases=(Phase(roles=roles),), share=roles)
     return Recipe(schedule=Constant(always), optimizer=sgd, adapter=recipe.adapter)
