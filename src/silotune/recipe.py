@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from silotune.adapters import Adapter, Dense, LoRA, Projection
+from silotune.adapters import Adapter, LoRA, Projection
 from silotune.aggregation import Aggregator, Mean
 from silotune.core import Plan, Role, Site
 from silotune.optim import Optimizer
@@ -75,12 +75,12 @@ class Recipe:
             )
         if plan.fold and plan.trained() - plan.share:
             raise IncompatibleAxes("what a client keeps to itself cannot be folded into the base")
-        if plan.fold and not isinstance(self.adapter, LoRA | Projection | Dense):
+        if plan.fold and Role.D in plan.trained():
+            raise IncompatibleAxes("a whole matrix is never full: there is nothing to begin afresh")
+        if plan.fold and not isinstance(self.adapter, LoRA | Projection):
             raise IncompatibleAxes(
                 "only a pair that serves its own layer alone can be folded into that layer's base"
             )
-        if plan.fold and Role.D in plan.trained():
-            raise IncompatibleAxes("a whole matrix is never full: there is nothing to begin afresh")
 
 
 def _words(roles: Iterable[Role]) -> str:

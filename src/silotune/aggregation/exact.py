@@ -5,6 +5,7 @@ means, since E[BA] does not average B's noise before it meets A's.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -31,26 +32,15 @@ class Residual:
         ValueError: if ``rank`` is not positive.
     """
 
+    needs_product: ClassVar[bool] = True  # the residual is what E[BA] has beyond the means
+    mixes_ranks: ClassVar[bool] = False  # its factors are means
+    keeps_basis: ClassVar[bool] = True  # they stay where they were
+
     rank: int | None = None
 
     def __post_init__(self) -> None:
         if self.rank is not None and self.rank < 1:
             raise ValueError(f"method.residual_rank: must be at least 1, not {self.rank}")
-
-    @property
-    def needs_product(self) -> bool:
-        """The residual is what E[BA] has beyond the means."""
-        return True
-
-    @property
-    def mixes_ranks(self) -> bool:
-        """Its factors are means."""
-        return False
-
-    @property
-    def keeps_basis(self) -> bool:
-        """They stay where they were."""
-        return True
 
     def combine(self, previous: GlobalState, mean: Moments) -> Combined:
         """The means, and their residual at every site that has one."""
@@ -77,20 +67,9 @@ class Fold:
     optimisers begin afresh; in the fresh basis nothing else would make sense.
     """
 
-    @property
-    def needs_product(self) -> bool:
-        """It folds the whole of E[BA]."""
-        return True
-
-    @property
-    def mixes_ranks(self) -> bool:
-        """It reads no factor."""
-        return True
-
-    @property
-    def keeps_basis(self) -> bool:
-        """A fresh pair has another."""
-        return False
+    needs_product: ClassVar[bool] = True  # it folds the whole of E[BA]
+    mixes_ranks: ClassVar[bool] = True  # it reads no factor
+    keeps_basis: ClassVar[bool] = False  # a fresh pair has another
 
     def combine(self, previous: GlobalState, mean: Moments) -> Combined:
         """All of every product into the base; what is shared besides is averaged."""

@@ -11,6 +11,7 @@ Shapes: out, in = features of a site, r = rank.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,25 +39,14 @@ class Fair:
         ValueError: if the ridge is negative.
     """
 
+    needs_product: ClassVar[bool] = True  # B' moves towards E[BA]
+    mixes_ranks: ClassVar[bool] = False  # it starts from the means
+    keeps_basis: ClassVar[bool] = True  # A' is the mean
+
     ridge: float = 0.01
 
     def __post_init__(self) -> None:
         _check_ridge(self.ridge)
-
-    @property
-    def needs_product(self) -> bool:
-        """B' moves towards E[BA]."""
-        return True
-
-    @property
-    def mixes_ranks(self) -> bool:
-        """It starts from the means."""
-        return False
-
-    @property
-    def keeps_basis(self) -> bool:
-        """A' is the mean."""
-        return True
 
     def combine(self, previous: GlobalState, mean: Moments) -> Combined:
         """The means, with B corrected at every site that has a product."""
@@ -94,6 +84,10 @@ class FairCosine:
         ValueError: if a number is out of range.
     """
 
+    needs_product: ClassVar[bool] = True  # B' turns towards E[BA]
+    mixes_ranks: ClassVar[bool] = False  # it starts from the means
+    keeps_basis: ClassVar[bool] = True  # A' is the mean
+
     ridge: float = 0.01
     steps: int = 1000
     learning_rate: float = 0.01
@@ -106,21 +100,6 @@ class FairCosine:
             raise ValueError(
                 f"method.cosine_learning_rate: must be positive, not {self.learning_rate}"
             )
-
-    @property
-    def needs_product(self) -> bool:
-        """B' turns towards E[BA]."""
-        return True
-
-    @property
-    def mixes_ranks(self) -> bool:
-        """It starts from the means."""
-        return False
-
-    @property
-    def keeps_basis(self) -> bool:
-        """A' is the mean."""
-        return True
 
     def combine(self, previous: GlobalState, mean: Moments) -> Combined:
         """The means, with B corrected at every site that has a product."""

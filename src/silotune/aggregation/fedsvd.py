@@ -1,6 +1,7 @@
 """FedSVD: clients train B alone; now and then the server turns the pair into its own SVD."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -30,27 +31,16 @@ class Refactor:
             input features.
     """
 
+    needs_product: ClassVar[bool] = False  # with A common, E[B] A is E[BA]
+    mixes_ranks: ClassVar[bool] = False  # it reads E[B]
+    keeps_basis: ClassVar[bool] = False  # it turns it
+
     every: int = 1
     randomised: bool = False
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"method.refactor_every: must be at least 1, not {self.every}")
-
-    @property
-    def needs_product(self) -> bool:
-        """With A common, E[B] A is E[BA]."""
-        return False
-
-    @property
-    def mixes_ranks(self) -> bool:
-        """It reads E[B]."""
-        return False
-
-    @property
-    def keeps_basis(self) -> bool:
-        """It turns it."""
-        return False
 
     def combine(self, previous: GlobalState, mean: Moments) -> Combined:
         """E[B], and where it is time, with A, turned into the SVD of their product."""

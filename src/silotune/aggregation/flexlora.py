@@ -1,6 +1,7 @@
 """FlexLoRA: the exact mean, cut back to the rank of a pair."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,27 +32,16 @@ class Truncate:
         ValueError: if ``rank`` is not positive, or more than the pairs hold.
     """
 
+    needs_product: ClassVar[bool] = True  # it decomposes E[BA]
+    mixes_ranks: ClassVar[bool] = True  # it reads no factor
+    keeps_basis: ClassVar[bool] = False  # singular vectors turn from round to round
+
     rank: int
     balanced: bool = True
 
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ValueError(f"method.r: must be at least 1, not {self.rank}")
-
-    @property
-    def needs_product(self) -> bool:
-        """It decomposes E[BA]."""
-        return True
-
-    @property
-    def mixes_ranks(self) -> bool:
-        """It reads no factor."""
-        return True
-
-    @property
-    def keeps_basis(self) -> bool:
-        """Singular vectors turn from round to round."""
-        return False
 
     def combine(self, previous: GlobalState, mean: Moments) -> Combined:
         """The best pair at every site; what is shared besides is averaged."""

@@ -1,6 +1,7 @@
 """Mean: average every tensor by itself (FedAvg on factors)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from silotune.core import GlobalState, Moments
 
@@ -15,20 +16,9 @@ class Mean:
     covariance of B and A over clients.
     """
 
-    @property
-    def needs_product(self) -> bool:
-        """It averages factors alone."""
-        return False
-
-    @property
-    def mixes_ranks(self) -> bool:
-        """Factors of unequal shapes have no mean."""
-        return False
-
-    @property
-    def keeps_basis(self) -> bool:
-        """They stay where they were."""
-        return True
+    needs_product: ClassVar[bool] = False  # it averages factors alone
+    mixes_ranks: ClassVar[bool] = False  # factors of unequal shapes have no mean
+    keeps_basis: ClassVar[bool] = True  # they stay where they were
 
     def combine(self, previous: GlobalState, mean: Moments) -> Combined:
         """The means, in the factors' own type."""

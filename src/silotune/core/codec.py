@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from .factors import Factors, Key, Role
+from .factors import Factors, Key
 
 
 class CorruptPayload(ValueError):
@@ -25,7 +24,7 @@ class CorruptPayload(ValueError):
 
 def pack(factors: Factors, header: Mapping[str, Any]) -> bytes:
     """Tensors with a JSON header, as one blob."""
-    tensors = {json.dumps(key): _by_itself(t) for key, t in factors.items()}
+    tensors = dict(_apart(factors))
     body = save(tensors, metadata={"header": json.dumps(header, sort_keys=True)})
     return hashlib.sha256(body).digest() + body
 
@@ -42,7 +41,7 @@ def unpack(blob: bytes) -> tuple[Factors, dict[str, Any]]:
     try:
         size = int.from_bytes(body[:8], "little")
         header = json.loads(json.loads(body[8 : 8 + size])["__metadata__"]["header"])
-        tensors = {_key(name): t for name, t in load(body).items()}
+        tensors = {Key.of(json.loads(name)): t for name, t in load(body).items()}
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CorruptPayload(f"payload of {len(blob)} bytes cannot be read: {error}") from error
     if not isinstance(header, dict):
@@ -50,11 +49,11 @@ def unpack(blob: bytes) -> tuple[Factors, dict[str, Any]]:
     return Factors(tensors), header
 
 
-def _by_itself(tensor: Tensor) -> Tensor:
-    """A copy: safetensors refuses tensors that share memory, as a fold and its last part may."""
-    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-
-
-def _key(name: str) -> Key:
-    site, role, part = json.loads(name)
-    return Key(site, Role(role), part)
+def _apart(factors: Factors) -> Iterator[tuple[str, Tensor]]:
+    """Tensors by name; safetensors refuses those that share memory, so the later one is copied."""
+    seen: set[int] = set()
+    for key, tensor in factors.items():
+        own = tensor.detach().cpu().contiguous()
+        place = own.untyped_storage().data_ptr()
+        yield json.dumps(key), own.clone() if place in seen else own
+        seen.add(place)

@@ -6,7 +6,7 @@ Shapes: out, in = features of a site, r = rank.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -35,6 +35,16 @@ class Key(NamedTuple):
 
     def __str__(self) -> str:
         return ".".join(part for part in self if part)
+
+    @classmethod
+    def of(cls, parts: Iterable[str]) -> Key:
+        """The key of its three parts, as JSON gives them back.
+
+        Raises:
+            ValueError: if they are not three, or the second is no role.
+        """
+        site, role, name = parts
+        return cls(site, Role(role), name)
 
 
 class Factors(Mapping[Key, Tensor]):

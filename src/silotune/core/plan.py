@@ -65,7 +65,7 @@ def plan_of(outline: Mapping[str, Any]) -> Plan:
         phases=tuple(Phase(roles=_roles(r), steps=n) for r, n in outline["phases"]),
         share=_roles(outline["share"]),
         fold=outline["fold"],
-        fixed=frozenset(Key(site, Role(role), name) for site, role, name in outline["fixed"]),
+        fixed=frozenset(map(Key.of, outline["fixed"])),
     )
 
 

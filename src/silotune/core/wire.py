@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .codec import CorruptPayload, pack, unpack
-from .factors import Factors, Key, Role
+from .factors import Factors, Key
 from .folding import accumulated, folded_of, tensors_of
 from .messages import ClientId, Result, Seeded, Task
 from .meters import Meter
@@ -129,14 +129,9 @@ def _held(header: Mapping[str, Any], find: Find | None) -> Task | None:
 
 
 def _kept(keys: Sequence[tuple[str, str, str]], held: Task | None) -> Factors:
-    return Factors({key: held.factors[key] for key in map(_key, keys)} if held else {})
+    return Factors({key: held.factors[key] for key in map(Key.of, keys)} if held else {})
 
 
 def _seeded(header: Mapping[str, Any]) -> Seeded:
-    keys = tuple(map(_key, header["keys"]))
+    keys = tuple(map(Key.of, header["keys"]))
     return Seeded(seed=header["seed"], keys=keys, digest=header["digest"])
-
-
-def _key(parts: tuple[str, str, str]) -> Key:
-    site, role, name = parts
-    return Key(site, Role(role), name)

@@ -90,9 +90,9 @@ def decode(blob: bytes) -> tuple[GlobalState, str, str]:
         round=header["round"],
         factors=Factors(factors),
         folded=folded,
-        drawn={_key(parts): seed for parts, seed in header["drawn"]},
+        drawn={Key.of(parts): seed for parts, seed in header["drawn"]},
         latest=Change(
-            keys=frozenset(map(_key, header["changed"])),
+            keys=frozenset(map(Key.of, header["changed"])),
             folded=latest,
             holders=frozenset(map(ClientId, header["holders"])),
         ),
@@ -106,8 +106,3 @@ def everything(state: GlobalState) -> Factors:
     memory = {Key(_MEMORY, Role.HEAD, name): tensor for name, tensor in state.memory.items()}
     folds = tensors_of(state.folded, _FOLDED).updated(tensors_of(state.latest.folded, _LATEST))
     return state.factors.updated(folds).updated(memory)
-
-
-def _key(parts: tuple[str, str, str]) -> Key:
-    site, role, name = parts
-    return Key(site, Role(role), name)

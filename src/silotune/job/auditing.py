@@ -169,10 +169,8 @@ def _step(mechanism: ExampleLevel, model: BuiltModel, config: Config) -> Part:
 
 def _server(central: ClientLevel, model: BuiltModel, delta: float) -> Part:
     """The two-world audit of the server, calibrated."""
-    recipe = model.recipe
-    plan = recipe.schedule.plan(0, tuple(model.bench.adapted.layers))
-    shared = lift(plan.shared(model.first.without(model.fixed)), 1.0)
-    if not recipe.aggregator.needs_product:
+    shared = lift(model.plan.shared(model.first), 1.0)
+    if not model.recipe.aggregator.needs_product:
         shared = replace(shared, product={})
     attacks = audit_server(central, shared, delta, trials=TRIALS)
     said = f"one round of all {central.clients} clients at μ = {1 / central.noise_multiplier:.3g}"

@@ -72,19 +72,21 @@ class BuiltModel:
     @property
     def trained(self) -> int:
         """How many numbers a silo trains in one round."""
-        return self._plan().only_trained(self.first).num_elements()
+        return self.plan.only_trained(self.first).num_elements()
 
     @property
     def shared(self) -> int:
         """How many numbers a silo sends in one round."""
-        return self._plan().shared(self.first).num_elements()
+        return self.plan.shared(self.first).num_elements()
 
     @property
     def total(self) -> int:
         """How many numbers the adapted model has."""
         return sum(p.numel() for p in self.bench.adapted.model.parameters())
 
-    def _plan(self) -> Plan:
+    @property
+    def plan(self) -> Plan:
+        """The orders of the first round."""
         plan = self.recipe.schedule.plan(0, tuple(self.bench.adapted.layers))
         return replace(plan, fixed=plan.fixed | self.fixed)
 

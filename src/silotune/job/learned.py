@@ -8,7 +8,7 @@ of these together. Their adapters lie in the silos' own folders.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from silotune.algebra import Matrix
@@ -55,8 +55,7 @@ class Learned:
 
 def is_personal(model: BuiltModel) -> bool:
     """Whether each silo ends with a model of its own."""
-    plan = replace(model.recipe.schedule.plan(0), fixed=model.fixed)
-    return bool(plan.personal(model.first))
+    return bool(model.plan.personal(model.first))
 
 
 def learned_from(
