@@ -233,12 +233,20 @@ def test_an_adapter_folder_is_an_expert_with_its_own_scale(tmp_path):
     for rslora in (False, True):
         lora = LoRA(rank=4, alpha=6.0, rslora=rslora)
         factors = write_expert(tmp_path / str(rslora), lora)
-        expert = load_expert(str(tmp_path / str(rslora)))
+        expert = load_expert(str(tmp_path / str(rslora)), "toy")
         assert expert.pairs.keys() == {"up", "down"}, "no heads"
         for site, pair in expert.pairs.items():
             torch.testing.assert_close(pair.dense(), lora.scale * factors.pair(site).dense())
-    assert load_expert(str(tmp_path / "True")).digest() == expert.digest()
-    assert load_expert(str(tmp_path / "False")).digest() != expert.digest()
+    assert load_expert(str(tmp_path / "True"), "toy").digest() == expert.digest()
+    assert load_expert(str(tmp_path / "False"), "toy").digest() != expert.digest()
+
+
+def test_an_expert_of_another_base_is_refused_and_a_base_in_another_folder_is_the_same(tmp_path):
+    folder = str(tmp_path / "expert")
+    write_expert(tmp_path / "expert", LoRA(rank=4))
+    assert load_expert(folder, "/models/toy").pairs
+    with pytest.raises(ValueError, match=r"made for toy, .* beside toy-large; .*adapter_config"):
+        load_expert(folder, "toy-large")
 
 
 def test_what_does_not_fit_is_refused_in_words(tmp_path):
@@ -259,7 +267,7 @@ def test_what_does_not_fit_is_refused_in_words(tmp_path):
     with pytest.raises(ValueError, match=r"masked_experts: one expert at least"):
         mixture("e0", "e1", "e2")
     with pytest.raises(ValueError, match=r"method\.experts: .*cannot be read"):
-        load_expert(str(tmp_path / "nothing"))
+        load_expert(str(tmp_path / "nothing"), "toy")
     model, _ = loaded(mixture())
     with pytest.raises(ValueError, match="cannot be merged"):
         model.layers["up"].delta()

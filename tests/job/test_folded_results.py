@@ -98,3 +98,15 @@ def test_the_norm_of_an_update_counts_what_was_folded_and_no_fresh_pair():
         round=1, factors=fresh, folded=fold, drawn={a: 1, b: 1}, latest=Change(folded=fold)
     )
     assert update_norm(GlobalState(round=0, factors=before), after) == pytest.approx(5.0)
+
+
+def test_the_norm_of_an_update_counts_a_link_once_though_it_is_learned_before_it_is_folded():
+    b, a = Key("x", Role.B), Key("x", Role.A)
+    learned = Factors({a: torch.ones(1, 3), b: torch.tensor([[2.0], [0.0]])})
+    before = GlobalState(round=1, factors=learned, drawn={a: 1})
+    fold = {"x": LowRank(torch.tensor([[2.0], [1.0]]), torch.ones(1, 3))}
+    fresh = Factors({a: torch.full((1, 3), 9.0), b: torch.zeros(2, 1)})
+    after = GlobalState(
+        round=2, factors=fresh, folded=fold, drawn={a: 2, b: 2}, latest=Change(folded=fold)
+    )
+    assert update_norm(before, after) == pytest.approx(3**0.5)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import silotune.runtimes.pool as pool_module
-from job.small import SILOS, notes, write_csv, write_small
+from job.small import SILOS, notes, small, train, write_csv, write_small
 from silotune.algebra import seed_of
 from silotune.core import (
     Result,
@@ -245,8 +245,6 @@ def write_records(config: Path, records) -> None:
 
 
 def settings(config: Path, *overrides: str):
-    from job.small import small
-
     parts = f"data.path={config.parent / 'parts'}"
     return small(config, *PRIVATE, parts, "evaluation=public", *overrides)
 
@@ -293,35 +291,49 @@ def check_update(task: Task, result: Result, shapes) -> None:
 METHODS = pytest.mark.parametrize(
     ("method", "sent"),
     [
-        ("ffa-lora", {Role.B, Role.HEAD}),
-        ("fedex-lora", {Role.A, Role.B, Role.HEAD}),
-        ("flora", {Role.A, Role.B, Role.HEAD}),
-        ("fedsa-lora", {Role.A}),
-        ("fedsvd", {Role.B, Role.HEAD}),
+        ("ffa-lora", [{Role.B, Role.HEAD}]),
+        ("fedex-lora", [{Role.A, Role.B, Role.HEAD}]),
+        ("flora", [{Role.A, Role.B, Role.HEAD}]),
+        ("fedsa-lora", [{Role.A}]),
+        ("fedsvd", [{Role.B, Role.HEAD}]),
+        ("rolora", [{Role.B, Role.HEAD}, {Role.A, Role.HEAD}]),
+        ("xgblora", [{Role.A, Role.B, Role.HEAD}]),
+        ("mole", [{Role.GATE, Role.HEAD}]),
     ],
 )
+"""Roles that are sent, round by round in turn."""
+
+
+def experts(place: Path) -> str:
+    """An override with the adapters that two silos keep; they are trained without privacy."""
+    train(small(place, "method.name=fedsa-lora", f"output_dir={place.parent / 'experts'}"))
+    own = [RunFolder(place.parent / "experts").site(silo) / "adapter" for silo in SILOS]
+    return f"method.experts={json.dumps(list(map(str, own)))}"
 
 
 @METHODS
 @EVALUATIONS
 def test_every_field_of_every_message_has_a_reason(place, evaluation, method, sent):
-    config = settings(place, f"evaluation={evaluation}", f"method.name={method}")
+    more = [experts(place)] if method == "mole" else []
+    config = settings(place, f"evaluation={evaluation}", f"method.name={method}", *more)
     spy, folder = spied(config)
     scoring = 3 * len(SILOS) if evaluation == "site" else 0
     assert len(spy.tasks) == len(spy.results) == 3 * len(SILOS) + scoring, "rounds are never fewer"
     check_messages(spy.tasks, spy.results)
     for blob in spy.parts:
         assert {path for path, _ in task_fields(blob)} <= TASK.keys()
-    shared = {
-        key: tuple(t.shape)
-        for key, t in load_checkpoint(state_file(folder))[0].factors.items()
-        if key.role in sent
+    shapes = {
+        key: tuple(t.shape) for key, t in load_checkpoint(state_file(folder))[0].factors.items()
     }
     for asked, told in zip(spy.tasks, spy.results, strict=True):
         result = decode_result(told)
         assert (dict(result.meters), result.refusal, result.resent) == ({}, "", False)
+        task = decode_task(asked)
+        roles = sent[task.round % len(sent)]
+        moving = {k: s for k, s in shapes.items() if k.role in roles and k not in task.plan.fixed}
+        assert {key.role for key in moving} == roles
         if result.sealed:
-            check_update(decode_task(asked), result, shared)
+            check_update(task, result, moving)
 
 
 def test_messages_have_no_other_fields():

@@ -39,7 +39,7 @@ from silotune.algebra import LowRank, Matrix, generator
 from silotune.core import Context, Factors, GradientSink, Key, Role, Site
 
 from .base import Layer
-from .peft_io import read_pairs
+from .peft_io import base_model_of, read_pairs
 from .routing import Decision, blocks, expanded, mapped, prompt
 
 MIX, LOG_TEMPERATURE = "mix", "log_temperature"
@@ -68,16 +68,27 @@ class Expert:
         return Factors(left | right).digest()
 
 
-def load_expert(folder: str) -> Expert:
+def load_expert(folder: str, base_model: str) -> Expert:
     """Read an adapter folder in PEFT's format. Its heads, if any, are left out.
 
+    Args:
+        folder: holds the adapter.
+        base_model: what it is to stand beside, by its name or folder; the last part of it counts.
+
     Raises:
-        ValueError: if it cannot be read.
+        ValueError: if it cannot be read, or says that it was made for another model.
     """
     try:
-        return Expert(folder, read_pairs(Path(folder)))
+        pairs, made_for = read_pairs(Path(folder)), base_model_of(Path(folder))
     except ValueError as error:
         raise ValueError(f"method.experts: {error}") from error
+    if made_for and Path(made_for).name != Path(base_model).name:
+        raise ValueError(
+            f"method.experts: {folder} was made for {made_for}, and means nothing beside "
+            f"{base_model}; if that is the same model, set base_model_name_or_path to it in the "
+            "folder's adapter_config.json"
+        )
+    return Expert(folder, pairs)
 
 
 @dataclass(frozen=True, kw_only=True)

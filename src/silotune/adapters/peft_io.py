@@ -185,6 +185,15 @@ def read_pairs(folder: Path) -> dict[str, LowRank]:
     return pairs
 
 
+def base_model_of(folder: Path) -> str:
+    """What an adapter folder says that it was made for; empty if it does not.
+
+    Raises:
+        ValueError: if the folder is not an adapter.
+    """
+    return str(_read(folder)[1].get("base_model_name_or_path") or "")
+
+
 def _pair(site: Site, factors: Factors, folded: Matrix | None) -> LowRank:
     """All that is learned at a site as one pair; a pair of zeros where nothing is."""
     whole = factors.get(Key(site.name, Role.D))

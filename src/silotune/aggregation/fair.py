@@ -95,10 +95,10 @@ class FairCosine:
     def __post_init__(self) -> None:
         _check_ridge(self.ridge)
         if self.steps < 1:
-            raise ValueError(f"method.cosine_steps: must be at least 1, not {self.steps}")
+            raise ValueError(f"FairCosine: steps must be at least 1, not {self.steps}")
         if self.learning_rate <= 0:
             raise ValueError(
-                f"method.cosine_learning_rate: must be positive, not {self.learning_rate}"
+                f"FairCosine: learning_rate must be positive, not {self.learning_rate}"
             )
 
     def combine(self, previous: GlobalState, mean: Moments) -> Combined:

@@ -156,45 +156,21 @@ class ServerAdam:
     def take(self, delta: Tensor, slots: Slots) -> tuple[Tensor, Slots]:
         """The mean change in units of its usual size."""
         m = self.beta1 * slots["m"] + (1.0 - self.beta1) * delta
-        v = self.beta2 * slots["v"] + (1.0 - self.beta2) * delta**2
+        v = self._second(slots["v"], delta**2)
         return self.learning_rate * m / (v.sqrt() + self.tau), {"m": m, "v": v}
 
+    def _second(self, v: Tensor, squared: Tensor) -> Tensor:
+        return self.beta2 * v + (1.0 - self.beta2) * squared
 
-@dataclass(frozen=True, kw_only=True)
-class ServerYogi:
+
+class ServerYogi(ServerAdam):
     """FedAdam with v' = v - (1 - beta2) Delta^2 sign(v - Delta^2) (FedYogi, arXiv 2003.00295).
 
     v moves by no more than Delta^2 tells, so a quiet round does not make the next one leap.
-
-    Attributes:
-        learning_rate: about the size of every number's step.
-        beta1: what is left of m after a round.
-        beta2: how slowly v follows.
-        tau: changes well below it are not blown up.
-
-    Raises:
-        ValueError: if a number is out of range.
     """
 
-    learning_rate: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.99
-    tau: float = 1e-3
-
-    def __post_init__(self) -> None:
-        _check_positive(learning_rate=self.learning_rate, tau=self.tau)
-        _check_decay(beta1=self.beta1, beta2=self.beta2)
-
-    def start(self, like: Tensor) -> Slots:
-        """At m = 0, v = tau^2."""
-        return {"m": torch.zeros_like(like), "v": torch.full_like(like, self.tau**2)}
-
-    def take(self, delta: Tensor, slots: Slots) -> tuple[Tensor, Slots]:
-        """The mean change in units of its usual size."""
-        m = self.beta1 * slots["m"] + (1.0 - self.beta1) * delta
-        squared = delta**2
-        v = slots["v"] - (1.0 - self.beta2) * squared * (slots["v"] - squared).sign()
-        return self.learning_rate * m / (v.sqrt() + self.tau), {"m": m, "v": v}
+    def _second(self, v: Tensor, squared: Tensor) -> Tensor:
+        return v - (1.0 - self.beta2) * squared * (v - squared).sign()
 
 
 def _check_positive(**numbers: float) -> None:

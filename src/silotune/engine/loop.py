@@ -132,7 +132,7 @@ def _hidden_round(
     def train(past: Past) -> GlobalState:
         return _round(experiment, runtime, state, past).state
 
-    up, down = _expected_bytes(experiment, make_tasks(experiment, runtime.clients(), state), state)
+    up, down = _expected_bytes(experiment, runtime.clients(), state)
     return Round(
         state=charged(experiment, state, server, train),
         pooled=Pooled(statistics=None, clients=(), missing={}, resent=(), bytes_up=up),
@@ -142,17 +142,17 @@ def _hidden_round(
 
 
 def _expected_bytes(
-    experiment: Experiment, tasks: Sequence[Task], state: GlobalState
+    experiment: Experiment, clients: Sequence[ClientId], state: GlobalState
 ) -> tuple[int, int]:
     """Bytes of a round to the server, and from it, if as many take part as are expected.
 
     Args:
         experiment: its central mechanism says how many that is.
-        tasks: of all clients. Their messages differ in their names only.
-        state: that they were made of.
+        clients: all of them. Their messages differ in their names only.
+        state: what they are sent.
     """
-    share = experiment.central.sampling_rate * len(tasks)
-    first = tasks[0]
+    share = experiment.central.sampling_rate * len(clients)
+    [first] = make_tasks(experiment, clients[:1], state)
     up = len(seal(first.plan.shared(state.factors.cut(first.rank)), first))
     return round(share * up), round(share * bytes_to(first, state))
 

@@ -162,7 +162,8 @@ def build_recipe(config: Config, *, has_head: bool) -> Recipe:
         ValueError: if an expert cannot be read.
     """
     head = has_head and config.model.head == "trained"
-    experts = [load_expert(folder) for folder in config.method.experts or ()]
+    base = config.model.name_or_path
+    experts = [load_expert(folder, base) for folder in config.method.experts or ()]
     recipe = chosen_recipe(config.method, config.train, head=head, experts=experts)
     correlated = config.privacy.noise == "correlated"
     refuse_unproved(recipe, config.privacy.unit, correlated=correlated)

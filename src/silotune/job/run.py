@@ -15,7 +15,7 @@ from pathlib import Path
 from silotune.adapters import fits_peft, save_own, save_peft
 from silotune.algebra import norm
 from silotune.config import digest
-from silotune.core import GlobalState
+from silotune.core import GlobalState, accumulated
 from silotune.core.files import write_json, write_lines, write_text
 from silotune.engine import Experiment, Round, federate
 from silotune.engine.checkpoint import load as load_checkpoint
@@ -223,11 +223,15 @@ def _record(
 def update_norm(before: GlobalState, after: GlobalState) -> float:
     """Euclidean norm of what a round changed: tensors, and what it added to the base.
 
-    Tensors that a seed draws are left out: a fresh pair says nothing of what was learned. Pairs of
+    Tensors that a seed draws are left out: a fresh pair says nothing of what was learned. What was
+    folded of the pair before them had been counted as it was learned, but for this round. Pairs of
     another rank than before count whole.
     """
     moved = after.factors.without(after.drawn.keys())
-    squares = [norm(matrix) ** 2 for matrix in after.latest.folded.values()]
+    redrawn = {k.site for k, seed in after.drawn.items() if before.drawn.get(k) != seed}
+    known = {site: before.factors.pair(site) * -1.0 for site in redrawn}
+    folded = accumulated(after.latest.folded, {s: m for s, m in known.items() if m.left.any()})
+    squares = [norm(matrix) ** 2 for matrix in folded.values()]
     for key, tensor in moved.items():
         old = before.factors[key]
         change = tensor - old if old.shape == tensor.shape else tensor
