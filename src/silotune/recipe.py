@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from silotune.adapters import Adapter, LoRA, Projection
-from silotune.aggregation import Aggregator, Mean
+from silotune.aggregation import Aggregator, Mean, Refactor, ServerOptimizer
 from silotune.core import Plan, Role, Site
 from silotune.optim import Optimizer
 from silotune.schedules import Schedule
@@ -43,12 +43,7 @@ class Recipe:
         if self.adapter is None and self.trained() - {Role.HEAD}:
             raise IncompatibleAxes("the plan trains adapter factors, but there is no adapter")
         self._check_pairs()
-        alike = all(plan.share >= PAIR for plan in self.schedule.plans())
-        if self.aggregator.needs_product and not alike:
-            raise IncompatibleAxes(
-                f"{type(self.aggregator).__name__} combines products B A, so clients must share "
-                "both factors in the same round"
-            )
+        self._check_rule()
 
     def trained(self) -> frozenset[Role]:
         """Every role that some round moves."""
@@ -61,6 +56,24 @@ class Recipe:
         for plan in self.schedule.plans():
             if not all(moves.allow(phase.roles - never) for phase in plan.phases):
                 raise IncompatibleAxes(f"a pair optimiser needs {moves} in every phase")
+
+    def _check_rule(self) -> None:
+        """That the aggregator finds what it combines."""
+        outer = self.aggregator
+        rule = outer.inner if isinstance(outer, ServerOptimizer) else outer
+        name = type(rule).__name__
+        alike = all(plan.share >= PAIR for plan in self.schedule.plans())
+        if rule.needs_product and not alike:
+            raise IncompatibleAxes(
+                f"{name} combines products B A, so clients must share both factors in the same "
+                "round; where one is common, their mean is exact already"
+            )
+        if isinstance(rule, Refactor) and self.trained() & PAIR != {Role.B}:
+            raise IncompatibleAxes(f"{name} turns pairs of which clients train B and never A")
+        if not isinstance(rule, Mean) and not isinstance(self.adapter, LoRA):
+            raise IncompatibleAxes(
+                f"{name} takes B A for all that is learned at its layer, and here it is not"
+            )
 
     def _check_plan(self, plan: Plan) -> None:
         if not plan.share:

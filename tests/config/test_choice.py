@@ -9,6 +9,7 @@ import yaml
 
 from silotune.adapters import LoRA
 from silotune.aggregation import Mean
+from silotune.aggregation.exact import Residual
 from silotune.aggregation.fair import Fair, FairCosine
 from silotune.aggregation.fedsvd import Refactor
 from silotune.aggregation.flexlora import Truncate
@@ -179,6 +180,42 @@ def test_options_reach_their_method():
     assert chosen(name="la-lora").optimizer == LowPass(SGD(learning_rate=0.5))
     galore = chosen(name="fedftg", r=4, galore_gap=5, galore_scale=2.0).optimizer
     assert galore == GaLore(learning_rate=0.5, rank=4, gap=5, scale=2.0)
+
+
+def test_a_method_takes_the_rule_of_another_and_its_options():
+    assert chosen(name="lora-plus", aggregation="fedex-lora").aggregator == Residual()
+    rule = chosen(name="la-lora", aggregation="fedex-lora", residual_rank=3).aggregator
+    assert rule == Residual(rank=3)
+    rule = chosen(name="cola", aggregation="flexlora", ranks={"a": 16}).aggregator
+    assert rule == Truncate(rank=16)
+    rule = chosen(name="alt-lora", aggregation="lora-fair", objective="cosine").aggregator
+    assert rule == FairCosine()
+    rule = chosen(name="rac-lora", aggregation="fedsvd", refactor_every=2).aggregator
+    assert rule == Refactor(every=2)
+    adam = {"server_optimizer": "adam"}
+    outer = chosen(adam, name="la-lora", aggregation="fedex-lora").aggregator
+    assert (outer.inner, outer.step) == (Residual(), ServerAdam())
+
+
+def test_a_rule_that_does_not_fit_is_refused_by_its_key(wrong):
+    for overrides, words in [
+        (("method.name=rolora", "method.aggregation=fedex-lora"), "share both factors"),
+        (("method.name=fedit", "method.aggregation=fedsvd"), "train B and never A"),
+        (("method.name=flora", "method.aggregation=flexlora"), "a way of its own"),
+        (("method.name=reslora", "method.aggregation=flexlora"), "all that is learned"),
+    ]:
+        (problem,) = wrong(PLAIN, *overrides)
+        assert "method.aggregation" in problem
+        assert words in problem
+    (problem,) = wrong(
+        PLAIN,
+        "method.name=fedit",
+        "method.aggregation=lora-fair",
+        "method.initialization=fresh",
+    )
+    assert "method.initialization: belongs to lora-fair" in problem
+    (problem,) = wrong(PLAIN, "method.name=fedit", "method.aggregation=mean")
+    assert "method.aggregation" in problem
 
 
 def test_the_adapter_has_the_largest_rank():

@@ -34,6 +34,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "data.valid_fraction": 0.1,
     "data.limit": None,
     "method.name": "ffa-lora",
+    "method.aggregation": None,
     "method.r": 8,
     "method.lora_alpha": 8,
     "method.lora_dropout": 0.0,

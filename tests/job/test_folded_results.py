@@ -54,6 +54,17 @@ def test_everything_that_a_run_gives_computes_what_it_has_learned(place, bert, t
     torch.testing.assert_close(logits(merged, batch), expected, atol=2e-6, rtol=1e-5)
 
 
+def test_a_run_under_another_methods_rule_folds_as_that_one_and_says_so(place):
+    chosen = ("method.name=lora-plus", "method.aggregation=fedex-lora", "train.optimizer=adamw")
+    run = finished(small(place, *chosen, "train.learning_rate=0.05"))
+    assert last_state(run).folded
+    assert all(done.aggregation_error < 1e-5 for done in run.read_rounds())
+    card = (run.adapter / "README.md").read_text()
+    assert "LoRA+, combined as in FedEx-LoRA" in card
+    assert "adapters are combined as in FedEx-LoRA: Both factors" in card
+    assert "LoRA+, combined as in FedEx-LoRA" in run.report.read_text()
+
+
 @FOLDING
 @pytest.mark.parametrize("evaluation", ["simulation", "public"])
 def test_scores_are_those_of_the_whole(place, tmp_path, method, evaluation):

@@ -10,7 +10,6 @@ from silotune.reports.tables import (
     PlanRow,
     data_table,
     epsilon_table,
-    methods_table,
     plan_table,
     rounds_table,
     silos_table,
@@ -101,12 +100,6 @@ def test_epsilon_by_round_ends_with_the_last_round():
     assert rows[-1] == "23 2.30 1.00"
     assert len(rows) <= 11
     assert lines(epsilon_table({"a": [0.5]}))[1:] == ["1 0.50"]
-
-
-def test_methods():
-    rows = lines(methods_table(["ffa-lora", "fedit", "head-only", "of-tomorrow"]))
-    assert rows[1].startswith("ffa-lora FFA-LoRA: A is public and stays frozen")
-    assert rows[-1] == "of-tomorrow"
 
 
 def test_names_are_not_markup():

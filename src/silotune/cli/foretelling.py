@@ -53,7 +53,7 @@ def foretell(name: str, overrides: Sequence[str], *, as_json: bool) -> None:
 def _what(config: Config, plan: Forecast) -> str:
     share = 100 * plan.trained / plan.total
     return (
-        f"{config.method.name} on {config.model.name_or_path}: {plan.trained:,} of {plan.total:,} "
+        f"{config.method.title} on {config.model.name_or_path}: {plan.trained:,} of {plan.total:,} "
         f"numbers ({share:.2g} %) are trained and sent; {count_text(plan.rounds, 'round')} of "
         f"{count_text(plan.local_steps, 'step')}"
     )

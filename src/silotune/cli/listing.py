@@ -24,8 +24,9 @@ def list_methods(*, as_json: bool) -> None:
             say(console, f"{entry.name}, privacy.unit: {unit}: {why}")
     say(
         console,
-        "A and B: the factors of an adapter; D: a whole matrix; head: the classifier, if it is "
-        "trained. Options, noise and what travels: docs/methods.md",
+        "exact: whether its own average is; aggregation: rules that may take its place "
+        "(method.aggregation). A and B: the factors of an adapter; D: a whole matrix; head: the "
+        "classifier, if it is trained. Options, noise and what travels: docs/methods.md",
     )
     if as_json:
         emit([asdict(entry) for entry in entries])
@@ -69,7 +70,7 @@ def list_costs(name_or_path: str, clients: int, rank: int, *, as_json: bool) -> 
 
 
 def _methods(entries: list[Entry]) -> Table:
-    columns = ("what it is", "trains", "sends", "exact", "example", "client")
+    columns = ("what it is", "trains", "sends", "exact", "aggregation", "example", "client")
     shown = Table("method.name", *columns, box=box.SIMPLE_HEAD)
     for entry in entries:
         shown.add_row(
@@ -78,6 +79,7 @@ def _methods(entries: list[Entry]) -> Table:
             entry.trains,
             entry.sends if entry.sends != entry.trains else "the same",
             entry.exact.partition(",")[0].partition(";")[0].rstrip("."),
+            ", ".join(rule for rule, units in entry.aggregations.items() if units) or "–",
             *("refused" if unit in entry.refused else "yes" for unit in ("example", "client")),
         )
     return shown

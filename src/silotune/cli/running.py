@@ -102,7 +102,7 @@ def _heading(job: Job) -> Iterator[str]:
     config, model = workshop.config, workshop.model
     rank = f", rank {config.method.r}" if model.recipe.adapter else ""
     yield (
-        f"{config.method.name}{rank} on {config.model.name_or_path}: {model.shared:,} of "
+        f"{config.method.title}{rank} on {config.model.name_or_path}: {model.shared:,} of "
         f"{model.total:,} numbers are trained and sent"
     )
     train = config.train

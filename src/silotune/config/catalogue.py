@@ -13,15 +13,19 @@ from dataclasses import dataclass
 from torch import nn
 
 from silotune.adapters import LoRA
+from silotune.aggregation import Aggregator
 from silotune.core import Plan, Role, Site
-from silotune.optim import AdamW
+from silotune.optim import SGD, AdamW
 from silotune.recipe import PAIR, IncompatibleAxes, Recipe
 from silotune.recipes import RECIPES
 
-from .choice import options, refuse_unproved
+from .choice import RULES, options, refuse_unproved, with_rule
 
 WORDS = {Role.A: "A", Role.B: "B", Role.D: "D", Role.GATE: "gate", Role.HEAD: "head"}
 """What a table calls a role."""
+
+UNITS = ("example", "client")
+"""Of privacy."""
 
 FACTS = ("Exact", "Noise", "Up", "Down")
 """Lines that every recipe's docstring has."""
@@ -47,6 +51,8 @@ class Entry:
         basis: what becomes of the basis that A and B are written in.
         ranks_may_differ: between silos.
         refused: unit of privacy -> why, for those that the method refuses.
+        aggregations: for ``method.aggregation`` -> the units of privacy (or none) under which the
+            method may be combined so; empty where it would be wrong.
     """
 
     name: str
@@ -64,6 +70,7 @@ class Entry:
     basis: str
     ranks_may_differ: bool
     refused: Mapping[str, str]
+    aggregations: Mapping[str, tuple[str, ...]]
 
 
 def catalogue() -> list[Entry]:
@@ -77,6 +84,7 @@ def _entry(name: str) -> Entry:
     told = rest.partition("\nArgs:")[0].partition("\nRaises:")[0]
     facts = {fact: _fact(told, fact) for fact in FACTS}
     plans = [recipe.schedule.plan(round) for round in (0, 1)]
+    rules = {other: RECIPES[other](LoRA(), SGD(learning_rate=1.0), head=True) for other in RULES}
     return Entry(
         name=name,
         summary=summary,
@@ -92,7 +100,8 @@ def _entry(name: str) -> Entry:
         sends=_in_turn([_words(recipe, plan.share) for plan in plans]),
         basis=_basis(recipe, plans),
         ranks_may_differ=recipe.aggregator.mixes_ranks,
-        refused={unit: why for unit in ("example", "client") if (why := _why_not(recipe, unit))},
+        refused=_refused(recipe),
+        aggregations={other: _allowed(recipe, donor.aggregator) for other, donor in rules.items()},
     )
 
 
@@ -103,12 +112,24 @@ def _fact(told: str, name: str) -> str:
     return " ".join(found[1].split())
 
 
+def _refused(recipe: Recipe) -> dict[str, str]:
+    return {unit: why for unit in UNITS if (why := _why_not(recipe, unit))}
+
+
 def _why_not(recipe: Recipe, unit: str) -> str:
     try:
         refuse_unproved(recipe, unit)
     except IncompatibleAxes as error:
         return str(error)
     return ""
+
+
+def _allowed(recipe: Recipe, rule: Aggregator) -> tuple[str, ...]:
+    try:
+        refused = _refused(with_rule(recipe, rule))
+    except IncompatibleAxes:
+        return ()
+    return tuple(unit for unit in ("none", *UNITS) if unit not in refused)
 
 
 def _words(recipe: Recipe, roles: frozenset[Role]) -> str:

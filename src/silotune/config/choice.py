@@ -7,10 +7,11 @@ the same name for each, and what it is left out of decides the function's defaul
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from silotune.adapters import Expert, Init, LoRA, MiLoRA
+from silotune.aggregation import Aggregator, Mean
 from silotune.aggregation.server_optimizer import (
     ServerAdam,
     ServerMomentum,
@@ -41,6 +42,14 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
 }
 """Option -> the methods that take it."""
 
+RULES = ("fedex-lora", "flexlora", "lora-fair", "fedsvd")
+"""Methods that are a rule and nothing else: others may be combined as they are."""
+
+RULE_OPTIONS = frozenset(
+    {"residual_rank", "balanced", "objective", "fair_lambda", "refactor_every", "randomised"}
+)
+"""Options that decide how the server combines, and nothing else."""
+
 
 def needs_adamw(name: str) -> bool:
     """Whether a method is made of AdamW and no other optimiser."""
@@ -69,11 +78,12 @@ def chosen_recipe(
         rslora=method.use_rslora,
         init=Init(method.init_lora_weights),
     )
-    given = {key: getattr(method, key) for key in options(method.name)}
-    if "experts" in given:
+    given = _given(method, options(method.name))
+    if method.name == "mole":
         given["experts"] = tuple(experts)
-    set_ = {key: value for key, value in given.items() if value is not None}
-    recipe = RECIPES[method.name](adapter, _optimizer(method, train), head=head, **set_)
+    recipe = RECIPES[method.name](adapter, _optimizer(method, train), head=head, **given)
+    if method.aggregation:
+        recipe = with_rule(recipe, _rule(method, adapter))
     if method.ranks and not recipe.aggregator.mixes_ranks:
         raise IncompatibleAxes(
             "method.ranks: this method averages A and B by themselves, and tensors of unequal "
@@ -87,6 +97,27 @@ def chosen_recipe(
 def largest_rank(method: Method) -> int:
     """The rank of the shared adapter."""
     return max(method.r, *(method.ranks or {}).values(), 1)
+
+
+def rule_options(name: str) -> tuple[str, ...]:
+    """The options of a method that are its rule's."""
+    return tuple(key for key in options(name) if key in RULE_OPTIONS)
+
+
+def with_rule(recipe: Recipe, rule: Aggregator) -> Recipe:
+    """The method with another method's rule in place of the plain mean.
+
+    Raises:
+        IncompatibleAxes: if it has a rule of its own, or the other one would be wrong there.
+    """
+    if not isinstance(recipe.aggregator, Mean):
+        raise IncompatibleAxes(
+            "method.aggregation: this method combines in a way of its own; leave it out"
+        )
+    try:
+        return replace(recipe, aggregator=rule)
+    except IncompatibleAxes as error:
+        raise IncompatibleAxes(f"method.aggregation: {error}; leave it out") from error
 
 
 def with_proximal(recipe: Recipe, mu: float) -> Recipe:
@@ -146,6 +177,18 @@ def refuse_unproved(recipe: Recipe, unit: str, *, correlated: bool = False) -> N
             "privacy.noise: correlated takes back noise of earlier steps from the same tensors, "
             "and this method trains others in between, or writes them in a new basis; use gaussian"
         )
+
+
+def _given(method: Method, keys: Iterable[str]) -> dict[str, object]:
+    """Options that are set; the others have their defaults."""
+    return {key: value for key in keys if (value := getattr(method, key)) is not None}
+
+
+def _rule(method: Method, adapter: LoRA) -> Aggregator:
+    """How the method that ``method.aggregation`` names combines."""
+    given = _given(method, rule_options(method.aggregation or ""))
+    donor = RECIPES[method.aggregation or ""](adapter, SGD(learning_rate=1.0), head=False, **given)
+    return donor.aggregator
 
 
 def _optimizer(method: Method, train: Train) -> Optimizer:

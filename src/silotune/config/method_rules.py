@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from silotune.adapters import ResLoRA, Routed
 from silotune.recipe import Recipe
 
-from .choice import OPTIONS, chosen_recipe, needs_adamw, refuse_unproved
+from .choice import OPTIONS, chosen_recipe, needs_adamw, refuse_unproved, rule_options
 from .errors import Problem
 from .method_section import Method
 from .privacy_section import Privacy
@@ -121,8 +121,11 @@ def _head_only(model: Model, method: Method) -> Iterator[Problem]:
 
 
 def _options(method: Method) -> Iterator[Problem]:
+    of_rule = rule_options(method.aggregation) if method.aggregation else ()
     for option, takers in OPTIONS.items():
-        if method.name not in takers and getattr(method, option) is not None:
+        if method.name in takers or option in of_rule:
+            continue
+        if getattr(method, option) is not None:
             yield Problem(
                 f"method.{option}",
                 f"belongs to {' and '.join(takers)}; leave it out with {method.name}",

@@ -48,6 +48,11 @@ class Method(BaseModel):
         description="What is trained, what is shared, and how the server combines it: see "
         "[methods](methods.md), or `silotune methods`.",
     )
+    aggregation: Literal["fedex-lora", "flexlora", "lora-fair", "fedsvd"] | None = Field(
+        default=None,
+        description="Combine as that method does, in place of averaging A and B by themselves; "
+        "its options may be set too. `silotune methods` says which methods can.",
+    )
     r: int = Field(
         default=8, ge=1, description="Rank of the adapters. Under xgblora the default is 1."
     )
@@ -173,6 +178,11 @@ class Method(BaseModel):
         ge=0,
         description="Weight of the term that makes routers and gates use their experts alike.",
     )
+
+    @property
+    def title(self) -> str:
+        """For people: ``lora-rite``, or ``lora-rite combined as fedex-lora``."""
+        return f"{self.name} combined as {self.aggregation}" if self.aggregation else self.name
 
     @model_validator(mode="before")
     @classmethod

@@ -119,7 +119,7 @@ def _readme(folder: RunFolder, config: Config, *, own: bool, estimated: bool) ->
     code = _SNIPPETS[_kind(config)].format(max_length=config.data.max_length)
     parts = [
         f"# {Path(base).name} with its adapter merged in",
-        f"{base}, fine-tuned by silotune with {config.method.name} and merged.",
+        f"{base}, fine-tuned by silotune with {config.method.title} and merged.",
         *([ESTIMATED] if estimated else []),
         f"## Use\n\n```python\n{code}```",
         "\n\n".join(

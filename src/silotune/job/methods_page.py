@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from silotune.config.catalogue import Entry, catalogue
-from silotune.config.choice import chosen_recipe
+from silotune.config.catalogue import UNITS, Entry, catalogue
+from silotune.config.choice import RULES, chosen_recipe
 from silotune.config.method_section import Method
 from silotune.config.reference import written
 from silotune.config.schema import LEAVES
@@ -62,6 +62,15 @@ AROUND = """
   too, where a rule reads them.
 """
 
+MATRIX = """
+## Methods, rules and privacy
+
+`method.aggregation` puts another method's rule in the place of the plain mean. A rule that reads
+products needs clients that share both factors; where one factor is common, the mean is exact
+already. A cell has the values of `privacy.unit` that go with it; a dash is refused before work
+starts, with the reason.
+"""
+
 SIZE, LAYERS, RANK = 384, 12, 8
 
 
@@ -72,6 +81,7 @@ def page() -> str:
         [
             HEAD + LEGEND,
             *_summary(entries),
+            *_matrix(entries),
             *_counted(),
             AROUND.format(without=", ".join(_refuse_a_server(entries))),
             *(line for entry in entries for line in _section(entry)),
@@ -88,6 +98,16 @@ def _summary(entries: Sequence[Entry]) -> Iterator[str]:
         link = f"[{entry.name}](#{entry.name})"
         cells = (link, entry.trains, entry.up, entry.down, differ, *units)
         yield f"| {' | '.join(cells)} |"
+
+
+def _matrix(entries: Sequence[Entry]) -> Iterator[str]:
+    yield MATRIX
+    yield f"| method | its own rule | {' | '.join(RULES)} |"
+    yield "|---|" + "---|" * (1 + len(RULES))
+    for entry in entries:
+        own = ("none", *(unit for unit in UNITS if unit not in entry.refused))
+        cells = (", ".join(units) or "–" for units in (own, *entry.aggregations.values()))
+        yield f"| {entry.name} | {' | '.join(cells)} |"
 
 
 def _counted() -> Iterator[str]:

@@ -148,10 +148,11 @@ def summary(workshop: Workshop) -> Summary:
     split = {name: silo.summary for name, silo in workshop.data.silos.items()}
     adapter = workshop.model.recipe.adapter
     return Summary(
-        title=f"{model.name_or_path.rstrip('/').rpartition('/')[2]}, {method.name}",
+        title=f"{model.name_or_path.rstrip('/').rpartition('/')[2]}, {method.title}",
         base_model=model.name_or_path,
         task=model.task,
         method=method.name,
+        aggregation=method.aggregation or "",
         rank=adapter.rank if adapter else 0,
         lora_alpha=method.lora_alpha,
         target_modules=", ".join(targets) if adapter else "none",

@@ -19,7 +19,14 @@ from .facts import PrivacyStatement, RunFacts, SiloPrivacy, Summary
 from .guarantee import NOT_PRIVATE, guarantee, in_plain_words, is_seeded, warning
 from .outcome import Outcome
 from .units import count_text, epsilon_text, metric_text, number_text
-from .words import EVALUATION, METHODS, PERSONAL, final_score, method_name, what_was_done
+from .words import (
+    EVALUATION,
+    PERSONAL,
+    final_score,
+    method_name,
+    method_words,
+    what_was_done,
+)
 
 PIPELINES = {
     "sequence-classification": "text-classification",
@@ -207,7 +214,7 @@ def _method(summary: Summary, facts: RunFacts) -> str:
     sizes = [silo.get("num_examples", 0) for silo in facts.silos.values()]
     parameters = facts.parameters
     lines = [
-        METHODS.get(summary.method, ("", summary.method))[1],
+        method_words(summary),
         "",
         f"- silos: {len(sizes)}, with {sum(sizes):,} declared records in all",
         f"- {count_text(summary.num_rounds, 'round')} planned, of "

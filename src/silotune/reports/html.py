@@ -63,7 +63,7 @@ def render(run: RunFolder, summary: Summary) -> str:
             final_score=words.final_score(facts),
             simulation=words.SIMULATION,
             evaluation=words.EVALUATION.get(summary.evaluation, ""),
-            method=" – ".join(words.METHODS.get(summary.method, (summary.method,))),
+            method=f"{words.method_name(summary)} – {words.method_words(summary)}",
             pictures=_pictures(facts, rounds, silos, statement, summary),
             usage=usage(summary, facts.labels),
             own_format=OWN_FORMAT.replace("`", ""),

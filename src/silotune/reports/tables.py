@@ -6,7 +6,7 @@ Names are put in as they are: what looks like rich's markup in the name of a sil
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,6 @@ from .units import (
     number_text,
     scientific,
 )
-from .words import METHODS
 
 if TYPE_CHECKING:  # it imports datasets, which takes a second
     from silotune.data.summary import SiloSummary
@@ -146,15 +145,6 @@ def epsilon_table(by_round: Mapping[str, Sequence[float]], rows: int = 10) -> Ta
     step = max(1, math.ceil(last / rows))
     for done in range(last, 0, -step)[::-1]:
         table.add_row(str(done), *(epsilon_text(values[done - 1]) for values in by_round.values()))
-    return table
-
-
-def methods_table(names: Iterable[str]) -> Table:
-    """The methods that can be chosen and what each does."""
-    table = _table(["method.name", "what it does"], [])
-    for name in names:
-        title, text = METHODS.get(name, ("", ""))
-        table.add_row(Text(name, style="bold"), Text(f"{title}: {text}" if title else ""))
     return table
 
 

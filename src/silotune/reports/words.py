@@ -158,8 +158,24 @@ EVALUATION = {
 
 def method_name(summary: Summary) -> str:
     """``FFA-LoRA (rank 8)``."""
-    name = METHODS.get(summary.method, (summary.method, ""))[0]
+    name = _titled(summary)
     return f"{name} (rank {summary.rank})" if summary.rank else name
+
+
+def method_words(summary: Summary) -> str:
+    """What the method does, in a sentence or two."""
+    does = METHODS.get(summary.method, ("", summary.method))[1]
+    if not summary.aggregation:
+        return does
+    other, rule = METHODS[summary.aggregation]
+    return f"{does} In place of that average, adapters are combined as in {other}: {rule}"
+
+
+def _titled(summary: Summary) -> str:
+    name = METHODS.get(summary.method, (summary.method, ""))[0]
+    if not summary.aggregation:
+        return name
+    return f"{name}, combined as in {METHODS[summary.aggregation][0]}"
 
 
 def what_was_done(
