@@ -11,7 +11,7 @@ other in the next.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from silotune.adapters import birth, inject
+from silotune.adapters import Expert, birth, inject
 from silotune.algebra import generator
-from silotune.core import Batch, Factors, Key
+from silotune.core import Batch, Factors, Key, Site
 from silotune.models.head import random_head
 from silotune.optim import AdamW
 from silotune.optim.pairs import PairOptimizer
@@ -67,8 +67,12 @@ METHODS: Mapping[str, tuple[str, dict[str, object]]] = {
     "ResLoRA, input": ("reslora", {"shortcut": "input"}),
     "ResLoRA, middle": ("reslora", {"shortcut": "middle"}),
     "MiLoRA": ("milora", {}),
+    "MoLE, 3 experts": ("mole", {}),
 }
-"""Name in the tables -> recipe and its options."""
+"""Name in the tables -> recipe and its options. COLA has the steps of AdamW, RAC-LoRA those with A
+frozen; AltLoRA those of AltLoRA+, without second moments."""
+
+EXPERTS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +124,10 @@ def main() -> None:
 def local(folder: str, method: str, options: Mapping[str, object]) -> Local:
     """A method on the model in ``folder``, with B that is small and not 0."""
     adamw = AdamW(learning_rate=1e-4)
-    recipe = RECIPES[method](LORA, adamw, head=False, **options)
     loaded, sites = open_model(Case(model=folder))
+    if method == "mole":
+        options = {"experts": tuple(expert(i, sites) for i in range(EXPERTS))}
+    recipe = RECIPES[method](LORA, adamw, head=False, **options)
     factors = nonzero(birth(sites, recipe.adapter, seed=0)).updated(random_head(loaded.heads, 0))
     adapted = inject(loaded.model, sites, loaded.heads, recipe.adapter)
     adapted.load(factors)
@@ -142,6 +148,12 @@ def local(folder: str, method: str, options: Mapping[str, object]) -> Local:
         optimizer.step()
 
     return Local(step, optimizer, adapted.tensors)
+
+
+def expert(number: int, sites: Sequence[Site]) -> Expert:
+    """Random pairs, as if trained."""
+    born = nonzero(birth(sites, LORA, seed=number))
+    return Expert(str(number), {site.name: born.pair(site.name) for site in sites})
 
 
 def nonzero(born: Factors) -> Factors:

@@ -1,10 +1,12 @@
 """Gates over trained adapters, against their formulas written out record by record in float64."""
 
+import json
 import math
 
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from silotune.adapters import Expert, Experts, LoRA, PeftLayout, inject, load_expert, save_peft
 from silotune.adapters.experts import LOG_TEMPERATURE, MIX
@@ -107,7 +109,7 @@ def test_the_coverage_guard_accepts_it(masked):
 
 def gates_of(model, batch) -> torch.Tensor:
     losses(model)(batch)
-    return model.context.notes["gates", ""]
+    return model.context.lasting["gates", ""]
 
 
 def test_masking_rescales_what_is_left_and_trains_nothing():
@@ -138,10 +140,10 @@ def test_balance_is_least_where_all_experts_are_used_alike():
     g = gates_of(model, batch)
     torch.testing.assert_close(g, torch.full_like(g, 1 / 3))
     least = torch.full((5,), 3 * math.log(3))
-    torch.testing.assert_close(model.context.penalties[0], least)
+    torch.testing.assert_close(next(iter(model.context.penalties.values()))(), least)
     model.load(factors)
     losses(model)(batch)
-    (penalty,) = model.context.penalties
+    (penalty,) = (give() for give in model.context.penalties.values())
     assert (penalty > least).all()
     (slope,) = torch.autograd.grad(penalty.sum(), [model.tensors[gate(MIX)]])
     assert slope.abs().sum() > 0
@@ -166,18 +168,24 @@ def test_padding_plays_no_part():
 
 
 class Two(torch.nn.Module):
-    """Two layers of one map each."""
+    """Two layers of one map each, or the same one twice."""
 
-    def __init__(self) -> None:
+    def __init__(self, order=(0, 1), again: bool = False) -> None:
         super().__init__()
         self.layer = torch.nn.ModuleList(torch.nn.Linear(WIDTH, WIDTH) for _ in range(2))
+        self.order, self.again = order, again
 
     def forward(self, x, attention_mask):
-        return self.layer[1](torch.tanh(self.layer[0](x)))
+        for i in self.order:
+            layer = self.layer[i]
+            read = torch.tanh(x)
+            x = checkpoint(layer, read, use_reentrant=False) if self.again else layer(read)
+        return x
 
 
-def two_layers():
-    whole = Two().double()
+def two_layers(**kind):
+    torch.manual_seed(0)
+    whole = Two(**kind).double()
     places = [Site(f"layer.{i}", whole.layer[i], WIDTH, WIDTH) for i in range(2)]
     g = torch.Generator().manual_seed(1)
     three = tuple(
@@ -202,16 +210,38 @@ def test_a_gate_for_each_layer_and_one_balance_term_for_all():
     model = two_layers()
     x, mask = torch.randn(4, 3, WIDTH), torch.ones(4, 3)
     model.model(x=x, attention_mask=mask)
-    gates = [model.context.notes["gates", f"layer.{i}"] for i in range(2)]
+    gates = [model.context.lasting["gates", f"layer.{i}"] for i in range(2)]
     assert not torch.allclose(*gates)
-    (penalty,) = model.context.penalties
+    (penalty,) = (give() for give in model.context.penalties.values())
     q = torch.stack(gates).mean(dim=0)
     torch.testing.assert_close(penalty, -0.5 * q.log().sum(dim=1))
-    model.model.eval()
+
+
+def test_layers_that_are_computed_again_decide_as_before():
+    x, mask = torch.randn(4, 3, WIDTH), torch.ones(4, 3)
+    rows = []
+    for again in (False, True):
+        model = two_layers(again=again)
+        model.train_only({Role.GATE})
+        with model.sink.collect(4) as found:
+            out = model.model(x=x, attention_mask=mask)
+            (out.square().sum((1, 2)) + model.context.penalty()).sum().backward()
+            rows.append(dict(found))
+    assert rows[0].keys() == rows[1].keys() == model.tensors.keys()
+    for key, tensor in rows[0].items():
+        torch.testing.assert_close(tensor, rows[1][key])
+
+
+def test_a_layer_that_is_used_again_is_weighed_for_each_use_in_one_term():
+    model = two_layers(order=(0, 0, 0))
+    x, mask = torch.randn(4, 3, WIDTH), torch.ones(4, 3)
+    decided = []
+    gate = model.layers["layer.0"].gate
+    gate.register_forward_hook(lambda _, __, gates: decided.append(gates))
     model.model(x=x, attention_mask=mask)
-    for length in (4, 5):  # later tokens follow the prompt's decision
-        model.model(x=torch.randn(4, 1, WIDTH), attention_mask=torch.ones(4, length))
-        assert torch.equal(model.context.notes["gates", "layer.1"], gates[1])
+    assert len(decided) == 3
+    q = torch.stack(decided).mean(dim=0)
+    torch.testing.assert_close(model.context.penalty(), -0.5 * q.log().sum(dim=1))
 
 
 def write_expert(folder, lora: LoRA, seed: int = 3):
@@ -247,6 +277,27 @@ def test_an_expert_of_another_base_is_refused_and_a_base_in_another_folder_is_th
     assert load_expert(folder, "/models/toy").pairs
     with pytest.raises(ValueError, match=r"made for toy, .* beside toy-large; .*adapter_config"):
         load_expert(folder, "toy-large")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"bias": "lora_only"}, "its biases are trained"),
+        ({"init_lora_weights": "pissa_niter_4"}, "pissa_niter_4 also changes the base"),
+        ({"init_lora_weights": "olora"}, "olora also changes the base"),
+        ({"use_dora": True}, "DoRA scales"),
+        ({"trainable_token_indices": [3]}, "its tokens are trained"),
+    ],
+)
+def test_what_peft_adds_beside_a_pair_is_not_left_out_without_a_word(tmp_path, more, words):
+    write_expert(tmp_path, LoRA(rank=4))
+    file = tmp_path / "adapter_config.json"
+    written = json.loads(file.read_text())
+    file.write_text(json.dumps({**written, "init_lora_weights": "gaussian", "bias": "none"}))
+    assert load_expert(str(tmp_path), "toy").pairs
+    file.write_text(json.dumps({**written, **more}))
+    with pytest.raises(ValueError, match=rf"method\.experts: .*{words}"):
+        load_expert(str(tmp_path), "toy")
 
 
 def test_what_does_not_fit_is_refused_in_words(tmp_path):

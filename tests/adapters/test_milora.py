@@ -1,6 +1,8 @@
 """The mixture of LoRA modules, against its formulas written out record by record in float64."""
 
 import math
+from itertools import combinations
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -124,7 +126,9 @@ def test_all_modules_kept_by_a_router_that_knows_nothing_are_lora():
     batch = notes(6).batch(range(6))
     plain, mixed = (Classification().losses(m.model, batch) for m in (lora, model))
     torch.testing.assert_close(mixed, plain, atol=1e-12, rtol=1e-12)
-    torch.testing.assert_close(model.context.penalties[0], torch.full((6,), 0.3))  # L_lb = 1
+    torch.testing.assert_close(
+        next(iter(model.context.penalties.values()))(), torch.full((6,), 0.3)
+    )  # L_lb = 1
     model.load(factors)
     assert not torch.allclose(Classification().losses(model.model, batch), plain)
 
@@ -151,7 +155,7 @@ def test_padding_plays_no_part():
 
 
 def gates_of(model) -> torch.Tensor:
-    return model.context.notes["gates", ""]
+    return model.context.lasting["gates", ""]
 
 
 @pytest.mark.parametrize(("modules", "kept"), [(7, 3), (7, 1), (4, None), (3, None)])
@@ -160,14 +164,14 @@ def test_a_prompt_goes_through_exactly_k_modules(modules, kept):
     model.model(**SOME)
     k = kept or modules // 2
     for layer in (0, 1):
-        gates = model.context.notes["gates", f"layer.{layer}"]
+        gates = model.context.lasting["gates", f"layer.{layer}"]
         assert gates.shape == (5, modules)
         assert ((gates > 0).sum(dim=1) == k).all()
         p = router[layer].probabilities(SOME_HIDDEN)
         torch.testing.assert_close(gates, modules * p.where(gates > 0, 0.0))
         share = (gates > 0).double() / k
         balance = modules * (share * p).sum(dim=1)
-        torch.testing.assert_close(model.context.penalties[layer], 0.01 * balance)
+        torch.testing.assert_close(list(model.context.penalties.values())[layer](), 0.01 * balance)
         assert (balance >= 1 - 1e-12).all()
 
 
@@ -181,11 +185,22 @@ class Stack(torch.nn.Module):
         )
         self.layer = torch.nn.ModuleList([own(), own()])
 
-    def forward(self, x, attention_mask):
+    def forward(self, x, attention_mask=None, past_key_values=None):
         for layer in self.layer:
             for module in layer:
                 module(x)
-        return x
+        if past_key_values is not None:
+            past_key_values.length += x.shape[1]
+        return SimpleNamespace(past_key_values=past_key_values)
+
+
+class Cache:
+    """As far as routers look at one."""
+
+    length = 0
+
+    def get_seq_length(self) -> int:
+        return self.length
 
 
 SOME_HIDDEN = torch.randn(5, 4, WIDTH, generator=torch.Generator().manual_seed(0)).double()
@@ -205,20 +220,61 @@ def stack(modules: int, kept: int | None):
     return model, [m for m in whole.modules() if isinstance(m, Router)]
 
 
-def test_later_tokens_follow_the_prompts_decision():
+def test_later_tokens_follow_their_own_prompt():
+    """Whatever was read in between, and whatever the mask looks like then."""
     model, router = stack(4, 2)
     model.model.eval()
-    model.model(**SOME)
-    decided = model.context.notes["gates", "layer.0"]
+
+    def decided(x, mask, cache):
+        model.model(x=x, attention_mask=mask, past_key_values=cache)
+        return model.context.lasting["gates", "layer.0"]
+
+    prompts = [torch.randn(5, 4, WIDTH), torch.randn(5, 3, WIDTH), torch.randn(5, 1, WIDTH)]
+    caches = [Cache() for _ in prompts]
+    first = [decided(x, torch.ones(x.shape[:2]), c) for x, c in zip(prompts, caches, strict=True)]
+    for one, other in combinations(first, 2):
+        assert not torch.allclose(one, other)
     later = torch.randn(5, 1, WIDTH) * 9
-    for length in (5, 6, 7):
-        model.model(x=later, attention_mask=torch.ones(5, length))
-        torch.testing.assert_close(model.context.notes["gates", "layer.0"], decided)
-    model.model(x=later, attention_mask=torch.ones(5, 1))  # a prompt of its own
-    assert not torch.allclose(model.context.notes["gates", "layer.0"], decided)
+    for mask in (torch.ones(5, 5), None, torch.ones(5, 1, 1, 9), torch.ones(5, 1)):
+        for cache, gates in zip(caches, first, strict=True):
+            assert torch.equal(decided(later, mask, cache), gates)
+    assert not torch.allclose(decided(later, torch.ones(5, 1), None), first[0])
+    for stranger in (Cache(), ((later,),)):
+        if isinstance(stranger, Cache):
+            stranger.length = 4
+        with pytest.raises(ValueError, match="before the prompt is"):
+            decided(later, None, stranger)
     with pytest.raises(ValueError, match="before the prompt is"):
-        model.model(x=later[:2], attention_mask=torch.ones(2, 9))
+        decided(later[:2], None, caches[0])
+    with pytest.raises(ValueError, match=r"an attention_mask \(n, T\)"):
+        decided(prompts[0], torch.ones(5, 1, 4, 4), Cache())
     assert len(router) == 2
+
+
+def test_whichever_site_is_used_first_brings_the_prompt_and_a_layer_used_again_decides_again():
+    model, _ = stack(4, 2)
+    plain, read = model.model, SOME_HIDDEN
+    plain(**SOME)
+    expected = model.context.lasting["gates", "layer.0"]
+    calls = []
+    model.layers["layer.0.0"].router.register_forward_hook(lambda *_: calls.append(1))
+
+    class Backwards(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = plain.layer
+
+        def forward(self, x):
+            for module in list(self.inner[0])[::-1]:
+                module(x)
+
+    model.context.begin()
+    Backwards()(read)
+    assert torch.equal(model.context.lasting["gates", "layer.0"], expected)
+    Backwards()(read + 1)
+    assert not torch.equal(model.context.lasting["gates", "layer.0"], expected)
+    assert len(calls) == 2, "once for each use"
+    assert len(model.context.penalties) == 2
 
 
 def test_what_is_to_be_predicted_decides_nothing():
@@ -228,7 +284,7 @@ def test_what_is_to_be_predicted_decides_nothing():
     def decided(hidden, labels):
         model.context.expect({"labels": torch.tensor(labels).expand(5, 4)})
         model.model(x=hidden, attention_mask=torch.ones(5, 4))
-        return model.context.notes["gates", "layer.0"]
+        return model.context.lasting["gates", "layer.0"]
 
     for labels, prompt in (([-100, -100, 3, 4], 2), ([1, 2, 3, 4], 1), ([-100, 3, -100, 4], 1)):
         other = SOME_HIDDEN.clone()
@@ -237,7 +293,7 @@ def test_what_is_to_be_predicted_decides_nothing():
         other[:, prompt - 1] += 5 * torch.randn(5, WIDTH)
         assert not torch.allclose(decided(other, labels), decided(SOME_HIDDEN, labels))
     model.model(**SOME)  # nobody said what comes: all of it is the prompt
-    whole = model.context.notes["gates", "layer.0"]
+    whole = model.context.lasting["gates", "layer.0"]
     assert not torch.allclose(whole, decided(SOME_HIDDEN, [1, 2, 3, 4]))
 
 
@@ -328,5 +384,5 @@ def test_what_cannot_be_is_refused_in_words():
     toy = Toy().double()
     swapped = inject(toy, sites(toy)[::-1], [], MIXED)
     batch = {k: t for k, t in notes(5).batch(range(5)).items() if k != "labels"}
-    with pytest.raises(ValueError, match="its router decides too late"):
+    with pytest.raises(ValueError, match=r"reads 10 features, and up, which is used first, has 6"):
         swapped.model(**batch)

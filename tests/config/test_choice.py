@@ -265,6 +265,20 @@ def test_a_server_optimiser_goes_around_whatever_keeps_the_basis():
     assert set(RECIPES) - able == {"fedsvd", "flexlora", *folding}
 
 
+def test_adamw_has_a_default_rate_of_its_own_whoever_chose_it(load):
+    for overrides, rate in (
+        (["method.name=lora-rite"], 1e-3),
+        (["train.optimizer=adamw"], 1e-3),
+        (["train.optimizer=adamw", "train.learning_rate=0.5"], 0.5),
+        (["method.name=lora-rite", "train.learning_rate=0.5"], 0.5),
+        (["train.optimizer=sgd"], 0.5),
+        ([], 0.5),
+    ):
+        config = load(PLAIN, *overrides)
+        assert config.train.learning_rate == rate
+        assert load(dump(config)) == config
+
+
 def test_fedftg_is_made_of_adamw(load):
     config = load(PLAIN, "method.name=fedftg")
     assert config.train.optimizer == "adamw"

@@ -1,9 +1,11 @@
+import re
 from pathlib import Path
 
 import pytest
 
+from silotune.config.choice import OPTIONS, options
 from silotune.config.names import ALIASES
-from silotune.config.reference import reference
+from silotune.config.reference import reference, written
 from silotune.config.schema import LEAVES
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -25,3 +27,16 @@ def test_every_key_has_one_row(key):
 def test_every_alias_is_listed():
     page = reference()
     assert all(f"| `{alias}` | `{home}` |" in page for alias, home in ALIASES.items())
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_the_default_of_an_option_is_told_for_every_method_that_has_it(option):
+    (row,) = [line for line in reference().splitlines() if line.startswith(f"| `method.{option}` ")]
+    told = {}
+    for group in re.findall(r" For (.*?)\.(?= For | \|$)", row):
+        takers, _, default = group.partition("; null = ")
+        told |= dict.fromkeys(takers.split(" and "), default)
+    assert told == {
+        taker: "" if options(taker)[option] is None else written(options(taker)[option])
+        for taker in OPTIONS[option]
+    }

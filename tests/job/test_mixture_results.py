@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoConfig, MixtralConfig, MixtralForCausalLM
 from typer.testing import CliRunner
 
 from job.results import LABELS, TEXTS, last_state, write_parts
@@ -111,7 +112,7 @@ def causal(place, llama, *overrides):
     return small(
         place,
         f"model={{name_or_path: {llama}, task: causal-lm}}",
-        "data.columns={text: text, label: null}",
+        "data.columns={prompt: text, completion: label, text: null, label: null}",
         "data.labels=null",
         *overrides,
     )
@@ -122,7 +123,7 @@ def test_in_generation_the_prompt_decides_and_later_tokens_follow(place, llama):
     adapted, g = model.bench.adapted, torch.Generator().manual_seed(0)
     adapted.load(model.first.map(lambda t: t + 0.3 * torch.randn(t.shape, generator=g)))
     decided = []
-    adapted.model.register_forward_hook(lambda *_: decided.append(dict(adapted.context.notes)))
+    adapted.model.register_forward_hook(lambda *_: decided.append(dict(adapted.context.lasting)))
     read = model.loaded.tokenizer
     batch = dict(read(TEXTS, padding=True, padding_side="left", return_tensors="pt"))
     batch.pop("token_type_ids", None)
@@ -136,12 +137,33 @@ def test_in_generation_the_prompt_decides_and_later_tokens_follow(place, llama):
                 assert torch.equal(later[block], gates)
 
 
+def test_plain_texts_have_no_prompt_to_route_by(place, llama):
+    for method in (MILORA, ("method={name: mole, experts: [a, b]}",)):
+        with pytest.raises(
+            ConfigError, match=r"data\.columns\.text: m\w+ looks at a record's prompt"
+        ):
+            causal(place, llama, *method, "data.columns={text: text, label: null}")
+
+
 def test_a_language_model_learns_through_its_routers(place, llama):
     config = causal(place, llama, *MILORA, "train.learning_rate=0.2", "evaluation=simulation")
     run = results(config)
     rounds = run.read_rounds()
     assert rounds[-1].metrics["loss"] < rounds[0].metrics["loss"]
     assert evaluate(run, None).metrics == pytest.approx(rounds[-1].metrics, rel=1e-5)
+
+
+def test_a_base_with_hard_routers_is_refused_where_records_are_hidden(place, llama, tmp_path):
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 4}
+    shutil.copytree(llama, tmp_path / "moe")
+    vocabulary = AutoConfig.from_pretrained(llama).vocab_size
+    base = MixtralForCausalLM(MixtralConfig(vocab_size=vocabulary, **sizes, **heads))
+    base.save_pretrained(tmp_path / "moe")
+    targets = "method.target_modules=[q_proj, v_proj]"
+    with pytest.raises(ValueError, match=r"mlp\.gate sends every token to its best few experts"):
+        open_model(causal(place, tmp_path / "moe", targets, *PRIVATE), ())
+    assert open_model(causal(place, tmp_path / "moe", targets), ())
 
 
 def test_a_router_that_jumps_is_refused_where_records_are_hidden(place):
@@ -207,7 +229,7 @@ def test_a_masked_expert_is_as_if_it_were_not_there(place, experts):
         each.bench.adapted.load(model.first)
         each.bench.adapted.model.eval()(**batch)
     gates = [
-        m.bench.adapted.context.notes["gates", "bert.encoder.layer.0"] for m in (model, without)
+        m.bench.adapted.context.lasting["gates", "bert.encoder.layer.0"] for m in (model, without)
     ]
     assert gates[0].min() > 0
     torch.testing.assert_close(gates[1], torch.tensor([[0.0, 1.0]] * len(TEXTS)))

@@ -9,7 +9,13 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPP
 from torch import nn
 
 from silotune.models.load import load_model
-from silotune.models.sites import DEFAULT_TARGETS, batch_coupled, find_sites, peft_targets
+from silotune.models.sites import (
+    DEFAULT_TARGETS,
+    batch_coupled,
+    find_sites,
+    hard_routers,
+    peft_targets,
+)
 
 CLASSIFIERS = ("bert", "roberta", "gpt2", "llama", "vit")
 
@@ -198,4 +204,10 @@ def test_routers_that_balance_their_load_couple_the_batch(balanced):
         num_local_experts=2,
         output_router_logits=balanced,
     )
-    assert bool(batch_coupled(transformers.MixtralForCausalLM(config))) == balanced
+    model = transformers.MixtralForCausalLM(config)
+    assert bool(batch_coupled(model)) == balanced
+    assert hard_routers(model) == ["model.layers.0.mlp.gate"]
+
+
+def test_models_without_experts_send_nothing_anywhere(folders):
+    assert all(not hard_routers(load(folders, name)[0]) for name in CLASSIFIERS)

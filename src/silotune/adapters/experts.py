@@ -27,6 +27,7 @@ Shapes: n examples, T positions, N experts, out, in, R sum of the experts' ranks
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,11 +176,11 @@ class Experts:
         found: dict[str, Layer] = {}
         kept = [expert.name not in self.masked for expert in self.experts]
         by_block = blocks(sites)
-        balance = Balance(tuple(by_block), self.balance_weight, context)
+        balance = Balance(self.balance_weight, context)
         for name, own in by_block.items():
-            decision = Decision(name, context)
             pairs = [expert.pairs[own[0].name] for expert in self.experts]
-            gate = Gate(own[0], pairs, kept, sink, context, decision, balance)
+            gate = Gate(own[0], pairs, kept, sink, context, balance)
+            decision = Decision(name, own[0], gate, context)
             for i, site in enumerate(own):
                 pairs = [expert.pairs[site.name] for expert in self.experts]
                 found[site.name] = ExpertLinear(site, pairs, decision, gate if i == 0 else None)
@@ -188,24 +189,23 @@ class Experts:
 
 @dataclass(frozen=True)
 class Balance:
-    """L_bal, once all gates of a forward pass have decided."""
+    """L_bal of all gates that decide in a forward pass."""
 
-    blocks: tuple[str, ...]
     weight: float
     context: Context
 
-    def note(self, block: str, log_gates: Tensor) -> None:
-        """Keep log G (n, kept experts) of one gate; after the last one add the penalty."""
-        self.context.notes["log gates", block] = log_gates
-        if block != self.blocks[-1] or not self.weight:
-            return
-        logs = [
-            self.context.notes[key]
-            for b in self.blocks
-            if (key := ("log gates", b)) in self.context.notes
-        ]
-        log_q = torch.stack(logs).logsumexp(dim=0) - torch.log(log_gates.new_tensor(len(logs)))
-        self.context.penalties.append(-self.weight * log_q.sum(dim=1))
+    def note(self, log_gates: Tensor) -> None:
+        """Keep log G (n, kept experts) of one more gate."""
+        notes = self.context.notes
+        notes["log gates", len(notes)] = log_gates
+        if self.weight:
+            self.context.penalties["balance"] = self.term
+
+    def term(self) -> Tensor:
+        """(n,), weighed."""
+        logs = torch.stack(list(self.context.notes.values()))
+        log_q = logs.logsumexp(dim=0) - math.log(len(logs))
+        return -self.weight * log_q.sum(dim=1)
 
 
 class Gate(nn.Module):
@@ -218,7 +218,6 @@ class Gate(nn.Module):
         kept: Sequence[bool],
         sink: GradientSink,
         context: Context,
-        decision: Decision,
         balance: Balance,
     ) -> None:
         super().__init__()
@@ -233,20 +232,17 @@ class Gate(nn.Module):
             for pair in pairs
         ]
         self.register_buffer("kept", torch.tensor(kept, device=weight.device), persistent=False)
-        self._sink, self._context = sink, context
-        self._decision, self._balance, self._block = decision, balance, decision.block
+        self._sink, self._context, self._balance = sink, context, balance
 
     def tensors(self) -> dict[Key, nn.Parameter]:
         """Both by key."""
         return {key: self.get_parameter(name) for name, key in self._keys.items()}
 
-    def forward(self, x: Tensor) -> None:
-        """Look at the prompt ``x`` (n, T, in) and leave gates (n, N)."""
-        if not self.training and self._decision.go_on(x):
-            return
+    def forward(self, x: Tensor) -> Tensor:
+        """Gates (n, N) for the prompt ``x`` (n, T, in)."""
         log_gates = torch.log_softmax(self._logits(x), dim=1)
-        self._decision.leave(log_gates.exp(), keep=not self.training)
-        self._balance.note(self._block, log_gates[:, self.get_buffer("kept")])
+        self._balance.note(log_gates[:, self.get_buffer("kept")])
+        return log_gates.exp()
 
     def _logits(self, x: Tensor) -> Tensor:
         """(n, N); -infinity where an expert is masked."""
@@ -330,9 +326,7 @@ class ExpertLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, ..., in) to (n, ..., out)."""
-        if self.gate is not None:
-            self.gate(x)
-        gates = self._decision.gates()[:, self.owner]  # (n, R)
+        gates = self._decision.gates(self._site, x)[:, self.owner]  # (n, R)
         y: Tensor = self.base(x)
         z = F.linear(x.to(self.A.dtype), self.A)
         z = z * gates.reshape(len(x), *[1] * (z.dim() - 2), -1)

@@ -112,6 +112,7 @@ def inject(
         _replace(model, name, place)
     tensors = {k: p for place in places.values() for k, p in place.tensors().items()}
     model.register_forward_pre_hook(_begin(context), with_kwargs=True, prepend=True)
+    model.register_forward_hook(_end(context))
     return AdaptedModel(model, sink, context, layers, dict(sorted(tensors.items())))
 
 
@@ -187,10 +188,19 @@ def _begin(context: Context) -> Callable[..., None]:
     """A hook that runs before every forward pass of the whole model."""
 
     def begin(_: nn.Module, args: tuple[object, ...], inputs: Mapping[str, object]) -> None:
-        mask = inputs.get("attention_mask")
-        context.begin(mask if isinstance(mask, Tensor) and mask.dim() == 2 else None)
+        context.begin(inputs.get("attention_mask"), inputs.get("past_key_values"))
 
     return begin
+
+
+def _end(context: Context) -> Callable[..., None]:
+    """A hook that runs after every forward pass of the whole model."""
+
+    def end(model: nn.Module, _: tuple[object, ...], output: object) -> None:
+        if not model.training:
+            context.end(getattr(output, "past_key_values", None))
+
+    return end
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:

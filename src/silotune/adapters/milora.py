@@ -144,8 +144,8 @@ class MiLoRA:
                 "each one is alone in its own; name more, or write all-linear"
             )
         for name, own in choices.items():
-            decision = Decision(name, context)
-            router = Router(own, self._kept_of(own), self.balance_weight, sink, context, decision)
+            router = Router(own, self._kept_of(own), self.balance_weight, sink, context)
+            decision = Decision(name, own[0], router, context)
             for i, site in enumerate(own):
                 first = router if i == 0 else None
                 found[site.name] = MixedLinear(site, i, self.expert, sink, decision, first)
@@ -170,7 +170,6 @@ class Router(nn.Module):
         balance: float,
         sink: GradientSink,
         context: Context,
-        decision: Decision,
     ) -> None:
         super().__init__()
         weight = own[0].module.get_parameter("weight")
@@ -181,23 +180,22 @@ class Router(nn.Module):
             zeros = weight.new_zeros(tensor.shape, dtype=dtype)
             self.register_parameter(key.name, nn.Parameter(zeros))
         self._kept, self._balance = kept, balance
-        self._sink, self._context, self._decision = sink, context, decision
+        self._sink, self._context = sink, context
 
     def tensors(self) -> dict[Key, nn.Parameter]:
         """All of the router by key."""
         return {key: self.get_parameter(name) for name, key in self._keys.items()}
 
-    def forward(self, x: Tensor) -> None:
-        """Look at the prompt ``x`` (n, T, d) and leave gates (n, N) and the penalty (n,)."""
-        if not self.training and self._decision.go_on(x):
-            return
+    def forward(self, x: Tensor) -> Tensor:
+        """Gates (n, N) for the prompt ``x`` (n, T, d); leaves the penalty (n,)."""
         p = self.probabilities(x)
         chosen = p.topk(self._kept, dim=1).indices
         kept = torch.zeros_like(p).scatter(1, chosen, 1.0)
-        self._decision.leave(p.shape[1] * p * kept, keep=not self.training)
         if self._balance:
-            share = kept / self._kept
-            self._context.penalties.append(self._balance * p.shape[1] * (share * p).sum(dim=1))
+            share, terms = kept / self._kept, self._context.penalties
+            balance = self._balance * p.shape[1] * (share * p).sum(dim=1)
+            terms["balance", len(terms)] = lambda: balance
+        return p.shape[1] * p * kept
 
     def probabilities(self, x: Tensor) -> Tensor:
         """P (n, N)."""
@@ -292,9 +290,7 @@ class MixedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, ..., in) to (n, ..., out)."""
-        if self.router is not None:
-            self.router(x)
-        gate = self._decision.gates()[:, self._place]  # (n,)
+        gate = self._decision.gates(self._keys[0].site, x)[:, self._place]  # (n,)
         y: Tensor = self.base(x)
         own = x.to(self.A.dtype)
         if self.dropout and self.training and self._sink.is_open:

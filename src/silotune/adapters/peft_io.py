@@ -43,6 +43,9 @@ _PREFIX = "base_model.model."
 _PARTS = {Role.A: "lora_A.weight", Role.B: "lora_B.weight"}
 _NOTHING: Mapping[str, Matrix] = {}
 
+_BESIDE_THE_BASE = frozenset({"gaussian", "eva", "orthogonal"})
+"""Ways of PEFT's to begin a pair, by name, that leave the base as it is; True and False do too."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PeftLayout:
@@ -166,8 +169,7 @@ def read_pairs(folder: Path) -> dict[str, LowRank]:
         ValueError: if the folder is not an adapter, or has no pair.
     """
     tensors, config = _read(folder)
-    if config.get("use_dora"):
-        raise ValueError(f"{folder}: DoRA scales what a pair makes; train the expert without it")
+    _refuse_more_than_pairs(folder, config)
     pairs: dict[str, LowRank] = {}
     for name, right in tensors.items():
         if ".lora_" in name and not name.endswith(tuple(_PARTS.values())) and right.any():
@@ -183,6 +185,22 @@ def read_pairs(folder: Path) -> dict[str, LowRank]:
     if not pairs:
         raise ValueError(f"{folder} holds no pair of lora_A and lora_B")
     return pairs
+
+
+def _refuse_more_than_pairs(folder: Path, config: Mapping[str, Any]) -> None:
+    """Whatever PEFT adds to pairs beside an unchanged base; we would leave it out."""
+    if config.get("use_dora"):
+        raise ValueError(f"{folder}: DoRA scales what a pair makes; train the expert without it")
+    if config.get("bias", "none") != "none":
+        raise ValueError(f"{folder}: its biases are trained as well; train the expert without them")
+    if config.get("trainable_token_indices"):
+        raise ValueError(f"{folder}: its tokens are trained as well; train the expert without them")
+    init = config.get("init_lora_weights", True)
+    if isinstance(init, str) and init.lower() not in _BESIDE_THE_BASE:
+        raise ValueError(
+            f"{folder}: init_lora_weights {init} also changes the base; have PEFT save the adapter "
+            "beside the original one (path_initial_model_for_weight_conversion)"
+        )
 
 
 def base_model_of(folder: Path) -> str:

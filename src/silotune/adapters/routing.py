@@ -1,11 +1,10 @@
 """What routers share: whom they decide for, what they read, and where their gradients go.
 
-A router belongs to the first adapted site of its transformer layer and reads what that site reads;
-the other adapted sites of the layer follow its decision. It looks at a record's prompt once: at all
-tokens of a text to classify, at what comes before the first learned token of a text to continue (at
-its first token, if all are learned), never at padding. In generation the prompt is decided upon and
-the later tokens follow, as long as a cache spares the model the prompt; without one, every step is
-decided anew.
+A router reads what the adapted site of its transformer layer reads that is used first; the others
+follow its decision. It looks at a record's prompt once: at all tokens of a text to classify, at
+what comes before the first learned token of a text to continue (at its first token, if all are
+learned), never at padding. In generation the prompt is decided upon and the later tokens follow, as
+long as they go on with the prompt's cache; without one, every step is decided anew.
 
 Nearly all of a router is linear maps, whose rows come from the common kernel. The few numbers that
 are not are expanded, one copy a record, and the copies' gradients are their rows.
@@ -15,7 +14,7 @@ Shapes: n examples, T positions, d features of what a router reads, N experts, i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -36,55 +35,57 @@ def blocks(sites: Sequence[Site]) -> dict[str, list[Site]]:
 
 
 class Decision:
-    """What a layer's router gives to the layer's sites, by way of the context.
+    """What a layer's router decides for the layer's sites, by way of the context.
 
-    Outside training it is kept for the passes that go on with the same prompt.
+    The site that is used first brings what the router reads. Where a model uses a layer again in
+    the same pass, it is decided again. Passes that go on with a cache follow what was decided for
+    its prompt.
     """
 
-    def __init__(self, block: str, context: Context) -> None:
-        self.block, self._context = block, context
-        self._kept: Tensor | None = None  # (n, N)
+    def __init__(
+        self, block: str, first: Site, router: Callable[[Tensor], Tensor], context: Context
+    ) -> None:
+        self.block, self._features = block, first.in_features
+        self._router, self._context = router, context
 
-    def leave(self, gates: Tensor, *, keep: bool) -> None:
-        """Note the gates (n, N) of this forward pass."""
-        self._context.notes["gates", self.block] = gates
-        self._kept = gates.detach() if keep else None
-
-    def go_on(self, x: Tensor) -> bool:
-        """Note the kept gates again, if ``x`` (n, T, d) is not a prompt but what follows one.
+    def gates(self, site: str, x: Tensor) -> Tensor:
+        """(n, N), for the site that reads ``x`` (n, T, d).
 
         Raises:
-            ValueError: if the prompt was another one.
+            ValueError: if the prompt was never seen, or was another one.
         """
-        mask = self._context.mask
-        if mask is None or x.dim() < 3 or x.shape[1] >= mask.shape[1]:
-            return False
-        if self._kept is None or len(self._kept) != len(x):
+        if not self._context.follows:
+            self._decide(site, x)
+        gates = self._context.lasting.get(("gates", self.block))
+        if gates is None or len(gates) != len(x):
             raise ValueError("tokens that follow a prompt cannot be routed before the prompt is")
-        self._context.notes["gates", self.block] = self._kept
-        return True
-
-    def gates(self) -> Tensor:
-        """(n, N), as the layer's router left them.
-
-        Raises:
-            ValueError: if it has not run.
-        """
-        gates = self._context.notes.get(("gates", self.block))
-        if gates is None:
-            raise ValueError(
-                f"method.target_modules: in {self.block or 'this model'} the first adapted module "
-                "is not the first to be used, so its router decides too late; adapt others"
-            )
         return gates
+
+    def _decide(self, site: str, x: Tensor) -> None:
+        served = self._context.served.setdefault(self.block, set())
+        if not served or site in served:
+            if x.shape[-1] != self._features:
+                raise ValueError(
+                    f"method.target_modules: the router of {self.block or 'this model'} reads "
+                    f"{self._features} features, and {site}, which is used first, has "
+                    f"{x.shape[-1]}; adapt others"
+                )
+            served.clear()
+            self._context.lasting["gates", self.block] = self._router(x)
+        served.add(site)
 
 
 def prompt(context: Context, x: Tensor) -> Tensor:
     """(n, T): which positions of ``x`` (n, T, d) a router may look at; one at least.
 
     Raises:
-        ValueError: if the mask is not that of ``x``.
+        ValueError: if the mask is not that of ``x``, or does not tell what is padding.
     """
+    if context.opaque:
+        raise ValueError(
+            "a router must know what is padding: give the model an attention_mask (n, T) of 0 and "
+            "1, and generate with a dynamic cache"
+        )
     if context.mask is None or x.dim() == 2:
         mask = torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)
     else:

@@ -84,6 +84,18 @@ def method(
     yield from _steps(method, train, recipe)
 
 
+def prompts(method: Method, model: Model | None, data: Data | None) -> Iterator[Problem]:
+    """Mixtures route by a record's prompt, which a plain text does not have."""
+    if method.name not in ("milora", "mole") or not model or not data:
+        return
+    if model.task == "causal-lm" and data.columns.text:
+        yield Problem(
+            "data.columns.text",
+            f"{method.name} looks at a record's prompt, and a plain text has none: its first token "
+            "would decide, the same for all; name prompt and completion, or messages",
+        )
+
+
 def ranks(method: Method, data: Data | None, privacy: Privacy | None) -> Iterator[Problem]:
     """Ranks of silos: whose they are, and where they may differ; what is None is not looked at."""
     if method.ranks is None:

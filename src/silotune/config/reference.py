@@ -76,10 +76,14 @@ def _takers(key: str) -> str:
     option = key.removeprefix("method.")
     if option not in OPTIONS:
         return ""
-    takers = OPTIONS[option]
-    default = options(takers[0])[option]
-    usual = "" if default is None else f"; null = {written(default)}"
-    return f" For {' and '.join(takers)}{usual}."
+    by_default: dict[object, list[str]] = {}
+    for taker in OPTIONS[option]:
+        by_default.setdefault(options(taker)[option], []).append(taker)
+    groups = [
+        " and ".join(takers) + ("" if default is None else f"; null = {written(default)}")
+        for default, takers in by_default.items()
+    ]
+    return f" For {'. For '.join(groups)}."
 
 
 def written(value: object) -> str:

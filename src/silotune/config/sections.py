@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    model_validator,
 )
 
 from silotune.engine.experiment import LARGEST_UPDATE
@@ -236,7 +237,11 @@ class Train(BaseModel):
         "optimiser of its own that is made of AdamW (fedftg, lora-rite, lora-pro, lora-plus, "
         "lora-fa), the default is adamw.",
     )
-    learning_rate: float = Field(default=0.5, gt=0, description="Step size of the local optimiser.")
+    learning_rate: float = Field(
+        default=0.5,
+        gt=0,
+        description="Step size of the local optimiser. Under adamw the default is 0.001.",
+    )
     momentum: float = Field(default=0.0, ge=0, lt=1, description="Momentum of sgd.")
     weight_decay: float = Field(
         default=0.0, ge=0, description="Weight decay of the local optimiser."
@@ -297,3 +302,11 @@ class Train(BaseModel):
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads of each process; null = torch decides."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _adamw_has_a_rate_of_its_own(cls, values: object) -> object:
+        """Unless somebody says one: a step of 0.5 in every number would end everything."""
+        if isinstance(values, dict) and values.get("optimizer") == "adamw":
+            return {"learning_rate": 1e-3, **values}
+        return values

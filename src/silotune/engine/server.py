@@ -152,10 +152,10 @@ def unmoved(before: GlobalState, mean: Moments, *, local_steps: int) -> list[str
         before: the state at its start.
         mean: what the clients gave.
         local_steps: of each client. After one single step from B = 0, A cannot have moved. Where
-            there are routers, no record may have asked for a pair, or needed some of the router.
+            pairs are routed, no record may have asked for one, or needed some of the router.
     """
     at_rest = {Role.A} if local_steps == 1 and _no_b(before.factors) else set()
-    if before.factors.only({Role.GATE}):
+    if before.factors.only({Role.GATE}) and before.factors.only({Role.A}):
         at_rest |= {Role.A, Role.B, Role.GATE}
     return [
         str(k)

@@ -30,7 +30,7 @@ from silotune.core import Factors, Key, Plan, Role, Site
 from silotune.engine import Bench, check_coverage
 from silotune.models.head import checkpoint_head, prototype_head, random_head
 from silotune.models.load import Loaded
-from silotune.models.sites import batch_coupled, find_sites, peft_targets
+from silotune.models.sites import batch_coupled, find_sites, hard_routers, peft_targets
 from silotune.recipe import Recipe
 
 from .reading import objective, read_model
@@ -209,6 +209,13 @@ def _refuse_coupling(config: Config, loaded: Loaded) -> None:
             f"model.name_or_path: {coupled[0]} ({kind}) mixes the examples of a batch, so no "
             "single record's gradient exists to be clipped; use a model without it, or "
             "privacy.unit: none"
+        )
+    hard = hard_routers(loaded.model) if config.privacy.unit == "example" else []
+    if hard:
+        raise ValueError(
+            f"model.name_or_path: {hard[0] or 'this model'} sends every token to its best few "
+            "experts; in a near tie the other records of a batch decide, so clipping does not "
+            "bound what one record changes; use a model without experts, or privacy.unit: client"
         )
 
 

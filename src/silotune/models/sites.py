@@ -105,6 +105,10 @@ def peft_targets(sites: Sequence[Site], model: nn.Module, exclude: Collection[st
     return short if same else names
 
 
+_NUMBERS_OF_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+"""What configurations of transformers call it."""
+
+
 def batch_coupled(model: Any) -> list[str]:
     """Names of modules through which one example changes another's result.
 
@@ -119,6 +123,20 @@ def batch_coupled(model: Any) -> list[str]:
         for name, module in model.named_modules()
         if _normalises_batch(module) or (routed and "Router" in type(module).__name__)
     ]
+
+
+def hard_routers(model: Any) -> list[str]:
+    """Names of modules that send a token to its best few experts and to no others.
+
+    Where two experts are all but alike, the last digits of a sum decide, and these depend on the
+    other records of a batch: one record may send another's tokens elsewhere.
+    """
+    config = model.config.get_text_config().to_dict()
+    if not any((config.get(key) or 1) > 1 for key in _NUMBERS_OF_EXPERTS):
+        return []
+    kinds = ("Router", "TopK", "Gate")
+    found = [n for n, m in model.named_modules() if any(k in type(m).__name__ for k in kinds)]
+    return found or [n for n, m in model.named_modules() if "Moe" in type(m).__name__] or [""]
 
 
 def _match(

@@ -102,7 +102,8 @@ def cola(adapter: LoRA, optimizer: Optimizer, *, head: bool, fold_every: int = 5
     """COLA (Xia et al. 2024, arXiv 2401.04151): a chain of pairs, each folded, then a fresh one.
 
     FedIT for ``fold_every`` rounds; then W + s B A is the new base, and a new A and B = 0 begin. So
-    the whole change may have a rank of r times the number of links.
+    the whole change may have a rank of r times the number of links. (The paper warms the learning
+    rate up in every link; here the rate is the schedule's over all rounds.)
 
     Exact: no, off by the covariance of B and A over clients.
     Noise: quadratic; the product of means divides its energy by K^2.

@@ -26,7 +26,9 @@ def lora_rite(
 
     FedIT's averages. As B is near 0 when the first round begins, the second local step moves A by
     much, however low the learning rate, and at each client in its own way: in the first rounds the
-    aggregation error is several times FedIT's.
+    aggregation error is several times FedIT's. Steps are in units of the gradient's own spectrum,
+    so directions that it lacks are filled with rounding: where gradients have a lower rank than r
+    (a handful of records a step, a head that reads one token), take a smaller r.
 
     Exact: no, off by the covariance of B and A over clients.
     Noise: quadratic; while B is near 0, A moves by full steps of noise.
