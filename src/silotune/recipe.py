@@ -70,7 +70,8 @@ class Recipe:
             )
         if isinstance(rule, Refactor) and self.trained() & PAIR != {Role.B}:
             raise IncompatibleAxes(f"{name} turns pairs of which clients train B and never A")
-        if not isinstance(rule, Mean) and not isinstance(self.adapter, LoRA):
+        of_pairs = rule.needs_product or not rule.keeps_basis
+        if of_pairs and not isinstance(self.adapter, LoRA):
             raise IncompatibleAxes(
                 f"{name} takes B A for all that is learned at its layer, and here it is not"
             )

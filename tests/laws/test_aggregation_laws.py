@@ -644,5 +644,5 @@ def test_moments_in_another_basis_are_refused(inner):
     lambda: ServerYogi(tau=0.0),
 ])  # fmt: skip
 def test_impossible_choices_are_refused_in_words(make):
-    with pytest.raises(ValueError, match=r"(method|train)\.\w+: must"):
+    with pytest.raises(ValueError, match=r"(method\.|train\.|FairCosine: )\w+:? must"):
         make()
