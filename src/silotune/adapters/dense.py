@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -31,35 +31,12 @@ from .base import Layer
 class Dense:
     """``y = (W + D) x`` with D = 0 at birth. It has no inner dimension and no scale to choose."""
 
-    @property
-    def rank(self) -> int:
-        """None: 0."""
-        return 0
-
-    @property
-    def alpha(self) -> float:
-        """Numerator of the scale."""
-        return 1.0
-
-    @property
-    def rslora(self) -> bool:
-        """Never."""
-        return False
-
-    @property
-    def scale(self) -> float:
-        """Always 1."""
-        return 1.0
-
-    @property
-    def dropout(self) -> float:
-        """None."""
-        return 0.0
-
-    @property
-    def seeded(self) -> bool:
-        """Zeros are the same on every machine."""
-        return True
+    rank: ClassVar[int] = 0  # none
+    alpha: ClassVar[float] = 1.0
+    rslora: ClassVar[bool] = False
+    scale: ClassVar[float] = 1.0
+    dropout: ClassVar[float] = 0.0
+    seeded: ClassVar[bool] = True  # zeros are the same on every machine
 
     def layers(
         self, sites: Sequence[Site], sink: GradientSink, context: Context

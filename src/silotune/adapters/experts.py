@@ -31,6 +31,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -105,6 +106,13 @@ class Experts:
         ValueError: if all experts are masked, or a number is out of range.
     """
 
+    rank: ClassVar[int] = 0  # none of its own
+    alpha: ClassVar[float] = 1.0
+    rslora: ClassVar[bool] = False
+    scale: ClassVar[float] = 1.0  # experts bring theirs
+    dropout: ClassVar[float] = 0.0
+    seeded: ClassVar[bool] = True  # gates are drawn, and experts are no part of what travels
+
     experts: tuple[Expert, ...] = ()
     masked: tuple[str, ...] = ()
     balance_weight: float = 0.5
@@ -117,36 +125,6 @@ class Experts:
             raise ValueError(f"method.masked_experts: {min(strange)} is none of the experts")
         if names and names <= set(self.masked):
             raise ValueError("method.masked_experts: one expert at least must be left")
-
-    @property
-    def rank(self) -> int:
-        """None of its own: 0."""
-        return 0
-
-    @property
-    def alpha(self) -> float:
-        """Numerator of the scale."""
-        return 1.0
-
-    @property
-    def rslora(self) -> bool:
-        """Never."""
-        return False
-
-    @property
-    def scale(self) -> float:
-        """Always 1: experts bring their scales."""
-        return 1.0
-
-    @property
-    def dropout(self) -> float:
-        """None."""
-        return 0.0
-
-    @property
-    def seeded(self) -> bool:
-        """Gates are drawn, and experts are no part of what travels."""
-        return True
 
     def frozen(self, site: Site) -> frozenset[Role]:
         """None: what is frozen is not among the tensors."""

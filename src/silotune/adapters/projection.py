@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +43,8 @@ class Projection:
         ValueError: if the rank is not positive or the dropout not in [0, 1).
     """
 
+    seeded: ClassVar[bool] = True  # the projector comes out the same on every machine
+
     rank: int = 8
     alpha: float = 8.0
     dropout: float = 0.0
@@ -57,11 +60,6 @@ class Projection:
     def scale(self) -> float:
         """What the adapted layer multiplies B A by."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
-
-    @property
-    def seeded(self) -> bool:
-        """Always: the projector comes out the same on every machine."""
-        return True
 
     def layers(
         self, sites: Sequence[Site], sink: GradientSink, context: Context

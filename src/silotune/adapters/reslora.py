@@ -337,7 +337,8 @@ def straighten(layers: Mapping[str, Layer]) -> None:
     """Replace every input shortcut by its estimate from weight norms, in the order of the model.
 
     Approximate: the model computes something else afterwards, and can be merged. Load the factors
-    first; the estimate is theirs.
+    first; the estimate is theirs. (The paper's other estimate, from norms of inputs, would carry
+    statistics of private records into the weights, and is not offered.)
 
     Raises:
         ValueError: if the shortcut is ``middle``.
