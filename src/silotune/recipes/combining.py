@@ -117,8 +117,8 @@ def lora_fair(
     """LoRA-FAIR (Bian et al. 2024, arXiv 2411.14961): the mean of A, and a corrected mean of B.
 
     Of the paper's three ways to begin a round, ``average`` is its choice and ``fresh`` its
-    Re-Initial: the pair is folded into the base and another one drawn. Local-Initial, in which a
-    client goes on with its own pair, is left out: such a pair was never averaged.
+    Re-Initial: the pair is folded into the base and another one drawn. Local-Initial, in which all
+    go on with one client's pair, is left out: the server has means, and never one client's pair.
 
     Exact: no, what E[BA] has outside the row space of A is lost; in closed form never worse than
         FedIT.
