@@ -41,7 +41,7 @@ from silotune.algebra import LowRank, Matrix, generator
 from silotune.core import Context, Factors, GradientSink, Key, Role, Site
 
 from .base import Layer
-from .peft_io import base_model_of, read_pairs
+from .peft_io import read_pairs
 from .routing import Decision, blocks, expanded, mapped, prompt
 
 MIX, LOG_TEMPERATURE = "mix", "log_temperature"
@@ -81,7 +81,7 @@ def load_expert(folder: str, base_model: str) -> Expert:
         ValueError: if it cannot be read, or says that it was made for another model.
     """
     try:
-        pairs, made_for = read_pairs(Path(folder)), base_model_of(Path(folder))
+        pairs, made_for = read_pairs(Path(folder))
     except ValueError as error:
         raise ValueError(f"method.experts: {error}") from error
     if made_for and Path(made_for).name != Path(base_model).name:

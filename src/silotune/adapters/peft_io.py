@@ -162,8 +162,10 @@ def load_peft(
     return Factors(factors), folded
 
 
-def read_pairs(folder: Path) -> dict[str, LowRank]:
+def read_pairs(folder: Path) -> tuple[dict[str, LowRank], str]:
     """Every pair in an adapter folder, float32, by site; each one's scale is multiplied into it.
+
+    Also gives the base model that the folder names; empty if it names none.
 
     Raises:
         ValueError: if the folder is not an adapter, or has no pair.
@@ -184,7 +186,7 @@ def read_pairs(folder: Path) -> dict[str, LowRank]:
         pairs[site] = LowRank(left.float() * scale, right.float())
     if not pairs:
         raise ValueError(f"{folder} holds no pair of lora_A and lora_B")
-    return pairs
+    return pairs, str(config.get("base_model_name_or_path") or "")
 
 
 def _refuse_more_than_pairs(folder: Path, config: Mapping[str, Any]) -> None:
@@ -201,15 +203,6 @@ def _refuse_more_than_pairs(folder: Path, config: Mapping[str, Any]) -> None:
             f"{folder}: init_lora_weights {init} also changes the base; have PEFT save the adapter "
             "beside the original one (path_initial_model_for_weight_conversion)"
         )
-
-
-def base_model_of(folder: Path) -> str:
-    """What an adapter folder says that it was made for; empty if it does not.
-
-    Raises:
-        ValueError: if the folder is not an adapter.
-    """
-    return str(_read(folder)[1].get("base_model_name_or_path") or "")
 
 
 def _pair(site: Site, factors: Factors, folded: Matrix | None) -> LowRank:

@@ -309,7 +309,7 @@ def methods(
     ] = 8,
     as_json: Json = False,
 ) -> None:
-    """List the methods that method.name can name, or what each of them sends on a model."""
+    """List the methods, the rules that each can be combined by, or what it sends on a model."""
     from .listing import list_costs, list_methods
 
     if model is None:

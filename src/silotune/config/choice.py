@@ -83,7 +83,7 @@ def chosen_recipe(
         given["experts"] = tuple(experts)
     recipe = RECIPES[method.name](adapter, _optimizer(method, train), head=head, **given)
     if method.aggregation:
-        recipe = with_rule(recipe, _rule(method, adapter))
+        recipe = with_rule(recipe, _rule(method.aggregation, method, adapter))
     if method.ranks and not recipe.aggregator.mixes_ranks:
         raise IncompatibleAxes(
             "method.ranks: this method averages A and B by themselves, and tensors of unequal "
@@ -184,11 +184,10 @@ def _given(method: Method, keys: Iterable[str]) -> dict[str, object]:
     return {key: value for key in keys if (value := getattr(method, key)) is not None}
 
 
-def _rule(method: Method, adapter: LoRA) -> Aggregator:
-    """How the method that ``method.aggregation`` names combines."""
-    given = _given(method, rule_options(method.aggregation or ""))
-    donor = RECIPES[method.aggregation or ""](adapter, SGD(learning_rate=1.0), head=False, **given)
-    return donor.aggregator
+def _rule(name: str, method: Method, adapter: LoRA) -> Aggregator:
+    """How the method of that name combines, with the options that are set."""
+    given = _given(method, rule_options(name))
+    return RECIPES[name](adapter, SGD(learning_rate=1.0), head=False, **given).aggregator
 
 
 def _optimizer(method: Method, train: Train) -> Optimizer:

@@ -50,7 +50,7 @@ def optimizers(train: Train) -> Iterator[Problem]:
 
 
 def method(
-    model: Model, method: Method, train: Train, privacy: Privacy | None
+    model: Model, method: Method, train: Train, privacy: Privacy | None, data: Data | None
 ) -> Iterator[Problem]:
     """What the chosen method cannot do with the other keys.
 
@@ -59,6 +59,7 @@ def method(
         method: its name and options.
         train: brings the optimisers.
         privacy: None if it is unreadable.
+        data: likewise.
     """
     wrong = [
         *_head_only(model, method),
@@ -80,20 +81,8 @@ def method(
     if isinstance(recipe.adapter, ResLoRA) and not recipe.adapter.merges:
         yield from _caches(model, recipe.adapter)
     if isinstance(recipe.adapter, Routed):
-        yield from _routers(model, method)
+        yield from _routers(model, method, data)
     yield from _steps(method, train, recipe)
-
-
-def prompts(method: Method, model: Model | None, data: Data | None) -> Iterator[Problem]:
-    """Mixtures route by a record's prompt, which a plain text does not have."""
-    if method.name not in ("milora", "mole") or not model or not data:
-        return
-    if model.task == "causal-lm" and data.columns.text:
-        yield Problem(
-            "data.columns.text",
-            f"{method.name} looks at a record's prompt, and a plain text has none: its first token "
-            "would decide, the same for all; name prompt and completion, or messages",
-        )
 
 
 def ranks(method: Method, data: Data | None, privacy: Privacy | None) -> Iterator[Problem]:
@@ -174,8 +163,14 @@ def _experts(method: Method) -> Iterator[Problem]:
         yield Problem("method.masked_experts", "one expert at least must be left")
 
 
-def _routers(model: Model, method: Method) -> Iterator[Problem]:
-    """What layers that ask a router cannot do."""
+def _routers(model: Model, method: Method, data: Data | None) -> Iterator[Problem]:
+    """What layers that ask a router cannot do. They look at a record's prompt."""
+    if model.task == "causal-lm" and data and data.columns.text:
+        yield Problem(
+            "data.columns.text",
+            f"{method.name} looks at a record's prompt, and a plain text has none: its first token "
+            "would decide, the same for all; name prompt and completion, or messages",
+        )
     if model.gradient_checkpointing == "reentrant":
         yield Problem(
             "model.gradient_checkpointing",

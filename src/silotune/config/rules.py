@@ -52,10 +52,11 @@ def problems(parts: Parts) -> Iterator[Problem]:
         yield from _labels_for(parts.model, parts.data)
     if parts.method:
         yield from method_rules.targets(parts.method)
-        yield from method_rules.prompts(parts.method, parts.model, parts.data)
         yield from method_rules.ranks(parts.method, parts.data, parts.privacy)
     if parts.model and parts.method and parts.train:
-        yield from method_rules.method(parts.model, parts.method, parts.train, parts.privacy)
+        yield from method_rules.method(
+            parts.model, parts.method, parts.train, parts.privacy, parts.data
+        )
     if parts.privacy:
         yield from budget(parts.privacy)
         yield from mechanism(parts.privacy)

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from silotune.core import Key, Role
 
 from .base import Moves
-from .pairs import PairOptimizer, Stack, State, gram, without_pairs
+from .pairs import PairOptimizer, Stack, State, check_damping, gram, without_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +67,7 @@ class AltLoRA:
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        if not self.damping >= 0.0:
-            raise ValueError(f"method.damping: must not be negative, not {self.damping}")
+        check_damping(self.damping)
 
     def build(
         self, tensors: Mapping[Key, nn.Parameter], learning_rate: float

@@ -27,7 +27,7 @@ from torch import nn
 from silotune.core import Key, Role
 
 from .base import Moves
-from .pairs import PairOptimizer, Stack, State, gram
+from .pairs import PairOptimizer, Stack, State, check_damping, gram
 from .torch_optim import AdamW
 
 
@@ -53,8 +53,7 @@ class LoRAFA:
     damping: float = 1e-8
 
     def __post_init__(self) -> None:
-        if not self.damping >= 0.0:
-            raise ValueError(f"method.damping: must not be negative, not {self.damping}")
+        check_damping(self.damping)
 
     def build(
         self, tensors: Mapping[Key, nn.Parameter], learning_rate: float

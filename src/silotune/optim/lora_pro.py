@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from silotune.core import Key, Role
 
 from .base import Moves
-from .pairs import Gram, PairOptimizer, Stack, State, gram, without_pairs
+from .pairs import Gram, PairOptimizer, Stack, State, check_damping, gram, without_pairs
 from .torch_optim import AdamW
 
 B1, B2, EPS = 0.9, 0.999, 1e-8  # torch's AdamW has the same
@@ -71,8 +71,7 @@ class LoRAPro:
     full_moments: bool = False
 
     def __post_init__(self) -> None:
-        if not self.damping >= 0.0:
-            raise ValueError(f"method.damping: must not be negative, not {self.damping}")
+        check_damping(self.damping)
 
     def build(
         self, tensors: Mapping[Key, nn.Parameter], learning_rate: float

@@ -176,3 +176,13 @@ def _zero(x: Tensor) -> float:
     """Below this part of the largest eigenvalue of X^T X there is nothing but rounding."""
     rows = x.shape[-2]
     return max((rows * torch.finfo(x.dtype).eps) ** 2, rows * torch.finfo(torch.float64).eps)
+
+
+def check_damping(damping: float) -> None:
+    """Refuse what would make inverses larger.
+
+    Raises:
+        ValueError: if it is negative, or no number.
+    """
+    if not damping >= 0.0:
+        raise ValueError(f"method.damping: must not be negative, not {damping}")
