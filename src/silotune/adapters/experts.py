@@ -9,8 +9,9 @@ transformer layer one gate looks at the prompt, once, and all adapted sites of t
 
 E_i is what expert i adds at the first adapted site of the layer, pooled over the tokens of the
 prompt, so that z has a fixed length; the paper flattens all tokens, for texts of one length. e is
-(N, N out), drawn with the released code's standard deviation of 0.01; tau = exp(theta) is learned,
-theta = 0 at birth, so that it stays positive. (Clients' means of theta are geometric ones of tau.)
+(N, N out), drawn uniformly with the released code's standard deviation of 0.01; tau = exp(theta) is
+learned, theta = 0 at birth, so that it stays positive. (Clients' means of theta are geometric ones
+of tau.)
 
 Balance, by record: L_bal = -sum_i log q_i with q_i the mean of G_i over the gates of the model; its
 minimum is N log N, where all experts are used alike. The paper weighs it by 0.5. The released code
@@ -48,7 +49,8 @@ MIX, LOG_TEMPERATURE = "mix", "log_temperature"
 """Names of a gate's tensors: e (N, N out) and theta (1,)."""
 
 SPREAD = 0.01
-"""Standard deviation of e at birth, as in the released code."""
+"""Standard deviation of e at birth, as in the released code; uniform, not normal as there: a normal
+draw differs between processors in its last bits, and e travels as a seed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,7 +317,7 @@ def _born(site: Site, experts: int, seed: int) -> dict[Key, Tensor]:
     """A gate's tensors at the first site of its layer."""
     shape, g = (experts, experts * site.out_features), generator(seed, "gate", site.name)
     tensors = {
-        MIX: SPREAD * torch.randn(shape, generator=g, dtype=torch.float32),
+        MIX: (2.0 * torch.rand(shape, generator=g, dtype=torch.float32) - 1.0) * (SPREAD * 3**0.5),
         LOG_TEMPERATURE: torch.zeros(1, dtype=torch.float32),
     }
     return {Key(site.name, Role.GATE, name): tensor for name, tensor in tensors.items()}

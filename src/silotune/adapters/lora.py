@@ -15,7 +15,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from silotune.algebra import generator, orthonormal_rows
+from silotune.algebra import NumericalError, dense_svd, generator, orthonormal_rows
 from silotune.core import Context, GradientSink, Role, Site
 
 from .base import Layer
@@ -99,6 +99,9 @@ def _top_rows(site: Site, rank: int) -> Tensor:
             f"vectors, fewer than r = {rank}"
         )
     weight = site.weight().detach().double().cpu()
-    v: Tensor = torch.linalg.svd(weight, full_matrices=False).Vh[:rank]
+    try:
+        v = dense_svd(weight)[2][:rank]
+    except NumericalError as error:
+        raise ValueError(f"{site.name}: the base model's weight has no SVD: {error}") from error
     largest = v.gather(1, v.abs().argmax(dim=1, keepdim=True))
     return (v * largest.sign()).float().contiguous()

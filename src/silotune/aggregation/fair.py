@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from silotune.algebra import LowRank, Matrix, norm
+from silotune.algebra import LowRank, Matrix, norm, pinv, qr
 from silotune.core import Factors, GlobalState, Key, Moments, Role
 
 from .base import Combined, own_type
@@ -57,7 +57,7 @@ class Fair:
         gram = a @ a.mT
         ridge = self.ridge * gram.diagonal().mean() * torch.eye(pair.rank, dtype=gram.dtype)
         gap = ideal @ a.mT - b @ gram
-        correction: Tensor = gap @ torch.linalg.pinv(gram + ridge, hermitian=True)
+        correction = gap @ pinv(gram + ridge, hermitian=True)
         return b + correction
 
 
@@ -110,7 +110,7 @@ class FairCosine:
         size = norm(ideal)
         if not size or not norm(pair):
             return b  # no angle to speak of
-        basis, r = torch.linalg.qr(torch.cat([b, ideal @ a.mT], dim=1))
+        basis, r = qr(torch.cat([b, ideal @ a.mT], dim=1))
         start, towards = r[:, : pair.rank], r[:, pair.rank :]
         corrected: Tensor = basis @ self._descended(start, towards / size, a @ a.mT)
         return corrected

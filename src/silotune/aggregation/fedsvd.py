@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from silotune.algebra import LowRank, generator, sketched_svd
+from silotune.algebra import LowRank, dense_svd, generator, qr, sketched_svd, triangle
 from silotune.core import GlobalState, Key, Moments, Role
 
 from .base import Combined, own_type
@@ -72,7 +71,7 @@ def _turned(pair: LowRank) -> LowRank:
         raise ValueError(
             f"method.r: {pair.rank} orthonormal rows do not fit into {pair.shape[1]} input features"
         )
-    q, r = torch.linalg.qr(pair.right.mT)
+    q, r = qr(pair.right.mT)
     left = pair.left @ r.mT
-    wh = torch.linalg.svd(torch.linalg.qr(left, mode="r").R).Vh
+    wh = dense_svd(triangle(left))[2]
     return LowRank(left @ wh.mT, wh @ q.mT)

@@ -1,5 +1,13 @@
 """Floor 0: plain linear algebra and seeds. Imports torch and nothing of ours."""
 
+from .decompositions import NumericalError as NumericalError
+from .decompositions import dense_svd as dense_svd
+from .decompositions import eigh as eigh
+from .decompositions import eigvalsh as eigvalsh
+from .decompositions import pinv as pinv
+from .decompositions import qr as qr
+from .decompositions import triangle as triangle
+from .decompositions import vector_norm as vector_norm
 from .lowrank import LowRank as LowRank
 from .lowrank import Matrix as Matrix
 from .lowrank import dense as dense

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .decompositions import scaled, times_power, triangle, vector_norm
+
 _CANCELLED = 1e-8  # of the squared terms: below, a Gram form holds less than eight digits
 
 
@@ -64,21 +66,34 @@ class LowRank:
 
     def size_of_terms(self) -> Tensor:
         """``sum_i |left_i| |right_i|``, the norms of its k terms: rounding is in proportion."""
-        lefts = torch.linalg.vector_norm(self.left.double(), dim=0)
-        total: Tensor = (lefts * torch.linalg.vector_norm(self.right.double(), dim=1)).sum()
-        return total
+        lefts = vector_norm(self.left.double(), dim=0)
+        return (lefts * vector_norm(self.right.double(), dim=1)).sum()
+
+    def scaled(self) -> tuple[LowRank, Tensor]:
+        """The same in float64 as a product of ordinary size and a power of two, ``p 2^e``.
+
+        Raises:
+            NumericalError: if a number is not finite.
+        """
+        left, of_left = scaled(self.left.double())
+        right, of_right = scaled(self.right.double())
+        return LowRank(left, right), (of_left + of_right).view(())
 
     def norm(self) -> Tensor:
         """Frobenius norm in float64, without the matrix: O((out + in) k^2).
 
         By two (k, k) Gram matrices; where terms cancel, so that those would lose half the digits,
-        by the triangles of two QR decompositions.
+        by the triangles of two QR decompositions. Infinite only if no number is as large.
+
+        Raises:
+            NumericalError: if a number is not finite.
         """
-        squared = _inner(self, self)
-        if squared > _CANCELLED * self.size_of_terms() ** 2:
-            return squared.sqrt()
-        left, right = (torch.linalg.qr(t.double(), mode="r").R for t in (self.left, self.right.mT))
-        return norm(left @ right.mT)
+        product, exponent = self.scaled()
+        squared = _inner(product, product)
+        if squared > _CANCELLED * product.size_of_terms() ** 2:
+            return times_power(squared.sqrt(), exponent)
+        left, right = triangle(product.left), triangle(product.right.mT)
+        return times_power(norm(left @ right.mT), exponent)
 
 
 Matrix = Tensor | LowRank
@@ -91,7 +106,7 @@ def dense(matrix: Matrix) -> Tensor:
 
 def norm(matrix: Matrix) -> Tensor:
     """Frobenius norm of either form."""
-    return matrix.norm() if isinstance(matrix, LowRank) else torch.linalg.matrix_norm(matrix)
+    return matrix.norm() if isinstance(matrix, LowRank) else vector_norm(matrix)
 
 
 def inner(a: Matrix, b: Matrix) -> Tensor:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .decompositions import dense_svd, finite, qr, scaled, times_power
 from .lowrank import LowRank, Matrix, norm
 
 _ROUNDING = 8 * torch.finfo(torch.float64).eps
@@ -45,16 +46,18 @@ def svd(matrix: Matrix, rank: int | None = None, tolerance: float = 0.0) -> Spec
         rank: how many at most; None for all.
         tolerance: values up to it are dropped, beside those that are rounding.
     """
-    least = max(tolerance, _rounding(matrix))
     if not isinstance(matrix, LowRank):
-        u, s, vh = torch.linalg.svd(matrix.double(), full_matrices=False)
-        n = _above(s, least, rank)
+        u, s, vh = dense_svd(matrix.double())
+        n = _above(s, max(tolerance, _rounding(matrix)), rank)
         return Spectrum(u[:, :n], s[:n], vh[:n])
-    q_left, r_left = torch.linalg.qr(matrix.left.double())
-    q_right, r_right = torch.linalg.qr(matrix.right.double().mT)
-    u, s, vh = torch.linalg.svd(r_left @ r_right.mT, full_matrices=False)
-    n = _above(s, least, rank)
-    return Spectrum(q_left @ u[:, :n], s[:n], vh[:n] @ q_right.mT)
+    product, exponent = matrix.scaled()
+    q_left, r_left = qr(product.left)
+    q_right, r_right = qr(product.right.mT)
+    u, s, vh = dense_svd(r_left @ r_right.mT)
+    values = finite(times_power(s, exponent))
+    least = times_power(torch.tensor(_rounding(product), dtype=s.dtype), exponent)
+    n = _above(values, max(tolerance, float(least)), rank)
+    return Spectrum(q_left @ u[:, :n], values[:n], vh[:n] @ q_right.mT)
 
 
 def sketched_svd(
@@ -76,15 +79,15 @@ def sketched_svd(
         oversampling: columns of the test matrix beyond ``rank``.
         passes: power iterations; each sharpens the range where values fall slowly.
     """
-    exact = matrix.to(torch.float64)
+    exact, exponent = _scaled(matrix)
     width = min(rank + oversampling, *matrix.shape)
     test = torch.randn(matrix.shape[1], width, generator=generator, dtype=torch.float64)
     columns = _orthonormal(exact @ test)
     for _ in range(passes):
         columns = _orthonormal(exact @ _orthonormal(exact.mT @ columns))
-    u, s, vh = torch.linalg.svd((exact.mT @ columns).mT, full_matrices=False)
-    n = _above(s, _rounding(matrix), rank)
-    return Spectrum(columns @ u[:, :n], s[:n], vh[:n])
+    u, s, vh = dense_svd((exact.mT @ columns).mT)
+    n = _above(s, _rounding(exact), rank)
+    return Spectrum(columns @ u[:, :n], finite(times_power(s[:n], exponent)), vh[:n])
 
 
 def truncate(matrix: Matrix, rank: int) -> LowRank:
@@ -117,9 +120,15 @@ def _rounding(matrix: Matrix) -> float:
     return _ROUNDING * float(terms)
 
 
+def _scaled(matrix: Matrix) -> tuple[Matrix, Tensor]:
+    if isinstance(matrix, LowRank):
+        return matrix.scaled()
+    dense, exponent = scaled(matrix.double())
+    return dense, exponent.view(())
+
+
 def _orthonormal(columns: Tensor) -> Tensor:
-    q: Tensor = torch.linalg.qr(columns).Q
-    return q
+    return qr(columns)[0]
 
 
 def _type(matrix: Matrix) -> torch.dtype:

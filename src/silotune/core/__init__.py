@@ -19,6 +19,9 @@ from .inputs import ImageInput as ImageInput
 from .inputs import InputSpec as InputSpec
 from .inputs import TextInput as TextInput
 from .inputs import synthetic_inputs as synthetic_inputs
+from .magnitudes import bounded as bounded
+from .magnitudes import largest_norm as largest_norm
+from .magnitudes import unbounded as unbounded
 from .messages import Change as Change
 from .messages import ClientId as ClientId
 from .messages import GlobalState as GlobalState

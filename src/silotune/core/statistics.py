@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import add as plus
 
 from silotune.algebra import LowRank, Matrix, add
 
 from .factors import Factors, Role
+from .magnitudes import bounded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,12 @@ class Statistics:
             first=self.first.map(lambda t: t / self.weight),
             product={s: m * (1.0 / self.weight) for s, m in self.product.items()},
         )
+
+    def bounded(self) -> bool:
+        """Whether all numbers are finite and small enough to be squared and multiplied."""
+        matrices = self.product.values()
+        parts = ([m.left, m.right] if isinstance(m, LowRank) else [m] for m in matrices)
+        return all(map(bounded, chain(self.first.values(), *parts)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,22 @@
 """The plain channel: how a client's contribution travels, and what the server accepts of it.
 
 The server takes nothing on trust: a contribution of another round or run, with tensors missing,
-of another shape, with numbers that are not finite or that have moved too far is refused, and none
-of it is pooled.
+of another shape or type, with numbers that are not finite, too large to be multiplied or that have
+moved too far is refused, and none of it is pooled.
 """
 
 import math
 
-from silotune.core import CorruptPayload, Factors, Result, Task, pack, unpack
+from silotune.core import (
+    CorruptPayload,
+    Factors,
+    Result,
+    Task,
+    largest_norm,
+    pack,
+    unbounded,
+    unpack,
+)
 
 
 class RefusedUpdateError(ValueError):
@@ -36,14 +45,17 @@ def open_sealed(result: Result, start: Factors, largest: float = math.inf) -> Fa
         raise RefusedUpdateError(str(error)) from error
     if header != _address(result.run, result.round, result.client):
         raise RefusedUpdateError(f"the contribution belongs to {header}")
-    arrived = {key: tuple(t.shape) for key, t in shared.items()}
-    asked = {key: tuple(t.shape) for key, t in start.items()}
+    arrived = {key: (tuple(t.shape), t.dtype) for key, t in shared.items()}
+    asked = {key: (tuple(t.shape), t.dtype) for key, t in start.items()}
     if arrived != asked:
-        wrong = sorted(arrived.items() ^ asked.items())
-        raise RefusedUpdateError(f"tensors differ from what was asked for: {wrong[0][0]}")
-    for key, tensor in shared.items():
-        if not tensor.isfinite().all():
-            raise RefusedUpdateError(f"{key} holds numbers that are not finite")
+        wrong = min(key for key, _ in arrived.items() ^ asked.items())
+        raise RefusedUpdateError(f"tensors differ from what was asked for: {wrong}")
+    wild = unbounded(shared)
+    if wild is not None:
+        raise RefusedUpdateError(
+            f"{wild} holds numbers that are not finite, or its norm is above "
+            f"{largest_norm(shared[wild].dtype):.3g}"
+        )
     norm = _distance(shared, start)
     if not norm <= largest:
         raise RefusedUpdateError(

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from silotune.adapters import AdaptedModel
+from silotune.algebra import NumericalError
 from silotune.core import (
     Batch,
     ClientId,
@@ -26,6 +27,7 @@ from silotune.core import (
     Task,
     append_line,
     tensors_of,
+    unbounded,
 )
 from silotune.core.examples import digest
 from silotune.optim import Optimizer
@@ -147,7 +149,10 @@ def spent(task: Task, silo: Silo) -> Result:
 
 
 def _open_round(task: Task, bench: Bench, silo: Silo) -> Result:
-    sealed = seal(_train(task, bench, silo, None), task)
+    try:
+        sealed = seal(_train(task, bench, silo, None), task)
+    except NumericalError as error:
+        return result(task, refusal=f"its training broke down: {error}")
     _accept(task, silo)
     return result(task, sealed)
 
@@ -185,7 +190,7 @@ def received(task: Task, bench: Bench) -> Factors:
     """The task's whole state: what was sent and what seeds decide.
 
     Raises:
-        ValueError: if the drawn tensors are not those the server drew.
+        ValueError: if the drawn tensors are not those the server drew, or any are out of range.
     """
     whole = task.factors
     for seeded in task.seeded:
@@ -197,6 +202,9 @@ def received(task: Task, bench: Bench) -> Factors:
                 "the models or the versions of torch are not the same"
             )
         whole = whole.updated(part)
+    wild = unbounded(whole.updated(tensors_of(task.folded)))
+    if wild is not None:
+        raise ValueError(f"the server sent numbers in {wild} that are not finite, or too large")
     return whole
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from silotune.adapters import AdaptedLinear, AdaptedModel, Head, ResLinear
+from silotune.algebra import pinv
 from silotune.core import Batch, Examples, Factors, Key, Meters, Role
 
 READS, RETURNS = "reads ", "returns "
@@ -191,8 +192,7 @@ def _reads(name: str, layer: Layer, factors: Factors) -> Tensor:
     """(columns, in): row k makes A x the k-th unit vector; a head's outweighs its bias."""
     if isinstance(layer, Head):
         return 30.0 * torch.eye(layer.weight.shape[1])
-    inverse: Tensor = torch.linalg.pinv(factors[Key(name, Role.A)].double())
-    return inverse.T.float()
+    return pinv(factors[Key(name, Role.A)].double()).T.float()
 
 
 def _features(layer: Layer) -> tuple[int, int]:

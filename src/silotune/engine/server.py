@@ -27,11 +27,15 @@ from silotune.core import (
     Task,
     accumulated,
     lift,
+    tensors_of,
 )
 
 from .channel import RefusedUpdateError, open_sealed
 from .experiment import Experiment
 from .releases import RECORDS
+
+MOST_RECORDS = 2.0**53
+"""Of one client; above it float64 holds no count, and nothing would be left of other clients."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +127,9 @@ def server_step(
         state: before the round.
         mean: over those who took part.
         holders: who they are, if that may be told; they need not be sent everything again.
+
+    Raises:
+        ValueError: if the next state would hold numbers that are not finite in its type.
     """
     combined = experiment.recipe.aggregator.combine(state, mean)
     error = aggregation_error(mean, state.factors, combined)
@@ -142,7 +149,20 @@ def server_step(
         latest=Change(keys=frozenset(keys), folded=increment, holders=frozenset(holders)),
         memory={**state.memory, **combined.memory},
     )
+    _check_finite(after)
     return after, error
+
+
+def _check_finite(state: GlobalState) -> None:
+    """A state that cannot be written in its type reaches nobody."""
+    factors = state.factors.updated(tensors_of(state.folded))
+    parts = {**{str(key): tensor for key, tensor in factors.items()}, **state.memory}
+    wild = next((name for name, tensor in parts.items() if not tensor.isfinite().all()), None)
+    if wild is not None:
+        raise ValueError(
+            f"round {state.round - 1} would leave numbers in {wild} that are not finite; lower "
+            "train.learning_rate, train.server_learning_rate or train.largest_update"
+        )
 
 
 def unmoved(before: GlobalState, mean: Moments, *, local_steps: int) -> list[str]:
@@ -198,6 +218,8 @@ def _weight(result: Result, weights: Mapping[ClientId, float | None]) -> float:
     said = result.meters.get(RECORDS)
     if said is None or not math.isfinite(said.total):
         raise RefusedUpdateError("it came without the number of records that is its weight")
+    if said.total > MOST_RECORDS:
+        raise RefusedUpdateError(f"{said.total:.3g} is no number of records")
     return max(1.0, said.total)
 
 

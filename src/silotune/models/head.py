@@ -29,8 +29,9 @@ def random_head(sites: Sequence[Site], seed: int) -> Factors:
     for site in sites:
         bound = 1.0 / math.sqrt(site.in_features)
         g = generator(seed, "head", site.name)
-        weight = torch.rand(site.out_features, site.in_features, generator=g) * (2 * bound) - bound
-        tensors |= _tensors(site, weight, torch.zeros(site.out_features))
+        shape = (site.out_features, site.in_features)
+        weight = torch.rand(shape, generator=g, dtype=torch.float32) * (2 * bound) - bound
+        tensors |= _tensors(site, weight, torch.zeros(site.out_features, dtype=torch.float32))
     return Factors(tensors)
 
 

@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from silotune.algebra import NumericalError, eigh
 from silotune.core import Key, Role
 
 from .base import Moves
@@ -93,7 +94,7 @@ class _GaLore(torch.optim.Optimizer):
         """Move every tensor that has a gradient.
 
         Raises:
-            ValueError: if a gradient is not finite.
+            NumericalError: if a gradient is not finite.
         """
         assert closure is None, "the engine computes gradients itself"
         rate = self.param_groups[0]["lr"]
@@ -101,7 +102,9 @@ class _GaLore(torch.optim.Optimizer):
             if p.grad is None:
                 continue
             if not p.grad.isfinite().all():
-                raise ValueError(f"{key}: its gradient is not finite; lower train.learning_rate")
+                raise NumericalError(
+                    f"{key}: its gradient is not finite; lower train.learning_rate"
+                )
             p.mul_(1.0 - rate * self._choice.weight_decay)
             if key.role is Role.D:
                 self._move_matrix(p, p.grad, rate * self._choice.scale)
@@ -144,6 +147,6 @@ def top_directions(g: Tensor, rank: int) -> Tensor:
     must not flip by chance.
     """
     g64 = g.double()
-    vectors: Tensor = torch.linalg.eigh(g64.mT @ g64).eigenvectors[:, -rank:].flip(1)
+    vectors = eigh(g64.mT @ g64)[1][:, -rank:].flip(1)
     largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
     return (vectors * largest.sign()).to(g.dtype).contiguous()

@@ -40,6 +40,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from silotune.algebra import eigh, eigvalsh, pinv, qr
 from silotune.core import Key, Role
 
 from .base import Moves
@@ -92,7 +93,7 @@ class LoRARite:
 
     def _direction(self, memory: State, x: Tensor, other: Tensor, gradient: Tensor) -> Tensor:
         """What ``x`` (n, rows, r) moves against, in the basis of the other factor."""
-        basis, triangle = torch.linalg.qr(other)
+        basis, triangle = qr(other)
         inverse = _inverse(triangle, other)
         g = gradient @ inverse
         if not memory:
@@ -131,8 +132,7 @@ def _nothing(g: Tensor, basis: Tensor) -> State:
 def _inverse(triangle: Tensor, other: Tensor) -> Tensor:
     """T^+; what is 0 but for rounding in the other factor's type is 0."""
     rounding = other.shape[-2] * torch.finfo(other.dtype).eps
-    inverse: Tensor = torch.linalg.pinv(triangle.double(), rtol=rounding)
-    return inverse.to(other.dtype)
+    return pinv(triangle.double(), rounding).to(other.dtype)
 
 
 def _square(g: Tensor) -> Tensor:
@@ -149,14 +149,14 @@ def _turned(square: Tensor, turn: Tensor) -> Tensor:
 
 def _lost(before: Tensor, after: Tensor) -> Tensor:
     """The escaped mass (n,): the largest loss of an eigenvalue, at most the loss of trace."""
-    old, new = torch.linalg.eigvalsh(before), torch.linalg.eigvalsh(after)
+    old, new = eigvalsh(before), eigvalsh(after)
     loss = old - new
     return torch.minimum(loss.amax(dim=-1), loss.sum(dim=-1)).clamp(min=0.0)
 
 
 def _inverse_root(square: Tensor, escaped: Tensor, eps: float) -> Tensor:
     """(V + rho)^(-1/2)."""
-    values, vectors = torch.linalg.eigh(square)
+    values, vectors = eigh(square)
     roots = (values.clamp(min=0.0) + escaped.unsqueeze(-1)).sqrt() + eps
     root: Tensor = (vectors / roots.unsqueeze(-2)) @ vectors.mT
     return root

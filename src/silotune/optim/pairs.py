@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from silotune.algebra import NumericalError, eigh
 from silotune.core import Key, Role
 
 from .base import Moves
@@ -50,12 +51,12 @@ class Stack:
         """In the shape of ``values``.
 
         Raises:
-            ValueError: if one is not finite.
+            NumericalError: if one is not finite.
         """
         stacked = torch.stack([p.grad for p in self.factors[role] if p.grad is not None])
         if not stacked.isfinite().all():
             bad = stacked.isfinite().flatten(1).all(dim=1).tolist().index(False)
-            raise ValueError(
+            raise NumericalError(
                 f"{self.sites[bad]}: the gradient of {role} is not finite; lower "
                 "train.learning_rate"
             )
@@ -105,8 +106,9 @@ class PairOptimizer(torch.optim.Optimizer):
         """Move everything that has a gradient.
 
         Raises:
-            ValueError: if a gradient is not finite, a pair has gradients of other factors than the
-                method moves, or other pairs train than in the steps before.
+            NumericalError: if a gradient is not finite, or the pair's small matrices are not.
+            ValueError: if a pair has gradients of other factors than the method moves, or other
+                pairs train than in the steps before.
         """
         assert closure is None, "the engine computes gradients itself"
         for stack in stacks(self._tensors):
@@ -117,9 +119,17 @@ class PairOptimizer(torch.optim.Optimizer):
                 )
             if any(self._stack_of.setdefault(s, stack.sites) != stack.sites for s in stack.sites):
                 raise ValueError("a pair optimiser needs the same pairs in every step of a round")
-            self._move(stack, self.memory[stack.sites])
+            self._moved(stack)
         if self._inner:
             self._inner.step()
+
+    def _moved(self, stack: Stack) -> None:
+        try:
+            self._move(stack, self.memory[stack.sites])
+        except NumericalError as error:
+            raise NumericalError(
+                f"{stack.sites[0]} and its like: {error}; lower train.learning_rate"
+            ) from error
 
 
 def stacks(tensors: Mapping[Key, nn.Parameter]) -> list[Stack]:
@@ -168,7 +178,7 @@ class Gram:
 def gram(x: Tensor) -> Gram:
     """Of x (n, rows, r)."""
     x64 = x.double()
-    values, vectors = torch.linalg.eigh(x64.mT @ x64)
+    values, vectors = eigh(x64.mT @ x64)
     return Gram(values.where(values > _zero(x) * values[..., -1:], 0.0), vectors)
 
 

@@ -163,15 +163,17 @@ class ClientLevel:
         return [clients[i] for i in chosen]
 
     def bound(self, contribution: Statistics, before: Before) -> Statistics:
-        """The change, scaled to norm at most S; zero if its norm is not finite.
+        """The change, scaled to norm at most S; zero if it is not finite or too large to measure.
 
         One norm for all of ``before.shared`` together; products that are not in it are left out.
         The weight of the contribution has no effect.
         """
-        change, limit = _change(contribution, before.shared), self.clipping_norm(before.memory)
-        norm = _norm(change)
-        if not math.isfinite(norm):  # zero times infinity is NaN
-            change, norm = _zero(before.shared), math.inf
+        change, limit = _zero(before.shared), self.clipping_norm(before.memory)
+        norm = math.inf
+        if contribution.bounded():
+            moved = _change(contribution, before.shared)
+            norm = _norm(moved)
+            change = moved if math.isfinite(norm) else change  # zero times infinity is NaN
         bounded = _scaled(change, min(1.0, limit / norm) if norm else 1.0)
         if self.target_quantile is None:
             return bounded

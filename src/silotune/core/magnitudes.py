@@ -1,0 +1,37 @@
+"""How large a number from outside may be: the one check that stands before all algebra.
+
+What is pooled is multiplied by its partner (B A), that by a factor again (B A A^T), and squared
+(the norm of B A): four factors at the most. A tensor whose norm is at most 2^(e/4 - 1), for a type
+whose numbers end at 2^e, lets all of these be written in its own type: 2^31 in float32, 2^255 in
+float64.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from silotune.algebra import NumericalError, vector_norm
+
+from .factors import Key
+
+
+def largest_norm(dtype: torch.dtype) -> float:
+    """Of a tensor of that type that may be pooled (L2)."""
+    _, exponent = math.frexp(torch.finfo(dtype).max)
+    return 2.0 ** (exponent // 4 - 1)
+
+
+def bounded(tensor: Tensor) -> bool:
+    """Whether every number is finite and the norm is at most ``largest_norm`` of the type."""
+    try:
+        norm = vector_norm(tensor.detach().double().reshape(1, -1))
+    except NumericalError:
+        return False
+    return float(norm) <= largest_norm(tensor.dtype)
+
+
+def unbounded(tensors: Mapping[Key, Tensor]) -> Key | None:
+    """The first tensor that is not ``bounded``; None if all are."""
+    return next((key for key, tensor in tensors.items() if not bounded(tensor)), None)
