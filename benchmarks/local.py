@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from silotune.adapters import Expert, birth, inject
 from silotune.algebra import generator
 from silotune.core import Batch, Factors, Key, Site
+from silotune.methods import MoLE, built_in
 from silotune.models.head import random_head
 from silotune.optim import AdamW
 from silotune.optim.pairs import PairOptimizer
 from silotune.privacy import NoPrivacy
-from silotune.recipes import RECIPES
 from silotune.tasks import Classification
 
 from .measure import (
@@ -69,7 +69,7 @@ METHODS: Mapping[str, tuple[str, dict[str, object]]] = {
     "MiLoRA": ("milora", {}),
     "MoLE, 3 experts": ("mole", {}),
 }
-"""Name in the tables -> recipe and its options. COLA has the steps of AdamW, RAC-LoRA those with A
+"""Name in the tables -> method and its options. COLA has the steps of AdamW, RAC-LoRA those with A
 frozen; AltLoRA those of AltLoRA+, without second moments."""
 
 EXPERTS = 3
@@ -125,9 +125,10 @@ def local(folder: str, method: str, options: Mapping[str, object]) -> Local:
     """A method on the model in ``folder``, with B that is small and not 0."""
     adamw = AdamW(learning_rate=1e-4)
     loaded, sites = open_model(Case(model=folder))
-    if method == "mole":
-        options = {"experts": tuple(expert(i, sites) for i in range(EXPERTS))}
-    recipe = RECIPES[method](LORA, adamw, head=False, **options)
+    chosen = built_in()[method](r=LORA.rank, lora_alpha=LORA.alpha, **options)
+    if isinstance(chosen, MoLE):
+        chosen = chosen.over([expert(i, sites) for i in range(EXPERTS)])
+    recipe = chosen.axes(adamw, head=False)
     factors = nonzero(birth(sites, recipe.adapter, seed=0)).updated(random_head(loaded.heads, 0))
     adapted = inject(loaded.model, sites, loaded.heads, recipe.adapter)
     adapted.load(factors)

@@ -17,13 +17,11 @@ from statistics import fmean
 
 import torch
 
-from silotune.adapters import LoRA
 from silotune.aggregation import Aggregator
 from silotune.algebra import LowRank, Matrix, dense, subtract
 from silotune.core import Factors, GlobalState, Key, Role, Statistics, lift
+from silotune.methods import Axes, built_in
 from silotune.optim import SGD
-from silotune.recipe import Recipe
-from silotune.recipes import RECIPES
 
 from .measure import arguments, print_json, print_table
 
@@ -54,9 +52,8 @@ def main() -> None:
     figures = {}
     rows = []
     for name, choices in METHODS.items():
-        recipe = RECIPES[name.partition(" ")[0]](
-            LoRA(rank=RANK), SGD(learning_rate=1.0), head=False, **choices
-        )
+        method = built_in()[name.partition(" ")[0]](r=RANK, **choices)
+        recipe = method.axes(SGD(learning_rate=1.0), head=False)
         low, high = growth(recipe, SMALL, trials), growth(recipe, LARGE, trials)
         fewer = energy(recipe, LARGE, CLIENTS, trials) / energy(recipe, LARGE, 4 * CLIENTS, trials)
         share = energy(recipe, LARGE, CLIENTS, trials) / (LARGE**4 * RANK)
@@ -82,17 +79,17 @@ def main() -> None:
     print_json(benchmark="noise_through", trials=trials, methods=figures)
 
 
-def growth(recipe: Recipe, s: float, trials: int) -> float:
+def growth(recipe: Axes, s: float, trials: int) -> float:
     """By what the energy grows when the noise doubles."""
     return energy(recipe, 2 * s, CLIENTS, trials) / energy(recipe, s, CLIENTS, trials)
 
 
-def energy(recipe: Recipe, s: float, clients: int, trials: int) -> float:
+def energy(recipe: Axes, s: float, clients: int, trials: int) -> float:
     """Mean squared entry of what stands beside the true product."""
     return fmean(_once(recipe, s, clients, trial) for trial in range(trials))
 
 
-def _once(recipe: Recipe, s: float, clients: int, trial: int) -> float:
+def _once(recipe: Axes, s: float, clients: int, trial: int) -> float:
     g = torch.Generator().manual_seed(trial)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -101,7 +98,7 @@ def _once(recipe: Recipe, s: float, clients: int, trial: int) -> float:
     true = Factors({A: normal(RANK, IN), B: normal(OUT, RANK)})
     plan = recipe.schedule.plan(0)
     moving = plan.share & {Role.A, Role.B}
-    if recipe.adapter is not None and not isinstance(recipe.adapter, LoRA):
+    if recipe.adapter is not None and not recipe.adapter.whole_pair:
         moving = frozenset({Role.B})  # out > in: the projector is A
     total: Statistics | None = None
     for _ in range(clients):

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from silotune.adapters import LoRA, inject
+from silotune.adapters import inject
 from silotune.core import Batch, ClientId, GlobalState, Meters, Site
 from silotune.engine import Bench, Experiment, Silo, federate
+from silotune.methods import HeadOnly
 from silotune.optim import SGD
 from silotune.privacy import NoPrivacy
-from silotune.recipes import head_only
 from silotune.runtimes import InProcess
 
 from .measure import Peak, peak
@@ -68,7 +68,7 @@ class OneRecord:
 
 def run_job(clients: int, rounds: int) -> None:
     """A whole federated run."""
-    recipe = head_only(LoRA(), SGD(learning_rate=0.1), head=True)
+    recipe = HeadOnly().axes(SGD(learning_rate=0.1), head=True)
     model = Sum()
     heads = [Site(f"parts.{i}", part, WIDTH, RANK) for i, part in enumerate(model.parts)]
     adapted = inject(model, [], heads, None)

@@ -17,10 +17,10 @@ from silotune.adapters import AdaptedModel
 from silotune.core import Batch, ClientId, GlobalState, GradientSink, Key
 from silotune.engine import Bench, Budget, Experiment, Round, Silo, federate
 from silotune.engine.client import microbatches
+from silotune.methods import FFALoRA
 from silotune.optim import SGD
 from silotune.privacy import AnyCharge, Draws, ExampleLevel, Past
 from silotune.privacy.base import Losses
-from silotune.recipes import ffa_lora
 from silotune.runtimes import InProcess
 from silotune.tasks import Classification
 
@@ -90,7 +90,9 @@ def our_rounds(
     case: Case, adapted: AdaptedModel, replays: Sequence[tuple[Drawn, Replay]], home: Path
 ) -> Iterator[Round]:
     """The engine's rounds, one after another, ledgers and budgets included."""
-    recipe = ffa_lora(LORA, SGD(learning_rate=case.learning_rate), head=False)
+    recipe = FFALoRA(r=LORA.rank, lora_alpha=LORA.alpha).axes(
+        SGD(learning_rate=case.learning_rate), head=False
+    )
     first = adapted.extract()
     silos = {
         client: Silo(

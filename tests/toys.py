@@ -12,9 +12,8 @@ from silotune.adapters import AdaptedModel, Adapter, Expert, LoRA, birth, fixed_
 from silotune.algebra import LowRank, generator
 from silotune.core import Batch, ClientId, Factors, GlobalState, Key, Role, Site
 from silotune.engine import Bench, Experiment, Silo, evaluate
+from silotune.methods import Axes, Method, MoLE, built_in
 from silotune.privacy import NoPrivacy
-from silotune.recipe import Recipe
-from silotune.recipes import RECIPES
 from silotune.tasks import Classification
 
 VOCABULARY, WIDTH, INNER, CLASSES = 13, 6, 10, 3
@@ -121,7 +120,7 @@ def random_factors(lora: Adapter | None, seed: int) -> Factors:
     )
 
 
-def bench(recipe: Recipe, micro_batch: int = 4) -> Bench:
+def bench(recipe: Axes, micro_batch: int = 4) -> Bench:
     lora = recipe.adapter
     return Bench(
         adapted=adapted(lora),
@@ -159,14 +158,34 @@ def experts(n: int = 3) -> tuple[Expert, ...]:
     return tuple(Expert(f"e{i}", {s.name: pair(i, s) for s in sites(Toy())}) for i in range(n))
 
 
-def recipe(name: str, optimizer: object, lora: LoRA | None = None, **options: object) -> Recipe:
-    """MoLE gets experts, unless there are some."""
-    if name == "mole":
-        options = {"experts": experts(), **options}
-    return RECIPES[name](lora or adapter(), optimizer, head=True, **options)
+def method(name: str, lora: LoRA | None = None, **options: object) -> Method:
+    """A method whose pair is ``lora``. MoLE gets experts, unless there are some."""
+    pair = lora or adapter()
+    mixed = options.pop("experts", experts())
+    made = built_in()[name](
+        r=pair.rank,
+        lora_alpha=pair.alpha,
+        lora_dropout=pair.dropout,
+        use_rslora=pair.rslora,
+        init_lora_weights=pair.init,
+        **options,
+    )
+    return made.over(mixed) if isinstance(made, MoLE) else made
 
 
-def experiment(a_recipe: Recipe, clients: Sequence[ClientId], **changes: object) -> Experiment:
+def recipe(
+    name: str,
+    optimizer: object,
+    lora: LoRA | None = None,
+    *,
+    head: bool = True,
+    **options: object,
+) -> Axes:
+    """That method at work."""
+    return method(name, lora, **options).axes(optimizer, head=head)
+
+
+def experiment(a_recipe: Axes, clients: Sequence[ClientId], **changes: object) -> Experiment:
     choices: dict[str, object] = {
         "run": "law",
         "recipe": a_recipe,
@@ -184,7 +203,7 @@ def experiment(a_recipe: Recipe, clients: Sequence[ClientId], **changes: object)
     return Experiment(**(choices | changes))
 
 
-def begin(a_recipe: Recipe) -> GlobalState:
+def begin(a_recipe: Axes) -> GlobalState:
     first = first_factors(a_recipe.adapter)
     return GlobalState(round=0, factors=first, drawn=dict.fromkeys(first, 0))
 

@@ -3,9 +3,10 @@
 The state of local optimisers begins afresh in every round, so none outlives a change of basis.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 
@@ -14,8 +15,12 @@ from silotune.core import Key, Plan, Role, place_of
 
 
 class Schedule(Protocol):
-    """Round number in, orders out. Pure: the same plan on every machine."""
+    """Round number in, orders out. Pure: the same plan on every machine.
 
+    ``plan`` and ``plans`` make one; inherit from this class for the rest, which claims nothing.
+    """
+
+    @abstractmethod
     def plan(self, round: int, sites: Sequence[str] = ()) -> Plan:
         """Orders for ``round`` (0-based).
 
@@ -23,16 +28,25 @@ class Schedule(Protocol):
             round: counts from 0.
             sites: all there are, for schedules that choose among them.
         """
-        ...
 
+    @abstractmethod
     def plans(self) -> tuple[Plan, ...]:
         """All that differ."""
-        ...
+
+    @property
+    def steady(self) -> bool:
+        """Whether every round trains and shares the same tensors, so that noise may be correlated.
+
+        (A plan that folds writes them in a new basis, which is looked at besides.)
+        """
+        return False
 
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Schedule):
     """The same plan every round: FedIT, FFA-LoRA, the linear probe; LA-LoRA's phases."""
+
+    steady: ClassVar[bool] = True
 
     always: Plan
 
@@ -46,7 +60,7 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class AlternateRounds:
+class AlternateRounds(Schedule):
     """One plan after the other, over and over: RoLoRA (arXiv 2409.02346)."""
 
     turns: tuple[Plan, ...]
@@ -61,7 +75,7 @@ class AlternateRounds:
 
 
 @dataclass(frozen=True)
-class Chain:
+class Chain(Schedule):
     """Every so many rounds the pair is folded into the base and a fresh one begins.
 
     COLA (arXiv 2401.04151) and, with one factor frozen, RAC-LoRA (arXiv 2410.08305); FLoRA (arXiv
@@ -70,6 +84,8 @@ class Chain:
     Raises:
         ValueError: if ``every`` is not positive.
     """
+
+    steady: ClassVar[bool] = True
 
     link: Plan
     every: int = 1
@@ -88,7 +104,7 @@ class Chain:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Boost:
+class Boost(Schedule):
     """Each round trains the pairs of a few layers, which are then folded into the base.
 
     XGBLoRA (arXiv 2410.19694), a round being one booster. The layers are drawn uniformly, without

@@ -374,7 +374,7 @@ def test_dropout_is_of_training_alone_and_of_every_use():
 FOLD = {"layers.1.up": LowRank(torch.full((INNER, 1), 0.1), torch.full((1, WIDTH), 0.2))}
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k.merges])
+@pytest.mark.parametrize("kind", [k for k in KINDS if k.fits_peft])
 def test_block_shortcuts_merge_exactly(kind):
     model = build(kind)
     fold = {s: m.to(torch.float64) for s, m in FOLD.items()}
@@ -386,7 +386,7 @@ def test_block_shortcuts_merge_exactly(kind):
     torch.testing.assert_close(logits(merged, BATCH), expected, atol=1e-12, rtol=1e-10)
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if not k.merges])
+@pytest.mark.parametrize("kind", [k for k in KINDS if not k.fits_peft])
 def test_the_others_are_not_merged_in_silence(kind):
     model = build(kind)
     model.load(somewhere(model))

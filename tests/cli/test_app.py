@@ -12,7 +12,7 @@ from silotune import __version__
 from silotune.cli.errors import reported, sentences
 from silotune.config import ConfigError
 from silotune.engine import QuorumError
-from silotune.recipes import RECIPES
+from silotune.methods import built_in
 
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "dp_accounting", "pydantic")
 
@@ -54,7 +54,7 @@ def test_every_verb_has_help_with_examples(silotune):
 def test_methods_are_the_catalogue(silotune):
     result = silotune("methods", "--json")
     found = {m["name"]: m for m in json.loads(result.stdout)}
-    assert set(found) == set(RECIPES)
+    assert set(found) == set(built_in())
     assert found["ffa-lora"]["trained"] == ["B", "head"]
     assert found["fedit"]["shared"] == ["A", "B", "head"]
     assert "2403.12313" in found["ffa-lora"]["summary"]

@@ -7,7 +7,7 @@ import pytest
 
 from job.small import PRIVATE
 from silotune.config import load_config
-from silotune.recipes import RECIPES
+from silotune.methods import built_in
 
 
 def test_init_writes_a_configuration_that_is_valid_and_never_overwrites(silotune, place):
@@ -109,11 +109,11 @@ def test_data_as_a_table_and_a_picture(silotune, place):
 def test_methods_lists_the_catalogue_and_what_it_refuses(silotune, place):
     result = silotune("methods")
     assert result.exit_code == 0
-    for name in RECIPES:
+    for name in built_in():
         assert f"\n  {name} " in result.stdout
     assert "fedftg, privacy.unit: example: direct averaging of dense deltas" in result.stdout
     found = {entry["name"]: entry for entry in json.loads(silotune("methods", "--json").stdout)}
-    assert list(found) == list(RECIPES)
+    assert list(found) == list(built_in())
     assert found["rolora"]["trains"] == "B, head; then A, head"
     assert found["fedsa-lora"]["sends"] == "A"
     assert found["lora-fair"]["options"]["fair_lambda"] == 0.01
@@ -133,7 +133,7 @@ def test_methods_counts_what_each_sends_on_a_model(silotune, place, bert):
     result = silotune("methods", "--costs", bert, "--r", "4")
     assert result.exit_code == 0
     assert "4 layers of 32 x 32, r = 4, 3 clients" in result.stdout
-    for name in RECIPES:
+    for name in built_in():
         assert (f"\n  {name} " in result.stdout) == (name != "head-only")
     found = json.loads(silotune("methods", "--costs", bert, "--r", "4", "--json").stdout)
     numbers = 4 * 4 * 32 * 4  # layers, rank, features, bytes
@@ -155,7 +155,7 @@ def test_methods_says_what_is_wrong_with_a_model_or_rank(silotune, place, bert):
     assert silotune("methods", "--costs", bert, "--clients", "0").exit_code == 2
 
 
-@pytest.mark.parametrize("method", [name for name in RECIPES if name != "mole"])  # see test_mole
+@pytest.mark.parametrize("method", [name for name in built_in() if name != "mole"])  # see test_mole
 def test_every_method_can_be_planned(silotune, place, method):
     result = silotune("plan", "small.yaml", f"method.name={method}")
     assert result.exit_code == 0, result.output

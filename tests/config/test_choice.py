@@ -1,13 +1,11 @@
 """The chosen method: its options reach it, and what it cannot do is refused in words."""
 
-import inspect
 from dataclasses import replace
 from typing import get_args
 
 import pytest
 import yaml
 
-from silotune.adapters import LoRA
 from silotune.aggregation import Mean
 from silotune.aggregation.exact import Residual
 from silotune.aggregation.fair import Fair, FairCosine
@@ -15,14 +13,17 @@ from silotune.aggregation.fedsvd import Refactor
 from silotune.aggregation.flexlora import Truncate
 from silotune.aggregation.server_optimizer import ServerAdam, ServerMomentum, ServerYogi
 from silotune.config import Config, dump, load_config
-from silotune.config.choice import OPTIONS, chosen_recipe, options, refuse_unproved
-from silotune.config.method_section import Method
+from silotune.config.choice import chosen_axes
+from silotune.config.method_section import read_section
+from silotune.config.schema import LEAVES
 from silotune.config.sections import Train
 from silotune.core import Role
 from silotune.engine.experiment import LARGEST_UPDATE
-from silotune.optim import SGD, AdamW, GaLore, LowPass, Proximal
-from silotune.recipe import IncompatibleAxes
-from silotune.recipes import RECIPES
+from silotune.methods import FedFTG, IncompatibleMethodError, built_in
+from silotune.methods.axes import refuse_unproved
+from silotune.methods.options import own_options
+from silotune.methods.registry import takers
+from silotune.optim import SGD, GaLore, LowPass, Proximal
 from silotune.schedules import Chain, Constant
 
 PLAIN = """\
@@ -30,6 +31,7 @@ model: {name_or_path: m, task: sequence-classification}
 data: {path: hub/name, columns: {text: t, label: l}}
 privacy: {unit: none}
 """
+OPTIONS = {o: takers(o) for m in built_in().values() for o in own_options(m)}
 PRIVATE = ["privacy={unit: example, target_epsilon: 6}"]
 HIDDEN = ["privacy={unit: client, target_epsilon: 6}", "train.weighting=uniform"]
 CORRELATED = ["privacy.noise=correlated", "privacy.sampling=rotation"]
@@ -50,7 +52,7 @@ REFUSED = [  # (overrides, the key named, a part of the reason)
     (
         ["method={name: mole, experts: [a, b], lora_dropout: 0.1}"],
         "method.name",
-        "set method.lora_dropout to 0",
+        "set lora_dropout to 0",
     ),
     (["method={name: fedftg}", *PRIVATE], "method.name", "use fedftg-seeded"),
     (["method={name: fedsa-lora}", *HIDDEN], "method.name", "use privacy.unit: example"),
@@ -67,7 +69,7 @@ REFUSED = [  # (overrides, the key named, a part of the reason)
     (["method={name: alt-lora}", "local_steps=1"], "train.local_steps", "at least 2"),
     (["method={name: alt-lora}", *PRIVATE, *CORRELATED], "privacy.noise", "use gaussian"),
     (["method={name: fedftg}", "momentum=0.9"], "train.momentum", "belongs to optimizer: sgd"),
-    (["method={name: fedftg, lora_dropout: 0.1}"], "method.name", "set method.lora_dropout to 0"),
+    (["method={name: fedftg, lora_dropout: 0.1}"], "method.name", "set lora_dropout to 0"),
     (["method={name: flora, init_lora_weights: svd}"], "method.name", "kaiming or orthonormal"),
     (["method={name: fedftg-seeded, init_lora_weights: svd}"], "method.name", "leave"),
     (
@@ -113,27 +115,24 @@ def named(name: str) -> list[str]:
     return [f"method.name={name}", *given]
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("name", sorted(built_in()))
 def test_every_method_can_be_chosen(load, name):
     config = load(PLAIN, *named(name))
-    recipe = chosen_recipe(config.method, config.train, head=True)
-    assert recipe.aggregator == RECIPES[name](LoRA(), AdamW(learning_rate=1), head=True).aggregator
+    axes = chosen_axes(config.method.build(), config.train, head=True)
+    assert axes.aggregator == built_in()[name]().aggregator()
     assert load(dump(config)) == config
 
 
 def test_the_schema_knows_all_methods_and_all_their_options():
-    assert get_args(Method.model_fields["name"].annotation) == tuple(RECIPES)
-    assert set(OPTIONS) == {option for name in RECIPES for option in options(name)}
-    assert all(Method.model_fields[option].default is None for option in OPTIONS)
+    assert get_args(LEAVES["method.name"].annotation) == tuple(built_in())
+    assert set(OPTIONS) == {option for m in built_in().values() for option in own_options(m)}
+    assert all(LEAVES[f"method.{option}"].default is None for option in OPTIONS)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_a_key_takes_what_the_option_takes(option):
-    if option in ("experts", "masked_experts"):
-        return  # a recipe takes experts, a key their folders
-    for name in OPTIONS[option]:
-        taken = inspect.signature(RECIPES[name]).parameters[option].annotation
-        assert Method.model_fields[option].annotation in (taken, taken | None)
+def test_an_option_of_several_methods_is_the_same_in_all(option):
+    first, *others = (own_options(built_in()[name])[option] for name in OPTIONS[option])
+    assert all((other.hint, other.about) == (first.hint, first.about) for other in others)
 
 
 LISTS = {"experts": "[a, b]", "masked_experts": "[a]"}
@@ -142,13 +141,14 @@ LISTS = {"experts": "[a, b]", "masked_experts": "[a]"}
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_of_another_method_names_its_methods(load, wrong, option):
-    value = {bool: False, str: "average"}.get(type(options(OPTIONS[option][0])[option]), 3)
+    default = own_options(built_in()[OPTIONS[option][0]])[option].default
+    value = {bool: False, str: "average"}.get(type(default), 3)
     value = {"objective": "cosine", "shortcut": "middle"}.get(option, value)
     value = LISTS.get(option, value)
-    for name in sorted(RECIPES):
+    for name in sorted(built_in()):
         overrides = (*named(name), f"method.{option}={value}")
         if name in OPTIONS[option]:
-            found = getattr(load(PLAIN, *overrides).method, option)
+            found = load(PLAIN, *overrides).method.given(option)
             assert found == (tuple(value[1:-1].split(", ")) if option in LISTS else value)
             continue
         (problem,) = wrong(PLAIN, *overrides)
@@ -157,7 +157,7 @@ def test_an_option_of_another_method_names_its_methods(load, wrong, option):
 
 
 def chosen(train=None, **method):
-    return chosen_recipe(Method(**method), Train(**(train or {})), head=True)
+    return chosen_axes(read_section(method).build(), Train(**(train or {})), head=True)
 
 
 def test_options_reach_their_method():
@@ -230,9 +230,9 @@ def test_boosters_are_of_rank_1_unless_somebody_says_otherwise(load):
     wide = chosen(name="xgblora", r=4, lora_alpha=2.0).adapter
     assert (wide.rank, wide.scale) == (4, 0.5)
     config = load(PLAIN, "method.name=xgblora")
-    assert (config.method.r, config.method.lora_alpha) == (1, 1.0)
+    assert (config.method.given("r"), config.method.given("lora_alpha")) == (1, 1.0)
     assert load(dump(config)) == config
-    assert load(PLAIN, "method.name=cola").method.r == 8
+    assert load(PLAIN, "method.name=cola").method.given("r") == 8
 
 
 def test_what_can_be_put_around_a_method():
@@ -255,14 +255,14 @@ def test_what_can_be_put_around_a_method():
 
 def test_a_server_optimiser_goes_around_whatever_keeps_the_basis():
     able = set()
-    for name in RECIPES:
+    for name in built_in():
         try:
             chosen({"server_optimizer": "adam"}, name=name)
             able.add(name)
-        except IncompatibleAxes:
+        except IncompatibleMethodError:
             pass
     folding = {"flora", "fedftg-seeded", "cola", "rac-lora", "xgblora"}
-    assert set(RECIPES) - able == {"fedsvd", "flexlora", *folding}
+    assert set(built_in()) - able == {"fedsvd", "flexlora", *folding}
 
 
 def test_adamw_has_a_default_rate_of_its_own_whoever_chose_it(load):
@@ -285,17 +285,17 @@ def test_fedftg_is_made_of_adamw(load):
     assert yaml.safe_load(dump(config))["train"]["optimizer"] == "adamw"
     assert load(PLAIN, "method.name=fedftg", "optimizer=adamw", "momentum=0") == config
     assert load(PLAIN).train.optimizer == "sgd"
-    with pytest.raises(IncompatibleAxes, match="GaLore"):
-        RECIPES["fedftg"](LoRA(), SGD(learning_rate=1), head=True)
+    with pytest.raises(IncompatibleMethodError, match="GaLore"):
+        FedFTG().axes(SGD(learning_rate=1), head=True)
 
 
 def test_what_is_refused_when_it_is_loaded_is_refused_when_it_is_built():
     for name, unit in (("fedftg", "example"), ("fedsa-lora", "client")):
         recipe = chosen(name=name)
         refuse_unproved(recipe, "none")
-        with pytest.raises(IncompatibleAxes):
+        with pytest.raises(IncompatibleMethodError):
             refuse_unproved(recipe, unit)
-    with pytest.raises(IncompatibleAxes, match=r"method\.ranks"):
+    with pytest.raises(IncompatibleMethodError, match="ranks: this method averages"):
         chosen(name="ffa-lora", ranks={"a": 2})
 
 

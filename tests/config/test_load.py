@@ -51,7 +51,7 @@ BAD_VALUES = [  # (line to add, what is said about it)
     ("method.lora_dropout: 1.0", "must be below 1, not 1.0"),
     ("method.lora_dropout: -0.1", "must be at least 0"),
     ("method.lora_alpha: 0", "must be greater than 0"),
-    ("method.name: ffalora", "must be one of ffa-lora, fedit, head-only"),
+    ("method.name: ffalora", "must be one of head-only, fedit, ffa-lora"),
     ("method.name: ffalora", "did you mean ffa-lora?"),
     ("method.target_modules: 3", "must be text or a list of texts or null, not 3"),
     ("method.target_modules: ['']", "must not be empty"),
@@ -192,9 +192,9 @@ def test_aliases_of_every_section(load):
     )
     assert config.model.name_or_path == "m"
     assert config.privacy.max_grad_norm == 2.0
-    assert config.method.r == 4
-    assert config.method.target_modules == "all-linear"
-    assert config.method.layers_to_transform == (1,)
+    assert config.method.given("r") == 4
+    assert config.method.given("target_modules") == "all-linear"
+    assert config.method.given("layers_to_transform") == (1,)
 
 
 def test_flat_name_with_two_homes(wrong):

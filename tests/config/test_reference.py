@@ -3,11 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from silotune.config.choice import OPTIONS, options
 from silotune.config.names import ALIASES
 from silotune.config.reference import reference, written
 from silotune.config.schema import LEAVES
+from silotune.methods import built_in
+from silotune.methods.options import own_options
+from silotune.methods.registry import takers
 
+OPTIONS = {o: takers(o) for m in built_in().values() for o in own_options(m)}
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
@@ -36,7 +39,7 @@ def test_the_default_of_an_option_is_told_for_every_method_that_has_it(option):
     for group in re.findall(r" For (.*?)\.(?= For | \|$)", row):
         takers, _, default = group.partition("; null = ")
         told |= dict.fromkeys(takers.split(" and "), default)
+    defaults = {taker: own_options(built_in()[taker])[option].default for taker in OPTIONS[option]}
     assert told == {
-        taker: "" if options(taker)[option] is None else written(options(taker)[option])
-        for taker in OPTIONS[option]
+        t: "" if default is None else written(default) for t, default in defaults.items()
     }

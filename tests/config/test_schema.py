@@ -165,4 +165,4 @@ def test_construction_refuses_unknown_keys():
 
 def test_lists_become_tuples():
     config = Config.model_validate(small(method={"target_modules": ["q", "v"]}))
-    assert config.method.target_modules == ("q", "v")
+    assert config.method.given("target_modules") == ("q", "v")

@@ -1,23 +1,24 @@
 """``docs/methods.md`` is what the catalogue says, and that is what the messages weigh."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from torch import nn
 
-from silotune.adapters import Expert, LoRA, birth, fixed_keys
-from silotune.config.catalogue import catalogue
+from silotune.adapters import birth, fixed_keys
 from silotune.core import ClientId, GlobalState, Site
 from silotune.engine.traffic import traffic
 from silotune.job.methods_page import page
+from silotune.methods import built_in
+from silotune.methods.catalogue import catalogue
 from silotune.optim import AdamW
-from silotune.recipes import RECIPES
 from toys import experiment
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 ENTRIES = {entry.name: entry for entry in catalogue()}
-ADAPTED = [name for name in RECIPES if name != "head-only"]
+ADAPTED = [name for name in built_in() if name != "head-only"]
 CLIENTS = [ClientId(f"silo-{i}") for i in range(3)]
 
 
@@ -90,9 +91,8 @@ SLACK = 60
 def counted(name, *, r, out, in_, k, **options):
     """Up and down of one client, in an even round and the odd one after it."""
     site = Site("layer", nn.Linear(in_, out, device="meta"), in_, out)
-    if name == "mole":
-        options = {"experts": tuple(Expert(str(i), {}) for i in range(k))}
-    recipe = RECIPES[name](LoRA(rank=r), AdamW(learning_rate=1.0), head=False, **options)
+    method = replace(built_in()[name].sample(r=r, clients=k), **options)
+    recipe = method.axes(AdamW(learning_rate=1.0), head=False)
 
     def draw(seed):
         return birth([site], recipe.adapter, seed)
@@ -118,7 +118,7 @@ def test_the_page_is_up_to_date():
     assert PAGE.read_text(encoding="utf-8") == page()
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", built_in())
 def test_every_method_has_its_section(name):
     assert f"\n## {name}\n" in PAGE.read_text(encoding="utf-8")
 

@@ -16,9 +16,9 @@ from silotune.engine import federate
 from silotune.engine.loop import bytes_to, make_tasks
 from silotune.engine.server import server_step
 from silotune.job.costs import costs
+from silotune.methods import IncompatibleMethodError
 from silotune.optim import SGD, AdamW
 from silotune.privacy import NoPrivacy
-from silotune.recipe import IncompatibleAxes
 from silotune.runtimes import InProcess
 from silotune.schedules import Boost
 from silotune.tasks import Classification
@@ -368,6 +368,6 @@ def test_noise_that_hangs_together_over_rounds_needs_the_same_tensors():
         clients=3, sampling=Rotation(1), noise=Correlated(1.0, 2), max_update_norm=0.1
     )
     changes = {"weights": dict.fromkeys(silos(), 1.0), "private": True, "central": central}
-    with pytest.raises(IncompatibleAxes, match=r"privacy\.noise: correlated"):
+    with pytest.raises(IncompatibleMethodError, match=r"privacy\.noise: correlated"):
         experiment(boosting(), list(silos()), rounds=9, **changes)
     experiment(recipe("flora", STEP), list(silos()), rounds=9, **changes)

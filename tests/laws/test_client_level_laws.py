@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from silotune.aggregation import Combined
+from silotune.aggregation import Aggregator, Combined
 from silotune.algebra import LowRank, dense
 from silotune.core import ClientId, Factors, Phase, Plan, Role, lift, pack, unpack
 from silotune.core.files import read_lines
 from silotune.engine import Budget, QuorumError, Server, federate
 from silotune.engine.checkpoint import decode, encode, everything
+from silotune.methods import IncompatibleMethodError, built_in
 from silotune.optim import SGD, AdamW
 from silotune.privacy import (
     Charge,
@@ -29,8 +30,6 @@ from silotune.privacy.client_level import CLIPPING_NORM
 from silotune.privacy.correlated import CorrelatedStream, sensitivity
 from silotune.privacy.ledger import read_ledger
 from silotune.privacy.randomness import Randomness
-from silotune.recipe import IncompatibleAxes
-from silotune.recipes import RECIPES
 from silotune.runtimes import InProcess
 from toys import begin, bench, experiment, recipe, silos
 
@@ -40,7 +39,7 @@ STEP = SGD(learning_rate=0.3)
 def plain_recipe(method: str):
     try:
         return recipe(method, STEP)
-    except IncompatibleAxes:
+    except IncompatibleMethodError:
         return recipe(method, AdamW(learning_rate=0.02))
 
 
@@ -50,7 +49,7 @@ def sends_all(method: str) -> bool:
     return plan.trained() <= plan.share or method == "rolora"
 
 
-methods = pytest.mark.parametrize("method", sorted(filter(sends_all, RECIPES)))
+methods = pytest.mark.parametrize("method", sorted(filter(sends_all, built_in())))
 
 
 def whole(state) -> dict:
@@ -179,7 +178,7 @@ def test_no_client_moves_the_released_mean_by_more_than_its_share(method, tmp_pa
 
 
 @dataclass(frozen=True)
-class Shown:
+class Shown(Aggregator):
     """A rule, and what it is shown."""
 
     inner: object
@@ -294,7 +293,7 @@ def test_expected_bytes_are_those_of_all_clients_at_rate_one(tmp_path):
 
 
 @dataclass(frozen=True)
-class Nosy:
+class Nosy(Aggregator):
     """An aggregator that asks for E[BA], and keeps what it is shown."""
 
     seen: list
@@ -409,7 +408,7 @@ def test_weights_must_be_equal():
     a = recipe("ffa-lora", STEP)
     weights = {"silo-0": 1.0, "silo-1": 2.0, "silo-2": 1.0}
     for wrong in (weights, dict.fromkeys(weights, None)):
-        with pytest.raises(IncompatibleAxes, match=r"train\.weighting: uniform"):
+        with pytest.raises(IncompatibleMethodError, match=r"train\.weighting: uniform"):
             hidden(a, noised(), weights=wrong)
 
 
@@ -421,7 +420,7 @@ def key(home):
         return store.past("law").key
 
 
-@pytest.mark.parametrize("method", sorted(filter(sends_all, RECIPES.keys() - {"rolora"})))
+@pytest.mark.parametrize("method", sorted(filter(sends_all, built_in().keys() - {"rolora"})))
 def test_with_turns_and_without_noise_and_bound_it_is_the_plain_mean(method, tmp_path):
     a = plain_recipe(method)
     plain = run(a, Everyone(), tmp_path, private=False)[-1].state
@@ -564,7 +563,7 @@ def test_a_stream_needs_the_same_tensors_in_every_round():
     a = recipe("ffa-lora", STEP)
     a = replace(a, schedule=EveryOther(a.schedule))
     hidden(a, noised())
-    with pytest.raises(IncompatibleAxes, match=r"privacy\.noise: correlated"):
+    with pytest.raises(IncompatibleMethodError, match=r"privacy\.noise: correlated"):
         hidden(a, turning())
 
 

@@ -23,6 +23,7 @@ from optim.small_pairs import (
 from silotune.adapters import LoRA, Projection
 from silotune.core import Key, Phase, Plan, Role
 from silotune.engine import federate
+from silotune.methods import Axes, IncompatibleMethodError
 from silotune.optim import (
     SGD,
     AdamW,
@@ -36,8 +37,6 @@ from silotune.optim import (
 )
 from silotune.optim.lora_pro import Pair
 from silotune.privacy import ExampleLevel, Gaussian, Poisson
-from silotune.recipe import IncompatibleAxes, Recipe
-from silotune.recipes import RECIPES
 from silotune.runtimes import InProcess
 from silotune.schedules import AlternateRounds, Constant
 
@@ -303,13 +302,15 @@ REFUSED = [
 
 @pytest.mark.parametrize(("optimizer", "schedule", "needed"), REFUSED)
 def test_a_recipe_without_what_the_optimiser_needs_is_refused(optimizer, schedule, needed):
-    with pytest.raises(IncompatibleAxes, match=f"a pair optimiser needs {needed} in every phase"):
-        Recipe(schedule=schedule, optimizer=optimizer, adapter=LoRA())
+    with pytest.raises(
+        IncompatibleMethodError, match=f"a pair optimiser needs {needed} in every phase"
+    ):
+        Axes(schedule=schedule, optimizer=optimizer, adapter=LoRA())
 
 
 def test_an_adapter_that_freezes_one_factor_is_refused_too():
-    with pytest.raises(IncompatibleAxes, match="needs A and B in every phase"):
-        Recipe(schedule=Constant(plan({A, B})), optimizer=RITE, adapter=Projection())
+    with pytest.raises(IncompatibleMethodError, match="needs A and B in every phase"):
+        Axes(schedule=Constant(plan({A, B})), optimizer=RITE, adapter=Projection())
 
 
 @pytest.mark.parametrize(
@@ -324,29 +325,29 @@ def test_an_adapter_that_freezes_one_factor_is_refused_too():
     ],
 )
 def test_others_are_not(optimizer, schedule):
-    Recipe(schedule=schedule, optimizer=optimizer, adapter=LoRA())
+    Axes(schedule=schedule, optimizer=optimizer, adapter=LoRA())
 
 
 @pytest.mark.parametrize("method", ["lora-pro", "lora-fa", "alt-lora"])
 @pytest.mark.parametrize("lora", [LoRA(rank=4, alpha=6), LoRA(rank=4, alpha=6, rslora=True)])
 def test_recipes_tell_the_optimiser_the_adapters_scale(method, lora):
-    recipe = RECIPES[method](lora, AdamW(learning_rate=0.1), head=True)
+    recipe = toys.recipe(method, AdamW(learning_rate=0.1), lora)
     assert recipe.optimizer.scale == lora.scale
 
 
 @pytest.mark.parametrize("method", ["lora-rite", "lora-pro", "lora-plus", "lora-fa"])
 def test_recipes_made_of_adamw_refuse_others(method):
-    with pytest.raises(IncompatibleAxes, match=r"set train\.optimizer to adamw"):
-        RECIPES[method](LoRA(), SGD(learning_rate=0.1), head=True)
+    with pytest.raises(IncompatibleMethodError, match=r"set train\.optimizer to adamw"):
+        toys.recipe(method, SGD(learning_rate=0.1))
 
 
 def test_alt_lora_is_plain_with_sgd_and_plus_with_adamw():
-    plain = RECIPES["alt-lora"](LoRA(), SGD(learning_rate=0.1, momentum=0.8), head=True)
-    plus = RECIPES["alt-lora"](LoRA(), AdamW(learning_rate=0.1), head=True)
+    plain = toys.recipe("alt-lora", SGD(learning_rate=0.1, momentum=0.8))
+    plus = toys.recipe("alt-lora", AdamW(learning_rate=0.1))
     assert (plain.optimizer.momentum, plain.optimizer.square) == (0.8, None)
     assert (plus.optimizer.momentum, plus.optimizer.square) == (0.9, 0.999)
-    with pytest.raises(IncompatibleAxes, match="sgd or adamw"):
-        RECIPES["alt-lora"](LoRA(), PRO, head=True)
+    with pytest.raises(IncompatibleMethodError, match="sgd or adamw"):
+        toys.recipe("alt-lora", PRO)
 
 
 def test_products_are_what_the_laws_compare():

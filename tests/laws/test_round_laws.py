@@ -25,10 +25,9 @@ from silotune.engine import QuorumError, federate
 from silotune.engine.loop import make_tasks
 from silotune.engine.personal import personal
 from silotune.engine.server import contribution, pool
+from silotune.methods import IncompatibleMethodError, built_in
 from silotune.optim import SGD, AdamW
 from silotune.privacy import NoPrivacy
-from silotune.recipe import IncompatibleAxes
-from silotune.recipes import RECIPES
 from silotune.runtimes import InProcess
 from toys import begin, bench, experiment, loss, notes, recipe, silos
 
@@ -38,20 +37,20 @@ OPTIMIZERS = [SGD(learning_rate=0.3), AdamW(learning_rate=0.02)]
 def fits(method: str, optimizer) -> bool:
     try:
         recipe(method, optimizer)
-    except IncompatibleAxes:
+    except IncompatibleMethodError:
         return False
     return True
 
 
-methods = pytest.mark.parametrize("method", sorted(RECIPES))
+methods = pytest.mark.parametrize("method", sorted(built_in()))
 by_sgd = pytest.mark.parametrize(
-    "method", sorted(m for m in RECIPES if fits(m, OPTIMIZERS[0]) and m != "alt-lora")
+    "method", sorted(m for m in built_in() if fits(m, OPTIMIZERS[0]) and m != "alt-lora")
 )
 points = pytest.mark.parametrize(
     ("method", "optimizer"),
     [
         pytest.param(m, o, id=f"{m}-{type(o).__name__}")
-        for m in sorted(RECIPES)
+        for m in sorted(built_in())
         for o in OPTIMIZERS
         if fits(m, o)
     ],

@@ -11,12 +11,13 @@ import torch
 
 from silotune.aggregation import Fair, Fold, Mean, Refactor, Residual, Truncate
 from silotune.algebra import dense
-from silotune.config.choice import RULE_OPTIONS, options, with_rule
 from silotune.core import Key, Role, decode_result, unpack
 from silotune.engine import federate
+from silotune.methods import IncompatibleMethodError, built_in
+from silotune.methods.axes import with_rule
+from silotune.methods.options import own_options
+from silotune.methods.registry import rule_option_names
 from silotune.optim import AdamW
-from silotune.recipe import IncompatibleAxes
-from silotune.recipes import RECIPES
 from silotune.runtimes import InProcess
 from spies import Tapped
 from toys import begin, bench, experiment, recipe, silos
@@ -85,19 +86,19 @@ def test_a_method_under_another_rule_is_combined_by_that_rule(method, rule, tmp_
 
 
 def test_every_other_combination_is_refused_with_the_reason():
-    for method in RECIPES:
+    for method in built_in():
         for name, rule in RULES.items():
             if (method, name) in FIT:
                 continue
-            words = r"method\.aggregation: .*(both factors|train B|all that is learned|its own)"
-            with pytest.raises(IncompatibleAxes, match=words):
+            words = r"aggregation: .*(both factors|train B|all that is learned|its own)"
+            with pytest.raises(IncompatibleMethodError, match=words):
                 with_rule(plain(method), rule)
 
 
 @pytest.mark.parametrize("rule", [Residual(), Truncate(rank=RANK), Fair(), Fold(), Refactor()])
 def test_what_is_not_a_layers_own_pair_alone_has_no_rule_but_the_mean(rule):
     for method in ("reslora", "milora", "fedftg-seeded", "mole", "head-only", "fedftg"):
-        with pytest.raises(IncompatibleAxes):
+        with pytest.raises(IncompatibleMethodError):
             replace(plain(method), aggregator=rule)
 
 
@@ -110,5 +111,6 @@ def test_the_methods_that_are_named_after_a_rule_are_the_plain_method_under_it()
 
 def test_every_option_of_a_rule_is_known_as_one():
     """What these methods have besides is not of the rule, and must be no option of it."""
-    assert {o for name in RULES for o in options(name)} - RULE_OPTIONS == {"initialization"}
-    assert {o for name in RECIPES for o in options(name)} >= RULE_OPTIONS
+    of_rules = {option for name in RULES for option in own_options(built_in()[name])}
+    assert of_rules - rule_option_names() == {"initialization"}
+    assert of_rules >= rule_option_names()

@@ -24,10 +24,9 @@ from silotune.engine import federate
 from silotune.engine.checkpoint import decode, encode, everything
 from silotune.engine.loop import make_tasks
 from silotune.engine.personal import accept, draft, kept
+from silotune.methods import IncompatibleMethodError, built_in
 from silotune.optim import SGD, AdamW
 from silotune.privacy import ExampleLevel, Gaussian, Poisson, SiloStore
-from silotune.recipe import IncompatibleAxes
-from silotune.recipes import RECIPES
 from silotune.runtimes import InProcess
 from toys import adapter, begin, bench, experiment, recipe, silos
 
@@ -40,12 +39,12 @@ def plain(method: str, **options):
     for optimizer in OPTIMIZERS:
         try:
             return recipe(method, optimizer, **options)
-        except IncompatibleAxes as error:
+        except IncompatibleMethodError as error:
             reason = error
     raise reason
 
 
-methods = pytest.mark.parametrize("method", sorted(RECIPES))
+methods = pytest.mark.parametrize("method", sorted(built_in()))
 folding = pytest.mark.parametrize("method", ["fedex-lora", "flora", "fedftg-seeded"])
 
 
@@ -280,9 +279,9 @@ def test_clients_may_have_ranks_of_their_own(method, clients):
         state = done.state
 
 
-@pytest.mark.parametrize("method", sorted(RECIPES.keys() - {"flora", "flexlora", "xgblora"}))
+@pytest.mark.parametrize("method", sorted(built_in().keys() - {"flora", "flexlora", "xgblora"}))
 def test_rules_that_need_equal_ranks_say_so(method):
-    with pytest.raises(IncompatibleAxes, match=r"method\.ranks"):
+    with pytest.raises(IncompatibleMethodError, match=r"method\.ranks"):
         experiment(plain(method), list(RANKS), ranks=RANKS)
 
 

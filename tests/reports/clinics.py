@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from silotune.core.files import write_json, write_text
 from silotune.data.summary import Lengths, SiloSummary
+from silotune.methods import FFALoRA
 from silotune.reports.facts import (
     FORMAT,
     SILO_ALONE,
@@ -176,6 +177,8 @@ def summary() -> Summary:
         base_model="sentence-transformers/all-MiniLM-L6-v2",
         task="sequence-classification",
         method="ffa-lora",
+        method_title=FFALoRA.title,
+        method_words=FFALoRA().description,
         rank=8,
         lora_alpha=8,
         target_modules="query, value",

@@ -121,7 +121,13 @@ def test_many_labels_take_a_line_each():
 
 def test_hostile_words_stay_words():
     about = replace(
-        summary(), title=HOSTILE, base_model=HOSTILE, optimizer=HOSTILE, target_modules=HOSTILE
+        summary(),
+        title=HOSTILE,
+        method_title=HOSTILE,
+        method_words=HOSTILE,
+        base_model=HOSTILE,
+        optimizer=HOSTILE,
+        target_modules=HOSTILE,
     )
     text = model_card(
         about,

@@ -253,6 +253,8 @@ def test_everything_that_a_user_names_is_escaped(fake_run):
         "title",
         "base_model",
         "method",
+        "method_title",
+        "method_words",
         "target_modules",
         "data",
         "optimizer",

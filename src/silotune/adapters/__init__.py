@@ -2,7 +2,6 @@
 
 from .base import Adapter as Adapter
 from .base import Layer as Layer
-from .base import Routed as Routed
 from .dense import Dense as Dense
 from .experts import Expert as Expert
 from .experts import Experts as Experts
@@ -19,7 +18,6 @@ from .lora import LoRA as LoRA
 from .milora import MiLoRA as MiLoRA
 from .milora import MixedLinear as MixedLinear
 from .own_io import OWN_WEIGHTS as OWN_WEIGHTS
-from .own_io import fits_peft as fits_peft
 from .own_io import load_own as load_own
 from .own_io import save_own as save_own
 from .peft_io import PeftLayout as PeftLayout

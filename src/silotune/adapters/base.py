@@ -1,12 +1,13 @@
 """What an adapter is: which tensors exist at a site, how they begin, and their one scale."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from silotune.algebra import Matrix
-from silotune.core import Context, GradientSink, Key, Role, Site
+from silotune.core import Context, Factors, GradientSink, Key, Role, Site
 
 
 class Layer(Protocol):
@@ -41,46 +42,22 @@ class Layer(Protocol):
 
 
 class Adapter(Protocol):
-    """A parametrisation of a site. Stateless: shapes and formulas, no weights."""
+    """A parametrisation of a site. Stateless: shapes and formulas, no weights.
 
-    @property
-    def rank(self) -> int:
-        """The inner dimension r."""
-        ...
+    Three members make one: ``frozen``, ``birth`` and ``layers``. Inherit from this class for the
+    rest, which claims the least: what an adapter does not claim is refused where it would matter,
+    under privacy above all.
+    """
 
-    @property
-    def alpha(self) -> float:
-        """Numerator of the scale, as PEFT's ``lora_alpha``."""
-        ...
-
-    @property
-    def rslora(self) -> bool:
-        """Whether the scale is alpha/sqrt(r), as PEFT's ``use_rslora``."""
-        ...
-
-    @property
-    def scale(self) -> float:
-        """What the adapted layer multiplies B A by: alpha/r, or alpha/sqrt(r) for rsLoRA."""
-        ...
-
-    @property
-    def dropout(self) -> float:
-        """Probability of dropping an input of A while training."""
-        ...
-
-    @property
-    def seeded(self) -> bool:
-        """Whether ``birth`` is the same on every machine, so that A may travel as a seed."""
-        ...
-
+    @abstractmethod
     def frozen(self, site: Site) -> frozenset[Role]:
         """Roles that never train at this site, whatever the plan says."""
-        ...
 
+    @abstractmethod
     def birth(self, site: Site, seed: int) -> Mapping[Role, Tensor]:
         """Initial float32 tensors on the CPU; the adapted model's output must not change."""
-        ...
 
+    @abstractmethod
     def layers(
         self, sites: Sequence[Site], sink: GradientSink, context: Context
     ) -> Mapping[str, Layer]:
@@ -91,22 +68,121 @@ class Adapter(Protocol):
             sink: takes per-example gradients.
             context: where layers of one forward pass meet.
         """
-        ...
-
-
-@runtime_checkable
-class Routed(Adapter, Protocol):
-    """An adapter whose layers ask a router what each record is to go through.
-
-    What it adds to a base weight differs from record to record, so that it is merged nowhere and
-    PEFT cannot hold it. Its routers decide once for a transformer layer.
-    """
 
     def gates(self, sites: Sequence[Site], seed: int) -> Mapping[Key, Tensor]:
-        """Initial float32 tensors of all routers, on the CPU, by key.
+        """Initial float32 tensors of all routers, on the CPU, by key; none unless it is ``routed``.
 
         Args:
             sites: in the order in which the model uses them.
             seed: decides what is drawn.
         """
-        ...
+        return {}
+
+    def check_sites(self, sites: Sequence[Site]) -> None:
+        """Refuse sites that it is of no use at.
+
+        Raises:
+            ValueError: with the reason.
+        """
+        return
+
+    def into_base(
+        self, sites: Sequence[Site], factors: Factors, folded: Mapping[str, Matrix]
+    ) -> Mapping[str, Matrix]:
+        """What the base must hold, by site, for a layer's own pair beside it to compute the same.
+
+        Args:
+            sites: the adapted ones.
+            factors: all of the model's.
+            folded: what has been added to the base so far, unscaled.
+        """
+        return folded
+
+    def digests(self) -> tuple[str, ...]:
+        """SHA-256 of whatever it holds frozen beside the base; clients must hold the same."""
+        return ()
+
+    @property
+    def rank(self) -> int:
+        """The inner dimension r; 0 where there is none."""
+        return 0
+
+    @property
+    def alpha(self) -> float:
+        """Numerator of the scale, as PEFT's ``lora_alpha``."""
+        return 1.0
+
+    @property
+    def rslora(self) -> bool:
+        """Whether the scale is alpha/sqrt(r), as PEFT's ``use_rslora``."""
+        return False
+
+    @property
+    def scale(self) -> float:
+        """What the adapted layer multiplies B A by: alpha/r, or alpha/sqrt(r) for rsLoRA."""
+        return 1.0
+
+    @property
+    def dropout(self) -> float:
+        """Probability of dropping an input of A while training."""
+        return 0.0
+
+    @property
+    def seeded(self) -> bool:
+        """Whether ``birth`` is the same on every machine, so that A may travel as a seed."""
+        return False
+
+    @property
+    def per_example_safe(self) -> bool:
+        """Whether a record's gradient depends on no other record of its batch, to the last bit.
+
+        What does not say so is refused under example-level privacy.
+        """
+        return False
+
+    @property
+    def unsafe_because(self) -> str:
+        """Why it is not ``per_example_safe``, as users read it."""
+        return (
+            f"{type(self).__name__} does not claim that the gradient of a record depends on no "
+            "other record of its batch, so clipping need not bound what one changes; define "
+            "per_example_safe where that is so"
+        )
+
+    @property
+    def whole_pair(self) -> bool:
+        """Whether B A is all that is learned at a site, and both factors may train."""
+        return False
+
+    @property
+    def foldable(self) -> bool:
+        """Whether B A serves its own site alone, so that it can be added to that site's base."""
+        return False
+
+    @property
+    def fits_peft(self) -> bool:
+        """Whether what it adds to a site is one weight for all records, as PEFT has it.
+
+        It can be merged then, and saved in PEFT's format.
+        """
+        return False
+
+    @property
+    def own_layer_only(self) -> bool:
+        """Whether PEFT's pair of a site, read back, is used at that site alone."""
+        return True
+
+    @property
+    def recomputable(self) -> bool:
+        """Whether a layer may be computed again by itself, as gradient checkpointing does."""
+        return False
+
+    @property
+    def alone_because(self) -> str:
+        """What keeps it from being ``recomputable``, after 'which'."""
+        return f"{type(self).__name__} does not claim to stand (recomputable)"
+
+    @property
+    def routed(self) -> bool:
+        """Whether its layers ask a router what each record is to go through."""
+        return False

@@ -24,19 +24,17 @@ from torch.autograd import Function
 from silotune.algebra import Matrix
 from silotune.core import Context, GradientSink, Key, Role, Site
 
-from .base import Layer
+from .base import Adapter, Layer
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Adapter):
     """``y = (W + D) x`` with D = 0 at birth. It has no inner dimension and no scale to choose."""
 
-    rank: ClassVar[int] = 0  # none
-    alpha: ClassVar[float] = 1.0
-    rslora: ClassVar[bool] = False
-    scale: ClassVar[float] = 1.0
-    dropout: ClassVar[float] = 0.0
     seeded: ClassVar[bool] = True  # zeros are the same on every machine
+    per_example_safe: ClassVar[bool] = True
+    fits_peft: ClassVar[bool] = True
+    recomputable: ClassVar[bool] = True
 
     def layers(
         self, sites: Sequence[Site], sink: GradientSink, context: Context

@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from silotune.algebra import LowRank, Matrix, generator
 from silotune.core import Context, Factors, GradientSink, Key, Role, Site
 
-from .base import Layer
+from .base import Adapter, Layer
 from .peft_io import read_pairs
 from .routing import Decision, blocks, expanded, mapped, prompt
 
@@ -96,7 +96,7 @@ def load_expert(folder: str, base_model: str) -> Expert:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experts:
+class Experts(Adapter):
     """Gates over trained, frozen adapters.
 
     Attributes:
@@ -108,12 +108,10 @@ class Experts:
         ValueError: if all experts are masked, or a number is out of range.
     """
 
-    rank: ClassVar[int] = 0  # none of its own
-    alpha: ClassVar[float] = 1.0
-    rslora: ClassVar[bool] = False
-    scale: ClassVar[float] = 1.0  # experts bring theirs
-    dropout: ClassVar[float] = 0.0
     seeded: ClassVar[bool] = True  # gates are drawn, and experts are no part of what travels
+    per_example_safe: ClassVar[bool] = True  # gates are smooth
+    recomputable: ClassVar[bool] = True
+    routed: ClassVar[bool] = True
 
     experts: tuple[Expert, ...] = ()
     masked: tuple[str, ...] = ()
@@ -131,6 +129,10 @@ class Experts:
     def frozen(self, site: Site) -> frozenset[Role]:
         """None: what is frozen is not among the tensors."""
         return frozenset()
+
+    def digests(self) -> tuple[str, ...]:
+        """One of every expert."""
+        return tuple(expert.digest() for expert in self.experts)
 
     def birth(self, site: Site, seed: int) -> Mapping[Role, Tensor]:
         """Nothing."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from silotune.algebra import Matrix
 from silotune.core import Batch, Context, Factors, GradientSink, Key, Meters, Role, Site
 
-from .base import Adapter, Layer, Routed
+from .base import Adapter, Layer
 from .linear import Head
 
 _NOTHING: Mapping[str, Matrix] = {}
@@ -152,7 +152,7 @@ def birth(sites: Sequence[Site], adapter: Adapter | None, seed: int) -> Factors:
         if adapter is not None
         for role, tensor in adapter.birth(site, seed).items()
     }
-    gates = adapter.gates(sites, seed) if isinstance(adapter, Routed) else {}
+    gates = adapter.gates(sites, seed) if adapter else {}
     return Factors({**own, **gates})
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from torch import Tensor
 from silotune.algebra import NumericalError, dense_svd, generator, orthonormal_rows
 from silotune.core import Context, GradientSink, Role, Site
 
-from .base import Layer
+from .base import Adapter, Layer
 from .linear import AdaptedLinear
 
 
@@ -33,12 +34,18 @@ class Init(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoRA:
+class LoRA(Adapter):
     """``y = W x + scale B A x`` with scale = alpha/r, or alpha/sqrt(r) (rsLoRA, arXiv 2312.03732).
 
     Raises:
         ValueError: if the rank is not positive or the dropout not in [0, 1).
     """
+
+    per_example_safe: ClassVar[bool] = True  # a matrix product of every record's own
+    whole_pair: ClassVar[bool] = True
+    foldable: ClassVar[bool] = True
+    fits_peft: ClassVar[bool] = True
+    recomputable: ClassVar[bool] = True
 
     rank: int = 8
     alpha: float = 8.0

@@ -34,6 +34,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -42,7 +43,7 @@ from torch import Tensor, nn
 from silotune.algebra import Matrix, generator
 from silotune.core import Context, GradientSink, Key, Role, Site
 
-from .base import Layer
+from .base import Adapter, Layer
 from .lora import LoRA
 from .routing import Decision, blocks, expanded, mapped, prompt
 
@@ -60,7 +61,7 @@ POOL, CHOICE, NUMERATOR, DENOMINATOR = "pool", "choice", "numerator", "denominat
 
 
 @dataclass(frozen=True, kw_only=True)
-class MiLoRA:
+class MiLoRA(Adapter):
     """A router for each transformer layer over the pairs of its sites.
 
     Attributes:
@@ -72,6 +73,14 @@ class MiLoRA:
     Raises:
         ValueError: if a number is out of range.
     """
+
+    recomputable: ClassVar[bool] = True
+    routed: ClassVar[bool] = True
+    unsafe_because: ClassVar[str] = (
+        "a router that keeps the best few jumps where two are alike, and the last digits that "
+        "decide then depend on the other records of a batch: one record may reroute others, so "
+        "clipping does not bound what it changes; use mole, whose gates are smooth"
+    )
 
     expert: LoRA = field(default_factory=LoRA)
     kept: int | None = None

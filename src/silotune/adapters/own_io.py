@@ -11,17 +11,7 @@ from pathlib import Path
 
 from silotune.core import CorruptPayload, Factors, Key, pack, unpack, write_bytes
 
-from .base import Adapter, Routed
-from .reslora import ResLoRA
-
 OWN_WEIGHTS = "adapter.silotune"
-
-
-def fits_peft(adapter: Adapter | None) -> bool:
-    """Whether what the adapter adds to a layer is one weight for all records, as PEFT has it."""
-    if isinstance(adapter, ResLoRA):
-        return adapter.merges
-    return not isinstance(adapter, Routed)
 
 
 def save_own(folder: Path, factors: Factors) -> None:

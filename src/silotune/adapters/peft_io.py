@@ -36,7 +36,6 @@ from silotune.algebra import LowRank, Matrix, compress, dense
 from silotune.core import Factors, Key, Role, Site, accumulated, write_bytes
 
 from .base import Adapter
-from .reslora import ResLoRA, links
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
@@ -89,8 +88,8 @@ def save_peft(
         RecordError: if the disk is full or the place cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(adapter, ResLoRA):
-        folded = _with_links(adapter, sites, factors, folded)
+    if adapter is not None:
+        folded = adapter.into_base(sites, factors, folded)
     pairs = {site.name: _pair(site, factors, folded.get(site.name)) for site in sites}
     heads = {_name(k): t * layout.head_scale for k, t in factors.only({Role.HEAD}).items()}
     tensors = {name: t.contiguous() for name, t in (heads | _named(pairs)).items()}
@@ -157,7 +156,7 @@ def load_peft(
             factors |= {key: torch.zeros(expected[key]) for key in own.values()}
             folded[site] = _smaller(pair)
     _check_shapes(folder, Factors(factors), folded, expected)
-    if isinstance(adapter, ResLoRA):
+    if adapter is not None and not adapter.own_layer_only:
         return _all_in_base(Factors(factors), folded)
     return Factors(factors), folded
 
@@ -222,17 +221,6 @@ def _pair(site: Site, factors: Factors, folded: Matrix | None) -> LowRank:
     packed = compress(stack, tolerance=torch.finfo(torch.float32).eps * float(stack.norm()))
     least = packed if 0 < packed.rank < stack.rank else stack
     return least if least.rank < min(least.shape) else _beside_identity(dense(least))
-
-
-def _with_links(
-    adapter: ResLoRA, sites: Sequence[Site], factors: Factors, folded: Mapping[str, Matrix]
-) -> Mapping[str, Matrix]:
-    """What plain LoRA must have in its base to compute what block shortcuts do."""
-    assert adapter.merges, "the layers do not stand alone"
-    for name, earlier in links(sites, adapter.pre_num).items():
-        for before in earlier:
-            folded = accumulated(folded, {name: factors.pair(before)})
-    return folded
 
 
 def _all_in_base(

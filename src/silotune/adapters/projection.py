@@ -31,12 +31,12 @@ from torch import Tensor
 from silotune.algebra import generator, orthonormal_rows
 from silotune.core import Context, GradientSink, Role, Site
 
-from .base import Layer
+from .base import Adapter, Layer
 from .linear import AdaptedLinear
 
 
 @dataclass(frozen=True, kw_only=True)
-class Projection:
+class Projection(Adapter):
     """``y = W x + scale B A x``, one factor a seeded orthonormal projector that never trains.
 
     Raises:
@@ -44,6 +44,10 @@ class Projection:
     """
 
     seeded: ClassVar[bool] = True  # the projector comes out the same on every machine
+    per_example_safe: ClassVar[bool] = True
+    foldable: ClassVar[bool] = True
+    fits_peft: ClassVar[bool] = True
+    recomputable: ClassVar[bool] = True
 
     rank: int = 8
     alpha: float = 8.0

@@ -34,15 +34,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from silotune.algebra import Matrix
-from silotune.core import Context, GradientSink, Key, Role, Site, place_of
+from silotune.core import Context, Factors, GradientSink, Key, Role, Site, accumulated, place_of
 
-from .base import Layer
+from .base import Adapter, Layer
 from .kernels import rows_linear
 from .linear import AdaptedLinear
 from .lora import LoRA
@@ -57,7 +58,7 @@ class Shortcut(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResLoRA:
+class ResLoRA(Adapter):
     """LoRA with shortcuts; every tensor is as LoRA has it.
 
     Attributes:
@@ -68,6 +69,9 @@ class ResLoRA:
     Raises:
         ValueError: if it reaches too far.
     """
+
+    per_example_safe: ClassVar[bool] = True
+    own_layer_only: ClassVar[bool] = False  # a block shortcut uses it in later layers as well
 
     pair: LoRA = field(default_factory=LoRA)
     shortcut: Shortcut = Shortcut.BLOCK
@@ -113,9 +117,42 @@ class ResLoRA:
         return self.pair.seeded
 
     @property
-    def merges(self) -> bool:
+    def fits_peft(self) -> bool:
         """Whether every layer is a weight of its own, so that it can be merged as it is."""
         return self.shortcut is Shortcut.BLOCK or self.pre_num == 0
+
+    @property
+    def recomputable(self) -> bool:
+        """Unless layers keep for later ones what they read or made of it."""
+        return self.fits_peft
+
+    @property
+    def alone_because(self) -> str:
+        """Which shortcut it is."""
+        return f"the {self.shortcut.value} shortcut cannot follow (method.shortcut: block could)"
+
+    def check_sites(self, sites: Sequence[Site]) -> None:
+        """That there is something to link.
+
+        Raises:
+            ValueError: if there is not.
+        """
+        if not any(links(sites, self.pre_num).values()):
+            raise ValueError(
+                "method.shortcut: no adapted module stands right after one of the same name and "
+                "shape, in the layer before its own, so there is nothing to link; adapt others, or "
+                "use method.name: fedit"
+            )
+
+    def into_base(
+        self, sites: Sequence[Site], factors: Factors, folded: Mapping[str, Matrix]
+    ) -> Mapping[str, Matrix]:
+        """What plain LoRA must have in its base to compute what block shortcuts do."""
+        assert self.fits_peft, "the layers do not stand alone"
+        for name, earlier in links(sites, self.pre_num).items():
+            for before in earlier:
+                folded = accumulated(folded, {name: factors.pair(before)})
+        return folded
 
     def frozen(self, site: Site) -> frozenset[Role]:
         """None: the schedule decides."""

@@ -12,6 +12,7 @@ All of it is unscaled: alpha/r belongs to the adapted layer.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -40,26 +41,49 @@ class Combined:
 
 
 class Aggregator(Protocol):
-    """Server rule: means over clients in, next state's parts out. Pure."""
+    """Server rule: means over clients in, next state's parts out. Pure.
+
+    ``combine`` makes one. Inherit from this class for the rest, which claims nothing, so that a
+    rule is refused wherever a claim would be needed. A rule sees means, and under privacy these
+    are noised before it: whatever it makes of them costs nothing.
+    """
+
+    @abstractmethod
+    def combine(self, previous: GlobalState, mean: Moments) -> Combined:
+        """B', A' and R. Means come in float64; factors leave in the type of ``previous``."""
 
     @property
     def needs_product(self) -> bool:
-        """Whether it reads E[BA]: central privacy then clips and noises products as well."""
-        ...
+        """Whether it reads E[BA]: central privacy then clips and noises products as well.
+
+        One that does not say so finds no products under central privacy.
+        """
+        return False
 
     @property
     def mixes_ranks(self) -> bool:
         """Whether it reads nothing of a pair but E[BA], so that clients' ranks may differ."""
-        ...
+        return False
 
     @property
     def keeps_basis(self) -> bool:
         """Whether B' and A' are written in the basis of B and A: a server's moments stay valid."""
-        ...
+        return False
 
-    def combine(self, previous: GlobalState, mean: Moments) -> Combined:
-        """B', A' and R. Means come in float64; factors leave in the type of ``previous``."""
-        ...
+    @property
+    def needs_b_alone(self) -> bool:
+        """Whether it is right only where clients train B and never A."""
+        return False
+
+    @property
+    def replaceable(self) -> bool:
+        """Whether it is the plain mean, in whose place another rule may stand."""
+        return False
+
+    @property
+    def rule(self) -> Aggregator:
+        """The rule that decides, where something stands around it."""
+        return self
 
 
 def aggregation_error(mean: Moments, before: Factors, combined: Combined) -> float:

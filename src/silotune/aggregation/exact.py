@@ -12,11 +12,11 @@ import torch
 from silotune.algebra import Matrix, subtract, svd
 from silotune.core import Factors, GlobalState, Key, Moments, Role
 
-from .base import Combined, own_type, resolution
+from .base import Aggregator, Combined, own_type, resolution
 
 
 @dataclass(frozen=True, kw_only=True)
-class Residual:
+class Residual(Aggregator):
     """B' = E[B], A' = E[A], R = E[BA] - B'A' (FedEx-LoRA, arXiv 2410.09432). Exact.
 
     R is the clients' covariance of B and A, of rank (K - 1) r; it is taken against B' and A' as
@@ -60,7 +60,7 @@ class Residual:
 
 
 @dataclass(frozen=True)
-class Fold:
+class Fold(Aggregator):
     """B' = 0, R = E[BA] (FLoRA, arXiv 2409.05976). Exact, for clients of any ranks.
 
     A' stays as it is until the schedule begins a fresh pair. Privacy noise: quadratic, whole. Local

@@ -19,11 +19,11 @@ from torch import Tensor
 from silotune.algebra import LowRank, Matrix, norm, pinv, qr
 from silotune.core import Factors, GlobalState, Key, Moments, Role
 
-from .base import Combined, own_type
+from .base import Aggregator, Combined, own_type
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fair:
+class Fair(Aggregator):
     """B' = E[B] + D, A' = E[A], R = 0, with D in closed form.
 
     D minimises ``|E[BA] - (E[B] + D) A'|^2 + ridge tr(G) / r |D|^2`` (Frobenius, G = A' A'^T), so
@@ -62,7 +62,7 @@ class Fair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FairCosine:
+class FairCosine(Aggregator):
     """B' = E[B] + D, A' = E[A], R = 0, with D by gradient steps on the paper's objective.
 
         min over D of  1 - cos(E[BA], (E[B] + D) A') + ridge |D|^2

@@ -8,11 +8,11 @@ from torch import Tensor
 from silotune.algebra import LowRank, dense_svd, generator, qr, sketched_svd, triangle
 from silotune.core import GlobalState, Key, Moments, Role
 
-from .base import Combined, own_type
+from .base import Aggregator, Combined, own_type
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refactor:
+class Refactor(Aggregator):
     """U S V^T = E[B] A, B' = U S, A' = V^T (FedSVD, arXiv 2505.12805). Exact: only B moved.
 
     With A = L Q (LQ) and W^T the right singular vectors of E[B] L, B' = E[B] L W and A' = W^T Q: a
@@ -33,6 +33,7 @@ class Refactor:
     needs_product: ClassVar[bool] = False  # with A common, E[B] A is E[BA]
     mixes_ranks: ClassVar[bool] = False  # it reads E[B]
     keeps_basis: ClassVar[bool] = False  # it turns it
+    needs_b_alone: ClassVar[bool] = True  # E[B] A is E[BA] only then
 
     every: int = 1
     randomised: bool = False

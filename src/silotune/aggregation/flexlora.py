@@ -9,11 +9,11 @@ from torch import Tensor
 from silotune.algebra import Matrix, svd
 from silotune.core import Factors, GlobalState, Key, Moments, Role
 
-from .base import Combined, own_type, resolution
+from .base import Aggregator, Combined, own_type, resolution
 
 
 @dataclass(frozen=True, kw_only=True)
-class Truncate:
+class Truncate(Aggregator):
     """B'A' = SVD_r(E[BA]), R = 0 (FlexLoRA, arXiv 2402.11505), for clients of any ranks.
 
     The least error that a pair of that rank can have: the tail of the singular values. Columns are

@@ -5,11 +5,11 @@ from typing import ClassVar
 
 from silotune.core import GlobalState, Moments
 
-from .base import Combined, own_type
+from .base import Aggregator, Combined, own_type
 
 
 @dataclass(frozen=True)
-class Mean:
+class Mean(Aggregator):
     """B' = E[B], A' = E[A] (FedIT, arXiv 2305.05644; FFA-LoRA, arXiv 2403.12313).
 
     Exact when one factor is common to all clients, as A is in FFA-LoRA; otherwise off by the
@@ -19,6 +19,7 @@ class Mean:
     needs_product: ClassVar[bool] = False  # it averages factors alone
     mixes_ranks: ClassVar[bool] = False  # factors of unequal shapes have no mean
     keeps_basis: ClassVar[bool] = True  # they stay where they were
+    replaceable: ClassVar[bool] = True
 
     def combine(self, previous: GlobalState, mean: Moments) -> Combined:
         """The means, in the factors' own type."""

@@ -38,7 +38,7 @@ class ServerStep(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerOptimizer:
+class ServerOptimizer(Aggregator):
     """x' = x + step(Delta), R as the inner rule has it.
 
     Attributes:
@@ -75,6 +75,16 @@ class ServerOptimizer:
     def keeps_basis(self) -> bool:
         """As the inner rule."""
         return self.inner.keeps_basis
+
+    @property
+    def needs_b_alone(self) -> bool:
+        """As the inner rule."""
+        return self.inner.needs_b_alone
+
+    @property
+    def rule(self) -> Aggregator:
+        """The inner rule."""
+        return self.inner
 
     def combine(self, previous: GlobalState, mean: Moments) -> Combined:
         """The inner rule's decision, with the server's steps in place of its factors."""

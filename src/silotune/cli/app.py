@@ -79,12 +79,26 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
+@reported
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    method_class: Annotated[
+        str | None,
+        typer.Option(
+            "--method-class",
+            metavar="MODULE:CLASS",
+            help="A method of your own. A configuration file of yours may name it by itself; "
+            "for what lies in the folder of a run its code is imported only if you say so here.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    pass
+    if method_class is not None:
+        from silotune.config import import_method
+
+        import_method(method_class)
 
 
 @app.command(

@@ -22,15 +22,15 @@ def chosen(name: str, overrides: Sequence[str], output_dir: str | None = None) -
     Raises:
         ConfigError: one line for each problem.
     """
-    path, given = Path(name), list(overrides)
+    path, given, of_run = Path(name), list(overrides), False
     if path.is_dir() and (path / "config.yaml").is_file():
         given.insert(0, _folder(name))  # it may have been moved since
-        path = path / "config.yaml"
+        path, of_run = path / "config.yaml", True
     elif not path.exists() and name in bundled():
         path = Path(str(files("silotune.config"))) / "bundled" / f"{name}.yaml"
     if output_dir is not None:
         given.append(_folder(output_dir))
-    return load_config(path, given)
+    return load_config(path, given, of_run=of_run)
 
 
 def warnings(config: Config, found: Sequence[str]) -> list[str]:

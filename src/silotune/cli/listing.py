@@ -8,16 +8,17 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from silotune.config.catalogue import Entry, catalogue
 from silotune.job.costs import LABELS, Costs, costs_on
+from silotune.methods import known
+from silotune.methods.catalogue import Entry, catalogue
 from silotune.reports.units import human_bytes
 
 from .console import busy, emit, say, speaker
 
 
 def list_methods(*, as_json: bool) -> None:
-    """Show every recipe: what it is, what it trains and sends, and whether it can be private."""
-    console, entries = speaker(as_json=as_json), catalogue()
+    """Show every method: what it is, what it trains and sends, and whether it can be private."""
+    console, entries = speaker(as_json=as_json), catalogue(known().values())
     console.print(_methods(entries))
     for entry in entries:
         for unit, why in entry.refused.items():

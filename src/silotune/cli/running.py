@@ -11,6 +11,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from silotune.config import Config, is_path
 from silotune.core import RecordError
 from silotune.engine import EVERY_CLIENT, QuorumError
 from silotune.job.baselines import silo_alone
@@ -25,7 +26,7 @@ from .ending import result, tell
 from .errors import ERROR, INTERRUPTED, complain, sentences
 from .progress import Watch, watch_alone, watch_rounds
 
-WORKER = (sys.executable, "-P", "-m", "silotune", "worker")
+WORKER = (sys.executable, "-P", "-m", "silotune")
 """Starts a worker of the pool, which must not import what lies in the current folder."""
 
 MOST_SILOS = 12
@@ -44,7 +45,7 @@ def train(
         command = ["silotune", *sys.argv[1:]]
         with ExitStack() as stack:
             with busy(console, "opening model and data, computing the noise"):
-                job = stack.enter_context(opened(config, command, WORKER, resume=resume))
+                job = stack.enter_context(opened(config, command, _worker(config), resume=resume))
             for line in _heading(job):
                 say(console, line)
             _to_the_end(job, console)
@@ -93,14 +94,25 @@ def _fail(job: Job, error: Exception, console: Console) -> None:
 
 
 def _resume(job: Job) -> str:
-    return shlex.join(["silotune", "run", str(job.folder.path), "--resume"])
+    own = _own_method(job.workshop.config)
+    return shlex.join(["silotune", *own, "run", str(job.folder.path), "--resume"])
+
+
+def _worker(config: Config) -> list[str]:
+    return [*WORKER, *_own_method(config), "worker"]
+
+
+def _own_method(config: Config) -> list[str]:
+    """Names a method of the user's own, whose code the folder of a run cannot bring in."""
+    name = config.method.name
+    return ["--method-class", name] if is_path(name) else []
 
 
 def _heading(job: Job) -> Iterator[str]:
     """What is about to happen."""
     workshop = job.workshop
     config, model = workshop.config, workshop.model
-    rank = f", rank {config.method.r}" if model.recipe.adapter else ""
+    rank = f", rank {config.method.given('r')}" if model.recipe.adapter else ""
     yield (
         f"{config.method.title}{rank} on {config.model.name_or_path}: {model.shared:,} of "
         f"{model.total:,} numbers are trained and sent"

@@ -3,6 +3,8 @@
 from .errors import ConfigError as ConfigError
 from .load import load_config as load_config
 from .notices import notices as notices
+from .own_method import import_method as import_method
+from .own_method import is_path as is_path
 from .resolved import differences as differences
 from .resolved import digest as digest
 from .resolved import dump as dump

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from . import names, rules, words, yaml_door
+from . import names, own_method, rules, words, yaml_door
 from .errors import ConfigError, Problem
-from .method_section import Method
+from .method_section import DEFAULT, MethodSection, read_section, section_model
 from .names import Setting
 from .overrides import apply
 from .privacy_section import Privacy
@@ -24,21 +24,30 @@ from .sections import Data, Model, Train
 from .yaml_door import KeyPath
 
 S = TypeVar("S", bound=BaseModel)
+NAME = "method.name"
 
 
-def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: Path | None, overrides: Sequence[str] = (), *, of_run: bool = False
+) -> Config:
     """Read a configuration.
 
     Args:
         path: a YAML file, or None for the overrides alone.
         overrides: ``key.sub=value``; later ones win, and all win over the file.
+        of_run: whether the file is in the folder of a run, and not the user's own: then a method's
+            class that it names is not imported.
 
     Raises:
         ConfigError: with one line for each problem: place, key, what is wrong, the fix.
     """
     place = str(path) if path else "configuration"
     settings, wrong = _from_file(path) if path else ({}, [])
+    written = settings.get(NAME) if of_run else None
     settings, more = apply(settings, overrides)
+    wrong += more
+    wrong += _bring_in(settings, written)
+    settings, more = _of_method(settings)
     wrong += more
     if path:
         settings.setdefault("output_dir", Setting("output_dir", f"runs/{path.stem}", place))
@@ -52,6 +61,35 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     return config
 
 
+def _bring_in(settings: dict[str, Setting], written: Setting | None) -> list[str]:
+    """Import the class that is named as the method, unless only a run's folder names it."""
+    named = settings.get(NAME)
+    if named is None or not own_method.is_path(named.value):
+        return []
+    path = str(named.value)
+    try:
+        if named is not written:
+            own_method.import_method(path)
+        own_method.check_known(path)
+    except ValueError as error:
+        del settings[NAME]
+        return [f"{named.where}: {NAME}: {error}"]
+    return []
+
+
+def _of_method(settings: dict[str, Setting]) -> tuple[dict[str, Setting], list[str]]:
+    """The settings without keys of ``method`` that no method has, and what is wrong with these."""
+    name = settings[NAME].value if NAME in settings else DEFAULT
+    own = section_model(name).model_fields
+    strange = {
+        home: setting
+        for home, setting in settings.items()
+        if home.startswith("method.") and home not in LEAVES and home.split(".", 1)[1] not in own
+    }
+    wrong = [f"{s.where}: {s.key}: {names.unknown(home, own)}" for home, s in strange.items()]
+    return {home: s for home, s in settings.items() if home not in strange}, wrong
+
+
 def _from_file(path: Path) -> tuple[dict[str, Setting], list[str]]:
     """The settings of a file by home key, and what is wrong with its keys."""
     value, lines = _read(path)
@@ -62,7 +100,7 @@ def _from_file(path: Path) -> tuple[dict[str, Setting], list[str]]:
         if isinstance(item, str):
             wrong.append(item)
             continue
-        home = names.SPELLINGS.get(item.key)
+        home = names.home(item.key)
         if home is None:
             wrong.append(f"{item.where}: {item.key}: {names.unknown(item.key)}")
         elif home in settings:
@@ -117,7 +155,7 @@ def _problems(error: ValidationError, settings: Mapping[str, Setting]) -> list[P
     single = list(words.problems(error, values))
     broken = {problem.key for problem in single}
     readable = {home: s for home, s in settings.items() if home not in broken}
-    absent = {key.split(".")[0] for key in broken if LEAVES[key].is_required()}
+    absent = {key.split(".")[0] for key in broken if key in LEAVES and LEAVES[key].is_required()}
     together = rules.problems(_parts(_nested(readable), absent, broken))
     return single + [problem for problem in together if not _doubtful(problem.key, broken)]
 
@@ -131,12 +169,16 @@ def _parts(nested: Mapping[str, Any], absent: set[str], broken: set[str]) -> rul
     return rules.Parts(
         part("model", Model),
         part("data", Data),
-        part("method", Method),
+        None if "method" in absent else _section(nested),
         part("privacy", Privacy),
         part("train", Train),
         None if "evaluation" in broken else nested.get("evaluation", "simulation"),
         tuple(nested.get("baselines", ())),
     )
+
+
+def _section(nested: Mapping[str, Any]) -> MethodSection:
+    return MethodSection.model_validate(read_section(nested.get("method", {})))
 
 
 def _doubtful(key: str, broken: set[str]) -> bool:

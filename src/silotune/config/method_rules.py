@@ -7,27 +7,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 
-from silotune.adapters import ResLoRA, Routed
-from silotune.recipe import Recipe
+from silotune.adapters import Adapter
+from silotune.methods import Axes
+from silotune.methods.axes import refuse_unproved
+from silotune.methods.options import options
+from silotune.methods.registry import takers
 
-from .choice import OPTIONS, chosen_recipe, needs_adamw, refuse_unproved, rule_options
+from .choice import chosen_axes
 from .errors import Problem
-from .method_section import Method
+from .method_section import MethodSection
 from .privacy_section import Privacy
 from .sections import Data, Model, Train
 
 SERVER_KEYS = ("server_learning_rate", "server_momentum")
 
-_KEY = re.compile(r"(?:method|train|privacy)\.\w+(?=: )")
-"""The key that a refusal begins with, if it names one."""
+_KEY = re.compile(r"(?:(?:method|train|privacy)\.)?\w+(?=: )")
+"""The key or option that a refusal begins with, if it names one."""
 
 
-def targets(method: Method) -> Iterator[Problem]:
+def targets(method: MethodSection) -> Iterator[Problem]:
     """Lists that name no layer."""
     for key, value in (
-        ("target_modules", method.target_modules),
-        ("layers_to_transform", method.layers_to_transform),
+        ("target_modules", method.given("target_modules")),
+        ("layers_to_transform", method.given("layers_to_transform")),
     ):
         if value == ():
             yield Problem(f"method.{key}", "the list is empty; fill it or write null")
@@ -50,7 +54,7 @@ def optimizers(train: Train) -> Iterator[Problem]:
 
 
 def method(
-    model: Model, method: Method, train: Train, privacy: Privacy | None, data: Data | None
+    model: Model, method: MethodSection, train: Train, privacy: Privacy | None, data: Data | None
 ) -> Iterator[Problem]:
     """What the chosen method cannot do with the other keys.
 
@@ -71,28 +75,29 @@ def method(
         yield from wrong
         return
     try:
-        recipe = chosen_recipe(method, train, head=moving_head(model))
+        axes = chosen_axes(method.build(), train, head=moving_head(model))
         if privacy:
             correlated = privacy.noise == "correlated"
-            refuse_unproved(recipe, privacy.unit, correlated=correlated)
+            refuse_unproved(axes, privacy.unit, correlated=correlated)
     except ValueError as error:
         yield _problem(method, str(error))
         return
-    if isinstance(recipe.adapter, ResLoRA) and not recipe.adapter.merges:
-        yield from _caches(model, recipe.adapter)
-    if isinstance(recipe.adapter, Routed):
+    if axes.adapter and not axes.adapter.recomputable:
+        yield from _caches(model, axes.adapter)
+    if axes.adapter and axes.adapter.routed:
         yield from _routers(model, method, data)
-    yield from _steps(method, train, recipe)
+    yield from _steps(method, train, axes)
 
 
-def ranks(method: Method, data: Data | None, privacy: Privacy | None) -> Iterator[Problem]:
+def ranks(method: MethodSection, data: Data | None, privacy: Privacy | None) -> Iterator[Problem]:
     """Ranks of silos: whose they are, and where they may differ; what is None is not looked at."""
-    if method.ranks is None:
+    given = method.given("ranks")
+    if given is None:
         return
-    if not method.ranks:
+    if not given:
         yield Problem("method.ranks", "the mapping is empty; fill it or write null")
     declared = data.num_examples if data else None
-    strange = method.ranks.keys() - declared.keys() if isinstance(declared, Mapping) else set()
+    strange = given.keys() - declared.keys() if isinstance(declared, Mapping) else set()
     if isinstance(declared, Mapping) and strange:
         yield Problem(
             "method.ranks",
@@ -112,7 +117,7 @@ def moving_head(model: Model) -> bool:
     return model.task != "causal-lm" and model.head == "trained"
 
 
-def _head_only(model: Model, method: Method) -> Iterator[Problem]:
+def _head_only(model: Model, method: MethodSection) -> Iterator[Problem]:
     if method.name != "head-only":
         return
     if model.task == "causal-lm":
@@ -121,20 +126,27 @@ def _head_only(model: Model, method: Method) -> Iterator[Problem]:
         yield Problem("model.head", "must be trained for method.name: head-only, or nothing moves")
 
 
-def _options(method: Method) -> Iterator[Problem]:
-    of_rule = rule_options(method.aggregation) if method.aggregation else ()
-    for option, takers in OPTIONS.items():
-        if method.name in takers or option in of_rule:
-            continue
-        if getattr(method, option) is not None:
+def _options(method: MethodSection) -> Iterator[Problem]:
+    for key in method.strange():
+        if owners := takers(key):
             yield Problem(
-                f"method.{option}",
-                f"belongs to {' and '.join(takers)}; leave it out with {method.name}",
+                f"method.{key}",
+                f"belongs to {' and '.join(owners)}; leave it out with {method.name}",
             )
+        else:
+            yield Problem(f"method.{key}", unknown_option(method, key))
 
 
-def _adamw(method: Method, train: Train) -> Iterator[Problem]:
-    if not needs_adamw(method.name):
+def unknown_option(method: MethodSection, key: str) -> str:
+    """The sentence for a key that no method has: what was probably meant, or what there is."""
+    names = type(method).model_fields
+    if near := get_close_matches(key, names, 1):
+        return f"unknown key; did you mean method.{near[0]}?"
+    return f"unknown key; {method.name} has {', '.join(names)}"
+
+
+def _adamw(method: MethodSection, train: Train) -> Iterator[Problem]:
+    if not method.chosen.made_of_adamw:
         return
     if train.optimizer != "adamw" and "optimizer" in train.model_fields_set:
         yield Problem(
@@ -146,10 +158,10 @@ def _adamw(method: Method, train: Train) -> Iterator[Problem]:
         yield Problem("train.momentum", f"belongs to optimizer: sgd; {method.name} uses adamw")
 
 
-def _experts(method: Method) -> Iterator[Problem]:
+def _experts(method: MethodSection) -> Iterator[Problem]:
     if method.name != "mole":
         return
-    experts, masked = method.experts or (), method.masked_experts or ()
+    experts, masked = method.given("experts") or (), method.given("masked_experts") or ()
     if len(experts) < 2:
         yield Problem(
             "method.experts",
@@ -163,7 +175,7 @@ def _experts(method: Method) -> Iterator[Problem]:
         yield Problem("method.masked_experts", "one expert at least must be left")
 
 
-def _routers(model: Model, method: Method, data: Data | None) -> Iterator[Problem]:
+def _routers(model: Model, method: MethodSection, data: Data | None) -> Iterator[Problem]:
     """What layers that ask a router cannot do. They look at a record's prompt."""
     if model.task == "causal-lm" and data and data.columns.text:
         yield Problem(
@@ -179,19 +191,18 @@ def _routers(model: Model, method: Method, data: Data | None) -> Iterator[Proble
         )
 
 
-def _caches(model: Model, adapter: ResLoRA) -> Iterator[Problem]:
+def _caches(model: Model, adapter: Adapter) -> Iterator[Problem]:
     """What layers that keep something for later ones cannot do."""
     if model.gradient_checkpointing != "none":
         yield Problem(
             "model.gradient_checkpointing",
-            f"computes layers again, one by one, which the {adapter.shortcut.value} shortcut "
-            "cannot follow; set it to none, or method.shortcut to block",
+            f"computes layers again, one by one, which {adapter.alone_because}; set it to none",
         )
 
 
-def _steps(method: Method, train: Train, recipe: Recipe) -> Iterator[Problem]:
+def _steps(method: MethodSection, train: Train, axes: Axes) -> Iterator[Problem]:
     """Every phase must have its turn in a round, or what it shares has not moved."""
-    needed = max(sum(phase.steps for phase in recipe.schedule.plan(r).phases) for r in (0, 1))
+    needed = max(sum(phase.steps for phase in axes.schedule.plan(r).phases) for r in (0, 1))
     if train.local_steps < needed:
         yield Problem(
             "train.local_steps",
@@ -200,7 +211,12 @@ def _steps(method: Method, train: Train, recipe: Recipe) -> Iterator[Problem]:
         )
 
 
-def _problem(method: Method, reason: str) -> Problem:
+def _problem(method: MethodSection, reason: str) -> Problem:
+    """The key that a refusal names, or else the method's name."""
     if key := _KEY.match(reason):
-        return Problem(key.group(), reason[key.end() + 2 :])
+        named, text = key.group(), reason[key.end() + 2 :]
+        if "." in named:
+            return Problem(named, text)
+        if named == "aggregation" or named in options(method.chosen):
+            return Problem(f"method.{named}", text)
     return Problem("method.name", f"{method.name}: {reason}")

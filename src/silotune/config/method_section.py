@@ -1,182 +1,48 @@
-"""The method section of a configuration: the method, its adapters and its options."""
+"""The section ``method``: each method's own class says which keys it has, and checks them.
+
+A section is read by the model of the method that it names: the keys of all methods, those of the
+method and, under ``aggregation``, those of the rule. A key that is left out or null has the
+method's default. Other keys are kept aside, and ``method_rules`` says whose they are.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import (
-    BaseModel,
-    Field,
-    model_validator,
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, create_model
+from pydantic.fields import FieldInfo
+
+from silotune.methods import Method
+from silotune.methods.options import (
+    Option,
+    options,
+    own_options,
+    rule_options,
 )
+from silotune.methods.registry import built_in, known, lenders
 
-from .sections import STRICT, AsTuple, Count, Name, Sorted, Text
+from .sections import STRICT, AsTuple, Name, Sorted
+
+DEFAULT = "ffa-lora"
 
 
-class Method(BaseModel):
+class MethodSection(BaseModel):
     """The federated method and its low-rank adapters; the names are those of PEFT."""
 
-    model_config = STRICT
+    model_config = ConfigDict(**STRICT | {"extra": "allow"})
 
-    name: Literal[
-        "ffa-lora",
-        "fedit",
-        "head-only",
-        "rolora",
-        "la-lora",
-        "fedsa-lora",
-        "fedsvd",
-        "fedex-lora",
-        "flora",
-        "flexlora",
-        "lora-fair",
-        "fedftg",
-        "fedftg-seeded",
-        "cola",
-        "rac-lora",
-        "xgblora",
-        "reslora",
-        "lora-rite",
-        "lora-pro",
-        "lora-plus",
-        "lora-fa",
-        "alt-lora",
-        "milora",
-        "mole",
-    ] = Field(
-        default="ffa-lora",
+    name: str = Field(
+        default=DEFAULT,
         description="What is trained, what is shared, and how the server combines it: see "
-        "[methods](methods.md), or `silotune methods`.",
+        "[methods](methods.md), or `silotune methods`. A method of your own is named by where its "
+        "class is, `my_package.my_module:MyMethod`.",
     )
-    aggregation: Literal["fedex-lora", "flexlora", "lora-fair", "fedsvd"] | None = Field(
+    aggregation: str | None = Field(
         default=None,
         description="Combine as that method does, in place of averaging A and B by themselves; "
         "its options may be set too. `silotune methods` says which methods can.",
-    )
-    r: int = Field(
-        default=8, ge=1, description="Rank of the adapters. Under xgblora the default is 1."
-    )
-    ranks: Annotated[dict[Name, Count] | None, Sorted] = Field(
-        default=None,
-        description="Ranks of silos that differ from `r`, silo: rank, for methods that combine "
-        "products alone (flexlora, flora, xgblora). The largest rank is that of the shared "
-        "adapter, by which lora_alpha is divided.",
-    )
-    lora_alpha: float = Field(
-        default=8.0,
-        gt=0,
-        description="Adapters are scaled by lora_alpha / r. Under xgblora the default is 1.",
-    )
-    lora_dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="Share of an adapter's inputs set to zero in training."
-    )
-    target_modules: Annotated[Text | tuple[Text, ...] | None, AsTuple] = Field(
-        default=None,
-        description="Layers to adapt: a list of name endings, one regular expression over whole "
-        "names, or all-linear; null = the usual ones of the architecture.",
-        examples=["[query, value]"],
-    )
-    layers_to_transform: Annotated[tuple[Annotated[int, Field(ge=0)], ...] | None, AsTuple] = Field(
-        default=None, description="Adapt only in these layers, counted from 0; null = in all."
-    )
-    use_rslora: bool = Field(
-        default=False, description="Scale by lora_alpha / sqrt(r) instead (arXiv 2312.03732)."
-    )
-    init_lora_weights: Literal["kaiming", "orthonormal", "svd"] = Field(
-        default="kaiming",
-        description="How A begins: Kaiming-uniform (the paper); orthonormal rows; or from the "
-        "singular vectors of the public base weights (as PiSSA; not where fresh pairs are drawn).",
-    )
-    low_pass: bool | None = Field(
-        default=None, description="Smooth gradients of A and B along their features."
-    )
-    refactor_every: int | None = Field(
-        default=None, ge=1, description="Rounds between two SVDs of B A."
-    )
-    randomised: bool | None = Field(default=None, description="Compute them by a randomised SVD.")
-    residual_rank: int | None = Field(
-        default=None, ge=1, description="Rank that the folded residual is cut back to; null = none."
-    )
-    balanced: bool | None = Field(
-        default=None, description="Split singular values evenly between B and A; or all into B."
-    )
-    objective: Literal["closed-form", "cosine"] | None = Field(
-        default=None,
-        description="What the corrected B minimises: the squared error; or the paper's cosine, by "
-        "gradient steps.",
-    )
-    fair_lambda: float | None = Field(
-        default=None, ge=0, description="How strongly the corrected B is held at its mean."
-    )
-    initialization: Literal["average", "fresh"] | None = Field(
-        default=None,
-        description="What a round begins from: the corrected average; or a fresh pair, the last "
-        "one being folded into the base.",
-    )
-    galore_gap: int | None = Field(
-        default=None, ge=1, description="Local steps between two choices of GaLore's projector."
-    )
-    galore_scale: float | None = Field(
-        default=None, gt=0, description="Factor on the steps of whole matrices."
-    )
-    fold_every: int | None = Field(
-        default=None,
-        ge=1,
-        description="Rounds that a pair lasts, before it is folded into the base and another one "
-        "drawn.",
-    )
-    booster_layers: int | None = Field(
-        default=None, ge=1, description="Layers that a round draws; null = a third of them."
-    )
-    shortcut: Literal["input", "block", "middle"] | None = Field(
-        default=None,
-        description="What a layer takes from those before it: what they read; their pairs; or "
-        "their A x.",
-    )
-    pre_num: int | None = Field(
-        default=None, ge=1, description="How many layers back shortcuts reach; 1 for input."
-    )
-    booster_seed: int | None = Field(
-        default=None, ge=0, description="Seed by which they are drawn."
-    )
-    escape: bool | None = Field(
-        default=None,
-        description="Shorten LoRA-RITE's steps by the second moment that is lost when the basis "
-        "turns.",
-    )
-    lora_plus_ratio: float | None = Field(
-        default=None, gt=0, description="Learning rate of B by that of A, which is learning_rate."
-    )
-    damping: float | None = Field(
-        default=None,
-        ge=0,
-        description="Added to the eigenvalues of B^T B and A A^T before gradients are divided by "
-        "them; about 0.01 under privacy.",
-    )
-    full_moments: bool | None = Field(
-        default=None,
-        description="LoRA-Pro's full mode: Adam's two means are whole matrices, 2 out in numbers "
-        "for every layer.",
-    )
-    experts_per_prompt: int | None = Field(
-        default=None,
-        ge=1,
-        description="Adapted modules of a transformer layer that a prompt goes through; null = "
-        "half of them, rounded down.",
-    )
-    experts: Annotated[tuple[Text, ...] | None, AsTuple] = Field(
-        default=None,
-        description="Folders of trained adapters in PEFT's format, made for this base model; two "
-        "at least. Relative paths start at the current working directory.",
-    )
-    masked_experts: Annotated[tuple[Text, ...] | None, AsTuple] = Field(
-        default=None,
-        description="Those of `experts` that are left out; the others' weights grow in proportion.",
-    )
-    balance_weight: float | None = Field(
-        default=None,
-        ge=0,
-        description="Weight of the term that makes routers and gates use their experts alike.",
     )
 
     @property
@@ -184,10 +50,143 @@ class Method(BaseModel):
         """For people: ``lora-rite``, or ``lora-rite combined as fedex-lora``."""
         return f"{self.name} combined as {self.aggregation}" if self.aggregation else self.name
 
-    @model_validator(mode="before")
-    @classmethod
-    def _boosters_are_of_rank_1(cls, values: object) -> object:
-        """Unless somebody says otherwise, in the paper's words: r = 1 and s = alpha / 1."""
-        if isinstance(values, dict) and values.get("name") == "xgblora":
-            return {"r": 1, "lora_alpha": 1.0, **values}
+    @property
+    def chosen(self) -> type[Method]:
+        """The method's class."""
+        return known()[self.name]
+
+    def build(self) -> Method:
+        """The method that the section chooses, as a program would write it.
+
+        Raises:
+            ValueError: naming the option that is wrong.
+        """
+        rule = None
+        if self.aggregation:
+            lender = known()[self.aggregation]
+            rule = lender(**self._given(rule_options(lender)))
+        return self.chosen(**self._given(options(self.chosen)), aggregation=rule)
+
+    def given(self, option: str) -> Any:
+        """What an option is set to; None where it is not, or is none of the method's."""
+        return getattr(self, option) if option in type(self).model_fields else None
+
+    def strange(self) -> Mapping[str, object]:
+        """Keys that are set and are none of the method's."""
+        extra = self.model_extra or {}
+        return {key: value for key, value in extra.items() if value is not None}
+
+    def _given(self, keys: Iterable[str]) -> dict[str, Any]:
+        return {key: value for key in keys if (value := self.given(key)) is not None}
+
+
+def read_section(values: object) -> object:
+    """A section as its method reads it; whatever is no mapping is left to pydantic.
+
+    Raises:
+        pydantic.ValidationError: with every key that is wrong.
+    """
+    if not isinstance(values, dict):
         return values
+    model = section_model(values.get("name", DEFAULT), values.get("aggregation"))
+    unset = {
+        key for key, value in values.items() if value is None and key not in model.model_fields
+    }
+    others = {option for method in known().values() for option in own_options(method)}
+    return model.model_validate({k: v for k, v in values.items() if k not in unset & others})
+
+
+Section = SerializeAsAny[Annotated[MethodSection, BeforeValidator(read_section)]]
+"""The type of the key ``method``."""
+
+
+def section_model(name: object, aggregation: object = None) -> type[MethodSection]:
+    """The model that reads the section of a method; of no method in particular if there is none.
+
+    Args:
+        name: of the method.
+        aggregation: of the method in whose way it is to combine.
+    """
+    method = known().get(name) if isinstance(name, str) else None
+    lender = lenders().get(aggregation) if isinstance(aggregation, str) else None
+    return _model((str(name),) if method else tuple(known()), method, lender)
+
+
+def method_fields() -> Mapping[str, FieldInfo]:
+    """Every key of the section for the methods of ours, those of all methods first."""
+    fields = dict(_model(tuple(built_in()), None, None).model_fields)
+    for name, method in built_in().items():
+        fields |= {
+            k: f for k, f in _model((name,), method, None).model_fields.items() if k not in fields
+        }
+    return fields
+
+
+def field_of(option: str) -> FieldInfo | None:
+    """The field of a key that some method has, somebody's own among them."""
+    models = (_model((name,), method, None) for name, method in known().items())
+    return next((m.model_fields[option] for m in models if option in m.model_fields), None)
+
+
+@cache
+def _model(
+    names: tuple[str, ...], method: type[Method] | None, lender: type[Method] | None
+) -> type[MethodSection]:
+    own = own_options(method) if method else {}
+    fields = {key: _plain(option) for key, option in options(method or Method).items()}
+    fields |= {key: _nullable(option) for key, option in own.items()}
+    if lender:
+        fields |= {k: _nullable(o) for k, o in rule_options(lender).items() if k not in own}
+    told = MethodSection.model_fields
+    return create_model(
+        f"{method.__name__ if method else 'Method'}Section",
+        __base__=MethodSection,
+        __doc__=MethodSection.__doc__,
+        name=(_one_of(names), _described(told["name"], DEFAULT)),
+        aggregation=(_one_of(tuple(lenders())) | None, _described(told["aggregation"], None)),
+        **fields,
+    )
+
+
+def _one_of(names: tuple[str, ...]) -> Any:
+    return Literal[names]
+
+
+def _described(told: FieldInfo, default: object) -> Any:
+    return Field(default=default, description=told.description)
+
+
+def _plain(option: Option) -> Any:
+    about = option.about
+    examples = list(about.examples) or None
+    default = Field(default=option.default, description=about.text, examples=examples)
+    return _as_yaml(option.hint), default
+
+
+def _nullable(option: Option) -> Any:
+    hint = _as_yaml(option.hint)
+    return (
+        hint if _takes_none(hint) else hint | None,
+        Field(default=None, description=option.about.text),
+    )
+
+
+def _takes_none(hint: Any) -> bool:
+    inner = get_args(hint)
+    if get_origin(hint) is Annotated:
+        return _takes_none(inner[0])
+    return type(None) in inner
+
+
+def _as_yaml(hint: Any) -> Any:
+    """A type as YAML gives it: lists for tuples, names that may look like numbers, any order."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return Annotated[(_as_yaml(inner[0]), *inner[1:])]
+    if origin is tuple:
+        return Annotated[hint, AsTuple]
+    if origin is dict and inner[0] is str:
+        return Annotated[dict[Name, inner[1]], Sorted]  # type: ignore[valid-type]
+    if inner and origin is not Literal:
+        return Union[tuple(map(_as_yaml, inner))]  # noqa: UP007
+    return hint

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from difflib import SequenceMatcher
 from typing import NamedTuple
 
@@ -59,6 +59,16 @@ SPELLINGS = _spellings()
 """Every accepted name of a key -> its home."""
 
 
+def home(key: str) -> str | None:
+    """The home of a name; None if it has none.
+
+    Whatever stands below ``method`` has one until the method is known, whose own key it may be.
+    """
+    section, _, name = key.partition(".")
+    loose = section == "method" and name.isidentifier()
+    return SPELLINGS.get(key) or (key if loose else None)
+
+
 def flatten(
     section: Mapping[object, object], path: KeyPath, places: Mapping[KeyPath, str]
 ) -> Iterator[Setting | str]:
@@ -80,11 +90,16 @@ def flatten(
             yield f"{place}: {key}: is a section and takes `key: value` pairs, not {value!r}"
 
 
-def unknown(key: str) -> str:
-    """The sentence for a name that is no key: what was probably meant, or what there is."""
+def unknown(key: str, own: Collection[str] = ()) -> str:
+    """The sentence for a name that is no key: what was probably meant, or what there is.
+
+    Args:
+        key: the name.
+        own: keys of the section ``method`` that the chosen method has.
+    """
     if len(FLAT.get(key, [])) > 1:
         return f"could be several keys; write {' or '.join(FLAT[key])}"
-    if near := _nearest(key):
+    if near := _nearest(key, [f"method.{name}" for name in own]):
         return f"unknown key; did you mean {near}?"
     section = key.rpartition(".")[0]
     inside = section if section in SECTIONS else ""
@@ -92,9 +107,9 @@ def unknown(key: str) -> str:
     return f"unknown key; there are {', '.join(known)}"
 
 
-def _nearest(key: str) -> str | None:
+def _nearest(key: str, own: Collection[str]) -> str | None:
     """The home of the most similar name, if it is similar enough."""
-    candidates = {**SPELLINGS, **{section: section for section in SECTIONS}}
+    candidates = {**SPELLINGS, **{k: k for k in (*own, *SECTIONS)}}
     best, _, home = max((_likeness(key, n), _ratio(key, n), h) for n, h in candidates.items())
     return home if best >= CLOSE else None
 

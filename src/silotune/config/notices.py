@@ -21,7 +21,7 @@ def notices(config: Config) -> Iterator[str]:
             "data.num_examples: not declared, so each silo's number of records, rounded down, "
             "becomes public; epsilon does not cover that"
         )
-    if config.method.experts:
+    if config.method.given("experts"):
         yield (
             "method.experts: what the experts learned of records is in the model from the start; "
             "epsilon does not cover it. Each expert carries the epsilon of its own run, if any"

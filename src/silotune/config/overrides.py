@@ -49,7 +49,7 @@ def apply(
         for item in _parts(given):
             if isinstance(item, str):
                 wrong.append(item)
-            elif home := names.SPELLINGS.get(item.key):
+            elif home := names.home(item.key):
                 result[home] = item
             else:
                 wrong.append(f"{given.where}: {item.key}: {names.unknown(item.key)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .errors import Problem
-from .method_section import Method
+from .method_section import MethodSection
 from .privacy_section import Privacy
 from .sections import Data, Model, Train
 
@@ -180,9 +180,9 @@ def metric(
         )
 
 
-def dropout(privacy: Privacy, method: Method) -> Iterator[Problem]:
+def dropout(privacy: Privacy, method: MethodSection) -> Iterator[Problem]:
     """Masks go by a record's place in its batch, so one record would move another's."""
-    if privacy.unit == "example" and method.lora_dropout > 0:
+    if privacy.unit == "example" and method.given("lora_dropout") > 0:
         yield Problem(
             "method.lora_dropout",
             "must be 0 for privacy.unit: example: a record's mask would depend on who else is in "

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Lt
 from pydantic.fields import FieldInfo
 
-from .choice import OPTIONS, options
+from silotune.methods.options import common_options, options
+from silotune.methods.registry import built_in, takers
+
 from .names import ALIASES
 from .schema import LEAVES, SECTIONS
 from .words import kind
@@ -73,17 +77,27 @@ def _row(key: str) -> str:
 
 def _takers(key: str) -> str:
     """Whose option a key is, and what they do without it."""
-    option = key.removeprefix("method.")
-    if option not in OPTIONS:
+    section, _, option = key.rpartition(".")
+    if section != "method":
         return ""
+    if option in common_options(built_in()["ffa-lora"]):
+        return "".join(_otherwise(option))
     by_default: dict[object, list[str]] = {}
-    for taker in OPTIONS[option]:
-        by_default.setdefault(options(taker)[option], []).append(taker)
+    for taker in filter(built_in().__contains__, takers(option)):
+        by_default.setdefault(options(built_in()[taker])[option].default, []).append(taker)
     groups = [
         " and ".join(takers) + ("" if default is None else f"; null = {written(default)}")
         for default, takers in by_default.items()
     ]
-    return f" For {'. For '.join(groups)}."
+    return f" For {'. For '.join(groups)}." if groups else ""
+
+
+def _otherwise(option: str) -> Iterator[str]:
+    """Methods whose default is not that of all others."""
+    for name, method in built_in().items():
+        default = options(method)[option].default
+        if default != common_options(method)[option].default:
+            yield f" Under {name} the default is {default:g}."
 
 
 def written(value: object) -> str:
@@ -92,7 +106,7 @@ def written(value: object) -> str:
 
 
 def _limits(field: FieldInfo) -> Iterator[str]:
-    for limit in field.metadata:
+    for limit in (*field.metadata, *_inside(field.annotation)):
         match limit:
             case Gt(gt=bound):
                 yield f"above {bound}"
@@ -100,6 +114,13 @@ def _limits(field: FieldInfo) -> Iterator[str]:
                 yield f"{bound} or more"
             case Lt(lt=bound):
                 yield f"below {bound}"
+
+
+def _inside(annotation: Any) -> Iterator[object]:
+    """Limits of a number that may be null."""
+    if get_origin(annotation) in (Union, UnionType):
+        for part in get_args(annotation):
+            yield from getattr(part, "__metadata__", ())
 
 
 def _default(key: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import rules, yaml_door
-from .schema import ENVIRONMENT, LEAVES, Config
+from .schema import ENVIRONMENT, LEAVES, SECTIONS, Config
 
 
 def dump(config: Config) -> str:
@@ -35,22 +35,28 @@ def differences(old: Config, new: Config) -> list[str]:
     Empty exactly if the digests agree.
     """
     before, after = _determining(old), _determining(new)
-    return [f"{key} ({before[key]} -> {after[key]})" for key in before if before[key] != after[key]]
+    return [
+        f"{key} ({before.get(key, 'null')} -> {after.get(key, 'null')})"
+        for key in {**before, **after}
+        if before.get(key, "null") != after.get(key, "null")
+    ]
 
 
 def _determining(config: Config) -> dict[str, str]:
     values = config.model_dump(mode="json")
+    own = [key for name in values["method"] if (key := f"method.{name}") not in LEAVES]
     return {
         key: json.dumps(_at(values, key), ensure_ascii=False)
-        for key in LEAVES
+        for key in (*LEAVES, *own)
         if key not in ENVIRONMENT
     }
 
 
 def _at(values: Mapping[str, Any], key: str) -> Any:
-    for part in key.split("."):
-        values = values[part]
-    return values
+    *sections, name = key.split(".")
+    for section in sections:
+        values = values[section]
+    return values.get(name)  # an option of another method has no value
 
 
 def _without(values: Mapping[str, Any], prefix: str, skip: frozenset[str]) -> dict[str, Any]:
@@ -58,7 +64,7 @@ def _without(values: Mapping[str, Any], prefix: str, skip: frozenset[str]) -> di
     kept: dict[str, Any] = {}
     for name, value in values.items():
         key = prefix + name
-        if key not in LEAVES:
+        if key in SECTIONS:
             kept[name] = _without(value, f"{key}.", skip)
         elif key not in skip:
             kept[name] = value

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from . import method_rules
-from .choice import OPTIONS
 from .errors import ConfigError, Problem
 from .method_rules import SERVER_KEYS
-from .method_section import Method
+from .method_section import MethodSection
 from .privacy_rules import budget, clients, count, dropout, mechanism, metric, physical
 from .privacy_section import Privacy
 from .sections import Columns, Data, Model, Silos, Train
@@ -33,7 +32,7 @@ class Parts:
 
     model: Model | None = None
     data: Data | None = None
-    method: Method | None = None
+    method: MethodSection | None = None
     privacy: Privacy | None = None
     train: Train | None = None
     evaluation: str | None = None
@@ -109,11 +108,10 @@ def check_batch_size(batch_size: int, sizes: int | Mapping[str, int]) -> None:
         raise ConfigError([str(problem)])
 
 
-def inapplicable(model: Model, data: Data, method: Method, train: Train) -> frozenset[str]:
+def inapplicable(model: Model, data: Data, method: MethodSection, train: Train) -> frozenset[str]:
     """Keys that have no effect beside the others; a resolved configuration leaves them out."""
     keys = {f"data.columns.{c}" for c in Columns.model_fields if c not in _given(data.columns)}
-    keys |= {f"method.{option}" for option, takers in OPTIONS.items() if method.name not in takers}
-    if method.ranks is None:
+    if method.given("ranks") is None:
         keys.add("method.ranks")
     if train.server_optimizer == "none":
         keys |= {f"train.{key}" for key in SERVER_KEYS}

@@ -11,11 +11,10 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 
-from silotune.recipes import RECIPES
+from silotune.methods.registry import known
 
 from . import rules
-from .choice import needs_adamw
-from .method_section import Method
+from .method_section import MethodSection, Section, field_of, method_fields, read_section
 from .privacy_section import Privacy
 from .sections import STRICT, AsTuple, Data, Model, Text, Train
 
@@ -27,7 +26,7 @@ class Config(BaseModel):
 
     model: Model
     data: Data
-    method: Method = Method()
+    method: Section = Field(default_factory=lambda: MethodSection.model_validate(read_section({})))
     privacy: Privacy = Privacy()
     train: Train = Train()
     evaluation: Literal["simulation", "site", "public"] = Field(
@@ -65,7 +64,8 @@ class Config(BaseModel):
         if not isinstance(method, dict) or not isinstance(train, dict) or "optimizer" in train:
             return values
         name = method.get("name")
-        if not isinstance(name, str) or name not in RECIPES or not needs_adamw(name):
+        chosen = known().get(name) if isinstance(name, str) else None
+        if chosen is None or not chosen.made_of_adamw:
             return values
         return {**values, "train": {**train, "optimizer": "adamw"}}
 
@@ -104,7 +104,8 @@ ENVIRONMENT = frozenset(
 
 
 def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
-    for name, field in model.model_fields.items():
+    fields = method_fields() if model is MethodSection else model.model_fields
+    for name, field in fields.items():
         yield prefix + name, field
         if (section := _section(field)) is not None:
             yield from _walk(section, f"{prefix}{name}.")
@@ -123,4 +124,10 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
 LEAVES: Mapping[str, FieldInfo] = {
     key: field for key, field in _walk(Config, "") if key not in SECTIONS
 }
-"""Dotted home key -> field of everything that can be set, in order."""
+"""Dotted home key -> field of everything that can be set, in order; options of ours alone."""
+
+
+def leaf(key: str) -> FieldInfo | None:
+    """The field of a key; of an option of somebody's own method as well."""
+    section, _, name = key.rpartition(".")
+    return LEAVES.get(key) or (field_of(name) if section == "method" else None)

@@ -17,6 +17,9 @@ from pydantic import (
 )
 
 from silotune.engine.experiment import LARGEST_UPDATE
+from silotune.methods.registry import built_in
+
+MADE_OF_ADAMW = ", ".join(name for name, m in built_in().items() if m.made_of_adamw)
 
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -234,8 +237,7 @@ class Train(BaseModel):
     optimizer: Literal["sgd", "adamw"] = Field(
         default="sgd",
         description="Local optimiser; its state begins afresh each round. Where a method has an "
-        "optimiser of its own that is made of AdamW (fedftg, lora-rite, lora-pro, lora-plus, "
-        "lora-fa), the default is adamw.",
+        f"optimiser of its own that is made of AdamW ({MADE_OF_ADAMW}), the default is adamw.",
     )
     learning_rate: float = Field(
         default=0.5,

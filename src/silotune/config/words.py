@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import ValidationError
 
 from .errors import Problem
-from .schema import LEAVES, SECTIONS
+from .schema import LEAVES, SECTIONS, leaf
 
 LIMITS: Mapping[str, str] = {
     "greater_than": "must be greater than {gt:g}",
@@ -76,7 +76,7 @@ def _key(loc: tuple[int | str, ...]) -> str | None:
     """The longest beginning of a location that is a key of ours."""
     for end in range(len(loc), 0, -1):
         key = ".".join(map(str, loc[:end]))
-        if key in LEAVES or key in SECTIONS:
+        if key in SECTIONS or leaf(key):
             return key
     return None
 
@@ -96,7 +96,8 @@ def _text(key: str, entries: list[Any], value: object) -> str:
         if entry["type"] in LIMITS:
             limit = LIMITS[entry["type"]].format(**entry.get("ctx", {}))
             return f"{limit}, not {shown(entry['input'])}{_example(key)}"
-    annotation = LEAVES[key].annotation
+    field = leaf(key)
+    annotation = field.annotation if field else None
     return f"must be {kind(annotation)}, not {shown(value)}{_guess(key, annotation, value)}"
 
 
@@ -111,5 +112,6 @@ def _guess(key: str, annotation: Any, value: object) -> str:
 
 
 def _example(key: str) -> str:
-    examples = LEAVES[key].examples
+    field = leaf(key)
+    examples = field.examples if field else None
     return f"; for example {examples[0]}" if examples else ""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from silotune.core import ClientId, Factors, Key, Plan
+from silotune.methods.axes import Axes, IncompatibleMethodError
 from silotune.privacy import CorrelatedCharge
 from silotune.privacy.central import Central, Everyone
-from silotune.recipe import IncompatibleAxes, Recipe
 
 LARGEST_UPDATE = 1e4
 """L2 norm of a change that no honest training makes in one round."""
@@ -38,13 +38,13 @@ class Experiment:
         central: whom the server asks, and how it forms their mean.
 
     Raises:
-        IncompatibleAxes: if weights or ranks differ under central privacy, ranks differ and the
-            rule needs them equal, or correlated noise would be added to other tensors in one round
-            than in another.
+        IncompatibleMethodError: if weights or ranks differ under central privacy, ranks differ and
+            the rule needs them equal, or correlated noise would be added to other tensors in one
+            round than in another.
     """
 
     run: str
-    recipe: Recipe
+    recipe: Axes
     weights: Mapping[ClientId, float | None]
     rounds: int
     local_steps: int
@@ -61,7 +61,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         if self.ranks and not self.recipe.aggregator.mixes_ranks:
-            raise IncompatibleAxes(
+            raise IncompatibleMethodError(
                 "method.ranks: this method averages A and B by themselves, and tensors of unequal "
                 "shapes have no mean; use flexlora or flora, or one rank for all"
             )
@@ -82,17 +82,17 @@ class Experiment:
 
     def _check_alike(self) -> None:
         if self.ranks:
-            raise IncompatibleAxes(
+            raise IncompatibleMethodError(
                 "method.ranks: a client's change cannot be told from what its lower rank cuts off, "
                 "so nothing bounds it; use one rank for all under privacy.unit: client"
             )
         if any(plan.trained() - plan.share for plan in self.recipe.schedule.plans()):
-            raise IncompatibleAxes(
+            raise IncompatibleMethodError(
                 "client-level privacy covers what is shared, and this method's models are made of "
                 "what clients keep as well: whoever sees one sees its client"
             )
         if len(set(self.weights.values())) != 1 or None in self.weights.values():
-            raise IncompatibleAxes(
+            raise IncompatibleMethodError(
                 "client-level privacy hides all clients alike, so their weights must be equal: "
                 "set train.weighting: uniform"
             )
@@ -100,7 +100,7 @@ class Experiment:
     def _check_steady(self) -> None:
         plans = [self.plan(round) for round in range(self.rounds)]
         if len({(plan.share, plan.fixed) for plan in plans}) > 1:
-            raise IncompatibleAxes(
+            raise IncompatibleMethodError(
                 "privacy.noise: correlated needs the same tensors to be shared in every round, "
                 "which this method.name does not do; use gaussian"
             )

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from silotune.adapters import Routed
 from silotune.config import Config
 from silotune.models.tiny import tiny_bert, tiny_llama, tiny_vit
 from silotune.privacy import ExampleLevel, Poisson, Rotation
@@ -116,7 +115,7 @@ def small_model(subject: Subject, folder: Path) -> tuple[BuiltModel, str]:
     config = subject.config
     model = open_model(config, subject.labels)
     which = config.model.name_or_path
-    if isinstance(model.recipe.adapter, Routed):
+    if model.recipe.adapter and model.recipe.adapter.routed:
         raise ValueError(
             f"method.name: {config.method.name} cannot be audited: what a router passes on depends "
             "on the whole prompt, so no canary can be aimed at one number; `silotune run` still "

@@ -14,24 +14,21 @@ from silotune.adapters import (
     AdaptedLinear,
     AdaptedModel,
     Adapter,
-    Experts,
     MixedLinear,
     PeftLayout,
-    ResLoRA,
     birth,
     fixed_keys,
     inject,
-    links,
-    load_expert,
 )
 from silotune.config import Config
-from silotune.config.choice import chosen_recipe, refuse_unproved
+from silotune.config.choice import chosen_axes
 from silotune.core import Factors, Key, Plan, Role, Site
 from silotune.engine import Bench, check_coverage
+from silotune.methods import Axes
+from silotune.methods.axes import refuse_unproved
 from silotune.models.head import checkpoint_head, prototype_head, random_head
 from silotune.models.load import Loaded
 from silotune.models.sites import batch_coupled, find_sites, hard_routers, peft_targets
-from silotune.recipe import Recipe
 
 from .reading import objective, read_model
 
@@ -53,7 +50,7 @@ class BuiltModel:
 
     loaded: Loaded
     bench: Bench
-    recipe: Recipe
+    recipe: Axes
     first: Factors
     drawn: Mapping[Key, int]
     fixed: frozenset[Key]
@@ -62,11 +59,12 @@ class BuiltModel:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that is frozen: the base weights, and the experts' if there are any."""
+        """SHA-256 of all that is frozen: the base weights, and what the adapter holds beside."""
         adapter = self.recipe.adapter
-        if not isinstance(adapter, Experts):
+        frozen = adapter.digests() if adapter else ()
+        if not frozen:
             return self.loaded.digest
-        parts = [self.loaded.digest, *(expert.digest() for expert in adapter.experts)]
+        parts = [self.loaded.digest, *frozen]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
     @property
@@ -112,12 +110,13 @@ def build_model(config: Config, loaded: Loaded) -> BuiltModel:
         ValueError: in words, naming the key of the configuration.
     """
     recipe = build_recipe(config, has_head=bool(loaded.heads))
-    method = config.method
+    method = config.method.build()
     head_names = [site.name for site in loaded.heads]
     found = find_sites(loaded.model, method.target_modules, method.layers_to_transform, head_names)
     sites = found if recipe.adapter else found[:1]
     adapted_sites = found if recipe.adapter else ()
-    _refuse_unlinked(recipe.adapter, adapted_sites)
+    if recipe.adapter:
+        recipe.adapter.check_sites(adapted_sites)
     targets = peft_targets(sites, loaded.model, head_names)
     first = _first_factors(config, loaded, adapted_sites, recipe)
     loaded.model.to(device_of(config))
@@ -154,17 +153,16 @@ def build_model(config: Config, loaded: Loaded) -> BuiltModel:
     )
 
 
-def build_recipe(config: Config, *, has_head: bool) -> Recipe:
+def build_recipe(config: Config, *, has_head: bool) -> Axes:
     """The point on the axes that the configuration names.
 
     Raises:
-        IncompatibleAxes: if the combination would be wrong.
-        ValueError: if an expert cannot be read.
+        IncompatibleMethodError: if the combination would be wrong.
+        ValueError: if something that the method names cannot be read.
     """
     head = has_head and config.model.head == "trained"
-    base = config.model.name_or_path
-    experts = [load_expert(folder, base) for folder in config.method.experts or ()]
-    recipe = chosen_recipe(config.method, config.train, head=head, experts=experts)
+    method = config.method.build().opened(config.model.name_or_path)
+    recipe = chosen_axes(method, config.train, head=head)
     correlated = config.privacy.noise == "correlated"
     refuse_unproved(recipe, config.privacy.unit, correlated=correlated)
     return recipe
@@ -219,15 +217,6 @@ def _refuse_coupling(config: Config, loaded: Loaded) -> None:
         )
 
 
-def _refuse_unlinked(adapter: Adapter | None, sites: Sequence[Site]) -> None:
-    if isinstance(adapter, ResLoRA) and not any(links(sites, adapter.pre_num).values()):
-        raise ValueError(
-            "method.shortcut: no adapted module stands right after one of the same name and shape, "
-            "in the layer before its own, so there is nothing to link; adapt others, or use "
-            "method.name: fedit"
-        )
-
-
 def device_of(config: Config) -> torch.device:
     """Where to compute.
 
@@ -247,9 +236,7 @@ def use_threads(config: Config) -> None:
         torch.set_num_threads(config.train.threads)
 
 
-def _first_factors(
-    config: Config, loaded: Loaded, sites: Sequence[Site], recipe: Recipe
-) -> Factors:
+def _first_factors(config: Config, loaded: Loaded, sites: Sequence[Site], recipe: Axes) -> Factors:
     return birth(sites, recipe.adapter, config.train.seed).updated(
         _scaled(_first_head(config, loaded), config)
     )
@@ -279,7 +266,7 @@ def _scaled(head: Factors, config: Config) -> Factors:
     return head.map(lambda t: t / config.model.head_scale)
 
 
-def _drawn_keys(config: Config, first: Factors, recipe: Recipe) -> Mapping[Key, int]:
+def _drawn_keys(config: Config, first: Factors, recipe: Axes) -> Mapping[Key, int]:
     """First tensors that every machine draws alike."""
     pairs = recipe.adapter is not None and recipe.adapter.seeded
     alike = {Role.HEAD: config.model.head_init == "random"}

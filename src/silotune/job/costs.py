@@ -14,16 +14,15 @@ from typing import NamedTuple
 
 from torch import nn
 
-from silotune.adapters import Expert, LoRA, Routed, birth, fixed_keys
+from silotune.adapters import Adapter, birth, fixed_keys
 from silotune.core import ClientId, Factors, GlobalState, Key, Role, Site
 from silotune.engine import Experiment
 from silotune.engine.traffic import Bytes, traffic
+from silotune.methods import Axes, HeadOnly, Method, known
 from silotune.models.head import random_head
 from silotune.models.load import load_shape
 from silotune.models.sites import find_sites
 from silotune.optim import AdamW
-from silotune.recipe import Recipe
-from silotune.recipes import RECIPES
 
 LABELS = 2
 """Of the head whose weight is shown apart."""
@@ -52,7 +51,7 @@ class Costs:
     """Of every method on one model.
 
     Attributes:
-        methods: in the order of the catalogue, without ``head-only``.
+        methods: in the order of the catalogue, without those that have no adapter.
         head: what a head of ``LABELS`` labels adds where it is trained and shared.
         layers: adapted ones, by (out, in).
     """
@@ -91,54 +90,54 @@ def costs(sites: Sequence[Site], hidden: int, clients: int, rank: int) -> Costs:
     alike = {
         shape: [s for s in sites if (s.out_features, s.in_features) == shape] for shape in shapes
     }
-    names = [name for name in RECIPES if name != "head-only"]
+    methods = {method: _adapter_of(method, rank, clients) for method in known().values()}
     return Costs(
         methods=tuple(
-            _routed_cost(name, sites, clients, rank)
-            if _is_routed(name)
-            else _cost(name, list(alike.values()), clients, rank)
-            for name in names
+            _routed_cost(method, sites, clients, rank)
+            if adapter.routed
+            else _cost(method, list(alike.values()), clients, rank)
+            for method, adapter in methods.items()
+            if adapter
         ),
         head=_head(hidden, clients, rank),
         layers=dict(shapes),
     )
 
 
-def _cost(name: str, alike: Sequence[Sequence[Site]], clients: int, rank: int) -> Cost:
+def _cost(method: type[Method], alike: Sequence[Sequence[Site]], clients: int, rank: int) -> Cost:
     """Of all layers, from messages for one and for two of every shape."""
     first: list[_Weighed] = []
     usual: list[_Weighed] = []
-    trained = _trained(name, [site for sites in alike for site in sites])
+    trained = _trained(method, [site for sites in alike for site in sites])
     for sites in alike:
-        one, two = (_counted(name, some, (), clients, rank) for some in _one_and_two(sites[0]))
+        one, two = (_counted(method, some, (), clients, rank) for some in _one_and_two(sites[0]))
         layers = sum(site.name in trained for site in sites)
         first.append(_Weighed(one[0], two[0], layers))
         usual.append(_Weighed(one[1], two[1], layers))
-    return Cost(method=name, first=_of_all(first), usual=_of_all(usual))
+    return Cost(method=method.name, first=_of_all(first), usual=_of_all(usual))
 
 
-def _is_routed(name: str) -> bool:
-    recipe = RECIPES[name](LoRA(), AdamW(learning_rate=1.0), head=False)
-    return isinstance(recipe.adapter, Routed)
+def _adapter_of(method: type[Method], rank: int, clients: int) -> Adapter | None:
+    return _axes(method, clients, rank, head=True).adapter
 
 
-def _routed_cost(name: str, sites: Sequence[Site], clients: int, rank: int) -> Cost:
+def _routed_cost(method: type[Method], sites: Sequence[Site], clients: int, rank: int) -> Cost:
     """From messages for all layers: a router belongs to several of them."""
-    first, usual = _counted(name, sites, (), clients, rank)
-    return Cost(method=name, first=first, usual=usual)
+    first, usual = _counted(method, sites, (), clients, rank)
+    return Cost(method=method.name, first=first, usual=usual)
 
 
-def _trained(name: str, sites: Sequence[Site]) -> set[str]:
+def _trained(method: type[Method], sites: Sequence[Site]) -> set[str]:
     """Names of those that a round trains: all, but for methods that draw some."""
-    recipe = RECIPES[name](LoRA(), AdamW(learning_rate=1.0), head=False)
-    still = recipe.schedule.plan(0, [site.name for site in sites]).fixed
+    axes = method().axes(AdamW(learning_rate=1.0), head=False)
+    still = axes.schedule.plan(0, [site.name for site in sites]).fixed
     return {site.name for site in sites if Key(site.name, Role.B) not in still}
 
 
 def _head(hidden: int, clients: int, rank: int) -> Bytes:
     """What one more head adds."""
     head = Site("classifier", nn.Linear(hidden, LABELS, device="meta"), hidden, LABELS)
-    one, two = (_counted("head-only", (), h, clients, rank)[1] for h in _one_and_two(head))
+    one, two = (_counted(HeadOnly, (), h, clients, rank)[1] for h in _one_and_two(head))
     return Bytes(two.up - one.up, two.down - one.down)
 
 
@@ -162,35 +161,30 @@ def _of_all(weighed: Sequence[_Weighed]) -> Bytes:
 
 
 def _counted(
-    name: str, sites: Sequence[Site], heads: Sequence[Site], clients: int, rank: int
+    method: type[Method], sites: Sequence[Site], heads: Sequence[Site], clients: int, rank: int
 ) -> tuple[Bytes, Bytes]:
     """The first round and a usual one, from messages."""
-    recipe = _recipe(name, clients, rank, head=bool(heads))
-    played = traffic(_experiment(recipe, sites, heads, clients), _begun(recipe, sites, heads))
+    axes = _axes(method, clients, rank, head=bool(heads))
+    played = traffic(_experiment(axes, sites, heads, clients), _begun(axes, sites, heads))
     rounds = [of_round[ClientId("0")] for of_round in played]
     turns = rounds[-2:]
     return rounds[0], Bytes(sum(t.up for t in turns) // 2, sum(t.down for t in turns) // 2)
 
 
-def _recipe(name: str, clients: int, rank: int, *, head: bool) -> Recipe:
-    """The method; where it mixes experts, one of each client."""
-    lora, optimizer = LoRA(rank=rank), AdamW(learning_rate=1.0)
-    if name != "mole":
-        return RECIPES[name](lora, optimizer, head=head)
-    experts = tuple(Expert(str(i), {}) for i in range(clients))
-    return RECIPES[name](lora, optimizer, head=head, experts=experts)
+def _axes(method: type[Method], clients: int, rank: int, *, head: bool) -> Axes:
+    return method.sample(r=rank, clients=clients).axes(AdamW(learning_rate=1.0), head=head)
 
 
 def _experiment(
-    recipe: Recipe, sites: Sequence[Site], heads: Sequence[Site], clients: int
+    axes: Axes, sites: Sequence[Site], heads: Sequence[Site], clients: int
 ) -> Experiment:
     @cache
     def draw(seed: int) -> Factors:
-        return birth(sites, recipe.adapter, seed).updated(random_head(heads, seed))
+        return birth(sites, axes.adapter, seed).updated(random_head(heads, seed))
 
     return Experiment(
         run="0" * 12,
-        recipe=recipe,
+        recipe=axes,
         weights={ClientId(str(i)): 1.0 for i in range(clients)},
         rounds=ROUNDS,
         local_steps=1,
@@ -199,10 +193,10 @@ def _experiment(
         draw=draw,
         quorum=clients,
         private=False,
-        fixed=fixed_keys(sites, recipe.adapter),
+        fixed=fixed_keys(sites, axes.adapter),
     )
 
 
-def _begun(recipe: Recipe, sites: Sequence[Site], heads: Sequence[Site]) -> GlobalState:
-    first = birth(sites, recipe.adapter, 0).updated(random_head(heads, 0))
+def _begun(axes: Axes, sites: Sequence[Site], heads: Sequence[Site]) -> GlobalState:
+    first = birth(sites, axes.adapter, 0).updated(random_head(heads, 0))
     return GlobalState(round=0, factors=first, drawn=dict.fromkeys(first, 0))

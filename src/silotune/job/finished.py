@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from silotune.adapters import OWN_WEIGHTS, fits_peft, load_own, load_peft
+from silotune.adapters import OWN_WEIGHTS, load_own, load_peft
 from silotune.adapters.peft_io import WEIGHTS
 from silotune.config import Config
 from silotune.config.privacy_section import Privacy
@@ -57,7 +57,7 @@ def evaluate(
     config = _masked(saved_config(folder), masked_experts)
     without_noise = config.model_copy(update={"privacy": Privacy(unit="none")})
     workshop = open_workshop(without_noise)  # which need not find out how much there was
-    if config.method.experts and workshop.model.digest != read_facts(folder).model_digest:
+    if config.method.given("experts") and workshop.model.digest != read_facts(folder).model_digest:
         raise ValueError("method.experts: these are not the experts that the run was trained with")
     learned = Learned(
         shared=model_in(shared, workshop.model) if shared else None,
@@ -86,9 +86,9 @@ def _masked(config: Config, experts: Sequence[str]) -> Config:
     """
     if not experts:
         return config
-    if strange := set(experts) - set(config.method.experts or ()):
+    if strange := set(experts) - set(config.method.given("experts") or ()):
         raise ValueError(f"--mask-expert: {min(strange)} is not among method.experts of this run")
-    masked = tuple(sorted({*experts, *(config.method.masked_experts or ())}))
+    masked = tuple(sorted({*experts, *(config.method.given("masked_experts") or ())}))
     method = config.method.model_copy(update={"masked_experts": masked})
     return config.model_copy(update={"method": method})
 
@@ -153,7 +153,7 @@ def model_in(place: Path, model: BuiltModel) -> Model:
         ValueError: if they do not fit the model.
     """
     shapes = {key: tuple(t.shape) for key, t in model.first.items()}
-    if not fits_peft(model.recipe.adapter):
+    if model.recipe.adapter and not model.recipe.adapter.fits_peft:
         return Model(factors=load_own(place, shapes))
     scale = model.layout.head_scale
     factors, folded = load_peft(place, shapes, model.recipe.adapter, scale)

@@ -138,7 +138,7 @@ def _not_covered(config: Config) -> Iterator[str]:
         yield "scores on held-out records, which stay in each client's own folder"
     yield "what the server, or whoever reads its messages or its memory, learns of a client"
     yield "the base model, and whatever it had learned before"
-    if config.method.experts:
+    if config.method.given("experts"):
         yield (
             "what the experts (method.experts) learned before: each carries the epsilon of its "
             "own run, if any, and where records are the same, the two add up"

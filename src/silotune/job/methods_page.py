@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from silotune.config.catalogue import UNITS, Entry, catalogue
-from silotune.config.choice import RULES, chosen_recipe
-from silotune.config.method_section import Method
+from silotune.config.choice import chosen_axes
 from silotune.config.reference import written
-from silotune.config.schema import LEAVES
 from silotune.config.sections import Train
 from silotune.core import Site
-from silotune.recipe import IncompatibleAxes
+from silotune.methods import IncompatibleMethodError, find
+from silotune.methods.catalogue import UNITS, Entry, catalogue
+from silotune.methods.options import options
+from silotune.methods.registry import lenders
 from silotune.reports.units import human_bytes
 
 from .costs import LABELS, costs
@@ -21,7 +21,7 @@ from .costs import LABELS, costs
 HEAD = """\
 # The methods
 
-<!-- Made by `python -m silotune.job.methods_page`; change the recipes, not this file. -->
+<!-- Made by `python -m silotune.job.methods_page`; change the methods' files, not this one. -->
 
 A method says what silos train, what they share, and how the server combines it. With E[.] the
 weighted mean over clients, every rule solves
@@ -102,8 +102,8 @@ def _summary(entries: Sequence[Entry]) -> Iterator[str]:
 
 def _matrix(entries: Sequence[Entry]) -> Iterator[str]:
     yield MATRIX
-    yield f"| method | its own rule | {' | '.join(RULES)} |"
-    yield "|---|" + "---|" * (1 + len(RULES))
+    yield f"| method | its own rule | {' | '.join(lenders())} |"
+    yield "|---|" + "---|" * (1 + len(lenders()))
     for entry in entries:
         own = ("none", *(unit for unit in UNITS if unit not in entry.refused))
         cells = (", ".join(units) or "–" for units in (own, *entry.aggregations.values()))
@@ -129,8 +129,8 @@ def _refuse_a_server(entries: Sequence[Entry]) -> Iterator[str]:
     for entry in entries:
         try:
             train = Train(server_optimizer="adam", optimizer="adamw")
-            chosen_recipe(Method.model_validate({"name": entry.name}), train, head=True)
-        except IncompatibleAxes:
+            chosen_axes(find(entry.name)(), train, head=True)
+        except IncompatibleMethodError:
             yield entry.name
 
 
@@ -148,7 +148,7 @@ def _section(entry: Entry) -> Iterator[str]:
     if entry.options:
         yield "\n| option | default | meaning |\n|---|---|---|"
         for option, default in entry.options.items():
-            meaning = LEAVES[f"method.{option}"].description
+            meaning = options(find(entry.name))[option].about.text
             yield f"| `method.{option}` | `{written(default)}` | {meaning} |"
     yield ""
 

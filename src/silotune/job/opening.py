@@ -106,7 +106,7 @@ def opened(
 
 def saved_config(folder: RunFolder) -> Config:
     """The configuration that a run was started with."""
-    return load_config(folder.config, [])
+    return load_config(folder.config, [], of_run=True)
 
 
 def state_file(folder: RunFolder) -> Path:
@@ -193,7 +193,9 @@ def _resumed(workshop: Workshop, folder: RunFolder) -> tuple[GlobalState, RunFac
     if run != facts.run or config != digest(workshop.config):
         raise CheckpointError(f"{folder.checkpoint}: the checkpoint belongs to another run")
     if facts.model_digest != workshop.model.digest:
-        keys = "model.name_or_path" + (", method.experts" if workshop.config.method.experts else "")
+        keys = "model.name_or_path" + (
+            ", method.experts" if workshop.config.method.given("experts") else ""
+        )
         raise CheckpointError(f"{keys}: the base weights are not those of this run")
     folder.truncate_rounds(before=state.round if state.round else -1)
     facts = replace(facts, status="running", finished=None)

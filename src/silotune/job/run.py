@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from silotune.adapters import fits_peft, save_own, save_peft
+from silotune.adapters import save_own, save_peft
 from silotune.algebra import norm
 from silotune.config import digest
 from silotune.core import GlobalState, accumulated
@@ -142,17 +142,18 @@ def export_adapters(
 def summary(workshop: Workshop) -> Summary:
     """What reports say of the configuration."""
     config = workshop.config
-    method, train, model = config.method, config.train, config.model
+    method, train, model = config.method.build(), config.train, config.model
     targets = sorted({site.name.rpartition(".")[2] for site in workshop.model.sites})
     simulated = config.evaluation == "simulation"
     split = {name: silo.summary for name, silo in workshop.data.silos.items()}
     adapter = workshop.model.recipe.adapter
     return Summary(
-        title=f"{model.name_or_path.rstrip('/').rpartition('/')[2]}, {method.title}",
+        title=f"{model.name_or_path.rstrip('/').rpartition('/')[2]}, {method.label}",
         base_model=model.name_or_path,
         task=model.task,
         method=method.name,
-        aggregation=method.aggregation or "",
+        method_title=method.full_title,
+        method_words=method.description,
         rank=adapter.rank if adapter else 0,
         lora_alpha=method.lora_alpha,
         target_modules=", ".join(targets) if adapter else "none",
@@ -166,7 +167,7 @@ def summary(workshop: Workshop) -> Summary:
         head=model.head,
         max_length=config.data.max_length,
         personal=is_personal(workshop.model),
-        fits_peft=fits_peft(adapter),
+        fits_peft=adapter is None or adapter.fits_peft,
         split=split if simulated else {},
     )
 
@@ -178,7 +179,7 @@ def _learned(job: Job, state: GlobalState) -> Learned:
 
 def _save(model: BuiltModel, numbers: Model, place: Path) -> None:
     """PEFT's two files, or our own where PEFT has no words for the adapter."""
-    if not fits_peft(model.recipe.adapter):
+    if model.recipe.adapter and not model.recipe.adapter.fits_peft:
         save_own(place, numbers.factors)
         return
     save_peft(

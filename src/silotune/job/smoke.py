@@ -21,10 +21,10 @@ from silotune.core import ClientId, GlobalState, Phase, Plan
 from silotune.engine import Experiment, Silo, federate
 from silotune.engine.probes import Chosen, Probes, Slots, probed_layers, slots
 from silotune.engine.smoke import Guesses, evidence, fair_coins, guess
+from silotune.methods import Axes
 from silotune.optim import SGD
 from silotune.privacy import Correlated, ExampleLevel, Poisson, Rotation, TruncatedPoisson
 from silotune.privacy.sampling import Sampling
-from silotune.recipe import Recipe
 from silotune.runtimes import InProcess
 from silotune.schedules import Constant
 
@@ -150,11 +150,11 @@ def _states(model: BuiltModel, silo: Silo, start: GlobalState, steps: int) -> It
     return (done.state for done in federate(experiment, runtime, start))
 
 
-def _plain(recipe: Recipe, sgd: SGD) -> Recipe:
+def _plain(recipe: Axes, sgd: SGD) -> Axes:
     """All that trains moves and is seen in every round, so that an adversary can read it.
 
     The method's own schedule, what it keeps at home and the server's rule are not attacked.
     """
     roles = recipe.trained()
     always = Plan(phases=(Phase(roles=roles),), share=roles)
-    return Recipe(schedule=Constant(always), optimizer=sgd, adapter=recipe.adapter)
+    return Axes(schedule=Constant(always), optimizer=sgd, adapter=recipe.adapter)

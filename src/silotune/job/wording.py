@@ -97,7 +97,7 @@ def not_covered(config: Config, people: People | None = None) -> Iterator[str]:
     if config.data.silos.num is not None:
         yield "how records were dealt out to silos, which looks at all of them (data.silos.num)"
     yield "the base model, and whatever it had learned before"
-    if config.method.experts:
+    if config.method.given("experts"):
         yield (
             "what the experts (method.experts) learned before: each carries the epsilon of its "
             "own run, if any, and where records are the same, the two add up"

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from silotune.config import Config
-from silotune.config.choice import largest_rank
 from silotune.core import ClientId, GlobalState
 from silotune.data.people import People
 from silotune.engine import Experiment, Silo
@@ -157,14 +156,15 @@ def ranks(config: Config, silos: Collection[str]) -> dict[ClientId, int]:
     Raises:
         ValueError: if a rank is given to a silo that does not exist.
     """
-    given, usual = config.method.ranks or {}, config.method.r
+    method = config.method.build()
+    given, usual = method.ranks or {}, method.r
     if strange := given.keys() - set(silos):
         raise ValueError(
             f"method.ranks: {', '.join(sorted(strange))} is no silo of the data, whose silos are "
             f"{', '.join(silos)}"
         )
     found = {ClientId(name): given.get(name, usual) for name in silos}
-    return found if set(found.values()) != {largest_rank(config.method)} else {}
+    return found if set(found.values()) != {method.largest_rank} else {}
 
 
 def first_state(workshop: Workshop) -> GlobalState:

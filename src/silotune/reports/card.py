@@ -24,7 +24,6 @@ from .words import (
     PERSONAL,
     final_score,
     method_name,
-    method_words,
     what_was_done,
 )
 
@@ -214,7 +213,7 @@ def _method(summary: Summary, facts: RunFacts) -> str:
     sizes = [silo.get("num_examples", 0) for silo in facts.silos.values()]
     parameters = facts.parameters
     lines = [
-        method_words(summary),
+        _inline(summary.method_words),
         "",
         f"- silos: {len(sizes)}, with {sum(sizes):,} declared records in all",
         f"- {count_text(summary.num_rounds, 'round')} planned, of "

@@ -191,6 +191,8 @@ class Summary:
         base_model: hub name, or a folder.
         task: ``sequence-classification``, ``causal-lm`` or ``image-classification``.
         method: as the catalogue names it, such as ``ffa-lora``.
+        method_title: for people: ``FFA-LoRA``.
+        method_words: what it does, in a sentence or two.
         rank: of the adapter; 0 where there is none.
         lora_alpha: the adapter's output is scaled by ``lora_alpha / rank``.
         target_modules: the adapted modules as the configuration names them.
@@ -205,7 +207,6 @@ class Summary:
         max_length: tokens of an input.
         personal: whether each silo ends with a model of its own, since some tensors never leave it.
         fits_peft: whether PEFT can hold the adapter; else it is in a format of our own.
-        aggregation: the method as which it combines, where that is another one.
         split: records and labels of every silo; shown in a simulation only.
     """
 
@@ -213,6 +214,8 @@ class Summary:
     base_model: str
     task: str
     method: str
+    method_title: str
+    method_words: str
     rank: int
     lora_alpha: float
     target_modules: str
@@ -227,7 +230,6 @@ class Summary:
     max_length: int = 128
     personal: bool = False
     fits_peft: bool = True
-    aggregation: str = ""
     split: Mapping[str, SiloSummary] = field(default_factory=dict)
 
     @property

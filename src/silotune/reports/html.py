@@ -63,7 +63,7 @@ def render(run: RunFolder, summary: Summary) -> str:
             final_score=words.final_score(facts),
             simulation=words.SIMULATION,
             evaluation=words.EVALUATION.get(summary.evaluation, ""),
-            method=f"{words.method_name(summary)} – {words.method_words(summary)}",
+            method=f"{words.method_name(summary)} – {summary.method_words}",
             pictures=_pictures(facts, rounds, silos, statement, summary),
             usage=usage(summary, facts.labels),
             own_format=OWN_FORMAT.replace("`", ""),

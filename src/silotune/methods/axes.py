@@ -1,0 +1,195 @@
+"""A method at work: a point on four axes. Combinations that would be wrong are refused here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from torch import nn
+
+from silotune.adapters import Adapter
+from silotune.aggregation import Aggregator, Mean, ServerOptimizer, ServerStep
+from silotune.core import Plan, Role, Site
+from silotune.core.protocols import check_satisfies
+from silotune.optim import Optimizer, Proximal
+from silotune.schedules import Schedule
+
+PAIR = frozenset({Role.A, Role.B})
+
+ANY_SITE = Site("", nn.Identity(), in_features=1, out_features=2)
+"""Stands for all, where it is asked what an adapter freezes."""
+
+
+class IncompatibleMethodError(ValueError):
+    """A combination that would run and be wrong. Raised when the axes are put together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axes:
+    """What a method is to the engine: adapter x schedule x optimiser x aggregator.
+
+    Attributes:
+        schedule: what moves, is shared and is folded, in which round.
+        optimizer: how a client moves it.
+        adapter: the parametrisation; None when only the head is trained.
+        aggregator: how the server combines what is shared.
+
+    Raises:
+        IncompatibleMethodError: with the reason.
+        ValueError: if an axis lacks a member of its protocol.
+    """
+
+    schedule: Schedule
+    optimizer: Optimizer
+    adapter: Adapter | None
+    aggregator: Aggregator = field(default_factory=Mean)
+
+    def __post_init__(self) -> None:
+        check_satisfies(self.schedule, Schedule, "schedule")
+        check_satisfies(self.optimizer, Optimizer, "optimizer")
+        check_satisfies(self.aggregator, Aggregator, "aggregator")
+        if self.adapter is not None:
+            check_satisfies(self.adapter, Adapter, "adapter")
+        for plan in self.schedule.plans():
+            self._check_plan(plan)
+        if self.adapter is None and self.trained() - {Role.HEAD}:
+            raise IncompatibleMethodError(
+                "the plan trains adapter factors, but there is no adapter"
+            )
+        self._check_pairs()
+        self._check_rule()
+
+    def trained(self) -> frozenset[Role]:
+        """Every role that some round moves."""
+        return frozenset().union(*(plan.trained() for plan in self.schedule.plans()))
+
+    def _check_pairs(self) -> None:
+        """That every phase trains of a pair what the optimiser needs."""
+        moves = self.optimizer.moves_pairs
+        never = self.adapter.frozen(ANY_SITE) if self.adapter else frozenset[Role]()
+        for plan in self.schedule.plans():
+            if not all(moves.allow(phase.roles - never) for phase in plan.phases):
+                raise IncompatibleMethodError(f"a pair optimiser needs {moves} in every phase")
+
+    def _check_rule(self) -> None:
+        """That the aggregator finds what it combines."""
+        rule = self.aggregator.rule
+        name = type(rule).__name__
+        alike = all(plan.share >= PAIR for plan in self.schedule.plans())
+        if rule.needs_product and not alike:
+            raise IncompatibleMethodError(
+                f"{name} combines products B A, so clients must share both factors in the same "
+                "round; where one is common, their mean is exact already"
+            )
+        if rule.needs_b_alone and self.trained() & PAIR != {Role.B}:
+            raise IncompatibleMethodError(
+                f"{name} turns pairs of which clients train B and never A"
+            )
+        of_pairs = rule.needs_product or not rule.keeps_basis
+        if of_pairs and not (self.adapter and self.adapter.whole_pair):
+            raise IncompatibleMethodError(
+                f"{name} takes B A for all that is learned at its layer, and here it is not"
+            )
+
+    def _check_plan(self, plan: Plan) -> None:
+        if not plan.share:
+            raise IncompatibleMethodError(
+                "a plan must share something, or the federation learns nothing"
+            )
+        if not plan.share <= plan.trained():
+            frozen = _words(plan.share - plan.trained())
+            raise IncompatibleMethodError(
+                f"sharing what no phase trains only costs traffic: {frozen}"
+            )
+        if plan.fold and (self.adapter is None or not self.adapter.seeded):
+            raise IncompatibleMethodError(
+                "a pair that begins afresh every so often is drawn from a seed: set "
+                "init_lora_weights to kaiming or orthonormal"
+            )
+        if plan.fold and plan.trained() - plan.share:
+            raise IncompatibleMethodError(
+                "what a client keeps to itself cannot be folded into the base"
+            )
+        if plan.fold and Role.D in plan.trained():
+            raise IncompatibleMethodError(
+                "a whole matrix is never full: there is nothing to begin afresh"
+            )
+        if plan.fold and not (self.adapter and self.adapter.foldable):
+            raise IncompatibleMethodError(
+                "only a pair that serves its own layer alone can be folded into that layer's base"
+            )
+
+
+def with_rule(axes: Axes, rule: Aggregator) -> Axes:
+    """With another method's rule in place of the plain mean.
+
+    Raises:
+        IncompatibleMethodError: if there is a rule already, or the other one would be wrong there.
+    """
+    if not axes.aggregator.replaceable:
+        raise IncompatibleMethodError(
+            "aggregation: this method combines in a way of its own; leave it out"
+        )
+    try:
+        return replace(axes, aggregator=rule)
+    except IncompatibleMethodError as error:
+        raise IncompatibleMethodError(f"aggregation: {error}; leave it out") from error
+
+
+def with_proximal(axes: Axes, mu: float) -> Axes:
+    """With FedProx's pull (arXiv 1812.06127) in every local step; 0 is none."""
+    return replace(axes, optimizer=Proximal(axes.optimizer, mu)) if mu else axes
+
+
+def with_server(axes: Axes, step: ServerStep) -> Axes:
+    """With a server's optimiser around the rule.
+
+    Raises:
+        IncompatibleMethodError: if the basis that the optimiser's moments live in changes.
+    """
+    folds = any(plan.fold for plan in axes.schedule.plans())
+    if folds or not axes.aggregator.keeps_basis:
+        raise IncompatibleMethodError(
+            "train.server_optimizer: the server's moments live in the basis of A and B, and this "
+            "method changes it; use none"
+        )
+    return replace(axes, aggregator=ServerOptimizer(inner=axes.aggregator, step=step))
+
+
+def refuse_unproved(axes: Axes, unit: str, *, correlated: bool = False) -> None:
+    """Refuse a method for which a guarantee is not proved, or would be worth nothing.
+
+    Args:
+        axes: the method.
+        unit: of privacy: none, example or client.
+        correlated: whether noise hangs together over steps (example) or rounds (client).
+
+    Raises:
+        IncompatibleMethodError: with the reason.
+    """
+    plans = axes.schedule.plans()
+    if unit == "example" and Role.D in axes.trained():
+        raise IncompatibleMethodError(
+            "direct averaging of dense deltas under example-level DP is refused: noise would enter "
+            "every number of every layer; use fedftg-seeded"
+        )
+    if unit == "example" and axes.adapter and not axes.adapter.per_example_safe:
+        raise IncompatibleMethodError(axes.adapter.unsafe_because)
+    if unit == "client" and any(plan.trained() - plan.share for plan in plans):
+        raise IncompatibleMethodError(
+            "client-level privacy covers what is shared, and this method's models are made of what "
+            "clients keep as well: whoever sees one sees its client; use privacy.unit: example"
+        )
+    steps = {phase.roles for plan in plans for phase in plan.phases}
+    rounds = {plan.share for plan in plans}
+    moving = not axes.schedule.steady or len(steps if unit == "example" else rounds) > 1
+    turning = any(plan.fold for plan in plans) or not axes.aggregator.keeps_basis
+    if correlated and (moving or turning):
+        raise IncompatibleMethodError(
+            "privacy.noise: correlated takes back noise of earlier steps from the same tensors, "
+            "and this method trains others in between, or writes them in a new basis; use gaussian"
+        )
+
+
+def _words(roles: Iterable[Role]) -> str:
+    return ", ".join(sorted(roles))

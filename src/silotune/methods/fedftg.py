@@ -1,0 +1,82 @@
+"""FedFTG (arXiv 2410.23111)."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge, Gt
+
+from silotune.adapters import Adapter, Dense
+from silotune.core import Role
+from silotune.optim import AdamW, GaLore, Optimizer
+from silotune.schedules import Constant, Schedule
+
+from .axes import IncompatibleMethodError
+from .base import Kind, Method
+from .options import About
+from .plans import together
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedFTG(Method):
+    """FedFTG (Mahla et al. 2024, arXiv 2410.23111): average whole matrices, trained by GaLore.
+
+    The system of "Why Gradient Subspace?". r is the rank of GaLore's projector, which is a client's
+    own; lora_alpha and the other keys of a pair mean nothing here.
+
+    Attributes:
+        galore_gap: local steps between two choices of the projector.
+        galore_scale: factor on the steps of the matrices.
+    """
+
+    name: ClassVar[str] = "fedftg"
+    title: ClassVar[str] = "FedFTG"
+    sentence: ClassVar[str] = (
+        "Whole matrices are trained by GaLore in a subspace of each silo's own, and averaged"
+    )
+    kind: ClassVar[Kind] = Kind.CHAIN
+    paper: ClassVar[str] = "2410.23111"
+    exact: ClassVar[str] = "yes, a mean of matrices."
+    noise: ClassVar[str] = "linear, in all out in numbers: refused under example-level privacy."
+    up: ClassVar[str] = "out in"
+    down: ClassVar[str] = "out in"
+    made_of_adamw: ClassVar[bool] = True
+
+    galore_gap: Annotated[
+        int, Ge(1), About("Local steps between two choices of GaLore's projector.")
+    ] = GaLore.gap
+    galore_scale: Annotated[float, Gt(0), About("Factor on the steps of whole matrices.")] = (
+        GaLore.scale
+    )
+
+    def schedule(self, *, head: bool) -> Schedule:
+        """Whole matrices in every round."""
+        return Constant(together({Role.D}, head))
+
+    def adapter(self) -> Adapter:
+        """A whole matrix beside every base.
+
+        Raises:
+            IncompatibleMethodError: for dropout.
+        """
+        if self.lora_dropout:
+            raise IncompatibleMethodError("a whole matrix has no dropout: set lora_dropout to 0")
+        return Dense()
+
+    def optimizer(self, given: Optimizer) -> Optimizer:
+        """GaLore at AdamW's learning rate and weight decay.
+
+        Raises:
+            IncompatibleMethodError: if another one is given.
+        """
+        if not isinstance(given, AdamW):
+            raise IncompatibleMethodError(
+                "the local optimiser is GaLore, which is AdamW in a subspace: set train.optimizer "
+                "to adamw"
+            )
+        return GaLore(
+            learning_rate=given.learning_rate,
+            rank=self.largest_rank,
+            gap=self.galore_gap,
+            scale=self.galore_scale,
+            weight_decay=given.weight_decay,
+        )

@@ -1,0 +1,59 @@
+"""LoRA-RITE (arXiv 2410.20625)."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from silotune import optim
+from silotune.schedules import Constant, Schedule
+
+from .axes import PAIR
+from .base import Kind, Method
+from .options import About
+from .plans import together
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRARITE(Method):
+    """LoRA-RITE (Yen et al. 2024, arXiv 2410.20625): local steps that no factorisation changes.
+
+    FedIT's averages. As B is near 0 when the first round begins, the second local step moves A by
+    much, however low the learning rate, and at each client in its own way: in the first rounds the
+    aggregation error is several times FedIT's. Steps are in units of the gradient's own spectrum,
+    so directions that it lacks are filled with rounding: where gradients have a lower rank than r
+    (a handful of records a step, a head that reads one token), take a smaller r.
+
+    Attributes:
+        escape: shorten steps by the second moment that is lost when the basis turns.
+    """
+
+    name: ClassVar[str] = "lora-rite"
+    title: ClassVar[str] = "LoRA-RITE"
+    sentence: ClassVar[str] = (
+        "Both factors are trained by steps that do not depend on how their product is factored, "
+        "and each is averaged by itself"
+    )
+    kind: ClassVar[Kind] = Kind.OPTIMIZER
+    paper: ClassVar[str] = "2410.20625"
+    exact: ClassVar[str] = "no, off by the covariance of B and A over clients."
+    noise: ClassVar[str] = "quadratic; while B is near 0, A moves by full steps of noise."
+    up: ClassVar[str] = "r (out + in)"
+    down: ClassVar[str] = "r (out + in)"
+    made_of_adamw: ClassVar[bool] = True
+
+    escape: Annotated[
+        bool,
+        About("Shorten LoRA-RITE's steps by the second moment that is lost when the basis turns."),
+    ] = optim.LoRARite.escape
+
+    def schedule(self, *, head: bool) -> Schedule:
+        """A and B in every round."""
+        return Constant(together(PAIR, head))
+
+    def optimizer(self, given: optim.Optimizer) -> optim.Optimizer:
+        """LoRA-RITE at AdamW's learning rate and weight decay; AdamW moves the head."""
+        adamw = self._adamw(given)
+        return optim.LoRARite(
+            learning_rate=adamw.learning_rate,
+            weight_decay=adamw.weight_decay,
+            escape=self.escape,
+        )

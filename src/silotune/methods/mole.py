@@ -1,0 +1,95 @@
+"""MoLE (arXiv 2404.13628)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Self
+
+from silotune.adapters import Adapter, Expert, Experts, load_expert
+from silotune.core import Role
+from silotune.schedules import Constant, Schedule
+
+from .axes import IncompatibleMethodError
+from .base import Kind, Method
+from .options import About, BalanceWeight, Word
+from .plans import together
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoLE(Method):
+    """MoLE (Wu et al. 2024, arXiv 2404.13628): gates over adapters that are trained already.
+
+    The second of two stages. The first one is as many runs as there are experts, such as one for
+    each silo alone, or the silos' own adapters of a personal method. Every client holds all
+    experts, as it holds the base model; they are frozen, and only gates and head are trained and
+    averaged. r, lora_alpha and init_lora_weights mean nothing here. What the experts learned was
+    paid for, or was not, where they were trained. Below, there are as many experts as clients; a
+    transformer layer has one gate for all its adapted modules. Saved in a format of our own.
+
+    Attributes:
+        experts: folders of trained adapters; two at least.
+        masked_experts: those that are left out, without training anything again.
+        balance_weight: of the balance term in every record's loss.
+    """
+
+    name: ClassVar[str] = "mole"
+    title: ClassVar[str] = "MoLE"
+    sentence: ClassVar[str] = (
+        "Adapters that were trained before are mixed, layer by layer, by gates that look at the "
+        "prompt; the gates alone are trained and averaged"
+    )
+    kind: ClassVar[Kind] = Kind.LAYER
+    paper: ClassVar[str] = "2404.13628"
+    exact: ClassVar[str] = (
+        "yes for gates, of which no product is combined; the mean of gates is not the mean of what "
+        "they decide."
+    )
+    noise: ClassVar[str] = "in the gates, and in the weights that a softmax makes of them."
+    up: ClassVar[str] = "K K out"
+    down: ClassVar[str] = "K K out"
+
+    balance_weight: BalanceWeight = Experts.balance_weight
+    experts: Annotated[
+        tuple[Word, ...] | None,
+        About(
+            "Folders of trained adapters in PEFT's format, made for this base model; two at least. "
+            "Relative paths start at the current working directory."
+        ),
+    ] = None
+    masked_experts: Annotated[
+        tuple[Word, ...] | None,
+        About("Those of `experts` that are left out; the others' weights grow in proportion."),
+    ] = None
+
+    def schedule(self, *, head: bool) -> Schedule:
+        """Gates in every round."""
+        return Constant(together({Role.GATE}, head))
+
+    def adapter(self) -> Adapter:
+        """Gates over no expert as yet: enough for a plan, and refused by every model.
+
+        Raises:
+            IncompatibleMethodError: for dropout.
+        """
+        return self._over(())
+
+    def opened(self, base_model: str) -> Self:
+        """With its experts read."""
+        return self.over([load_expert(folder, base_model) for folder in self.experts or ()])
+
+    def over(self, experts: Sequence[Expert]) -> Self:
+        """The method over experts that are in memory."""
+        return self.with_(adapter=self._over(experts))
+
+    @classmethod
+    def sample(cls, *, r: int, clients: int) -> Self:
+        """With as many experts as clients."""
+        return cls(r=r).over([Expert(str(i), {}) for i in range(clients)])
+
+    def _over(self, experts: Sequence[Expert]) -> Experts:
+        if self.lora_dropout:
+            raise IncompatibleMethodError("experts are not trained: set lora_dropout to 0")
+        return Experts(
+            experts=tuple(experts),
+            masked=self.masked_experts or (),
+            balance_weight=self.balance_weight,
+        )
