@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from silotune.adapters import AdaptedModel
 from silotune.core import Batch, ClientId, GlobalState, GradientSink, Key
-from silotune.engine import Bench, Budget, Experiment, Round, Silo, federate
+from silotune.engine import Bench, Experiment, Round, Silo, federate
 from silotune.engine.client import microbatches
 from silotune.methods import FFALoRA
 from silotune.optim import SGD
-from silotune.privacy import AnyCharge, Draws, ExampleLevel, Past
+from silotune.privacy import AnyCharge, Draws, ExampleLevel, Past, PrivacyBudget
 from silotune.privacy.base import Losses
 from silotune.runtimes import InProcess
 from silotune.tasks import Classification
@@ -101,7 +101,7 @@ def our_rounds(
             held_out=None,
             privacy=replay,
             home=home / client,
-            budget=Budget(epsilon=6.0, delta=1e-5),
+            budget=PrivacyBudget(epsilon=6.0, delta=1e-5),
         )
         for i, (drawn, replay) in enumerate(replays)
         for client in [ClientId(f"silo-{i}")]

@@ -11,7 +11,7 @@ from job.small import NO_WORKER, small, train, weights
 from silotune.core.files import append_line, read_json, read_lines
 from silotune.engine import QuorumError
 from silotune.engine.checkpoint import load
-from silotune.job.central import central_mechanism
+from silotune.job.mechanisms import central_mechanism
 from silotune.job.opening import opened, state_file
 from silotune.job.planning import forecast
 from silotune.job.run import exhausted, finish, rounds

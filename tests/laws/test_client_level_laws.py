@@ -10,7 +10,7 @@ from silotune.aggregation import Aggregator, Combined
 from silotune.algebra import LowRank, dense
 from silotune.core import ClientId, Factors, Phase, Plan, Role, lift, pack, unpack
 from silotune.core.files import read_lines
-from silotune.engine import Budget, QuorumError, Server, federate
+from silotune.engine import QuorumError, Server, federate
 from silotune.engine.checkpoint import decode, encode, everything
 from silotune.methods import IncompatibleMethodError, built_in
 from silotune.optim import SGD, AdamW
@@ -21,6 +21,7 @@ from silotune.privacy import (
     Everyone,
     Gaussian,
     Poisson,
+    PrivacyBudget,
     Rotation,
     SiloStore,
     SiloStoreError,
@@ -389,7 +390,7 @@ def test_the_run_stops_before_the_budget_is_passed(tmp_path):
     a = recipe("ffa-lora", STEP)
     mechanism = noised(noise=Gaussian(2.0))
     limit = epsilon([replace(mechanism.charge(), steps=2)], 1e-2) * 1.001
-    server = Server(home=tmp_path, budget=Budget(epsilon=limit, delta=1e-2))
+    server = Server(home=tmp_path, budget=PrivacyBudget(epsilon=limit, delta=1e-2))
     rounds = federate(hidden(a, mechanism), InProcess(bench(a), silos()), begin(a), server)
     assert [next(rounds).state.round, next(rounds).state.round] == [1, 2]
     with pytest.raises(QuorumError, match=r"round 2 is not trained: the budget .* every client"):

@@ -15,10 +15,9 @@ from silotune.core import ClientId, Factors, Meter, Result, bounded, largest_nor
 from silotune.engine import Server, federate
 from silotune.engine.channel import seal
 from silotune.engine.server import RECORDS
+from silotune.methods import IncompatibleMethodError, built_in
 from silotune.optim import SGD, AdamW
 from silotune.privacy import ClientLevel, Gaussian, Poisson
-from silotune.recipe import IncompatibleAxes
-from silotune.recipes import RECIPES
 from toys import begin, experiment, recipe
 
 CLIENTS = [ClientId(f"silo-{i}") for i in range(3)]
@@ -86,7 +85,7 @@ def method_of(name: str):
     for optimizer in (SGD(learning_rate=0.3), AdamW(learning_rate=0.02)):
         try:
             return recipe(name, optimizer)
-        except IncompatibleAxes:
+        except IncompatibleMethodError:
             continue
     raise AssertionError(name)
 
@@ -135,7 +134,7 @@ def rounds_of_a_liar(rounds, alone):
     return wrong
 
 
-rules = pytest.mark.parametrize("method", sorted(RECIPES))
+rules = pytest.mark.parametrize("method", sorted(built_in()))
 
 
 @rules
@@ -162,7 +161,7 @@ def test_a_server_that_hides_its_clients_takes_no_more_than_the_bound(method, tm
 
     try:
         without = rounds(Lying(absent=True))[-1].state.factors.digest()
-    except IncompatibleAxes:
+    except IncompatibleMethodError:
         pytest.skip("keeps tensors at home: refused under this unit")
 
     def alone(last, magnitude, digest):

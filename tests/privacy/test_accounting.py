@@ -243,15 +243,15 @@ def test_silos_compose_to_at_least_the_worst_and_at_most_the_sum(charge, relatio
 @pytest.mark.parametrize(
     ("call", "key"),
     [
-        (lambda: epsilon([], 0.0), "privacy.target_delta"),
-        (lambda: epsilon([], 1.0), "privacy.target_delta"),
-        (lambda: epsilon_rdp([], 0.0), "privacy.target_delta"),
-        (lambda: calibrate(0.0, DELTA, poisson(0.1, 10)), "privacy.target_epsilon"),
-        (lambda: calibrate(math.inf, DELTA, poisson(0.1, 10)), "privacy.target_epsilon"),
-        (lambda: calibrate(1.0, 0.0, poisson(0.1, 10)), "privacy.target_delta"),
-        (lambda: calibrate(1.0, DELTA, poisson(2.0, 10)), "train.batch_size"),
-        (lambda: calibrate(1e-5, DELTA, poisson(1.0, 10_000)), "privacy.target_epsilon.*raise it"),
-        (lambda: epsilon_by_round(Charge(0.1, 1.0, 1), -1, DELTA), "train.num_rounds"),
+        (lambda: epsilon([], 0.0), "target_delta"),
+        (lambda: epsilon([], 1.0), "target_delta"),
+        (lambda: epsilon_rdp([], 0.0), "target_delta"),
+        (lambda: calibrate(0.0, DELTA, poisson(0.1, 10)), "target_epsilon"),
+        (lambda: calibrate(math.inf, DELTA, poisson(0.1, 10)), "target_epsilon"),
+        (lambda: calibrate(1.0, 0.0, poisson(0.1, 10)), "target_delta"),
+        (lambda: calibrate(1.0, DELTA, poisson(2.0, 10)), "batch_size"),
+        (lambda: calibrate(1e-5, DELTA, poisson(1.0, 10_000)), "target_epsilon.*raise it"),
+        (lambda: epsilon_by_round(Charge(0.1, 1.0, 1), -1, DELTA), "rounds"),
     ],
 )
 def test_errors_name_the_key(call, key):

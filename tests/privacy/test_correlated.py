@@ -306,13 +306,13 @@ def test_a_stream_does_not_change_within_itself(bound, numbers):
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, math.inf, math.nan])
 def test_a_sum_must_be_bounded(bound):
-    with pytest.raises(ValueError, match=r"privacy\.max_grad_norm"):
+    with pytest.raises(ValueError, match="max_grad_norm"):
         stream().draw(bound, 3)
 
 
 @pytest.mark.parametrize("multiplier", [-1.0, math.inf, math.nan])
 def test_an_impossible_multiplier_is_refused(multiplier):
-    with pytest.raises(ValueError, match=r"privacy\.noise_multiplier"):
+    with pytest.raises(ValueError, match="noise_multiplier"):
         stream(multiplier=multiplier)
 
 

@@ -8,9 +8,16 @@ import pytest
 
 from silotune.core import ClientId, Task
 from silotune.core.plan import Plan
-from silotune.engine.client import Budget
 from silotune.engine.releases import ACCURACY, RECORDS, noisy_records, noisy_score
-from silotune.privacy import Charge, ExampleLevel, Gaussian, LedgerEntry, Poisson, SiloStore
+from silotune.privacy import (
+    Charge,
+    ExampleLevel,
+    Gaussian,
+    LedgerEntry,
+    Poisson,
+    PrivacyBudget,
+    SiloStore,
+)
 from silotune.privacy.accounting import calibrate, epsilon, epsilon_by_round
 from silotune.privacy.ledger import COUNT, METRIC, UPDATE, read_ledger
 from silotune.privacy.releases import NoisyCount, Releases, columns
@@ -65,7 +72,7 @@ def test_noise_is_calibrated_for_everything_that_the_records_pay():
     assert 0.99 * 3.0 < cost <= 3.0
     last = epsilon_by_round(Charge(0.1, beside, 10), 5, DELTA, besides=[count])[-1]
     assert last == pytest.approx(cost, rel=0.01)
-    with pytest.raises(ValueError, match=r"cannot be reached.*more privacy\.count_noise"):
+    with pytest.raises(ValueError, match=r"cannot be reached.*more count_noise"):
         calibrate(1.0, DELTA, lambda sigma: Charge(0.1, sigma, 50), besides=[Charge(1.0, 0.5, 1)])
 
 
@@ -135,7 +142,7 @@ def test_a_number_is_charged_before_it_leaves(tmp_path, monkeypatch):
 
 
 def test_a_budget_is_each_columns_own(tmp_path):
-    silo = owner(tmp_path, budget=Budget(epsilon=1.0, delta=DELTA))
+    silo = owner(tmp_path, budget=PrivacyBudget(epsilon=1.0, delta=DELTA))
     with SiloStore(tmp_path) as store:
         cost = Charge(1.0, 5.0, 1)
         assert epsilon([cost], DELTA) < 1.0 < epsilon([cost, cost], DELTA)

@@ -5,10 +5,10 @@ from .load import load_config as load_config
 from .notices import notices as notices
 from .own_method import import_method as import_method
 from .own_method import is_path as is_path
+from .privacy_choice import naming_keys as naming_keys
+from .privacy_choice import privacy_choice as privacy_choice
 from .resolved import differences as differences
 from .resolved import digest as digest
 from .resolved import dump as dump
-from .rules import check_batch_size as check_batch_size
-from .rules import check_delta as check_delta
 from .schema import Config as Config
 from .starters import bundled as bundled

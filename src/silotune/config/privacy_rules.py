@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from silotune.privacy.calibration import check_batch_size, check_delta, check_max_batch_size
+
 from .errors import Problem
 from .method_section import MethodSection
+from .privacy_choice import privacy_choice, refused
 from .privacy_section import Privacy
 from .sections import Data, Model, Train
 
@@ -21,8 +24,8 @@ ONLY_FOR = {
 }
 """Keys of the privacy section that mean something under one unit alone."""
 
-WHOLE = 0.005
-"""By what part of itself a client sampling rate may miss 1 / a whole number: 0.333 means 1 / 3."""
+_ANY_NOISE = {"target_epsilon": None, "noise_multiplier": 1.0}
+"""What combinations are proved does not depend on the price."""
 
 RELEASES = ("count_noise", "metric_noise")
 """Keys that let a silo send a noisy number which it need not send."""
@@ -56,69 +59,7 @@ def mechanism(privacy: Privacy) -> Iterator[Problem]:
         other = privacy.unit not in (unit, "none")
         if other and getattr(privacy, key) != Privacy.model_fields[key].default:
             yield Problem(f"privacy.{key}", f"is for privacy.unit: {unit}; leave it out")
-    match privacy.unit:
-        case "example":
-            yield from _together(privacy)
-            yield from _records(privacy)
-        case "client":
-            yield from _central(privacy)
-
-
-def _together(privacy: Privacy) -> Iterator[Problem]:
-    """Correlated noise and rotation, under either unit."""
-    if (privacy.noise == "correlated") != (privacy.sampling == "rotation"):
-        yield Problem(
-            "privacy.noise",
-            "correlated belongs to privacy.sampling: rotation, and rotation to correlated; no "
-            "guarantee is proved here for one without the other",
-        )
-    if privacy.bands is not None and privacy.noise != "correlated":
-        yield Problem("privacy.bands", "is for noise: correlated; leave it out")
-
-
-def _records(privacy: Privacy) -> Iterator[Problem]:
-    """What silos do with their records."""
-    if privacy.sampling == "truncated-poisson":
-        if privacy.relation != "zero-out":
-            yield Problem(
-                "privacy.relation",
-                "sampling: truncated-poisson is proved for zero-out alone; set it",
-            )
-        if privacy.noise != "gaussian":
-            yield Problem(
-                "privacy.noise", "sampling: truncated-poisson is proved for gaussian; set it"
-            )
-    elif privacy.max_batch_size is not None:
-        yield Problem("privacy.max_batch_size", "is for sampling: truncated-poisson; leave it out")
-    if privacy.noise == "discrete" and privacy.relation == "replace-one":
-        yield Problem(
-            "privacy.relation", "noise: discrete is proved for add-remove and zero-out; choose one"
-        )
-
-
-def _central(privacy: Privacy) -> Iterator[Problem]:
-    """What the server does with its clients."""
-    if privacy.relation == "replace-one":
-        yield Problem("privacy.relation", "unit: client knows add-remove and zero-out; choose one")
-    if privacy.sampling == "truncated-poisson":
-        yield Problem("privacy.sampling", "truncated-poisson is for unit: example; use poisson")
-    elif privacy.noise == "discrete":
-        yield Problem("privacy.noise", "discrete is for unit: example; use gaussian or correlated")
-    else:
-        yield from _together(privacy)
-    if privacy.noise != "correlated":
-        return
-    if privacy.adaptive_clipping:
-        yield Problem(
-            "privacy.adaptive_clipping",
-            "noise: correlated needs the same clipping norm in every round; set it to false",
-        )
-    turns = privacy.client_turns
-    if abs(turns * privacy.client_sampling_rate - 1.0) > WHOLE:
-        yield Problem(
-            "privacy.client_sampling_rate",
-            f"in a rotation it is 1 / a whole number of turns; set it to {1 / turns:.4g}",
-        )
+    yield from refused(privacy_choice, privacy.model_copy(update=_ANY_NOISE))
 
 
 def clients(privacy: Privacy, train: Train) -> Iterator[Problem]:
@@ -147,12 +88,6 @@ def count(privacy: Privacy, train: Train) -> Iterator[Problem]:
         yield Problem(
             "privacy.count_noise",
             "is a weight, and train.weighting: uniform uses none; leave it out",
-        )
-    if privacy.relation == "replace-one":
-        yield Problem(
-            "privacy.count_noise",
-            "relation: replace-one takes the number of records as known to everybody; declare it "
-            "in data.num_examples and leave this out",
         )
 
 
@@ -192,9 +127,16 @@ def dropout(privacy: Privacy, method: MethodSection) -> Iterator[Problem]:
 
 def physical(privacy: Privacy, train: Train) -> Iterator[Problem]:
     """A truncated batch must have room for the usual one."""
-    if privacy.max_batch_size is not None and privacy.max_batch_size < train.batch_size:
-        yield Problem(
-            "privacy.max_batch_size",
-            f"must be at least train.batch_size = {train.batch_size}; 3 to 4 times as much costs "
-            "nothing",
-        )
+    yield from refused(check_max_batch_size, privacy.max_batch_size, train.batch_size)
+
+
+def delta(privacy: Privacy, data: Data) -> Iterator[Problem]:
+    """Delta must fit the declared sizes, as far as these are known so early."""
+    if privacy.unit == "example" and data.num_examples:
+        yield from refused(check_delta, privacy.target_delta, data.num_examples)
+
+
+def batch(train: Train, data: Data) -> Iterator[Problem]:
+    """So must the batch, hidden or not."""
+    if data.num_examples:
+        yield from refused(check_batch_size, train.batch_size, data.num_examples)

@@ -126,8 +126,3 @@ class Privacy(BaseModel):
         ge=0,
         description="Rounds paid for in advance, for rounds that must be trained again.",
     )
-
-    @property
-    def client_turns(self) -> int:
-        """Rounds in which a rotation asks every client once."""
-        return round(1 / self.client_sampling_rate)

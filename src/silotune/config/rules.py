@@ -6,16 +6,25 @@ at are readable, so that one typing error does not hide the others.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from . import method_rules
-from .errors import ConfigError, Problem
+from .errors import Problem
 from .method_rules import SERVER_KEYS
 from .method_section import MethodSection
-from .privacy_rules import budget, clients, count, dropout, mechanism, metric, physical
+from .privacy_rules import (
+    batch,
+    budget,
+    clients,
+    count,
+    delta,
+    dropout,
+    mechanism,
+    metric,
+    physical,
+)
 from .privacy_section import Privacy
 from .sections import Columns, Data, Model, Silos, Train
 
@@ -63,7 +72,7 @@ def problems(parts: Parts) -> Iterator[Problem]:
     if parts.privacy and parts.method:
         yield from dropout(parts.privacy, parts.method)
     if parts.privacy and parts.data:
-        yield from _delta(parts.privacy, parts.data)
+        yield from delta(parts.privacy, parts.data)
     if parts.train:
         yield from method_rules.optimizers(parts.train)
     if parts.privacy and parts.train:
@@ -71,41 +80,13 @@ def problems(parts: Parts) -> Iterator[Problem]:
         yield from physical(parts.privacy, parts.train)
         yield from count(parts.privacy, parts.train)
     if parts.train and parts.data:
-        yield from _batch(parts.train, parts.data)
+        yield from batch(parts.train, parts.data)
         yield from _quorum(parts.train, parts.data.silos)
     if parts.baselines and parts.evaluation not in (None, "simulation"):
         yield Problem(
             "baselines",
             f"{', '.join(parts.baselines)} needs evaluation: simulation; leave baselines out",
         )
-
-
-def check_delta(target_delta: float, sizes: int | Mapping[str, int]) -> None:
-    """Refuse a delta that lets a whole record leak: it must be below 1/n at every silo.
-
-    Args:
-        target_delta: delta of the guarantee.
-        sizes: the public number of records, of every silo or by silo.
-
-    Raises:
-        ConfigError: if delta >= 1/n for some silo.
-    """
-    if problem := _delta_problem(target_delta, sizes):
-        raise ConfigError([str(problem)])
-
-
-def check_batch_size(batch_size: int, sizes: int | Mapping[str, int]) -> None:
-    """Refuse a batch larger than a silo.
-
-    Args:
-        batch_size: the logical batch.
-        sizes: the public number of records, of every silo or by silo.
-
-    Raises:
-        ConfigError: if some silo has fewer records than that.
-    """
-    if problem := _batch_problem(batch_size, sizes):
-        raise ConfigError([str(problem)])
 
 
 def inapplicable(model: Model, data: Data, method: MethodSection, train: Train) -> frozenset[str]:
@@ -221,42 +202,6 @@ def _labels_for(model: Model, data: Data) -> Iterator[Problem]:
         )
 
 
-def _delta(privacy: Privacy, data: Data) -> Iterator[Problem]:
-    if privacy.unit == "example" and data.num_examples:
-        problem = _delta_problem(privacy.target_delta, data.num_examples)
-        if problem:
-            yield problem
-
-
-def _delta_problem(target_delta: float, sizes: int | Mapping[str, int]) -> Problem | None:
-    silo, n = _chosen(max, sizes)
-    if target_delta < 1 / n:
-        return None
-    return Problem(
-        "privacy.target_delta",
-        f"must be below 1 / num_examples = {1 / n:.2g}{silo}, not {target_delta:g}; usual is "
-        f"{_usual_delta(n):.0e}",
-    )
-
-
-def _batch(train: Train, data: Data) -> Iterator[Problem]:
-    if data.num_examples:
-        problem = _batch_problem(train.batch_size, data.num_examples)
-        if problem:
-            yield problem
-
-
-def _batch_problem(batch_size: int, sizes: int | Mapping[str, int]) -> Problem | None:
-    silo, n = _chosen(min, sizes)
-    if batch_size <= n:
-        return None
-    return Problem(
-        "train.batch_size",
-        f"must be at most num_examples = {n}{silo}, not {batch_size}; lower it or leave that "
-        "silo out",
-    )
-
-
 def _quorum(train: Train, silos: Silos) -> Iterator[Problem]:
     if train.min_clients is not None and silos.num is not None and train.min_clients > silos.num:
         yield Problem("train.min_clients", f"must be at most data.silos.num = {silos.num}")
@@ -272,20 +217,3 @@ def _in_order(columns: set[str]) -> list[str]:
 
 def _listed(columns: set[str]) -> str:
     return " and ".join(_in_order(columns)) or "nothing"
-
-
-def _chosen(
-    choose: Callable[[Iterable[int]], int], sizes: int | Mapping[str, int]
-) -> tuple[str, int]:
-    """The largest or smallest size, and the words that say whose it is."""
-    if isinstance(sizes, int):
-        return "", sizes
-    n = choose(sizes.values())
-    return f" of silo {next(silo for silo, size in sizes.items() if size == n)}", n
-
-
-def _usual_delta(n: int) -> float:
-    """n^-1.1, rounded down to one digit, and below 1/n whatever n is."""
-    value = n**-1.1 if n > 1 else 0.5
-    unit = 10.0 ** math.floor(math.log10(value))
-    return math.floor(value / unit) * unit

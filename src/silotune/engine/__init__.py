@@ -3,7 +3,6 @@
 from .accounts import EVERY_CLIENT as EVERY_CLIENT
 from .accounts import Server as Server
 from .client import Bench as Bench
-from .client import Budget as Budget
 from .client import Silo as Silo
 from .client import client_round as client_round
 from .coverage import CoverageError as CoverageError

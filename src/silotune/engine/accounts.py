@@ -17,10 +17,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from silotune.core import ClientId, GlobalState
-from silotune.privacy import CorrelatedCharge, LedgerEntry, Past, SiloStore, SiloStoreError
+from silotune.privacy import (
+    CorrelatedCharge,
+    LedgerEntry,
+    Past,
+    PrivacyBudget,
+    SiloStore,
+    SiloStoreError,
+)
 
 from .checkpoint import decode, encode, everything
-from .client import Budget
 from .experiment import Experiment
 from .server import QuorumError
 
@@ -38,7 +44,7 @@ class Server:
     """
 
     home: Path
-    budget: Budget | None = None
+    budget: PrivacyBudget | None = None
 
 
 def charged(
@@ -102,7 +108,7 @@ def _check_stream(entry: LedgerEntry, clients: Sequence[ClientId], store: SiloSt
         )
 
 
-def _check_budget(budget: Budget | None, entry: LedgerEntry, store: SiloStore) -> None:
+def _check_budget(budget: PrivacyBudget | None, entry: LedgerEntry, store: SiloStore) -> None:
     if budget is None:
         return
     within = store.affords(

@@ -31,7 +31,7 @@ from silotune.core import (
 )
 from silotune.core.examples import digest
 from silotune.optim import Optimizer
-from silotune.privacy import CorrelatedCharge, Past, Privacy, Relation, SiloStore
+from silotune.privacy import CorrelatedCharge, Past, Privacy, PrivacyBudget, SiloStore
 from silotune.privacy.releases import Releases
 from silotune.tasks import Objective
 
@@ -69,15 +69,6 @@ class Bench:
     micro_batch: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What a silo allows a run to cost: epsilon at most, at this delta, under this relation."""
-
-    epsilon: float
-    delta: float
-    relation: Relation = "add-remove"
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Silo:
     """What one client owns. Nothing of it leaves except through its mechanism.
@@ -98,7 +89,7 @@ class Silo:
     held_out: Examples | None
     privacy: Privacy
     home: Path | None = None
-    budget: Budget | None = None
+    budget: PrivacyBudget | None = None
     releases: Releases = field(default_factory=Releases)
     discreet: bool = False
 

@@ -15,10 +15,9 @@ from silotune.reports.guarantee import NOT_PRIVATE
 from silotune.reports.record import RunFolder
 
 from .adding_up import Finding
-from .central import central_mechanism
 from .certificate import mechanism
 from .figures import ChargeLine, account_of, from_lines
-from .mechanisms import mechanisms, releases
+from .mechanisms import central_mechanism, mechanisms, releases
 
 
 def with_record(said: PrivacyStatement, facts: RunFacts) -> Iterator[Finding]:

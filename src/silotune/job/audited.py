@@ -17,8 +17,7 @@ from silotune.reports.facts import PrivacyStatement, SiloPrivacy, read_facts, re
 from silotune.reports.record import RunFolder
 
 from .building import BuiltModel, open_model
-from .central import central_mechanism
-from .mechanisms import declared_sizes, mechanisms
+from .mechanisms import central_mechanism, declared_sizes, mechanisms
 from .opening import saved_config
 from .reading import known_labels, read_tables
 

@@ -21,8 +21,7 @@ from silotune.models.load import Loaded
 from silotune.reports.record import RunFolder
 
 from .building import BuiltModel, device_of, open_model
-from .central import central_mechanism
-from .mechanisms import declared_sizes, mechanisms
+from .mechanisms import central_mechanism, declared_sizes, mechanisms
 from .opening import PACKAGES, free_space
 from .reading import known_labels, read_examples, read_tables
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from silotune.config import Config
+from silotune.config import Config, privacy_choice
 from silotune.config.privacy_section import Privacy
 from silotune.engine import EVERY_CLIENT
-from silotune.privacy import LedgerEntry
+from silotune.privacy import ClientDP, LedgerEntry
 from silotune.privacy.accounting import FINE
 from silotune.reports.facts import FORMAT, PrivacyStatement
 from silotune.reports.guarantee import NO_NOISE, SEEDED
@@ -78,6 +78,8 @@ def client_level(
         grid: of the privacy loss; only on the fine one it says what an attack can reach.
     """
     config, privacy = workshop.config, workshop.config.privacy
+    choice = privacy_choice(privacy)
+    assert isinstance(choice, ClientDP), "a server that hides nobody has no ledger"
     seeded = privacy.insecure_seeded_noise
     own = account(config, len(workshop.sizes), workshop.price(EVERY_CLIENT), entries, grid=grid)
     cost = own.epsilon if own.epsilon_if_secret is None else own.epsilon_if_secret
@@ -93,7 +95,7 @@ def client_level(
         unit="client",
         relation=privacy.relation,
         mechanism=mechanism(config),
-        sampling=_sampling(privacy).format(source=source, turns=privacy.client_turns),
+        sampling=_sampling(privacy).format(source=source, turns=choice.turns),
         noise=f"{NOISES[privacy.noise].format(source=source)}; {ADDED}",
         accountant=by.format(grid=f"{grid:g}"),
         grid=grid,

@@ -20,8 +20,7 @@ from silotune.privacy.accounting import epsilon_by_round
 from silotune.reports.tables import PlanRow
 
 from .building import BuiltModel, open_model
-from .central import central_mechanism
-from .mechanisms import beside_training, declared_sizes, mechanisms
+from .mechanisms import beside_training, central_mechanism, declared_sizes, mechanisms
 from .reading import known_labels, read_tables
 from .workshop import build_experiment, model_state
 

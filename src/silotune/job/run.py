@@ -14,10 +14,10 @@ from pathlib import Path
 
 from silotune.adapters import save_own, save_peft
 from silotune.algebra import norm
-from silotune.config import digest
+from silotune.config import Config, digest
 from silotune.core import GlobalState, accumulated
 from silotune.core.files import write_json, write_lines, write_text
-from silotune.engine import Experiment, Round, federate
+from silotune.engine import Experiment, Round, Server, federate
 from silotune.engine.checkpoint import load as load_checkpoint
 from silotune.engine.checkpoint import save as save_checkpoint
 from silotune.engine.loop import make_tasks
@@ -30,7 +30,6 @@ from silotune.reports.outcome import outcome
 from silotune.reports.record import RoundRecord, RunFolder
 
 from .building import BuiltModel
-from .central import server
 from .certificate import NOTHING_CLAIMED
 from .learned import Learned, Model, is_personal, learned_from, own_adapter
 from .mechanisms import budget, scored
@@ -55,7 +54,7 @@ def rounds(job: Job) -> Iterator[RoundRecord]:
         folder.append_round(first := _before(job, state))
         yield first
     start = time.monotonic()
-    for done in federate(experiment, job.runtime, state, server(config, folder)):
+    for done in federate(experiment, job.runtime, state, _server(config, folder)):
         seconds = time.monotonic() - start
         record = _record(job, state, done, seconds, _scores(job, experiment, done.state))
         folder.append_round(record)
@@ -255,3 +254,10 @@ def _write_privacy(job: Job, *, grid: float) -> None:
     write_json(job.folder.privacy, said.to_json() if said else NOTHING_CLAIMED)
     charges = sorted((e for es in entries.values() for e in es), key=lambda e: (e.round, e.silo))
     write_lines(job.folder.ledger, [e.to_json() for e in charges])
+
+
+def _server(config: Config, folder: RunFolder) -> Server | None:
+    """What the server owns; None where it hides nobody."""
+    if config.privacy.unit != "client":
+        return None
+    return Server(home=folder.server, budget=budget(config))

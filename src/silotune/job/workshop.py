@@ -14,8 +14,14 @@ from silotune.privacy.central import Central, Everyone
 from silotune.reports.record import RunFolder
 
 from .building import BuiltModel, open_model
-from .central import central_mechanism
-from .mechanisms import budget, declared_held_out, declared_sizes, mechanisms, releases
+from .mechanisms import (
+    budget,
+    central_mechanism,
+    declared_held_out,
+    declared_sizes,
+    mechanisms,
+    releases,
+)
 from .reading import ReadData, known_labels, read_examples, read_tables
 
 

@@ -3,6 +3,8 @@
 from .base import Draws as Draws
 from .base import Past as Past
 from .base import Privacy as Privacy
+from .calibration import Mechanisms as Mechanisms
+from .calibration import calibrated as calibrated
 from .central import Central as Central
 from .central import Everyone as Everyone
 from .charges import AnyCharge as AnyCharge
@@ -10,6 +12,11 @@ from .charges import Charge as Charge
 from .charges import CorrelatedCharge as CorrelatedCharge
 from .charges import Relation as Relation
 from .charges import TruncatedCharge as TruncatedCharge
+from .choice import ClientDP as ClientDP
+from .choice import ExampleDP as ExampleDP
+from .choice import NoDP as NoDP
+from .choice import PrivacyBudget as PrivacyBudget
+from .choice import PrivacyChoice as PrivacyChoice
 from .client_level import ClientLevel as ClientLevel
 from .example_level import ExampleLevel as ExampleLevel
 from .ledger import LedgerEntry as LedgerEntry
@@ -21,4 +28,5 @@ from .noise import Gaussian as Gaussian
 from .sampling import Poisson as Poisson
 from .sampling import Rotation as Rotation
 from .sampling import TruncatedPoisson as TruncatedPoisson
+from .sizes import declared_sizes as declared_sizes
 from .store import SiloStore as SiloStore

@@ -30,7 +30,9 @@ FINE, COARSE = 1e-4, 1e-3
 MAX_SIGMA, MIN_SIGMA = 1e4, 1e-2
 """Noise multipliers that calibration considers; anything below is counted as no noise."""
 
-_MIN_DELTA = 1e-10  # convolutions by FFT do not resolve much less
+MIN_DELTA = 1e-10
+"""Convolutions by FFT do not resolve much less."""
+
 _PRECISION = 2e-4  # relative, of a calibrated sigma
 
 Parts = tuple[tuple[AnyCharge, int], ...]
@@ -124,7 +126,7 @@ def epsilon_by_round(
         ValueError: as ``epsilon``, or if ``rounds`` is negative.
     """
     if rounds < 0:
-        raise ValueError(f"train.num_rounds: must not be negative, not {rounds}")
+        raise ValueError(f"rounds: must not be negative, not {rounds}")
     spent = [replace(per_round, steps=per_round.steps * (r + 1)) for r in range(rounds)]
     parts = _parts([spent[-1:]], delta, relation)
     if not parts or besides or not _is_composed(per_round):
@@ -162,7 +164,7 @@ def calibrate(
     """
     _check_delta(delta)
     if not 0.0 < target_epsilon < math.inf:
-        raise ValueError(f"privacy.target_epsilon: must be a positive number, not {target_epsilon}")
+        raise ValueError(f"target_epsilon: must be a positive number, not {target_epsilon}")
     # A silo may sum its FFTs in another order than the machine that calibrates.
     target = target_epsilon * (1.0 - 1e-6)
 
@@ -176,10 +178,10 @@ def calibrate(
     sigma = _least(cost(FINE), target, sigma or guess)
     if sigma is None:
         raise ValueError(
-            f"privacy.target_epsilon: {target_epsilon:g} cannot be reached in {price(1.0).steps} "
+            f"target_epsilon: {target_epsilon:g} cannot be reached in {price(1.0).steps} "
             f"steps, even with a noise multiplier of {MAX_SIGMA:g}; raise it, or take fewer "
-            "train.num_rounds or train.local_steps, or a smaller train.batch_size"
-            + (", or more privacy.count_noise" if besides else "")
+            "rounds or local steps, or a smaller batch_size"
+            + (", or more count_noise" if besides else "")
         )
     return sigma
 
@@ -197,10 +199,8 @@ def _parts(silos: Iterable[Iterable[AnyCharge]], delta: float, relation: Relatio
 
 
 def _check_delta(delta: float) -> None:
-    if not _MIN_DELTA <= delta < 1.0:
-        raise ValueError(
-            f"privacy.target_delta: must be at least {_MIN_DELTA:g} and below 1, not {delta}"
-        )
+    if not MIN_DELTA <= delta < 1.0:
+        raise ValueError(f"target_delta: must be at least {MIN_DELTA:g} and below 1, not {delta}")
 
 
 @lru_cache(maxsize=4096)

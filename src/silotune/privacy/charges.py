@@ -75,8 +75,8 @@ class TruncatedCharge:
         _check_rate(self.sampling_rate)
         _check_noise(self.noise_multiplier)
         _check_least("steps", self.steps, 0)
-        _check_least("privacy.max_batch_size", self.largest, 1)
-        _check_least("data.num_examples", self.num_examples, 1)
+        _check_least("max_batch_size", self.largest, 1)
+        _check_least("num_examples", self.num_examples, 1)
 
 
 @dataclass(frozen=True)
@@ -182,16 +182,14 @@ def _order(charge: AnyCharge) -> tuple[Any, ...]:
 def _check_rate(q: float) -> None:
     if not 0.0 < q <= 1.0:
         raise ValueError(
-            f"train.batch_size: the sampling rate must be above 0 and at most 1, not {q}; "
+            f"batch_size: the sampling rate must be above 0 and at most 1, not {q}; "
             "the expected batch cannot be larger than the silo's num_examples"
         )
 
 
 def _check_noise(sigma: float) -> None:
     if not 0.0 <= sigma < math.inf:
-        raise ValueError(
-            f"privacy.noise_multiplier: must be a finite number of 0 or more, not {sigma}"
-        )
+        raise ValueError(f"noise_multiplier: must be a finite number of 0 or more, not {sigma}")
 
 
 def _check_least(name: str, value: int, least: int) -> None:

@@ -89,18 +89,18 @@ class ClientLevel:
 
     def __post_init__(self) -> None:
         if self.clients < 1:
-            raise ValueError(f"data.silos: there must be at least 1 client, not {self.clients}")
+            raise ValueError(f"clients: there must be at least 1 client, not {self.clients}")
         if isinstance(self.noise, Correlated) != isinstance(self.sampling, Rotation):
             raise ValueError(
-                "privacy.noise: correlated and privacy.sampling: rotation belong together; no "
+                "noise: correlated and sampling: rotation belong together; no "
                 "guarantee is proved here for one without the other"
             )
         if not 0.0 <= self.noise_multiplier < math.inf:
-            raise ValueError("privacy.noise_multiplier: must be a finite number of 0 or more")
+            raise ValueError("noise_multiplier: must be a finite number of 0 or more")
         if self.max_update_norm <= 0.0:
-            raise ValueError("privacy.max_update_norm: must be positive")
+            raise ValueError("max_update_norm: must be positive")
         if self.noise_multiplier and math.isinf(self.max_update_norm):
-            raise ValueError("privacy.max_update_norm: must be finite, or no noise is enough")
+            raise ValueError("max_update_norm: must be finite, or no noise is enough")
         if self.target_quantile is not None:
             self._check_adaptive(self.target_quantile)
 
@@ -228,16 +228,16 @@ class ClientLevel:
     def _check_adaptive(self, quantile: float) -> None:
         if isinstance(self.noise, Correlated):
             raise ValueError(
-                "privacy.adaptive_clipping: correlated noise needs the same clipping norm in every "
-                "round; set it to false, or use privacy.noise: gaussian"
+                "adaptive_clipping: correlated noise needs the same clipping norm in every "
+                "round; set it to false, or use noise: gaussian"
             )
         if not 0.0 < quantile < 1.0:
-            raise ValueError(f"privacy.target_quantile: must be between 0 and 1, not {quantile}")
+            raise ValueError(f"target_quantile: must be between 0 and 1, not {quantile}")
         if math.isinf(self.max_update_norm):
-            raise ValueError("privacy.max_update_norm: adaptive clipping begins at a finite one")
+            raise ValueError("max_update_norm: adaptive clipping begins at a finite one")
         if self.noise_multiplier and self.noise_multiplier >= 2 * self.count_noise:
             raise ValueError(
-                f"privacy.adaptive_clipping: with {self.expected_cohort:g} clients expected in a "
+                f"adaptive_clipping: with {self.expected_cohort:g} clients expected in a "
                 f"round it needs a noise multiplier below {2 * self.count_noise:g}, not "
                 f"{self.noise_multiplier:.3g}; set it to false, or let more clients take part"
             )

@@ -162,7 +162,7 @@ class CorrelatedStream:
         _check("start", start, least=0)
         if not 0.0 <= multiplier < math.inf:
             raise ValueError(
-                f"privacy.noise_multiplier: must be a finite number of 0 or more, not {multiplier}"
+                f"noise_multiplier: must be a finite number of 0 or more, not {multiplier}"
             )
         self._g, self._multiplier, self._start = g, float(multiplier), start
         self._c = sqrt_coefficients(bands).tolist()
@@ -185,15 +185,15 @@ class CorrelatedStream:
         if self._fixed != (bound, numbers):
             raise ValueError(
                 "correlated noise: a stream cannot change from (bound, numbers) = "
-                f"{self._fixed} to {(bound, numbers)}; keep privacy.max_grad_norm and what is "
-                "trained the same in all rounds, or use privacy.noise: gaussian"
+                f"{self._fixed} to {(bound, numbers)}; keep max_grad_norm and what is "
+                "trained the same in all rounds, or use noise: gaussian"
             )
         return torch.from_numpy(self._next() * (self._multiplier * bound))
 
     def _open(self, bound: float, numbers: int) -> None:
         """Fix what may not change and catch up to ``start``."""
         if not 0.0 < bound < math.inf:
-            raise ValueError(f"privacy.max_grad_norm: must be positive and finite, not {bound}")
+            raise ValueError(f"max_grad_norm: must be positive and finite, not {bound}")
         _check("numbers", numbers)
         self._fixed = bound, numbers
         stream = (len(self._c), self._multiplier.hex(), bound.hex(), numbers)

@@ -53,20 +53,20 @@ class ExampleLevel:
 
     def __post_init__(self) -> None:
         if self.noise.multiplier < 0.0:
-            raise ValueError("privacy.noise_multiplier: must not be negative")
+            raise ValueError("noise_multiplier: must not be negative")
         if isinstance(self.noise, Discrete) and self.noise.multiplier == 0.0:
-            raise ValueError("privacy.noise_multiplier: discrete noise must have some spread")
+            raise ValueError("noise_multiplier: discrete noise must have some spread")
         if self.max_grad_norm <= 0.0:
-            raise ValueError("privacy.max_grad_norm: must be positive")
+            raise ValueError("max_grad_norm: must be positive")
         if isinstance(self.noise, Correlated) != isinstance(self.sampling, Rotation):
             raise ValueError(
-                "privacy.noise: correlated and privacy.sampling: rotation belong together; no "
+                "noise: correlated and sampling: rotation belong together; no "
                 "guarantee is proved here for one without the other"
             )
         if isinstance(self.noise, Discrete) and isinstance(self.sampling, TruncatedPoisson):
             raise ValueError(
-                "privacy.noise: discrete is certified by RDP, which is not proved for "
-                "privacy.sampling: truncated-poisson; use gaussian, or poisson"
+                "noise: discrete is certified by RDP, which is not proved for "
+                "sampling: truncated-poisson; use gaussian, or poisson"
             )
 
     @property

@@ -66,7 +66,7 @@ class LedgerEntry:
         if self.round < 0 or self.attempt < 0:
             raise ValueError("round and attempt must not be negative")
         if not 0.0 < self.max_grad_norm < math.inf:
-            raise ValueError("privacy.max_grad_norm: must be positive and finite")
+            raise ValueError("max_grad_norm: must be positive and finite")
 
     def to_json(self) -> dict[str, Any]:
         """A line of the ledger as JSON values."""

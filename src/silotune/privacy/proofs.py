@@ -35,18 +35,18 @@ def check_proved(charges: Sequence[AnyCharge], relation: Relation) -> None:
     discrete = [charge for charge in charges if is_discrete(charge)]
     if truncated and relation != "zero-out":
         raise ValueError(
-            f"privacy.relation: truncated Poisson sampling has no proved price under {relation}; "
-            "set it to zero-out, or privacy.sampling to poisson"
+            f"relation: truncated Poisson sampling has no proved price under {relation}; "
+            "set it to zero-out, or sampling to poisson"
         )
     if truncated and discrete:
         raise ValueError(
-            "privacy.noise: discrete noise is certified by Renyi divergences, which do not cover "
-            "truncated Poisson sampling; set it to gaussian, or privacy.sampling to poisson"
+            "noise: discrete noise is certified by Renyi divergences, which do not cover "
+            "truncated Poisson sampling; set it to gaussian, or sampling to poisson"
         )
     if relation == "replace-one" and any(one_gaussian(c, relation) is None for c in discrete):
         raise ValueError(
-            "privacy.noise: discrete noise under Poisson sampling has no proved price under "
-            "replace-one; set it to gaussian, or privacy.relation to add-remove or zero-out"
+            "noise: discrete noise under Poisson sampling has no proved price under "
+            "replace-one; set it to gaussian, or relation to add-remove or zero-out"
         )
 
 

@@ -68,9 +68,9 @@ class TruncatedPoisson:
     def __post_init__(self) -> None:
         _check_rate(self.rate)
         if self.largest < 1:
-            raise ValueError(f"privacy.max_batch_size: must be at least 1, not {self.largest}")
+            raise ValueError(f"max_batch_size: must be at least 1, not {self.largest}")
         if self.places < 1:
-            raise ValueError(f"data.num_examples: must be at least 1, not {self.places}")
+            raise ValueError(f"num_examples: must be at least 1, not {self.places}")
 
     def batches(self, records: int, steps: int, draws: Draws) -> Iterator[Sequence[int]]:
         """One batch a step."""
@@ -96,7 +96,7 @@ class Rotation:
 
     def __post_init__(self) -> None:
         if self.turns < 1:
-            raise ValueError(f"train.batch_size: a rotation needs 1 turn or more, not {self.turns}")
+            raise ValueError(f"batch_size: a rotation needs 1 turn or more, not {self.turns}")
 
     def batches(self, records: int, steps: int, draws: Draws) -> Iterator[Sequence[int]]:
         """One batch a step, continuing the cycle at ``draws.start``."""
@@ -155,6 +155,6 @@ def epochs(n_records: int, batch_size: int, steps: int, g: Randomness) -> Iterat
 def _check_rate(q: float) -> None:
     if not 0.0 < q <= 1.0:
         raise ValueError(
-            f"train.batch_size: the sampling rate must be in (0, 1], not {q}; the expected batch "
+            f"batch_size: the sampling rate must be in (0, 1], not {q}; the expected batch "
             "cannot be larger than the silo's num_examples"
         )
