@@ -26,7 +26,6 @@ from silotune.algebra import generator
 from silotune.core import Batch, Factors, Key, Site
 from silotune.models.head import random_head
 from silotune.optim import AdamW
-from silotune.optim.pairs import PairOptimizer
 from silotune.privacy import NoPrivacy
 from silotune.recipes import RECIPES
 from silotune.tasks import Classification
@@ -208,8 +207,7 @@ def timed(
 
 def bytes_kept(optimizer: torch.optim.Optimizer) -> int:
     """Of all tensors in an optimiser's state."""
-    memory = optimizer.memory if isinstance(optimizer, PairOptimizer) else {}
-    return _bytes(optimizer.state) + _bytes(memory)
+    return _bytes(optimizer.state)
 
 
 def _bytes(state: Any) -> int:

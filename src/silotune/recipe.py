@@ -8,7 +8,7 @@ from torch import nn
 from silotune.adapters import Adapter, LoRA, Projection
 from silotune.aggregation import Aggregator, Mean, Refactor, ServerOptimizer
 from silotune.core import Plan, Role, Site
-from silotune.optim import Optimizer
+from silotune.optim import OptimizerConfig
 from silotune.schedules import Schedule
 
 PAIR = frozenset({Role.A, Role.B})
@@ -33,7 +33,7 @@ class Recipe:
     """
 
     schedule: Schedule
-    optimizer: Optimizer
+    optimizer: OptimizerConfig
     adapter: Adapter | None
     aggregator: Aggregator = field(default_factory=Mean)
 

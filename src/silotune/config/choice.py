@@ -20,7 +20,7 @@ from silotune.aggregation.server_optimizer import (
     ServerYogi,
 )
 from silotune.core import Role
-from silotune.optim import SGD, AdamW, Optimizer, Proximal
+from silotune.optim import SGD, AdamW, FedProxConfig, OptimizerConfig
 from silotune.recipe import IncompatibleAxes, Recipe
 from silotune.recipes import RECIPES
 from silotune.schedules import Boost
@@ -122,7 +122,7 @@ def with_rule(recipe: Recipe, rule: Aggregator) -> Recipe:
 
 def with_proximal(recipe: Recipe, mu: float) -> Recipe:
     """The method with FedProx's pull (arXiv 1812.06127) in every local step; 0 is none."""
-    return replace(recipe, optimizer=Proximal(recipe.optimizer, mu)) if mu else recipe
+    return replace(recipe, optimizer=FedProxConfig(recipe.optimizer, mu)) if mu else recipe
 
 
 def with_server(recipe: Recipe, step: ServerStep) -> Recipe:
@@ -190,7 +190,7 @@ def _rule(name: str, method: Method, adapter: LoRA) -> Aggregator:
     return RECIPES[name](adapter, SGD(learning_rate=1.0), head=False, **given).aggregator
 
 
-def _optimizer(method: Method, train: Train) -> Optimizer:
+def _optimizer(method: Method, train: Train) -> OptimizerConfig:
     if train.optimizer == "adamw" or needs_adamw(method.name):
         return AdamW(learning_rate=train.learning_rate, weight_decay=train.weight_decay)
     return SGD(

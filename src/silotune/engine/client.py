@@ -28,7 +28,7 @@ from silotune.core import (
     tensors_of,
 )
 from silotune.core.examples import digest
-from silotune.optim import Optimizer
+from silotune.optim import OptimizerConfig
 from silotune.privacy import CorrelatedCharge, Past, Privacy, Relation, SiloStore
 from silotune.privacy.releases import Releases
 from silotune.tasks import Objective
@@ -62,7 +62,7 @@ class Bench:
 
     adapted: AdaptedModel
     objective: Objective
-    optimizer: Optimizer
+    optimizer: OptimizerConfig
     draw: Callable[[int], Factors]
     micro_batch: int
 

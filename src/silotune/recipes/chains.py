@@ -10,8 +10,8 @@ from silotune.aggregation.exact import Fold
 from silotune.core import Role
 from silotune.optim import (
     AdamW,
-    GaLore,
-    Optimizer,
+    GaLoreConfig,
+    OptimizerConfig,
 )
 from silotune.recipe import PAIR, IncompatibleAxes, Recipe
 from silotune.schedules import Boost, Chain
@@ -24,8 +24,8 @@ def fedftg(
     optimizer: AdamW,
     *,
     head: bool,
-    galore_gap: int = GaLore.gap,
-    galore_scale: float = GaLore.scale,
+    galore_gap: int = GaLoreConfig.gap,
+    galore_scale: float = GaLoreConfig.scale,
 ) -> Recipe:
     """FedFTG (Mahla et al. 2024, arXiv 2410.23111): average whole matrices, trained by GaLore.
 
@@ -54,7 +54,7 @@ def fedftg(
         )
     if adapter.dropout:
         raise IncompatibleAxes("a whole matrix has no dropout: set method.lora_dropout to 0")
-    galore = GaLore(
+    galore = GaLoreConfig(
         learning_rate=optimizer.learning_rate,
         rank=adapter.rank,
         gap=galore_gap,
@@ -65,7 +65,7 @@ def fedftg(
 
 
 def fedftg_seeded(
-    adapter: LoRA, optimizer: Optimizer, *, head: bool, fold_every: int = 1
+    adapter: LoRA, optimizer: OptimizerConfig, *, head: bool, fold_every: int = 1
 ) -> Recipe:
     """FedFTG in a common subspace: every round draws a projector from the seed, the same for all.
 
@@ -98,7 +98,7 @@ def fedftg_seeded(
     return Recipe(schedule=schedule, optimizer=optimizer, adapter=projection)
 
 
-def cola(adapter: LoRA, optimizer: Optimizer, *, head: bool, fold_every: int = 5) -> Recipe:
+def cola(adapter: LoRA, optimizer: OptimizerConfig, *, head: bool, fold_every: int = 5) -> Recipe:
     """COLA (Xia et al. 2024, arXiv 2401.04151): a chain of pairs, each folded, then a fresh one.
 
     FedIT for ``fold_every`` rounds; then W + s B A is the new base, and a new A and B = 0 begin. So
@@ -120,7 +120,9 @@ def cola(adapter: LoRA, optimizer: Optimizer, *, head: bool, fold_every: int = 5
     return Recipe(schedule=schedule, optimizer=optimizer, adapter=adapter)
 
 
-def rac_lora(adapter: LoRA, optimizer: Optimizer, *, head: bool, fold_every: int = 5) -> Recipe:
+def rac_lora(
+    adapter: LoRA, optimizer: OptimizerConfig, *, head: bool, fold_every: int = 5
+) -> Recipe:
     """RAC-LoRA (Malinovsky et al. 2024, arXiv 2410.08305): COLA's chain, A frozen in every link.
 
     FFA-LoRA for ``fold_every`` rounds, in each link with another A from the seed: all directions
@@ -143,7 +145,7 @@ def rac_lora(adapter: LoRA, optimizer: Optimizer, *, head: bool, fold_every: int
 
 def xgblora(
     adapter: LoRA,
-    optimizer: Optimizer,
+    optimizer: OptimizerConfig,
     *,
     head: bool,
     booster_layers: int | None = None,

@@ -11,7 +11,7 @@ from silotune.aggregation.fedsvd import Refactor
 from silotune.aggregation.flexlora import Truncate
 from silotune.core import Role
 from silotune.optim import (
-    Optimizer,
+    OptimizerConfig,
 )
 from silotune.recipe import PAIR, Recipe
 from silotune.schedules import Chain, Constant
@@ -21,7 +21,7 @@ from .plans import constant, together
 
 def fedsvd(
     adapter: LoRA,
-    optimizer: Optimizer,
+    optimizer: OptimizerConfig,
     *,
     head: bool,
     refactor_every: int = 1,
@@ -49,7 +49,7 @@ def fedsvd(
 
 
 def fedex_lora(
-    adapter: LoRA, optimizer: Optimizer, *, head: bool, residual_rank: int | None = None
+    adapter: LoRA, optimizer: OptimizerConfig, *, head: bool, residual_rank: int | None = None
 ) -> Recipe:
     """FedEx-LoRA (Singhal et al. 2024, arXiv 2410.09432): FedIT, its error folded into the base.
 
@@ -70,7 +70,7 @@ def fedex_lora(
     return constant(together(PAIR, head), adapter, optimizer, rule)
 
 
-def flora(adapter: LoRA, optimizer: Optimizer, *, head: bool) -> Recipe:
+def flora(adapter: LoRA, optimizer: OptimizerConfig, *, head: bool) -> Recipe:
     """FLoRA (Wang et al. 2024, arXiv 2409.05976): stack the products, fold them, begin afresh.
 
     Clients may have ranks of their own; then K r stands for the sum of their ranks. B = 0 at the
@@ -85,7 +85,9 @@ def flora(adapter: LoRA, optimizer: Optimizer, *, head: bool) -> Recipe:
     return Recipe(schedule=schedule, optimizer=optimizer, adapter=adapter, aggregator=Fold())
 
 
-def flexlora(adapter: LoRA, optimizer: Optimizer, *, head: bool, balanced: bool = True) -> Recipe:
+def flexlora(
+    adapter: LoRA, optimizer: OptimizerConfig, *, head: bool, balanced: bool = True
+) -> Recipe:
     """FlexLoRA (Bai et al. 2024, arXiv 2402.11505): the exact mean, cut back to rank r by an SVD.
 
     Clients may have ranks of their own: each gets the leading part that fits.
@@ -107,7 +109,7 @@ def flexlora(adapter: LoRA, optimizer: Optimizer, *, head: bool, balanced: bool 
 
 def lora_fair(
     adapter: LoRA,
-    optimizer: Optimizer,
+    optimizer: OptimizerConfig,
     *,
     head: bool,
     objective: Literal["closed-form", "cosine"] = "closed-form",

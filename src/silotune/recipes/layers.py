@@ -12,7 +12,7 @@ from silotune.adapters import (
 )
 from silotune.core import Role
 from silotune.optim import (
-    Optimizer,
+    OptimizerConfig,
 )
 from silotune.recipe import PAIR, IncompatibleAxes, Recipe
 from silotune.schedules import Constant
@@ -22,7 +22,7 @@ from .plans import constant, together
 
 def reslora(
     adapter: LoRA,
-    optimizer: Optimizer,
+    optimizer: OptimizerConfig,
     *,
     head: bool,
     shortcut: Literal["input", "block", "middle"] = "block",
@@ -53,7 +53,7 @@ def reslora(
 
 def milora(
     adapter: LoRA,
-    optimizer: Optimizer,
+    optimizer: OptimizerConfig,
     *,
     head: bool,
     experts_per_prompt: int | None = None,
@@ -86,7 +86,7 @@ def milora(
 
 def mole(
     adapter: LoRA,
-    optimizer: Optimizer,
+    optimizer: OptimizerConfig,
     *,
     head: bool,
     experts: tuple[Expert, ...] = (),

@@ -7,12 +7,12 @@ from silotune.core import Role
 from silotune.optim import (
     SGD,
     AdamW,
-    AltLoRA,
-    LoRAFA,
-    LoRAPlus,
-    LoRAPro,
-    LoRARite,
-    Optimizer,
+    AltLoRAConfig,
+    LoRAFAConfig,
+    LoRAPlusConfig,
+    LoRAProConfig,
+    LoRARITEConfig,
+    OptimizerConfig,
 )
 from silotune.recipe import PAIR, IncompatibleAxes, Recipe
 
@@ -20,7 +20,7 @@ from .plans import constant, in_turn, refuse_all_but_adamw, together
 
 
 def lora_rite(
-    adapter: LoRA, optimizer: AdamW, *, head: bool, escape: bool = LoRARite.escape
+    adapter: LoRA, optimizer: AdamW, *, head: bool, escape: bool = LoRARITEConfig.escape
 ) -> Recipe:
     """LoRA-RITE (Yen et al. 2024, arXiv 2410.20625): local steps that no factorisation changes.
 
@@ -45,7 +45,7 @@ def lora_rite(
         IncompatibleAxes: for any other optimiser.
     """
     refuse_all_but_adamw(optimizer, "LoRA-RITE")
-    rite = LoRARite(
+    rite = LoRARITEConfig(
         learning_rate=optimizer.learning_rate,
         weight_decay=optimizer.weight_decay,
         escape=escape,
@@ -58,8 +58,8 @@ def lora_pro(
     optimizer: AdamW,
     *,
     head: bool,
-    damping: float = LoRAPro.damping,
-    full_moments: bool = LoRAPro.full_moments,
+    damping: float = LoRAProConfig.damping,
+    full_moments: bool = LoRAProConfig.full_moments,
 ) -> Recipe:
     """LoRA-Pro (Wang et al. 2024, arXiv 2407.18242): local steps closest to those of full training.
 
@@ -82,7 +82,7 @@ def lora_pro(
         IncompatibleAxes: for any other optimiser.
     """
     refuse_all_but_adamw(optimizer, "LoRA-Pro")
-    pro = LoRAPro(
+    pro = LoRAProConfig(
         learning_rate=optimizer.learning_rate,
         scale=adapter.scale,
         weight_decay=optimizer.weight_decay,
@@ -93,7 +93,7 @@ def lora_pro(
 
 
 def lora_plus(
-    adapter: LoRA, optimizer: AdamW, *, head: bool, lora_plus_ratio: float = LoRAPlus.ratio
+    adapter: LoRA, optimizer: AdamW, *, head: bool, lora_plus_ratio: float = LoRAPlusConfig.ratio
 ) -> Recipe:
     """LoRA+ (Hayou et al. 2024, arXiv 2402.12354): B moves at a higher rate than A.
 
@@ -114,7 +114,7 @@ def lora_plus(
         IncompatibleAxes: for any other optimiser.
     """
     refuse_all_but_adamw(optimizer, "LoRA+")
-    plus = LoRAPlus(
+    plus = LoRAPlusConfig(
         learning_rate=optimizer.learning_rate,
         ratio=lora_plus_ratio,
         weight_decay=optimizer.weight_decay,
@@ -123,7 +123,7 @@ def lora_plus(
 
 
 def lora_fa(
-    adapter: LoRA, optimizer: AdamW, *, head: bool, damping: float = LoRAFA.damping
+    adapter: LoRA, optimizer: AdamW, *, head: bool, damping: float = LoRAFAConfig.damping
 ) -> Recipe:
     """LoRA-FA (Zhang et al. 2023, arXiv 2308.03303): FFA-LoRA whose B moves as full training would.
 
@@ -145,7 +145,7 @@ def lora_fa(
         IncompatibleAxes: for any other optimiser.
     """
     refuse_all_but_adamw(optimizer, "LoRA-FA")
-    fa = LoRAFA(
+    fa = LoRAFAConfig(
         learning_rate=optimizer.learning_rate,
         scale=adapter.scale,
         weight_decay=optimizer.weight_decay,
@@ -155,7 +155,7 @@ def lora_fa(
 
 
 def alt_lora(
-    adapter: LoRA, optimizer: Optimizer, *, head: bool, damping: float = AltLoRA.damping
+    adapter: LoRA, optimizer: OptimizerConfig, *, head: bool, damping: float = AltLoRAConfig.damping
 ) -> Recipe:
     """AltLoRA (Yu et al. 2025, arXiv 2505.12455): B in one local step, A in the next, as W would.
 
@@ -181,10 +181,10 @@ def alt_lora(
         raise IncompatibleAxes(
             "AltLoRA is made of sgd or adamw: set train.optimizer to one of them"
         )
-    alternating = AltLoRA(
+    alternating = AltLoRAConfig(
         learning_rate=optimizer.learning_rate,
         scale=adapter.scale,
-        momentum=optimizer.momentum if isinstance(optimizer, SGD) else AltLoRA.momentum,
+        momentum=optimizer.momentum if isinstance(optimizer, SGD) else AltLoRAConfig.momentum,
         square=None if isinstance(optimizer, SGD) else 0.999,
         weight_decay=optimizer.weight_decay,
         damping=damping,

@@ -10,14 +10,14 @@ from silotune.aggregation import Aggregator, Mean
 from silotune.core import Phase, Plan, Role
 from silotune.optim import (
     AdamW,
-    Optimizer,
+    OptimizerConfig,
 )
 from silotune.recipe import PAIR, IncompatibleAxes, Recipe
 from silotune.schedules import Constant
 
 
 def constant(
-    plan: Plan, adapter: Adapter | None, optimizer: Optimizer, rule: Aggregator | None = None
+    plan: Plan, adapter: Adapter | None, optimizer: OptimizerConfig, rule: Aggregator | None = None
 ) -> Recipe:
     """The same plan in every round; the mean unless another rule is given."""
     return Recipe(
@@ -37,7 +37,7 @@ def in_turn(head: bool) -> Plan:
     return replace(together(PAIR, head), phases=turns)
 
 
-def refuse_all_but_adamw(optimizer: Optimizer, method: str) -> None:
+def refuse_all_but_adamw(optimizer: OptimizerConfig, method: str) -> None:
     """For methods whose own optimiser is made of AdamW.
 
     Raises:

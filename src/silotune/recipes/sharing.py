@@ -7,8 +7,8 @@ from silotune.adapters import (
 )
 from silotune.core import Role
 from silotune.optim import (
-    LowPass,
-    Optimizer,
+    LowPassConfig,
+    OptimizerConfig,
 )
 from silotune.recipe import PAIR, IncompatibleAxes, Recipe
 from silotune.schedules import AlternateRounds
@@ -16,7 +16,7 @@ from silotune.schedules import AlternateRounds
 from .plans import constant, in_turn, together
 
 
-def ffa_lora(adapter: LoRA, optimizer: Optimizer, *, head: bool) -> Recipe:
+def ffa_lora(adapter: LoRA, optimizer: OptimizerConfig, *, head: bool) -> Recipe:
     """FFA-LoRA (Sun et al. 2024, arXiv 2403.12313): freeze A, train and average B.
 
     Half of LoRA's numbers travel; A is drawn from a seed.
@@ -29,7 +29,7 @@ def ffa_lora(adapter: LoRA, optimizer: Optimizer, *, head: bool) -> Recipe:
     return constant(together({Role.B}, head), adapter, optimizer)
 
 
-def fedit(adapter: LoRA, optimizer: Optimizer, *, head: bool) -> Recipe:
+def fedit(adapter: LoRA, optimizer: OptimizerConfig, *, head: bool) -> Recipe:
     """FedIT (Zhang et al. 2024, arXiv 2305.05644): train both factors, average each by itself.
 
     The mean of products is not the product of means: the aggregation error is reported.
@@ -42,7 +42,7 @@ def fedit(adapter: LoRA, optimizer: Optimizer, *, head: bool) -> Recipe:
     return constant(together(PAIR, head), adapter, optimizer)
 
 
-def head_only(adapter: LoRA, optimizer: Optimizer, *, head: bool) -> Recipe:
+def head_only(adapter: LoRA, optimizer: OptimizerConfig, *, head: bool) -> Recipe:
     """The linear probe: train and average the head alone. The baseline to beat.
 
     Exact: yes.
@@ -58,7 +58,7 @@ def head_only(adapter: LoRA, optimizer: Optimizer, *, head: bool) -> Recipe:
     return constant(together((), head), None, optimizer)
 
 
-def rolora(adapter: LoRA, optimizer: Optimizer, *, head: bool) -> Recipe:
+def rolora(adapter: LoRA, optimizer: OptimizerConfig, *, head: bool) -> Recipe:
     """RoLoRA (Chen et al. 2024, arXiv 2409.02346): B in one round, A in the next, in turn.
 
     Exact: yes, since one factor is common in every round.
@@ -70,7 +70,9 @@ def rolora(adapter: LoRA, optimizer: Optimizer, *, head: bool) -> Recipe:
     return Recipe(schedule=AlternateRounds(plans), optimizer=optimizer, adapter=adapter)
 
 
-def la_lora(adapter: LoRA, optimizer: Optimizer, *, head: bool, low_pass: bool = True) -> Recipe:
+def la_lora(
+    adapter: LoRA, optimizer: OptimizerConfig, *, head: bool, low_pass: bool = True
+) -> Recipe:
     """LA-LoRA (arXiv 2602.19926): B in one local step, A in the next; gradients are smoothed.
 
     A step clips and noises what it trains and nothing else, so the guarantee is that of ordinary
@@ -88,11 +90,11 @@ def la_lora(adapter: LoRA, optimizer: Optimizer, *, head: bool, low_pass: bool =
         head: whether it moves, in every step.
         low_pass: filter gradients along the features with [1, 4, 6, 4, 1] / 16.
     """
-    smooth = LowPass(optimizer) if low_pass else optimizer
+    smooth = LowPassConfig(optimizer) if low_pass else optimizer
     return constant(in_turn(head), adapter, smooth)
 
 
-def fedsa_lora(adapter: LoRA, optimizer: Optimizer, *, head: bool) -> Recipe:
+def fedsa_lora(adapter: LoRA, optimizer: OptimizerConfig, *, head: bool) -> Recipe:
     """FedSA-LoRA (Guo et al. 2024, arXiv 2410.01463): train both factors, share A alone.
 
     B and the classifier stay at home, as in the paper: every client ends with a model of its own,
