@@ -99,7 +99,10 @@ class AltLoRA(PairOptimizer):
             (a, b, stack.gradients(role).mT) if role is Role.A else (b, a, stack.gradients(role))
         )
         memory = stack.memory(role)
+        if memory and role is Role.B:
+            memory["other"] = memory["other"].mT
         m = _direction(memory, group, stays, g)
+        memory["other"] = stays if role is Role.A else stays.mT  # in the shape of its parameter
         stack.remember(role, memory)
         step = -group["lr"] * (m + group["weight_decay"] * moved)
         stack.move(role, step.mT if role is Role.A else step)
@@ -183,7 +186,6 @@ def _direction(memory: Memory, group: Group, stays: Tensor, gradient: Tensor) ->
     memory["step"] += 1
     carried = memory["mean"] @ (memory["other"].mT @ stays @ inverse)
     memory["mean"] = momentum * carried + (1.0 - momentum) * g
-    memory["other"] = stays
     m: Tensor = memory["mean"] / (1.0 - momentum ** memory["step"])
     if square is None:
         return m

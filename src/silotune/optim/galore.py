@@ -21,6 +21,7 @@ Shapes: out, in = features of a site; large, small = the larger and smaller of t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -100,6 +101,10 @@ class GaLore(torch.optim.Optimizer):
             if group[name] < 1:
                 raise ValueError(f"GaLore: {name} must be at least 1, not {group[name]}")
         super().add_param_group(param_group)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from where ``state_dict`` was taken; nothing is shared with it."""
+        super().load_state_dict(deepcopy(dict(state_dict)))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

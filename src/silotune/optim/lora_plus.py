@@ -15,7 +15,7 @@ from torch import nn
 from silotune.core import Key
 
 from .base import Moves
-from .pair_optimizer import PairOptimizer, Stack
+from .pair_optimizer import PairOptimizer
 from .param_groups import PAIRS, Group, groups_of
 
 
@@ -57,7 +57,7 @@ class LoRAPlus(PairOptimizer):
         }
         super().__init__(params, defaults)
 
-    def move(self, stack: Stack, group: Group) -> None:
+    def move_pairs(self, group: Group) -> None:
         """AdamW does."""
 
     def for_torch(self, group: Group) -> list[Group]:

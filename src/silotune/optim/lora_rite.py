@@ -26,8 +26,8 @@ first step after that is one of full size in a direction made of noise: all sing
 g~ V^(-1/2) are equal. There is no damping, since it would depend on the factorisation. Let B grow
 first, or freeze A.
 
-State: 2 r (out + in) numbers, as Adam, and 2 r^2 + 2 more: with A and B each ``mean`` and
-``basis`` (rows, r), ``square`` (r, r) and ``escaped``.
+State: 2 r (out + in) numbers, as Adam, and 2 r^2 + 2 more: with A and B each ``mean``
+(rows, r), ``basis`` (r, rows of the other), ``square`` (r, r) and ``escaped``.
 
 Shapes: out, in = features of a site, r = rank, n = sites of a stack, rows = out or in.
 """
@@ -155,14 +155,14 @@ def _direction(memory: Memory, group: Group, x: Tensor, other: Tensor, gradient:
         memory |= _nothing(g, basis)
     memory["step"] += 1
     b1, b2 = (decay(b, memory["step"]) for b in group["betas"])
-    turn = basis.mT @ memory["basis"]
+    turn = basis.mT @ memory["basis"].mT
     square = _turned(memory["square"], turn.double())
     if group["escape"]:
         memory["escaped"] = b2 * (memory["escaped"] + _lost(memory["square"], square))
     memory["square"] = (1.0 - b2) * _square(g) + b2 * square
     root = _inverse_root(memory["square"], memory["escaped"], group["eps"])
     memory["mean"] = (1.0 - b1) * (g @ root.to(g)) + b1 * (memory["mean"] @ turn.mT)
-    memory["basis"] = basis
+    memory["basis"] = basis.mT  # as QR leaves it: contiguous
     step: Tensor = memory["mean"] @ inverse.mT + group["weight_decay"] * x
     return step
 
@@ -178,7 +178,7 @@ def _nothing(g: Tensor, basis: Tensor) -> Memory:
     return {
         "step": 0,
         "mean": torch.zeros_like(g),
-        "basis": torch.zeros_like(basis),
+        "basis": torch.zeros_like(basis.mT),
         "square": g.new_zeros(n, rank, rank, dtype=torch.float64),
         "escaped": g.new_zeros(n, dtype=torch.float64),
     }

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, ClassVar
 
 import torch
@@ -84,8 +84,7 @@ class Stack:
 
     def move(self, role: Role, steps: Tensor) -> None:
         """Add a step to every factor."""
-        for p, step in zip(self.factors[role], steps, strict=True):
-            p.add_(step)
+        torch._foreach_add_(list(self.factors[role]), list(steps.unbind()))
 
     def memory(self, role: Role) -> Memory:
         """What the optimiser remembers with every factor, its tensors stacked; empty at first."""
@@ -96,11 +95,19 @@ class Stack:
         }
 
     def remember(self, role: Role, memory: Memory) -> None:
-        """Keep stacked tensors (n, ..), and numbers that all have in common, for the next step."""
+        """Keep stacked tensors (n, ..), and numbers that all have in common, for the next step.
+
+        Every tensor is kept contiguous, so that one that was saved and loaded has the same strides,
+        and the next step the same bits.
+        """
+        each = [self.state[p] for p in self.factors[role]]
         for name, value in memory.items():
-            parts = value.unbind() if torch.is_tensor(value) else [value] * len(self.names)
-            for p, part in zip(self.factors[role], parts, strict=True):
-                self.state[p][name] = part
+            tensor = torch.is_tensor(value)
+            if tensor and name in each[0] and each[0][name]._base is value:
+                continue  # changed in place, or not at all
+            parts = value.contiguous().unbind() if tensor else repeat(value, len(each))
+            for own, part in zip(each, parts, strict=True):
+                own[name] = part
 
 
 class PairOptimizer(torch.optim.Optimizer):
@@ -150,15 +157,19 @@ class PairOptimizer(torch.optim.Optimizer):
         given = [(p, p.grad) for group in self._of_pairs() for p in group["params"]]
         try:
             for group in self._of_pairs():
-                for stack in self._stacks(group):
-                    self._check(stack, group)
-                    self.move(stack, group)
+                self.move_pairs(group)
             self.move_rest()
         finally:
             for p, gradient in given:
                 if p.grad is not gradient:
                     p.grad = gradient
         return loss
+
+    def move_pairs(self, group: Group) -> None:
+        """Move every pair of a group, a stack at a time."""
+        for stack in self._stacks(group):
+            self._check(stack, group)
+            self.move(stack, group)
 
     def move(self, stack: Stack, group: Group) -> None:
         """Move a stack, or replace its gradients for ``move_rest``."""
@@ -244,18 +255,14 @@ def step_with(
 
 
 def _stacked(parts: Sequence[Tensor]) -> Tensor:
-    """(n, ..): the tensor that the parts were cut out of if they are all of it, or a copy."""
-    first, size = parts[0], parts[0].numel()
-    begin, where = first.storage_offset(), first.untyped_storage().data_ptr()
-    together = all(
-        part.is_contiguous()
-        and part.storage_offset() == begin + i * size
-        and part.untyped_storage().data_ptr() == where
-        for i, part in enumerate(parts)
-    )
-    if together:
-        return first.as_strided((len(parts), *first.shape), (size, *first.stride()), begin)
-    return torch.stack(tuple(parts))
+    """(n, ..): the tensor of which the parts are all, in this order, or a copy of them."""
+    first, whole = parts[0], parts[0]._base
+    if whole is None or whole.shape != (len(parts), *first.shape) or not whole.is_contiguous():
+        return torch.stack(list(parts))
+    size = first.numel()
+    if all(p._base is whole and p.storage_offset() == i * size for i, p in enumerate(parts)):
+        return whole
+    return torch.stack(list(parts))
 
 
 @dataclass(frozen=True, eq=False)
