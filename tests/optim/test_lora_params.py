@@ -211,6 +211,6 @@ def test_an_adapted_model_of_ours_gives_the_same_kind_of_groups():
 
 
 def test_adapters_of_ours_that_are_no_plain_pair_are_refused():
-    adapted = toys.adapted(ResLoRA(LoRA(rank=2)))
+    adapted = toys.adapted(ResLoRA(pair=LoRA(rank=2)))
     with pytest.raises(ValueError, match="which is no plain pair"):
         lora_params(adapted)

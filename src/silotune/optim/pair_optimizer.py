@@ -172,8 +172,7 @@ class PairOptimizer(torch.optim.Optimizer):
             self.move(stack, group)
 
     def move(self, stack: Stack, group: Group) -> None:
-        """Move a stack, or replace its gradients for ``move_rest``."""
-        raise NotImplementedError
+        """Move a stack, or replace its gradients; nothing where torch's optimiser does it all."""
 
     def needs(self, group: Group) -> Moves:
         """Which factors must have a gradient, in this group."""
