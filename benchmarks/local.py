@@ -27,7 +27,6 @@ from silotune.core import Batch, Factors, Key, Site
 from silotune.methods import MoLE, built_in
 from silotune.models.head import random_head
 from silotune.optim import AdamW
-from silotune.optim.pairs import PairOptimizer
 from silotune.privacy import NoPrivacy
 from silotune.tasks import Classification
 
@@ -209,8 +208,7 @@ def timed(
 
 def bytes_kept(optimizer: torch.optim.Optimizer) -> int:
     """Of all tensors in an optimiser's state."""
-    memory = optimizer.memory if isinstance(optimizer, PairOptimizer) else {}
-    return _bytes(optimizer.state) + _bytes(memory)
+    return _bytes(optimizer.state)
 
 
 def _bytes(state: Any) -> int:

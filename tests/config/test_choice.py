@@ -23,7 +23,7 @@ from silotune.methods import FedFTG, IncompatibleMethodError, built_in
 from silotune.methods.axes import refuse_unproved
 from silotune.methods.options import own_options
 from silotune.methods.registry import takers
-from silotune.optim import SGD, GaLore, LowPass, Proximal
+from silotune.optim import SGD, FedProxConfig, GaLoreConfig, LowPassConfig
 from silotune.schedules import Chain, Constant
 
 PLAIN = """\
@@ -177,9 +177,9 @@ def test_options_reach_their_method():
     linked = chosen(name="reslora", shortcut="middle", pre_num=4).adapter
     assert (linked.shortcut, linked.pre_num, linked.scale) == ("middle", 4, 1.0)
     assert chosen(name="la-lora", low_pass=False).optimizer == SGD(learning_rate=0.5)
-    assert chosen(name="la-lora").optimizer == LowPass(SGD(learning_rate=0.5))
+    assert chosen(name="la-lora").optimizer == LowPassConfig(SGD(learning_rate=0.5))
     galore = chosen(name="fedftg", r=4, galore_gap=5, galore_scale=2.0).optimizer
-    assert galore == GaLore(learning_rate=0.5, rank=4, gap=5, scale=2.0)
+    assert galore == GaLoreConfig(learning_rate=0.5, rank=4, gap=5, scale=2.0)
 
 
 def test_a_method_takes_the_rule_of_another_and_its_options():
@@ -237,8 +237,10 @@ def test_boosters_are_of_rank_1_unless_somebody_says_otherwise(load):
 
 def test_what_can_be_put_around_a_method():
     plain = SGD(learning_rate=0.5)
-    assert chosen({"proximal_mu": 0.1}).optimizer == Proximal(plain, 0.1)
-    assert chosen({"proximal_mu": 0.1}, name="la-lora").optimizer == Proximal(LowPass(plain), 0.1)
+    assert chosen({"proximal_mu": 0.1}).optimizer == FedProxConfig(plain, 0.1)
+    assert chosen({"proximal_mu": 0.1}, name="la-lora").optimizer == FedProxConfig(
+        LowPassConfig(plain), 0.1
+    )
     assert chosen().optimizer == plain
     for kind, step in (
         ("momentum", ServerMomentum()),

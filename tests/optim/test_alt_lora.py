@@ -17,7 +17,7 @@ from optim.small_pairs import (
     whole_gradient,
 )
 from silotune.core import Key, Role
-from silotune.optim import SGD, AdamW, AltLoRA
+from silotune.optim import SGD, AdamW, AltLoRAConfig
 
 HEAD = Key("classifier", Role.HEAD, "weight")
 IN_TURN = ((Role.B,), (Role.A,))
@@ -61,7 +61,7 @@ def test_it_is_the_papers_algorithm(plus, zero, phases):
     numbers = {"lr": 0.05, "wd": 0.1, "damping": 1e-3}
     expected = papers_products(pairs(zero=zero), 12, phases, plus=plus, **numbers)
     tensors = pairs(zero=zero)
-    alt = AltLoRA(
+    alt = AltLoRAConfig(
         learning_rate=9.0,
         scale=SCALE,
         weight_decay=0.1,
@@ -76,7 +76,7 @@ def test_it_is_the_papers_algorithm(plus, zero, phases):
 
 def test_without_momentum_w_moves_by_projections_of_its_gradient():
     tensors = pairs()
-    alt = AltLoRA(learning_rate=0.1, scale=SCALE, momentum=0.0, damping=0.0)
+    alt = AltLoRAConfig(learning_rate=0.1, scale=SCALE, momentum=0.0, damping=0.0)
     optimizer = alt.build(tensors, 0.1)
     for role in (Role.B, Role.A, Role.B):
         before = products(tensors)
@@ -95,7 +95,7 @@ def test_damping_bounds_what_noise_is_multiplied_by():
     longest = {}
     for damping in (0.0, 1e-2):
         tensors = pairs()
-        alt = AltLoRA(learning_rate=1.0, scale=1.0, momentum=0.0, damping=damping)
+        alt = AltLoRAConfig(learning_rate=1.0, scale=1.0, momentum=0.0, damping=damping)
         for key, p in tensors.items():
             if key.role is Role.B:
                 p.data.mul_(1e-4)
@@ -114,7 +114,7 @@ def test_damping_bounds_what_noise_is_multiplied_by():
 def test_heads_are_moved_in_every_step(plus):
     tensors = pairs() | {HEAD: nn.Parameter(random(5, 3, 4))}
     theirs = nn.Parameter(tensors[HEAD].detach().clone())
-    alt = AltLoRA(
+    alt = AltLoRAConfig(
         learning_rate=0.1,
         scale=SCALE,
         momentum=0.9 if plus else 0.0,
@@ -134,14 +134,14 @@ def test_heads_are_moved_in_every_step(plus):
 
 def test_negative_damping_is_refused():
     with pytest.raises(ValueError, match=r"method\.damping: must not be negative"):
-        AltLoRA(learning_rate=0.1, scale=1.0, damping=-1.0)
+        AltLoRAConfig(learning_rate=0.1, scale=1.0, damping=-1.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_direction_that_is_nothing_but_rounding_is_not_divided_by(dtype):
     """Where columns of B are parallel, as far as its own type can tell, A stays."""
     tensors = {k: nn.Parameter(p.detach().to(dtype)) for k, p in pairs().items()}
-    alt = AltLoRA(learning_rate=1.0, scale=1.0, momentum=0.0, damping=0.0)
+    alt = AltLoRAConfig(learning_rate=1.0, scale=1.0, momentum=0.0, damping=0.0)
     for key, p in tensors.items():
         if key.role is Role.B:
             p.data[:, 0] = 0.7 * p.data[:, 1] - 0.3 * p.data[:, 2]

@@ -18,7 +18,7 @@ from optim.small_pairs import (
     train,
 )
 from silotune.core import Key, Role
-from silotune.optim import LoRARite
+from silotune.optim import LoRARITEConfig
 from silotune.optim.lora_rite import decay
 
 BETAS = (0.8, 0.95)
@@ -70,7 +70,7 @@ def test_it_is_the_papers_algorithm(escape):
     numbers = {"lr": 0.03, "wd": 0.2, "eps": 1e-3, "escape": escape}
     expected = papers_products(pairs(), 12, **numbers)
     tensors = pairs()
-    rite = LoRARite(learning_rate=9.0, weight_decay=0.2, betas=BETAS, eps=1e-3, escape=escape)
+    rite = LoRARITEConfig(learning_rate=9.0, weight_decay=0.2, betas=BETAS, eps=1e-3, escape=escape)
     assert difference(train(rite.build(tensors, 0.03), tensors, 12), expected) < 1e-10
     other = papers_products(pairs(), 12, **(numbers | {"escape": not escape}))
     assert difference(other, expected) > 1e-6, "escaped mass changes something here"
@@ -92,7 +92,9 @@ def test_it_is_what_pytorch_optimizer_does(escape, zero):
         clip_unmagnified_grad=0.0,
         update_skipping=0.0,
     )
-    rite = LoRARite(learning_rate=0.02, weight_decay=0.1, betas=BETAS, eps=1e-8, escape=escape)
+    rite = LoRARITEConfig(
+        learning_rate=0.02, weight_decay=0.1, betas=BETAS, eps=1e-8, escape=escape
+    )
     expected = train(package, theirs, 10)
     assert difference(train(rite.build(ours, 0.02), ours, 10), expected) < 1e-9
     for key, p in ours.items():
@@ -102,7 +104,7 @@ def test_it_is_what_pytorch_optimizer_does(escape, zero):
 def test_a_first_step_at_b_0_moves_b_alone_and_the_second_moves_a():
     tensors = pairs(zero=True)
     before = {k: p.detach().clone() for k, p in tensors.items()}
-    optimizer = LoRARite(learning_rate=0.01).build(tensors, 0.01)
+    optimizer = LoRARITEConfig(learning_rate=0.01).build(tensors, 0.01)
     train(optimizer, tensors, 1)
     for key, p in tensors.items():
         assert torch.equal(p, before[key]) == (key.role is Role.A)
@@ -115,7 +117,7 @@ def test_a_first_step_at_b_0_moves_b_alone_and_the_second_moves_a():
 def test_a_first_step_has_equal_singular_values():
     """With an empty memory it is the orthogonal factor of g~, times sqrt(rows)."""
     tensors = pairs(zero=True)
-    train(LoRARite(learning_rate=0.1, eps=1e-14).build(tensors, 0.1), tensors, 1)
+    train(LoRARITEConfig(learning_rate=0.1, eps=1e-14).build(tensors, 0.1), tensors, 1)
     for site, (out, _) in SHAPES.items():
         a, b = tensors[Key(site, Role.A)].detach(), tensors[Key(site, Role.B)].detach()
         sizes = torch.linalg.svdvals(b @ torch.linalg.qr(a.mT).R.mT)
@@ -133,7 +135,7 @@ def test_factors_of_lower_rank_do_no_harm(dtype):
     start = products(tensors)
     for key, p in tensors.items():
         p.grad = random(len(str(key)), *p.shape).to(dtype)
-    LoRARite(learning_rate=0.01).build(tensors, 0.01).step()
+    LoRARITEConfig(learning_rate=0.01).build(tensors, 0.01).step()
     for site, product in products(tensors).items():
         assert product.isfinite().all()
         assert 0.0 < (product - start[site]).abs().max() < 1.0
@@ -147,7 +149,7 @@ def test_large_gradients_are_not_skipped():
         set_gradients(tensors)
         for p in tensors.values():
             p.grad *= factor
-        LoRARite(learning_rate=0.01, eps=1e-12).build(tensors, 0.01).step()
+        LoRARITEConfig(learning_rate=0.01, eps=1e-12).build(tensors, 0.01).step()
         moved.append(products(tensors))
     assert difference(moved[:1], moved[1:]) < 1e-9
     assert difference(moved[:1], [products(pairs())]) > 1e-3
@@ -155,25 +157,23 @@ def test_large_gradients_are_not_skipped():
 
 def test_its_memory_is_positive_and_nothing_escapes_where_no_basis_turns():
     tensors = pairs()
-    optimizer = LoRARite(learning_rate=0.1, betas=BETAS, escape=True).build(tensors, 0.1)
+    optimizer = LoRARITEConfig(learning_rate=0.1, betas=BETAS, escape=True).build(tensors, 0.1)
     train(optimizer, tensors, 5)
-    for memory in optimizer.memory.values():
-        for role in (Role.A, Role.B):
-            square = memory[role]["square"]
-            assert torch.equal(square, square.mT)
-            assert torch.linalg.eigvalsh(square).min() > -1e-12
-            assert memory[role]["escaped"].min() > 0.0
-    still = LoRARite(learning_rate=0.0, betas=BETAS, escape=True).build(tensors, 0.0)
+    for memory in optimizer.state.values():
+        square = memory["square"]
+        assert torch.equal(square, square.mT)
+        assert torch.linalg.eigvalsh(square).min() > -1e-12
+        assert memory["escaped"] > 0.0
+    still = LoRARITEConfig(learning_rate=0.0, betas=BETAS, escape=True).build(tensors, 0.0)
     train(still, tensors, 5)
-    for memory in still.memory.values():
-        assert max(memory[role]["escaped"].max() for role in (Role.A, Role.B)) < 1e-10
+    assert max(memory["escaped"] for memory in still.state.values()) < 1e-10
 
 
 def test_it_remembers_as_much_as_adam_and_two_small_matrices_a_pair():
     tensors = pairs()
-    optimizer = LoRARite(learning_rate=0.1).build(tensors, 0.1)
+    optimizer = LoRARITEConfig(learning_rate=0.1).build(tensors, 0.1)
     train(optimizer, tensors, 1)
-    sides = [m[role] for m in optimizer.memory.values() for role in (Role.A, Role.B)]
+    sides = optimizer.state.values()
     numbers = sum(t.numel() for side in sides for t in side.values() if torch.is_tensor(t))
     assert numbers == sum(2 * RANK * (o + i) + 2 * RANK**2 + 2 for o, i in SHAPES.values())
 

@@ -10,7 +10,7 @@ from silotune.aggregation.server_optimizer import (
 )
 from silotune.methods import Axes, Method
 from silotune.methods.axes import with_proximal, with_server
-from silotune.optim import SGD, AdamW, Optimizer
+from silotune.optim import SGD, AdamW, OptimizerConfig
 
 from .sections import Train
 
@@ -33,7 +33,7 @@ def chosen_axes(method: Method, train: Train, *, head: bool) -> Axes:
     return with_server(axes, step) if step else axes
 
 
-def local_optimizer(train: Train, *, adamw: bool) -> Optimizer:
+def local_optimizer(train: Train, *, adamw: bool) -> OptimizerConfig:
     """What takes the local steps, or what a method's own optimiser is made of.
 
     Args:

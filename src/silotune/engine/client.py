@@ -30,7 +30,7 @@ from silotune.core import (
     unbounded,
 )
 from silotune.core.examples import digest
-from silotune.optim import Optimizer
+from silotune.optim import OptimizerConfig
 from silotune.privacy import CorrelatedCharge, Past, Privacy, PrivacyBudget, SiloStore
 from silotune.privacy.releases import Releases
 from silotune.tasks import Objective
@@ -64,7 +64,7 @@ class Bench:
 
     adapted: AdaptedModel
     objective: Objective
-    optimizer: Optimizer
+    optimizer: OptimizerConfig
     draw: Callable[[int], Factors]
     micro_batch: int
 

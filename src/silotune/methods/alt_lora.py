@@ -39,13 +39,13 @@ class AltLoRA(Method):
     up: ClassVar[str] = "r (out + in)"
     down: ClassVar[str] = "r (out + in)"
 
-    damping: Damping = optim.AltLoRA.damping
+    damping: Damping = optim.AltLoRAConfig.damping
 
     def schedule(self, *, head: bool) -> Schedule:
         """B in one step, A in the next; the head in every one."""
         return Constant(in_turn(head))
 
-    def optimizer(self, given: optim.Optimizer) -> optim.Optimizer:
+    def optimizer(self, given: optim.OptimizerConfig) -> optim.OptimizerConfig:
         """AltLoRA with the numbers of the one that is given, which moves the head.
 
         Raises:
@@ -56,10 +56,12 @@ class AltLoRA(Method):
                 "AltLoRA is made of sgd or adamw: set train.optimizer to one of them"
             )
         plain = isinstance(given, optim.SGD)
-        return optim.AltLoRA(
+        return optim.AltLoRAConfig(
             learning_rate=given.learning_rate,
             scale=self.pair().scale,
-            momentum=given.momentum if isinstance(given, optim.SGD) else optim.AltLoRA.momentum,
+            momentum=given.momentum
+            if isinstance(given, optim.SGD)
+            else optim.AltLoRAConfig.momentum,
             square=None if plain else 0.999,
             weight_decay=given.weight_decay,
             damping=self.damping,

@@ -11,7 +11,7 @@ from silotune.adapters import Adapter
 from silotune.aggregation import Aggregator, Mean, ServerOptimizer, ServerStep
 from silotune.core import Plan, Role, Site
 from silotune.core.protocols import check_satisfies
-from silotune.optim import Optimizer, Proximal
+from silotune.optim import FedProxConfig, OptimizerConfig
 from silotune.schedules import Schedule
 
 PAIR = frozenset({Role.A, Role.B})
@@ -40,13 +40,13 @@ class Axes:
     """
 
     schedule: Schedule
-    optimizer: Optimizer
+    optimizer: OptimizerConfig
     adapter: Adapter | None
     aggregator: Aggregator = field(default_factory=Mean)
 
     def __post_init__(self) -> None:
         check_satisfies(self.schedule, Schedule, "schedule")
-        check_satisfies(self.optimizer, Optimizer, "optimizer")
+        check_satisfies(self.optimizer, OptimizerConfig, "optimizer")
         check_satisfies(self.aggregator, Aggregator, "aggregator")
         if self.adapter is not None:
             check_satisfies(self.adapter, Adapter, "adapter")
@@ -138,7 +138,7 @@ def with_rule(axes: Axes, rule: Aggregator) -> Axes:
 
 def with_proximal(axes: Axes, mu: float) -> Axes:
     """With FedProx's pull (arXiv 1812.06127) in every local step; 0 is none."""
-    return replace(axes, optimizer=Proximal(axes.optimizer, mu)) if mu else axes
+    return replace(axes, optimizer=FedProxConfig(axes.optimizer, mu)) if mu else axes
 
 
 def with_server(axes: Axes, step: ServerStep) -> Axes:

@@ -19,7 +19,7 @@ from annotated_types import Ge, Gt, Lt
 from silotune.adapters import Adapter, Init, LoRA
 from silotune.aggregation import Aggregator, Mean
 from silotune.core.protocols import check_satisfies
-from silotune.optim import AdamW, Optimizer
+from silotune.optim import AdamW, OptimizerConfig
 from silotune.schedules import Schedule
 
 from .axes import Axes, IncompatibleMethodError, with_rule
@@ -45,7 +45,7 @@ class OwnAxes:
 
     adapter: Adapter | None = None
     schedule: Schedule | None = None
-    optimizer: Optimizer | None = None
+    optimizer: OptimizerConfig | None = None
     aggregator: Aggregator | None = None
 
 
@@ -150,7 +150,7 @@ class Method(ABC):
         """The parametrisation; None where there is none. Unless a class says otherwise, LoRA."""
         return self.pair()
 
-    def optimizer(self, given: Optimizer) -> Optimizer:
+    def optimizer(self, given: OptimizerConfig) -> OptimizerConfig:
         """How clients move what they train; unless a class says otherwise, as it is given.
 
         Raises:
@@ -173,7 +173,7 @@ class Method(ABC):
         """
         return self
 
-    def axes(self, optimizer: Optimizer, *, head: bool) -> Axes:
+    def axes(self, optimizer: OptimizerConfig, *, head: bool) -> Axes:
         """The method at work.
 
         Args:
@@ -204,7 +204,7 @@ class Method(ABC):
         *,
         adapter: Adapter | None = None,
         schedule: Schedule | None = None,
-        optimizer: Optimizer | None = None,
+        optimizer: OptimizerConfig | None = None,
         aggregator: Aggregator | None = None,
     ) -> Self:
         """The method with axes of your own in the place of its own; None leaves what there is.
@@ -220,7 +220,7 @@ class Method(ABC):
             check_satisfies(schedule, Schedule, "schedule")
             own = replace(own, schedule=schedule)
         if optimizer is not None:
-            check_satisfies(optimizer, Optimizer, "optimizer")
+            check_satisfies(optimizer, OptimizerConfig, "optimizer")
             own = replace(own, optimizer=optimizer)
         if aggregator is not None:
             check_satisfies(aggregator, Aggregator, "aggregator")
@@ -277,7 +277,7 @@ class Method(ABC):
                 told.append(f"Its {each.name} is {type(axis).__name__}.")
         return " ".join(told)
 
-    def _adamw(self, given: Optimizer) -> AdamW:
+    def _adamw(self, given: OptimizerConfig) -> AdamW:
         """For methods whose own optimiser is made of AdamW.
 
         Raises:

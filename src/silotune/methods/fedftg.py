@@ -7,7 +7,7 @@ from annotated_types import Ge, Gt
 
 from silotune.adapters import Adapter, Dense
 from silotune.core import Role
-from silotune.optim import AdamW, GaLore, Optimizer
+from silotune.optim import AdamW, GaLoreConfig, OptimizerConfig
 from silotune.schedules import Constant, Schedule
 
 from .axes import IncompatibleMethodError
@@ -43,9 +43,9 @@ class FedFTG(Method):
 
     galore_gap: Annotated[
         int, Ge(1), About("Local steps between two choices of GaLore's projector.")
-    ] = GaLore.gap
+    ] = GaLoreConfig.gap
     galore_scale: Annotated[float, Gt(0), About("Factor on the steps of whole matrices.")] = (
-        GaLore.scale
+        GaLoreConfig.scale
     )
 
     def schedule(self, *, head: bool) -> Schedule:
@@ -62,7 +62,7 @@ class FedFTG(Method):
             raise IncompatibleMethodError("a whole matrix has no dropout: set lora_dropout to 0")
         return Dense()
 
-    def optimizer(self, given: Optimizer) -> Optimizer:
+    def optimizer(self, given: OptimizerConfig) -> OptimizerConfig:
         """GaLore at AdamW's learning rate and weight decay.
 
         Raises:
@@ -73,7 +73,7 @@ class FedFTG(Method):
                 "the local optimiser is GaLore, which is AdamW in a subspace: set train.optimizer "
                 "to adamw"
             )
-        return GaLore(
+        return GaLoreConfig(
             learning_rate=given.learning_rate,
             rank=self.largest_rank,
             gap=self.galore_gap,

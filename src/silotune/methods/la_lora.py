@@ -42,6 +42,6 @@ class LALoRA(Method):
         """B in one step, A in the next; the head in every one."""
         return Constant(in_turn(head))
 
-    def optimizer(self, given: optim.Optimizer) -> optim.Optimizer:
+    def optimizer(self, given: optim.OptimizerConfig) -> optim.OptimizerConfig:
         """The one that is given, behind the filter."""
-        return optim.LowPass(given) if self.low_pass else given
+        return optim.LowPassConfig(given) if self.low_pass else given

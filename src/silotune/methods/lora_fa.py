@@ -37,16 +37,16 @@ class LoRAFA(Method):
     down: ClassVar[str] = "r out"
     made_of_adamw: ClassVar[bool] = True
 
-    damping: Damping = optim.LoRAFA.damping
+    damping: Damping = optim.LoRAFAConfig.damping
 
     def schedule(self, *, head: bool) -> Schedule:
         """B in every round."""
         return Constant(together({Role.B}, head))
 
-    def optimizer(self, given: optim.Optimizer) -> optim.Optimizer:
+    def optimizer(self, given: optim.OptimizerConfig) -> optim.OptimizerConfig:
         """AdamW on gradients that are corrected for the adapter's scale."""
         adamw = self._adamw(given)
-        return optim.LoRAFA(
+        return optim.LoRAFAConfig(
             learning_rate=adamw.learning_rate,
             scale=self.pair().scale,
             weight_decay=adamw.weight_decay,

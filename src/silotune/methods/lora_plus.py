@@ -39,16 +39,16 @@ class LoRAPlus(Method):
 
     lora_plus_ratio: Annotated[
         float, Gt(0), About("Learning rate of B by that of A, which is learning_rate.")
-    ] = optim.LoRAPlus.ratio
+    ] = optim.LoRAPlusConfig.ratio
 
     def schedule(self, *, head: bool) -> Schedule:
         """A and B in every round."""
         return Constant(together(PAIR, head))
 
-    def optimizer(self, given: optim.Optimizer) -> optim.Optimizer:
+    def optimizer(self, given: optim.OptimizerConfig) -> optim.OptimizerConfig:
         """AdamW at two rates."""
         adamw = self._adamw(given)
-        return optim.LoRAPlus(
+        return optim.LoRAPlusConfig(
             learning_rate=adamw.learning_rate,
             ratio=self.lora_plus_ratio,
             weight_decay=adamw.weight_decay,

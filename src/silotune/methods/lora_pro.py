@@ -38,23 +38,23 @@ class LoRAPro(Method):
     down: ClassVar[str] = "r (out + in)"
     made_of_adamw: ClassVar[bool] = True
 
-    damping: Damping = optim.LoRAPro.damping
+    damping: Damping = optim.LoRAProConfig.damping
     full_moments: Annotated[
         bool,
         About(
             "LoRA-Pro's full mode: Adam's two means are whole matrices, 2 out in numbers for every "
             "layer."
         ),
-    ] = optim.LoRAPro.full_moments
+    ] = optim.LoRAProConfig.full_moments
 
     def schedule(self, *, head: bool) -> Schedule:
         """A and B in every round."""
         return Constant(together(PAIR, head))
 
-    def optimizer(self, given: optim.Optimizer) -> optim.Optimizer:
+    def optimizer(self, given: optim.OptimizerConfig) -> optim.OptimizerConfig:
         """AdamW on gradients that are corrected for the adapter's scale."""
         adamw = self._adamw(given)
-        return optim.LoRAPro(
+        return optim.LoRAProConfig(
             learning_rate=adamw.learning_rate,
             scale=self.pair().scale,
             weight_decay=adamw.weight_decay,

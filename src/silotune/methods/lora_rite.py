@@ -43,16 +43,16 @@ class LoRARITE(Method):
     escape: Annotated[
         bool,
         About("Shorten LoRA-RITE's steps by the second moment that is lost when the basis turns."),
-    ] = optim.LoRARite.escape
+    ] = optim.LoRARITEConfig.escape
 
     def schedule(self, *, head: bool) -> Schedule:
         """A and B in every round."""
         return Constant(together(PAIR, head))
 
-    def optimizer(self, given: optim.Optimizer) -> optim.Optimizer:
+    def optimizer(self, given: optim.OptimizerConfig) -> optim.OptimizerConfig:
         """LoRA-RITE at AdamW's learning rate and weight decay; AdamW moves the head."""
         adamw = self._adamw(given)
-        return optim.LoRARite(
+        return optim.LoRARITEConfig(
             learning_rate=adamw.learning_rate,
             weight_decay=adamw.weight_decay,
             escape=self.escape,

@@ -19,7 +19,8 @@ Under privacy the noise in gA is divided by the small eigenvalues of B^T B while
 damping, which is added to them (and to those of A A^T), bounds that; the authors' code has 1e-3.
 At B = 0 gA is all noise, and A stays.
 
-State: M and the other factor as it was, r (out + in) numbers each, and v in AltLoRA+.
+State: M and the other factor as it was, r (out + in) numbers each, and v in AltLoRA+: ``mean``,
+``other`` and ``square`` with A and B each, tall.
 
 Shapes: out, in = features of a site, r = rank, n = sites of a stack.
 """
@@ -28,7 +29,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,18 +38,99 @@ from torch import Tensor, nn
 from silotune.core import Key, Role
 
 from .base import Moves
-from .pairs import PairOptimizer, Stack, State, check_damping, gram, without_pairs
+from .pair_optimizer import Memory, PairOptimizer, Stack, gram, step_with
+from .param_groups import Group, groups_of, not_negative
+
+
+class AltLoRA(PairOptimizer):
+    """AltLoRA for every pair; SGD or AdamW for heads and whatever else is trained.
+
+    Args:
+        params: the groups of ``lora_params``, which know every pair's scale s.
+        lr: eta.
+        momentum: b1; M is a mean, so steps are not longer for it. For heads likewise.
+        square: b2 of AltLoRA+, whose heads are moved by AdamW; None is AltLoRA, with SGD. All
+            groups must agree on which it is.
+        eps: of AltLoRA+.
+        weight_decay: lambda, decoupled; of heads under SGD it is added to the gradient.
+        damping: added to the eigenvalues of B^T B and A A^T.
+        alternate: where both factors of a pair have a gradient, move B in its first step, A in the
+            next, and so on, and leave the other's gradient unused. Without it, whoever trains must
+            see to it that only one has.
+
+    Raises:
+        ValueError: if a number makes no sense.
+    """
+
+    moves_pairs: ClassVar[Moves] = Moves.ONE
+
+    def __init__(
+        self,
+        params: list[Group],
+        lr: float = 1e-3,
+        *,
+        momentum: float = 0.9,
+        square: float | None = None,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        damping: float = 1e-3,
+        alternate: bool = True,
+    ) -> None:
+        defaults: dict[str, Any] = {
+            "lr": lr,
+            "momentum": momentum,
+            "square": square,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "damping": damping,
+            "alternate": alternate,
+        }
+        super().__init__(params, defaults)
+
+    def needs(self, group: Group) -> Moves:
+        """One factor, or the group alternates by itself."""
+        return Moves.ANYTHING if group["alternate"] else self.moves_pairs
+
+    def move(self, stack: Stack, group: Group) -> None:
+        """The one factor whose turn it is."""
+        role = _turn(stack)
+        a, b = stack.values(Role.A).mT, stack.values(Role.B)  # tall, as all that follows
+        moved, stays, g = (
+            (a, b, stack.gradients(role).mT) if role is Role.A else (b, a, stack.gradients(role))
+        )
+        memory = stack.memory(role)
+        if memory and role is Role.B:
+            memory["other"] = memory["other"].mT
+        m = _direction(memory, group, stays, g)
+        memory["other"] = stays if role is Role.A else stays.mT  # in the shape of its parameter
+        stack.remember(role, memory)
+        step = -group["lr"] * (m + group["weight_decay"] * moved)
+        stack.move(role, step.mT if role is Role.A else step)
+
+    def move_rest(self) -> None:
+        """A step of torch's SGD, or of its AdamW."""
+        groups = self._groups_for_torch()
+        plus = [
+            g | {"betas": (g["momentum"], g["square"])} for g in groups if g["square"] is not None
+        ]
+        plain = [g | {"dampening": g["momentum"]} for g in groups if g["square"] is None]
+        step_with(self._adamw, plus, self.state)
+        step_with(self._sgd, plain, self.state)
+
+    @cached_property
+    def _sgd(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD([torch.zeros(0)])
 
 
 @dataclass(frozen=True, kw_only=True)
-class AltLoRA:
-    """AltLoRA for every pair; SGD or AdamW for heads and whatever else is trained.
+class AltLoRAConfig:
+    """``AltLoRA`` with these numbers, begun afresh each round; the plan's phases alternate.
 
     Attributes:
         learning_rate: eta of round 0.
         scale: s, the adapter's.
-        momentum: b1; M is a mean, so steps are not longer for it. For heads likewise.
-        square: b2 of AltLoRA+, whose heads are moved by AdamW; None is AltLoRA, with SGD.
+        momentum: b1.
+        square: b2 of AltLoRA+; None is AltLoRA.
         weight_decay: lambda, decoupled; of heads under SGD it is added to the gradient.
         damping: added to the eigenvalues of B^T B and A A^T.
         eps: of AltLoRA+.
@@ -56,7 +139,7 @@ class AltLoRA:
         ValueError: if the damping is negative.
     """
 
-    moves_pairs: ClassVar[Moves] = Moves.ONE
+    moves_pairs: ClassVar[Moves] = AltLoRA.moves_pairs
 
     learning_rate: float
     scale: float
@@ -67,62 +150,45 @@ class AltLoRA:
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        check_damping(self.damping)
+        not_negative("method.damping", self.damping)
 
-    def build(
-        self, tensors: Mapping[Key, nn.Parameter], learning_rate: float
-    ) -> torch.optim.Optimizer:
-        """A stack at a time."""
-
-        def move(stack: Stack, state: State) -> None:
-            (role,) = stack.roles
-            a, b = stack.values(Role.A).mT, stack.values(Role.B)  # tall, as all that follows
-            moved, stays, g = (
-                (a, b, stack.gradients(role).mT)
-                if role is Role.A
-                else (b, a, stack.gradients(role))
-            )
-            m = self._direction(state.setdefault(role, {}), stays, g)
-            step = -learning_rate * (m + self.weight_decay * moved)
-            stack.move(role, step.mT if role is Role.A else step)
-
-        rest = without_pairs(tensors)
-        inner = self._inner(rest, learning_rate) if rest else None
-        return PairOptimizer(tensors, self.moves_pairs, move, inner)
-
-    def _direction(self, memory: State, stays: Tensor, gradient: Tensor) -> Tensor:
-        """What a factor with gradient (n, rows, r) moves against, while the other one stays."""
-        inverse = gram(stays).inverse(self.damping, stays)
-        g = gradient @ inverse / self.scale**2
-        if not memory:
-            memory |= {"step": 0, "mean": torch.zeros_like(g), "other": stays}
-            memory |= {} if self.square is None else {"square": torch.zeros_like(g)}
-        memory["step"] += 1
-        carried = memory["mean"] @ (memory["other"].mT @ stays @ inverse)
-        memory["mean"] = self.momentum * carried + (1.0 - self.momentum) * g
-        memory["other"] = stays
-        m: Tensor = memory["mean"] / (1.0 - self.momentum ** memory["step"])
-        if self.square is None:
-            return m
-        v = memory["square"].mul_(self.square).addcmul_(g, g, value=1.0 - self.square)
-        root = (v / (1.0 - self.square ** memory["step"])).sqrt_()
-        return m.div_(root.add_(self.eps))
-
-    def _inner(
-        self, rest: Mapping[Key, nn.Parameter], learning_rate: float
-    ) -> torch.optim.Optimizer:
-        if self.square is None:
-            return torch.optim.SGD(
-                rest.values(),
-                lr=learning_rate,
-                momentum=self.momentum,
-                dampening=self.momentum,
-                weight_decay=self.weight_decay,
-            )
-        return torch.optim.AdamW(
-            rest.values(),
+    def build(self, tensors: Mapping[Key, nn.Parameter], learning_rate: float) -> AltLoRA:
+        """One scale for all pairs."""
+        return AltLoRA(
+            groups_of(tensors, self.scale),
             lr=learning_rate,
-            betas=(self.momentum, self.square),
+            momentum=self.momentum,
+            square=self.square,
             eps=self.eps,
             weight_decay=self.weight_decay,
+            damping=self.damping,
+            alternate=False,
         )
+
+
+def _turn(stack: Stack) -> Role:
+    """The factor that has a gradient; of two, B if it has not taken more steps than A."""
+    if len(stack.roles) == 1:
+        (role,) = stack.roles
+        return role
+    of_a, of_b = (stack.memory(role).get("step", 0) for role in (Role.A, Role.B))
+    return Role.B if of_b <= of_a else Role.A
+
+
+def _direction(memory: Memory, group: Group, stays: Tensor, gradient: Tensor) -> Tensor:
+    """What a factor with gradient (n, rows, r) moves against, while the other one stays."""
+    momentum, square = group["momentum"], group["square"]
+    inverse = gram(stays).inverse(group["damping"], stays)
+    g = gradient @ inverse / group["scale"] ** 2
+    if not memory:
+        memory |= {"step": 0, "mean": torch.zeros_like(g), "other": stays}
+        memory |= {} if square is None else {"square": torch.zeros_like(g)}
+    memory["step"] += 1
+    carried = memory["mean"] @ (memory["other"].mT @ stays @ inverse)
+    memory["mean"] = momentum * carried + (1.0 - momentum) * g
+    m: Tensor = memory["mean"] / (1.0 - momentum ** memory["step"])
+    if square is None:
+        return m
+    v = memory["square"].mul_(square).addcmul_(g, g, value=1.0 - square)
+    root = (v / (1.0 - square ** memory["step"])).sqrt_()
+    return m.div_(root.add_(group["eps"]))

@@ -1,4 +1,4 @@
-"""What an optimiser is: a frozen choice that builds a fresh torch optimiser for one round."""
+"""What an optimiser is to the engine: a frozen choice that builds a torch optimiser each round."""
 
 from collections.abc import Collection, Mapping
 from enum import StrEnum
@@ -32,8 +32,8 @@ class Moves(StrEnum):
                 return pair == {Role.B}
 
 
-class Optimizer(Protocol):
-    """How a client moves its tensors. Its state begins afresh every round."""
+class OptimizerConfig(Protocol):
+    """How a client moves its tensors. What it builds remembers nothing of earlier rounds."""
 
     @property
     def learning_rate(self) -> float:

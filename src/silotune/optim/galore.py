@@ -20,7 +20,8 @@ Shapes: out, in = features of a site; large, small = the larger and smaller of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,30 +29,144 @@ import torch
 from torch import Tensor, nn
 
 from silotune.algebra import NumericalError, eigh
-from silotune.core import Key, Role
+from silotune.core import Key
 
 from .base import Moves
+from .param_groups import MATRICES, Group, check_numbers, groups_of, named, run_closure
+
+
+class GaLore(torch.optim.Optimizer):
+    """Projected AdamW for whole matrices; AdamW for everything else, as in groups of other kinds.
+
+    The paper's code projects attention and MLP matrices only, never a head or an embedding: give
+    those in a group with ``"kind": "rest"``. A matrix whose smaller side is at most the rank needs
+    no projector (P = I): plain AdamW at the rate eta scale. Tensors of other than two dimensions
+    are moved by AdamW at the rate eta.
+
+    ``state`` of a tensor: ``step``, ``mean``, ``square``, and ``basis`` P (small, r) where there is
+    one.
+
+    Args:
+        params: tensors, or groups; one that does not say its kind is of whole matrices.
+        lr: eta.
+        rank: r.
+        gap: steps between two choices of P; the paper has 200 (pretraining) to 500 (GLUE).
+        scale: the paper's alpha, a factor on the step of whole matrices and on nothing else; it has
+            0.25 (pretraining) to 4 (GLUE).
+        betas: decay rates of the two means.
+        eps: added to sqrt(v'), as in the paper; its code adds it before the bias correction.
+        weight_decay: lambda, decoupled.
+
+    Raises:
+        ValueError: if a number makes no sense.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter] | Iterable[Group],
+        lr: float = 1e-3,
+        *,
+        rank: int = 8,
+        gap: int = 200,
+        scale: float = 1.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+    ) -> None:
+        defaults: dict[str, Any] = {
+            "kind": MATRICES,
+            "lr": lr,
+            "rank": rank,
+            "gap": gap,
+            "scale": scale,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+        }
+        super().__init__(params, defaults)
+        if not any(group["kind"] == MATRICES for group in self.param_groups):
+            raise ValueError(
+                "GaLore: there is no group of whole matrices to project; give their group "
+                f'"kind": "{MATRICES}"'
+            )
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Take up one more group.
+
+        Raises:
+            ValueError: if a number makes no sense.
+        """
+        group = {**self.defaults, **param_group}
+        check_numbers("GaLore", group)
+        for name in ("rank", "gap"):
+            if group[name] < 1:
+                raise ValueError(f"GaLore: {name} must be at least 1, not {group[name]}")
+        super().add_param_group(param_group)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from where ``state_dict`` was taken; nothing is shared with it."""
+        super().load_state_dict(deepcopy(dict(state_dict)))
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Move every tensor that has a gradient.
+
+        Args:
+            closure: computes gradients anew and returns the loss.
+
+        Returns:
+            The closure's loss, or None without one.
+
+        Raises:
+            NumericalError: if a gradient is not finite.
+        """
+        loss = run_closure(closure)
+        for group in self.param_groups:
+            for name, p in named(group):
+                if p.grad is None:
+                    continue
+                if not p.grad.isfinite().all():
+                    raise NumericalError(
+                        f"{name}: its gradient is not finite; lower the learning rate"
+                    )
+                p.mul_(1.0 - group["lr"] * group["weight_decay"])
+                if group["kind"] == MATRICES and p.dim() == 2:
+                    self._move_matrix(p, p.grad, group)
+                else:
+                    p.sub_(group["lr"] * _direction(self.state[p], group, p.grad))
+        return loss
+
+    def _move_matrix(self, p: Tensor, gradient: Tensor, group: Group) -> None:
+        memory, rank, rate = self.state[p], group["rank"], group["lr"] * group["scale"]
+        if min(p.shape) <= rank:
+            p.sub_(rate * _direction(memory, group, gradient))
+            return
+        tall = p.shape[0] >= p.shape[1]
+        g = gradient if tall else gradient.mT  # (large, small)
+        due = "basis" not in memory or memory["step"] % group["gap"] == 0
+        if due and g.any():  # a zero gradient has no directions: keep the old ones
+            memory["basis"] = top_directions(g, rank)
+        if "basis" in memory:
+            basis = memory["basis"]
+            n = _direction(memory, group, g @ basis)
+            (p if tall else p.mT).addmm_(n, basis.mT, alpha=-rate)
 
 
 @dataclass(frozen=True, kw_only=True)
-class GaLore:
-    """Projected AdamW for whole matrices (role D); AdamW for heads and whatever else is trained.
+class GaLoreConfig:
+    """``GaLore`` for whole matrices (role D), begun afresh each round; AdamW for all else.
 
-    The paper's code projects attention and MLP matrices only, never a head. A D whose smaller side
-    is at most the rank needs no projector (P = I): plain AdamW at the rate eta scale.
-
-    Its state begins afresh every round, as all local state does. So the first gradient of a round
-    chooses the subspace, and with gap >= local steps it is the only one that does.
+    So the first gradient of a round chooses the subspace, and with gap >= local steps it is the
+    only one that does.
 
     Attributes:
         learning_rate: eta of round 0.
         rank: r.
-        gap: steps between two choices of P; the paper has 200 (pretraining) to 500 (GLUE).
-        scale: the paper's alpha, a factor on the step of D and on nothing else; it has 0.25
-            (pretraining) to 4 (GLUE).
+        gap: steps between two choices of P.
+        scale: the paper's alpha.
         weight_decay: lambda, decoupled. It shrinks D itself: towards the base model, not zero.
         betas: decay rates of the two means.
-        eps: added to sqrt(v'), as in the paper; its code adds it before the bias correction.
+        eps: added to sqrt(v').
 
     Raises:
         ValueError: if rank or gap is not positive.
@@ -73,69 +188,31 @@ class GaLore:
         if self.gap < 1:
             raise ValueError(f"method.galore_gap: must be at least 1 step, not {self.gap}")
 
-    def build(
-        self, tensors: Mapping[Key, nn.Parameter], learning_rate: float
-    ) -> torch.optim.Optimizer:
-        """One group over all tensors; which are projected follows from role and shape."""
-        return _GaLore(self, tensors, learning_rate)
+    def build(self, tensors: Mapping[Key, nn.Parameter], learning_rate: float) -> GaLore:
+        """Which tensors are projected follows from role and shape."""
+        return GaLore(
+            groups_of(tensors),
+            lr=learning_rate,
+            rank=self.rank,
+            gap=self.gap,
+            scale=self.scale,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+        )
 
 
-class _GaLore(torch.optim.Optimizer):
-    """State by tensor: step, mean, square, and basis P (small, r) where there is one."""
-
-    def __init__(
-        self, choice: GaLore, tensors: Mapping[Key, nn.Parameter], learning_rate: float
-    ) -> None:
-        super().__init__(tensors.values(), {"lr": learning_rate})
-        self._choice, self._tensors = choice, dict(tensors)
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Move every tensor that has a gradient.
-
-        Raises:
-            NumericalError: if a gradient is not finite.
-        """
-        assert closure is None, "the engine computes gradients itself"
-        rate = self.param_groups[0]["lr"]
-        for key, p in self._tensors.items():
-            if p.grad is None:
-                continue
-            if not p.grad.isfinite().all():
-                raise NumericalError(
-                    f"{key}: its gradient is not finite; lower train.learning_rate"
-                )
-            p.mul_(1.0 - rate * self._choice.weight_decay)
-            if key.role is Role.D:
-                self._move_matrix(p, p.grad, rate * self._choice.scale)
-            else:
-                p.sub_(rate * self._direction(p, p.grad))
-
-    def _move_matrix(self, p: nn.Parameter, gradient: Tensor, rate: float) -> None:
-        state, rank = self.state[p], self._choice.rank
-        if min(p.shape) <= rank:
-            p.sub_(rate * self._direction(p, gradient))
-            return
-        tall = p.shape[0] >= p.shape[1]
-        g = gradient if tall else gradient.mT  # (large, small)
-        due = "basis" not in state or state["step"] % self._choice.gap == 0
-        if due and g.any():  # a zero gradient has no directions: keep the old ones
-            state["basis"] = top_directions(g, rank)
-        if "basis" in state:
-            basis = state["basis"]
-            (p if tall else p.mT).addmm_(self._direction(p, g @ basis), basis.mT, alpha=-rate)
-
-    def _direction(self, p: nn.Parameter, r: Tensor) -> Tensor:
-        """AdamW's N for a gradient ``r``, which has the same shape in every step."""
-        state, (b1, b2) = self.state[p], self._choice.betas
-        if "step" not in state:
-            state |= {"step": 0, "mean": torch.zeros_like(r), "square": torch.zeros_like(r)}
-        step = state["step"] = state["step"] + 1
-        mean: Tensor = state["mean"].mul_(b1).add_(r, alpha=1.0 - b1)
-        square: Tensor = state["square"].mul_(b2).addcmul_(r, r, value=1.0 - b2)
-        root = (square / (1.0 - b2**step)).sqrt_()
-        n: Tensor = (mean / (1.0 - b1**step)).div_(root.add_(self._choice.eps))
-        return n
+def _direction(memory: dict[str, Any], group: Group, r: Tensor) -> Tensor:
+    """AdamW's N for a gradient ``r``, which has the same shape in every step."""
+    b1, b2 = group["betas"]
+    if "step" not in memory:
+        memory |= {"step": 0, "mean": torch.zeros_like(r), "square": torch.zeros_like(r)}
+    memory["step"] += 1
+    mean: Tensor = memory["mean"].mul_(b1).add_(r, alpha=1.0 - b1)
+    square: Tensor = memory["square"].mul_(b2).addcmul_(r, r, value=1.0 - b2)
+    root = (square / (1.0 - b2 ** memory["step"])).sqrt_()
+    n: Tensor = (mean / (1.0 - b1 ** memory["step"])).div_(root.add_(group["eps"]))
+    return n
 
 
 def top_directions(g: Tensor, rank: int) -> Tensor:

@@ -19,21 +19,67 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
 from silotune.core import Key, Role
 
 from .base import Moves
-from .pairs import PairOptimizer, Stack, State, check_damping, gram
-from .torch_optim import AdamW
+from .pair_optimizer import PairOptimizer, Stack, gram
+from .param_groups import Group, groups_of, not_negative
+
+
+class LoRAFA(PairOptimizer):
+    """AdamW with scaled gradients of every B; as they are for heads and whatever else is trained.
+
+    Args:
+        params: the groups of ``lora_params(model, freeze_a=True)``.
+        lr: eta.
+        betas: AdamW's.
+        eps: AdamW's.
+        weight_decay: decoupled.
+        damping: added to the eigenvalues of A A^T.
+
+    Raises:
+        ValueError: if a number makes no sense.
+    """
+
+    moves_pairs: ClassVar[Moves] = Moves.ONLY_B
+
+    def __init__(
+        self,
+        params: list[Group],
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        damping: float = 1e-8,
+    ) -> None:
+        defaults: dict[str, Any] = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "damping": damping,
+        }
+        super().__init__(params, defaults)
+
+    def move(self, stack: Stack, group: Group) -> None:
+        """A stack's gradients, before AdamW."""
+        a, g_b = stack.values(Role.A), stack.gradients(Role.B)
+        inverse = gram(a.mT).inverse(group["damping"], a) / group["scale"] ** 2
+        stack.replace_gradients(Role.B, g_b @ inverse)
+
+    def for_torch(self, group: Group) -> list[Group]:
+        """All of it."""
+        return [group]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoRAFA:
-    """AdamW with scaled gradients of every B; as they are for heads and whatever else is trained.
+class LoRAFAConfig:
+    """``LoRAFA`` with these numbers, begun afresh each round.
 
     Attributes:
         learning_rate: of round 0.
@@ -45,7 +91,7 @@ class LoRAFA:
         ValueError: if the damping is negative.
     """
 
-    moves_pairs: ClassVar[Moves] = Moves.ONLY_B
+    moves_pairs: ClassVar[Moves] = LoRAFA.moves_pairs
 
     learning_rate: float
     scale: float
@@ -53,18 +99,13 @@ class LoRAFA:
     damping: float = 1e-8
 
     def __post_init__(self) -> None:
-        check_damping(self.damping)
+        not_negative("method.damping", self.damping)
 
-    def build(
-        self, tensors: Mapping[Key, nn.Parameter], learning_rate: float
-    ) -> torch.optim.Optimizer:
-        """A stack at a time, before AdamW."""
-
-        def replace(stack: Stack, _: State) -> None:
-            a, g_b = stack.values(Role.A), stack.gradients(Role.B)
-            inverse = gram(a.mT).inverse(self.damping, a) / self.scale**2
-            stack.replace_gradients(Role.B, g_b @ inverse)
-
-        adamw = AdamW(learning_rate=learning_rate, weight_decay=self.weight_decay)
-        inner = adamw.build(tensors, learning_rate)
-        return PairOptimizer(tensors, self.moves_pairs, replace, inner)
+    def build(self, tensors: Mapping[Key, nn.Parameter], learning_rate: float) -> LoRAFA:
+        """One scale for all pairs."""
+        return LoRAFA(
+            groups_of(tensors, self.scale),
+            lr=learning_rate,
+            weight_decay=self.weight_decay,
+            damping=self.damping,
+        )

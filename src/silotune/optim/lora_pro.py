@@ -33,7 +33,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -41,28 +41,88 @@ from torch import Tensor, nn
 from silotune.core import Key, Role
 
 from .base import Moves
-from .pairs import Gram, PairOptimizer, Stack, State, check_damping, gram, without_pairs
-from .torch_optim import AdamW
+from .pair_optimizer import Gram, Memory, PairOptimizer, Stack, gram
+from .param_groups import PAIRS, Group, groups_of, not_negative
 
-B1, B2, EPS = 0.9, 0.999, 1e-8  # torch's AdamW has the same
+
+class LoRAPro(PairOptimizer):
+    """LoRA-Pro for every pair; AdamW for heads and whatever else is trained.
+
+    Args:
+        params: the groups of ``lora_params``, which know every pair's scale s.
+        lr: eta.
+        betas: of AdamW, or of the means of G~.
+        eps: likewise.
+        weight_decay: decoupled, of A and B.
+        damping: added to the eigenvalues of B^T B and A A^T that are inverted.
+        full_moments: the means of Adam are those of G~, 2 out in numbers for every layer; they are
+            with B.
+
+    Raises:
+        ValueError: if a number makes no sense.
+    """
+
+    moves_pairs: ClassVar[Moves] = Moves.BOTH
+
+    def __init__(
+        self,
+        params: list[Group],
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        damping: float = 1e-8,
+        full_moments: bool = False,
+    ) -> None:
+        defaults: dict[str, Any] = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "damping": damping,
+            "full_moments": full_moments,
+        }
+        super().__init__(params, defaults)
+
+    def move(self, stack: Stack, group: Group) -> None:
+        """Before AdamW, or instead of it."""
+        a, b = stack.values(Role.A), stack.values(Role.B)
+        pair = Pair(a, b, group["scale"], group["damping"])
+        given = stack.gradients(Role.A), stack.gradients(Role.B)
+        if not group["full_moments"]:
+            new_a, new_b = pair.equivalent(*given)
+            stack.replace_gradients(Role.A, new_a)
+            stack.replace_gradients(Role.B, new_b)
+            return
+        memory = stack.memory(Role.B)
+        n = _adam(pair.whole(*given), memory, group)
+        stack.remember(Role.B, memory)
+        new_a, new_b = pair.equivalent(pair.scale * (b.mT @ n), pair.scale * (n @ a.mT))
+        stack.move(Role.A, -group["lr"] * (new_a + group["weight_decay"] * a))
+        stack.move(Role.B, -group["lr"] * (new_b + group["weight_decay"] * b))
+
+    def for_torch(self, group: Group) -> list[Group]:
+        """Pairs as well, unless the means are those of G~."""
+        return [] if group["kind"] == PAIRS and group["full_moments"] else [group]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoRAPro:
-    """LoRA-Pro for every pair; AdamW for heads and whatever else is trained.
+class LoRAProConfig:
+    """``LoRAPro`` with these numbers, begun afresh each round.
 
     Attributes:
         learning_rate: of round 0.
         scale: s, the adapter's.
         weight_decay: decoupled, of A and B.
         damping: added to the eigenvalues of B^T B and A A^T that are inverted.
-        full_moments: the means of Adam are those of G~, 2 out in numbers for every layer.
+        full_moments: the means of Adam are those of G~.
 
     Raises:
         ValueError: if the damping is negative.
     """
 
-    moves_pairs: ClassVar[Moves] = Moves.BOTH
+    moves_pairs: ClassVar[Moves] = LoRAPro.moves_pairs
 
     learning_rate: float
     scale: float
@@ -71,35 +131,17 @@ class LoRAPro:
     full_moments: bool = False
 
     def __post_init__(self) -> None:
-        check_damping(self.damping)
+        not_negative("method.damping", self.damping)
 
-    def build(
-        self, tensors: Mapping[Key, nn.Parameter], learning_rate: float
-    ) -> torch.optim.Optimizer:
-        """A stack at a time, before AdamW or instead of it."""
-
-        def replace(stack: Stack, _: State) -> None:
-            new_a, new_b = self._pair(stack).equivalent(*_gradients(stack))
-            stack.replace_gradients(Role.A, new_a)
-            stack.replace_gradients(Role.B, new_b)
-
-        def move(stack: Stack, state: State) -> None:
-            pair = self._pair(stack)
-            n = _adam(pair.whole(*_gradients(stack)), state)
-            new_a, new_b = pair.equivalent(
-                self.scale * (pair.b.mT @ n), self.scale * (n @ pair.a.mT)
-            )
-            stack.move(Role.A, -learning_rate * (new_a + self.weight_decay * pair.a))
-            stack.move(Role.B, -learning_rate * (new_b + self.weight_decay * pair.b))
-
-        adamw = AdamW(learning_rate=learning_rate, weight_decay=self.weight_decay)
-        rest = without_pairs(tensors) if self.full_moments else tensors
-        inner = adamw.build(rest, learning_rate) if rest else None
-        how = move if self.full_moments else replace
-        return PairOptimizer(tensors, self.moves_pairs, how, inner)
-
-    def _pair(self, stack: Stack) -> Pair:
-        return Pair(stack.values(Role.A), stack.values(Role.B), self.scale, self.damping)
+    def build(self, tensors: Mapping[Key, nn.Parameter], learning_rate: float) -> LoRAPro:
+        """One scale for all pairs."""
+        return LoRAPro(
+            groups_of(tensors, self.scale),
+            lr=learning_rate,
+            weight_decay=self.weight_decay,
+            damping=self.damping,
+            full_moments=self.full_moments,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,17 +190,14 @@ class Pair:
         return self.of_b.vectors @ solved @ self.of_a.vectors.mT
 
 
-def _gradients(stack: Stack) -> tuple[Tensor, Tensor]:
-    return stack.gradients(Role.A), stack.gradients(Role.B)
-
-
-def _adam(g: Tensor, state: State) -> Tensor:
+def _adam(g: Tensor, memory: Memory, group: Group) -> Tensor:
     """Adam's direction N for a gradient of W."""
-    if "step" not in state:
-        state |= {"step": 0, "mean": torch.zeros_like(g), "square": torch.zeros_like(g)}
-    state["step"] += 1
-    mean: Tensor = state["mean"].lerp_(g, 1.0 - B1)
-    square: Tensor = state["square"].mul_(B2).addcmul_(g, g, value=1.0 - B2)
-    root = (square / (1.0 - B2 ** state["step"])).sqrt_().add_(EPS)
-    n: Tensor = (mean / (1.0 - B1 ** state["step"])).div_(root)
+    b1, b2 = group["betas"]
+    if not memory:
+        memory |= {"step": 0, "mean": torch.zeros_like(g), "square": torch.zeros_like(g)}
+    memory["step"] += 1
+    mean: Tensor = memory["mean"].lerp_(g, 1.0 - b1)
+    square: Tensor = memory["square"].mul_(b2).addcmul_(g, g, value=1.0 - b2)
+    root = (square / (1.0 - b2 ** memory["step"])).sqrt_().add_(group["eps"])
+    n: Tensor = (mean / (1.0 - b1 ** memory["step"])).div_(root)
     return n

@@ -26,7 +26,8 @@ first step after that is one of full size in a direction made of noise: all sing
 g~ V^(-1/2) are equal. There is no damping, since it would depend on the factorisation. Let B grow
 first, or freeze A.
 
-State: 2 r (out + in) numbers, as Adam, and 2 r^2 + 2 more.
+State: 2 r (out + in) numbers, as Adam, and 2 r^2 + 2 more: with A and B each ``mean``
+(rows, r), ``basis`` (r, rows of the other), ``square`` (r, r) and ``escaped``.
 
 Shapes: out, in = features of a site, r = rank, n = sites of a stack, rows = out or in.
 """
@@ -35,7 +36,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -44,25 +45,89 @@ from silotune.algebra import eigh, eigvalsh, pinv, qr
 from silotune.core import Key, Role
 
 from .base import Moves
-from .pairs import PairOptimizer, Stack, State, without_pairs
-from .torch_optim import AdamW
+from .pair_optimizer import Memory, PairOptimizer, Stack
+from .param_groups import PAIRS, Group, groups_of, pairs_of
+
+TYPES = (torch.float32, torch.float64)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoRARite:
+class LoRARITE(PairOptimizer):
     """LoRA-RITE for every pair; AdamW for heads and whatever else is trained.
 
     The rate does not absorb the adapter's scale s: the model moves in proportion to it.
+
+    Args:
+        params: the groups of ``lora_params``.
+        lr: eta.
+        betas: b1 and b2; AdamW's as well.
+        eps: added to the square roots of the eigenvalues of V + rho. AdamW's is 1e-8, in the group
+            of the rest.
+        weight_decay: lambda, decoupled.
+        escape: keep the escaped mass rho, which shortens steps after the basis has turned.
+
+    Raises:
+        ValueError: if a number makes no sense, or a pair is not in float32 or float64.
+    """
+
+    moves_pairs: ClassVar[Moves] = Moves.BOTH
+    rest_defaults: ClassVar[Mapping[str, object]] = {"eps": 1e-8}
+    in_float64: ClassVar[frozenset[str]] = frozenset({"square", "escaped"})
+
+    def __init__(
+        self,
+        params: list[Group],
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        escape: bool = False,
+    ) -> None:
+        defaults: dict[str, Any] = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "escape": escape,
+        }
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: Group) -> None:
+        """As for every pair optimiser; a pair must be in float32 or float64."""
+        super().add_param_group(param_group)
+        if param_group["kind"] == PAIRS:
+            for name, a, b in pairs_of(self.param_groups[-1]):
+                if a.dtype not in TYPES or b.dtype not in TYPES:
+                    raise ValueError(
+                        f"LoRARITE: {name} is in {a.dtype}; keep A and B in float32, as PEFT does "
+                        "with autocast_adapter_dtype=True"
+                    )
+
+    def move(self, stack: Stack, group: Group) -> None:
+        """Both factors, each in the basis of the other as it was."""
+        left, right = stack.values(Role.A).mT, stack.values(Role.B)
+        of_left, of_right = stack.memory(Role.A), stack.memory(Role.B)
+        in_right = _direction(of_left, group, left, right, stack.gradients(Role.A).mT)
+        in_left = _direction(of_right, group, right, left, stack.gradients(Role.B))
+        stack.remember(Role.A, of_left)
+        stack.remember(Role.B, of_right)
+        stack.move(Role.A, -group["lr"] * in_right.mT)
+        stack.move(Role.B, -group["lr"] * in_left)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRARITEConfig:
+    """``LoRARITE`` with these numbers, begun afresh each round.
 
     Attributes:
         learning_rate: eta of round 0.
         weight_decay: lambda, decoupled.
         betas: b1 and b2.
         eps: added to the square roots of the eigenvalues of V + rho.
-        escape: keep the escaped mass rho, which shortens steps after the basis has turned.
+        escape: keep the escaped mass rho.
     """
 
-    moves_pairs: ClassVar[Moves] = Moves.BOTH
+    moves_pairs: ClassVar[Moves] = LoRARITE.moves_pairs
 
     learning_rate: float
     weight_decay: float = 0.0
@@ -70,46 +135,37 @@ class LoRARite:
     eps: float = 1e-6
     escape: bool = False
 
-    def build(
-        self, tensors: Mapping[Key, nn.Parameter], learning_rate: float
-    ) -> torch.optim.Optimizer:
-        """A stack at a time."""
-        rest = without_pairs(tensors)
-        adamw = AdamW(learning_rate=learning_rate, weight_decay=self.weight_decay)
+    def build(self, tensors: Mapping[Key, nn.Parameter], learning_rate: float) -> LoRARITE:
+        """The scale does not matter to it."""
+        return LoRARITE(
+            groups_of(tensors),
+            lr=learning_rate,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            escape=self.escape,
+        )
 
-        def move(stack: Stack, state: State) -> None:
-            left, right = stack.values(Role.A).mT, stack.values(Role.B)
-            in_right = self._direction(
-                state.setdefault(Role.A, {}), left, right, stack.gradients(Role.A).mT
-            )
-            in_left = self._direction(
-                state.setdefault(Role.B, {}), right, left, stack.gradients(Role.B)
-            )
-            stack.move(Role.A, -learning_rate * in_right.mT)
-            stack.move(Role.B, -learning_rate * in_left)
 
-        inner = adamw.build(rest, learning_rate) if rest else None
-        return PairOptimizer(tensors, self.moves_pairs, move, inner)
-
-    def _direction(self, memory: State, x: Tensor, other: Tensor, gradient: Tensor) -> Tensor:
-        """What ``x`` (n, rows, r) moves against, in the basis of the other factor."""
-        basis, triangle = qr(other)
-        inverse = _inverse(triangle, other)
-        g = gradient @ inverse
-        if not memory:
-            memory |= _nothing(g, basis)
-        memory["step"] += 1
-        b1, b2 = (decay(b, memory["step"]) for b in self.betas)
-        turn = basis.mT @ memory["basis"]
-        square = _turned(memory["square"], turn.double())
-        if self.escape:
-            memory["escaped"] = b2 * (memory["escaped"] + _lost(memory["square"], square))
-        memory["square"] = (1.0 - b2) * _square(g) + b2 * square
-        root = _inverse_root(memory["square"], memory["escaped"], self.eps)
-        memory["mean"] = (1.0 - b1) * (g @ root.to(g)) + b1 * (memory["mean"] @ turn.mT)
-        memory["basis"] = basis
-        step: Tensor = memory["mean"] @ inverse.mT + self.weight_decay * x
-        return step
+def _direction(memory: Memory, group: Group, x: Tensor, other: Tensor, gradient: Tensor) -> Tensor:
+    """What ``x`` (n, rows, r) moves against, in the basis of the other factor."""
+    basis, triangle = qr(other)
+    inverse = _inverse(triangle, other)
+    g = gradient @ inverse
+    if not memory:
+        memory |= _nothing(g, basis)
+    memory["step"] += 1
+    b1, b2 = (decay(b, memory["step"]) for b in group["betas"])
+    turn = basis.mT @ memory["basis"].mT
+    square = _turned(memory["square"], turn.double())
+    if group["escape"]:
+        memory["escaped"] = b2 * (memory["escaped"] + _lost(memory["square"], square))
+    memory["square"] = (1.0 - b2) * _square(g) + b2 * square
+    root = _inverse_root(memory["square"], memory["escaped"], group["eps"])
+    memory["mean"] = (1.0 - b1) * (g @ root.to(g)) + b1 * (memory["mean"] @ turn.mT)
+    memory["basis"] = basis.mT  # as QR leaves it: contiguous
+    step: Tensor = memory["mean"] @ inverse.mT + group["weight_decay"] * x
+    return step
 
 
 def decay(b: float, step: int) -> float:
@@ -117,13 +173,13 @@ def decay(b: float, step: int) -> float:
     return float(b * (1.0 - b ** (step - 1)) / (1.0 - b**step))
 
 
-def _nothing(g: Tensor, basis: Tensor) -> State:
+def _nothing(g: Tensor, basis: Tensor) -> Memory:
     """The memory before the first step; small matrices are in float64."""
     n, rank = g.shape[0], g.shape[-1]
     return {
         "step": 0,
         "mean": torch.zeros_like(g),
-        "basis": torch.zeros_like(basis),
+        "basis": torch.zeros_like(basis.mT),
         "square": g.new_zeros(n, rank, rank, dtype=torch.float64),
         "escaped": g.new_zeros(n, dtype=torch.float64),
     }
