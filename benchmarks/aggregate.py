@@ -33,8 +33,8 @@ from silotune.aggregation import (
     Truncate,
     aggregation_error,
 )
-from silotune.algebra import inner, norm, subtract
-from silotune.core import Factors, GlobalState, Key, Moments, Role, Statistics, lift
+from silotune.core import ClientMean, Factors, GlobalState, Key, Role, Statistics
+from silotune.linalg import inner, norm, subtract
 
 from .measure import (
     Clock,
@@ -137,16 +137,16 @@ def client(width: int, rank: int, number: int) -> Factors:
     return pair(width, rank, 0).zip(pair(width, rank, 1 + number), lambda x, y: x + y)
 
 
-def one_site(width: int, rank: int, clients: int) -> tuple[GlobalState, Moments]:
+def one_site(width: int, rank: int, clients: int) -> tuple[GlobalState, ClientMean]:
     """The state, and the means of so many equal clients."""
     state = GlobalState(round=0, factors=pair(width, rank, 0))
     return state, pooled([client(width, rank, k) for k in range(clients)])
 
 
-def pooled(updates: list[Factors]) -> Moments:
+def pooled(updates: list[Factors]) -> ClientMean:
     total: Statistics | None = None
     for update in updates:
-        part = lift(update, 1.0)
+        part = Statistics.of(update, 1.0)
         total = part if total is None else total + part
     assert total is not None
     return total.mean()
@@ -320,7 +320,7 @@ def fair_objective(width: int) -> dict[str, Any]:
     return figures
 
 
-def objectives(mean: Moments, b: Tensor) -> dict[str, float]:
+def objectives(mean: ClientMean, b: Tensor) -> dict[str, float]:
     first = mean.first.pair(SITE)
     ideal = mean.product[SITE]
     product = mean.first.updated({Key(SITE, Role.B): b.double()}).pair(SITE)

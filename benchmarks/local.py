@@ -21,14 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from silotune.adapters import Expert, birth, inject
-from silotune.algebra import generator
-from silotune.core import Batch, Factors, Key, Site
+from silotune.adapters import Expert, initial_factors, inject
+from silotune.core import Batch, Factors, Key, Site, generator
 from silotune.methods import MoLE, built_in
-from silotune.models.head import random_head
+from silotune.models.heads import random_head
+from silotune.objectives import Classification
 from silotune.optim import AdamW
 from silotune.privacy import NoPrivacy
-from silotune.tasks import Classification
 
 from .measure import (
     Clock,
@@ -128,7 +127,9 @@ def local(folder: str, method: str, options: Mapping[str, object]) -> Local:
     if isinstance(chosen, MoLE):
         chosen = chosen.over([expert(i, sites) for i in range(EXPERTS)])
     recipe = chosen.axes(adamw, head=False)
-    factors = nonzero(birth(sites, recipe.adapter, seed=0)).updated(random_head(loaded.heads, 0))
+    factors = nonzero(initial_factors(sites, recipe.adapter, seed=0)).updated(
+        random_head(loaded.heads, 0)
+    )
     adapted = inject(loaded.model, sites, loaded.heads, recipe.adapter)
     adapted.load(factors)
     adapted.model.train()
@@ -152,7 +153,7 @@ def local(folder: str, method: str, options: Mapping[str, object]) -> Local:
 
 def expert(number: int, sites: Sequence[Site]) -> Expert:
     """Random pairs, as if trained."""
-    born = nonzero(birth(sites, LORA, seed=number))
+    born = nonzero(initial_factors(sites, LORA, seed=number))
     return Expert(str(number), {site.name: born.pair(site.name) for site in sites})
 
 

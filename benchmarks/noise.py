@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from silotune.privacy.discrete import discrete_gaussian
-from silotune.privacy.normal import standard_normal
-from silotune.privacy.randomness import Randomness
+from silotune.privacy.mechanisms.discrete_gaussian import discrete_gaussian
+from silotune.privacy.mechanisms.gaussian import standard_normal
+from silotune.privacy.mechanisms.secure_rng import Randomness
 
 from .measure import (
     Clock,

@@ -18,8 +18,8 @@ from statistics import fmean
 import torch
 
 from silotune.aggregation import Aggregator
-from silotune.algebra import LowRank, Matrix, dense, subtract
-from silotune.core import Factors, GlobalState, Key, Role, Statistics, lift
+from silotune.core import Factors, GlobalState, Key, Role, Statistics
+from silotune.linalg import LowRank, Matrix, dense, subtract
 from silotune.methods import Axes, built_in
 from silotune.optim import SGD
 
@@ -103,7 +103,7 @@ def _once(recipe: Axes, s: float, clients: int, trial: int) -> float:
     total: Statistics | None = None
     for _ in range(clients):
         sent = true.only(moving).map(lambda t: t + s * normal(*t.shape))
-        part = lift(sent, 1.0)
+        part = Statistics.of(sent, 1.0)
         total = part if total is None else total + part
     assert total is not None
     return _distance(recipe.aggregator, GlobalState(round=0, factors=true), total, true)

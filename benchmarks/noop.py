@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from silotune.adapters import inject
 from silotune.core import Batch, ClientId, GlobalState, Meters, Site
-from silotune.engine import Bench, Experiment, Silo, federate
+from silotune.engine import Client, Experiment, LocalTrainer, federate
 from silotune.methods import HeadOnly
 from silotune.optim import SGD
 from silotune.privacy import NoPrivacy
@@ -76,9 +76,9 @@ def run_job(clients: int, rounds: int) -> None:
     names = [ClientId(f"client-{i:04d}") for i in range(clients)]
     records, privacy = OneRecord(), NoPrivacy(batch_size=1)
     silos = {
-        name: Silo(client=name, train=records, held_out=None, privacy=privacy) for name in names
+        name: Client(client=name, train=records, held_out=None, privacy=privacy) for name in names
     }
-    bench = Bench(
+    bench = LocalTrainer(
         adapted=adapted,
         objective=Total(),
         optimizer=recipe.optimizer,

@@ -18,17 +18,16 @@ from opacus.optimizers import DPOptimizer
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
-from silotune.adapters import AdaptedModel, LoRA, birth, inject
-from silotune.algebra import generator
-from silotune.core import Batch, Factors, Key, Role, Site
-from silotune.models.head import random_head
+from silotune.adapters import AdaptedModel, LoRA, initial_factors, inject
+from silotune.core import Batch, Factors, Key, Role, Site, generator
+from silotune.models.heads import random_head
+from silotune.models.hub import bundled_minilm
 from silotune.models.load import Loaded, load_model
-from silotune.models.locate import bundled_minilm
-from silotune.models.sites import find_sites
-from silotune.models.tiny import tiny_bert
+from silotune.models.target_modules import find_sites
+from silotune.objectives import Classification
 from silotune.optim import SGD
-from silotune.privacy import ExampleLevel, Gaussian, NoPrivacy, Poisson, Privacy
-from silotune.tasks import Classification
+from silotune.privacy import ClientMechanism, ExampleLevel, Gaussian, NoPrivacy, Poisson
+from silotune.testing.tiny_models import tiny_bert
 
 TARGETS: Mapping[str, str | list[str]] = {"q,v": ["query", "value"], "all-linear": "all-linear"}
 KINDS = {"LoRA": frozenset({Role.A, Role.B}), "FFA": frozenset({Role.B})}
@@ -88,7 +87,7 @@ def open_model(case: Case) -> tuple[Loaded, tuple[Site, ...]]:
 
 def start(sites: Sequence[Site], heads: Sequence[Site]) -> Factors:
     """Where every peer begins: A and the head from a seed, B small but not zero."""
-    born = birth(sites, LORA, seed=0)
+    born = initial_factors(sites, LORA, seed=0)
     moved = {
         k: torch.randn(t.shape, generator=generator("B", k)) * 0.02
         for k, t in born.items()
@@ -215,7 +214,7 @@ def check_agreement(case: Case, batch: Batch) -> None:
             )
 
 
-def _ours(case: Case, privacy: Privacy) -> Peer:
+def _ours(case: Case, privacy: ClientMechanism) -> Peer:
     adapted = adapted_model(case)
     tensors = {k: p for k, p in adapted.tensors.items() if p.requires_grad}
     optimizer = SGD(learning_rate=case.learning_rate).build(tensors, case.learning_rate)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from silotune.algebra import seed_of
+from silotune.core import seed_of
 from silotune.data import TextExamples
-from silotune.data.sources import load
-from silotune.data.text import Ragged, text_examples
+from silotune.data.loading import load
+from silotune.data.tokenization import Ragged, text_examples
 from silotune.engine.client import microbatches
 from silotune.models.load import Loaded
 

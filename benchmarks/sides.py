@@ -14,15 +14,15 @@ from opacus import GradSampleModule
 from torch import Tensor, nn
 
 from silotune.adapters import AdaptedModel
-from silotune.core import Batch, ClientId, GlobalState, GradientSink, Key
-from silotune.engine import Bench, Experiment, Round, Silo, federate
+from silotune.core import Batch, ClientId, GlobalState, Key, PerExampleGradients
+from silotune.engine import Client, Experiment, LocalTrainer, Round, federate
 from silotune.engine.client import microbatches
 from silotune.methods import FFALoRA
+from silotune.objectives import Classification
 from silotune.optim import SGD
-from silotune.privacy import AnyCharge, Draws, ExampleLevel, Past, PrivacyBudget
-from silotune.privacy.base import Losses
+from silotune.privacy import AnyCharge, ExampleLevel, NoiseState, PrivacyBudget, RoundRandomness
+from silotune.privacy.mechanisms.base import Losses
 from silotune.runtimes import InProcess
-from silotune.tasks import Classification
 
 from .measure import Clock
 from .peers import LORA, Case, dp_optimizer, mechanism, peft_model, usual_step
@@ -57,11 +57,11 @@ class Replay:
         """As the mechanism."""
         return self.mechanism.max_grad_norm
 
-    def draws(self, seed: int, past: Past | None) -> Draws:
+    def draws(self, seed: int, past: NoiseState | None) -> RoundRandomness:
         """As the mechanism."""
         return self.mechanism.draws(seed, past)
 
-    def batches(self, records: int, steps: int, draws: Draws) -> Iterator[Sequence[int]]:
+    def batches(self, records: int, steps: int, draws: RoundRandomness) -> Iterator[Sequence[int]]:
         """The known ones; coins are thrown all the same, since they take time."""
         fresh = self.mechanism.batches(records, steps, draws)
         return (known for known, _ in zip(self.drawn, fresh, strict=True))
@@ -69,10 +69,10 @@ class Replay:
     def gradients(
         self,
         tensors: Mapping[Key, nn.Parameter],
-        sink: GradientSink,
+        sink: PerExampleGradients,
         losses: Losses,
         micro_batches: Iterable[Batch],
-        draws: Draws,
+        draws: RoundRandomness,
     ) -> int:
         """As the mechanism; the batches are made before the clock starts."""
         ready = list(micro_batches)
@@ -95,7 +95,7 @@ def our_rounds(
     )
     first = adapted.extract()
     silos = {
-        client: Silo(
+        client: Client(
             client=client,
             train=drawn.examples,
             held_out=None,
@@ -106,7 +106,7 @@ def our_rounds(
         for i, (drawn, replay) in enumerate(replays)
         for client in [ClientId(f"silo-{i}")]
     }
-    bench = Bench(
+    bench = LocalTrainer(
         adapted=adapted,
         objective=Classification(),
         optimizer=recipe.optimizer,

@@ -8,13 +8,21 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from silotune.adapters import AdaptedModel, Adapter, Expert, LoRA, birth, fixed_keys, inject
-from silotune.algebra import LowRank, generator
-from silotune.core import Batch, ClientId, Factors, GlobalState, Key, Role, Site
-from silotune.engine import Bench, Experiment, Silo, evaluate
+from silotune.adapters import (
+    AdaptedModel,
+    Adapter,
+    Expert,
+    LoRA,
+    fixed_keys,
+    initial_factors,
+    inject,
+)
+from silotune.core import Batch, ClientId, Factors, GlobalState, Key, Role, Site, generator
+from silotune.engine import Client, Experiment, LocalTrainer, evaluate
+from silotune.linalg import LowRank
 from silotune.methods import Axes, Method, MoLE, built_in
+from silotune.objectives import Classification
 from silotune.privacy import NoPrivacy
-from silotune.tasks import Classification
 
 VOCABULARY, WIDTH, INNER, CLASSES = 13, 6, 10, 3
 
@@ -106,7 +114,7 @@ def first_factors(lora: Adapter | None, seed: int = 0) -> Factors:
         Key("classifier", Role.HEAD, "weight"): toy.classifier.weight.detach(),
         Key("classifier", Role.HEAD, "bias"): toy.classifier.bias.detach(),
     }
-    born = birth(sites(toy), lora, seed).map(lambda t: t.to(torch.get_default_dtype()))
+    born = initial_factors(sites(toy), lora, seed).map(lambda t: t.to(torch.get_default_dtype()))
     return born.updated(head)
 
 
@@ -120,9 +128,9 @@ def random_factors(lora: Adapter | None, seed: int) -> Factors:
     )
 
 
-def bench(recipe: Axes, micro_batch: int = 4) -> Bench:
+def bench(recipe: Axes, micro_batch: int = 4) -> LocalTrainer:
     lora = recipe.adapter
-    return Bench(
+    return LocalTrainer(
         adapted=adapted(lora),
         objective=Classification(),
         optimizer=recipe.optimizer,
@@ -133,10 +141,10 @@ def bench(recipe: Axes, micro_batch: int = 4) -> Bench:
 
 def silos(
     n: int = 3, records: int = 12, batch_size: int = 6, home: Path | None = None
-) -> dict[ClientId, Silo]:
+) -> dict[ClientId, Client]:
     """Methods with personal tensors need a ``home``."""
     return {
-        ClientId(f"silo-{i}"): Silo(
+        ClientId(f"silo-{i}"): Client(
             client=ClientId(f"silo-{i}"),
             train=notes(records + i, i),
             held_out=None,
@@ -208,7 +216,9 @@ def begin(a_recipe: Axes) -> GlobalState:
     return GlobalState(round=0, factors=first, drawn=dict.fromkeys(first, 0))
 
 
-def loss(a_bench: Bench, state: GlobalState, records: Notes, own: Factors | None = None) -> float:
+def loss(
+    a_bench: LocalTrainer, state: GlobalState, records: Notes, own: Factors | None = None
+) -> float:
     """Of a state on records; with the tensors that one silo keeps to itself, if there are any."""
     factors = state.factors.updated(own or {})
     meters = evaluate(a_bench.adapted, a_bench.objective, factors, records, folded=state.folded)

@@ -10,8 +10,7 @@ from typing import ClassVar, Protocol
 
 import torch
 
-from silotune.algebra import generator
-from silotune.core import Key, Plan, Role, place_of
+from silotune.core import Key, Role, RoundPlan, generator, place_of
 
 
 class Schedule(Protocol):
@@ -21,7 +20,7 @@ class Schedule(Protocol):
     """
 
     @abstractmethod
-    def plan(self, round: int, sites: Sequence[str] = ()) -> Plan:
+    def plan(self, round: int, sites: Sequence[str] = ()) -> RoundPlan:
         """Orders for ``round`` (0-based).
 
         Args:
@@ -30,7 +29,7 @@ class Schedule(Protocol):
         """
 
     @abstractmethod
-    def plans(self) -> tuple[Plan, ...]:
+    def plans(self) -> tuple[RoundPlan, ...]:
         """All that differ."""
 
     @property
@@ -48,13 +47,13 @@ class Constant(Schedule):
 
     steady: ClassVar[bool] = True
 
-    always: Plan
+    always: RoundPlan
 
-    def plan(self, round: int, sites: Sequence[str] = ()) -> Plan:
+    def plan(self, round: int, sites: Sequence[str] = ()) -> RoundPlan:
         """Ignore the round."""
         return self.always
 
-    def plans(self) -> tuple[Plan, ...]:
+    def plans(self) -> tuple[RoundPlan, ...]:
         """The one."""
         return (self.always,)
 
@@ -63,13 +62,13 @@ class Constant(Schedule):
 class AlternateRounds(Schedule):
     """One plan after the other, over and over: RoLoRA (arXiv 2409.02346)."""
 
-    turns: tuple[Plan, ...]
+    turns: tuple[RoundPlan, ...]
 
-    def plan(self, round: int, sites: Sequence[str] = ()) -> Plan:
+    def plan(self, round: int, sites: Sequence[str] = ()) -> RoundPlan:
         """The next in turn."""
         return self.turns[round % len(self.turns)]
 
-    def plans(self) -> tuple[Plan, ...]:
+    def plans(self) -> tuple[RoundPlan, ...]:
         """Every turn."""
         return self.turns
 
@@ -87,18 +86,18 @@ class Chain(Schedule):
 
     steady: ClassVar[bool] = True
 
-    link: Plan
+    link: RoundPlan
     every: int = 1
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"method.fold_every: must be at least 1, not {self.every}")
 
-    def plan(self, round: int, sites: Sequence[str] = ()) -> Plan:
+    def plan(self, round: int, sites: Sequence[str] = ()) -> RoundPlan:
         """Fold after the last round of a link."""
         return replace(self.link, fold=(round + 1) % self.every == 0)
 
-    def plans(self) -> tuple[Plan, ...]:
+    def plans(self) -> tuple[RoundPlan, ...]:
         """A link, and its end."""
         return self.link, replace(self.link, fold=True)
 
@@ -120,7 +119,7 @@ class Boost(Schedule):
         ValueError: if fewer than one are to be drawn.
     """
 
-    link: Plan
+    link: RoundPlan
     layers: int | None = None
     seed: int = 0
 
@@ -128,7 +127,7 @@ class Boost(Schedule):
         if self.layers is not None and self.layers < 1:
             raise ValueError(f"method.booster_layers: must be at least 1, not {self.layers}")
 
-    def plan(self, round: int, sites: Sequence[str] = ()) -> Plan:
+    def plan(self, round: int, sites: Sequence[str] = ()) -> RoundPlan:
         """The pairs of all sites that are not drawn are fixed.
 
         Raises:
@@ -138,7 +137,7 @@ class Boost(Schedule):
         still = {Key(s, role) for s in sites if s not in drawn for role in (Role.A, Role.B)}
         return replace(self.link, fold=True, fixed=self.link.fixed | still)
 
-    def plans(self) -> tuple[Plan, ...]:
+    def plans(self) -> tuple[RoundPlan, ...]:
         """But for the sites, the one."""
         return (replace(self.link, fold=True),)
 

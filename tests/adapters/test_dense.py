@@ -8,7 +8,7 @@ from torch import nn
 
 from silotune.adapters.dense import Dense, DenseLinear
 from silotune.adapters.linear import Head
-from silotune.core import GradientSink, Key, Role, Site
+from silotune.core import Key, PerExampleGradients, Role, Site
 from silotune.privacy import NoPrivacy
 from toys import Conv1D
 
@@ -23,7 +23,7 @@ class Net(nn.Module):
         super().__init__()
         torch.manual_seed(3)
         base = Conv1D(OUT, IN) if transposed else nn.Linear(IN, OUT)
-        self.sink = GradientSink()
+        self.sink = PerExampleGradients()
         self.below = nn.Parameter(torch.randn(IN))
         self.layer = DenseLinear(
             Site("q", base.requires_grad_(False), IN, OUT, transposed), self.sink
@@ -71,11 +71,11 @@ def autograd(net: Net, data):
 
 def test_birth_changes_no_output():
     site = Site("q", nn.Linear(IN, OUT), IN, OUT)
-    born = Dense().birth(site, 0)
+    born = Dense().initial_factors(site, 0)
     assert born.keys() == {Role.D}
     assert born[Role.D].shape == (OUT, IN)
     assert born[Role.D].dtype == torch.float32
-    x, layer = torch.randn(2, IN), DenseLinear(site, GradientSink())
+    x, layer = torch.randn(2, IN), DenseLinear(site, PerExampleGradients())
     torch.testing.assert_close(layer(x), site.module(x))
 
 
@@ -171,7 +171,7 @@ def test_a_sum_that_is_not_finite_stops_the_step(bad, head):
 
 
 def test_a_sink_that_is_for_rows_takes_no_totals():
-    sink, totals = GradientSink(), {}
+    sink, totals = PerExampleGradients(), {}
     assert not sink.takes_totals
     with sink.collect(2, totals):
         assert sink.takes_totals
@@ -185,7 +185,7 @@ def test_a_sink_that_is_for_rows_takes_no_totals():
 def test_a_half_precision_base_keeps_its_matrix_beside_it_in_float32(transposed):
     """An entry far below the base's precision still acts, and its gradient is in float32."""
     base = (Conv1D(OUT, IN) if transposed else nn.Linear(IN, OUT)).to(torch.bfloat16)
-    sink, totals = GradientSink(), {}
+    sink, totals = PerExampleGradients(), {}
     layer = DenseLinear(Site("q", base.requires_grad_(False), IN, OUT, transposed), sink)
     assert layer.D.dtype == torch.float32
     x = torch.randn(3, 4, IN, dtype=torch.bfloat16, requires_grad=True)

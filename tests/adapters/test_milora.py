@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from silotune.adapters import LoRA, MiLoRA, birth, inject
+from silotune.adapters import LoRA, MiLoRA, initial_factors, inject
 from silotune.adapters.milora import CHOICE, DENOMINATOR, GELU, NUMERATOR, POOL, Router
 from silotune.core import Factors, Key, Role, Site
-from silotune.engine import check_coverage
+from silotune.engine import check_gradients
 from silotune.engine.client import microbatches
-from silotune.privacy.clipping import accumulate
-from silotune.tasks import CausalLM, Classification
+from silotune.objectives import CausalLM, Classification
+from silotune.privacy.mechanisms.clipping import accumulate
 from toys import CLASSES, WIDTH, Toy, adapted, heads, notes, random_factors, sites
 
 EXPERT = LoRA(rank=2, alpha=6.0)
@@ -115,7 +115,7 @@ def test_the_clipped_sum_is_that_of_one_record_after_another(bound, micro_batch)
 @pytest.mark.parametrize("mixture", [MIXED, BOTH])
 def test_the_coverage_guard_accepts_it(mixture):
     model = adapted(mixture)
-    check_coverage(model, Classification(), notes(4).batch(range(4)), set(Role))
+    check_gradients(model, Classification(), notes(4).batch(range(4)), set(Role))
 
 
 def test_all_modules_kept_by_a_router_that_knows_nothing_are_lora():
@@ -134,7 +134,7 @@ def test_all_modules_kept_by_a_router_that_knows_nothing_are_lora():
 
 
 def test_birth_changes_no_output_and_depends_on_the_seed_alone():
-    born = birth(sites(Toy()), MIXED, 3).map(lambda t: t.double())
+    born = initial_factors(sites(Toy()), MIXED, 3).map(lambda t: t.double())
     model = adapted(MIXED)
     head = {k: t for k, t in random_factors(MIXED, 0).items() if k.role is Role.HEAD}
     model.load(born.updated(head))
@@ -142,8 +142,8 @@ def test_birth_changes_no_output_and_depends_on_the_seed_alone():
     plain.classifier.load_state_dict({k.name: t for k, t in head.items()})
     batch = {k: t for k, t in notes(5).batch(range(5)).items() if k != "labels"}
     torch.testing.assert_close(model.model(**batch).logits, plain(**batch).logits)
-    again = birth(sites(Toy()), MIXED, 3).map(lambda t: t.double())
-    assert again.digest() == born.digest() != birth(sites(Toy()), MIXED, 4).digest()
+    again = initial_factors(sites(Toy()), MIXED, 3).map(lambda t: t.double())
+    assert again.digest() == born.digest() != initial_factors(sites(Toy()), MIXED, 4).digest()
 
 
 def test_padding_plays_no_part():
@@ -216,7 +216,7 @@ def stack(modules: int, kept: int | None):
     ]
     mixture = MiLoRA(kept=kept)
     model = inject(whole, places, [], mixture)
-    model.load(birth(places, mixture, 0).map(lambda t: t.double()))
+    model.load(initial_factors(places, mixture, 0).map(lambda t: t.double()))
     return model, [m for m in whole.modules() if isinstance(m, Router)]
 
 
@@ -316,7 +316,7 @@ def test_the_losses_of_a_language_model_mark_the_prompt():
         changed = {**batch, "input_ids": ids.index_fill(1, torch.tensor([3, 4]), 7)}
         use(CausalLM().losses if use == model.losses else CausalLM().measure, changed)
         torch.testing.assert_close(gates_of(model), decided)
-    check_coverage(model, CausalLM(), batch, set(Role))
+    check_gradients(model, CausalLM(), batch, set(Role))
 
 
 @pytest.mark.parametrize("reentrant", [False])
@@ -363,7 +363,7 @@ def test_a_module_that_is_alone_in_its_layer_is_plain_lora():
     expected = base(SOME_HIDDEN) + 3.0 * SOME_HIDDEN @ factors.pair("alone").dense().T
     torch.testing.assert_close(whole.alone(SOME_HIDDEN), expected)
     assert {k.site for k in factors.only({Role.GATE})} == {"layer.0.0"}
-    assert birth(places, MIXED, 0).keys() == factors.keys()
+    assert initial_factors(places, MIXED, 0).keys() == factors.keys()
 
 
 def test_what_cannot_be_is_refused_in_words():

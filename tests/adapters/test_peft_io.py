@@ -13,25 +13,25 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
-from silotune.adapters import Dense, LoRA, PeftLayout, birth, inject, load_peft, save_peft
-from silotune.algebra import LowRank, generator
-from silotune.core import Factors, Key, Role, Site
-from silotune.models import tiny
-from silotune.models.head import random_head
+from silotune.adapters import Dense, LoRA, PeftLayout, initial_factors, inject, load_peft, save_peft
+from silotune.core import Factors, Key, Role, Site, generator
+from silotune.linalg import LowRank
+from silotune.models.heads import random_head
 from silotune.models.load import load_model
 from silotune.models.pooling import MeanPooledClassifier
-from silotune.models.sites import find_sites, peft_targets
-from silotune.tasks import CausalLM, Classification
+from silotune.models.target_modules import find_sites, peft_targets
+from silotune.objectives import CausalLM, Classification
+from silotune.testing import tiny_models
 
 LABELS = ["no", "yes", "maybe"]
 CASES = {
-    "bert": (tiny.tiny_bert, "sequence-classification", "model", "SEQ_CLS", False),
-    "bert-mean": (tiny.tiny_bert, "sequence-classification", "mean", None, False),
-    "roberta": (tiny.tiny_roberta, "sequence-classification", "model", "SEQ_CLS", True),
-    "gpt2": (tiny.tiny_gpt2, "causal-lm", "model", "CAUSAL_LM", False),
-    "gpt2-cls": (tiny.tiny_gpt2, "sequence-classification", "model", "SEQ_CLS", False),
-    "llama": (tiny.tiny_llama, "causal-lm", "model", "CAUSAL_LM", True),
-    "vit": (tiny.tiny_vit, "image-classification", "model", None, False),
+    "bert": (tiny_models.tiny_bert, "sequence-classification", "model", "SEQ_CLS", False),
+    "bert-mean": (tiny_models.tiny_bert, "sequence-classification", "mean", None, False),
+    "roberta": (tiny_models.tiny_roberta, "sequence-classification", "model", "SEQ_CLS", True),
+    "gpt2": (tiny_models.tiny_gpt2, "causal-lm", "model", "CAUSAL_LM", False),
+    "gpt2-cls": (tiny_models.tiny_gpt2, "sequence-classification", "model", "SEQ_CLS", False),
+    "llama": (tiny_models.tiny_llama, "causal-lm", "model", "CAUSAL_LM", True),
+    "vit": (tiny_models.tiny_vit, "image-classification", "model", None, False),
 }
 
 
@@ -53,7 +53,7 @@ def build(folder, task, pooling, lora, head_scale=1.0):
     names = [site.name for site in loaded.heads]
     sites = find_sites(loaded.model, None, None, names)
     targets = peft_targets(sites, loaded.model, names)
-    factors = birth(sites, lora, 0).updated(random_head(loaded.heads, 0))
+    factors = initial_factors(sites, lora, 0).updated(random_head(loaded.heads, 0))
     factors = Factors(
         {k: t + 0.1 * torch.randn(t.shape, generator=generator(str(k))) for k, t in factors.items()}
     )
@@ -101,7 +101,7 @@ def test_peft_computes_what_we_compute(tmp_path, case, rslora):
 
 @pytest.mark.filterwarnings("ignore")
 def test_what_peft_wrote_loads_here(tmp_path):
-    folder = tiny.tiny_bert(tmp_path / "base")
+    folder = tiny_models.tiny_bert(tmp_path / "base")
     lora = LoRA(rank=3, alpha=5.0)
     config = LoraConfig(r=3, lora_alpha=5, target_modules=["query", "value"], task_type="SEQ_CLS")
     theirs = get_peft_model(base_model(folder, "sequence-classification", "model"), config)
@@ -119,7 +119,7 @@ def test_what_peft_wrote_loads_here(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_head_alone_is_an_adapter_too(tmp_path):
-    folder = tiny.tiny_bert(tmp_path / "base")
+    folder = tiny_models.tiny_bert(tmp_path / "base")
     loaded, adapted, sites, _, saved = build(folder, "sequence-classification", "model", None)
     layout = PeftLayout(
         base_model=str(folder),
@@ -141,7 +141,7 @@ def test_a_head_alone_is_an_adapter_too(tmp_path):
 
 
 def test_an_adapter_of_another_model_is_refused(tmp_path):
-    folder = tiny.tiny_bert(tmp_path / "base")
+    folder = tiny_models.tiny_bert(tmp_path / "base")
     lora = LoRA(rank=3, alpha=5.0)
     _, adapted, sites, targets, saved = build(folder, "sequence-classification", "model", lora)
     layout = PeftLayout(
@@ -345,7 +345,7 @@ def test_a_fold_beside_a_base_in_half_precision_is_not_rounded(tmp_path):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("rslora", [False, True])
 def test_what_peft_wrote_with_other_ranks_and_scales_loads_here(tmp_path, rslora):
-    folder = tiny.tiny_bert(tmp_path / "base")
+    folder = tiny_models.tiny_bert(tmp_path / "base")
     lora = LoRA(rank=3, alpha=5.0)
     config = LoraConfig(
         r=3,

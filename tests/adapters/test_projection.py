@@ -17,7 +17,7 @@ def site(shape, name: str = "q") -> Site:
 
 
 def born(shape, seed: int = 0, rank: int = 3, name: str = "q"):
-    return Projection(rank=rank).birth(site(shape, name), seed)
+    return Projection(rank=rank).initial_factors(site(shape, name), seed)
 
 
 def digest(tensors) -> str:
@@ -57,7 +57,7 @@ def test_the_seed_and_the_site_decide_it_and_nothing_else(shape):
 def test_which_alpha_makes_a_step_galores(shape, learning, alpha):
     """W moves by eta a (N P^T) with a = 0.7: s = a under Adam, s = sqrt(a) under SGD."""
     pair, rate, g = Projection(rank=3, alpha=alpha), 0.01, torch.randn(shape).double()
-    tensors = {r: nn.Parameter(t.double()) for r, t in pair.birth(site(shape), 0).items()}
+    tensors = {r: nn.Parameter(t.double()) for r, t in pair.initial_factors(site(shape), 0).items()}
     (fixed,) = pair.frozen(site(shape))
     (moving,) = tensors.keys() - {fixed}
     p = (tensors[fixed].T if fixed is Role.A else tensors[fixed]).detach()  # (smaller, r)

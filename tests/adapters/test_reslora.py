@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from silotune.adapters import LoRA, ResLoRA, Shortcut, birth, inject, merge
+from silotune.adapters import LoRA, ResLoRA, Shortcut, initial_factors, inject, merge
 from silotune.adapters.reslora import links, straighten
-from silotune.algebra import LowRank, generator
-from silotune.core import Factors, Key, Role, Site
-from silotune.engine import CoverageError, check_coverage
+from silotune.core import Factors, Key, Role, Site, generator
+from silotune.engine import GradientCheckError, check_gradients
+from silotune.linalg import LowRank
+from silotune.objectives import Classification
 from silotune.privacy import NoPrivacy
-from silotune.privacy.clipping import accumulate
-from silotune.tasks import Classification
+from silotune.privacy.mechanisms.clipping import accumulate
 from toys import CLASSES, INNER, VOCABULARY, WIDTH, Conv1D, notes
 
 DEPTH = 4
@@ -152,7 +152,7 @@ def test_the_forward_is_the_papers_formula(kind):
 def test_birth_changes_no_output(kind):
     model = build(kind)
     toy = Deep().double()
-    model.load(model.extract().updated(birth(deep_sites(toy), kind, 3)))
+    model.load(model.extract().updated(initial_factors(deep_sites(toy), kind, 3)))
     with torch.no_grad():
         for name in ("weight", "bias"):
             key = Key("classifier", Role.HEAD, name)
@@ -254,7 +254,7 @@ def test_uses_are_summed_before_they_are_clipped(kind):
 @kinds
 def test_the_coverage_guard_passes_and_would_not_if_a_use_were_forgotten(kind, monkeypatch):
     model = build(kind)
-    check_coverage(model, Classification(), BATCH, set(Role))
+    check_gradients(model, Classification(), BATCH, set(Role))
     sink = model.sink
     keep_first = type(sink).add
 
@@ -263,8 +263,8 @@ def test_the_coverage_guard_passes_and_would_not_if_a_use_were_forgotten(kind, m
             keep_first(self, key, rows)
 
     monkeypatch.setattr(type(sink), "add", add)
-    with pytest.raises(CoverageError, match=r"layers\..*is off by"):
-        check_coverage(model, Classification(), BATCH, set(Role))
+    with pytest.raises(GradientCheckError, match=r"layers\..*is off by"):
+        check_gradients(model, Classification(), BATCH, set(Role))
 
 
 @kinds
@@ -328,7 +328,7 @@ def test_checkpointing_is_right_or_refused_before_a_record_is_read(kind, reentra
     toy.reentrant = reentrant
     model = build(kind, toy)
     if kind.shortcut is BLOCK:
-        check_coverage(model, Classification(), BATCH, set(Role))
+        check_gradients(model, Classification(), BATCH, set(Role))
         model.load(somewhere(model))
         same = build(kind)
         same.load(somewhere(model))
@@ -342,8 +342,8 @@ def test_checkpointing_is_right_or_refused_before_a_record_is_read(kind, reentra
         for key, grad in grads[1].items():
             torch.testing.assert_close(grads[0][key], grad)
         return
-    with pytest.raises(CoverageError, match="computed twice in one forward pass"):
-        check_coverage(model, Classification(), BATCH, set(Role))
+    with pytest.raises(GradientCheckError, match="computed twice in one forward pass"):
+        check_gradients(model, Classification(), BATCH, set(Role))
 
 
 def test_half_precision_bases_are_covered_within_their_precision():
@@ -353,7 +353,7 @@ def test_half_precision_bases_are_covered_within_their_precision():
         model = inject(toy, deep_sites(toy), deep_heads(toy), kind)
         assert {t.dtype for t in model.tensors.values()} == {torch.float32}
         batch = dict(BATCH) | {"attention_mask": BATCH["attention_mask"].bfloat16()}
-        check_coverage(model, Classification(), batch, set(Role), tolerance=0.15)
+        check_gradients(model, Classification(), batch, set(Role), tolerance=0.15)
 
 
 def test_dropout_is_of_training_alone_and_of_every_use():

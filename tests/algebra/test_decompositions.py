@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import silotune
-from silotune.algebra import (
+from silotune.core import generator
+from silotune.linalg import (
     LowRank,
     NumericalError,
     add,
@@ -18,7 +19,6 @@ from silotune.algebra import (
     dense_svd,
     eigh,
     eigvalsh,
-    generator,
     norm,
     pinv,
     qr,

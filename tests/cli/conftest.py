@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from job.small import write_small
+from federation.small import write_small
 from silotune.cli import app
-from silotune.models.tiny import tiny_bert
+from silotune.testing.tiny_models import tiny_bert
 
 Silotune = Callable[..., Result]
 

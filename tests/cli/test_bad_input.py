@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-import silotune.job.building as building
-from job.small import notes, write_csv
+import silotune.federation.build as build
+from federation.small import notes, write_csv
 
 EXAMPLE = "privacy={unit: example, noise_multiplier: 2, target_delta: 1e-3}"
 
@@ -85,14 +85,14 @@ def test_a_label_that_is_a_number_out_of_range(silotune, place):
 
 
 def test_a_module_that_mixes_examples_is_refused_under_privacy(silotune, place, monkeypatch):
-    read = building.read_model
+    read = build.read_model
 
     def with_batch_norm(config, labels):
         loaded = read(config, labels)
         loaded.model.bert.encoder.layer[0].output.LayerNorm = nn.BatchNorm1d(32)
         return loaded
 
-    monkeypatch.setattr(building, "read_model", with_batch_norm)
+    monkeypatch.setattr(build, "read_model", with_batch_norm)
     result = silotune("run", "small.yaml", EXAMPLE)
     refused(result, "LayerNorm (BatchNorm1d) mixes the examples of a batch")
 

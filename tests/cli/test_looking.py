@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from job.small import PRIVATE
+from federation.small import PRIVATE
 from silotune.config import load_config
 from silotune.methods import built_in
 

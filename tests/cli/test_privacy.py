@@ -2,7 +2,7 @@
 
 import json
 
-from job.small import PRIVATE
+from federation.small import PRIVATE
 from silotune.core.files import read_json, write_json
 
 ONE = "train.num_rounds=1"

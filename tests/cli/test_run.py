@@ -12,10 +12,10 @@ from rich.console import Console
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import silotune.core.files as files
-from job.small import BUDGET, notes, write_csv
+from federation.small import BUDGET, notes, write_csv
 from silotune.cli.progress import Watch, watch_rounds
 from silotune.core.files import append_line, read_json, read_lines
-from silotune.reports.record import RoundRecord
+from silotune.runs.folder import RoundRecord
 
 ONE = "train.num_rounds=1"
 
@@ -90,7 +90,7 @@ def test_an_interrupted_run_says_how_to_go_on(silotune, place, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("silotune.cli.running.watch_rounds", interrupt)
+        patch.setattr("silotune.cli.run.watch_rounds", interrupt)
         result = silotune("run", "small.yaml", ONE)
     assert result.exit_code == 130
     assert f"silotune run {place / 'run'} --resume" in result.stdout
@@ -137,7 +137,7 @@ def test_a_spent_budget_ends_the_run_with_its_result_and_1(silotune, place, monk
                 for attempt in range(1, 4):  # as if the round had been trained again and again
                     append_line(ledger, {**first, "attempt": attempt})
 
-    monkeypatch.setattr("silotune.cli.running.watch_rounds", overspend)
+    monkeypatch.setattr("silotune.cli.run.watch_rounds", overspend)
     result = silotune("run", "small.yaml", *BUDGET)
     assert result.exit_code == 1
     assert "error: the privacy budget of west is spent" in result.stderr

@@ -7,16 +7,16 @@ import pytest
 import yaml
 
 from silotune.aggregation import Mean
-from silotune.aggregation.exact import Residual
-from silotune.aggregation.fair import Fair, FairCosine
+from silotune.aggregation.fedex_lora import Residual
+from silotune.aggregation.fedopt import ServerAdam, ServerMomentum, ServerYogi
 from silotune.aggregation.fedsvd import Refactor
 from silotune.aggregation.flexlora import Truncate
-from silotune.aggregation.server_optimizer import ServerAdam, ServerMomentum, ServerYogi
+from silotune.aggregation.lora_fair import Fair, FairCosine
 from silotune.config import Config, dump, load_config
 from silotune.config.choice import chosen_axes
 from silotune.config.method_section import read_section
 from silotune.config.schema import LEAVES
-from silotune.config.sections import Train
+from silotune.config.sections import TrainConfig
 from silotune.core import Role
 from silotune.engine.experiment import LARGEST_UPDATE
 from silotune.methods import FedFTG, IncompatibleMethodError, built_in
@@ -157,7 +157,7 @@ def test_an_option_of_another_method_names_its_methods(load, wrong, option):
 
 
 def chosen(train=None, **method):
-    return chosen_axes(read_section(method).build(), Train(**(train or {})), head=True)
+    return chosen_axes(read_section(method).build(), TrainConfig(**(train or {})), head=True)
 
 
 def test_options_reach_their_method():

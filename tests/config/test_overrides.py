@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from silotune.config import ConfigError, load_config
 from silotune.config.overrides import read
 from silotune.config.schema import LEAVES
-from silotune.config.yaml_door import Dumper
+from silotune.config.yaml import Dumper
 
 BASE = [
     "model={name_or_path: m, task: sequence-classification}",

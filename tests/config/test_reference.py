@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from silotune.config.names import ALIASES
+from silotune.config.keys import ALIASES
 from silotune.config.reference import reference, written
 from silotune.config.schema import LEAVES
 from silotune.methods import built_in

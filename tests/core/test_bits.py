@@ -12,28 +12,29 @@ import pytest
 import torch
 from torch import nn
 
-from silotune.adapters import MiLoRA, Projection, ResLoRA, birth
-from silotune.adapters.experts import Expert, Experts
+from silotune.adapters import MiLoRA, Projection, ResLoRA, initial_factors
 from silotune.adapters.lora import Init, LoRA
-from silotune.algebra import LowRank, seed_of
+from silotune.adapters.mole import Expert, Experts
 from silotune.core import (
     ClientId,
+    ClientTask,
+    ClientUpdate,
     Factors,
     Key,
     Meter,
     Phase,
-    Plan,
-    Result,
     Role,
+    RoundPlan,
     Seeded,
     Site,
-    Task,
     encode_result,
     encode_task,
+    seed_of,
 )
-from silotune.models.head import random_head
+from silotune.linalg import LowRank
+from silotune.models.heads import random_head
 from silotune.privacy import Charge, LedgerEntry
-from silotune.privacy.randomness import Randomness
+from silotune.privacy.mechanisms.secure_rng import Randomness
 from silotune.schedules import Boost
 
 OUT, IN, RANK = 24, 40, 3
@@ -70,23 +71,23 @@ def fixed_factors() -> Factors:
     )
 
 
-def task() -> Task:
-    return Task(
+def task() -> ClientTask:
+    return ClientTask(
         run="run",
         round=2,
         client=ClientId("north"),
         factors=fixed_factors(),
         folded={"q": LowRank(ONES[:OUT, :1], ONES[:1])},
         seeded=(Seeded(seed=7, keys=(Key("q", Role.A),), digest="0" * 64),),
-        plan=Plan(phases=(Phase(roles=frozenset({Role.B})),), share=frozenset({Role.B})),
+        plan=RoundPlan(phases=(Phase(roles=frozenset({Role.B})),), share=frozenset({Role.B})),
         steps=4,
         learning_rate=0.5,
         seed=11,
     )
 
 
-def answer() -> Result:
-    return Result(
+def answer() -> ClientUpdate:
+    return ClientUpdate(
         run="run",
         round=2,
         client=ClientId("north"),
@@ -126,7 +127,10 @@ PINNED = {
 
 
 def found() -> dict[str, str]:
-    drawn = {name: birth(SITES, adapter, seed=5).digest()[:16] for name, adapter in DRAWN.items()}
+    drawn = {
+        name: initial_factors(SITES, adapter, seed=5).digest()[:16]
+        for name, adapter in DRAWN.items()
+    }
     boost = Boost(link=task().plan, seed=3)
     boosted = [boost.drawn(round, [s.name for s in SITES]) for round in range(20)]
     return {

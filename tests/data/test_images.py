@@ -6,7 +6,7 @@ import torch
 from datasets import Dataset
 from PIL import Image
 
-from silotune.core.examples import Examples
+from silotune.core.dataset import ClientDataset
 from silotune.data import image_examples
 
 
@@ -39,7 +39,7 @@ def files(tmp_path):
 
 def colours(cells):
     table = Dataset.from_dict({"image": cells, "label": list(range(len(cells)))})
-    examples: Examples = image_examples(table, processor, "silo x, train")
+    examples: ClientDataset = image_examples(table, processor, "silo x, train")
     assert list(examples.lengths) == [1] * len(cells)
     batch = examples.batch([1, 0])
     assert batch["labels"].tolist() == [1, 0]

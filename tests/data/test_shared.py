@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from silotune.data import Columns, Silos, Splits, check_columns, load, prepare_silos
+from silotune.data import Columns, Partition, Splits, check_columns, load, prepare_silos
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 PAIR = Columns(text="question", text_pair="sentence", label="label")
@@ -39,7 +39,7 @@ def test_sst2_severe_skew_is_the_reference_split():
         "glue_sst2",
         "sequence-classification",
         Columns(text="sentence", label="label"),
-        Silos(num=3, split=SPLIT),
+        Partition(num=3, split=SPLIT),
         Splits(valid="dev", test="test_labeled"),
         labels=("0", "1"),
     )
@@ -50,7 +50,7 @@ def test_sst2_severe_skew_is_the_reference_split():
 
 
 def test_qnli_pairs():
-    prepared = prepare("glue_qnli", "sequence-classification", PAIR, Silos(num=3))
+    prepared = prepare("glue_qnli", "sequence-classification", PAIR, Partition(num=3))
     assert sizes(prepared) == {"silo-0": 3000, "silo-1": 3000, "silo-2": 2999}
     assert len(prepared.valid) == 5463
 
@@ -60,7 +60,7 @@ def test_mnli_has_three_classes():
         "glue_mnli",
         "sequence-classification",
         Columns(text="premise", text_pair="hypothesis", label="label"),
-        Silos(num=3, split=SPLIT),
+        Partition(num=3, split=SPLIT),
         Splits(valid="dev_matched"),
         labels=("entailment", "neutral", "contradiction"),
     )
@@ -71,7 +71,7 @@ def test_mnli_has_three_classes():
 
 def test_reviews_by_domain_count_their_empty_record():
     columns = Columns(text="text", label="label")
-    prepared = prepare("fdu_mtl", "sequence-classification", columns, Silos(by="domain"))
+    prepared = prepare("fdu_mtl", "sequence-classification", columns, Partition(by="domain"))
     assert len(prepared.silos) == 16
     assert sum(silo.empty for silo in prepared.silos.values()) == 1
 
@@ -79,21 +79,23 @@ def test_reviews_by_domain_count_their_empty_record():
 def test_one_file_with_a_column_split():
     columns = Columns(text="text", label="label")
     name = "medical_abstracts/abstracts.parquet"
-    prepared = prepare(name, "sequence-classification", columns, Silos(num=2, split="dirichlet"))
+    prepared = prepare(
+        name, "sequence-classification", columns, Partition(num=2, split="dirichlet")
+    )
     assert len(prepared.labels) == 5
     assert len(prepared.test) == 575
 
 
 def test_compressed_prompts_and_completions():
     columns = Columns(prompt="question", completion="answer")
-    prepared = prepare("gsm8k", "causal-lm", columns, Silos(num=3), evaluation="public")
+    prepared = prepare("gsm8k", "causal-lm", columns, Partition(num=3), evaluation="public")
     assert sum(sizes(prepared).values()) == 7473
     assert len(prepared.test) == 1319
 
 
 def test_jpeg_bytes_by_domain():
     columns = Columns(image="jpeg", label="class")
-    prepared = prepare("pacs_64", "image-classification", columns, Silos(by="domain"))
+    prepared = prepare("pacs_64", "image-classification", columns, Partition(by="domain"))
     assert list(prepared.silos) == ["art_painting", "cartoon", "photo", "sketch"]
     assert len(prepared.labels) == 7
     assert isinstance(prepared.test["image"][0], bytes)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from silotune.adapters import birth, fixed_keys
+from silotune.adapters import fixed_keys, initial_factors
 from silotune.core import ClientId, GlobalState, Site
-from silotune.engine.traffic import traffic
-from silotune.job.methods_page import page
+from silotune.engine.communication import traffic
+from silotune.federation.methods_page import page
 from silotune.methods import built_in
 from silotune.methods.catalogue import catalogue
 from silotune.optim import AdamW
@@ -95,7 +95,7 @@ def counted(name, *, r, out, in_, k, **options):
     recipe = method.axes(AdamW(learning_rate=1.0), head=False)
 
     def draw(seed):
-        return birth([site], recipe.adapter, seed)
+        return initial_factors([site], recipe.adapter, seed)
 
     played = traffic(
         experiment(
@@ -114,7 +114,7 @@ def told(name, formulas, case):
 
 
 def test_the_page_is_up_to_date():
-    """If not: python -m silotune.job.methods_page > docs/methods.md."""
+    """If not: python -m silotune.federation.methods_page > docs/methods.md."""
     assert PAGE.read_text(encoding="utf-8") == page()
 
 

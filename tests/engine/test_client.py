@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from silotune.core import ClientId
-from silotune.engine import Silo, client_round
+from silotune.engine import Client, client_round
 from silotune.engine.loop import make_tasks
 from silotune.optim import SGD
 from silotune.privacy import Correlated, ExampleLevel, Gaussian, Poisson, Rotation
@@ -12,8 +12,10 @@ from toys import Notes, begin, bench, experiment, notes, recipe
 NAME = ClientId("silo-0")
 
 
-def silo(home, mechanism, train=None) -> Silo:
-    return Silo(client=NAME, train=train or notes(12), held_out=None, privacy=mechanism, home=home)
+def silo(home, mechanism, train=None) -> Client:
+    return Client(
+        client=NAME, train=train or notes(12), held_out=None, privacy=mechanism, home=home
+    )
 
 
 def mechanism(sampling, noise, insecure_seed=None) -> ExampleLevel:
@@ -26,7 +28,7 @@ def mechanism(sampling, noise, insecure_seed=None) -> ExampleLevel:
     )
 
 
-def play(own: Silo, *rounds, lora=None, **changes):
+def play(own: Client, *rounds, lora=None, **changes):
     """The results of one client in ``rounds``, on the same first state."""
     method = recipe("ffa-lora", SGD(learning_rate=0.1), lora)
     place = bench(method)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from silotune.adapters import Init, LoRA, birth, inject, merge
-from silotune.algebra import LowRank, dense
+from silotune.adapters import Init, LoRA, initial_factors, inject, merge
 from silotune.core import Factors, Key, Role, Site, accumulated
+from silotune.linalg import LowRank, dense
 from toys import (
     INNER,
     WIDTH,
@@ -199,25 +199,30 @@ def test_a_head_scale_multiplies_weight_and_bias():
 
 def test_orthonormal_rows_are_orthonormal_and_kaiming_rows_are_bounded():
     toy = Toy()
-    orthonormal = birth(sites(toy), LoRA(rank=3, init=Init.ORTHONORMAL), 0)[Key("up", Role.A)]
+    orthonormal = initial_factors(sites(toy), LoRA(rank=3, init=Init.ORTHONORMAL), 0)[
+        Key("up", Role.A)
+    ]
     torch.testing.assert_close(orthonormal @ orthonormal.T, torch.eye(3, dtype=torch.float32))
-    kaiming = birth(sites(toy), LoRA(rank=3), 0)[Key("down", Role.A)]
+    kaiming = initial_factors(sites(toy), LoRA(rank=3), 0)[Key("down", Role.A)]
     assert kaiming.abs().max() <= INNER**-0.5
     assert kaiming.std() == pytest.approx(INNER**-0.5 / 3**0.5, rel=0.5)
 
 
 def test_svd_rows_span_the_leading_right_singular_vectors():
     toy = Toy()
-    a = birth(sites(toy), LoRA(rank=2, init=Init.SVD), 0)[Key("down", Role.A)].double()
+    a = initial_factors(sites(toy), LoRA(rank=2, init=Init.SVD), 0)[Key("down", Role.A)].double()
     v = torch.linalg.svd(toy.down.weight.T.double()).Vh[:2]
     torch.testing.assert_close(a.T @ a, v.T @ v, atol=1e-6, rtol=1e-6)
 
 
 def test_the_seed_and_the_site_decide_a_and_nothing_else():
     toy = Toy()
-    one, two = birth(sites(toy), adapter(), 0), birth(sites(toy)[::-1], adapter(), 0)
+    one, two = (
+        initial_factors(sites(toy), adapter(), 0),
+        initial_factors(sites(toy)[::-1], adapter(), 0),
+    )
     assert one.digest() == two.digest()
-    assert one.digest() != birth(sites(toy), adapter(), 1).digest()
+    assert one.digest() != initial_factors(sites(toy), adapter(), 1).digest()
 
 
 def test_half_precision_bases_keep_float32_factors():

@@ -29,8 +29,8 @@ from silotune.aggregation import (
     Truncate,
     aggregation_error,
 )
-from silotune.algebra import LowRank, dense
-from silotune.core import Factors, GlobalState, Key, Moments, Role, lift
+from silotune.core import ClientMean, Factors, GlobalState, Key, Role, Statistics
+from silotune.linalg import LowRank, dense
 
 A, B, HEAD = Key("q", Role.A), Key("q", Role.B), Key("head", Role.HEAD, "bias")
 RANK, RIDGE = 2, 0.3
@@ -79,10 +79,10 @@ class Round:
     weights: list[float]
 
     @cached_property
-    def mean(self) -> Moments:
+    def mean(self) -> ClientMean:
         ranks = {u[B].shape[1] for u in self.updates if B in u}
         parts = [
-            lift(u, w, ranks_differ=len(ranks) > 1)
+            Statistics.of(u, w, ranks_differ=len(ranks) > 1)
             for u, w in zip(self.updates, self.weights, strict=True)
         ]
         total = parts[0]

@@ -10,18 +10,27 @@ import pytest
 import torch
 
 from silotune.adapters import Init, LoRA, inject
-from silotune.algebra import dense
-from silotune.core import Factors, GlobalState, Key, Phase, Plan, Role, decode_task, encode_task
+from silotune.core import (
+    Factors,
+    GlobalState,
+    Key,
+    Phase,
+    Role,
+    RoundPlan,
+    decode_task,
+    encode_task,
+)
 from silotune.engine import federate
 from silotune.engine.loop import bytes_to, make_tasks
 from silotune.engine.server import server_step
-from silotune.job.costs import costs
+from silotune.federation.method_costs import costs
+from silotune.linalg import dense
 from silotune.methods import IncompatibleMethodError
+from silotune.objectives import Classification
 from silotune.optim import SGD, AdamW
 from silotune.privacy import NoPrivacy
 from silotune.runtimes import InProcess
 from silotune.schedules import Boost
-from silotune.tasks import Classification
 from toys import Toy, adapter, begin, bench, experiment, first_factors, heads, recipe, silos, sites
 
 STEP = SGD(learning_rate=0.3)
@@ -218,7 +227,7 @@ def test_a_link_of_rac_lora_is_a_step_in_a_random_subspace():
 # ---- XGBLoRA
 
 LAYERS = [f"encoder.layer.{i}.{part}" for i in range(12) for part in ("query", "mlp.0", "mlp.2")]
-LINK = Plan(phases=(Phase(roles=frozenset(PAIR)),), share=frozenset(PAIR))
+LINK = RoundPlan(phases=(Phase(roles=frozenset(PAIR)),), share=frozenset(PAIR))
 
 
 def layer(site: str) -> int:
@@ -344,10 +353,10 @@ def test_what_is_not_drawn_costs_no_number_either_way():
 
 
 def _moments(sent: Factors):
-    from silotune.core import lift
+    from silotune.core import Statistics
 
     moved = Factors({k: t + 0.1 * (i + 1) for i, (k, t) in enumerate(sent.items())})
-    return lift(moved, 1.0).mean()
+    return Statistics.of(moved, 1.0).mean()
 
 
 def test_costs_are_of_the_layers_that_are_drawn():

@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from silotune.aggregation import Aggregator, Combined
-from silotune.algebra import LowRank, dense
-from silotune.core import ClientId, Factors, Phase, Plan, Role, lift, pack, unpack
+from silotune.core import ClientId, Factors, Phase, Role, RoundPlan, Statistics, pack, unpack
 from silotune.core.files import read_lines
 from silotune.engine import QuorumError, Server, federate
 from silotune.engine.checkpoint import decode, encode, everything
+from silotune.linalg import LowRank, dense
 from silotune.methods import IncompatibleMethodError, built_in
 from silotune.optim import SGD, AdamW
 from silotune.privacy import (
     Charge,
     ClientLevel,
     Correlated,
-    Everyone,
+    FullParticipation,
     Gaussian,
     Poisson,
     PrivacyBudget,
@@ -26,11 +26,11 @@ from silotune.privacy import (
     SiloStore,
     SiloStoreError,
 )
-from silotune.privacy.accounting import epsilon
-from silotune.privacy.client_level import CLIPPING_NORM
-from silotune.privacy.correlated import CorrelatedStream, sensitivity
-from silotune.privacy.ledger import read_ledger
-from silotune.privacy.randomness import Randomness
+from silotune.privacy.accounting.accountant import epsilon
+from silotune.privacy.ledger.entry import read_ledger
+from silotune.privacy.mechanisms.dp_fedavg import CLIPPING_NORM
+from silotune.privacy.mechanisms.matrix_factorization import CorrelatedStream, sensitivity
+from silotune.privacy.mechanisms.secure_rng import Randomness
 from silotune.runtimes import InProcess
 from toys import begin, bench, experiment, recipe, silos
 
@@ -119,7 +119,7 @@ class Altered:
 def test_without_noise_and_bound_it_is_the_plain_mean(method, tmp_path):
     """Nearly: x + mean(x_k - x) is rounded once more than mean(x_k)."""
     a = plain_recipe(method)
-    plain = run(a, Everyone(), tmp_path, private=False)[-1].state
+    plain = run(a, FullParticipation(), tmp_path, private=False)[-1].state
     same(plain, run(a, central(), tmp_path)[-1].state)
 
 
@@ -127,7 +127,7 @@ def test_without_noise_and_bound_it_is_the_plain_mean(method, tmp_path):
 def test_in_single_precision_the_two_are_bit_for_bit_the_same(method, tmp_path):
     torch.set_default_dtype(torch.float32)  # laws run in float64; the fixture puts it back
     a = recipe(method, STEP)
-    plain = run(a, Everyone(), tmp_path, private=False)[-1].state.factors
+    plain = run(a, FullParticipation(), tmp_path, private=False)[-1].state.factors
     assert run(a, central(), tmp_path)[-1].state.factors.digest() == plain.digest()
 
 
@@ -283,7 +283,7 @@ def test_a_round_tells_nothing_of_its_cohort(tmp_path):
 
 def test_expected_bytes_are_those_of_all_clients_at_rate_one(tmp_path):
     a = recipe("fedit", STEP)
-    plain = run(a, Everyone(), tmp_path, private=False, rounds=1)[0]
+    plain = run(a, FullParticipation(), tmp_path, private=False, rounds=1)[0]
     ours = run(a, noised(), tmp_path, rounds=1)[0]
     assert (ours.pooled.bytes_up, ours.bytes_down) == (plain.pooled.bytes_up, plain.bytes_down)
     half = run(a, noised(sampling=Poisson(0.5)), tmp_path / "half", rounds=1)[0]
@@ -331,7 +331,7 @@ def test_products_are_pooled_with_noise_only_if_they_are_asked_for(tmp_path):
 def test_products_without_noise_and_bound_are_those_of_everyone(tmp_path):
     nosy = Nosy([])
     a = replace(recipe("fedit", STEP), aggregator=nosy)
-    run(a, Everyone(), tmp_path, private=False, rounds=2)
+    run(a, FullParticipation(), tmp_path, private=False, rounds=2)
     run(a, central(), tmp_path, rounds=2)
     for plain, ours in zip(nosy.seen[:2], nosy.seen[2:], strict=True):
         for site, matrix in plain.product.items():
@@ -424,7 +424,7 @@ def key(home):
 @pytest.mark.parametrize("method", sorted(filter(sends_all, built_in().keys() - {"rolora"})))
 def test_with_turns_and_without_noise_and_bound_it_is_the_plain_mean(method, tmp_path):
     a = plain_recipe(method)
-    plain = run(a, Everyone(), tmp_path, private=False)[-1].state
+    plain = run(a, FullParticipation(), tmp_path, private=False)[-1].state
     same(plain, run(a, turning(0.0), tmp_path)[-1].state)
 
 
@@ -441,7 +441,7 @@ def test_successive_rounds_are_rows_of_one_stream_also_after_a_resume(products, 
         states += [done.state for done in rounds]
     stream = CorrelatedStream(Randomness(key(tmp_path)).fork("noise"), 2, 2.0, 0)
     for state, mean in zip(states, nosy.seen, strict=False):
-        held = lift(state.factors.only(a.schedule.plan(0).share), 1.0)
+        held = Statistics.of(state.factors.only(a.schedule.plan(0).share), 1.0)
         parts = [*held.first.values(), *(dense(m) for m in held.product.values() if products)]
         sizes = [part.numel() for part in parts]
         row = torch.split(stream.draw(0.1, sum(sizes)), sizes)
@@ -554,7 +554,7 @@ class EveryOther:
     def plan(self, round, sites=()):
         plan = self.inner.plan(round)
         roles = plan.share - {Role.HEAD}
-        return Plan(phases=(Phase(roles=roles),), share=roles) if round % 2 else plan
+        return RoundPlan(phases=(Phase(roles=roles),), share=roles) if round % 2 else plan
 
     def plans(self):
         return self.plan(0), self.plan(1)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from silotune.aggregation import ServerAdam, ServerMomentum, ServerOptimizer, ServerYogi
-from silotune.core import ClientId, Factors, Meter, Result, bounded, largest_norm
+from silotune.core import ClientId, ClientUpdate, Factors, Meter, bounded, largest_norm
 from silotune.engine import Server, federate
 from silotune.engine.channel import seal
 from silotune.engine.server import RECORDS
@@ -75,7 +75,7 @@ class Lying:
     def _answer(self, task):
         lies = task.client == LIAR
         shared = sent(task, self.magnitude if lies else None, self.pattern)
-        answer = Result(
+        answer = ClientUpdate(
             run=task.run, round=task.round, client=task.client, sealed=seal(shared, task)
         )
         return replace(answer, sealed=b"", refusal="absent") if lies and self.absent else answer

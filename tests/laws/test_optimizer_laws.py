@@ -21,7 +21,7 @@ from optim.small_pairs import (
     train,
 )
 from silotune.adapters import LoRA, Projection
-from silotune.core import Key, Phase, Plan, Role
+from silotune.core import Key, Phase, Role, RoundPlan
 from silotune.engine import federate
 from silotune.methods import Axes, IncompatibleMethodError
 from silotune.optim import (
@@ -296,7 +296,9 @@ def test_half_a_pair_is_no_pair():
 
 def plan(*phases, share=None):
     trained = frozenset().union(*phases)
-    return Plan(phases=tuple(Phase(roles=frozenset(p)) for p in phases), share=share or trained)
+    return RoundPlan(
+        phases=tuple(Phase(roles=frozenset(p)) for p in phases), share=share or trained
+    )
 
 
 REFUSED = [

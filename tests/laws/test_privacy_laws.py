@@ -8,21 +8,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from silotune.core import GradientSink, Key, Role
+from silotune.core import Key, PerExampleGradients, Role
 from silotune.engine.client import microbatches
+from silotune.objectives import Classification
 from silotune.privacy import (
     Correlated,
     Discrete,
     ExampleLevel,
     Gaussian,
+    NoiseState,
     NoPrivacy,
-    Past,
     Poisson,
     Rotation,
     TruncatedPoisson,
 )
-from silotune.privacy.clipping import accumulate, clipped_sum
-from silotune.tasks import Classification
+from silotune.privacy.mechanisms.clipping import accumulate, clipped_sum
 from toys import adapted, adapter, notes, random_factors
 
 ROLES = [{Role.B}, {Role.A}, {Role.A, Role.B}, {Role.HEAD}, {Role.B, Role.HEAD}, set(Role)]
@@ -167,13 +167,13 @@ def test_noise_is_added_once_for_all_micro_batches_and_to_every_tensor():
 
 
 def test_a_layer_that_sees_no_example_dimension_is_refused():
-    sink = GradientSink()
+    sink = PerExampleGradients()
     with sink.collect(3), pytest.raises(ValueError, match="first dimension counts examples"):
         sink.add(Key("q", Role.B), torch.zeros(6, 2))
 
 
 def test_the_sink_is_closed_after_an_error():
-    sink = GradientSink()
+    sink = PerExampleGradients()
     with pytest.raises(RuntimeError), sink.collect(3):
         raise RuntimeError
     assert not sink.is_open
@@ -232,9 +232,9 @@ def test_correlated_noise_goes_on_from_round_to_round():
         sampling=Rotation(3), noise=Correlated(1.0, 3), max_grad_norm=0.5, expected_batch_size=2.0
     )
     key = bytes(range(32))
-    whole = mechanism.draws(0, Past(key, 0)).noise
+    whole = mechanism.draws(0, NoiseState(key, 0)).noise
     together = [whole.draw(0.5, 6) for _ in range(5)]
-    later = mechanism.draws(99, Past(key, 3)).noise
+    later = mechanism.draws(99, NoiseState(key, 3)).noise
     assert all(torch.equal(later.draw(0.5, 6), z) for z in together[3:])
     with pytest.raises(ValueError, match="remembers its past"):
         mechanism.draws(0, None)
@@ -252,7 +252,7 @@ def test_only_an_insecure_seed_makes_draws_reproducible(noise):
             expected_batch_size=4.0,
             insecure_seed=insecure_seed,
         )
-        draws = mechanism.draws(seed, past or Past(os.urandom(32), 0))
+        draws = mechanism.draws(seed, past or NoiseState(os.urandom(32), 0))
         return draws.noise.draw(1.0, 50).tolist(), list(mechanism.batches(200, 3, draws))
 
     assert drawn(7) == drawn(7)

@@ -7,24 +7,24 @@ import pytest
 import torch
 
 from silotune.aggregation import Refactor
-from silotune.algebra import dense
 from silotune.core import (
     ClientId,
     Factors,
     GlobalState,
     Key,
     Role,
+    Statistics,
     decode_result,
     decode_task,
     encode_result,
     encode_task,
-    lift,
     tensors_of,
 )
 from silotune.engine import QuorumError, federate
 from silotune.engine.loop import make_tasks
-from silotune.engine.personal import personal
+from silotune.engine.personalization import personal
 from silotune.engine.server import contribution, pool
+from silotune.linalg import dense
 from silotune.methods import IncompatibleMethodError, built_in
 from silotune.optim import SGD, AdamW
 from silotune.privacy import NoPrivacy
@@ -244,9 +244,9 @@ def test_alpha_and_the_learning_rate_are_one_knob():
 
 
 def _only_b():
-    from silotune.core import Phase, Plan
+    from silotune.core import Phase, RoundPlan
 
-    return Plan(phases=(Phase(roles=frozenset({Role.B})),), share=frozenset({Role.B}))
+    return RoundPlan(phases=(Phase(roles=frozenset({Role.B})),), share=frozenset({Role.B}))
 
 
 def test_a_wrong_frozen_factor_is_noticed():
@@ -329,7 +329,7 @@ def test_a_tensor_that_does_not_move_is_an_error_that_names_it():
 
 def test_statistics_of_equal_tensors_average_to_the_same_bits():
     tensors = begin(recipe("ffa-lora", SGD(learning_rate=1.0))).factors.map(lambda t: t.float())
-    total = lift(tensors, 0.1) + lift(tensors, 0.7) + lift(tensors, 3.3)
+    total = Statistics.of(tensors, 0.1) + Statistics.of(tensors, 0.7) + Statistics.of(tensors, 3.3)
     mean = total.mean().first
     assert all(torch.equal(mean[k].float(), t) for k, t in tensors.items())
     assert Key("up", Role.B) in mean

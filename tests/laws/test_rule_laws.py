@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from silotune.aggregation import Fair, Fold, Mean, Refactor, Residual, Truncate
-from silotune.algebra import dense
 from silotune.core import Key, Role, decode_result, unpack
 from silotune.engine import federate
+from silotune.linalg import dense
 from silotune.methods import IncompatibleMethodError, built_in
 from silotune.methods.axes import with_rule
 from silotune.methods.options import own_options

@@ -13,33 +13,33 @@ import pytest
 import torch
 
 import silotune.runtimes.pool as pool_module
-from job.small import SILOS, notes, small, train, write_csv, write_small
-from silotune.algebra import seed_of
+from federation.small import SILOS, notes, small, train, write_csv, write_small
 from silotune.core import (
-    Result,
+    ClientTask,
+    ClientUpdate,
     Role,
-    Task,
     decode_result,
     decode_task,
     encode_result,
     encode_task,
     pack,
+    seed_of,
     unpack,
 )
 from silotune.core.files import append_line, read_json, read_lines
 from silotune.engine import QuorumError, federate
 from silotune.engine.checkpoint import load as load_checkpoint
+from silotune.engine.client_errors import ERRORS, FAILED
 from silotune.engine.loop import make_tasks
-from silotune.engine.refusals import ERRORS, FAILED
-from silotune.job.mechanisms import mechanisms
-from silotune.job.opening import opened, state_file
-from silotune.job.reading import read_tables
-from silotune.job.run import finish, rounds, summary
-from silotune.models.tiny import tiny_bert
+from silotune.federation.inputs import read_tables
+from silotune.federation.mechanisms import mechanisms
+from silotune.federation.opening import opened, state_file
+from silotune.federation.run import finish, rounds, summary
 from silotune.optim import SGD
 from silotune.privacy import ExampleLevel, Gaussian, Poisson
-from silotune.reports.record import RunFolder
+from silotune.runs.folder import RunFolder
 from silotune.runtimes import InProcess
+from silotune.testing.tiny_models import tiny_bert
 from spies import Tapped, file_fields, public_text, result_fields, task_fields
 from toys import Notes, begin, bench, experiment, recipe, silos
 
@@ -237,7 +237,7 @@ def same_identity(monkeypatch):
     class Fixed:
         hex = "0123456789abcdef"
 
-    monkeypatch.setattr("silotune.job.opening.uuid.uuid4", Fixed)
+    monkeypatch.setattr("silotune.federation.opening.uuid.uuid4", Fixed)
 
 
 def write_records(config: Path, records) -> None:
@@ -287,7 +287,7 @@ def check_parts(blobs: list[bytes]) -> None:
         assert {path for path, _ in task_fields(blob)} <= TASK.keys()
 
 
-def check_update(task: Task, result: Result, shapes) -> None:
+def check_update(task: ClientTask, result: ClientUpdate, shapes) -> None:
     """Of the shapes that were asked for: nothing more is hidden in it."""
     shared, header = unpack(result.sealed)
     assert {key: tuple(t.shape) for key, t in shared.items()} == shapes
@@ -343,13 +343,13 @@ def test_every_field_of_every_message_has_a_reason(place, evaluation, method, se
 
 def test_messages_have_no_other_fields():
     """Neither on the wire nor beside it, as a runtime in this process hands them over."""
-    assert {f"task.{f.name}" for f in fields(Task)} - TASK.keys() == {
+    assert {f"task.{f.name}" for f in fields(ClientTask)} - TASK.keys() == {
         "task.plan",  # its parts have their own reasons
         "task.factors",  # the tensors, and of the fold: post-processing, as all that a server sends
         "task.folded",
         "task.change",  # which of these are new
     }
-    assert {f"result.{f.name}" for f in fields(Result)} - RESULT.keys() == {"result.sealed"}
+    assert {f"result.{f.name}" for f in fields(ClientUpdate)} - RESULT.keys() == {"result.sealed"}
 
 
 @EVALUATIONS
@@ -372,10 +372,10 @@ def test_every_field_of_every_public_file_has_a_reason(place, evaluation):
 
 
 def summary_of(folder: RunFolder) -> dict:
-    from silotune.job.opening import saved_config
-    from silotune.job.workshop import open_workshop
+    from silotune.federation.federation import open_federation
+    from silotune.federation.opening import saved_config
 
-    return vars(summary(open_workshop(saved_config(folder))))
+    return vars(summary(open_federation(saved_config(folder))))
 
 
 # What depends on no drawn record depends on no record.
@@ -482,7 +482,7 @@ def test_a_record_without_a_finite_gradient_is_as_if_it_were_not_there(tmp_path)
     (client, whole), *_ = silos().items()
     long = Notes((*whole.train.ids, (1,) * LONG))  # it has its part of a batch to itself
 
-    def result(train: Notes, home: Path) -> Result:
+    def result(train: Notes, home: Path) -> ClientUpdate:
         silo = replace(whole, train=train, privacy=mechanism(rate=1.0), home=home)
         b = bench(a)
         runtime = Tapped(InProcess(replace(b, objective=Broken(b.objective)), {client: silo}))
@@ -601,7 +601,7 @@ def test_an_error_that_cannot_be_noted_is_not_told_either(tmp_path, monkeypatch)
     def full(*_):
         raise RecordError(SECRET)
 
-    monkeypatch.setattr("silotune.engine.refusals.append_line", full)
+    monkeypatch.setattr("silotune.engine.client_errors.append_line", full)
     a, b, members = failing(tmp_path, WRONGS[0])
     runtime = InProcess(b, members)
     task = make_tasks(experiment(a, runtime.clients(), private=True), runtime.clients(), begin(a))[

@@ -7,7 +7,6 @@ from itertools import count, islice, pairwise
 import pytest
 import torch
 
-from silotune.algebra import dense
 from silotune.core import (
     ClientId,
     Factors,
@@ -23,7 +22,8 @@ from silotune.core import (
 from silotune.engine import federate
 from silotune.engine.checkpoint import decode, encode, everything
 from silotune.engine.loop import make_tasks
-from silotune.engine.personal import accept, draft, kept
+from silotune.engine.personalization import accept, draft, kept
+from silotune.linalg import dense
 from silotune.methods import IncompatibleMethodError, built_in
 from silotune.optim import SGD, AdamW
 from silotune.privacy import ExampleLevel, Gaussian, Poisson, SiloStore

@@ -2,14 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from silotune.models import tiny
+from silotune.testing import tiny_models
 
 MAKERS = {
-    "bert": tiny.tiny_bert,
-    "roberta": tiny.tiny_roberta,
-    "gpt2": tiny.tiny_gpt2,
-    "llama": tiny.tiny_llama,
-    "vit": tiny.tiny_vit,
+    "bert": tiny_models.tiny_bert,
+    "roberta": tiny_models.tiny_roberta,
+    "gpt2": tiny_models.tiny_gpt2,
+    "llama": tiny_models.tiny_llama,
+    "vit": tiny_models.tiny_vit,
 }
 
 

@@ -9,9 +9,9 @@ import transformers
 from transformers.utils import logging as transformers_logging
 
 from silotune.core.inputs import ImageInput, TextInput
-from silotune.models import load, locate, settle
+from silotune.models import hub, load, prepare
 from silotune.models.load import load_model
-from silotune.models.tiny import tiny_bert
+from silotune.testing.tiny_models import tiny_bert
 
 LABELS = ("no", "yes", "perhaps")
 TEXT = "sequence-classification"
@@ -154,7 +154,7 @@ def test_dropout_that_is_a_mere_number_is_off(folders, tmp_path):
 
 def test_dropout_that_is_a_module_is_off():
     model = torch.nn.Sequential(torch.nn.Dropout(0.3), torch.nn.Dropout2d(0.3))
-    settle.dropout(model)
+    prepare.dropout(model)
     assert torch.equal(model(torch.ones(1, 9, 3, 3)), torch.ones(1, 9, 3, 3))
 
 
@@ -296,7 +296,7 @@ def test_hub_model_without_a_network(monkeypatch, tmp_path):
         asked.append((name, timeout))
         raise ConnectionError("no route to host")
 
-    monkeypatch.setattr(locate.HfApi, "model_info", refuse)
+    monkeypatch.setattr(hub.HfApi, "model_info", refuse)
     with pytest.raises(
         ValueError, match=r"^model.name_or_path: 'nobody/nothing' .*no route to host"
     ):
@@ -311,7 +311,7 @@ def test_hub_is_asked_only_for_what_is_not_here(folders, monkeypatch):
         steps.append("here" if location.local else "hub")
         if location.local:
             raise OSError("not cached")
-        return read(locate.locate(str(folders["bert"])), request)
+        return read(hub.locate(str(folders["bert"])), request)
 
     monkeypatch.setattr(load, "_read", read_nothing_at_first)
     monkeypatch.setattr(load, "require_hub", lambda name: steps.append(f"is {name} there"))

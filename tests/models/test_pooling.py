@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from silotune.models.load import load_model
-from silotune.models.sites import find_sites
+from silotune.models.target_modules import find_sites
 
 TEXTS = ["a", "a rather longer text", "no"]
 

@@ -5,8 +5,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
-from silotune.models.tiny import tiny_llama
 from silotune.optim import AltLoRA, LoRAFA, LoRAPro, LoRARITE, lora_params
+from silotune.testing.tiny_models import tiny_llama
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 

@@ -11,8 +11,8 @@ from silotune.privacy import (
     ClientLevel,
     Correlated,
     Discrete,
-    Everyone,
     ExampleDP,
+    FullParticipation,
     Gaussian,
     NoDP,
     NoPrivacy,
@@ -22,7 +22,7 @@ from silotune.privacy import (
     TruncatedPoisson,
     calibrated,
 )
-from silotune.privacy.accounting import epsilon
+from silotune.privacy.accounting.accountant import epsilon
 from silotune.privacy.calibration import (
     Training,
     beside_training,
@@ -34,7 +34,7 @@ from silotune.privacy.calibration import (
     server_mechanism,
     worst_case_steps,
 )
-from silotune.privacy.correlated import best_bands
+from silotune.privacy.mechanisms.matrix_factorization import best_bands
 from silotune.privacy.sizes import declared_sizes
 
 NOISE = ExampleDP(noise_multiplier=2.0, target_delta=1e-4)
@@ -278,7 +278,7 @@ def test_the_server_hides_clients_and_they_train_as_they_are():
 
 @pytest.mark.parametrize("choice", [NoDP(), NOISE])
 def test_who_hides_no_client_asks_everyone(choice):
-    assert isinstance(server_mechanism(choice, 2, TRAINING), Everyone)
+    assert isinstance(server_mechanism(choice, 2, TRAINING), FullParticipation)
 
 
 def test_the_servers_noise_for_a_target_pays_for_the_reserve():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reports.clinics import write_run
-from silotune.reports.record import RunFolder
+from silotune.runs.folder import RunFolder
 
 
 @pytest.fixture

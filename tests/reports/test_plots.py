@@ -10,8 +10,8 @@ import pytest
 
 from reports.clinics import rounds, summary
 from silotune.data.summary import Lengths, SiloSummary
-from silotune.reports import canvas, plots
-from silotune.reports.record import RoundRecord
+from silotune.reports import plot_style, plots
+from silotune.runs.folder import RoundRecord
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "_<script>alert('x')</script> & $\\frac{1}{2}$ 标签 \x00 👩🏽‍⚕️"
@@ -73,7 +73,7 @@ def test_pictures_can_share_a_page():
 
 @pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
 def test_a_page_can_choose_every_colour(draw):
-    themed = canvas.themed(draw())
+    themed = plot_style.themed(draw())
     fixed = re.findall(r"#[0-9a-f]{6}(?!\))", themed)
     assert fixed == []
     assert "var(--ink, #1c1f23)" in themed or "var(--muted, #646b75)" in themed
@@ -109,7 +109,9 @@ def test_the_state_before_training_is_marked():
 def hollow_marks(errors):
     records = [RoundRecord(round=i, aggregation_error=e) for i, e in enumerate(errors)]
     svg = plots.aggregation_error_by_round(records)
-    return len(re.findall(rf"<use [^>]*fill: {canvas.SURFACE}; stroke: {canvas.SERIES[0]}", svg))
+    return len(
+        re.findall(rf"<use [^>]*fill: {plot_style.SURFACE}; stroke: {plot_style.SERIES[0]}", svg)
+    )
 
 
 def test_zeros_are_shown_on_a_line_of_their_own():
@@ -146,7 +148,7 @@ def test_little_or_nothing_to_show_is_still_a_picture(draw):
 def test_rounds_that_were_not_scored_make_no_gap():
     scored = [RoundRecord(round=i, metrics={"loss": 1.0 / (i + 2)}) for i in range(-1, 40)]
     some = [r if r.round % 2 else replace(r, metrics={}) for r in scored]
-    path = re.compile(rf'<path d="([^"]*)"[^>]*stroke: {canvas.SERIES[0]}; stroke-width: 2.2')
+    path = re.compile(rf'<path d="([^"]*)"[^>]*stroke: {plot_style.SERIES[0]}; stroke-width: 2.2')
     (line,) = path.findall(plots.metric_by_round(some, "loss"))
     assert line.count("M") == 1
     assert line.count("L") == len([r for r in some if r.metrics]) - 1
@@ -157,7 +159,7 @@ def test_single_errors_between_zeros_are_seen():
     errors = [1e-8, 0.0, 1e-8, 0.0] * 5
     lines = [RoundRecord(round=i, aggregation_error=e) for i, e in enumerate(errors)]
     svg = plots.aggregation_error_by_round(lines)
-    color = canvas.SERIES[0]
+    color = plot_style.SERIES[0]
     assert len(re.findall(rf"<use [^>]*fill: {color}; stroke: {color}", svg)) == 10
 
 

@@ -5,7 +5,6 @@ import io
 from rich.console import Console
 
 from reports.clinics import facts, rounds, statement, summary
-from silotune.reports.outcome import silo_outcomes
 from silotune.reports.tables import (
     PlanRow,
     data_table,
@@ -14,6 +13,7 @@ from silotune.reports.tables import (
     rounds_table,
     silos_table,
 )
+from silotune.reports.totals import silo_outcomes
 
 
 def lines(table):

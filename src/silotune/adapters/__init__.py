@@ -1,14 +1,11 @@
-"""Floor 2: which tensors exist at a site, and the layer that computes with them."""
+"""Which tensors exist at a site, and the layer that computes with them."""
 
 from .base import Adapter as Adapter
 from .base import Layer as Layer
 from .dense import Dense as Dense
-from .experts import Expert as Expert
-from .experts import Experts as Experts
-from .experts import load_expert as load_expert
 from .inject import AdaptedModel as AdaptedModel
-from .inject import birth as birth
 from .inject import fixed_keys as fixed_keys
+from .inject import initial_factors as initial_factors
 from .inject import inject as inject
 from .inject import merge as merge
 from .linear import AdaptedLinear as AdaptedLinear
@@ -17,9 +14,12 @@ from .lora import Init as Init
 from .lora import LoRA as LoRA
 from .milora import MiLoRA as MiLoRA
 from .milora import MixedLinear as MixedLinear
-from .own_io import OWN_WEIGHTS as OWN_WEIGHTS
-from .own_io import load_own as load_own
-from .own_io import save_own as save_own
+from .mole import Expert as Expert
+from .mole import Experts as Experts
+from .mole import load_expert as load_expert
+from .native_io import OWN_WEIGHTS as OWN_WEIGHTS
+from .native_io import load_own as load_own
+from .native_io import save_own as save_own
 from .peft_io import PeftLayout as PeftLayout
 from .peft_io import load_peft as load_peft
 from .peft_io import save_peft as save_peft

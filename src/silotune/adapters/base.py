@@ -6,8 +6,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from silotune.algebra import Matrix
-from silotune.core import Context, Factors, GradientSink, Key, Role, Site
+from silotune.core import Context, Factors, Key, PerExampleGradients, Role, Site
+from silotune.linalg import Matrix
 
 
 class Layer(Protocol):
@@ -44,9 +44,9 @@ class Layer(Protocol):
 class Adapter(Protocol):
     """A parametrisation of a site. Stateless: shapes and formulas, no weights.
 
-    Three members make one: ``frozen``, ``birth`` and ``layers``. Inherit from this class for the
-    rest, which claims the least: what an adapter does not claim is refused where it would matter,
-    under privacy above all.
+    Three members make one: ``frozen``, ``initial_factors`` and ``layers``. Inherit from this class
+    for the rest, which claims the least: what an adapter does not claim is refused where it would
+    matter, under privacy above all.
     """
 
     @abstractmethod
@@ -54,12 +54,12 @@ class Adapter(Protocol):
         """Roles that never train at this site, whatever the plan says."""
 
     @abstractmethod
-    def birth(self, site: Site, seed: int) -> Mapping[Role, Tensor]:
+    def initial_factors(self, site: Site, seed: int) -> Mapping[Role, Tensor]:
         """Initial float32 tensors on the CPU; the adapted model's output must not change."""
 
     @abstractmethod
     def layers(
-        self, sites: Sequence[Site], sink: GradientSink, context: Context
+        self, sites: Sequence[Site], sink: PerExampleGradients, context: Context
     ) -> Mapping[str, Layer]:
         """The modules that take the sites' places, by site.
 
@@ -129,7 +129,7 @@ class Adapter(Protocol):
 
     @property
     def seeded(self) -> bool:
-        """Whether ``birth`` is the same on every machine, so that A may travel as a seed."""
+        """Whether the first factors are equal on every machine, so that A may travel as a seed."""
         return False
 
     @property

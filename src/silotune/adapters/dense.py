@@ -21,8 +21,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from silotune.algebra import Matrix
-from silotune.core import Context, GradientSink, Key, Role, Site
+from silotune.core import Context, Key, PerExampleGradients, Role, Site
+from silotune.linalg import Matrix
 
 from .base import Adapter, Layer
 
@@ -37,7 +37,7 @@ class Dense(Adapter):
     recomputable: ClassVar[bool] = True
 
     def layers(
-        self, sites: Sequence[Site], sink: GradientSink, context: Context
+        self, sites: Sequence[Site], sink: PerExampleGradients, context: Context
     ) -> Mapping[str, Layer]:
         """D beside every base."""
         return {s.name: DenseLinear(s, sink) for s in sites}
@@ -46,7 +46,7 @@ class Dense(Adapter):
         """None: the schedule decides."""
         return frozenset()
 
-    def birth(self, site: Site, seed: int) -> Mapping[Role, Tensor]:
+    def initial_factors(self, site: Site, seed: int) -> Mapping[Role, Tensor]:
         """D = 0 (out, in), float32 on the CPU."""
         return {Role.D: torch.zeros(site.out_features, site.in_features, dtype=torch.float32)}
 
@@ -58,7 +58,7 @@ class DenseLinear(nn.Module):
     quantised base keeps D beside it in float32.
     """
 
-    def __init__(self, site: Site, sink: GradientSink) -> None:
+    def __init__(self, site: Site, sink: PerExampleGradients) -> None:
         super().__init__()
         weight = site.module.get_parameter("weight")
         dtype = torch.promote_types(weight.dtype, torch.float32)
@@ -116,7 +116,7 @@ def _by_kernel(
     weight: Tensor | None,
     bias: Tensor | None,
     delta: Tensor,
-    sink: GradientSink,
+    sink: PerExampleGradients,
     key: Key,
 ) -> Tensor:
     y: Tensor = _DenseMap.apply(x, weight, bias, delta, sink, key)
@@ -137,7 +137,7 @@ class _DenseMap(Function):
         weight: Tensor | None,
         bias: Tensor | None,
         delta: Tensor,
-        sink: GradientSink,
+        sink: PerExampleGradients,
         key: Key,
     ) -> Tensor:
         ctx.save_for_backward(x, weight, delta)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from silotune.algebra import Matrix
-from silotune.core import Batch, Context, Factors, GradientSink, Key, Meters, Role, Site
+from silotune.core import Batch, Context, Factors, Key, Meters, PerExampleGradients, Role, Site
+from silotune.linalg import Matrix
 
 from .base import Adapter, Layer
 from .linear import Head
@@ -30,7 +30,7 @@ class AdaptedModel:
     """
 
     model: nn.Module
-    sink: GradientSink
+    sink: PerExampleGradients
     context: Context
     layers: Mapping[str, Layer]
     tensors: Mapping[Key, nn.Parameter]
@@ -102,7 +102,7 @@ def inject(
         head_scale: see ``Head``.
     """
     model.requires_grad_(False)
-    sink = GradientSink()
+    sink = PerExampleGradients()
     places: dict[str, Layer | Head] = {s.name: Head(s, head_scale, sink) for s in heads}
     context = Context()
     layers = dict(adapter.layers(sites, sink, context)) if adapter else {}
@@ -144,13 +144,13 @@ def merge(adapted: AdaptedModel, heads: Sequence[Site]) -> nn.Module:
     return model
 
 
-def birth(sites: Sequence[Site], adapter: Adapter | None, seed: int) -> Factors:
+def initial_factors(sites: Sequence[Site], adapter: Adapter | None, seed: int) -> Factors:
     """All adapter tensors as they begin. Call it before ``inject`` or with the same sites."""
     own = {
         Key(site.name, role): tensor
         for site in sites
         if adapter is not None
-        for role, tensor in adapter.birth(site, seed).items()
+        for role, tensor in adapter.initial_factors(site, seed).items()
     }
     gates = adapter.gates(sites, seed) if adapter else {}
     return Factors({**own, **gates})

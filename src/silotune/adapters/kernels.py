@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.autograd import Function
 
-from silotune.core import GradientSink, Key
+from silotune.core import Key, PerExampleGradients
 
 
 def rows_linear(
@@ -25,7 +25,7 @@ def rows_linear(
     weight: Tensor,
     bias: Tensor | None,
     scale: float,
-    sink: GradientSink,
+    sink: PerExampleGradients,
     keys: list[Key],
 ) -> Tensor:
     """``scale * (x W^T + b)``; rows for W (and b) go to the sink under ``keys``.
@@ -47,7 +47,7 @@ def merged_lora(
     base: tuple[Tensor, Tensor | None],
     factors: tuple[Tensor, Tensor],
     scale: float,
-    sink: GradientSink,
+    sink: PerExampleGradients,
     keys: tuple[Key, Key],
 ) -> Tensor:
     """``x (W + scale B A)^T + b`` as one product; rows for those of A, B that require a gradient.
@@ -67,7 +67,7 @@ def merged_lora(
     return y
 
 
-def rows_expanded(parameter: Tensor, n: int, sink: GradientSink, key: Key) -> Tensor:
+def rows_expanded(parameter: Tensor, n: int, sink: PerExampleGradients, key: Key) -> Tensor:
     """One copy (n, *shape) for each example, of numbers that act through no linear map.
 
     Only for a few: the gradients of the copies are the rows.
@@ -90,7 +90,7 @@ class _RowsLinear(Function):
         weight: Tensor,
         bias: Tensor | None,
         scale: float,
-        sink: GradientSink,
+        sink: PerExampleGradients,
         keys: list[Key],
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
@@ -121,7 +121,7 @@ class _MergedLoRA(Function):
         a: Tensor,
         b: Tensor,
         scale: float,
-        sink: GradientSink,
+        sink: PerExampleGradients,
         keys: tuple[Key, Key],
     ) -> Tensor:
         kept = x if ctx.needs_input_grad[3] else F.linear(x, a)
@@ -148,7 +148,7 @@ class _MergedLoRA(Function):
 
 class _RowsExpanded(Function):
     @staticmethod
-    def forward(ctx: Any, parameter: Tensor, n: int, sink: GradientSink, key: Key) -> Tensor:
+    def forward(ctx: Any, parameter: Tensor, n: int, sink: PerExampleGradients, key: Key) -> Tensor:
         ctx.sink, ctx.key = sink, key
         return parameter.expand(n, *parameter.shape).clone()
 

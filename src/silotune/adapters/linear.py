@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from silotune.algebra import LowRank, Matrix
-from silotune.core import GradientSink, Key, Role, Site
+from silotune.core import Key, PerExampleGradients, Role, Site
+from silotune.linalg import LowRank, Matrix
 
 from .kernels import merged_lora, rows_linear
 
@@ -24,7 +24,7 @@ class AdaptedLinear(nn.Module):
     """One site with its pair. Replaces the base module inside the model."""
 
     def __init__(
-        self, site: Site, scale: float, rank: int, dropout: float, sink: GradientSink
+        self, site: Site, scale: float, rank: int, dropout: float, sink: PerExampleGradients
     ) -> None:
         super().__init__()
         self.base = site.module
@@ -108,7 +108,7 @@ class Head(nn.Module):
     one clipping norm. Factors hold W and b unscaled, as they hold B and A.
     """
 
-    def __init__(self, site: Site, scale: float, sink: GradientSink) -> None:
+    def __init__(self, site: Site, scale: float, sink: PerExampleGradients) -> None:
         super().__init__()
         device = next(site.module.parameters()).device
         self.scale = scale

@@ -16,8 +16,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from silotune.algebra import NumericalError, dense_svd, generator, orthonormal_rows
-from silotune.core import Context, GradientSink, Role, Site
+from silotune.core import Context, PerExampleGradients, Role, Site, generator
+from silotune.linalg import NumericalError, dense_svd, orthonormal_rows
 
 from .base import Adapter, Layer
 from .linear import AdaptedLinear
@@ -70,7 +70,7 @@ class LoRA(Adapter):
         return self.init is not Init.SVD
 
     def layers(
-        self, sites: Sequence[Site], sink: GradientSink, context: Context
+        self, sites: Sequence[Site], sink: PerExampleGradients, context: Context
     ) -> Mapping[str, Layer]:
         """Pairs beside their bases."""
         return {s.name: AdaptedLinear(s, self.scale, self.rank, self.dropout, sink) for s in sites}
@@ -79,7 +79,7 @@ class LoRA(Adapter):
         """None: the schedule decides."""
         return frozenset()
 
-    def birth(self, site: Site, seed: int) -> Mapping[Role, Tensor]:
+    def initial_factors(self, site: Site, seed: int) -> Mapping[Role, Tensor]:
         """B = 0 (out, r) and A (r, in), float32 on the CPU, from (seed, site) alone."""
         return {
             Role.A: self._a(site, generator(seed, "A", site.name)),

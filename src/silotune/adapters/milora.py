@@ -40,8 +40,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from silotune.algebra import Matrix, generator
-from silotune.core import Context, GradientSink, Key, Role, Site
+from silotune.core import Context, Key, PerExampleGradients, Role, Site, generator
+from silotune.linalg import Matrix
 
 from .base import Adapter, Layer
 from .lora import LoRA
@@ -126,9 +126,9 @@ class MiLoRA(Adapter):
         """None: the schedule decides."""
         return frozenset()
 
-    def birth(self, site: Site, seed: int) -> Mapping[Role, Tensor]:
+    def initial_factors(self, site: Site, seed: int) -> Mapping[Role, Tensor]:
         """The pair, B = 0."""
-        return self.expert.birth(site, seed)
+        return self.expert.initial_factors(site, seed)
 
     def gates(self, sites: Sequence[Site], seed: int) -> Mapping[Key, Tensor]:
         """U = 0, so that pooling begins as the mean; W_r uniform in +-1/sqrt(d); theta = 0."""
@@ -136,7 +136,7 @@ class MiLoRA(Adapter):
         return {key: tensor for router in routers for key, tensor in router.items()}
 
     def layers(
-        self, sites: Sequence[Site], sink: GradientSink, context: Context
+        self, sites: Sequence[Site], sink: PerExampleGradients, context: Context
     ) -> Mapping[str, Layer]:
         """Pairs beside their bases; the first of every transformer layer brings the router.
 
@@ -177,7 +177,7 @@ class Router(nn.Module):
         own: Sequence[Site],
         kept: int,
         balance: float,
-        sink: GradientSink,
+        sink: PerExampleGradients,
         context: Context,
     ) -> None:
         super().__init__()
@@ -245,7 +245,7 @@ class MixedLinear(nn.Module):
         site: Site,
         place: int,
         expert: LoRA,
-        sink: GradientSink,
+        sink: PerExampleGradients,
         decision: Decision,
         router: Router | None,
     ) -> None:

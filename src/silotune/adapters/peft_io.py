@@ -32,8 +32,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from silotune.algebra import LowRank, Matrix, compress, dense
 from silotune.core import Factors, Key, Role, Site, accumulated, write_bytes
+from silotune.linalg import LowRank, Matrix, compress, dense
 
 from .base import Adapter
 

@@ -28,8 +28,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from silotune.algebra import generator, orthonormal_rows
-from silotune.core import Context, GradientSink, Role, Site
+from silotune.core import Context, PerExampleGradients, Role, Site, generator
+from silotune.linalg import orthonormal_rows
 
 from .base import Adapter, Layer
 from .linear import AdaptedLinear
@@ -66,7 +66,7 @@ class Projection(Adapter):
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
     def layers(
-        self, sites: Sequence[Site], sink: GradientSink, context: Context
+        self, sites: Sequence[Site], sink: PerExampleGradients, context: Context
     ) -> Mapping[str, Layer]:
         """Pairs beside their bases."""
         return {s.name: AdaptedLinear(s, self.scale, self.rank, self.dropout, sink) for s in sites}
@@ -75,7 +75,7 @@ class Projection(Adapter):
         """The projector: A, or B where the site is wide."""
         return frozenset({Role.A if site.out_features >= site.in_features else Role.B})
 
-    def birth(self, site: Site, seed: int) -> Mapping[Role, Tensor]:
+    def initial_factors(self, site: Site, seed: int) -> Mapping[Role, Tensor]:
         """A (r, in) and B (out, r), float32 on the CPU, from (seed, site) alone.
 
         Raises:

@@ -40,8 +40,17 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from silotune.algebra import Matrix
-from silotune.core import Context, Factors, GradientSink, Key, Role, Site, accumulated, place_of
+from silotune.core import (
+    Context,
+    Factors,
+    Key,
+    PerExampleGradients,
+    Role,
+    Site,
+    accumulated,
+    place_of,
+)
+from silotune.linalg import Matrix
 
 from .base import Adapter, Layer
 from .kernels import rows_linear
@@ -158,12 +167,12 @@ class ResLoRA(Adapter):
         """None: the schedule decides."""
         return frozenset()
 
-    def birth(self, site: Site, seed: int) -> Mapping[Role, Tensor]:
+    def initial_factors(self, site: Site, seed: int) -> Mapping[Role, Tensor]:
         """LoRA's: B = 0 (out, r) and A (r, in), float32 on the CPU."""
-        return self.pair.birth(site, seed)
+        return self.pair.initial_factors(site, seed)
 
     def layers(
-        self, sites: Sequence[Site], sink: GradientSink, context: Context
+        self, sites: Sequence[Site], sink: PerExampleGradients, context: Context
     ) -> Mapping[str, Layer]:
         """Pairs beside their bases, linked."""
         own = {s.name: AdaptedLinear(s, self.scale, self.rank, self.dropout, sink) for s in sites}
@@ -218,7 +227,7 @@ class ResLinear(nn.Module):
         earlier: Mapping[str, AdaptedLinear],
         is_read: bool,
         shortcut: Shortcut,
-        sink: GradientSink,
+        sink: PerExampleGradients,
         context: Context,
     ) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from silotune.core import Context, GradientSink, Key, Site, place_of
+from silotune.core import Context, Key, PerExampleGradients, Site, place_of
 
 from .kernels import rows_expanded, rows_linear
 
@@ -101,14 +101,14 @@ def prompt(context: Context, x: Tensor) -> Tensor:
     return (mask & context.prompt) | first
 
 
-def mapped(x: Tensor, weight: nn.Parameter, sink: GradientSink, key: Key) -> Tensor:
+def mapped(x: Tensor, weight: nn.Parameter, sink: PerExampleGradients, key: Key) -> Tensor:
     """``x W^T`` (n, ..., out); the rows of W go to the sink while it is open."""
     if sink.is_open and weight.requires_grad:
         return rows_linear(x, weight, None, 1.0, sink, [key])
     return F.linear(x, weight)
 
 
-def expanded(parameter: nn.Parameter, n: int, sink: GradientSink, key: Key) -> Tensor:
+def expanded(parameter: nn.Parameter, n: int, sink: PerExampleGradients, key: Key) -> Tensor:
     """(n, *shape): a copy for every record; while the sink is open, their gradients are rows."""
     if sink.is_open and parameter.requires_grad:
         return rows_expanded(parameter, n, sink, key)

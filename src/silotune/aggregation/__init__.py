@@ -1,17 +1,17 @@
-"""Floor 2: server rules. Pure functions of client means."""
+"""Server rules. Pure functions of client means."""
 
 from .base import Aggregator as Aggregator
 from .base import Combined as Combined
 from .base import aggregation_error as aggregation_error
-from .exact import Fold as Fold
-from .exact import Residual as Residual
-from .fair import Fair as Fair
-from .fair import FairCosine as FairCosine
+from .fedex_lora import Residual as Residual
+from .fedopt import ServerAdam as ServerAdam
+from .fedopt import ServerMomentum as ServerMomentum
+from .fedopt import ServerOptimizer as ServerOptimizer
+from .fedopt import ServerStep as ServerStep
+from .fedopt import ServerYogi as ServerYogi
 from .fedsvd import Refactor as Refactor
 from .flexlora import Truncate as Truncate
+from .flora import Fold as Fold
+from .lora_fair import Fair as Fair
+from .lora_fair import FairCosine as FairCosine
 from .mean import Mean as Mean
-from .server_optimizer import ServerAdam as ServerAdam
-from .server_optimizer import ServerMomentum as ServerMomentum
-from .server_optimizer import ServerOptimizer as ServerOptimizer
-from .server_optimizer import ServerStep as ServerStep
-from .server_optimizer import ServerYogi as ServerYogi

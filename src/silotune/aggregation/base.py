@@ -20,8 +20,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from silotune.algebra import Matrix, norm, subtract
-from silotune.core import Factors, GlobalState, Moments
+from silotune.core import ClientMean, Factors, GlobalState
+from silotune.linalg import Matrix, norm, subtract
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Aggregator(Protocol):
     """
 
     @abstractmethod
-    def combine(self, previous: GlobalState, mean: Moments) -> Combined:
+    def combine(self, previous: GlobalState, mean: ClientMean) -> Combined:
         """B', A' and R. Means come in float64; factors leave in the type of ``previous``."""
 
     @property
@@ -86,7 +86,7 @@ class Aggregator(Protocol):
         return self
 
 
-def aggregation_error(mean: Moments, before: Factors, combined: Combined) -> float:
+def aggregation_error(mean: ClientMean, before: Factors, combined: Combined) -> float:
     """``||E[BA] - B'A' - R|| / ||E[BA]||``, Frobenius over all sites; 0 where one factor is common.
 
     Args:

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from silotune.algebra import LowRank, dense_svd, generator, qr, sketched_svd, triangle
-from silotune.core import GlobalState, Key, Moments, Role
+from silotune.core import ClientMean, GlobalState, Key, Role, generator
+from silotune.linalg import LowRank, dense_svd, qr, sketched_svd, triangle
 
 from .base import Aggregator, Combined, own_type
 
@@ -42,7 +42,7 @@ class Refactor(Aggregator):
         if self.every < 1:
             raise ValueError(f"method.refactor_every: must be at least 1, not {self.every}")
 
-    def combine(self, previous: GlobalState, mean: Moments) -> Combined:
+    def combine(self, previous: GlobalState, mean: ClientMean) -> Combined:
         """E[B], and where it is time, with A, turned into the SVD of their product."""
         if mean.product or mean.first.only({Role.A}):
             raise ValueError(

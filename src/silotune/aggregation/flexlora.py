@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from silotune.algebra import Matrix, svd
-from silotune.core import Factors, GlobalState, Key, Moments, Role
+from silotune.core import ClientMean, Factors, GlobalState, Key, Role
+from silotune.linalg import Matrix, svd
 
 from .base import Aggregator, Combined, own_type, resolution
 
@@ -43,7 +43,7 @@ class Truncate(Aggregator):
         if self.rank < 1:
             raise ValueError(f"method.r: must be at least 1, not {self.rank}")
 
-    def combine(self, previous: GlobalState, mean: Moments) -> Combined:
+    def combine(self, previous: GlobalState, mean: ClientMean) -> Combined:
         """The best pair at every site; what is shared besides is averaged."""
         factors = dict(mean.first)
         for site, ideal in mean.product.items():

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from silotune.core import GlobalState, Moments
+from silotune.core import ClientMean, GlobalState
 
 from .base import Aggregator, Combined, own_type
 
@@ -21,6 +21,6 @@ class Mean(Aggregator):
     keeps_basis: ClassVar[bool] = True  # they stay where they were
     replaceable: ClassVar[bool] = True
 
-    def combine(self, previous: GlobalState, mean: Moments) -> Combined:
+    def combine(self, previous: GlobalState, mean: ClientMean) -> Combined:
         """The means, in the factors' own type."""
         return Combined(factors=own_type(mean.first, previous))

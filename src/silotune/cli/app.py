@@ -117,7 +117,7 @@ def init(
     ] = "triage",
 ) -> None:
     """Write a commented configuration to begin with."""
-    from .starting import start
+    from .init import start
 
     start(path, example)
 
@@ -133,7 +133,7 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check that everything a run needs is here: packages, device, disk, model, data, privacy."""
-    from .doctoring import examine
+    from .doctor import examine
 
     examine(config, overrides or [], as_json=as_json)
 
@@ -144,7 +144,7 @@ def doctor(
 @reported
 def plan(config: ConfigName, overrides: Overrides = None, as_json: Json = False) -> None:
     """Say what a run will cost, before anything trains: noise, epsilon by round, bytes, steps."""
-    from .foretelling import foretell
+    from .plan import foretell
 
     foretell(config, overrides or [], as_json=as_json)
 
@@ -166,7 +166,7 @@ def data(
 
     This looks at all records at once, as only a simulation may: epsilon does not cover it.
     """
-    from .counting import count
+    from .data import count
 
     if picture is not None and picture.suffix != ".svg":
         raise typer.BadParameter("the picture is SVG; give a name that ends in .svg")
@@ -196,7 +196,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Train, and write adapter, privacy statement and report into the output folder."""
-    from .running import train
+    from .run import train
 
     train(config, overrides or [], output_dir, resume=resume, as_json=as_json)
 
@@ -223,7 +223,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Load a run's adapter and score it; silos' own ones are scored together."""
-    from .using import score_run
+    from .evaluate import score_run
 
     score_run(run_path, split.value if split else None, mask_expert or [], as_json=as_json)
 
@@ -257,7 +257,7 @@ def export(
     ] = False,
 ) -> None:
     """Take a run's result elsewhere: as a PEFT adapter, or merged into the model."""
-    from .using import export_run
+    from .export import export_run
 
     export_run(run_path, kind.value, output, silo, approximate=approximate)
 
@@ -280,7 +280,7 @@ def verify(
     Exit code 1 if anything does not add up. A run that is marked NOT PRIVATE, and claims nothing,
     adds up.
     """
-    from .verifying import check
+    from .verify import check
 
     check(path, as_json=as_json)
 
@@ -293,7 +293,7 @@ def audit(config: ConfigName, overrides: Overrides = None, as_json: Json = False
     Measures from below what is claimed from above. No private record is read for it but to find
     silos, sizes and labels that are not declared. Exit code 1 unless the verdict is PASS.
     """
-    from .auditing import investigate
+    from .audit import investigate
 
     investigate(config, overrides or [], as_json=as_json)
 
@@ -324,7 +324,7 @@ def methods(
     as_json: Json = False,
 ) -> None:
     """List the methods, the rules that each can be combined by, or what it sends on a model."""
-    from .listing import list_costs, list_methods
+    from .methods import list_costs, list_methods
 
     if model is None:
         list_methods(as_json=as_json)
@@ -336,6 +336,6 @@ def methods(
 @reported
 def worker(run_path: RunPath) -> None:
     """Train for a pool, which starts this."""
-    from .working import work
+    from .worker import work
 
     work(run_path)

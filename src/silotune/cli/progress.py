@@ -10,17 +10,11 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from silotune.certificate.guarantee import NOT_PRIVATE
 from silotune.config import Config
-from silotune.job.baselines import AloneRound
-from silotune.reports.guarantee import NOT_PRIVATE
-from silotune.reports.record import RoundRecord
-from silotune.reports.units import (
-    epsilon_text,
-    human_bytes,
-    human_seconds,
-    metric_text,
-    number_text,
-)
+from silotune.core.units import epsilon_text, human_bytes, human_seconds, metric_text, number_text
+from silotune.federation.baselines import AloneRound
+from silotune.runs.folder import RoundRecord
 
 from .console import say
 

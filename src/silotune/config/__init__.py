@@ -1,4 +1,4 @@
-"""Floor 6: the file format. YAML and overrides in, a checked ``Config`` out."""
+"""The file format. YAML and overrides in, a checked ``Config`` out."""
 
 from .errors import ConfigError as ConfigError
 from .load import load_config as load_config
@@ -7,8 +7,8 @@ from .own_method import import_method as import_method
 from .own_method import is_path as is_path
 from .privacy_choice import naming_keys as naming_keys
 from .privacy_choice import privacy_choice as privacy_choice
-from .resolved import differences as differences
-from .resolved import digest as digest
-from .resolved import dump as dump
+from .resolve import differences as differences
+from .resolve import digest as digest
+from .resolve import dump as dump
 from .schema import Config as Config
-from .starters import bundled as bundled
+from .templates import bundled as bundled

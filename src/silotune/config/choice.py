@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from silotune.aggregation.server_optimizer import (
-    ServerAdam,
-    ServerMomentum,
-    ServerStep,
-    ServerYogi,
-)
+from silotune.aggregation.fedopt import ServerAdam, ServerMomentum, ServerStep, ServerYogi
 from silotune.methods import Axes, Method
 from silotune.methods.axes import with_proximal, with_server
 from silotune.optim import SGD, AdamW, OptimizerConfig
 
-from .sections import Train
+from .sections import TrainConfig
 
 
-def chosen_axes(method: Method, train: Train, *, head: bool) -> Axes:
+def chosen_axes(method: Method, train: TrainConfig, *, head: bool) -> Axes:
     """The point on the axes that the sections name.
 
     Args:
@@ -33,7 +28,7 @@ def chosen_axes(method: Method, train: Train, *, head: bool) -> Axes:
     return with_server(axes, step) if step else axes
 
 
-def local_optimizer(train: Train, *, adamw: bool) -> OptimizerConfig:
+def local_optimizer(train: TrainConfig, *, adamw: bool) -> OptimizerConfig:
     """What takes the local steps, or what a method's own optimiser is made of.
 
     Args:
@@ -49,7 +44,7 @@ def local_optimizer(train: Train, *, adamw: bool) -> OptimizerConfig:
     )
 
 
-def _server_step(train: Train) -> ServerStep | None:
+def _server_step(train: TrainConfig) -> ServerStep | None:
     """What the server steps with; its papers' numbers where none are given."""
     rate = (
         {} if train.server_learning_rate is None else {"learning_rate": train.server_learning_rate}

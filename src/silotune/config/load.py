@@ -13,15 +13,16 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from . import names, own_method, rules, words, yaml_door
+from . import keys, messages, own_method, rules
+from . import yaml as yaml_door
 from .errors import ConfigError, Problem
-from .method_section import DEFAULT, MethodSection, read_section, section_model
-from .names import Setting
+from .keys import Setting
+from .method_section import DEFAULT, MethodConfig, read_section, section_model
 from .overrides import apply
-from .privacy_section import Privacy
+from .privacy_section import PrivacyConfig
 from .schema import LEAVES, SECTIONS, Config
-from .sections import Data, Model, Train
-from .yaml_door import KeyPath
+from .sections import DataConfig, ModelConfig, TrainConfig
+from .yaml import KeyPath
 
 S = TypeVar("S", bound=BaseModel)
 NAME = "method.name"
@@ -86,7 +87,7 @@ def _of_method(settings: dict[str, Setting]) -> tuple[dict[str, Setting], list[s
         for home, setting in settings.items()
         if home.startswith("method.") and home not in LEAVES and home.split(".", 1)[1] not in own
     }
-    wrong = [f"{s.where}: {s.key}: {names.unknown(home, own)}" for home, s in strange.items()]
+    wrong = [f"{s.where}: {s.key}: {keys.unknown(home, own)}" for home, s in strange.items()]
     return {home: s for home, s in settings.items() if home not in strange}, wrong
 
 
@@ -96,13 +97,13 @@ def _from_file(path: Path) -> tuple[dict[str, Setting], list[str]]:
     places = {(): str(path), **{key: f"{path}:{line}" for key, line in lines.items()}}
     settings: dict[str, Setting] = {}
     wrong: list[str] = []
-    for item in names.flatten(value, (), places):
+    for item in keys.flatten(value, (), places):
         if isinstance(item, str):
             wrong.append(item)
             continue
-        home = names.home(item.key)
+        home = keys.home(item.key)
         if home is None:
-            wrong.append(f"{item.where}: {item.key}: {names.unknown(item.key)}")
+            wrong.append(f"{item.where}: {item.key}: {keys.unknown(item.key)}")
         elif home in settings:
             first = settings[home]
             wrong.append(
@@ -152,7 +153,7 @@ def _nested(settings: Mapping[str, Setting]) -> dict[str, Any]:
 def _problems(error: ValidationError, settings: Mapping[str, Setting]) -> list[Problem]:
     """What is wrong with single keys, then what the readable keys do wrong together."""
     values = {home: setting.value for home, setting in settings.items()}
-    single = list(words.problems(error, values))
+    single = list(messages.problems(error, values))
     broken = {problem.key for problem in single}
     readable = {home: s for home, s in settings.items() if home not in broken}
     absent = {key.split(".")[0] for key in broken if key in LEAVES and LEAVES[key].is_required()}
@@ -167,18 +168,18 @@ def _parts(nested: Mapping[str, Any], absent: set[str], broken: set[str]) -> rul
         return None if name in absent else section.model_validate(nested.get(name, {}))
 
     return rules.Parts(
-        part("model", Model),
-        part("data", Data),
+        part("model", ModelConfig),
+        part("data", DataConfig),
         None if "method" in absent else _section(nested),
-        part("privacy", Privacy),
-        part("train", Train),
+        part("privacy", PrivacyConfig),
+        part("train", TrainConfig),
         None if "evaluation" in broken else nested.get("evaluation", "simulation"),
         tuple(nested.get("baselines", ())),
     )
 
 
-def _section(nested: Mapping[str, Any]) -> MethodSection:
-    return MethodSection.model_validate(read_section(nested.get("method", {})))
+def _section(nested: Mapping[str, Any]) -> MethodConfig:
+    return MethodConfig.model_validate(read_section(nested.get("method", {})))
 
 
 def _doubtful(key: str, broken: set[str]) -> bool:

@@ -17,9 +17,9 @@ from silotune.methods.registry import takers
 
 from .choice import chosen_axes
 from .errors import Problem
-from .method_section import MethodSection
-from .privacy_section import Privacy
-from .sections import Data, Model, Train
+from .method_section import MethodConfig
+from .privacy_section import PrivacyConfig
+from .sections import DataConfig, ModelConfig, TrainConfig
 
 SERVER_KEYS = ("server_learning_rate", "server_momentum")
 
@@ -27,7 +27,7 @@ _KEY = re.compile(r"(?:(?:method|train|privacy)\.)?\w+(?=: )")
 """The key or option that a refusal begins with, if it names one."""
 
 
-def targets(method: MethodSection) -> Iterator[Problem]:
+def targets(method: MethodConfig) -> Iterator[Problem]:
     """Lists that name no layer."""
     for key, value in (
         ("target_modules", method.given("target_modules")),
@@ -37,7 +37,7 @@ def targets(method: MethodSection) -> Iterator[Problem]:
             yield Problem(f"method.{key}", "the list is empty; fill it or write null")
 
 
-def optimizers(train: Train) -> Iterator[Problem]:
+def optimizers(train: TrainConfig) -> Iterator[Problem]:
     """Keys of an optimiser that is not the chosen one."""
     if train.optimizer == "adamw" and train.momentum > 0:
         yield Problem("train.momentum", "belongs to optimizer: sgd; leave it out with adamw")
@@ -54,7 +54,11 @@ def optimizers(train: Train) -> Iterator[Problem]:
 
 
 def method(
-    model: Model, method: MethodSection, train: Train, privacy: Privacy | None, data: Data | None
+    model: ModelConfig,
+    method: MethodConfig,
+    train: TrainConfig,
+    privacy: PrivacyConfig | None,
+    data: DataConfig | None,
 ) -> Iterator[Problem]:
     """What the chosen method cannot do with the other keys.
 
@@ -89,7 +93,9 @@ def method(
     yield from _steps(method, train, axes)
 
 
-def ranks(method: MethodSection, data: Data | None, privacy: Privacy | None) -> Iterator[Problem]:
+def ranks(
+    method: MethodConfig, data: DataConfig | None, privacy: PrivacyConfig | None
+) -> Iterator[Problem]:
     """Ranks of silos: whose they are, and where they may differ; what is None is not looked at."""
     given = method.given("ranks")
     if given is None:
@@ -112,12 +118,12 @@ def ranks(method: MethodSection, data: Data | None, privacy: Privacy | None) -> 
         )
 
 
-def moving_head(model: Model) -> bool:
+def moving_head(model: ModelConfig) -> bool:
     """Whether a head is trained."""
     return model.task != "causal-lm" and model.head == "trained"
 
 
-def _head_only(model: Model, method: MethodSection) -> Iterator[Problem]:
+def _head_only(model: ModelConfig, method: MethodConfig) -> Iterator[Problem]:
     if method.name != "head-only":
         return
     if model.task == "causal-lm":
@@ -126,7 +132,7 @@ def _head_only(model: Model, method: MethodSection) -> Iterator[Problem]:
         yield Problem("model.head", "must be trained for method.name: head-only, or nothing moves")
 
 
-def _options(method: MethodSection) -> Iterator[Problem]:
+def _options(method: MethodConfig) -> Iterator[Problem]:
     for key in method.strange():
         if owners := takers(key):
             yield Problem(
@@ -137,7 +143,7 @@ def _options(method: MethodSection) -> Iterator[Problem]:
             yield Problem(f"method.{key}", unknown_option(method, key))
 
 
-def unknown_option(method: MethodSection, key: str) -> str:
+def unknown_option(method: MethodConfig, key: str) -> str:
     """The sentence for a key that no method has: what was probably meant, or what there is."""
     names = type(method).model_fields
     if near := get_close_matches(key, names, 1):
@@ -145,7 +151,7 @@ def unknown_option(method: MethodSection, key: str) -> str:
     return f"unknown key; {method.name} has {', '.join(names)}"
 
 
-def _adamw(method: MethodSection, train: Train) -> Iterator[Problem]:
+def _adamw(method: MethodConfig, train: TrainConfig) -> Iterator[Problem]:
     if not method.chosen.made_of_adamw:
         return
     if train.optimizer != "adamw" and "optimizer" in train.model_fields_set:
@@ -158,7 +164,7 @@ def _adamw(method: MethodSection, train: Train) -> Iterator[Problem]:
         yield Problem("train.momentum", f"belongs to optimizer: sgd; {method.name} uses adamw")
 
 
-def _experts(method: MethodSection) -> Iterator[Problem]:
+def _experts(method: MethodConfig) -> Iterator[Problem]:
     if method.name != "mole":
         return
     experts, masked = method.given("experts") or (), method.given("masked_experts") or ()
@@ -175,7 +181,9 @@ def _experts(method: MethodSection) -> Iterator[Problem]:
         yield Problem("method.masked_experts", "one expert at least must be left")
 
 
-def _routers(model: Model, method: MethodSection, data: Data | None) -> Iterator[Problem]:
+def _routers(
+    model: ModelConfig, method: MethodConfig, data: DataConfig | None
+) -> Iterator[Problem]:
     """What layers that ask a router cannot do. They look at a record's prompt."""
     if model.task == "causal-lm" and data and data.columns.text:
         yield Problem(
@@ -191,7 +199,7 @@ def _routers(model: Model, method: MethodSection, data: Data | None) -> Iterator
         )
 
 
-def _caches(model: Model, adapter: Adapter) -> Iterator[Problem]:
+def _caches(model: ModelConfig, adapter: Adapter) -> Iterator[Problem]:
     """What layers that keep something for later ones cannot do."""
     if model.gradient_checkpointing != "none":
         yield Problem(
@@ -200,7 +208,7 @@ def _caches(model: Model, adapter: Adapter) -> Iterator[Problem]:
         )
 
 
-def _steps(method: MethodSection, train: Train, axes: Axes) -> Iterator[Problem]:
+def _steps(method: MethodConfig, train: TrainConfig, axes: Axes) -> Iterator[Problem]:
     """Every phase must have its turn in a round, or what it shares has not moved."""
     needed = max(sum(phase.steps for phase in axes.schedule.plan(r).phases) for r in (0, 1))
     if train.local_steps < needed:
@@ -211,7 +219,7 @@ def _steps(method: MethodSection, train: Train, axes: Axes) -> Iterator[Problem]
         )
 
 
-def _problem(method: MethodSection, reason: str) -> Problem:
+def _problem(method: MethodConfig, reason: str) -> Problem:
     """The key that a refusal names, or else the method's name."""
     if key := _KEY.match(reason):
         named, text = key.group(), reason[key.end() + 2 :]

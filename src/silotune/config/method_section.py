@@ -28,7 +28,7 @@ from .sections import STRICT, AsTuple, Name, Sorted
 DEFAULT = "ffa-lora"
 
 
-class MethodSection(BaseModel):
+class MethodConfig(BaseModel):
     """The federated method and its low-rank adapters; the names are those of PEFT."""
 
     model_config = ConfigDict(**STRICT | {"extra": "allow"})
@@ -96,11 +96,11 @@ def read_section(values: object) -> object:
     return model.model_validate({k: v for k, v in values.items() if k not in unset & others})
 
 
-Section = SerializeAsAny[Annotated[MethodSection, BeforeValidator(read_section)]]
+Section = SerializeAsAny[Annotated[MethodConfig, BeforeValidator(read_section)]]
 """The type of the key ``method``."""
 
 
-def section_model(name: object, aggregation: object = None) -> type[MethodSection]:
+def section_model(name: object, aggregation: object = None) -> type[MethodConfig]:
     """The model that reads the section of a method; of no method in particular if there is none.
 
     Args:
@@ -131,17 +131,17 @@ def field_of(option: str) -> FieldInfo | None:
 @cache
 def _model(
     names: tuple[str, ...], method: type[Method] | None, lender: type[Method] | None
-) -> type[MethodSection]:
+) -> type[MethodConfig]:
     own = own_options(method) if method else {}
     fields = {key: _plain(option) for key, option in options(method or Method).items()}
     fields |= {key: _nullable(option) for key, option in own.items()}
     if lender:
         fields |= {k: _nullable(o) for k, o in rule_options(lender).items() if k not in own}
-    told = MethodSection.model_fields
+    told = MethodConfig.model_fields
     return create_model(
         f"{method.__name__ if method else 'Method'}Section",
-        __base__=MethodSection,
-        __doc__=MethodSection.__doc__,
+        __base__=MethodConfig,
+        __doc__=MethodConfig.__doc__,
         name=(_one_of(names), _described(told["name"], DEFAULT)),
         aggregation=(_one_of(tuple(lenders())) | None, _described(told["aggregation"], None)),
         **fields,

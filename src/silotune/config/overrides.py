@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import yaml
 
-from . import names, yaml_door
-from .names import Setting
+from . import keys
+from . import yaml as yaml_door
+from .keys import Setting
 from .schema import SECTIONS
 
 LONG = 80  # letters of an override that a message repeats
@@ -49,16 +50,16 @@ def apply(
         for item in _parts(given):
             if isinstance(item, str):
                 wrong.append(item)
-            elif home := names.home(item.key):
+            elif home := keys.home(item.key):
                 result[home] = item
             else:
-                wrong.append(f"{given.where}: {item.key}: {names.unknown(item.key)}")
+                wrong.append(f"{given.where}: {item.key}: {keys.unknown(item.key)}")
     return result, wrong
 
 
 def _parts(given: Setting) -> Iterator[Setting | str]:
     """The override itself, or the settings of the whole section that it gives."""
-    return names.flatten({given.key: given.value}, (), {(): given.where})
+    return keys.flatten({given.key: given.value}, (), {(): given.where})
 
 
 def _place(override: str) -> str:

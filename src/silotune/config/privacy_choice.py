@@ -13,7 +13,7 @@ from dataclasses import fields
 from silotune.privacy import ClientDP, ExampleDP, NoDP, PrivacyChoice
 
 from .errors import ConfigError, Problem
-from .privacy_section import Privacy
+from .privacy_section import PrivacyConfig
 
 KEYS = {
     **{f.name: f"privacy.{f.name}" for cls in (ExampleDP, ClientDP) for f in fields(cls)},
@@ -27,7 +27,7 @@ KEYS = {
 """Fields of the objects below, and the keys that decide them."""
 
 
-def privacy_choice(privacy: Privacy) -> PrivacyChoice:
+def privacy_choice(privacy: PrivacyConfig) -> PrivacyChoice:
     """Who is hidden, and at what price.
 
     Raises:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from silotune.privacy.calibration import check_batch_size, check_delta, check_max_batch_size
 
 from .errors import Problem
-from .method_section import MethodSection
+from .method_section import MethodConfig
 from .privacy_choice import privacy_choice, refused
-from .privacy_section import Privacy
-from .sections import Data, Model, Train
+from .privacy_section import PrivacyConfig
+from .sections import DataConfig, ModelConfig, TrainConfig
 
 ONLY_FOR = {
     "max_batch_size": "example",
@@ -31,7 +31,7 @@ RELEASES = ("count_noise", "metric_noise")
 """Keys that let a silo send a noisy number which it need not send."""
 
 
-def budget(privacy: Privacy) -> Iterator[Problem]:
+def budget(privacy: PrivacyConfig) -> Iterator[Problem]:
     """Either a budget or the noise itself."""
     choices = ("target_epsilon", "noise_multiplier")
     given = [key for key in choices if getattr(privacy, key) is not None]
@@ -53,16 +53,16 @@ def budget(privacy: Privacy) -> Iterator[Problem]:
         )
 
 
-def mechanism(privacy: Privacy) -> Iterator[Problem]:
+def mechanism(privacy: PrivacyConfig) -> Iterator[Problem]:
     """Only keys and combinations for which a guarantee is proved."""
     for key, unit in ONLY_FOR.items():
         other = privacy.unit not in (unit, "none")
-        if other and getattr(privacy, key) != Privacy.model_fields[key].default:
+        if other and getattr(privacy, key) != PrivacyConfig.model_fields[key].default:
             yield Problem(f"privacy.{key}", f"is for privacy.unit: {unit}; leave it out")
     yield from refused(privacy_choice, privacy.model_copy(update=_ANY_NOISE))
 
 
-def clients(privacy: Privacy, train: Train) -> Iterator[Problem]:
+def clients(privacy: PrivacyConfig, train: TrainConfig) -> Iterator[Problem]:
     """What client-level privacy asks of the rounds."""
     if privacy.unit != "client":
         return
@@ -80,7 +80,7 @@ def clients(privacy: Privacy, train: Train) -> Iterator[Problem]:
         )
 
 
-def count(privacy: Privacy, train: Train) -> Iterator[Problem]:
+def count(privacy: PrivacyConfig, train: TrainConfig) -> Iterator[Problem]:
     """A noisy count is a weight, and nothing else."""
     if privacy.unit != "example" or privacy.count_noise is None:
         return
@@ -92,7 +92,10 @@ def count(privacy: Privacy, train: Train) -> Iterator[Problem]:
 
 
 def metric(
-    privacy: Privacy, model: Model | None, data: Data | None, evaluation: str | None
+    privacy: PrivacyConfig,
+    model: ModelConfig | None,
+    data: DataConfig | None,
+    evaluation: str | None,
 ) -> Iterator[Problem]:
     """A noisy score of held-out records; parts that are None are not looked at."""
     if privacy.metric_noise is None:
@@ -115,7 +118,7 @@ def metric(
         )
 
 
-def dropout(privacy: Privacy, method: MethodSection) -> Iterator[Problem]:
+def dropout(privacy: PrivacyConfig, method: MethodConfig) -> Iterator[Problem]:
     """Masks go by a record's place in its batch, so one record would move another's."""
     if privacy.unit == "example" and method.given("lora_dropout") > 0:
         yield Problem(
@@ -125,18 +128,18 @@ def dropout(privacy: Privacy, method: MethodSection) -> Iterator[Problem]:
         )
 
 
-def physical(privacy: Privacy, train: Train) -> Iterator[Problem]:
+def physical(privacy: PrivacyConfig, train: TrainConfig) -> Iterator[Problem]:
     """A truncated batch must have room for the usual one."""
     yield from refused(check_max_batch_size, privacy.max_batch_size, train.batch_size)
 
 
-def delta(privacy: Privacy, data: Data) -> Iterator[Problem]:
+def delta(privacy: PrivacyConfig, data: DataConfig) -> Iterator[Problem]:
     """Delta must fit the declared sizes, as far as these are known so early."""
     if privacy.unit == "example" and data.num_examples:
         yield from refused(check_delta, privacy.target_delta, data.num_examples)
 
 
-def batch(train: Train, data: Data) -> Iterator[Problem]:
+def batch(train: TrainConfig, data: DataConfig) -> Iterator[Problem]:
     """So must the batch, hidden or not."""
     if data.num_examples:
         yield from refused(check_batch_size, train.batch_size, data.num_examples)

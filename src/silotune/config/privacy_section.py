@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from .sections import STRICT
 
 
-class Privacy(BaseModel):
+class PrivacyConfig(BaseModel):
     """Differential privacy for the whole run."""
 
     model_config = STRICT

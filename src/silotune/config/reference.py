@@ -13,9 +13,9 @@ from pydantic.fields import FieldInfo
 from silotune.methods.options import common_options, options
 from silotune.methods.registry import built_in, takers
 
-from .names import ALIASES
+from .keys import ALIASES
+from .messages import kind
 from .schema import LEAVES, SECTIONS
-from .words import kind
 
 HEAD = """\
 # The configuration

@@ -13,7 +13,7 @@ from pathlib import PurePath
 from . import method_rules
 from .errors import Problem
 from .method_rules import SERVER_KEYS
-from .method_section import MethodSection
+from .method_section import MethodConfig
 from .privacy_rules import (
     batch,
     budget,
@@ -25,8 +25,8 @@ from .privacy_rules import (
     metric,
     physical,
 )
-from .privacy_section import Privacy
-from .sections import Columns, Data, Model, Silos, Train
+from .privacy_section import PrivacyConfig
+from .sections import ColumnsConfig, DataConfig, ModelConfig, SilosConfig, TrainConfig
 
 HEAD_KEYS = ("head", "head_init", "head_scale", "pooling")
 DEALING_KEYS = ("split", "alpha")
@@ -39,11 +39,11 @@ CAUSAL_CHOICES = ({"text"}, {"prompt", "completion"}, {"messages"})
 class Parts:
     """The readable parts of a configuration; None where a part has problems of its own."""
 
-    model: Model | None = None
-    data: Data | None = None
-    method: MethodSection | None = None
-    privacy: Privacy | None = None
-    train: Train | None = None
+    model: ModelConfig | None = None
+    data: DataConfig | None = None
+    method: MethodConfig | None = None
+    privacy: PrivacyConfig | None = None
+    train: TrainConfig | None = None
     evaluation: str | None = None
     baselines: tuple[str, ...] | None = None
 
@@ -89,9 +89,13 @@ def problems(parts: Parts) -> Iterator[Problem]:
         )
 
 
-def inapplicable(model: Model, data: Data, method: MethodSection, train: Train) -> frozenset[str]:
+def inapplicable(
+    model: ModelConfig, data: DataConfig, method: MethodConfig, train: TrainConfig
+) -> frozenset[str]:
     """Keys that have no effect beside the others; a resolved configuration leaves them out."""
-    keys = {f"data.columns.{c}" for c in Columns.model_fields if c not in _given(data.columns)}
+    keys = {
+        f"data.columns.{c}" for c in ColumnsConfig.model_fields if c not in _given(data.columns)
+    }
     if method.given("ranks") is None:
         keys.add("method.ranks")
     if train.server_optimizer == "none":
@@ -103,7 +107,7 @@ def inapplicable(model: Model, data: Data, method: MethodSection, train: Train) 
     return frozenset(keys)
 
 
-def _model(model: Model) -> Iterator[Problem]:
+def _model(model: ModelConfig) -> Iterator[Problem]:
     if model.task == "causal-lm":
         for key in HEAD_KEYS:
             if key in model.model_fields_set:
@@ -125,7 +129,7 @@ def _model(model: Model) -> Iterator[Problem]:
         yield Problem("model.head_init", "label-prototypes needs model.pooling: mean; set it")
 
 
-def _silos(data: Data) -> Iterator[Problem]:
+def _silos(data: DataConfig) -> Iterator[Problem]:
     silos = data.silos
     if silos.by is not None and silos.num is not None:
         yield Problem("data.silos", "give `by` (a column) or `num` (a number of silos), not both")
@@ -146,7 +150,7 @@ def _silos(data: Data) -> Iterator[Problem]:
         )
 
 
-def _declared(data: Data) -> Iterator[Problem]:
+def _declared(data: DataConfig) -> Iterator[Problem]:
     for key in ("num_examples", "num_held_out"):
         if getattr(data, key) == {}:
             yield Problem(f"data.{key}", "the mapping is empty; fill it or write null")
@@ -165,7 +169,7 @@ def _declared(data: Data) -> Iterator[Problem]:
         yield Problem("data.labels", "needs two labels or more; null takes them from the data")
 
 
-def _columns(model: Model, columns: Columns) -> Iterator[Problem]:
+def _columns(model: ModelConfig, columns: ColumnsConfig) -> Iterator[Problem]:
     given = _given(columns)
     if model.task == "causal-lm":
         if given not in CAUSAL_CHOICES:
@@ -185,7 +189,7 @@ def _columns(model: Model, columns: Columns) -> Iterator[Problem]:
         )
 
 
-def _labels_for(model: Model, data: Data) -> Iterator[Problem]:
+def _labels_for(model: ModelConfig, data: DataConfig) -> Iterator[Problem]:
     if model.task == "causal-lm":
         if data.labels is not None:
             yield Problem("data.labels", "a causal-lm has no labels; leave this key out")
@@ -202,17 +206,17 @@ def _labels_for(model: Model, data: Data) -> Iterator[Problem]:
         )
 
 
-def _quorum(train: Train, silos: Silos) -> Iterator[Problem]:
+def _quorum(train: TrainConfig, silos: SilosConfig) -> Iterator[Problem]:
     if train.min_clients is not None and silos.num is not None and train.min_clients > silos.num:
         yield Problem("train.min_clients", f"must be at most data.silos.num = {silos.num}")
 
 
-def _given(columns: Columns) -> set[str]:
+def _given(columns: ColumnsConfig) -> set[str]:
     return {name for name, column in columns if column is not None}
 
 
 def _in_order(columns: set[str]) -> list[str]:
-    return [name for name in Columns.model_fields if name in columns]
+    return [name for name in ColumnsConfig.model_fields if name in columns]
 
 
 def _listed(columns: set[str]) -> str:

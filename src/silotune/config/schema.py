@@ -14,9 +14,9 @@ from pydantic.fields import FieldInfo
 from silotune.methods.registry import known
 
 from . import rules
-from .method_section import MethodSection, Section, field_of, method_fields, read_section
-from .privacy_section import Privacy
-from .sections import STRICT, AsTuple, Data, Model, Text, Train
+from .method_section import MethodConfig, Section, field_of, method_fields, read_section
+from .privacy_section import PrivacyConfig
+from .sections import STRICT, AsTuple, DataConfig, ModelConfig, Text, TrainConfig
 
 
 class Config(BaseModel):
@@ -24,11 +24,11 @@ class Config(BaseModel):
 
     model_config = STRICT
 
-    model: Model
-    data: Data
-    method: Section = Field(default_factory=lambda: MethodSection.model_validate(read_section({})))
-    privacy: Privacy = Privacy()
-    train: Train = Train()
+    model: ModelConfig
+    data: DataConfig
+    method: Section = Field(default_factory=lambda: MethodConfig.model_validate(read_section({})))
+    privacy: PrivacyConfig = PrivacyConfig()
+    train: TrainConfig = TrainConfig()
     evaluation: Literal["simulation", "site", "public"] = Field(
         default="simulation",
         description="Who scores on what: one machine sees everything, as in research, and epsilon "
@@ -104,7 +104,7 @@ ENVIRONMENT = frozenset(
 
 
 def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
-    fields = method_fields() if model is MethodSection else model.model_fields
+    fields = method_fields() if model is MethodConfig else model.model_fields
     for name, field in fields.items():
         yield prefix + name, field
         if (section := _section(field)) is not None:

@@ -45,7 +45,7 @@ AsTuple = BeforeValidator(_as_tuple)
 Sorted = BeforeValidator(_sorted)
 
 
-class Model(BaseModel):
+class ModelConfig(BaseModel):
     """The public base model and its head."""
 
     model_config = STRICT
@@ -90,7 +90,7 @@ class Model(BaseModel):
     )
 
 
-class Splits(BaseModel):
+class SplitsConfig(BaseModel):
     """Which part of the data is for what."""
 
     model_config = STRICT
@@ -110,7 +110,7 @@ class Splits(BaseModel):
     )
 
 
-class Columns(BaseModel):
+class ColumnsConfig(BaseModel):
     """What the columns of the data are called; give those that your task needs."""
 
     model_config = STRICT
@@ -135,7 +135,7 @@ class Columns(BaseModel):
     )
 
 
-class Silos(BaseModel):
+class SilosConfig(BaseModel):
     """How records belong to silos: `by` a column, or dealt out to `num` silos (a simulation)."""
 
     model_config = STRICT
@@ -156,7 +156,7 @@ class Silos(BaseModel):
     )
 
 
-class Data(BaseModel):
+class DataConfig(BaseModel):
     """The private records."""
 
     model_config = STRICT
@@ -170,14 +170,14 @@ class Data(BaseModel):
     name: Text | None = Field(
         default=None, description="Configuration of a hub data set, such as sst2 of nyu-mll/glue."
     )
-    splits: Splits = Splits()
-    columns: Columns = Columns()
+    splits: SplitsConfig = SplitsConfig()
+    columns: ColumnsConfig = ColumnsConfig()
     labels: Annotated[tuple[Name, ...] | dict[Name, Text] | None, AsTuple] = Field(
         default=None,
         description="The public set of labels in order of ids; as a mapping, label: description "
         "(for `head_init: label-prototypes`). null = taken from the data once, with a notice.",
     )
-    silos: Silos = Silos()
+    silos: SilosConfig = SilosConfig()
     num_examples: Annotated[Count | dict[Name, Count] | None, Sorted] = Field(
         default=None,
         description="Public number of training records that each silo declares, one number or "
@@ -210,7 +210,7 @@ class Data(BaseModel):
     )
 
 
-class Train(BaseModel):
+class TrainConfig(BaseModel):
     """Rounds, steps and the optimiser."""
 
     model_config = STRICT

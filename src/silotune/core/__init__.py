@@ -1,11 +1,7 @@
-"""Floor 1: the nouns. Frozen values that travel between client and server."""
+"""The nouns. Frozen values that travel between client and server."""
 
-from .codec import CorruptPayload as CorruptPayload
-from .codec import pack as pack
-from .codec import unpack as unpack
-from .context import Context as Context
-from .examples import Batch as Batch
-from .examples import Examples as Examples
+from .dataset import Batch as Batch
+from .dataset import ClientDataset as ClientDataset
 from .factors import Factors as Factors
 from .factors import Key as Key
 from .factors import Role as Role
@@ -15,6 +11,7 @@ from .files import write_bytes as write_bytes
 from .folding import accumulated as accumulated
 from .folding import folded_of as folded_of
 from .folding import tensors_of as tensors_of
+from .forward_context import Context as Context
 from .inputs import ImageInput as ImageInput
 from .inputs import InputSpec as InputSpec
 from .inputs import TextInput as TextInput
@@ -24,24 +21,29 @@ from .magnitudes import largest_norm as largest_norm
 from .magnitudes import unbounded as unbounded
 from .messages import Change as Change
 from .messages import ClientId as ClientId
+from .messages import ClientTask as ClientTask
+from .messages import ClientUpdate as ClientUpdate
 from .messages import GlobalState as GlobalState
-from .messages import Result as Result
 from .messages import Seeded as Seeded
-from .messages import Task as Task
-from .meters import Meter as Meter
-from .meters import Meters as Meters
-from .meters import pool as pool
-from .plan import Phase as Phase
-from .plan import Plan as Plan
-from .plan import plan_of as plan_of
-from .sink import GradientSink as GradientSink
+from .metrics import Meter as Meter
+from .metrics import Meters as Meters
+from .metrics import pool as pool
+from .per_example import PerExampleGradients as PerExampleGradients
+from .round_plan import Phase as Phase
+from .round_plan import RoundPlan as RoundPlan
+from .round_plan import plan_of as plan_of
+from .seeds import generator as generator
+from .seeds import seed_of as seed_of
+from .serialization import CorruptPayload as CorruptPayload
+from .serialization import decode_result as decode_result
+from .serialization import decode_task as decode_task
+from .serialization import encode_result as encode_result
+from .serialization import encode_task as encode_task
+from .serialization import pack as pack
+from .serialization import unpack as unpack
 from .site import Place as Place
 from .site import Site as Site
 from .site import place_of as place_of
-from .statistics import Moments as Moments
+from .statistics import ClientMean as ClientMean
 from .statistics import Statistics as Statistics
-from .statistics import lift as lift
-from .wire import decode_result as decode_result
-from .wire import decode_task as decode_task
-from .wire import encode_result as encode_result
-from .wire import encode_task as encode_task
+from .units import human_bytes as human_bytes

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from silotune.algebra import LowRank
+from silotune.linalg import LowRank
 
 
 class Role(StrEnum):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from silotune.algebra import LowRank, Matrix, add
+from silotune.linalg import LowRank, Matrix, add
 
 from .factors import Factors, Key, Role
 

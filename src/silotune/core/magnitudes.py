@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from silotune.algebra import NumericalError, vector_norm
+from silotune.linalg import NumericalError, vector_norm
 
 from .factors import Key
 

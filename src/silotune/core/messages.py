@@ -8,11 +8,11 @@ from typing import NewType
 
 from torch import Tensor
 
-from silotune.algebra import Matrix
+from silotune.linalg import Matrix
 
 from .factors import Factors, Key
-from .meters import Meters
-from .plan import Plan
+from .metrics import Meters
+from .round_plan import RoundPlan
 
 ClientId = NewType("ClientId", str)
 
@@ -63,7 +63,7 @@ class Seeded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class ClientTask:
     """Orders for one client in one round.
 
     Attributes:
@@ -85,15 +85,15 @@ class Task:
     change: Change = field(default_factory=Change)
     rank: int | None = None
     seeded: tuple[Seeded, ...]
-    plan: Plan
+    plan: RoundPlan
     steps: int
     learning_rate: float
     seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a client gives back. ``meters`` stay empty in a private run.
+class ClientUpdate:
+    """What a client gives back. ``metrics`` stay empty in a private run.
 
     Attributes:
         sealed: the contribution as the channel sealed it.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from operator import add as plus
 
-from silotune.algebra import LowRank, Matrix, add
+from silotune.linalg import LowRank, Matrix, add
 
 from .factors import Factors, Role
 from .magnitudes import bounded
@@ -26,6 +26,23 @@ class Statistics:
     first: Factors
     product: Mapping[str, Matrix] = field(default_factory=dict)
 
+    @staticmethod
+    def of(update: Factors, weight: float, *, ranks_differ: bool = False) -> Statistics:
+        """One client's contribution; sites of which it holds both factors bring their product.
+
+        Args:
+            update: what it shares.
+            weight: w.
+            ranks_differ: clients have pairs of unequal shapes, so that only products can be summed.
+        """
+        exact = update.map(lambda t: t.double())
+        alone = exact.only(set(Role) - {Role.A, Role.B}) if ranks_differ else exact
+        return Statistics(
+            weight=weight,
+            first=alone.map(lambda t: t * weight),
+            product={s: _weighted(exact.pair(s), weight) for s in exact.pair_sites()},
+        )
+
     def __add__(self, other: Statistics) -> Statistics:
         return Statistics(
             weight=self.weight + other.weight,
@@ -33,9 +50,9 @@ class Statistics:
             product={s: add(m, other.product[s]) for s, m in self.product.items()},
         )
 
-    def mean(self) -> Moments:
+    def mean(self) -> ClientMean:
         """Divide by the pooled weight."""
-        return Moments(
+        return ClientMean(
             first=self.first.map(lambda t: t / self.weight),
             product={s: m * (1.0 / self.weight) for s, m in self.product.items()},
         )
@@ -48,28 +65,11 @@ class Statistics:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moments:
+class ClientMean:
     """Weighted means in float64: E[theta] per tensor, E[B A] per site (unscaled)."""
 
     first: Factors
     product: Mapping[str, Matrix]
-
-
-def lift(update: Factors, weight: float, *, ranks_differ: bool = False) -> Statistics:
-    """One client's contribution; sites of which it holds both factors bring their product.
-
-    Args:
-        update: what it shares.
-        weight: w.
-        ranks_differ: clients have pairs of unequal shapes, so that only products can be summed.
-    """
-    exact = update.map(lambda t: t.double())
-    alone = exact.only(set(Role) - {Role.A, Role.B}) if ranks_differ else exact
-    return Statistics(
-        weight=weight,
-        first=alone.map(lambda t: t * weight),
-        product={s: _weighted(exact.pair(s), weight) for s in exact.pair_sites()},
-    )
 
 
 def _weighted(pair: LowRank, weight: float) -> LowRank:

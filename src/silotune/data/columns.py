@@ -16,7 +16,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, Image, List, Value
 from numpy.typing import NDArray
 
-from .words import did_you_mean, listed
+from .messages import did_you_mean, listed
 
 FORMS: Mapping[str, tuple[frozenset[str], ...]] = {
     "sequence-classification": (

@@ -16,7 +16,7 @@ from random import Random
 
 from datasets import Dataset, DatasetInfo
 
-from silotune.algebra import seed_of
+from silotune.core import seed_of
 
 from .demo_phrases import COMPLAINTS, SHARED
 

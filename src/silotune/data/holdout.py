@@ -13,7 +13,7 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from silotune.algebra import seed_of
+from silotune.core import seed_of
 
 from .columns import slices
 

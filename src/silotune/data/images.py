@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from silotune.core.examples import Batch
+from silotune.core.dataset import Batch
 
 from .columns import slices
 

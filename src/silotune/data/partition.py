@@ -1,18 +1,24 @@
-"""Partitions: one pooled table cut into silos, for simulation only.
+"""Partitions: which records of one pool belong to which silo, as the configuration says.
 
-A partition reads labels from everywhere at once, which no real federation can do; silos that
-exist already come as folders or by a column. Each function returns one sorted index array a silo.
+By a column that names the silos, or cut for simulation: such a partition reads labels from
+everywhere at once, which no real federation can do. Silos that exist already come as folders or
+by a column. The functions that cut return one sorted index array a silo.
 Shapes: N records, K silos, C classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from datasets import Dataset
 from numpy.typing import NDArray
 
-from silotune.algebra import seed_of
+from silotune.core import seed_of
+
+from .columns import require, values_of
 
 Indices = NDArray[np.int64]
 
@@ -180,3 +186,62 @@ def _until_filled(draw: Callable[[], list[Indices]], alpha: float) -> list[Indic
         f"data.silos.alpha: with {alpha} a silo stayed empty in {ATTEMPTS} draws; "
         "raise alpha or use fewer silos"
     )
+
+
+Division = Literal["iid", "dirichlet", "quantity", "label-skew-mild", "label-skew-severe"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partition:
+    """How one pool of records becomes silos: by a column, or ``num`` of them by a partition.
+
+    Attributes:
+        by: the column whose values name the silos.
+        num: how many silos a partition makes (simulation).
+        split: which partition.
+        alpha: concentration of ``dirichlet`` and ``quantity``; small is uneven.
+    """
+
+    by: str | None = None
+    num: int | None = None
+    split: Division = "iid"
+    alpha: float = 0.5
+
+
+def named_rows(table: Dataset, by: str, where: str) -> dict[str, Indices]:
+    """Rows of the silos that a column names.
+
+    Raises:
+        ValueError: if the column is missing, or a record names no silo.
+    """
+    require(table, by, "data.silos.by", where)
+    return by_column(values_of(table, by))
+
+
+def drawn_rows(pool: Dataset, silos: Partition, seed: int) -> dict[str, Indices]:
+    """Rows of the silos that a partition makes, named silo-0, silo-1, ... For simulation only.
+
+    Args:
+        pool: a readable table without empty records.
+        silos: with ``num``.
+        seed: of the run.
+
+    Raises:
+        ValueError: if the partition cannot be made of these records.
+    """
+    parts = _partition(pool, silos, silos.num or 0, seed)
+    digits = len(str(len(parts) - 1))
+    return {f"silo-{i:0{digits}}": rows for i, rows in enumerate(parts)}
+
+
+def _partition(pool: Dataset, silos: Partition, num: int, seed: int) -> list[Indices]:
+    if silos.split == "iid":
+        return iid(len(pool), num, seed)
+    if silos.split == "quantity":
+        return quantity(len(pool), num, silos.alpha, seed)
+    if "label" not in pool.column_names:
+        raise ValueError(f"data.silos.split: {silos.split} needs data.columns.label")
+    labels: list[int] = pool["label"][:]
+    if silos.split == "dirichlet":
+        return dirichlet(labels, num, silos.alpha, seed)
+    return label_skew(labels, num, silos.split.removeprefix("label-skew-"), seed)

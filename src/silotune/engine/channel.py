@@ -8,10 +8,10 @@ moved too far is refused, and none of it is pooled.
 import math
 
 from silotune.core import (
+    ClientTask,
+    ClientUpdate,
     CorruptPayload,
     Factors,
-    Result,
-    Task,
     largest_norm,
     pack,
     unbounded,
@@ -23,12 +23,12 @@ class RefusedUpdateError(ValueError):
     """A contribution that must not reach the state; the message says why."""
 
 
-def seal(shared: Factors, task: Task) -> bytes:
+def seal(shared: Factors, task: ClientTask) -> bytes:
     """On the client: the shared tensors, bound to their run, round and client."""
     return pack(shared, _address(task.run, task.round, task.client))
 
 
-def open_sealed(result: Result, start: Factors, largest: float = math.inf) -> Factors:
+def open_sealed(result: ClientUpdate, start: Factors, largest: float = math.inf) -> Factors:
     """On the server: what a client sent, once it is checked.
 
     Args:

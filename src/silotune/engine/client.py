@@ -2,7 +2,7 @@
 
 ``client_round`` is a function of its task and the silo's records; nothing of an earlier round or
 of another client is left in the model it uses. What leaves under privacy is a result whose fields
-are all public or charged; errors end at the silo (``refusals``).
+are all public or charged; errors end at the silo (``client_errors``).
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from pathlib import Path
 import torch
 
 from silotune.adapters import AdaptedModel
-from silotune.algebra import NumericalError
 from silotune.core import (
     Batch,
+    ClientDataset,
     ClientId,
-    Examples,
+    ClientTask,
+    ClientUpdate,
     Factors,
-    Result,
-    Task,
     append_line,
     tensors_of,
     unbounded,
 )
-from silotune.core.examples import digest
+from silotune.core.dataset import digest
+from silotune.linalg import NumericalError
+from silotune.objectives import Objective
 from silotune.optim import OptimizerConfig
-from silotune.privacy import CorrelatedCharge, Past, Privacy, PrivacyBudget, SiloStore
-from silotune.privacy.releases import Releases
-from silotune.tasks import Objective
+from silotune.privacy import ClientMechanism, CorrelatedCharge, NoiseState, PrivacyBudget, SiloStore
+from silotune.privacy.ledger.noisy_counts import Releases
 
 from .channel import seal
-from .personal import accept, draft, kept
-from .refusals import discreet, result
-from .releases import affords, charged, noisy_records
+from .client_errors import discreet, result
+from .client_releases import affords, charged, noisy_records
+from .personalization import accept, draft, kept
 
 LOST = (
     "what it sent for this round is lost, and correlated noise may not be drawn for it again; "
@@ -54,7 +54,7 @@ CHANGED = (
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Bench:
+class LocalTrainer:
     """What the clients of one process share: the frozen base model and how to use it.
 
     Attributes:
@@ -70,7 +70,7 @@ class Bench:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Silo:
+class Client:
     """What one client owns. Nothing of it leaves except through its mechanism.
 
     Attributes:
@@ -85,9 +85,9 @@ class Silo:
     """
 
     client: ClientId
-    train: Examples
-    held_out: Examples | None
-    privacy: Privacy
+    train: ClientDataset
+    held_out: ClientDataset | None
+    privacy: ClientMechanism
     home: Path | None = None
     budget: PrivacyBudget | None = None
     releases: Releases = field(default_factory=Releases)
@@ -99,7 +99,7 @@ class Silo:
         return self.discreet or self.privacy.private
 
 
-def client_round(task: Task, bench: Bench, silo: Silo) -> Result:
+def client_round(task: ClientTask, bench: LocalTrainer, silo: Client) -> ClientUpdate:
     """Train one round, or send again what an earlier attempt at this round already released.
 
     A release is charged to the silo's ledger before it leaves. A task that the budget cannot pay
@@ -113,7 +113,7 @@ def client_round(task: Task, bench: Bench, silo: Silo) -> Result:
         return _open_round(task, bench, silo)
     home = own_folder(silo)
 
-    def work() -> Result:
+    def work() -> ClientUpdate:
         if not silo.privacy.private:
             return _open_round(task, bench, silo)
         with SiloStore(home) as store:
@@ -122,7 +122,7 @@ def client_round(task: Task, bench: Bench, silo: Silo) -> Result:
     return discreet(task, home, work)
 
 
-def own_folder(silo: Silo) -> Path:
+def own_folder(silo: Client) -> Path:
     """Where a silo keeps what must not leave.
 
     Raises:
@@ -133,13 +133,13 @@ def own_folder(silo: Silo) -> Path:
     return silo.home
 
 
-def spent(task: Task, silo: Silo) -> Result:
+def spent(task: ClientTask, silo: Client) -> ClientUpdate:
     """The refusal of a silo whose budget cannot pay."""
     assert silo.budget is not None
     return result(task, refusal=f"its budget of epsilon {silo.budget.epsilon:g} is spent")
 
 
-def _open_round(task: Task, bench: Bench, silo: Silo) -> Result:
+def _open_round(task: ClientTask, bench: LocalTrainer, silo: Client) -> ClientUpdate:
     try:
         sealed = seal(_train(task, bench, silo, None), task)
     except NumericalError as error:
@@ -148,7 +148,9 @@ def _open_round(task: Task, bench: Bench, silo: Silo) -> Result:
     return result(task, sealed)
 
 
-def _private_round(task: Task, bench: Bench, silo: Silo, store: SiloStore) -> Result:
+def _private_round(
+    task: ClientTask, bench: LocalTrainer, silo: Client, store: SiloStore
+) -> ClientUpdate:
     fingerprint = _fingerprint(task)
     meters = noisy_records(task, silo, store)
     if meters is None:
@@ -171,13 +173,13 @@ def _private_round(task: Task, bench: Bench, silo: Silo, store: SiloStore) -> Re
     return replace(result(task, sealed), meters=meters)
 
 
-def _accept(task: Task, silo: Silo) -> None:
+def _accept(task: ClientTask, silo: Client) -> None:
     """From now on, rounds begin from the personal tensors of this one, if there are any."""
     if silo.home is not None and task.plan.trained() - task.plan.share:
         accept(silo.home, task, _fingerprint(task))
 
 
-def received(task: Task, bench: Bench) -> Factors:
+def received(task: ClientTask, bench: LocalTrainer) -> Factors:
     """The task's whole state: what was sent and what seeds decide.
 
     Raises:
@@ -199,7 +201,7 @@ def received(task: Task, bench: Bench) -> Factors:
     return whole
 
 
-def start_of(task: Task, bench: Bench, silo: Silo) -> Factors:
+def start_of(task: ClientTask, bench: LocalTrainer, silo: Client) -> Factors:
     """What the silo begins from: the task's state, and its own tensors in place of the server's."""
     state = received(task, bench)
     if not task.plan.personal(state):
@@ -220,7 +222,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def _train(task: Task, bench: Bench, silo: Silo, past: Past | None) -> Factors:
+def _train(task: ClientTask, bench: LocalTrainer, silo: Client, past: NoiseState | None) -> Factors:
     """Local steps under the plan; returns the shared tensors."""
     adapted = bench.adapted
     plan = task.plan
@@ -247,11 +249,13 @@ def _train(task: Task, bench: Bench, silo: Silo, past: Past | None) -> Factors:
     return plan.shared(end)
 
 
-def _losses(bench: Bench) -> Callable[[Batch], torch.Tensor]:
+def _losses(bench: LocalTrainer) -> Callable[[Batch], torch.Tensor]:
     return lambda batch: bench.adapted.losses(bench.objective.losses, batch)
 
 
-def _batches(examples: Examples, indices: Sequence[int], bench: Bench) -> Iterator[Batch]:
+def _batches(
+    examples: ClientDataset, indices: Sequence[int], bench: LocalTrainer
+) -> Iterator[Batch]:
     for part in microbatches(indices, examples.lengths, bench.micro_batch):
         yield to_device(examples.batch(part), bench.adapted.device)
 
@@ -260,7 +264,7 @@ def _cuda(device: torch.device) -> list[torch.device]:
     return [device] if device.type == "cuda" else []
 
 
-def _fingerprint(task: Task) -> str:
+def _fingerprint(task: ClientTask) -> str:
     """What a retry must ask for to be given the same bytes."""
     orders = [task.plan.outline(), task.rank, task.steps, task.learning_rate, task.seed]
     state = [task.factors.digest(), tensors_of(task.folded).digest()]

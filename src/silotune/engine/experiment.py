@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from silotune.core import ClientId, Factors, Key, Plan
+from silotune.core import ClientId, Factors, Key, RoundPlan
 from silotune.methods.axes import Axes, IncompatibleMethodError
 from silotune.privacy import CorrelatedCharge
-from silotune.privacy.central import Central, Everyone
+from silotune.privacy.mechanisms.server import FullParticipation, ServerMechanism
 
 LARGEST_UPDATE = 1e4
 """L2 norm of a change that no honest training makes in one round."""
@@ -57,7 +57,7 @@ class Experiment:
     fixed: frozenset[Key] = frozenset()
     ranks: Mapping[ClientId, int] = field(default_factory=dict)
     largest_update: float = LARGEST_UPDATE
-    central: Central = field(default_factory=Everyone)
+    central: ServerMechanism = field(default_factory=FullParticipation)
 
     def __post_init__(self) -> None:
         if self.ranks and not self.recipe.aggregator.mixes_ranks:
@@ -75,7 +75,7 @@ class Experiment:
         """All there are, in an order that is the same for every runtime and in every round."""
         return tuple(sorted(self.weights))
 
-    def plan(self, round: int) -> Plan:
+    def plan(self, round: int) -> RoundPlan:
         """The orders for ``round``."""
         plan = self.recipe.schedule.plan(round, self.sites)
         return replace(plan, fixed=plan.fixed | self.fixed)

@@ -1,7 +1,7 @@
 """Federated fine-tuning, as the paper's algorithm reads: ask, train, pool, step.
 
 Where a central mechanism hides the clients, nothing that depends on the cohort leaves this file
-but the state, and that is charged first (``accounts``).
+but the state, and that is charged first (``server_ledger``).
 """
 
 from __future__ import annotations
@@ -10,27 +10,26 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from silotune.algebra import seed_of
 from silotune.core import (
     ClientId,
+    ClientMean,
+    ClientTask,
+    ClientUpdate,
     Factors,
     GlobalState,
-    Moments,
-    Result,
     Seeded,
     Statistics,
-    Task,
     encode_task,
-    lift,
+    seed_of,
 )
-from silotune.privacy import Past
-from silotune.privacy.central import Before
+from silotune.privacy import NoiseState
+from silotune.privacy.mechanisms.server import RoundStart
 
-from .accounts import Server, charged
 from .channel import seal
 from .experiment import Experiment
 from .runtime import Runtime
 from .server import Pooled, QuorumError, contribution, pool, server_step, unmoved
+from .server_ledger import Server, charged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +74,7 @@ def federate(
 
 
 def _round(
-    experiment: Experiment, runtime: Runtime, state: GlobalState, past: Past | None
+    experiment: Experiment, runtime: Runtime, state: GlobalState, past: NoiseState | None
 ) -> Round:
     """Ask, train, pool, step. Under central privacy it goes on whoever is missing."""
     central = experiment.central
@@ -85,7 +84,7 @@ def _round(
     before = _before(experiment, state)
     results = runtime.train(tasks) if tasks else ()
 
-    def opened(task: Task, result: Result) -> Statistics:
+    def opened(task: ClientTask, result: ClientUpdate) -> Statistics:
         return central.bound(contribution(experiment, state, task, result), before)
 
     pooled = pool(tasks, results, opened)
@@ -103,15 +102,15 @@ def _round(
     )
 
 
-def _before(experiment: Experiment, state: GlobalState) -> Before:
+def _before(experiment: Experiment, state: GlobalState) -> RoundStart:
     """What a central mechanism measures changes against: products only if they are asked for."""
-    shared = lift(experiment.plan(state.round).shared(state.factors), 1.0)
+    shared = Statistics.of(experiment.plan(state.round).shared(state.factors), 1.0)
     if not experiment.recipe.aggregator.needs_product:
         shared = replace(shared, product={})
-    return Before(state.round, shared, state.memory)
+    return RoundStart(state.round, shared, state.memory)
 
 
-def bytes_to(task: Task, state: GlobalState) -> int:
+def bytes_to(task: ClientTask, state: GlobalState) -> int:
     """Size of the message that a client needs: what is new, if it took part in the last round."""
     return len(encode_task(task, held=task.client in state.latest.holders))
 
@@ -129,7 +128,7 @@ def _hidden_round(
     if server is None:
         raise ValueError("client-level privacy needs a folder of the server's, for its ledger")
 
-    def train(past: Past) -> GlobalState:
+    def train(past: NoiseState) -> GlobalState:
         return _round(experiment, runtime, state, past).state
 
     up, down = _expected_bytes(experiment, runtime.clients(), state)
@@ -159,16 +158,16 @@ def _expected_bytes(
 
 def make_tasks(
     experiment: Experiment, clients: Sequence[ClientId], state: GlobalState
-) -> list[Task]:
+) -> list[ClientTask]:
     """The round's orders, one for each client."""
     plan = experiment.plan(state.round)
     left = 1.0 - state.round / experiment.rounds if experiment.linear_decay else 1.0
     held = {rank: state.factors.cut(rank) for rank in {None, *experiment.ranks.values()}}
     seeded = {rank: _seeded(state, factors) for rank, factors in held.items()}
 
-    def task(client: ClientId) -> Task:
+    def task(client: ClientId) -> ClientTask:
         rank = experiment.ranks.get(client)
-        return Task(
+        return ClientTask(
             run=experiment.run,
             round=state.round,
             client=client,
@@ -196,7 +195,7 @@ def _seeded(state: GlobalState, factors: Factors) -> tuple[Seeded, ...]:
     return tuple(drawn(seed) for seed in sorted(set(state.drawn.values())))
 
 
-def _check_moved(experiment: Experiment, before: GlobalState, mean: Moments) -> None:
+def _check_moved(experiment: Experiment, before: GlobalState, mean: ClientMean) -> None:
     if experiment.private or experiment.central.private:
         return
     still = unmoved(before, mean, local_steps=experiment.local_steps)

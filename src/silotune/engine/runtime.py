@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from silotune.core import ClientId, Result, Task
+from silotune.core import ClientId, ClientTask, ClientUpdate
 
 
 class Runtime(Protocol):
@@ -17,11 +17,11 @@ class Runtime(Protocol):
         """Who can be asked, in a fixed order."""
         ...
 
-    def train(self, tasks: Sequence[Task]) -> Iterator[Result]:
+    def train(self, tasks: Sequence[ClientTask]) -> Iterator[ClientUpdate]:
         """Results in any order; ends when no more can come in time."""
         ...
 
-    def evaluate(self, tasks: Sequence[Task]) -> Sequence[Result]:
+    def evaluate(self, tasks: Sequence[ClientTask]) -> Sequence[ClientUpdate]:
         """Let each silo score the tasks' factors on its own held-out records, at home.
 
         Results hold a noisy score where silos release one, and nothing else.

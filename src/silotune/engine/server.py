@@ -13,26 +13,26 @@ from dataclasses import dataclass
 import torch
 
 from silotune.aggregation import aggregation_error
-from silotune.algebra import Matrix, seed_of
 from silotune.core import (
     Change,
     ClientId,
+    ClientMean,
+    ClientTask,
+    ClientUpdate,
     Factors,
     GlobalState,
     Key,
-    Moments,
-    Result,
     Role,
     Statistics,
-    Task,
     accumulated,
-    lift,
+    seed_of,
     tensors_of,
 )
+from silotune.linalg import Matrix
 
 from .channel import RefusedUpdateError, open_sealed
+from .client_releases import RECORDS
 from .experiment import Experiment
-from .releases import RECORDS
 
 MOST_RECORDS = 2.0**53
 """Of one client; above it float64 holds no count, and nothing would be left of other clients."""
@@ -62,9 +62,9 @@ class QuorumError(RuntimeError):
 
 
 def pool(
-    tasks: Sequence[Task],
-    results: Iterable[Result],
-    opened: Callable[[Task, Result], Statistics],
+    tasks: Sequence[ClientTask],
+    results: Iterable[ClientUpdate],
+    opened: Callable[[ClientTask, ClientUpdate], Statistics],
 ) -> Pooled:
     """Add the contributions of a round: each client once, in the order of ``tasks``.
 
@@ -102,7 +102,7 @@ def pool(
 
 
 def contribution(
-    experiment: Experiment, state: GlobalState, task: Task, result: Result
+    experiment: Experiment, state: GlobalState, task: ClientTask, result: ClientUpdate
 ) -> Statistics:
     """One client's additive statistics, once its update is checked.
 
@@ -114,11 +114,11 @@ def contribution(
     largest = math.inf if experiment.central.private else experiment.largest_update
     shared = open_sealed(result, start, largest)
     weight = _weight(result, experiment.weights)
-    return lift(shared, weight, ranks_differ=bool(experiment.ranks))
+    return Statistics.of(shared, weight, ranks_differ=bool(experiment.ranks))
 
 
 def server_step(
-    experiment: Experiment, state: GlobalState, mean: Moments, holders: Collection[ClientId]
+    experiment: Experiment, state: GlobalState, mean: ClientMean, holders: Collection[ClientId]
 ) -> tuple[GlobalState, float]:
     """Combine the means into the next state; also gives the relative aggregation error.
 
@@ -165,7 +165,7 @@ def _check_finite(state: GlobalState) -> None:
         )
 
 
-def unmoved(before: GlobalState, mean: Moments, *, local_steps: int) -> list[str]:
+def unmoved(before: GlobalState, mean: ClientMean, *, local_steps: int) -> list[str]:
     """Shared tensors that a round left exactly as they were.
 
     Args:
@@ -206,7 +206,7 @@ def _afresh(experiment: Experiment, factors: Factors, round: int) -> tuple[Facto
     return factors.updated(pairs), dict.fromkeys(pairs, seed)
 
 
-def _weight(result: Result, weights: Mapping[ClientId, float | None]) -> float:
+def _weight(result: ClientUpdate, weights: Mapping[ClientId, float | None]) -> float:
     """What a contribution counts for: never below one record, whatever the noise.
 
     Raises:
@@ -224,11 +224,11 @@ def _weight(result: Result, weights: Mapping[ClientId, float | None]) -> float:
 
 
 def _in_order(
-    tasks: Sequence[Task], results: Iterable[Result]
-) -> Iterator[tuple[Task, Result | None]]:
+    tasks: Sequence[ClientTask], results: Iterable[ClientUpdate]
+) -> Iterator[tuple[ClientTask, ClientUpdate | None]]:
     """Each client's first fitting result, in the order of tasks; early ones wait."""
     asked = {task.client: task for task in tasks}
-    early: dict[ClientId, Result] = {}
+    early: dict[ClientId, ClientUpdate] = {}
     queue = iter(tasks)
     head = next(queue, None)
     for result in results:

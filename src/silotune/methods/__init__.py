@@ -1,4 +1,4 @@
-"""Floor 3: the catalogue of methods, one file a paper.
+"""The catalogue of methods, one file a paper.
 
 A method is a frozen dataclass (``base.Method``); to add one, add its file. The registry finds it,
 and with it do the command line, the configuration, the pages and the laws. The line below hands it

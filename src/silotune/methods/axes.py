@@ -9,7 +9,7 @@ from torch import nn
 
 from silotune.adapters import Adapter
 from silotune.aggregation import Aggregator, Mean, ServerOptimizer, ServerStep
-from silotune.core import Plan, Role, Site
+from silotune.core import Role, RoundPlan, Site
 from silotune.core.protocols import check_satisfies
 from silotune.optim import FedProxConfig, OptimizerConfig
 from silotune.schedules import Schedule
@@ -91,7 +91,7 @@ class Axes:
                 f"{name} takes B A for all that is learned at its layer, and here it is not"
             )
 
-    def _check_plan(self, plan: Plan) -> None:
+    def _check_plan(self, plan: RoundPlan) -> None:
         if not plan.share:
             raise IncompatibleMethodError(
                 "a plan must share something, or the federation learns nothing"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from silotune.aggregation import Aggregator
-from silotune.core import Plan, Role
+from silotune.core import Role, RoundPlan
 from silotune.optim import AdamW
 
 from .axes import ANY_SITE, PAIR, Axes, IncompatibleMethodError, refuse_unproved, with_rule
@@ -142,7 +142,7 @@ def _in_turn(words: Sequence[str]) -> str:
     return "; then ".join(dict.fromkeys(words))
 
 
-def _basis(axes: Axes, plans: Sequence[Plan]) -> str:
+def _basis(axes: Axes, plans: Sequence[RoundPlan]) -> str:
     if not any(plan.trained() & PAIR for plan in plans):
         return "there is none"
     if any(plan.fold for plan in axes.schedule.plans()):

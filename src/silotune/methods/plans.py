@@ -3,18 +3,18 @@
 from collections.abc import Collection
 from dataclasses import replace
 
-from silotune.core import Phase, Plan, Role
+from silotune.core import Phase, Role, RoundPlan
 
 from .axes import PAIR
 
 
-def together(roles: Collection[Role], head: bool) -> Plan:
+def together(roles: Collection[Role], head: bool) -> RoundPlan:
     """Train and share the same roles."""
     moving = with_head(roles, head)
-    return Plan(phases=(Phase(roles=moving),), share=moving)
+    return RoundPlan(phases=(Phase(roles=moving),), share=moving)
 
 
-def in_turn(head: bool) -> Plan:
+def in_turn(head: bool) -> RoundPlan:
     """B in one local step, A in the next; both are shared."""
     turns = tuple(Phase(roles=with_head({role}, head)) for role in (Role.B, Role.A))
     return replace(together(PAIR, head), phases=turns)

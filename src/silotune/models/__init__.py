@@ -1,4 +1,5 @@
-"""Floor 2: transformers models, frozen, and the places in them that may be adapted.
+"""Transformers models, frozen, and the places in them that may be adapted.
 
-Import from the modules themselves: ``load``, ``sites``, ``head``, ``pooling``, ``tiny``.
+Import from the modules themselves: ``load``, ``target_modules``, ``heads``, ``pooling``,
+``testing.tiny_models``.
 """

@@ -35,8 +35,8 @@ from transformers.utils import logging as transformers_logging
 from silotune.core import Site
 from silotune.core.inputs import InputSpec
 
-from . import settle
-from .locate import Location, locate, require_hub
+from . import prepare
+from .hub import Location, locate, require_hub
 from .pooling import MeanPooledClassifier
 
 Task = Literal["sequence-classification", "causal-lm", "image-classification"]
@@ -86,7 +86,7 @@ def load_model(
     labels: Sequence[str] = (),
     pooling: Pooling = "model",
     dtype: Dtype = "float32",
-    gradient_checkpointing: settle.Checkpointing = "none",
+    gradient_checkpointing: prepare.Checkpointing = "none",
 ) -> Loaded:
     """Load a transformers model from a folder, the local cache or, failing both, the hub.
 
@@ -171,26 +171,26 @@ class _Parts(NamedTuple):
 
 
 def _settled(
-    parts: _Parts, notices: Sequence[str], num_labels: int, mode: settle.Checkpointing
+    parts: _Parts, notices: Sequence[str], num_labels: int, mode: prepare.Checkpointing
 ) -> Loaded:
     model, missing, tokenizer, processor = parts
-    absent, reset = settle.missing_weights(model, missing, may_lack_heads=num_labels > 0)
-    padding = settle.padding(model, tokenizer) if tokenizer is not None else ()
-    settle.dropout(model)
+    absent, reset = prepare.missing_weights(model, missing, may_lack_heads=num_labels > 0)
+    padding = prepare.padding(model, tokenizer) if tokenizer is not None else ()
+    prepare.dropout(model)
     if not num_labels:
-        settle.causality(model)
-    settle.checkpointing(_base(model), mode)
-    heads = settle.heads(model, absent) if num_labels else ()
+        prepare.causality(model)
+    prepare.checkpointing(_base(model), mode)
+    heads = prepare.heads(model, absent) if num_labels else ()
     return Loaded(
         model=model.requires_grad_(False).eval(),
         tokenizer=tokenizer,
         image_processor=processor,
         heads=heads,
         absent=absent,
-        inputs=settle.text_input(_base(model), tokenizer, num_labels)
+        inputs=prepare.text_input(_base(model), tokenizer, num_labels)
         if tokenizer is not None
-        else settle.image_input(model.config, processor, num_labels),
-        digest=settle.digest(model, [head.name for head in heads]),
+        else prepare.image_input(model.config, processor, num_labels),
+        digest=prepare.digest(model, [head.name for head in heads]),
         notices=(*notices, *padding, *reset),
     )
 

@@ -1,4 +1,4 @@
-"""Floor 2: how a client moves its tensors."""
+"""How a client moves its tensors."""
 
 from .alt_lora import AltLoRA as AltLoRA
 from .alt_lora import AltLoRAConfig as AltLoRAConfig

@@ -28,8 +28,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from silotune.algebra import NumericalError, eigh
 from silotune.core import Key
+from silotune.linalg import NumericalError, eigh
 
 from .base import Moves
 from .param_groups import MATRICES, Group, check_numbers, groups_of, named, run_closure

@@ -41,8 +41,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from silotune.algebra import eigh, eigvalsh, pinv, qr
 from silotune.core import Key, Role
+from silotune.linalg import eigh, eigvalsh, pinv, qr
 
 from .base import Moves
 from .pair_optimizer import Memory, PairOptimizer, Stack

@@ -24,8 +24,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from silotune.algebra import NumericalError, eigh
 from silotune.core import Role
+from silotune.linalg import NumericalError, eigh
 
 from .base import Moves
 from .param_groups import (

@@ -2,7 +2,8 @@
 
 A group has a ``kind`` and ``names``:
 
-- ``pairs``: ``params`` are A, B, A, B, ..: A (r, in) and B (out, r) of one site after the other;
+- ``pair_optimizer``: ``params`` are A, B, A, B, ..: A (r, in) and B (out, r) of one site after the
+other;
   ``names`` are the sites', one a pair; ``scale`` is s in W = W_0 + s B A, the same for the group.
 - ``matrices``: whole matrices D (out, in), which GaLore projects.
 - ``rest``: heads and whatever else is trained, which torch's own optimiser moves.

@@ -11,20 +11,21 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from silotune.algebra import seed_of
+from silotune.core import seed_of
 
-from .accounting import COARSE, calibrate, epsilon
-from .base import Privacy
-from .central import Central, Everyone
-from .charges import AnyCharge, Charge
+from .accounting.accountant import COARSE, epsilon
+from .accounting.calibration import calibrate
+from .accounting.charges import AnyCharge, Charge
 from .choice import ClientDP, ExampleDP, PrivacyBudget, PrivacyChoice
-from .client_level import ClientLevel
-from .correlated import best_bands
-from .example_level import ExampleLevel
-from .no_privacy import NoPrivacy
-from .noise import Correlated, Discrete, Gaussian, Noise
-from .releases import NoisyCount, Releases
-from .sampling import Poisson, Rotation, Sampling, TruncatedPoisson
+from .ledger.noisy_counts import NoisyCount, Releases
+from .mechanisms.base import ClientMechanism
+from .mechanisms.dp_fedavg import ClientLevel
+from .mechanisms.dp_sgd import ExampleLevel
+from .mechanisms.matrix_factorization import best_bands
+from .mechanisms.no_privacy import NoPrivacy
+from .mechanisms.noise import Correlated, Discrete, Gaussian, Noise
+from .mechanisms.sampling import Poisson, Rotation, Sampling, TruncatedPoisson
+from .mechanisms.server import FullParticipation, ServerMechanism
 
 MOST_EPSILON = 50.0
 """Beyond it the guarantee of a hidden client is empty: odds may change by a factor of exp(50)."""
@@ -64,8 +65,8 @@ class Mechanisms:
         budget: what is enforced; None if no epsilon was set.
     """
 
-    clients: Mapping[str, Privacy]
-    server: Central
+    clients: Mapping[str, ClientMechanism]
+    server: ServerMechanism
     budget: PrivacyBudget | None
 
 
@@ -106,7 +107,7 @@ def calibrated(
 
 def client_mechanisms(
     choice: PrivacyChoice, sizes: Mapping[str, int], training: Training
-) -> dict[str, Privacy]:
+) -> dict[str, ClientMechanism]:
     """One mechanism a client. Where the server hides them, they train as they are.
 
     Raises:
@@ -121,7 +122,7 @@ def client_mechanisms(
     return {name: _mechanism(choice, name, size, training) for name, size in sizes.items()}
 
 
-def server_mechanism(choice: PrivacyChoice, clients: int, training: Training) -> Central:
+def server_mechanism(choice: PrivacyChoice, clients: int, training: Training) -> ServerMechanism:
     """Whom the server asks and how it forms their mean; with noise if it hides them.
 
     Args:
@@ -134,7 +135,7 @@ def server_mechanism(choice: PrivacyChoice, clients: int, training: Training) ->
             the guarantee would be empty.
     """
     if not isinstance(choice, ClientDP):
-        return Everyone()
+        return FullParticipation()
     if not choice.target_delta < 1 / clients:
         raise ValueError(
             f"target_delta: must be below 1 / number of clients = {1 / clients:.2g}, not "

@@ -1,8 +1,8 @@
 """What somebody chooses: who is hidden, at what price, by which mechanism. No data, no model.
 
-    ExampleDP   every record, by noise at its client (DP-SGD, ``example_level``)
-    ClientDP    every client as a whole, by noise at a trusted server (``client_level``)
-    NoDP        nobody
+    ExampleDP   every record, by noise at its client (DP-SGD, ``privacy.mechanisms.dp_sgd``)
+    ClientDP    every client as a whole, by noise at a trusted server
+    (``privacy.mechanisms.dp_fedavg``) NoDP        nobody
 
 Either a budget is given or the noise; ``calibration`` makes the mechanisms. What is not proved is
 refused when a choice is made, all of it at once, a line each that begins with the field.
@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from .accounting import MIN_DELTA
-from .charges import Relation
+from .accounting.accountant import MIN_DELTA
+from .accounting.charges import Relation
 
 WHOLE = 0.005
 """By what part of itself a client sampling rate may miss 1 / a whole number: 0.333 means 1 / 3."""
@@ -51,7 +51,7 @@ class ExampleDP:
         relation: when data sets are neighbours.
         sampling: how records come into a batch.
         max_batch_size: most records in a batch of ``truncated-poisson``; None = 4 batch sizes.
-        noise: its kind; ``correlated`` belongs to ``rotation``.
+        noise: its kind; ``privacy.mechanisms.matrix_factorization`` belongs to ``rotation``.
         bands: how many steps correlated noise reaches back; None = the best for the run.
         count_noise: let each client release its number of records once, with Gaussian noise of this
             many records, as its weight.
@@ -107,12 +107,12 @@ class ClientDP:
         sampling: ``poisson``, by a secret coin; or ``rotation``, each in its turn.
         client_sampling_rate: chance of a client to take part in a round; in a rotation, 1 / the
             number of rounds in which each has one turn.
-        noise: its kind; ``correlated`` over rounds belongs to ``rotation``.
-        bands: how many rounds correlated noise reaches back; None = the best for the run.
-        adaptive_clipping: let S follow ``target_quantile`` (arXiv 1905.03871).
-        target_quantile: share of clients whose change it is to leave whole.
-        insecure_seeded_noise: draw cohorts and noise from the seed. NOT PRIVATE.
-        reserve_rounds: rounds paid for in advance, for those that must be trained again.
+        noise: its kind; ``privacy.mechanisms.matrix_factorization`` over rounds belongs to
+        ``rotation``. bands: how many rounds correlated noise reaches back; None = the best for the
+        run. adaptive_clipping: let S follow ``target_quantile`` (arXiv 1905.03871).
+        target_quantile: share of clients whose change it is to leave whole. insecure_seeded_noise:
+        draw cohorts and noise from the seed. NOT PRIVATE. reserve_rounds: rounds paid for in
+        advance, for those that must be trained again.
 
     Raises:
         ValueError: if a field is out of range, or nothing is proved for the combination.

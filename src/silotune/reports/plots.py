@@ -15,9 +15,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from .canvas import GRID, INK, OTHER, SERIES, SURFACE, canvas, legend, plain, svg
-from .record import RoundRecord
-from .units import human_bytes, metric_text, number_text
+from silotune.core.units import human_bytes, metric_text, number_text
+from silotune.runs.folder import RoundRecord
+
+from .plot_style import GRID, INK, OTHER, SERIES, SURFACE, canvas, legend, plain, svg
 
 if TYPE_CHECKING:  # it imports datasets, which takes a second
     from silotune.data.summary import SiloSummary

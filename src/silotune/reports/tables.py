@@ -14,9 +14,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from .outcome import SiloOutcome
-from .record import RoundRecord
-from .units import (
+from silotune.core.units import (
     DASH,
     epsilon_text,
     human_bytes,
@@ -25,6 +23,9 @@ from .units import (
     number_text,
     scientific,
 )
+from silotune.runs.folder import RoundRecord
+
+from .totals import SiloOutcome
 
 if TYPE_CHECKING:  # it imports datasets, which takes a second
     from silotune.data.summary import SiloSummary

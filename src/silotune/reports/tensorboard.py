@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .facts import read_statement
-from .guarantee import is_seeded
-from .record import RoundRecord, RunFolder
+from silotune.certificate.guarantee import is_seeded
+from silotune.runs.facts import read_statement
+from silotune.runs.folder import RoundRecord, RunFolder
 
 
 def write_events(run: RunFolder) -> None:

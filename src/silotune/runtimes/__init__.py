@@ -1,4 +1,4 @@
-"""Floor 5: where clients run."""
+"""Where clients run."""
 
 from .in_process import InProcess as InProcess
 from .pool import Pool as Pool

@@ -3,25 +3,25 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from silotune.core import ClientId, Result, Task
-from silotune.engine import Bench, Silo, client_round, score_at_home
+from silotune.core import ClientId, ClientTask, ClientUpdate
+from silotune.engine import Client, LocalTrainer, client_round, score_at_home
 
 
 @dataclass(frozen=True, eq=False)
 class InProcess:
     """The simplest runtime, and the reference for all others."""
 
-    bench: Bench
-    silos: Mapping[ClientId, Silo]
+    bench: LocalTrainer
+    silos: Mapping[ClientId, Client]
 
     def clients(self) -> Sequence[ClientId]:
         """All silos, by name."""
         return sorted(self.silos)
 
-    def train(self, tasks: Sequence[Task]) -> Iterator[Result]:
+    def train(self, tasks: Sequence[ClientTask]) -> Iterator[ClientUpdate]:
         """One after the other."""
         return (client_round(task, self.bench, self.silos[task.client]) for task in tasks)
 
-    def evaluate(self, tasks: Sequence[Task]) -> Sequence[Result]:
+    def evaluate(self, tasks: Sequence[ClientTask]) -> Sequence[ClientUpdate]:
         """Each silo scores and keeps its own scores."""
         return [score_at_home(task, self.bench, self.silos[task.client]) for task in tasks]

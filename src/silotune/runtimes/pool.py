@@ -22,15 +22,15 @@ from typing import BinaryIO, cast
 
 from silotune.core import (
     ClientId,
+    ClientTask,
+    ClientUpdate,
     CorruptPayload,
-    Result,
-    Task,
     decode_result,
     decode_task,
     encode_result,
     encode_task,
 )
-from silotune.engine import Bench, Silo, client_round, score_at_home
+from silotune.engine import Client, LocalTrainer, client_round, score_at_home
 
 _READY, _TRAIN, _SCORE, _RESULT, _ERROR = b"+", b"T", b"S", b"R", b"!"
 _TRIES = 3
@@ -79,7 +79,7 @@ class Pool:
         """All silos, by name."""
         return self._clients
 
-    def train(self, tasks: Sequence[Task]) -> Iterator[Result]:
+    def train(self, tasks: Sequence[ClientTask]) -> Iterator[ClientUpdate]:
         """Results as they come.
 
         Raises:
@@ -87,11 +87,11 @@ class Pool:
         """
         return self._results(_TRAIN, tasks)
 
-    def evaluate(self, tasks: Sequence[Task]) -> Sequence[Result]:
+    def evaluate(self, tasks: Sequence[ClientTask]) -> Sequence[ClientUpdate]:
         """Each silo scores at home; a noisy score comes back, or the word that it is done."""
         return list(self._results(_SCORE, tasks))
 
-    def _results(self, kind: bytes, tasks: Sequence[Task]) -> Iterator[Result]:
+    def _results(self, kind: bytes, tasks: Sequence[ClientTask]) -> Iterator[ClientUpdate]:
         for reply in self._exchange([(kind, task) for task in tasks]):
             try:
                 yield decode_result(reply)
@@ -126,12 +126,12 @@ class Pool:
             slot.kill()
 
 
-_Order = tuple[bytes, Task]
+_Order = tuple[bytes, ClientTask]
 _Place = tuple[str, int, int | None]
 """Run, round and rank: tasks of one place have the same state in them."""
 
 
-def _place(task: Task, round: int) -> _Place:
+def _place(task: ClientTask, round: int) -> _Place:
     return task.run, round, task.rank
 
 
@@ -214,11 +214,11 @@ class _Slot:
 
 
 def serve(
-    bench: Bench, silos: Mapping[ClientId, Silo], pipe_in: BinaryIO, pipe_out: BinaryIO
+    bench: LocalTrainer, silos: Mapping[ClientId, Client], pipe_in: BinaryIO, pipe_out: BinaryIO
 ) -> None:
     """A worker's life: answer tasks until the pipe closes, then die without finishing."""
     inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    tasks: dict[_Place, Task] = {}
+    tasks: dict[_Place, ClientTask] = {}
     threading.Thread(target=_listen, args=(pipe_in, inbox), daemon=True).start()
     _write_frame(pipe_out, _READY)
     while True:
@@ -228,9 +228,9 @@ def serve(
 
 def _answer(
     payload: bytes,
-    bench: Bench,
-    silos: Mapping[ClientId, Silo],
-    tasks: dict[_Place, Task],
+    bench: LocalTrainer,
+    silos: Mapping[ClientId, Client],
+    tasks: dict[_Place, ClientTask],
 ) -> bytes:
     """One reply; remembers the task among ``tasks``, and forgets those of older rounds."""
     try:

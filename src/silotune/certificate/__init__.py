@@ -1,0 +1,1 @@
+"""The certificate: what a run guarantees, issued, put into words and verified."""

@@ -1,0 +1,130 @@
+"""Accounts: the charges of an account in a certificate's form, and what they come to.
+
+Whoever makes a certificate and whoever checks one compute with these. A silo's records are in one
+of two tables, which pay for different releases (``privacy.releases``); what an account costs is
+what the table costs that has paid more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from silotune.privacy import AnyCharge, LedgerEntry, Relation
+from silotune.privacy.accounting.accountant import (
+    COARSE,
+    FINE,
+    epsilon,
+    epsilon_over_silos,
+    epsilon_rdp,
+)
+from silotune.privacy.accounting.charges import from_json, to_json
+from silotune.privacy.ledger.noisy_counts import by_table
+
+FALSE_ALARMS = 0.01
+"""For which a certificate says what an attack can reach."""
+
+_DELTAS = (1e-3, 0.01, 0.05, 0.2, 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChargeLine:
+    """Equal charges of one account, added up.
+
+    Attributes:
+        release: what they are for.
+        times: how often the ledger holds one: rounds, and rounds that were trained again.
+        charge: the steps of all of them.
+    """
+
+    release: str
+    times: int
+    charge: AnyCharge
+
+
+Account = Sequence[ChargeLine]
+"""All that one silo was charged, or every client under client-level privacy."""
+
+
+def account_of(entries: Iterable[LedgerEntry]) -> list[ChargeLine]:
+    """A ledger's charges; those that differ in their steps only are added up."""
+    steps: dict[tuple[str, AnyCharge], list[int]] = {}
+    for entry in entries:
+        kind = (entry.release, replace(entry.charge, steps=0))
+        steps.setdefault(kind, []).append(entry.charge.steps)
+    return [
+        ChargeLine(release=release, times=len(each), charge=replace(charge, steps=sum(each)))
+        for (release, charge), each in steps.items()
+    ]
+
+
+def to_lines(account: Account) -> list[dict[str, Any]]:
+    """For the certificate."""
+    return [
+        {"release": line.release, "times": line.times, "charge": to_json(line.charge)}
+        for line in account
+    ]
+
+
+def from_lines(lines: Iterable[Mapping[str, Any]]) -> list[ChargeLine]:
+    """The inverse of ``to_lines``.
+
+    Raises:
+        ValueError: if a line is not one of ours.
+    """
+    return [_charge_line(line) for line in lines]
+
+
+def cost(account: Account, delta: float, relation: Relation, grid: float = FINE) -> float:
+    """Epsilon of any one unit of an account."""
+    return by_table(_pairs(account)).epsilon(delta, relation=relation, grid=grid)
+
+
+def cost_rdp(account: Account, delta: float, relation: Relation) -> float:
+    """The same by Renyi divergences."""
+    return max(epsilon_rdp(c, delta, relation=relation) for c in by_table(_pairs(account)))
+
+
+def cost_together(
+    accounts: Iterable[Account], delta: float, relation: Relation, grid: float = FINE
+) -> float:
+    """Epsilon of somebody with at most one record at each silo, in whichever table it is."""
+    charges = [[line.charge for line in account] for account in accounts]
+    return epsilon_over_silos(charges, delta, relation=relation, grid=grid)
+
+
+def membership_bound(accounts: Iterable[Account], relation: Relation) -> dict[str, float]:
+    """The most that any attack on any account can reach (Kairouz et al. 2015, arXiv 1311.0776).
+
+    A mechanism that is (epsilon, delta)-private for many deltas lets no test with false alarms f
+    recognise more than the least of exp(epsilon) f + delta.
+    """
+    tables = [column for account in accounts for column in by_table(_pairs(account))]
+    at_most = max((_power(charges, relation, FALSE_ALARMS) for charges in tables), default=0.0)
+    return {"false_alarms": FALSE_ALARMS, "at_most": at_most}
+
+
+def sampling_rate(charge: AnyCharge) -> float:
+    """Chance to take part in a step, as far as it is counted on."""
+    return getattr(charge, "sampling_rate", 1.0)
+
+
+def _power(charges: Sequence[AnyCharge], relation: Relation, false_alarms: float) -> float:
+    def bound(delta: float) -> float:
+        spent = epsilon(charges, delta, relation=relation, grid=COARSE)
+        return math.exp(min(spent, 50.0)) * false_alarms + delta
+
+    return min(1.0, *map(bound, _DELTAS)) if charges else false_alarms
+
+
+def _pairs(account: Account) -> list[tuple[str, AnyCharge]]:
+    return [(line.release, line.charge) for line in account]
+
+
+def _charge_line(line: Mapping[str, Any]) -> ChargeLine:
+    match line:
+        case {"release": str(release), "times": int(times), "charge": charge} if times >= 1:
+            return ChargeLine(release=release, times=times, charge=from_json(charge))
+    raise ValueError("a charge must say its release, how many times, and the charge itself")

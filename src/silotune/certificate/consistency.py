@@ -1,0 +1,315 @@
+"""Adding up: whether a certificate agrees with itself. Nothing but its own numbers is used.
+
+Every figure is computed again from the charges. Comparisons are written so that a number that is
+no number (NaN) fails them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import get_args
+
+from silotune.core.units import number_text
+from silotune.privacy import AnyCharge, Charge, CorrelatedCharge, Relation, TruncatedCharge
+from silotune.privacy.accounting.accountant import FINE
+from silotune.privacy.accounting.charges import typed
+from silotune.privacy.ledger.entry import UPDATE
+from silotune.runs.facts import FORMAT, PrivacyStatement, SiloPrivacy
+
+from .accounts import (
+    Account,
+    ChargeLine,
+    cost,
+    cost_rdp,
+    cost_together,
+    from_lines,
+    membership_bound,
+    sampling_rate,
+)
+
+SAME = 1e-6
+"""Relative difference of figures that machines may have."""
+
+OTHER_LIBRARY = 1e-3
+"""The same, where the library that counts is of another version."""
+
+KINDS: Mapping[str, type[AnyCharge]] = {
+    "poisson": Charge,
+    "truncated-poisson": TruncatedCharge,
+    "rotation": CorrelatedCharge,
+}
+"""Sampling -> what it charges."""
+
+
+@dataclass(frozen=True)
+class Discrepancy:
+    """Something that does not add up.
+
+    Attributes:
+        where: account and field, as the certificate names them.
+        text: what is wrong.
+    """
+
+    where: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recomputed:
+    """Of one account.
+
+    Attributes:
+        epsilon: on the fine grid; what secret noise would give.
+        epsilon_rdp: by Renyi divergences.
+    """
+
+    epsilon: float
+    epsilon_rdp: float
+
+
+def recompute(said: PrivacyStatement) -> dict[str, Recomputed]:
+    """The figures of every account whose charges can be read and have a proved price.
+
+    Args:
+        said: a certificate that is ``readable``.
+    """
+    found = {}
+    for name, silo in said.silos.items():
+        with suppress(ValueError):  # ``within`` says why
+            found[name] = _recompute(said, from_lines(silo.charges))
+    return found
+
+
+def readable(said: PrivacyStatement) -> Iterator[Discrepancy]:
+    """What keeps everything else from being computed: an old format, fields of a wrong type."""
+    if said.format != FORMAT:
+        yield Discrepancy(
+            "format",
+            f"is {said.format}, and only {FORMAT} lists the charges from which figures follow",
+        )
+        return
+    yield from _types("certificate", said)
+    for name, silo in said.silos.items():
+        yield from _types(f"silo {name}", silo)
+        if not isinstance(silo.charges, list):
+            yield Discrepancy(f"silo {name}: charges", "are no list")
+    for field in ("mechanism", "overall", "recognition", "versions"):
+        if not isinstance(getattr(said, field), dict):
+            yield Discrepancy(field, "is no object")
+            return
+    yield from _numbers(said)
+    if said.relation not in get_args(Relation):
+        yield Discrepancy("relation", f"is none of {', '.join(get_args(Relation))}")
+    if not said.silos:
+        yield Discrepancy("silos", "there is no account")
+
+
+def within(said: PrivacyStatement) -> Iterator[Discrepancy]:
+    """Everything in a readable certificate that does not follow from the rest of it."""
+    yield from _claims(said)
+    for name, silo in said.silos.items():
+        yield from _account(said, f"silo {name}", silo)
+    yield from _overall(said)
+
+
+def tolerance(said: PrivacyStatement) -> float:
+    """Relative difference that two honest computations may have."""
+    same = said.versions.get("dp-accounting") == version("dp-accounting")
+    return SAME if same else OTHER_LIBRARY
+
+
+def _types(where: str, part: PrivacyStatement | SiloPrivacy) -> Iterator[Discrepancy]:
+    try:
+        typed(type(part), vars(part))
+    except ValueError as error:
+        yield Discrepancy(where, str(error))
+
+
+def _numbers(said: PrivacyStatement) -> Iterator[Discrepancy]:
+    """Fields that may be null, or lie deeper."""
+    numbers = {f"silo {n}": silo.epsilon_if_secret for n, silo in said.silos.items()}
+    numbers |= {"target_epsilon": said.target_epsilon, **said.recognition}
+    for where, number in {**numbers, "overall": said.overall.get("epsilon", "")}.items():
+        if number is not None and type(number) not in (int, float):
+            yield Discrepancy(where, f"is no number: {number!r}")
+
+
+def _claims(said: PrivacyStatement) -> Iterator[Discrepancy]:
+    """Whether anything may be claimed, and nothing is where it may not."""
+    source, seeded = said.mechanism.get("source"), said.mechanism.get("source") == "seed"
+    if source not in ("seed", "operating system"):
+        yield Discrepancy("mechanism", f"noise is from {source!r}: seed or operating system")
+    if seeded and said.private:
+        yield Discrepancy("private", "says true, but the noise came from the seed")
+    if said.private == bool(said.not_private_because):
+        yield Discrepancy("private", "is true exactly if there is no not_private_because")
+    claimed = {f"silo {n}": silo.epsilon for n, silo in said.silos.items()}
+    claimed["overall"] = said.overall.get("epsilon", math.nan)
+    for where, figure in claimed.items():
+        if said.private and not math.isfinite(figure):
+            yield Discrepancy(f"{where}: epsilon", "is not finite, and yet private is true")
+        if seeded and figure != math.inf:
+            yield Discrepancy(
+                f"{where}: epsilon", "is claimed, though the noise came from the seed: must be null"
+            )
+    if not said.private and said.recognition:
+        yield Discrepancy("recognition", "is claimed, though nothing is private")
+
+
+def _account(said: PrivacyStatement, where: str, silo: SiloPrivacy) -> Iterator[Discrepancy]:
+    try:
+        lines = from_lines(silo.charges)
+    except ValueError as error:
+        yield Discrepancy(f"{where}: charges", str(error))
+        return
+    updates = [line for line in lines if line.release == UPDATE]
+    yield from _counts(where, silo, updates)
+    for line in updates:
+        yield from _kind(said, where, silo, line.charge)
+    if silo.delta != said.target_delta:
+        yield Discrepancy(
+            f"{where}: delta", f"{silo.delta} is not target_delta {said.target_delta}"
+        )
+    if not silo.delta * silo.num_examples < 1.0:
+        yield Discrepancy(
+            f"{where}: delta",
+            f"{number_text(silo.delta)} is not below 1 / num_examples = 1 / {silo.num_examples}: "
+            "that would allow the publication of a whole record",
+        )
+    try:
+        true = _recompute(said, lines)
+        upper = cost(lines, said.target_delta, _relation(said), max(said.grid, FINE))
+    except ValueError as error:
+        yield Discrepancy(f"{where}: charges", f"have no proved price: {error}")
+        return
+    yield from _figures(said, where, silo, true, upper)
+
+
+def _counts(where: str, silo: SiloPrivacy, updates: Sequence[ChargeLine]) -> Iterator[Discrepancy]:
+    steps = sum(line.charge.steps for line in updates)
+    if steps != silo.steps:
+        yield Discrepancy(f"{where}: steps", f"says {silo.steps}, its charges come to {steps}")
+    times = sum(line.times for line in updates)
+    if not min(1, times) <= silo.rounds <= times:
+        yield Discrepancy(
+            f"{where}: rounds", f"says {silo.rounds}, but its updates were charged {times} times"
+        )
+
+
+def _kind(
+    said: PrivacyStatement, where: str, silo: SiloPrivacy, charge: AnyCharge
+) -> Iterator[Discrepancy]:
+    """Whether a charge is what the mechanism charges, with the numbers that are stated."""
+    kind = KINDS.get(said.mechanism.get("sampling", ""))
+    discrete = said.mechanism.get("noise") == "discrete"
+    if type(charge) is not kind or getattr(charge, "discrete", False) != discrete:
+        yield Discrepancy(
+            f"{where}: charges",
+            f"{type(charge).__name__} is not the charge of sampling "
+            f"{said.mechanism.get('sampling')} with noise {said.mechanism.get('noise')}",
+        )
+    stated = {
+        "noise_multiplier": (silo.noise_multiplier, charge.noise_multiplier),
+        "sampling_rate": (silo.sampling_rate, sampling_rate(charge)),
+    }
+    if isinstance(charge, TruncatedCharge):
+        stated["num_examples"] = (silo.num_examples, charge.num_examples)
+    for field, (says, charged) in stated.items():
+        if says != charged:
+            yield Discrepancy(
+                f"{where}: {field}", f"says {says:.8g}, it was charged for {charged:.8g}"
+            )
+
+
+def _figures(
+    said: PrivacyStatement, where: str, silo: SiloPrivacy, true: Recomputed, upper: float
+) -> Iterator[Discrepancy]:
+    seeded = said.mechanism.get("source") == "seed"
+    stated, field = silo.epsilon, "epsilon"
+    if seeded:
+        if_secret = silo.epsilon_if_secret
+        stated, field = (math.inf if if_secret is None else if_secret), "epsilon_if_secret"
+    elif silo.epsilon_if_secret is not None:
+        yield Discrepancy(f"{where}: epsilon_if_secret", "is stated, though the noise is a secret")
+    slack = tolerance(said)
+    low, high = true.epsilon * (1 - slack), upper * (1 + slack)
+    if not low <= stated <= high:
+        direction = "too low" if stated < low else "not what they cost"
+        yield Discrepancy(
+            f"{where}: {field}",
+            f"says {stated:.6g}, its charges cost {true.epsilon:.6g}: {direction}",
+        )
+    budget = said.target_epsilon
+    if budget is not None and not true.epsilon <= budget * (1 + slack):
+        yield Discrepancy(
+            f"{where}: {field}",
+            f"its charges cost {true.epsilon:.6g}, more than the budget of {budget:g}",
+        )
+    rdp = math.inf if seeded else true.epsilon_rdp
+    if not math.isclose(silo.epsilon_rdp, rdp, rel_tol=slack):
+        yield Discrepancy(
+            f"{where}: epsilon_rdp", f"says {silo.epsilon_rdp:.6g}, its charges give {rdp:.6g}"
+        )
+    if not true.epsilon_rdp >= low:
+        yield Discrepancy(
+            f"{where}: epsilon_rdp",
+            f"{true.epsilon_rdp:.6g} is below epsilon {true.epsilon:.6g}, which cannot be: one of "
+            "the accountants is wrong",
+        )
+
+
+def _overall(said: PrivacyStatement) -> Iterator[Discrepancy]:
+    """The figures of all silos together."""
+    stated, rule = said.overall.get("epsilon", math.nan), said.overall.get("rule")
+    largest = max((silo.epsilon for silo in said.silos.values()), default=0.0)
+    if rule not in ("maximum", "composition"):
+        yield Discrepancy("overall: rule", f"is {rule!r}: maximum or composition")
+    if rule == "maximum" and not math.isclose(stated, largest, rel_tol=SAME):
+        yield Discrepancy(
+            "overall: epsilon", f"says {stated:.6g}, the largest of the accounts is {largest:.6g}"
+        )
+    try:
+        accounts = [from_lines(silo.charges) for silo in said.silos.values()]
+        if rule == "composition" and said.private:
+            yield from _composition(said, accounts, stated)
+        if said.recognition:
+            yield from _recognition(said, accounts)
+    except ValueError:
+        return  # ``_account`` has said why
+
+
+def _composition(
+    said: PrivacyStatement, accounts: Sequence[Account], stated: float
+) -> Iterator[Discrepancy]:
+    slack = tolerance(said)
+    grids = (FINE, max(said.grid, FINE))
+    low, high = (
+        cost_together(accounts, said.target_delta, _relation(said), grid) for grid in grids
+    )
+    if not low * (1 - slack) <= stated <= high * (1 + slack):
+        yield Discrepancy(
+            "overall: epsilon", f"says {stated:.6g}, the accounts compose to {low:.6g}"
+        )
+
+
+def _recognition(said: PrivacyStatement, accounts: Sequence[Account]) -> Iterator[Discrepancy]:
+    true = membership_bound(accounts, _relation(said))
+    for field, value in true.items():
+        stated = said.recognition.get(field, math.nan)
+        if not math.isclose(stated, value, rel_tol=10 * tolerance(said)):
+            yield Discrepancy(f"recognition: {field}", f"says {stated:.6g}, it is {value:.6g}")
+
+
+def _recompute(said: PrivacyStatement, account: Account) -> Recomputed:
+    delta, relation = said.target_delta, _relation(said)
+    return Recomputed(
+        epsilon=cost(account, delta, relation), epsilon_rdp=cost_rdp(account, delta, relation)
+    )
+
+
+def _relation(said: PrivacyStatement) -> Relation:
+    return said.relation  # type: ignore[return-value]  # ``_types`` has looked at it

@@ -1,0 +1,203 @@
+"""What a certificate promises, in sentences: in short, in plain words, and term by term.
+
+Where nothing is promised they say so first, and never use the word of a promise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from silotune.core.units import epsilon_text, number_text
+from silotune.runs.facts import PrivacyStatement
+
+UNITS = {
+    "example": "one record at one silo",
+    "client": "one client as a whole: all its records, in all rounds",
+}
+
+NOUNS = {"example": "record", "client": "client"}
+"""Unit -> what one of it is called."""
+
+RELATIONS = {
+    "add-remove": "two data sets are neighbours if one is the other plus one {noun}",
+    "zero-out": "two data sets are neighbours if one has, in place of a {noun} of the other, one "
+    "that gives nothing but keeps its place",
+    "replace-one": "two data sets are neighbours if one has, in place of a {noun} of the other, "
+    "any other {noun}",
+}
+
+NOT_PRIVATE = "NOT PRIVATE"
+"""Begins whatever nobody may overlook."""
+
+NO_PRIVACY = (
+    "This run used no privacy mechanism. Nothing bounds what the messages or the adapter reveal "
+    "about single records; treat both as if they were the records themselves."
+)
+
+NO_NOISE = (
+    "The noise of this run is too small to bound anything: epsilon is infinite. Treat the messages "
+    "and the adapter as if they were the records themselves."
+)
+
+SEEDED = (
+    "Noise and sampling coins came from the seed of the experiment "
+    "(privacy.insecure_seeded_noise: true), so whoever has the seed can draw them again and take "
+    "the noise away. Treat the messages and the adapter as if they were the records themselves."
+)
+
+ORIGINS = {
+    "example": "Records stayed at their silos. What a silo sent was blurred by random noise before "
+    "it left, so much that nobody can tell with certainty whether any one record was used.",
+    "client": "Records stayed at their clients. What a client changed went to a trusted server, "
+    "which blurred the sum by random noise before anybody else saw the model, so much that nobody "
+    "else can tell with certainty whether any one client took part.",
+}
+
+
+def warning(statement: PrivacyStatement | None) -> str:
+    """Why there is no differential privacy; empty if there is."""
+    if statement is None:
+        return NO_PRIVACY
+    if is_seeded(statement):
+        return SEEDED
+    return "" if statement.private and math.isfinite(statement.largest_epsilon()) else NO_NOISE
+
+
+def is_seeded(statement: PrivacyStatement | None) -> bool:
+    """Whether the noise can be drawn again by whoever has the seed."""
+    return statement is not None and statement.mechanism.get("source") == "seed"
+
+
+def in_short(statement: PrivacyStatement | None) -> str:
+    """The rest of the sentence that tells what a run did."""
+    if statement is None:
+        return "there was no differential privacy"
+    bound = _bound(statement)
+    if is_seeded(statement):
+        return (
+            f"it is NOT PRIVATE: its noise came from a seed ({bound} would hold with secret noise)"
+        )
+    if warning(statement):
+        return "its noise is too small for any differential privacy"
+    return f"every {noun(statement)} is protected with {bound} for the whole run"
+
+
+def in_plain_words(statement: PrivacyStatement) -> list[str]:
+    """What a privacy officer should know first, a paragraph each; none if nothing is promised."""
+    if warning(statement):
+        return []
+    one, odds = noun(statement), math.exp(min(statement.largest_epsilon(), 50.0))
+    paragraphs = [
+        ORIGINS.get(statement.unit, ""),
+        f"How strong that is: the chance of anything that somebody could conclude from all that "
+        f"was released, with and without one {one}, differs by a factor of at most "
+        f"{_factor(odds)}, apart from δ = {number_text(statement.target_delta)}. "
+        f"The factor is e to the power of ε = {epsilon_text(statement.largest_epsilon())}.",
+    ]
+    if "at_most" in statement.recognition:
+        paragraphs.append(_recognition(statement))
+    return paragraphs
+
+
+def guarantee(statement: PrivacyStatement) -> list[tuple[str, str]]:
+    """Everything that an epsilon means nothing without: pairs of a term and its explanation."""
+    return [(term, text) for term, text in _terms(statement) if text]
+
+
+def noun(statement: PrivacyStatement) -> str:
+    """What one unit is called."""
+    return NOUNS.get(statement.unit, statement.unit)
+
+
+def _terms(statement: PrivacyStatement) -> Iterator[tuple[str, str]]:
+    one = noun(statement)
+    unit = UNITS.get(statement.unit, statement.unit)
+    relation = RELATIONS.get(statement.relation, "as the relation says").format(noun=one)
+    yield "What is hidden", f"{_capital(unit)} (privacy unit: {statement.unit})."
+    yield "Neighbouring data", f"{_capital(relation)} (relation: {statement.relation})."
+    if not warning(statement):
+        yield "From whom", _sentence(statement.adversary)
+        yield "Who is trusted", _sentence(statement.trust_model)
+    yield "Guarantee", _budget(statement)
+    yield "Federation", _overall(statement)
+    crowd = "cohort" if statement.unit == "client" else "batch"
+    yield "Sampling", f"{_sentence(statement.sampling)} An empty {crowd} still takes a noised step."
+    yield "Clipping", _clipping(statement)
+    yield "Noise", _sentence(statement.noise)
+    yield "Accountant", f"{statement.accountant}; every executed step is charged."
+    yield "Cross-check", _sentence(statement.cross_check)
+
+
+def _clipping(statement: PrivacyStatement) -> str:
+    norm = number_text(statement.max_grad_norm)
+    if statement.unit == "client":
+        return (
+            "What each client changes in a round, over all shared numbers together, to a Euclidean "
+            f"norm of S = {norm}{_adaptive(statement)}."
+        )
+    return (
+        f"Each record's gradient, over all trained numbers together, to a Euclidean norm of "
+        f"C = {norm}."
+    )
+
+
+def _adaptive(statement: PrivacyStatement) -> str:
+    adaptive = statement.mechanism.get("clipping") == "adaptive"
+    return (
+        " at first; later S follows a noisy count, which is part of the price" if adaptive else ""
+    )
+
+
+def _bound(statement: PrivacyStatement) -> str:
+    delta = number_text(statement.target_delta)
+    return f"ε ≤ {epsilon_text(statement.largest_if_secret())} at δ = {delta}"
+
+
+def _budget(statement: PrivacyStatement) -> str:
+    figures = _bound(statement).replace(" at", ",")
+    if warning(statement):
+        return f"None. The accountant's figures, {figures}, would hold with secret noise only."
+    text = f"(ε, δ)-differential privacy with {figures}, for the whole run"
+    if statement.target_epsilon is None:
+        return f"{text}."
+    budget = number_text(statement.target_epsilon)
+    of = "each silo" if statement.unit == "example" else f"every {noun(statement)}"
+    return f"{text}; the budget of {of} was ε = {budget}."
+
+
+def _overall(statement: PrivacyStatement) -> str:
+    epsilon = statement.overall.get("epsilon")
+    if epsilon is None or warning(statement):
+        return ""
+    condition = statement.overall.get("holds_if", "records are disjoint by origin")
+    return f"ε = {epsilon_text(epsilon)} over all silos together if {condition.removesuffix('.')}."
+
+
+def _recognition(statement: PrivacyStatement) -> str:
+    one, seen = noun(statement), statement.recognition
+    return (
+        f"What no attack can exceed: somebody who knows all other {one}s, and who wrongly suspects "
+        f"{_percent(seen['false_alarms'])} of those that were not used, recognises at most "
+        f"{_percent(seen['at_most'])} of those that were."
+    )
+
+
+def _factor(odds: float) -> str:
+    """Rounded up, as it is an upper bound."""
+    if odds < 10:
+        return f"{math.ceil(100 * odds) / 100:.2f}"
+    return f"{math.ceil(odds):,}" if odds < 1e6 else "a million and more"
+
+
+def _percent(share: float) -> str:
+    """Rounded up, and never broken before its sign."""
+    return f"{math.ceil(1000 * share - 1e-9) / 10:g}\u00a0%"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _sentence(text: str) -> str:
+    return f"{_capital(text).removesuffix('.')}." if text else ""

@@ -1,0 +1,31 @@
+"""``evaluate``: what the result of a run scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from silotune.core.units import metric_text
+from silotune.federation.results import Split, evaluate
+from silotune.runs.folder import RunFolder
+
+from .console import busy, emit, say, speaker
+
+
+def score_run(
+    path: Path, split: Split | None, masked_experts: Sequence[str] = (), *, as_json: bool
+) -> None:
+    """Score a run's adapter, or its silos' own ones; of a mixture perhaps without some experts."""
+    console = speaker(as_json=as_json)
+    with busy(console, "opening model and data"):
+        found = evaluate(RunFolder(path), split, masked_experts)
+    say(console, f"{path}, {found.split}: {_metrics(found.metrics)}")
+    for silo, metrics in found.silos.items():
+        say(console, f"  {silo}: {_metrics(metrics)}")
+    if as_json:
+        emit({"run": str(path), **asdict(found)})
+
+
+def _metrics(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {metric_text(name, value)}" for name, value in metrics.items())

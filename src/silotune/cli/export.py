@@ -1,0 +1,29 @@
+"""``export``: the adapter of a run, or a whole model, written where another program can load it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from silotune.federation.export import export_merged, export_peft
+from silotune.runs.folder import RunFolder
+
+from .console import busy, say, speaker
+
+
+def export_run(
+    path: Path,
+    kind: Literal["peft", "merged"],
+    output: Path,
+    silo: str | None,
+    *,
+    approximate: bool,
+) -> None:
+    """Write an adapter or a whole model: the one that all silos share, or a silo's own."""
+    console = speaker()
+    with busy(console, "writing"):
+        if kind == "peft":
+            export_peft(RunFolder(path), output, silo)
+        else:
+            export_merged(RunFolder(path), output, silo, approximate=approximate)
+    say(console, f"wrote {output}; its README.md says how to load it")

@@ -1,0 +1,96 @@
+"""``methods``: the catalogue, and what every method sends on a model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from silotune.core.units import human_bytes
+from silotune.federation.method_costs import LABELS, Costs, costs_on
+from silotune.methods import known
+from silotune.methods.catalogue import Entry, catalogue
+
+from .console import busy, emit, say, speaker
+
+
+def list_methods(*, as_json: bool) -> None:
+    """Show every method: what it is, what it trains and sends, and whether it can be private."""
+    console, entries = speaker(as_json=as_json), catalogue(known().values())
+    console.print(_methods(entries))
+    for entry in entries:
+        for unit, why in entry.refused.items():
+            say(console, f"{entry.name}, privacy.unit: {unit}: {why}")
+    say(
+        console,
+        "exact: whether its own average is; aggregation: rules that may take its place "
+        "(method.aggregation). A and B: the factors of an adapter; D: a whole matrix; head: the "
+        "classifier, if it is trained. Options, noise and what travels: docs/methods.md",
+    )
+    if as_json:
+        emit([asdict(entry) for entry in entries])
+
+
+def list_costs(name_or_path: str, clients: int, rank: int, *, as_json: bool) -> None:
+    """Show what every method sends on a model.
+
+    Args:
+        name_or_path: of the model.
+        clients: that take part in every round.
+        rank: of the adapters.
+        as_json: for a script.
+    """
+    console = speaker(as_json=as_json)
+    with busy(console, "making the messages of every method"):
+        found = costs_on(name_or_path, clients, rank)
+    layers = " and ".join(f"{n} layers of {o} x {i}" for (o, i), n in found.layers.items())
+    say(console, f"{name_or_path}: {layers}, r = {rank}, {clients} clients; bytes of one client")
+    console.print(_costs(found))
+    say(
+        console,
+        f"heads are left out: a trained one of {LABELS} labels adds {human_bytes(found.head.up)} "
+        "each way. It is all that head-only sends; with fedsa-lora it stays at home",
+    )
+    if as_json:
+        shapes = [{"out": o, "in": i, "layers": n} for (o, i), n in found.layers.items()]
+        emit(
+            {
+                "model": name_or_path,
+                "clients": clients,
+                "r": rank,
+                "layers": shapes,
+                "head": found.head._asdict(),
+                "methods": {
+                    cost.method: {"first": cost.first._asdict(), "usual": cost.usual._asdict()}
+                    for cost in found.methods
+                },
+            }
+        )
+
+
+def _methods(entries: list[Entry]) -> Table:
+    columns = ("what it is", "trains", "sends", "exact", "aggregation", "example", "client")
+    shown = Table("method.name", *columns, box=box.SIMPLE_HEAD)
+    for entry in entries:
+        shown.add_row(
+            Text(entry.name, style="bold"),
+            entry.summary,
+            entry.trains,
+            entry.sends if entry.sends != entry.trains else "the same",
+            entry.exact.partition(",")[0].partition(";")[0].rstrip("."),
+            ", ".join(rule for rule, units in entry.aggregations.items() if units) or "–",
+            *("refused" if unit in entry.refused else "yes" for unit in ("example", "client")),
+        )
+    return shown
+
+
+def _costs(found: Costs) -> Table:
+    shown = Table("method.name", box=box.SIMPLE_HEAD)
+    for column in ("up / round", "down / round", "up, first round", "down, first round"):
+        shown.add_column(column, justify="right")
+    for cost in found.methods:
+        sizes = (*cost.usual, *cost.first)
+        shown.add_row(Text(cost.method, style="bold"), *map(human_bytes, sizes))
+    return shown

@@ -1,0 +1,102 @@
+"""The end of a run: what came of it, read from its folder, for people and for scripts."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+
+from silotune.adapters import OWN_WEIGHTS
+from silotune.certificate.guarantee import NOT_PRIVATE, noun, warning
+from silotune.core.units import (
+    count_text,
+    epsilon_text,
+    human_bytes,
+    human_seconds,
+    metric_text,
+    number_text,
+)
+from silotune.federation.results import own_adapters
+from silotune.reports.tables import silos_table
+from silotune.reports.totals import Outcome, outcome, silo_outcomes
+from silotune.runs.facts import read_facts, read_statement
+from silotune.runs.folder import RunFolder
+
+from .console import say
+
+
+def tell(folder: RunFolder, console: Console) -> None:
+    """Before and after, silo by silo, what it cost, and where things are."""
+    facts, rounds = read_facts(folder), folder.read_rounds()
+    silos = silo_outcomes(facts, rounds, read_statement(folder))
+    totals = outcome(rounds, facts.metric)
+    say(console)
+    say(console, _scores(totals, facts.final.get(facts.metric)), style="bold")
+    console.print(silos_table(silos, facts.metric))
+    if alarm := _alarm(folder):
+        say(console, alarm, style="bold red")
+    for line in _rest(folder):
+        say(console, line)
+
+
+def result(folder: RunFolder) -> dict[str, Any]:
+    """The same for scripts; what is unknown is null."""
+    facts, rounds, statement = read_facts(folder), folder.read_rounds(), read_statement(folder)
+    private = not warning(statement)
+    return {
+        "run": facts.run,
+        "status": facts.status,
+        "output_dir": str(folder.path),
+        "adapter": str(folder.adapter),
+        "report": str(folder.report),
+        **asdict(outcome(rounds, facts.metric)),
+        "final": dict(facts.final),
+        "private": private,
+        "epsilon": statement.largest_epsilon() if statement else None,
+        "delta": statement.target_delta if statement else None,
+        "silos": [asdict(silo) for silo in silo_outcomes(facts, rounds, statement)],
+    }
+
+
+def _scores(totals: Outcome, final: float | None) -> str:
+    name = totals.metric
+    before, after = metric_text(name, totals.before), metric_text(name, totals.after)
+    test = "" if final is None else f"; on the test records {metric_text(name, final)}"
+    took = f"{human_seconds(totals.seconds)}, " if math.isfinite(totals.seconds) else ""
+    return (
+        f"{name}: {before} before, {after} after {count_text(totals.rounds, 'round')}{test} "
+        f"({took}{human_bytes(totals.bytes_up)} up, "
+        f"{human_bytes(totals.bytes_down)} down)"
+    )
+
+
+def _alarm(folder: RunFolder) -> str:
+    """What nobody may overlook."""
+    statement = read_statement(folder)
+    alarm = warning(statement) if statement else ""
+    return f"privacy:  {NOT_PRIVATE}. {alarm}" if alarm else ""
+
+
+def _rest(folder: RunFolder) -> Iterator[str]:
+    statement = read_statement(folder)
+    if statement is None:
+        yield "privacy:  none; treat the adapter as if it were the records"
+    elif not warning(statement):
+        yield (
+            f"privacy:  every {noun(statement)}: ε ≤ {epsilon_text(statement.largest_epsilon())} "
+            f"at δ = {number_text(statement.target_delta)} for the whole run; {folder.privacy} "
+            "says what that covers"
+        )
+        yield f"verify:   {shlex.join(['silotune', 'privacy', 'verify', str(folder.path)])}"
+    yield f"report:   {folder.report}"
+    if own_adapters(folder):
+        yield f"adapters: {folder.path}/sites/SILO/adapter  (PEFT), one of each silo"
+    elif (folder.adapter / OWN_WEIGHTS).is_file():
+        yield f"adapter:  {folder.adapter}  (silotune's own format: PEFT has none for it)"
+    else:
+        yield f"adapter:  {folder.adapter}  (PEFT)"
+    yield f"evaluate: {shlex.join(['silotune', 'evaluate', str(folder.path)])}"

@@ -1,0 +1,73 @@
+"""Round plan: what one round trains, shares and folds. Data, not behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .factors import Factors, Key, Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Train ``roles`` for ``steps`` local steps, then go to the next phase."""
+
+    roles: frozenset[Role]
+    steps: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundPlan:
+    """Orders for one round.
+
+    Attributes:
+        phases: cycled over the local steps of every client.
+        share: roles that are uploaded and combined; what is trained besides stays with its client.
+        fold: after the round, every pair is added to the frozen base and a fresh one begins.
+        fixed: tensors that stay as they are, whatever their role.
+    """
+
+    phases: tuple[Phase, ...]
+    share: frozenset[Role]
+    fold: bool = False
+    fixed: frozenset[Key] = frozenset()
+
+    def trained(self) -> frozenset[Role]:
+        """Every role that some phase moves."""
+        return frozenset().union(*(phase.roles for phase in self.phases))
+
+    def shared(self, factors: Factors) -> Factors:
+        """Those of all ``factors`` that are uploaded."""
+        return factors.only(self.share).without(self.fixed)
+
+    def only_trained(self, factors: Factors) -> Factors:
+        """Those of all ``factors`` that some phase moves."""
+        return factors.only(self.trained()).without(self.fixed)
+
+    def personal(self, factors: Factors) -> Factors:
+        """Those that a client trains and keeps to itself."""
+        return factors.only(self.trained() - self.share).without(self.fixed)
+
+    def outline(self) -> dict[str, Any]:
+        """All of it in a fixed order and plain types, for messages and fingerprints."""
+        return {
+            "phases": [[sorted(map(str, phase.roles)), phase.steps] for phase in self.phases],
+            "share": sorted(map(str, self.share)),
+            "fold": self.fold,
+            "fixed": sorted(self.fixed),
+        }
+
+
+def plan_of(outline: Mapping[str, Any]) -> RoundPlan:
+    """The plan of an outline."""
+    return RoundPlan(
+        phases=tuple(Phase(roles=_roles(r), steps=n) for r, n in outline["phases"]),
+        share=_roles(outline["share"]),
+        fold=outline["fold"],
+        fixed=frozenset(map(Key.of, outline["fixed"])),
+    )
+
+
+def _roles(names: Iterable[str]) -> frozenset[Role]:
+    return frozenset(map(Role, names))

@@ -1,0 +1,185 @@
+"""Messages as bytes: tensors with a small header, and tasks and results made of these.
+
+safetensors, never pickle. A blob is the SHA-256 of its rest (32 bytes), then a safetensors file
+whose metadata holds the header as JSON: a flipped bit anywhere is seen. Whoever carries messages
+need not understand them; a receiver that holds the task of the round before is sent only what
+has changed since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from .factors import Factors, Key
+from .folding import accumulated, folded_of, tensors_of
+from .messages import ClientId, ClientTask, ClientUpdate, Seeded
+from .metrics import Meter
+from .round_plan import plan_of
+
+
+class CorruptPayload(ValueError):
+    """Bytes that are not what one of us wrote."""
+
+
+def pack(factors: Factors, header: Mapping[str, Any]) -> bytes:
+    """Tensors with a JSON header, as one blob."""
+    tensors = dict(_apart(factors))
+    body = save(tensors, metadata={"header": json.dumps(header, sort_keys=True)})
+    return hashlib.sha256(body).digest() + body
+
+
+def unpack(blob: bytes) -> tuple[Factors, dict[str, Any]]:
+    """The inverse of ``pack``.
+
+    Raises:
+        CorruptPayload: if the bytes are torn or foreign.
+    """
+    digest, body = blob[:32], blob[32:]
+    if hashlib.sha256(body).digest() != digest:
+        raise CorruptPayload(f"payload of {len(blob)} bytes is torn: its SHA-256 does not match")
+    try:
+        size = int.from_bytes(body[:8], "little")
+        header = json.loads(json.loads(body[8 : 8 + size])["__metadata__"]["header"])
+        tensors = {Key.of(json.loads(name)): t for name, t in load(body).items()}
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise CorruptPayload(f"payload of {len(blob)} bytes cannot be read: {error}") from error
+    if not isinstance(header, dict):
+        raise CorruptPayload("the payload's header is not a JSON object")
+    return Factors(tensors), header
+
+
+def _apart(factors: Factors) -> Iterator[tuple[str, Tensor]]:
+    """Tensors by name; safetensors refuses those that share memory, so the later one is copied."""
+    seen: set[int] = set()
+    for key, tensor in factors.items():
+        own = tensor.detach().cpu().contiguous()
+        place = own.untyped_storage().data_ptr()
+        yield json.dumps(key), own.clone() if place in seen else own
+        seen.add(place)
+
+
+Find = Callable[[str, int, int | None], ClientTask | None]
+"""Run, round and rank: the task of an earlier message."""
+
+
+def encode_task(task: ClientTask, *, held: bool = False) -> bytes:
+    """A task as one blob.
+
+    Args:
+        task: what is asked.
+        held: the receiver has this client's task of the round before, or one of the same rank.
+    """
+    kept = sorted(task.factors.keys() - task.change.keys) if held else []
+    header = {
+        "run": task.run,
+        "round": task.round,
+        "client": task.client,
+        "rank": task.rank,
+        "plan": task.plan.outline(),
+        "steps": task.steps,
+        "learning_rate": task.learning_rate,
+        "seed": task.seed,
+        "seeded": [{"seed": s.seed, "keys": s.keys, "digest": s.digest} for s in task.seeded],
+        "held": held,
+        "kept": kept,
+    }
+    fold = tensors_of(task.change.folded if held else task.folded)
+    return pack(task.factors.without(kept).updated(fold), header)
+
+
+def decode_task(blob: bytes, find: Find | None = None) -> ClientTask:
+    """The inverse of ``encode_task``, but for ``change``, which the receiver has no use for.
+
+    Args:
+        blob: as it arrived.
+        find: the task that was received before for this run, round and rank; None if there is none.
+
+    Raises:
+        CorruptPayload: if the bytes are torn or foreign, or lean on a task that is not there.
+    """
+    tensors, header = unpack(blob)
+    try:
+        held = _held(header, find)
+        fold = folded_of(tensors)
+        sent = tensors.without(tensors_of(fold).keys())
+        return ClientTask(
+            run=header["run"],
+            round=header["round"],
+            client=ClientId(header["client"]),
+            factors=sent.updated(_kept(header["kept"], held)),
+            folded=accumulated(held.folded, fold) if held else fold,
+            rank=header["rank"],
+            seeded=tuple(_seeded(s) for s in header["seeded"]),
+            plan=plan_of(header["plan"]),
+            steps=header["steps"],
+            learning_rate=header["learning_rate"],
+            seed=header["seed"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptPayload(f"this is not a task: {error}") from error
+
+
+def encode_result(result: ClientUpdate) -> bytes:
+    """SHA-256 of the rest, length of the header (4 bytes), header as JSON, sealed bytes."""
+    header = {
+        "run": result.run,
+        "round": result.round,
+        "client": result.client,
+        "meters": {name: [m.total, m.count] for name, m in result.meters.items()},
+        "refusal": result.refusal,
+        "resent": result.resent,
+    }
+    text = json.dumps(header).encode()
+    body = len(text).to_bytes(4, "big") + text + result.sealed
+    return hashlib.sha256(body).digest() + body
+
+
+def decode_result(blob: bytes) -> ClientUpdate:
+    """The inverse of ``encode_result``.
+
+    Raises:
+        CorruptPayload: if the bytes are torn or foreign.
+    """
+    digest, body = blob[:32], blob[32:]
+    if hashlib.sha256(body).digest() != digest:
+        raise CorruptPayload(f"result of {len(blob)} bytes is torn: its SHA-256 does not match")
+    end = 4 + int.from_bytes(body[:4], "big")
+    try:
+        header = json.loads(body[4:end])
+        return ClientUpdate(
+            run=header["run"],
+            round=header["round"],
+            client=ClientId(header["client"]),
+            sealed=body[end:],
+            meters={name: Meter(*pair) for name, pair in header["meters"].items()},
+            refusal=header["refusal"],
+            resent=header["resent"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptPayload(f"this is not a result: {error}") from error
+
+
+def _held(header: Mapping[str, Any], find: Find | None) -> ClientTask | None:
+    """The task of the round before, if this one leans on it."""
+    if not header["held"]:
+        return None
+    held = find(header["run"], header["round"] - 1, header["rank"]) if find else None
+    if held is None:
+        raise CorruptPayload("this task leans on that of the round before, which is not here")
+    return held
+
+
+def _kept(keys: Sequence[tuple[str, str, str]], held: ClientTask | None) -> Factors:
+    return Factors({key: held.factors[key] for key in map(Key.of, keys)} if held else {})
+
+
+def _seeded(header: Mapping[str, Any]) -> Seeded:
+    keys = tuple(map(Key.of, header["keys"]))
+    return Seeded(seed=header["seed"], keys=keys, digest=header["digest"])

@@ -1,0 +1,94 @@
+"""Chat templates: what a language model reads of a record, and which characters of it carry loss.
+
+All of a plain text; the completion after a prompt; in a chat, what the assistant says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Turn = Mapping[str, Any]
+Template = Callable[[Sequence[Turn], bool], str]
+"""A tokenizer's chat template: turns, and whether to ask for the assistant's next one -> text."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A text with the spans ``[start, end)`` of its characters that carry loss.
+
+    Attributes:
+        text: all the model reads.
+        spans: in order, not overlapping.
+        ends: whether the end-of-text token follows, with loss; a chat template has its own end.
+    """
+
+    text: str
+    spans: Sequence[tuple[int, int]]
+    ends: bool = True
+
+    def learned(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which tokens carry loss: those with a character in a span. Special ones have none."""
+        carries = np.zeros(len(self.text), dtype=np.int64)
+        for start, end in self.spans:
+            carries[start:end] = 1
+        before = np.concatenate([[0], np.cumsum(carries)])  # characters with loss before each place
+        return before[ends] > before[starts]
+
+
+def passage(record: Mapping[str, Any], template: Template | None) -> Passage:
+    """The passage of a readable record: ``text``, ``prompt`` + ``completion``, or ``messages``.
+
+    A prompt and its completion are joined as they are, without a space between. Without a
+    template a chat reads ``role: content``, a line a turn.
+
+    Raises:
+        ValueError: if the chat template refuses the chat, or rewrites earlier turns.
+    """
+    if "messages" in record:
+        turns = [{k: v for k, v in turn.items() if v is not None} for turn in record["messages"]]
+        return _templated(turns, template) if template else _lines(turns)
+    if "completion" in record:
+        prompt, completion = record["prompt"] or "", record["completion"]
+        whole = prompt + completion
+        return Passage(whole, [(len(prompt), len(whole))])
+    return Passage(record["text"], [(0, len(record["text"]))])
+
+
+def _lines(turns: Sequence[Turn]) -> Passage:
+    text, spans = "", []
+    for turn in turns:
+        text += f"{turn['role']}: "
+        start = len(text)
+        text += f"{turn.get('content', '')}\n"
+        if turn["role"] == "assistant":
+            spans.append((start, len(text)))
+    return Passage(text, spans)
+
+
+def _templated(turns: Sequence[Turn], template: Template) -> Passage:
+    """Each turn of the assistant is what it adds to the text before it."""
+    text, spans = _rendered(template, turns, False), []
+    for i, turn in enumerate(turns):
+        if turn["role"] != "assistant":
+            continue
+        before = _rendered(template, turns[:i], True) if i else ""
+        until = _rendered(template, turns[: i + 1], False)
+        if not (text.startswith(until) and until.startswith(before)):
+            raise ValueError(
+                "the chat template rewrites earlier turns, so what the assistant said cannot be "
+                "told apart; use prompt and completion"
+            )
+        spans.append((len(before), len(until)))
+    return Passage(text, spans, ends=False)
+
+
+def _rendered(template: Template, turns: Sequence[Turn], asks: bool) -> str:
+    try:
+        return template(turns, asks)
+    except Exception as error:  # a template is a program of its own and may raise anything
+        raise ValueError(f"the chat template refuses it: {error}") from None

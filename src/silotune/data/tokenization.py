@@ -1,0 +1,240 @@
+"""Texts as a model reads them: tokens of all records end to end, padded only inside a batch.
+
+Shapes: N records, n examples of a batch, T tokens of the longest among them, S tokens in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from silotune.core.dataset import Batch
+
+from .chat_templates import Passage, Template, passage
+from .columns import slices
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+"""The label of a token without loss, as torch's cross entropy knows it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """One column of all records end to end, and what fills it up in a batch."""
+
+    flat: NDArray[np.int32]  # (S,)
+    padding: int
+
+
+@dataclass(frozen=True, eq=False)
+class TextExamples:
+    """Tokenized records.
+
+    Padding is on the right: on the left it would shift absolute positions.
+
+    Attributes:
+        lengths: tokens of each record, N of them.
+        starts: where each record begins in the flat columns.
+        tokens: ``input_ids``; ``token_type_ids`` if the tokenizer gives them; ``labels`` if every
+            token has its own.
+        classes: label ids, or None where tokens have labels.
+    """
+
+    lengths: Sequence[int]
+    starts: NDArray[np.int64]  # (N,)
+    tokens: Mapping[str, Ragged]
+    classes: NDArray[np.int64] | None  # (N,)
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """``input_ids``, ``attention_mask`` (n, T) and ``labels`` (n,) or (n, T), all int64."""
+        rows = np.asarray(indices, dtype=np.int64)
+        lengths = np.array([self.lengths[row] for row in rows], dtype=np.int64)
+        filled = np.arange(lengths.max()) < lengths[:, None]  # (n, T)
+        places = np.repeat(self.starts[rows], lengths) + np.nonzero(filled)[1]
+        out = {"attention_mask": torch.from_numpy(filled.astype(np.int64))}
+        for name, column in self.tokens.items():
+            padded = np.full(filled.shape, column.padding, dtype=np.int64)
+            padded[filled] = column.flat[places]
+            out[name] = torch.from_numpy(padded)
+        if self.classes is not None:
+            out["labels"] = torch.from_numpy(self.classes[rows])
+        return out
+
+
+def text_examples(
+    table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, where: str
+) -> TextExamples:
+    """Tokenize a readable table, once.
+
+    With a ``label`` it is for a classifier, and texts are cut at their end. Otherwise it is for a
+    language model: a record that is too long first loses the beginning of what carries no loss
+    (down to half of ``max_length``), then its end, so that something to learn from is left.
+
+    Args:
+        table: one record or more.
+        tokenizer: a fast one, with a padding token.
+        max_length: the most tokens of a record, special ones included.
+        where: what the table is called in an error.
+
+    Raises:
+        ValueError: if the tokenizer does not serve, or naming a record without anything to learn.
+    """
+    _check_tokenizer(tokenizer, max_length)
+    if "label" in table.column_names:
+        classes = np.asarray(table["label"][:], dtype=np.int64)
+        return _joined(_classified(table, tokenizer, max_length, where), tokenizer, classes)
+    return _joined(_modelled(table, tokenizer, max_length, where), tokenizer, None)
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    if tokenizer.pad_token_id is None:
+        raise ValueError("model.name_or_path: the tokenizer has no padding token")
+    if not tokenizer.is_fast:
+        raise ValueError("model.name_or_path: the tokenizer is a slow one; a fast one is needed")
+    if max_length < 2:
+        raise ValueError(f"data.max_length: {max_length} must be at least 2")
+    if max_length > tokenizer.model_max_length:
+        raise ValueError(
+            f"data.max_length: {max_length} is more than the {tokenizer.model_max_length} tokens "
+            "that this model reads"
+        )
+
+
+Chunk = Mapping[str, list[list[int]]]
+"""Token columns of some consecutive records."""
+
+
+def _classified(
+    table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, where: str
+) -> Iterator[Chunk]:
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    parts = [part for part in ("text", "text_pair") if part in table.column_names]
+    for first, columns in slices(table):
+        texts = ([text or "" for text in columns[part]] for part in parts)
+        encoded = tokenizer(*texts, truncation=True, max_length=max_length)
+        for row, ids in enumerate(encoded["input_ids"], first):
+            if special.issuperset(ids):
+                raise ValueError(
+                    f"data.columns.text: {_place(row, where)} has no tokens but padding and other "
+                    "special ones"
+                )
+        yield {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
+
+
+def _modelled(
+    table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, where: str
+) -> Iterator[Chunk]:
+    template = _template(tokenizer) if "messages" in table.column_names else None
+    for first, columns in slices(table):
+        ids: list[list[int]] = []
+        labels: list[list[int]] = []
+        passages = _passages(columns, template, first, where)
+        encoded = tokenizer(
+            [p.text for p in passages],
+            add_special_tokens=template is None,
+            return_offsets_mapping=True,
+            verbose=False,
+        )
+        read = zip(passages, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        for row, (p, tokens, offsets) in enumerate(read, first):
+            record, learned = _cut(*_tokens(p, tokens, offsets, tokenizer), tokenizer, max_length)
+            if not learned[1:].any():  # nothing predicts the first token
+                raise ValueError(f"data.columns: {_place(row, where)} leaves no token to predict")
+            ids.append(record.tolist())
+            labels.append(np.where(learned, record, IGNORED).tolist())
+        yield {"input_ids": ids, "labels": labels}
+
+
+def _passages(
+    columns: Mapping[str, Sequence[Any]], template: Template | None, first: int, where: str
+) -> list[Passage]:
+    passages = []
+    for row, cells in enumerate(zip(*columns.values(), strict=True), first):
+        try:
+            passages.append(passage(dict(zip(columns, cells, strict=True)), template))
+        except ValueError as error:
+            raise ValueError(f"data.columns: {_place(row, where)}: {error}") from None
+    return passages
+
+
+def _tokens(
+    p: Passage,
+    tokens: Sequence[int],
+    offsets: Sequence[tuple[int, int]],
+    tokenizer: PreTrainedTokenizerBase,
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The tokens of a passage and which of them carry loss, end-of-text included."""
+    ids = np.asarray(tokens, dtype=np.int64)
+    spans = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
+    learned = p.learned(spans[:, 0], spans[:, 1])
+    end = tokenizer.eos_token_id
+    if not p.ends or end is None:
+        return ids, learned
+    if len(ids) and ids[-1] == end:
+        ids, learned = ids[:-1], learned[:-1]
+    return np.append(ids, end), np.append(learned, True)
+
+
+def _cut(
+    ids: NDArray[np.int64],
+    learned: NDArray[np.bool_],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """At most ``max_length`` tokens; a token that marks the beginning of text stays."""
+    extra = len(ids) - max_length
+    if extra <= 0:
+        return ids, learned
+    lead = int(ids[0] == tokenizer.bos_token_id)
+    drop = min(extra, max(0, int(learned.argmax()) - max_length // 2))
+    kept = np.delete(np.arange(len(ids)), slice(lead, lead + drop))[:max_length]
+    return ids[kept], learned[kept]
+
+
+def _template(tokenizer: PreTrainedTokenizerBase) -> Template | None:
+    if tokenizer.chat_template is None:
+        return None
+
+    def render(turns: Sequence[Mapping[str, Any]], asks: bool) -> str:
+        text: str = tokenizer.apply_chat_template(
+            list(turns), tokenize=False, add_generation_prompt=asks
+        )
+        return text
+
+    return render
+
+
+def _place(row: int, where: str) -> str:
+    return f"row {row} (the first is 0) of {where}"
+
+
+def _joined(
+    chunks: Iterable[Chunk],
+    tokenizer: PreTrainedTokenizerBase,
+    classes: NDArray[np.int64] | None,
+) -> TextExamples:
+    """Chunks of token columns end to end."""
+    lengths: list[int] = []
+    flats: dict[str, list[NDArray[np.int32]]] = {}
+    for chunk in chunks:
+        lengths += (len(ids) for ids in chunk["input_ids"])
+        for name, rows in chunk.items():
+            flat: NDArray[np.int32] = np.fromiter(chain.from_iterable(rows), dtype=np.int32)
+            flats.setdefault(name, []).append(flat)
+    padding = {
+        "input_ids": tokenizer.pad_token_id,
+        "token_type_ids": tokenizer.pad_token_type_id,
+        "labels": IGNORED,
+    }
+    tokens = {name: Ragged(np.concatenate(flat), padding[name]) for name, flat in flats.items()}
+    ends = np.cumsum(lengths, dtype=np.int64)
+    return TextExamples(tuple(lengths), ends - np.asarray(lengths), tokens, classes)

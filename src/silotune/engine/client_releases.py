@@ -1,0 +1,102 @@
+"""A silo's optional releases: charged in its ledger, and then the same number whenever asked.
+
+The number is in the line of the ledger that charges for it, which is on the disk before the
+number leaves: there is no way to send one that was not charged, or to draw a second one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from silotune.core import ClientTask, Meter, Meters
+from silotune.privacy import AnyCharge, LedgerEntry, SiloStore
+from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE
+from silotune.privacy.ledger.noisy_counts import NoisyCount
+
+if TYPE_CHECKING:
+    from .client import Client
+
+RECORDS, ACCURACY = "records", "accuracy"
+"""Meters of a private result: a noisy number of records; noisy right answers of the declared."""
+
+
+def affords(
+    silo: Client, store: SiloStore, run: str, charge: AnyCharge, release: str = UPDATE
+) -> bool:
+    """Whether the silo's budget, if it has one, can pay."""
+    budget = silo.budget
+    return budget is None or store.affords(
+        run, charge, budget.epsilon, budget.delta, relation=budget.relation, release=release
+    )
+
+
+def noisy_records(task: ClientTask, silo: Client, store: SiloStore) -> Meters | None:
+    """The silo's noisy number of training records, the same in every round.
+
+    Empty if it releases none; None if the budget cannot pay for it.
+    """
+    noise = silo.releases.count
+    if noise is None:
+        return {}
+    number = _number(COUNT, task, store)
+    if number is None:
+        number = _release(COUNT, task, silo, store, noise, len(silo.train.lengths))
+    return None if number is None else {RECORDS: Meter(number, 1)}
+
+
+def noisy_score(task: ClientTask, silo: Client, store: SiloStore, right: int) -> Meters | None:
+    """Noisy right answers on the held-out records, over their declared number.
+
+    Empty if the silo releases none; None if the budget cannot pay for it.
+
+    Args:
+        task: of a round; asked for it again, the silo gives the same number again.
+        silo: whose records they are.
+        store: its ledger.
+        right: how many the model got right.
+    """
+    noise = silo.releases.metric
+    if noise is None:
+        return {}
+    number = _number(METRIC, task, store)
+    if number is None:
+        number = _release(METRIC, task, silo, store, noise, right)
+    return None if number is None else {ACCURACY: Meter(number, silo.releases.held_out)}
+
+
+def charged(
+    task: ClientTask, silo: Client, store: SiloStore, charge: AnyCharge, release: str = UPDATE
+) -> LedgerEntry:
+    """The price of a release at its next attempt."""
+    return LedgerEntry(
+        run=task.run,
+        silo=task.client,
+        round=task.round,
+        attempt=store.attempts(task.run, task.round, release),
+        release=release,
+        charge=charge,
+        max_grad_norm=silo.privacy.max_grad_norm,
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _number(release: str, task: ClientTask, store: SiloStore) -> int | None:
+    """What has left before: of the run, or of the round if every round has its own."""
+    for entry in store.entries(task.run):
+        if entry.release == release and (release == COUNT or entry.round == task.round):
+            return entry.value
+    return None
+
+
+def _release(
+    release: str, task: ClientTask, silo: Client, store: SiloStore, noise: NoisyCount, true: int
+) -> int | None:
+    """A fresh number, once it is charged; None if the budget cannot pay."""
+    if not affords(silo, store, task.run, noise.charge(), release):
+        return None
+    entry = charged(task, silo, store, noise.charge(), release)
+    entry = replace(entry, value=noise.noisy(true, release, task.round))
+    store.release_number(entry)
+    return entry.value

@@ -1,0 +1,79 @@
+"""Communication: what a run's messages weigh, counted from real ones before anything trains.
+
+Clients' updates are made up; their sizes are not. The first rounds are played through the server's
+own step; later ones repeat the last of them, by a period that most ways of taking turns divide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from silotune.core import ClientId, ClientTask, Factors, GlobalState, Statistics, generator
+
+from .channel import seal
+from .experiment import Experiment
+from .loop import bytes_to, make_tasks
+from .server import server_step
+from .server_ledger import EVERY_CLIENT
+
+PLAYED, PERIOD = 24, 12
+"""Rounds that are played; of these, the last ones that repeat."""
+
+
+class Bytes(NamedTuple):
+    """Of one client in one round."""
+
+    up: int
+    down: int
+
+
+def traffic(experiment: Experiment, state: GlobalState) -> list[Mapping[str, Bytes]]:
+    """Bytes of every client, round by round, if all take part.
+
+    Clients that a server hides are counted together, as many as are expected (``EVERY_CLIENT``).
+    """
+    played = [_told(experiment, of_round) for of_round in _played(experiment, state)]
+    return [
+        played[r] if r < PLAYED else played[PLAYED - PERIOD + r % PERIOD]
+        for r in range(experiment.rounds)
+    ]
+
+
+def _told(experiment: Experiment, clients: Mapping[ClientId, Bytes]) -> Mapping[str, Bytes]:
+    """What may be said of a round: of all together, where it is secret who took part."""
+    if not experiment.central.private:
+        return {str(client): sent for client, sent in clients.items()}
+    expected = experiment.central.sampling_rate * len(experiment.clients)
+    up, down = clients[experiment.clients[0]]  # they differ in their names only
+    return {EVERY_CLIENT: Bytes(round(expected * up), round(expected * down))}
+
+
+def _played(experiment: Experiment, state: GlobalState) -> Iterator[Mapping[ClientId, Bytes]]:
+    holders = () if experiment.central.private else experiment.clients
+    for _ in range(min(PLAYED, experiment.rounds)):
+        tasks = make_tasks(experiment, experiment.clients, state)
+        sent = {task.client: _made_up(task, state) for task in tasks}
+        yield {
+            task.client: Bytes(len(seal(sent[task.client], task)), bytes_to(task, state))
+            for task in tasks
+        }
+        total: Statistics | None = None
+        for update in sent.values():
+            part = Statistics.of(update, 1.0, ranks_differ=bool(experiment.ranks))
+            total = part if total is None else total + part
+        assert total is not None
+        state, _ = server_step(experiment, state, total.mean(), holders)
+
+
+def _made_up(task: ClientTask, state: GlobalState) -> Factors:
+    """Some update of a client."""
+    g = generator("traffic", task.client, task.round)
+
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor + 0.01 * torch.randn(tensor.shape, generator=g, dtype=tensor.dtype)
+
+    return task.plan.shared(state.factors.cut(task.rank)).map(moved)

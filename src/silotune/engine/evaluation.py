@@ -1,0 +1,83 @@
+"""Evaluation: metrics of a state on records that may be looked at. Never part of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from silotune.adapters import AdaptedModel
+from silotune.core import (
+    ClientDataset,
+    ClientTask,
+    ClientUpdate,
+    Factors,
+    Meters,
+    append_line,
+    pool,
+)
+from silotune.linalg import Matrix
+from silotune.objectives import Objective
+from silotune.privacy import SiloStore
+
+from .client import Client, LocalTrainer, microbatches, own_folder, spent, start_of, to_device
+from .client_errors import discreet, result
+from .client_releases import ACCURACY, noisy_score
+
+
+def evaluate(
+    adapted: AdaptedModel,
+    objective: Objective,
+    factors: Factors,
+    examples: ClientDataset,
+    batch_size: int = 64,
+    folded: Mapping[str, Matrix] | None = None,
+) -> Meters:
+    """Metrics of ``factors`` over all of ``examples``; records of similar length go together.
+
+    Args:
+        adapted: is loaded with the factors.
+        objective: measures.
+        factors: of all tensors.
+        examples: to look at.
+        batch_size: records that go through the model at once.
+        folded: what has been added to the base; None for nothing.
+    """
+    adapted.load(factors, folded or {})
+    adapted.model.eval()
+    everything = range(len(examples.lengths))
+    with torch.inference_mode():
+        return pool(
+            adapted.measure(objective.measure, to_device(examples.batch(part), adapted.device))
+            for part in microbatches(everything, examples.lengths, batch_size)
+        )
+
+
+def score_at_home(task: ClientTask, bench: LocalTrainer, silo: Client) -> ClientUpdate:
+    """Score the task's factors on the silo's held-out records; the scores stay in its folder.
+
+    What comes back says that it is done, or refused; and a noisy score if the silo releases one.
+
+    Raises:
+        ValueError: if the silo holds nothing out or owns no folder.
+    """
+    if silo.held_out is None:
+        raise ValueError(
+            f"evaluation: silo {silo.client} has no held-out records to score on; give it a valid "
+            "split, set data.valid_fraction, or choose evaluation: public"
+        )
+    home, held_out = own_folder(silo), silo.held_out
+
+    def work() -> ClientUpdate:
+        factors = start_of(task, bench, silo)
+        meters = evaluate(bench.adapted, bench.objective, factors, held_out, folded=task.folded)
+        metrics = {name: meter.value() for name, meter in meters.items()}
+        append_line(home / "metrics.jsonl", {"round": task.round, "metrics": metrics})
+        if silo.releases.metric is None:
+            return result(task)
+        with SiloStore(home) as store:
+            told = noisy_score(task, silo, store, round(meters[ACCURACY].total))
+        return spent(task, silo) if told is None else replace(result(task), meters=told)
+
+    return discreet(task, home, work) if silo.secretive else work()

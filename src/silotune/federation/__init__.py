@@ -1,0 +1,1 @@
+"""One federation, from its configuration to its result folder."""

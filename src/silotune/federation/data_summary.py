@@ -1,0 +1,48 @@
+"""Data summary: how the records divide over the silos, before or without any training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from silotune.config import Config
+from silotune.data.summary import SiloSummary
+
+from .inputs import read_examples, read_model, read_tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class Division:
+    """The records of a run. Only for eyes that may see all of them; epsilon does not cover it.
+
+    Attributes:
+        silos: numbers about each silo's training records.
+        held_out: silo -> records that it is scored on, if any.
+        valid: records beside the silos, to watch training by.
+        test: the same, for the final figure.
+        notices: what the user should know.
+    """
+
+    silos: Mapping[str, SiloSummary]
+    held_out: Mapping[str, int]
+    valid: int
+    test: int
+    notices: tuple[str, ...]
+
+
+def divide(config: Config) -> Division:
+    """Read and tokenise all records, and count.
+
+    Raises:
+        ValueError: in words, naming the key of the configuration.
+    """
+    prepared = read_tables(config)
+    data = read_examples(config, prepared, read_model(config, prepared.labels))
+    kept = {name: silo.held_out for name, silo in data.silos.items()}
+    return Division(
+        silos={name: silo.summary for name, silo in data.silos.items()},
+        held_out={name: len(held.lengths) for name, held in kept.items() if held is not None},
+        valid=0 if data.valid is None else len(data.valid.lengths),
+        test=0 if data.test is None else len(data.test.lengths),
+        notices=prepared.notices,
+    )

@@ -1,0 +1,95 @@
+"""How the heads begin: from the seed, from the checkpoint, or from descriptions of the labels.
+
+Shapes: C classes, h features of an embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from silotune.core import Factors, Key, Role, Site, generator
+
+from .load import Loaded
+from .pooling import MeanPooledClassifier
+
+
+def random_head(sites: Sequence[Site], seed: int) -> Factors:
+    """Weights from U(-1/sqrt(in), 1/sqrt(in)), biases zero; bit for bit the same everywhere.
+
+    Args:
+        sites: the heads.
+        seed: of the run; each site draws from its own generator.
+    """
+    tensors: dict[Key, Tensor] = {}
+    for site in sites:
+        bound = 1.0 / math.sqrt(site.in_features)
+        g = generator(seed, "head", site.name)
+        shape = (site.out_features, site.in_features)
+        weight = torch.rand(shape, generator=g, dtype=torch.float32) * (2 * bound) - bound
+        tensors |= _tensors(site, weight, torch.zeros(site.out_features, dtype=torch.float32))
+    return Factors(tensors)
+
+
+def checkpoint_head(loaded: Loaded) -> Factors:
+    """The heads that came with the model, in float32.
+
+    Raises:
+        ValueError: if the checkpoint lacks one, or has it for another number of classes.
+    """
+    if loaded.absent:
+        raise ValueError(
+            f"model.head_init: the checkpoint has no weights of this shape for "
+            f"{', '.join(sorted(loaded.absent))}; use random or label-prototypes"
+        )
+    tensors: dict[Key, Tensor] = {}
+    for site in loaded.heads:
+        bias = site.module.bias
+        own = bias if isinstance(bias, Tensor) else torch.zeros(site.out_features)
+        tensors |= _tensors(site, _float(site.weight()), _float(own))
+    return Factors(tensors)
+
+
+def prototype_head(
+    loaded: Loaded, label_descriptions: Sequence[str], scale: float = 20.0
+) -> Factors:
+    """Class weights: ``scale`` times the unit embedding of each label's description; bias zero.
+
+    Made of public things only, so free of privacy cost. The embeddings differ between machines in
+    their last bits: send this head, never its seed.
+
+    Args:
+        loaded: a model with mean pooling.
+        label_descriptions: one short text for each class, in the order of ids.
+        scale: of the logits, which are cosines times this at first.
+
+    Raises:
+        ValueError: without mean pooling over text, or unless there is one description per class.
+    """
+    model, tokenizer = loaded.model, loaded.tokenizer
+    if not isinstance(model, MeanPooledClassifier) or tokenizer is None:
+        raise ValueError("model.head_init: label-prototypes needs model.pooling: mean and texts")
+    (site,) = loaded.heads
+    if len(label_descriptions) != site.out_features:
+        raise ValueError(
+            f"data.labels: {len(label_descriptions)} descriptions for {site.out_features} labels"
+        )
+    tokens = tokenizer(list(label_descriptions), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        weight = scale * model.embed(tokens["input_ids"], tokens["attention_mask"])
+    return Factors(_tensors(site, weight, torch.zeros(site.out_features)))
+
+
+def _tensors(site: Site, weight: Tensor, bias: Tensor) -> dict[Key, Tensor]:
+    """Weight (C, h) and, where the site has one, bias (C,) by key."""
+    tensors = {Key(site.name, Role.HEAD, "weight"): weight}
+    if isinstance(site.module.bias, nn.Parameter):
+        tensors[Key(site.name, Role.HEAD, "bias")] = bias
+    return tensors
+
+
+def _float(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float32, copy=True)

@@ -1,0 +1,1 @@
+"""Accounting: what releases cost, and the noise that a budget needs."""

@@ -1,0 +1,197 @@
+"""What is charged for noised steps: public numbers, one frozen value for each kind of mechanism.
+
+    Charge             every record by its own coin, then Gaussian noise (or discrete Gaussian)
+    TruncatedCharge    the same, but a sample beyond a fixed size is cut at random
+    CorrelatedCharge   no coins; each record takes part at most every so many steps, and the
+                       noise of the steps is one stream of correlated numbers
+
+``accountant`` turns charges into epsilon; a ledger keeps them as JSON.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, astuple, dataclass, fields, replace
+from typing import Any, Literal
+
+Relation = Literal["add-remove", "zero-out", "replace-one"]
+"""When two data sets are neighbours. One has a record that the other
+
+- lacks (add-remove);
+- has replaced by one that gives nothing but keeps its place (zero-out);
+- has replaced by any other (replace-one).
+"""
+
+
+@dataclass(frozen=True)
+class Charge:
+    """``steps`` steps of one Poisson-subsampled Gaussian mechanism. Public.
+
+    Attributes:
+        sampling_rate: q in (0, 1], the chance of each record to be in a batch.
+        noise_multiplier: sigma >= 0, noise std in units of what one record can move the sum by.
+        steps: how many steps were, or will be, executed.
+        discrete: whether the noise is the discrete Gaussian on a grid.
+
+    Raises:
+        ValueError: if a field is out of range.
+    """
+
+    sampling_rate: float
+    noise_multiplier: float
+    steps: int
+    discrete: bool = False
+
+    def __post_init__(self) -> None:
+        _check_rate(self.sampling_rate)
+        _check_noise(self.noise_multiplier)
+        _check_least("steps", self.steps, 0)
+
+
+@dataclass(frozen=True)
+class TruncatedCharge:
+    """``steps`` steps in which a Poisson sample is cut to ``largest`` places at random. Public.
+
+    Attributes:
+        sampling_rate: q in (0, 1], the chance of each place to be drawn.
+        noise_multiplier: sigma >= 0, noise std in units of the clip norm.
+        steps: how many steps were, or will be, executed.
+        largest: places kept at most.
+        num_examples: places, with a record or without; no more records than that take part.
+
+    Raises:
+        ValueError: if a field is out of range.
+    """
+
+    sampling_rate: float
+    noise_multiplier: float
+    steps: int
+    largest: int
+    num_examples: int
+
+    def __post_init__(self) -> None:
+        _check_rate(self.sampling_rate)
+        _check_noise(self.noise_multiplier)
+        _check_least("steps", self.steps, 0)
+        _check_least("max_batch_size", self.largest, 1)
+        _check_least("num_examples", self.num_examples, 1)
+
+
+@dataclass(frozen=True)
+class CorrelatedCharge:
+    """``steps`` steps of one stream of correlated noise. Public.
+
+    Charges of one silo and one run that differ in their steps only are parts of the same stream.
+
+    Attributes:
+        noise_multiplier: sigma >= 0, std of the independent noise behind the stream, in units
+            of the clip norm.
+        steps: how many steps were, or will be, executed.
+        bands: of the factorisation.
+        separation: a record that takes part in step t takes part in none of the next
+            ``separation - 1``.
+
+    Raises:
+        ValueError: if a field is out of range.
+    """
+
+    noise_multiplier: float
+    steps: int
+    bands: int
+    separation: int
+
+    def __post_init__(self) -> None:
+        _check_noise(self.noise_multiplier)
+        _check_least("steps", self.steps, 0)
+        _check_least("bands", self.bands, 1)
+        _check_least("separation", self.separation, 1)
+
+
+AnyCharge = Charge | TruncatedCharge | CorrelatedCharge
+
+_KINDS: Mapping[str, type[AnyCharge]] = {
+    "poisson": Charge,
+    "truncated-poisson": TruncatedCharge,
+    "correlated": CorrelatedCharge,
+}
+
+
+def merged(charges: Iterable[AnyCharge]) -> tuple[AnyCharge, ...]:
+    """One charge for all that differ in their steps only; those without steps are left out.
+
+    Args:
+        charges: of one silo and one run, in any order.
+    """
+    steps = Counter[AnyCharge]()
+    for charge in charges:
+        steps[replace(charge, steps=0)] += charge.steps
+    return tuple(sorted((replace(charge, steps=n) for charge, n in steps.items() if n), key=_order))
+
+
+def to_json(charge: AnyCharge) -> dict[str, Any]:
+    """The fields, and the ``kind`` that tells which they are."""
+    return {"kind": _kind(charge), **asdict(charge)}
+
+
+def from_json(values: object) -> AnyCharge:
+    """The inverse of ``to_json``.
+
+    Raises:
+        ValueError: if the kind is unknown, or a field is missing, unknown, of another type or
+            out of range.
+    """
+    if not isinstance(values, Mapping) or values.get("kind") not in _KINDS:
+        raise ValueError(f"a charge must name its kind: {', '.join(_KINDS)}")
+    charge = _KINDS[values["kind"]]
+    return charge(**typed(charge, {name: v for name, v in values.items() if name != "kind"}))
+
+
+def typed(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values``, if they are all fields of a dataclass and of the types that it declares.
+
+    Fields of other types than text, whole numbers, numbers and truth values are the caller's.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    kinds: dict[str, tuple[type, ...]] = {
+        "str": (str,),
+        "int": (int,),
+        "float": (int, float),
+        "bool": (bool,),
+    }
+    declared = {field.name: kinds.get(str(field.type)) for field in fields(cls)}
+    if unknown := values.keys() - declared.keys():
+        raise ValueError(f"unknown fields: {', '.join(sorted(unknown))}")
+    for name, allowed in declared.items():
+        if name not in values or (allowed and type(values[name]) not in allowed):
+            raise ValueError(f"{name} is missing or of the wrong type")
+    return dict(values)
+
+
+def _kind(charge: AnyCharge) -> str:
+    return next(kind for kind, cls in _KINDS.items() if cls is type(charge))
+
+
+def _order(charge: AnyCharge) -> tuple[Any, ...]:
+    return (_kind(charge), *astuple(charge))
+
+
+def _check_rate(q: float) -> None:
+    if not 0.0 < q <= 1.0:
+        raise ValueError(
+            f"batch_size: the sampling rate must be above 0 and at most 1, not {q}; "
+            "the expected batch cannot be larger than the silo's num_examples"
+        )
+
+
+def _check_noise(sigma: float) -> None:
+    if not 0.0 <= sigma < math.inf:
+        raise ValueError(f"noise_multiplier: must be a finite number of 0 or more, not {sigma}")
+
+
+def _check_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{name}: must be at least {least}, not {value}")

@@ -1,0 +1,96 @@
+"""Privacy loss distributions: the library's, each on a grid that fits it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from .charges import AnyCharge, CorrelatedCharge, Relation, TruncatedCharge
+from .supported import one_gaussian
+
+
+def loss(charge: AnyCharge, relation: Relation, interval: float, times: int = 1) -> Any:
+    """The privacy loss distribution of a charge that was made ``times`` times."""
+    from dp_accounting.pld import privacy_loss_distribution as pld
+    from dp_accounting.privacy_accountant import NeighboringRelation as Neighbours
+
+    neighbours = {
+        "add-remove": Neighbours.ADD_OR_REMOVE_ONE,
+        "zero-out": Neighbours.REPLACE_SPECIAL,
+        "replace-one": Neighbours.REPLACE_ONE,
+    }[relation]
+    gaussian = partial(pld.from_gaussian_mechanism, value_discretization_interval=interval)
+    if sigma := one_gaussian(charge, relation):
+        return gaussian(sigma / math.sqrt(times))
+    assert not isinstance(charge, CorrelatedCharge)
+    q, sigma = charge.sampling_rate, charge.noise_multiplier
+    if isinstance(charge, TruncatedCharge):
+        one = pld.from_truncated_subsampled_gaussian_mechanism(
+            charge.num_examples,
+            q,
+            charge.largest,
+            sigma,
+            value_discretization_interval=interval,
+            neighboring_relation=neighbours,
+        )
+    else:
+        one = gaussian(sigma, sampling_prob=q, neighboring_relation=neighbours)
+    return one if times * charge.steps == 1 else one.self_compose(times * charge.steps)
+
+
+def interval(parts: Iterable[tuple[AnyCharge, int]], relation: Relation, grid: float) -> float:
+    """The grid, refined where steps lose less than it, coarsened as time and memory demand.
+
+    A grid wider than the loss of one step widens that loss, and the more so the more steps there
+    are. On the other hand a single loss is built point by point (limit 4e5 points), the composed
+    one by FFT (4e6). The composition is about a Gaussian mechanism of mu^2 = steps * chi^2 of one
+    step (Bu et al. 2019, arXiv 1911.11607), and never beyond that of the steps without sampling.
+
+    Args:
+        parts: charges, and how many times each was made.
+        relation: between neighbouring data sets.
+        grid: what is wanted.
+    """
+    single = composed = steps = 0.0
+    for charge, times in parts:
+        one, whole = _mu_squared(charge, relation)
+        single, composed = max(single, one), composed + times * whole
+        steps += times * (1 if one_gaussian(charge, relation) else charge.steps)
+    narrow = math.sqrt(composed / steps) / 2
+    return max(min(grid, narrow), _width(single) / 4e5, _width(composed) / 4e6)
+
+
+def _mu_squared(charge: AnyCharge, relation: Relation) -> tuple[float, float]:
+    """Of the loss that is built, and about that of the whole charge."""
+    if sigma := one_gaussian(charge, relation):
+        return sigma**-2, sigma**-2
+    assert not isinstance(charge, CorrelatedCharge)
+    q, steps, one = charge.sampling_rate, charge.steps, charge.noise_multiplier**-2
+    most, chi_squared = 4.0 * one, _chi_squared(q, one)
+    if isinstance(charge, TruncatedCharge):
+        cut, drawn = _cut(charge)
+        chi_squared += cut * 4.0 * _chi_squared(drawn, most)
+    elif relation == "replace-one":
+        chi_squared = 4.0 * q**2 * math.sinh(min(one, 700.0))
+    else:
+        most = one
+    return most, steps * min(most, chi_squared)
+
+
+def _chi_squared(q: float, one: float) -> float:
+    return q**2 * math.expm1(min(one, 700.0))
+
+
+def _cut(charge: TruncatedCharge) -> tuple[float, float]:
+    """Chance that a sample is cut, and about that of a place to survive it."""
+    from scipy.stats import binom
+
+    cut = binom.sf(charge.largest - 1, charge.num_examples - 1, charge.sampling_rate)
+    return float(cut), min(charge.largest / charge.num_examples, 1.0)
+
+
+def _width(mu_squared: float) -> float:
+    """Span of the privacy loss of a Gaussian mechanism, to ten standard deviations."""
+    return mu_squared / 2 + 10 * math.sqrt(mu_squared)

@@ -1,0 +1,1 @@
+"""The ledger: what was charged, written before anything leaves."""

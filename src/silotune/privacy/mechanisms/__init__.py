@@ -1,0 +1,1 @@
+"""Mechanisms: clipping, sampling and noise, and what owns all three."""

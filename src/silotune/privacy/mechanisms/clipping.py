@@ -1,0 +1,93 @@
+"""Flat per-example clipping: every record's whole gradient is scaled to norm at most C.
+
+Abadi et al. 2016 (arXiv 1607.00133). The norm runs over all trained coordinates together: heads,
+A and B alike. Edge cases: C = inf leaves gradients alone; a zero gradient stays zero; a record
+whose gradient is not finite (NaN, infinity, or a norm that overflows) contributes zero.
+
+Shapes: n examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from silotune.core import Batch, Key, PerExampleGradients
+
+from .base import Losses
+
+
+def clipped_sum(
+    rows: Mapping[Key, Tensor], max_grad_norm: float, grid: float = 0.0
+) -> tuple[dict[Key, Tensor], int]:
+    """``sum_i g_i min(1, C / |g_i|)`` per tensor, and how many records were not finite.
+
+    With a grid, every clipped coordinate is first rounded to a multiple of it, and the sums are
+    exact: float64 holds sums of such multiples without rounding below 2^53 grid units.
+
+    Args:
+        rows: per-example gradients, (n, *shape) each.
+        max_grad_norm: C > 0, or infinity.
+        grid: a power of two; 0 for no rounding.
+    """
+    flat = {key: r.flatten(1) for key, r in rows.items()}
+    norms = torch.stack([torch.linalg.vector_norm(r, dim=1) for r in flat.values()])
+    norm = torch.linalg.vector_norm(norms, dim=0)  # (n,)
+    finite = norm.isfinite()
+    margin = 1.0 + 32.0 * torch.finfo(norm.dtype).eps  # the norm itself is rounded
+    factor = torch.where(finite, (max_grad_norm / (norm * margin)).clamp(max=1.0), 0.0)
+    dropped = int((~finite).sum())
+    if dropped:  # zero times NaN is NaN
+        flat = {key: r.masked_fill(~finite[:, None], 0.0) for key, r in flat.items()}
+    sums = {key: _sum(factor, r, grid).view(rows[key].shape[1:]) for key, r in flat.items()}
+    return sums, dropped
+
+
+def _sum(factor: Tensor, rows: Tensor, grid: float) -> Tensor:
+    """``sum_i factor_i rows_i`` (P,); in float64 and on the grid if there is one."""
+    if not grid:
+        return factor @ rows
+    clipped = rows * factor[:, None]
+    return clipped.double().div_(grid).round_().sum(dim=0).mul_(grid)
+
+
+class Accumulated(NamedTuple):
+    """Sums over the micro-batches of one step."""
+
+    sums: Mapping[Key, Tensor]
+    examples: int
+    dropped: int
+
+
+def accumulate(
+    sink: PerExampleGradients,
+    losses: Losses,
+    micro_batches: Iterable[Batch],
+    max_grad_norm: float,
+    grid: float = 0.0,
+    totals: dict[Key, Tensor] | None = None,
+) -> Accumulated:
+    """One backward pass a micro-batch; the clipped sums add up to those of the whole batch.
+
+    Args:
+        sink: closed.
+        losses: per example.
+        micro_batches: of one step.
+        max_grad_norm: C.
+        grid: as for ``clipped_sum``.
+        totals: takes the sums of layers that leave no rows. They are bounded by nothing, so this
+            is not for a mechanism that hides records.
+    """
+    sums: dict[Key, Tensor] = {}
+    examples = dropped = 0
+    for batch in micro_batches:
+        n = len(batch["labels"])
+        with sink.collect(n, totals) as rows:
+            losses(batch).sum().backward()
+            part, bad = clipped_sum(rows, max_grad_norm, grid) if rows else ({}, 0)
+        sums = {key: t + sums[key] if key in sums else t for key, t in part.items()}
+        examples, dropped = examples + n, dropped + bad
+    return Accumulated(sums, examples, dropped)

@@ -1,0 +1,169 @@
+"""``report.html``: one page that says what a run did, for people. Self-contained, without scripts.
+
+What the numbers mean is decided in ``totals`` and ``prose``; here they are put into the template.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from silotune.certificate import guarantee
+from silotune.core import units
+from silotune.runs.facts import PrivacyStatement, RunFacts, Summary, read_facts, read_statement
+from silotune.runs.folder import RoundRecord, RunFolder
+
+from . import plots, prose
+from .model_card import OWN_FORMAT, usage
+from .plot_style import themed
+from .totals import SiloOutcome, has_silo_metrics, outcome, silo_outcomes
+
+
+def render(run: RunFolder, summary: Summary) -> str:
+    """The page about a run, finished or not.
+
+    Outside simulations it shows nothing of single silos but declared sizes and privacy.
+
+    Raises:
+        RecordError: if a file of the run is missing, damaged or of a newer version.
+    """
+    facts, statement, rounds = read_facts(run), read_statement(run), run.read_rounds()
+    if not summary.is_simulation:
+        facts = replace(facts, baselines={})
+        rounds = [replace(record, silos={}) for record in rounds]
+        summary = replace(summary, split={})
+    totals = outcome(rounds, facts.metric)
+    silos = silo_outcomes(facts, rounds, statement)
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            summary=summary,
+            facts=facts,
+            statement=statement,
+            rounds=rounds,
+            outcome=totals,
+            silos=silos,
+            change=units.change_text(totals.metric, totals.before, totals.after),
+            has_baseline=any(math.isfinite(row.alone) for row in silos),
+            scored_on=_scored_on(rounds),
+            metric_names=list(dict.fromkeys(name for record in rounds for name in record.metrics)),
+            absences=[(r.round, name, why) for r in rounds for name, why in r.missing.items()],
+            what_was_done=prose.what_was_done(summary, facts, totals, statement),
+            plain_words=guarantee.in_plain_words(statement) if statement else [],
+            guarantee=guarantee.guarantee(statement) if statement else [],
+            warning=guarantee.warning(statement),
+            noun=guarantee.noun(statement) if statement else "",
+            seeded=guarantee.is_seeded(statement),
+            charges=_charges(statement) if statement else [],
+            final_score=prose.final_score(facts),
+            simulation=prose.SIMULATION,
+            evaluation=prose.EVALUATION.get(summary.evaluation, ""),
+            method=f"{prose.method_name(summary)} – {summary.method_words}",
+            pictures=_pictures(facts, rounds, silos, statement, summary),
+            usage=usage(summary, facts.labels),
+            own_format=OWN_FORMAT.replace("`", ""),
+            command=shlex.join(facts.command),
+            config=run.config.read_text(encoding="utf-8") if run.config.exists() else "",
+        )
+    )
+
+
+def _charges(statement: PrivacyStatement) -> list[tuple[str, str, str, str, str]]:
+    """Silo, release, kind, its numbers and how often, for every line of the certificate."""
+    return [
+        (name, str(line["release"]), kind, numbers, units.count_text(line["times"], "time"))
+        for name, silo in statement.silos.items()
+        for line in silo.charges
+        for kind, numbers in [_charge(line["charge"])]
+    ]
+
+
+def _charge(charge: Mapping[str, Any]) -> tuple[str, str]:
+    numbers = ", ".join(
+        f"{key.replace('_', ' ')} {value if isinstance(value, bool) else units.number_text(value)}"
+        for key, value in charge.items()
+        if key != "kind"
+    )
+    return str(charge["kind"]), numbers
+
+
+def _pictures(
+    facts: RunFacts,
+    rounds: Sequence[RoundRecord],
+    silos: Sequence[SiloOutcome],
+    statement: PrivacyStatement | None,
+    summary: Summary,
+) -> dict[str, Markup]:
+    """Pictures by name; empty where there is nothing to see."""
+    results = _results(silos)
+    trained = any(record.round >= 0 for record in rounds)
+    measured = any(record.metrics or record.silos for record in rounds)
+    target = statement.target_epsilon if statement else None
+    drawn = {
+        "metric": plots.metric_by_round(rounds, facts.metric) if measured else "",
+        "silos": plots.silo_results(results, facts.metric) if results else "",
+        "epsilon": plots.epsilon_by_round(rounds, target) if statement and trained else "",
+        "bytes": plots.bytes_by_round(rounds) if trained else "",
+        "error": plots.aggregation_error_by_round(rounds) if trained else "",
+        "split": plots.data_split(summary.split) if summary.split else "",
+    }
+    # plots escape what they write, and nothing else is marked as safe
+    return {name: Markup(themed(svg)) for name, svg in drawn.items()}
+
+
+def _results(silos: Sequence[SiloOutcome]) -> Mapping[str, Mapping[str, float]]:
+    """Condition -> silo -> value, of the conditions that were measured."""
+    conditions = {
+        "before": {row.silo: row.before for row in silos},
+        "alone": {row.silo: row.alone for row in silos},
+        "federated": {row.silo: row.after for row in silos},
+    }
+    return {
+        name: values
+        for name, values in conditions.items()
+        if any(math.isfinite(value) for value in values.values())
+    }
+
+
+def _scored_on(rounds: Sequence[RoundRecord]) -> str:
+    own = has_silo_metrics(rounds)
+    return "each silo's own held-out records" if own else "the held-out records of all"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "bytes": units.human_bytes,
+        "seconds": units.human_seconds,
+        "metric": lambda value, name: units.metric_text(name, value),
+        "number": units.number_text,
+        "epsilon": units.epsilon_text,
+        "scientific": units.scientific,
+        "count": lambda value: units.DASH if value is None else f"{value:,}",
+        "plural": units.count_text,
+        "moment": _moment,
+        "word": lambda status: str(status).partition(":")[0],
+    }
+    return environment
+
+
+def _moment(iso: str | None) -> str:
+    """``2026-03-02 09:15 UTC``."""
+    if iso is None:
+        return "not yet"
+    zone = " UTC" if iso.endswith(("+00:00", "Z")) else ""
+    return iso[:16].replace("T", " ") + zone

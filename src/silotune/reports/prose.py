@@ -1,0 +1,70 @@
+"""What a run did, in sentences. The page and the model card share them."""
+
+from __future__ import annotations
+
+import math
+
+from silotune.certificate.guarantee import in_short
+from silotune.core.units import count_text, metric_text
+from silotune.runs.facts import PrivacyStatement, RunFacts, Summary
+
+from .totals import Outcome
+
+TASKS = {
+    "sequence-classification": "text classification",
+    "causal-lm": "language modelling",
+    "image-classification": "image classification",
+}
+
+SIMULATION = (
+    "This was a simulation: one machine held the records of all silos. Metrics, results by silo "
+    "and the split of the data were computed from them directly and are not covered by epsilon."
+)
+
+PERSONAL = (
+    "Models are personal: every silo keeps some of the trained tensors to itself and ends with a "
+    "model of its own, and figures of the whole run are of all these models together."
+)
+
+EVALUATION = {
+    "public": "Metrics were computed on public records, which costs no privacy.",
+    "site": "Every silo scored the model on its own records and kept the scores in its own folder.",
+    "simulation": "Metrics were computed in a simulation, on records that are not covered by "
+    "epsilon.",
+}
+
+
+def method_name(summary: Summary) -> str:
+    """``FFA-LoRA (rank 8)``."""
+    title = summary.method_title
+    return f"{title} (rank {summary.rank})" if summary.rank else title
+
+
+def what_was_done(
+    summary: Summary, facts: RunFacts, outcome: Outcome, statement: PrivacyStatement | None
+) -> str:
+    """The run in two sentences: what was trained and how, what came of it and how private it is."""
+    task = TASKS.get(summary.task, summary.task)
+    first = (
+        f"{count_text(len(facts.silos), 'silo')} fine-tuned {summary.base_model} for {task} with "
+        f"{method_name(summary)}, in {count_text(outcome.rounds, 'round')} of "
+        f"{count_text(summary.local_steps, 'step')}."
+    )
+    own = f" {PERSONAL}" if summary.personal else ""
+    result = _result(outcome)
+    return f"{first}{own} {result[0].upper()}{result[1:]}, and {in_short(statement)}."
+
+
+def final_score(facts: RunFacts) -> str:
+    """How the finished adapter does on the test records; empty if there are none."""
+    scores = [f"{name} {metric_text(name, value)}" for name, value in facts.final.items()]
+    return f"The finished adapter on the test records: {', '.join(scores)}." if scores else ""
+
+
+def _result(outcome: Outcome) -> str:
+    if not math.isfinite(outcome.after):
+        return "no global metric was computed"
+    after = metric_text(outcome.metric, outcome.after)
+    if not math.isfinite(outcome.before):
+        return f"{outcome.metric} is {after}"
+    return f"{outcome.metric} went from {metric_text(outcome.metric, outcome.before)} to {after}"

@@ -1,5 +1,0 @@
-"""Floor 2: what a model is asked to do. One loss for every example, and metrics that add up."""
-
-from .base import Objective as Objective
-from .causal_lm import CausalLM as CausalLM
-from .classification import Classification as Classification

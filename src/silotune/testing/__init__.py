@@ -1,0 +1,1 @@
+"""Tiny models, for tests: ours, and those of whoever builds on silotune."""

@@ -1,0 +1,74 @@
+"""Canaries move what they are said to move, through the layers' own kernels."""
+
+import pytest
+import torch
+
+from silotune.audit.canaries import CanaryObjective, Subset, probed_layers, slots
+from silotune.core import Role
+from silotune.privacy.mechanisms.clipping import clipped_sum
+from toys import CLASSES, INNER, WIDTH, adapted, adapter, first_factors
+
+
+def planted(roles, most: int = 1000):
+    model = adapted(adapter())
+    model.load(first_factors(adapter()))
+    g = torch.Generator().manual_seed(0)
+    found = slots(model, first_factors(adapter()), roles, most, strength=1000.0, g=g)
+    return model, found
+
+
+def rows(model, examples, indices, roles):
+    model.train_only(roles)
+    batch = examples.batch(indices)
+    with model.sink.collect(len(indices)) as left:
+        CanaryObjective(probed_layers(model, roles)).losses(model.model, batch).sum().backward()
+        return dict(left)
+
+
+def test_there_is_a_slot_for_every_number_of_b_and_of_the_heads_weight():
+    _, found = planted({Role.B, Role.HEAD})
+    assert len(found.lengths) == 2 * (INNER + WIDTH) + CLASSES * WIDTH
+    places = torch.stack([found.layer, found.row, found.column], dim=1)
+    assert len(places.unique(dim=0)) == len(places)
+
+
+@pytest.mark.parametrize("roles", [{Role.B}, {Role.HEAD}, {Role.B, Role.HEAD}, set(Role)])
+def test_a_clipped_canary_moves_its_own_slot_by_c_and_nothing_else(roles):
+    model, found = planted(roles)
+    m = len(found.lengths)
+    for i in range(m):
+        sums, dropped = clipped_sum(rows(model, found, [i], roles), 1.0)
+        moved = found.read(sums)
+        assert dropped == 0
+        assert moved[i] == pytest.approx(1.0, abs=2e-3)
+        moved[i] = 0.0
+        assert moved.abs().max() < 1e-3
+
+
+def test_canaries_in_a_batch_move_their_own_slots():
+    model, found = planted({Role.B, Role.HEAD})
+    some = list(range(0, len(found.lengths), 3))
+    sums, _ = clipped_sum(rows(model, found, some, {Role.B, Role.HEAD}), 1.0)
+    expected = torch.zeros(len(found.lengths), dtype=torch.float64)
+    expected[some] = 1.0
+    torch.testing.assert_close(found.read(sums), expected, atol=5e-3, rtol=0)
+
+
+def test_fewer_canaries_than_slots_are_spread_over_them():
+    _, found = planted({Role.B, Role.HEAD}, most=12)
+    assert len(found.lengths) == 12
+    assert len(found.layer.unique()) > 1
+
+
+def test_a_method_that_trains_neither_cannot_be_probed():
+    with pytest.raises(ValueError, match="trains B or a head"):
+        planted({Role.A})
+
+
+def test_chosen_examples_keep_their_own_numbers():
+    _, found = planted({Role.B})
+    chosen = Subset(found, [5, 2, 9])
+    assert list(chosen.lengths) == [1, 1, 1]
+    own, all_ = chosen.batch([2, 0]), found.batch([9, 5])
+    assert own.keys() == all_.keys()
+    assert all(torch.equal(own[key], all_[key]) for key in own)

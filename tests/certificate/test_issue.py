@@ -1,0 +1,211 @@
+"""The certificate: what it lists, and what it says of every kind of mechanism."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from federation.small import NO_WORKER, PRIVATE, small, train
+from silotune.certificate.accounts import (
+    ChargeLine,
+    account_of,
+    cost,
+    cost_rdp,
+    from_lines,
+    membership_bound,
+    to_lines,
+)
+from silotune.certificate.issue import example_level, standing
+from silotune.core.files import read_json
+from silotune.federation.opening import opened
+from silotune.privacy import Charge, CorrelatedCharge, LedgerEntry
+from silotune.privacy.accounting.accountant import FINE, epsilon, epsilon_over_silos
+from silotune.privacy.ledger.entry import read_ledger
+from silotune.runs.facts import read_statement
+from silotune.runs.folder import RunFolder
+
+DISCRETE = ("privacy.noise=discrete",)
+TRUNCATED = ("privacy.sampling=truncated-poisson", "privacy.relation=zero-out")
+CORRELATED = ("privacy.sampling=rotation", "privacy.noise=correlated")
+SEEDED = ("privacy.insecure_seeded_noise=true",)
+
+
+def entry(round=0, attempt=0, steps=2, release="update", silo="east", charge=None):
+    return LedgerEntry(
+        run="run",
+        silo=silo,
+        round=round,
+        attempt=attempt,
+        release=release,
+        charge=charge or Charge(0.4, 2.0, steps),
+        max_grad_norm=1.0,
+        time="2026-01-01T00:00:00+00:00",
+    )
+
+
+def certified(place, *overrides, entries=None, grid=FINE):
+    """The certificate of a run that has spent ``entries``; nothing trains."""
+    config = small(place, *PRIVATE, *overrides)
+    with opened(config, [], NO_WORKER, resume=False) as job:
+        work = job.workshop
+        planned = {n: [entry(r, charge=work.price(n)) for r in range(3)] for n in work.sizes}
+        return example_level(work, "run", entries or planned, grid=grid)
+
+
+def test_equal_charges_are_added_up_and_others_are_not():
+    correlated = CorrelatedCharge(2.0, 5, 3, 4)
+    account = account_of(
+        [
+            entry(0),
+            entry(0, attempt=1),
+            entry(1),
+            entry(1, release="count", charge=Charge(1.0, 9.0, 1)),
+            entry(2, charge=correlated),
+        ]
+    )
+    lines = to_lines(account)
+    assert [(line["release"], line["times"], line["charge"]["steps"]) for line in lines] == [
+        ("update", 3, 6),
+        ("count", 1, 1),
+        ("update", 1, 5),
+    ]
+    read = from_lines(lines)
+    assert [line.charge for line in read] == [Charge(0.4, 2.0, 6), Charge(1.0, 9.0, 1), correlated]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {},
+        "update",
+        {"release": "update", "times": 0, "charge": {}},
+        {"release": "update", "times": 1, "charge": {"kind": "hope"}},
+        {"release": 1, "times": 1, "charge": {}},
+    ],
+)
+def test_a_charge_that_is_none_is_refused(line):
+    with pytest.raises(ValueError, match="charge"):
+        from_lines([line])
+
+
+def test_rounds_are_those_in_which_a_silo_took_part(place):
+    spent = {"east": [entry(0), entry(0, attempt=1), entry(2)], "west": [entry(0)]}
+    said = certified(place, entries=spent)
+    assert (said.silos["east"].rounds, said.silos["east"].steps) == (2, 6)
+    assert (said.silos["west"].rounds, said.silos["west"].steps) == (1, 2)
+    assert said.overall["epsilon"] == said.silos["east"].epsilon > said.silos["west"].epsilon
+    assert said.silos["east"].epsilon == epsilon([Charge(0.4, 2.0, 6)], 1e-3)
+    assert said.silos["east"].epsilon_rdp > said.silos["east"].epsilon
+
+
+def test_people_at_several_silos_make_the_silos_compose(place):
+    said = certified(place, "data.person=silo")
+    charges = [[Charge(0.4, 2.0, 6)], [Charge(0.4, 2.0, 6)]]
+    assert said.overall["rule"] == "composition"
+    assert said.overall["epsilon"] == epsilon_over_silos(charges, 1e-3)
+    assert said.overall["epsilon"] > said.silos["east"].epsilon
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sampling", "noise", "accountant", "unclaimed"),
+    [
+        ((), "by its own coin", "in double precision", "PLD", "shuffling"),
+        (DISCRETE, "by its own coin", "discrete Gaussian on a grid", "Rényi", "shuffling"),
+        (TRUNCATED, "a random part is left out", "in double precision", "PLD", "shuffling"),
+        (CORRELATED, "in turn", "correlated over steps", "PLD", "amplification by sampling"),
+    ],
+    ids=["poisson", "discrete", "truncated", "correlated"],
+)
+def test_every_mechanism_has_its_words(place, overrides, sampling, noise, accountant, unclaimed):
+    said = certified(place, *overrides)
+    assert said.private
+    assert sampling in said.sampling
+    assert noise in said.noise
+    assert said.accountant.startswith(accountant)
+    assert any(unclaimed in text for text in said.not_claimed)
+    assert all("operating system" in text for text in (said.noise, said.trust_model))
+    rounding = any("floating-point numbers in the noise" in text for text in said.not_covered)
+    assert rounding == (overrides != DISCRETE), "discrete noise closes what the others leave open"
+    assert ("counted on" in said.sampling) == (overrides != CORRELATED)
+    assert all(silo.epsilon <= silo.epsilon_rdp for silo in said.silos.values())
+
+
+def test_seeded_noise_claims_nothing_and_shows_what_would_hold(place):
+    said = certified(place, *SEEDED)
+    assert not said.private
+    assert "seed" in said.not_private_because
+    assert said.overall["epsilon"] == math.inf
+    assert said.recognition == {}
+    assert "operating system" not in said.noise + said.sampling
+    for silo in said.silos.values():
+        assert (silo.epsilon, silo.epsilon_rdp) == (math.inf, math.inf)
+        assert silo.epsilon_if_secret == epsilon([Charge(0.4, 2.0, 6)], 1e-3)
+
+
+def test_hardly_any_noise_is_not_private(place):
+    said = certified(place, "privacy.noise_multiplier=0.001")
+    assert not said.private
+    assert "too small" in said.not_private_because
+
+
+def test_run_json_says_it_in_one_line(place):
+    assert standing(small(place, *PRIVATE)) == "example"
+    assert standing(small(place, *PRIVATE, *SEEDED)).startswith("NOT PRIVATE: Noise and sampling")
+    assert standing(small(place)).startswith("NOT PRIVATE: This run used no privacy")
+
+
+def test_what_an_attack_can_reach_is_bounded_by_every_pair_of_epsilon_and_delta():
+    def power(sigma):
+        return membership_bound([update(Charge(1.0, sigma, 1))], "add-remove")["at_most"]
+
+    from scipy.stats import norm
+
+    for mu in (0.5, 1.0, 2.0):  # a Gaussian mechanism's best test is known
+        best = norm.sf(norm.isf(0.01) - mu)
+        assert best <= power(1 / mu) <= 2.5 * best
+    assert power(0.1) == 1.0
+    both = membership_bound([[], update(Charge(1.0, 1.0, 1))], "add-remove")
+    assert both["at_most"] == power(1.0)
+    assert membership_bound([[]], "add-remove")["at_most"] == 0.01, "blind guesses"
+
+
+def update(charge):
+    return [ChargeLine(release="update", times=1, charge=charge)]
+
+
+def test_held_out_records_pay_for_scores_and_no_others():
+    scores = ChargeLine(release="metric", times=5, charge=Charge(1.0, 1.0, 5))
+    count = ChargeLine(release="count", times=1, charge=Charge(1.0, 20.0, 1))
+    steps = update(Charge(0.4, 2.0, 6))
+    held_out = epsilon([scores.charge], 1e-3)
+    assert cost([*steps, scores], 1e-3, "add-remove") == held_out
+    assert cost([*steps, count], 1e-3, "add-remove") > cost(steps, 1e-3, "add-remove")
+    assert cost_rdp([*steps, scores], 1e-3, "add-remove") > held_out
+
+
+def test_while_a_run_goes_on_the_quick_grid_is_used_and_said(place):
+    said = certified(place, grid=1e-3)
+    assert (said.grid, said.recognition) == (1e-3, {})
+    assert "grid 0.001" in said.accountant
+
+
+def test_the_file_is_whole(place):
+    config = small(place, *PRIVATE, "train.num_rounds=1")
+    train(config)
+    folder = RunFolder(Path(config.output_dir))
+    data, said = read_json(folder.privacy), read_statement(folder)
+    assert data["run"] == read_json(folder.run)["run"]
+    assert set(data["versions"]) == {"silotune", "dp-accounting", "torch", "numpy", "cryptography"}
+    ledger = read_ledger(folder.site("east") / "ledger.jsonl")
+    assert data["silos"]["east"]["charges"] == to_lines(account_of(ledger))
+    assert data["recognition"]["at_most"] < 1
+    assert said.to_json().keys() | {"version"} == data.keys()
+    assert read_json(folder.run)["privacy"] == "example"
+
+
+def test_without_privacy_nothing_is_claimed(place):
+    config = small(place, "train.num_rounds=1")
+    train(config)
+    data = read_json(RunFolder(Path(config.output_dir)).privacy)
+    assert (data["unit"], data["private"]) == ("none", False)
+    assert data["not_private_because"]

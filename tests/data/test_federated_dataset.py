@@ -1,0 +1,321 @@
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from silotune.data import Columns, Partition, Source, Tables, prepare_silos
+
+COLUMNS = Columns(text="note", label="kind")
+
+
+def table(records, start=0, **more):
+    """Records with different notes and kinds in turn."""
+    numbers = range(start, start + records)
+    columns = {"note": [f"note {i}" for i in numbers], "kind": [i % 2 for i in numbers]}
+    return Dataset.from_dict(columns | more)
+
+
+def prepare(source, silos=None, **more):
+    settings = {
+        "columns": COLUMNS,
+        "silos": silos or Partition(num=3),
+        "labels": ("bad", "good"),
+        "evaluation": "simulation",
+        "valid_fraction": 0.2,
+        "limit": None,
+        "seed": 0,
+    }
+    return prepare_silos(source, **(settings | more))
+
+
+def notes(silo):
+    return set(silo.train["text"][:]) | set(silo.valid["text"][:] if silo.valid else [])
+
+
+def refused(words, source, silos=None, **more):
+    with pytest.raises(ValueError, match=words) as caught:
+        prepare(source, silos, **more)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pool_becomes_silos_with_held_out_records():
+    prepared = prepare(Source(train=table(30)))
+    assert list(prepared.silos) == ["silo-0", "silo-1", "silo-2"]
+    for silo in prepared.silos.values():
+        assert (len(silo.train), len(silo.valid), silo.test, silo.empty) == (8, 2, None, 0)
+        assert silo.train.column_names == ["text", "label"]
+    together = [notes(silo) for silo in prepared.silos.values()]
+    assert set().union(*together) == set(table(30)["note"])
+    assert sum(map(len, together)) == 30
+    assert prepared.labels == ("bad", "good")
+    assert prepared.notices == ()
+
+
+def test_many_silos_sort_by_number():
+    prepared = prepare(Source(train=table(60)), Partition(num=12))
+    assert list(prepared.silos) == sorted(prepared.silos)
+    assert list(prepared.silos)[:2] == ["silo-00", "silo-01"]
+
+
+def test_silos_by_column():
+    pool = table(12, clinic=["west", "east", "east"] * 4)
+    prepared = prepare(Source(train=pool), Partition(by="clinic"), valid_fraction=0.25)
+    assert {name: len(silo.train) for name, silo in prepared.silos.items()} == {
+        "east": 6,
+        "west": 3,
+    }
+    assert notes(prepared.silos["west"]) == {f"note {i}" for i in range(0, 12, 3)}
+
+
+def test_silos_by_the_label_and_by_class_labels():
+    prepared = prepare(Source(train=table(12)), Partition(by="kind"))
+    assert set(prepared.silos["1"].train["label"][:]) == {1}
+    features = Features(
+        {"note": Value("string"), "kind": Value("int64"), "site": ClassLabel(names=["x", "y"])}
+    )
+    named = Dataset.from_dict(
+        {"note": list("abcd"), "kind": [0, 1, 0, 1], "site": [0, 1, 1, 0]}, features=features
+    )
+    assert list(prepare(Source(train=named), Partition(by="site")).silos) == ["x", "y"]
+
+
+def test_silos_as_folders():
+    source = Source(
+        silos={
+            "east": Tables(train=table(10), valid=table(3, 100), test=table(2, 200)),
+            "west": Tables(train=table(5, 10)),
+        },
+        test=table(7, 300),
+    )
+    prepared = prepare(source, Partition())
+    east, west = prepared.silos["east"], prepared.silos["west"]
+    assert (len(east.train), len(east.valid), len(east.test)) == (10, 3, 2)
+    assert (len(west.train), len(west.valid), west.test) == (4, 1, None)
+    assert (prepared.valid, len(prepared.test)) == (None, 7)
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "parts", "held_out"),
+    [
+        ("simulation", {}, 2),
+        ("simulation", {"test": table(4)}, 2),
+        ("simulation", {"valid": table(4)}, None),
+        ("public", {"valid": table(4)}, None),
+        ("public", {"test": table(4)}, None),
+    ],
+)
+def test_what_is_held_out(evaluation, parts, held_out):
+    prepared = prepare(Source(train=table(30), **parts), evaluation=evaluation)
+    for silo in prepared.silos.values():
+        assert (silo.valid and len(silo.valid)) == held_out
+        assert len(notes(silo)) == 10
+    assert (prepared.valid is None) == ("valid" not in parts)
+    assert (prepared.test is None) == ("test" not in parts)
+
+
+@pytest.mark.parametrize("parts", [{}, {"valid": table(4)}])
+def test_where_silos_score_at_home_a_record_has_no_say_in_where_others_are(parts):
+    """Or one record would move many between the table that trains and the one that scores."""
+
+    def divided(rows) -> tuple[set[str], set[str]]:
+        pool = table(300, clinic=["east"] * 300).select(rows)
+        silo = prepare(
+            Source(train=pool, **parts), Partition(by="clinic"), evaluation="site"
+        ).silos["east"]
+        return set(silo.train["text"][:]), set(silo.valid["text"][:])
+
+    train, held = divided(range(300))
+    assert len(held) == pytest.approx(0.2 * 300, abs=5 * (300 * 0.2 * 0.8) ** 0.5)
+    for left_out in (0, 150, 299):
+        fewer, held_fewer = divided([i for i in range(300) if i != left_out])
+        assert fewer == train - {f"note {left_out}"}
+        assert held_fewer == held - {f"note {left_out}"}
+    assert divided(range(299, -1, -1)) == (train, held)
+
+
+def test_equal_records_are_held_out_together():
+    pool = Dataset.from_dict(
+        {"note": ["a", "b"] * 50, "kind": [0, 1] * 50, "clinic": ["east"] * 100}
+    )
+    for seed in range(20):
+        try:
+            silo = prepare(
+                Source(train=pool), Partition(by="clinic"), evaluation="site", seed=seed
+            ).silos["east"]
+        except ValueError:
+            continue  # all are on one side
+        assert set(silo.train["text"][:]).isdisjoint(silo.valid["text"][:])
+        return
+    pytest.fail("no seed divides them")
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "fraction", "words"),
+    [
+        ("public", 0.2, "evaluation: public needs records that everybody may see"),
+        ("site", 0.0, "evaluation: site needs held-out records in silo-0, silo-1, silo-2; raise"),
+        ("simulation", 0.0, "evaluation: simulation needs held-out records"),
+        ("site", 1.0, r"data\.valid_fraction: 1\.0 must be at least 0 and below 1"),
+    ],
+)
+def test_nothing_to_measure_by(evaluation, fraction, words):
+    refused(words, Source(train=table(30)), evaluation=evaluation, valid_fraction=fraction)
+
+
+def test_a_silo_too_small_to_hold_out():
+    pool = table(6, clinic=["west"] + ["east"] * 5)
+    refused("silo 'west' has 1 records, too few", Source(train=pool), Partition(by="clinic"))
+
+
+def test_empty_records_go_before_sizes_are_fixed():
+    pool = Dataset.from_dict(
+        {"note": ["a", "", "c", "d", " ", None], "kind": [0, 1, 1, None, 0, 1], "c": list("xxxyyx")}
+    )
+    refused("silo 'y' is empty: all its 2 records are blank", Source(train=pool), Partition(by="c"))
+    source = Source(train=pool.select([0, 1, 2, 5]), test=pool)
+    prepared = prepare(source, Partition(by="c"), valid_fraction=0)
+    silo = prepared.silos["x"]
+    assert (silo.train["text"][:], silo.empty) == (["a", "c"], 2)
+    assert len(prepared.test) == 2
+    assert prepared.notices == (
+        "data: 2 empty records are left out of train",
+        "data: 4 empty records are left out of test",
+    )
+    drawn = prepare(source, Partition(num=2), valid_fraction=0)
+    assert [len(silo.train) for silo in drawn.silos.values()] == [1, 1]
+
+
+def test_empty_tables_are_named():
+    blank = Dataset.from_dict({"note": [""], "kind": [0]})
+    source = Source(silos={"east": Tables(train=blank)})
+    refused(r"silo 'east', train is empty \(1 blank", source, Partition())
+    refused("the test table is empty", Source(train=table(9), test=blank))
+    nothing = Dataset.from_dict({"note": [], "kind": []})
+    refused("3 silos, but only 0 records", Source(train=nothing))
+    refused(
+        "silo 'east', train is empty", Source(silos={"east": Tables(train=nothing)}), Partition()
+    )
+
+
+def test_labels_from_the_data_are_said():
+    prepared = prepare(Source(train=table(30)), labels=None)
+    assert prepared.labels == ("0", "1")
+    (notice,) = prepared.notices
+    assert notice.startswith("data.labels: taken from the data once: 0, 1; write them")
+
+
+def test_labels_from_the_data_are_those_of_all_silos():
+    tables = {"a": table(9), "b": Dataset.from_dict({"note": ["x"] * 9, "kind": [2] * 9})}
+    source = Source(silos={name: Tables(train=rows) for name, rows in tables.items()})
+    prepared = prepare(source, Partition(), labels=None)
+    assert prepared.labels == ("0", "1", "2")
+    assert set(prepared.silos["b"].train["label"][:]) == {2}
+
+
+@pytest.mark.parametrize("labels", [("good",), ("good", "good")])
+def test_a_label_set_needs_two(labels):
+    refused(
+        "data.labels: needs two or more different labels", Source(train=table(9)), labels=labels
+    )
+
+
+def test_a_label_outside_the_set_is_named_with_its_row_in_the_file():
+    pool = Dataset.from_dict({"note": list("abc"), "kind": [0, 1, 7], "clinic": ["x", "x", "y"]})
+    refused(
+        "row 2 .* of the train table has the label 7", Source(train=pool), Partition(by="clinic")
+    )
+
+
+def test_a_test_part_without_labels_is_not_used():
+    hidden = Dataset.from_dict({"note": ["a"], "kind": [-1]})
+    prepared = prepare(Source(train=table(30), valid=table(5), test=hidden))
+    assert prepared.test is None
+    assert prepared.notices == ("data.splits.test: all labels are -1, so it is not used",)
+
+
+def test_a_language_model_has_no_labels():
+    prepared = prepare(Source(train=table(9)), columns=Columns(text="note"), labels=None)
+    assert prepared.labels == ()
+    assert prepared.silos["silo-0"].train.column_names == ["text"]
+    words = "data.silos.split: dirichlet needs data.columns.label"
+    refused(
+        words,
+        Source(train=table(9)),
+        Partition(num=2, split="dirichlet"),
+        columns=Columns(text="note"),
+    )
+
+
+@pytest.mark.parametrize(
+    "split", ["iid", "dirichlet", "quantity", "label-skew-mild", "label-skew-severe"]
+)
+def test_every_partition_can_be_asked_for(split):
+    prepared = prepare(Source(train=table(300)), Partition(num=3, split=split, alpha=2.0))
+    sizes = [len(notes(silo)) for silo in prepared.silos.values()]
+    assert len(sizes) == 3
+    assert sum(sizes) == 300
+    assert prepared.notices == ()
+
+
+def test_records_that_a_skew_leaves_over_are_counted():
+    prepared = prepare(Source(train=table(305)), Partition(num=3, split="label-skew-severe"))
+    assert [len(notes(silo)) for silo in prepared.silos.values()] == [100] * 3
+    (notice,) = prepared.notices
+    assert notice.startswith("data.silos.split: label-skew-severe leaves 5 records out")
+
+
+@pytest.mark.parametrize("evaluation", ["simulation", "public", "site"])
+def test_how_many_records_are_empty_is_said_in_a_simulation_only(evaluation):
+    rows = {"note": ["", *(f"note {i}" for i in range(40))], "kind": [0, 1] * 20 + [0]}
+    pool = Dataset.from_dict(rows | {"clinic": ["east"] * 41})
+    source = Source(train=pool, valid=table(4))
+    said = prepare(source, Partition(by="clinic"), evaluation=evaluation).notices
+    assert any("1 empty record" in text for text in said) == (evaluation == "simulation")
+
+
+def test_limit_draws_from_each_silo_before_holding_out():
+    pool = table(40, clinic=["east"] * 30 + ["west"] * 10)
+    prepared = prepare(Source(train=pool, test=table(50)), Partition(by="clinic"), limit=15)
+    assert {name: len(notes(s)) for name, s in prepared.silos.items()} == {"east": 15, "west": 10}
+    assert len(prepared.silos["east"].valid) == 3
+    assert notes(prepared.silos["east"]) != {f"note {i}" for i in range(15)}
+    assert len(prepared.test) == 50
+    refused("data.limit: 0 must be at least 1", Source(train=pool), Partition(by="clinic"), limit=0)
+
+
+def test_the_seed_decides():
+    def drawn(seed):
+        silo = prepare(Source(train=table(300)), seed=seed, limit=50).silos["silo-1"]
+        return silo.train["text"][:], silo.valid["text"][:]
+
+    assert drawn(1) == drawn(1)
+    assert drawn(1) != drawn(2)
+
+
+def test_silos_hold_out_at_different_places():
+    pool = table(60, clinic=["east", "west"] * 30)
+    silos = prepare(Source(train=pool), Partition(by="clinic")).silos
+    places = [[int(t.removeprefix("note ")) // 2 for t in s.valid["text"]] for s in silos.values()]
+    assert places[0] != places[1]
+
+
+def test_one_silo_draws_alike_whoever_else_is_there():
+    pool = table(40, clinic=["east", "west"] * 20)
+    both = prepare(Source(train=pool), Partition(by="clinic"))
+    alone = prepare(Source(train=pool.select(range(0, 40, 2))), Partition(by="clinic"))
+    assert both.silos["east"].valid["text"][:] == alone.silos["east"].valid["text"][:]
+
+
+@pytest.mark.parametrize(
+    ("source", "silos", "words"),
+    [
+        (Source(train=table(9)), Partition(), "give either by: COLUMN or num: NUMBER"),
+        (Source(train=table(9)), Partition(by="kind", num=2), "give either by"),
+        (
+            Source(train=table(9)),
+            Partition(by="knd"),
+            r"data.silos.by: column 'knd' .* mean 'kind'",
+        ),
+        (Source(silos={"a": Tables(train=table(9))}), Partition(num=3), "leave data.silos out"),
+    ],
+)
+def test_silos_that_do_not_fit_the_data(source, silos, words):
+    refused(words, source, silos)

@@ -1,0 +1,44 @@
+"""What the tests of a run's results share."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer
+
+from federation.small import notes, train, write_csv
+from silotune.core import GlobalState
+from silotune.engine.checkpoint import load as load_checkpoint
+from silotune.federation.opening import state_file
+from silotune.runs.folder import RunFolder
+
+LABELS = ("cat", "dog")
+TEXTS = ["cat ran", "the dog saw a bird again"]
+
+
+def finished(config) -> RunFolder:
+    """Train to the end."""
+    train(config)
+    return RunFolder(Path(config.output_dir))
+
+
+def last_state(folder: RunFolder) -> GlobalState:
+    state, _, _ = load_checkpoint(state_file(folder))
+    return state
+
+
+def tokens(source) -> dict[str, torch.Tensor]:
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    return dict(tokenizer(TEXTS, padding=True, return_tensors="pt"))
+
+
+@torch.no_grad()
+def logits(model, batch) -> torch.Tensor:
+    return model(**batch).logits
+
+
+def write_parts(folder: Path, *parts: str) -> str:
+    """A folder with a file for each part; gives the override that reads it."""
+    folder.mkdir()
+    for seed, part in enumerate(("train", *parts)):
+        write_csv(folder / f"{part}.csv", notes(seed=seed))
+    return f"data.path={folder}"

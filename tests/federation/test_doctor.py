@@ -1,0 +1,52 @@
+"""A checkup finds what is wrong, and goes on with what does not depend on it."""
+
+import shutil
+from pathlib import Path
+
+from federation.small import PRIVATE, small
+from silotune.federation.data_summary import divide
+from silotune.federation.doctor import configuration, environment
+
+
+def wrong(config) -> dict[str, str]:
+    return {finding.what: finding.text for finding in configuration(config) if not finding.ok}
+
+
+def test_a_sound_environment_and_configuration_have_no_problem(place):
+    assert all(finding.ok for finding in environment())
+    config = small(place, *PRIVATE)
+    found = {finding.what: finding.text for finding in configuration(config)}
+    assert wrong(config) == {}
+    assert list(found) == ["output_dir", "train.device", "data", "model", "privacy", "records"]
+    assert "2 silos" in found["data"]
+    assert not Path(config.output_dir).exists()
+
+
+def test_broken_data_does_not_hide_a_broken_model(place):
+    config = small(place, "data.path=./gone.csv", "model.name_or_path=./gone")
+    assert set(wrong(config)) == {"data", "model"}
+
+
+def test_a_model_whose_labels_only_the_data_knows_is_not_looked_at_without_it(place):
+    config = small(place, "data.path=./gone.csv", "data.labels=null")
+    assert set(wrong(config)) == {"data", "model"}
+    assert "not looked at" in wrong(config)["model"]
+
+
+def test_a_full_disk_is_found(place, monkeypatch):
+    usage = shutil.disk_usage(place.parent)._replace(free=1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    assert "only 1 MB are free" in wrong(small(place))["output_dir"]
+
+
+def test_delta_beyond_a_silo_is_found(place):
+    config = small(place, "privacy={unit: example, noise_multiplier: 1, target_delta: 0.2}")
+    assert "privacy.target_delta" in wrong(config)["privacy"]
+
+
+def test_a_division_counts_what_is_there(place):
+    found = divide(small(place))
+    assert set(found.silos) == {"east", "west"}
+    assert {silo.records for silo in found.silos.values()} == {22}
+    assert found.held_out == {"east": 2, "west": 2}
+    assert sum(found.silos["east"].labels.values()) == 22

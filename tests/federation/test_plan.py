@@ -1,0 +1,62 @@
+"""A plan is what then happens, and looks at no record that it need not see."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from federation.small import PRIVATE, small, train
+from silotune.federation.plan import forecast
+
+NO_DATA = "data.path=./nowhere.csv"
+
+
+def test_bytes_steps_and_epsilon_are_those_of_the_run(place):
+    config = small(place, *PRIVATE)
+    plan = forecast(config)
+    assert not Path(config.output_dir).exists()
+    records = train(config)[1:]
+    assert plan.bytes_up == sum(record.bytes_up for record in records)
+    assert plan.bytes_down == sum(record.bytes_down for record in records)
+    for name, curve in plan.epsilon.items():
+        assert curve == pytest.approx([record.epsilon[name] for record in records], rel=1e-3)
+    assert {row.silo: row.steps for row in plan.silos} == {"east": 6, "west": 6}
+
+
+def test_declared_sizes_and_labels_make_the_records_unnecessary(place):
+    plan = forecast(small(place, *PRIVATE, NO_DATA))
+    assert [(row.silo, row.num_examples) for row in plan.silos] == [("east", 20), ("west", 20)]
+
+
+def test_one_size_for_all_silos_that_are_dealt_out(place):
+    drawn = "data.silos={num: 11, split: iid}"
+    plan = forecast(small(place, PRIVATE[0], "data.num_examples=20", drawn, NO_DATA))
+    assert [row.silo for row in plan.silos][::5] == ["silo-00", "silo-05", "silo-10"]
+
+
+def test_records_are_read_where_nothing_else_tells_the_sizes(place):
+    plan = forecast(small(place, PRIVATE[0]))
+    assert {row.num_examples for row in plan.silos} <= set(range(20, 23))
+    assert any("data.num_examples" in notice for notice in plan.notices)
+    with pytest.raises(ValueError, match="nowhere"):
+        forecast(small(place, PRIVATE[0], NO_DATA))
+
+
+def test_noise_to_signal_is_the_norm_of_the_noise_over_the_clip_norm(place):
+    plan = forecast(small(place, *PRIVATE, "privacy.max_grad_norm=7"))
+    row = plan.silos[0]
+    std = row.noise_multiplier * 7 / 8  # of each number of a step's gradient; the batch is 8
+    assert row.noise_to_signal == pytest.approx(std * math.sqrt(plan.trained) / 7)
+    assert plan.averaged == pytest.approx(1 / math.sqrt(2))
+
+
+def test_without_privacy_there_is_no_epsilon(place):
+    plan = forecast(small(place))
+    assert plan.epsilon == {}
+    assert {row.noise_to_signal for row in plan.silos} == {0.0}
+    assert {row.epsilon for row in plan.silos} == {math.inf}
+
+
+def test_trained_numbers_are_those_that_travel(place):
+    assert forecast(small(place, "method.name=head-only")).trained == 2 * 32 + 2
+    assert forecast(small(place)).trained == 4 * 32 * 2 + 2 * 32 + 2  # B of two layers, q and v

@@ -1,0 +1,193 @@
+"""What ResLoRA gives to its user: results of all three shortcuts, and what each cannot do."""
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
+
+from federation.results import LABELS, finished, last_state, logits, tokens, write_parts
+from federation.small import PRIVATE, small, train
+from silotune.adapters import OWN_WEIGHTS, ResLinear, save_own, save_peft, straighten
+from silotune.adapters.peft_io import WEIGHTS
+from silotune.config.errors import ConfigError
+from silotune.core import Factors, Role, generator
+from silotune.federation.build import open_model
+from silotune.federation.export import export_merged, export_peft
+from silotune.federation.results import evaluate, model_in
+from silotune.runs.folder import RunFolder
+from silotune.testing import tiny_models
+
+RESLORA = (
+    "method.name=reslora",
+    "method.target_modules=all-linear",
+    "method.lora_alpha=6",
+    "train.num_rounds=1",
+)
+shortcuts = pytest.mark.parametrize("shortcut", ["input", "block", "middle"])
+unmerged = pytest.mark.parametrize("shortcut", ["input", "middle"])
+
+
+def far_from_birth(config, run, labels=LABELS):
+    """The run's model and adapter folder, with factors so large that every link matters."""
+    model = open_model(config, labels)
+    learned = last_state(run).factors
+    far = Factors(
+        {k: t + 0.2 * torch.randn(t.shape, generator=generator(k)) for k, t in learned.items()}
+    )
+    if (run.adapter / OWN_WEIGHTS).exists():
+        save_own(run.adapter, far)
+    else:
+        save_peft(run.adapter, far, model.recipe.adapter, model.sites, model.layout)
+    model.bench.adapted.load(far)
+    model.loaded.model.eval()
+    return model
+
+
+@pytest.mark.parametrize("overrides", [(), PRIVATE, ("data.silos={num: 1}",)])
+@shortcuts
+def test_it_trains_alone_together_and_in_private_and_is_read_again(
+    place, tmp_path, shortcut, overrides
+):
+    table = write_parts(tmp_path / "parts", "valid")
+    chosen = (*RESLORA, f"method.shortcut={shortcut}", *overrides, table, "evaluation=public")
+    config = small(place, *chosen)
+    last = train(config)[-1]
+    run = RunFolder(place.parent / "run")
+    assert evaluate(run, "valid").metrics == pytest.approx(last.metrics, rel=1e-4)
+    model, state = open_model(config, LABELS), last_state(run)
+    linked = [layer for layer in model.bench.adapted.layers.values() if layer._earlier]
+    assert len(linked) == 6, "every module of the second of two layers"
+    assert all(isinstance(layer, ResLinear) for layer in linked)
+    moved = [k for k, t in state.factors.items() if k.role is Role.B and t.any()]
+    assert len(moved) == 13, "and the pooler's dense layer, which is in none"
+
+
+@pytest.mark.filterwarnings("ignore")  # PEFT's and transformers' own
+def test_everything_that_a_block_run_gives_computes_the_same(place, bert, tmp_path):
+    config = small(place, *RESLORA, "model.head_scale=0.5")
+    run, batch = finished(config), tokens(bert)
+    model = far_from_birth(config, run)
+    adapted = model.bench.adapted
+    expected = logits(adapted.model, batch)
+    for layer in adapted.layers.values():
+        layer._earlier, layer.kept = (), layer._earlier
+    assert not torch.allclose(logits(adapted.model, batch), expected, atol=1e-3)
+    for layer in adapted.layers.values():
+        layer._earlier = layer.kept
+
+    base = AutoModelForSequenceClassification.from_pretrained(bert, num_labels=2)
+    peft = PeftModel.from_pretrained(base, run.adapter).eval()
+    torch.testing.assert_close(logits(peft, batch), expected, atol=5e-6, rtol=1e-5)
+
+    numbers = model_in(run.adapter, model)
+    assert len(numbers.folded) == 13
+    adapted.load(numbers.factors, numbers.folded)
+    torch.testing.assert_close(logits(adapted.model, batch), expected, atol=5e-6, rtol=1e-5)
+
+    export_merged(run, tmp_path / "merged")
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+    torch.testing.assert_close(logits(merged, batch), expected, atol=5e-6, rtol=1e-5)
+    assert "Approximate" not in (tmp_path / "merged" / "README.md").read_text()
+    export_peft(run, tmp_path / "peft")
+    assert (tmp_path / "peft" / WEIGHTS).is_file()
+
+
+@unmerged
+def test_the_others_are_in_a_format_of_their_own(place, tmp_path, shortcut):
+    config = small(place, *RESLORA, f"method.shortcut={shortcut}")
+    run = finished(config)
+    assert {file.name for file in run.adapter.iterdir()} == {OWN_WEIGHTS, "README.md"}
+    card = (run.adapter / "README.md").read_text()
+    assert "with what other layers read" in card
+    assert "PeftModel" not in card
+    model = open_model(config, LABELS)
+    assert model_in(run.adapter, model).factors.digest() == last_state(run).factors.digest()
+    for export, key in ((export_peft, "peft"), (export_merged, "merged")):
+        with pytest.raises(ValueError, match=f"--format: {key}: .*what other layers read"):
+            export(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_estimate_is_merged_if_asked_for_and_says_that_it_is_one(place, bert, tmp_path):
+    config = small(place, *RESLORA, "method.shortcut=input")
+    run, batch = finished(config), tokens(bert)
+    model = far_from_birth(config, run)
+    exact = logits(model.bench.adapted.model, batch)
+    straighten(model.bench.adapted.layers)
+    expected = logits(model.bench.adapted.model, batch)
+    export_merged(run, tmp_path / "merged", approximate=True)
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+    torch.testing.assert_close(logits(merged, batch), expected, atol=5e-6, rtol=1e-5)
+    assert not torch.allclose(expected, exact, atol=1e-4), "it is no more than an estimate"
+    assert "**Approximate.**" in (tmp_path / "merged" / "README.md").read_text()
+
+
+def test_no_estimate_is_made_of_middle(place, tmp_path):
+    run = finished(small(place, *RESLORA, "method.shortcut=middle"))
+    with pytest.raises(ValueError, match="private records, which would leak them"):
+        export_merged(run, tmp_path / "out", approximate=True)
+    assert not (tmp_path / "out").exists()
+
+
+@unmerged
+@pytest.mark.parametrize("mode", ["reentrant", "non-reentrant"])
+def test_checkpointing_is_refused_in_words(place, shortcut, mode):
+    checkpointing = f"model.gradient_checkpointing={mode}"
+    with pytest.raises(ConfigError, match=rf"gradient_checkpointing: .* the {shortcut} shortcut"):
+        small(place, *RESLORA, f"method.shortcut={shortcut}", checkpointing)
+
+
+@pytest.mark.parametrize("mode", ["reentrant", "non-reentrant"])
+def test_block_trains_to_the_same_place_under_checkpointing(place, tmp_path, mode):
+    plain = finished(small(place, *RESLORA, *PRIVATE[1:], f"output_dir={tmp_path / 'plain'}"))
+    same = finished(small(place, *RESLORA, *PRIVATE[1:], f"model.gradient_checkpointing={mode}"))
+    expected = last_state(plain).factors
+    for key, tensor in last_state(same).factors.items():
+        torch.testing.assert_close(tensor, expected[key], rtol=1e-4, atol=1e-6)
+
+
+def test_what_makes_no_sense_is_refused_in_words(place):
+    with pytest.raises(ConfigError, match=r"method\.pre_num: the input shortcut reaches one"):
+        small(place, *RESLORA, "method.shortcut=input", "method.pre_num=2")
+    with pytest.raises(ConfigError, match=r"method\.pre_num"):
+        small(place, *RESLORA, "method.pre_num=0")
+    with pytest.raises(ConfigError, match=r"method\.shortcut: belongs to reslora"):
+        small(place, "method.shortcut=block")
+    for overrides in (["method.layers_to_transform=[1]"], ["method.target_modules=[pooler.dense]"]):
+        with pytest.raises(ValueError, match=r"method\.shortcut: .* nothing to link"):
+            open_model(small(place, *RESLORA, *overrides), LABELS)
+
+
+@pytest.mark.parametrize("dropout", ["0", "0.5"])
+@shortcuts
+def test_dropout_and_half_precision_pass_the_guard(place, shortcut, dropout):
+    chosen = (f"method.shortcut={shortcut}", f"method.lora_dropout={dropout}")
+    open_model(small(place, *RESLORA, *chosen, "model.dtype=bfloat16"), LABELS)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@shortcuts
+def test_generation_with_a_cache_is_generation_without_one(place, tmp_path, shortcut, kind):
+    """Every layer sees the same new positions, so nothing is missed: a law in float64."""
+    folder = getattr(tiny_models, f"tiny_{kind}")(tmp_path / kind)
+    config = small(
+        place,
+        *RESLORA,
+        f"method.shortcut={shortcut}",
+        f"model={{name_or_path: {folder}, task: causal-lm}}",
+        "data.columns={text: text}",
+        "data.labels=null",
+    )
+    run = finished(config)
+    model = far_from_birth(config, run, labels=())
+    ids = torch.tensor([[3, 20, 31, 44, 70, 12]])
+    lm = model.loaded.model.double()
+    with torch.no_grad():
+        whole = lm(input_ids=ids).logits
+        first = lm(input_ids=ids[:, :3], use_cache=True)
+        steps, cache = [first.logits], first.past_key_values
+        for t in range(3, 6):
+            out = lm(input_ids=ids[:, t : t + 1], past_key_values=cache, use_cache=True)
+            steps.append(out.logits)
+            cache = out.past_key_values
+    torch.testing.assert_close(torch.cat(steps, dim=1), whole, atol=1e-12, rtol=1e-10)

@@ -1,0 +1,308 @@
+"""The page: complete, escaped, self-contained, and honest about privacy."""
+
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from reports.clinics import facts, hostile, rounds, seeded, statement, summary, write_run
+from silotune.core.files import RecordError, write_text
+from silotune.reports.page import render
+from silotune.runs.folder import RunFolder
+
+HOSTILE = "</title><script>alert('x')</script><img src=http://evil/x onerror=go()>&\"'{{ 7*7 }}"
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page; fails on tags that do not close."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.attributes, self.words, self.open = [], [], [], []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in {"style"}:
+            self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The page of a whole private run, made once."""
+    run = write_run(tmp_path_factory.mktemp("whole") / "run", privacy=statement())
+    return render(run, summary())
+
+
+def test_a_whole_run(whole):
+    page = Page(whole)
+    assert page.tags.count("svg") == 6
+    for words in (
+        "3 silos fine-tuned sentence-transformers/all-MiniLM-L6-v2 for text classification with "
+        "FFA-LoRA (rank 8), in 20 rounds of 10 steps. Accuracy went from 23.0 % to 87.7 %, and "
+        "every record is protected with ε ≤ 5.98 at δ = 1e-5 for the whole run.",
+        "+64.7 points",
+        "35.5 MB",
+        "silotune run examples/triage.yaml train.seed=0",
+        "8 hill later than round_deadline (3600 s)",
+        "PeftModel.from_pretrained",
+        "harbour 800 23.0 % 70.2 % 84.9 % 5.97",
+    ):
+        assert words in page.text
+
+
+def test_the_privacy_statement_says_everything_that_epsilon_depends_on(whole):
+    text = Page(whole).text
+    for words in (
+        "One record at one silo (privacy unit: example)",
+        "neighbours if one is the other plus one record (relation: add-remove)",
+        "Poisson, coins from the operating system",
+        "An empty batch still takes a noised step",
+        "Euclidean norm of C = 1",
+        "Gaussian on the clipped sum",
+        "PLD (dp-accounting 0.6.0), grid 1e-4",
+        "The server, the other silos and whoever sees their messages",
+        "Each silo trusts itself only",
+        "the budget of each silo was ε = 6",
+        "ε = 5.98 over all silos together if records are disjoint by origin",
+        "north 1,200 0.1067 1.42 20 200 5.98 6.34 1e-5",
+        "hill 400 0.32 3.61 19 190 5.71 6.06 1e-5",
+        "north update poisson sampling rate 0.1067, noise multiplier 1.42, steps 200, "
+        "discrete False 20 times",
+        "averaging over silos: every silo's update is seen",
+        "silotune privacy verify",
+        "Made with silotune 0.1.0, dp-accounting 0.6.0",
+        "the update of B and of the head after every round",
+        "a person with records at several silos: their epsilons add up",
+    ):
+        assert words in text
+
+
+def test_a_run_without_privacy_says_so_at_once(fake_run):
+    html = render(fake_run(lines=[replace(r, epsilon={}) for r in rounds()]), summary())
+    text = Page(html).text
+    assert text.count("No differential privacy.") == 2
+    assert text.index("No differential privacy.") < text.index("Result")
+    assert "there was no differential privacy" in text
+    assert "ε ≤" not in text
+    assert "protected" not in text
+
+
+def test_noise_too_small_is_said_at_once(fake_run):
+    (silo, *_) = statement().silos.values()
+    lost = replace(
+        statement(),
+        silos={"north": replace(silo, epsilon=math.inf)},
+        overall={"epsilon": math.inf, "holds_if": "records are disjoint by origin"},
+    )
+    lines = [replace(r, epsilon={"north": math.inf} if r.epsilon else {}) for r in rounds()]
+    text = Page(render(fake_run(lines=lines, privacy=lost), summary())).text
+    assert text.count("No differential privacy. The noise of this run is too small") == 2
+    assert "∞ of 6, δ = 1e-5" in text
+    assert "protected" not in text
+
+
+def test_seeded_noise_is_unmistakable(fake_run):
+    html = render(fake_run(privacy=seeded()), summary())
+    text = Page(html).text
+    assert html.count('<p class="banner"><b>NOT PRIVATE</b>') == 2
+    assert text.index("NOT PRIVATE") < text.index("accuracy")
+    assert "NOT PRIVATE; 5.98 if noise were secret" in text
+    assert "north 1,200 0.1067 1.42 20 200 ∞ ∞ 5.98 1e-5" in text
+    assert "harbour 800 23.0 % 70.2 % 84.9 % ∞" in text
+    assert "largest ε if noise were secret" in text
+    assert "anybody can take the noise away" in text
+    for claim in ("protected", "under this guarantee", "What no attack can exceed"):
+        assert claim not in text
+    assert "Noise and sampling coins come from the operating system" not in text
+
+
+def test_the_final_score_is_shown(fake_run):
+    run = fake_run(lines=rounds()[:2], run=replace(facts(), final={"accuracy": 0.881}))
+    text = Page(render(run, summary())).text
+    assert "The finished adapter on the test records: accuracy 88.1 %." in text
+
+
+def test_a_statement_of_no_unit_is_no_privacy(fake_run):
+    run = fake_run()
+    write_text(run.privacy, '{"version": 1, "unit": "none"}')
+    assert "No differential privacy." in render(run, summary())
+
+
+def test_a_simulation_is_marked(whole):
+    text = Page(whole).text
+    assert "Simulation. This was a simulation" in text
+    assert "not covered by epsilon" in text
+
+
+@pytest.mark.parametrize("evaluation", ["public", "site"])
+def test_outside_simulations_nothing_of_single_silos_is_shown(fake_run, evaluation):
+    page = Page(render(fake_run(privacy=statement()), replace(summary(), evaluation=evaluation)))
+    assert page.tags.count("svg") == 4
+    for words in (
+        "70.2 %",
+        "90.2 %",
+        "orthopaedics 1",
+        "Training records by silo and label",
+        "Alone:",
+    ):
+        assert words not in page.text
+    assert "harbour 800 5.97" in page.text
+    assert "Simulation." not in page.text
+
+
+def test_a_run_that_has_just_begun(fake_run):
+    running = replace(facts(), status="running", finished=None)
+    page = Page(render(fake_run(lines=[], run=running), replace(summary(), evaluation="site")))
+    assert "svg" not in page.tags
+    assert "No round has ended yet." in page.text
+    assert "no global metric was computed" in page.text.lower()
+    assert "not yet" in page.text
+
+
+def test_a_run_that_stopped(fake_run):
+    stopped = replace(facts(), status="stopped: the budget of hill is spent")
+    html = render(fake_run(lines=rounds()[:5], run=stopped), summary())
+    assert '<span class="status stopped">stopped: the budget of hill is spent</span>' in html
+    assert "in 4 rounds of 10 steps" in html
+
+
+def test_a_budget_that_was_not_given(fake_run):
+    given_noise = replace(statement(), target_epsilon=None, released=(), not_covered=())
+    page = Page(render(fake_run(privacy=given_noise), summary()))
+    assert "budget" not in page.text
+    assert "nothing is listed" in page.text
+
+
+def test_minimal_facts(fake_run):
+    few = replace(
+        facts(), versions={}, parameters={}, command=(), host={}, labels=(), silos={}, baselines={}
+    )
+    few = replace(few, config_digest="", model_digest="")
+    run = fake_run(lines=[replace(r, silos={}, missing={}) for r in rounds()], run=few)
+    run.config.unlink()
+    page = Page(render(run, replace(summary(), split={}, task="causal-lm", pooling="model")))
+    assert "Every silo took part in every round." in page.text
+    assert page.tags.count("svg") == 3
+
+
+def test_a_baseline_scored_on_records_of_all(fake_run):
+    """Silos have no records of their own to be scored on; alone and federated still compare."""
+    run = fake_run(lines=[replace(r, silos={}) for r in rounds()])
+    text = Page(render(run, summary())).text
+    assert "by silo, on the held-out records of all" in text
+    assert "hill 400 23.0 % 54.4 % 87.7 %" in text
+
+
+def test_everything_that_a_user_names_is_escaped(fake_run):
+    lines = [
+        replace(
+            record,
+            silos={HOSTILE: {"accuracy": 0.5}},
+            missing={HOSTILE: HOSTILE},
+            epsilon={HOSTILE: 1.0},
+            metrics={"accuracy": 0.5, HOSTILE: 1.0},
+        )
+        for record in rounds()[:3]
+    ]
+    (silo,) = list(statement().silos.values())[:1]
+    charge = {"kind": HOSTILE, HOSTILE: 1.0}
+    silo = replace(silo, charges=[{"release": HOSTILE, "times": 1, "charge": charge}])
+    texts = dict.fromkeys(
+        (
+            "relation",
+            "sampling",
+            "noise",
+            "accountant",
+            "cross_check",
+            "adversary",
+            "trust_model",
+            "unit",
+        ),
+        HOSTILE,
+    )
+    privacy = replace(
+        statement(),
+        silos={HOSTILE: silo},
+        released=(HOSTILE,),
+        not_covered=(HOSTILE,),
+        not_claimed=(HOSTILE,),
+        versions={HOSTILE: HOSTILE},
+        overall={"epsilon": 1.0, "holds_if": HOSTILE},
+        **dict.fromkeys(texts, HOSTILE),
+    )
+    words = (
+        "title",
+        "base_model",
+        "method",
+        "method_title",
+        "method_words",
+        "target_modules",
+        "data",
+        "optimizer",
+        "head",
+        "pooling",
+        "task",
+    )
+    split = {HOSTILE: replace(summary().split["hill"], labels={HOSTILE: 400})}
+    hostile_summary = replace(summary(), split=split, **dict.fromkeys(words, HOSTILE))
+    run = fake_run(lines=lines, run=hostile(HOSTILE), privacy=privacy)
+    write_text(run.config, HOSTILE)
+    html = render(run, hostile_summary)
+    page = Page(html)
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert page.text.count("<script>alert") > 20
+    assert "{{ 7*7 }}" in page.text
+
+
+def test_the_page_loads_nothing(whole):
+    page = Page(whole)
+    assert {"script", "link", "iframe", "object", "embed", "img", "base"}.isdisjoint(page.tags)
+    loading = {"src", "srcset", "href", "xlink:href", "action", "data", "poster", "background"}
+    assert all(value.startswith("#") for name, value in page.attributes if name in loading), (
+        "only references inside the page"
+    )
+    style = "".join(re.findall(r"<style>(.*?)</style>", whole, re.DOTALL))
+    assert "url(" not in style
+    assert "@import" not in style
+    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
+    assert set(re.findall(r"https?://[^\"' <]*", whole)) <= {"http://www.w3.org/2000/svg"}
+
+
+def test_dark_and_light(whole):
+    assert "@media (prefers-color-scheme: dark)" in whole
+    light, dark = (
+        set(re.findall(r"(--[a-z-]+):", part))
+        for part in whole.split("@media (prefers-color-scheme: dark)")[:2]
+    )
+    assert light <= dark
+    assert not re.search(r'style="[^"]*(?<!, )#[0-9a-f]{6}', whole), "pictures follow the theme"
+
+
+def test_equal_runs_give_equal_pages(fake_run, whole):
+    assert render(fake_run(privacy=statement()), summary()) == whole
+
+
+def test_a_folder_without_a_run(tmp_path):
+    with pytest.raises(RecordError, match=r"run\.json"):
+        render(RunFolder(tmp_path), summary())
