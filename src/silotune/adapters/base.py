@@ -1,5 +1,8 @@
 """What an adapter is: which tensors exist at a site, how they begin, and their one scale."""
 
+from __future__ import annotations
+
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -103,34 +106,39 @@ class Adapter(Protocol):
         return ()
 
     @property
+    def pairs_like(self) -> Adapter | None:
+        """Whose pairs it has, with their rank, scale and dropout; None if it says so itself."""
+        return None
+
+    @property
     def rank(self) -> int:
         """The inner dimension r; 0 where there is none."""
-        return 0
+        return 0 if self.pairs_like is None else self.pairs_like.rank
 
     @property
     def alpha(self) -> float:
         """Numerator of the scale, as PEFT's ``lora_alpha``."""
-        return 1.0
+        return 1.0 if self.pairs_like is None else self.pairs_like.alpha
 
     @property
     def rslora(self) -> bool:
         """Whether the scale is alpha/sqrt(r), as PEFT's ``use_rslora``."""
-        return False
+        return False if self.pairs_like is None else self.pairs_like.rslora
 
     @property
     def scale(self) -> float:
         """What the adapted layer multiplies B A by: alpha/r, or alpha/sqrt(r) for rsLoRA."""
-        return 1.0
+        return 1.0 if self.pairs_like is None else self.pairs_like.scale
 
     @property
     def dropout(self) -> float:
         """Probability of dropping an input of A while training."""
-        return 0.0
+        return 0.0 if self.pairs_like is None else self.pairs_like.dropout
 
     @property
     def seeded(self) -> bool:
         """Whether the first factors are equal on every machine, so that A may travel as a seed."""
-        return False
+        return False if self.pairs_like is None else self.pairs_like.seeded
 
     @property
     def per_example_safe(self) -> bool:
@@ -178,11 +186,31 @@ class Adapter(Protocol):
         return False
 
     @property
-    def alone_because(self) -> str:
-        """What keeps it from being ``recomputable``, after 'which'."""
-        return f"{type(self).__name__} does not claim to stand (recomputable)"
+    def not_recomputable_because(self) -> str:
+        """Why it is not ``recomputable``, as users read it."""
+        return (
+            f"{type(self).__name__} does not claim that a layer can be computed again by itself; "
+            "define recomputable where that is so"
+        )
 
     @property
     def routed(self) -> bool:
         """Whether its layers ask a router what each record is to go through."""
         return False
+
+
+def check_pair(rank: int, dropout: float) -> None:
+    """Refuse what no pair can have.
+
+    Raises:
+        ValueError: if the rank is not positive or the dropout not in [0, 1).
+    """
+    if rank < 1:
+        raise ValueError(f"r: the rank must be at least 1, not {rank}")
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"lora_dropout: must be in [0, 1), not {dropout}")
+
+
+def pair_scale(alpha: float, rank: int, rslora: bool) -> float:
+    """What an adapted layer multiplies B A by: alpha/r, or alpha/sqrt(r) for rsLoRA."""
+    return alpha / (math.sqrt(rank) if rslora else rank)

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from silotune.core import Context, Key, PerExampleGradients, Role, Site
-from silotune.linalg import Matrix
 
 from .base import Adapter, Layer
+from .site_layer import SiteLayer, zeros
 
 
 @dataclass(frozen=True)
@@ -51,46 +51,24 @@ class Dense(Adapter):
         return {Role.D: torch.zeros(site.out_features, site.in_features, dtype=torch.float32)}
 
 
-class DenseLinear(nn.Module):
+class DenseLinear(SiteLayer):
     """One site with its D. Replaces the base module inside the model.
 
     Where the base is a plain matrix of D's own type, the layer runs on W + D; a half-precision or
     quantised base keeps D beside it in float32.
     """
 
+    no_fold: ClassVar[str] = "a whole matrix trains here, so none is folded"
+
     def __init__(self, site: Site, sink: PerExampleGradients) -> None:
-        super().__init__()
-        weight = site.module.get_parameter("weight")
-        dtype = torch.promote_types(weight.dtype, torch.float32)
-        shape = (site.out_features, site.in_features)
-        self.base = site.module
-        self.transposed = site.transposed
-        self.D = nn.Parameter(torch.zeros(shape, dtype=dtype, device=weight.device))
+        super().__init__(site)
+        self.D = zeros(site, site.out_features, site.in_features)
         self._sink = sink
         self._key = Key(site.name, Role.D)
-
-    @property
-    def weight(self) -> Tensor:
-        """The base weight, for models that look at their layers' weights."""
-        return self.base.get_parameter("weight")
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The base bias, likewise."""
-        return self.base.bias if isinstance(self.base.bias, Tensor) else None
 
     def tensors(self) -> dict[Key, nn.Parameter]:
         """D by key."""
         return {self._key: self.D}
-
-    def fold(self, matrix: Matrix | None) -> None:
-        """Nothing: D holds all that was ever learned.
-
-        Raises:
-            ValueError: if there is something to fold.
-        """
-        if matrix is not None:
-            raise ValueError(f"{self._key.site}: a whole matrix trains here, so none is folded")
 
     def delta(self) -> Tensor:
         """D."""

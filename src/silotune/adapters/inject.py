@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,7 @@ class AdaptedModel:
         context: where the layers of one forward pass meet.
         layers: the adapted layers by site.
         tensors: every adapter and head tensor by key.
+        save: writes the adapter into a folder; None where somebody else does.
     """
 
     model: nn.Module
@@ -34,6 +37,25 @@ class AdaptedModel:
     context: Context
     layers: Mapping[str, Layer]
     tensors: Mapping[Key, nn.Parameter]
+    save: Callable[[Path], None] | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's own forward pass."""
+        return self.model(*args, **kwargs)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """All that requires a gradient, in the order of its keys: what an optimiser takes."""
+        return [p for p in self.tensors.values() if p.requires_grad]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the adapter as a folder that PEFT loads.
+
+        Raises:
+            ValueError: if this model does not know how.
+        """
+        if self.save is None:
+            raise ValueError("save_pretrained: this model came from neither adapt nor adopt")
+        self.save(Path(folder))
 
     @property
     def device(self) -> torch.device:

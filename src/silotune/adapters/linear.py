@@ -18,35 +18,24 @@ from silotune.core import Key, PerExampleGradients, Role, Site
 from silotune.linalg import LowRank, Matrix
 
 from .kernels import merged_lora, rows_linear
+from .site_layer import SiteLayer, zeros
 
 
-class AdaptedLinear(nn.Module):
+class AdaptedLinear(SiteLayer):
     """One site with its pair. Replaces the base module inside the model."""
 
     def __init__(
         self, site: Site, scale: float, rank: int, dropout: float, sink: PerExampleGradients
     ) -> None:
-        super().__init__()
-        self.base = site.module
+        super().__init__(site)
         self.scale = scale
         self.dropout = dropout
-        self.transposed = site.transposed
-        self.A = _zeros(site, rank, site.in_features)
-        self.B = _zeros(site, site.out_features, rank)
+        self.A = zeros(site, rank, site.in_features)
+        self.B = zeros(site, site.out_features, rank)
         self.folded: Matrix | None = None
         self._carrying: Tensor | None = None  # W + scale F (out, in), where the base is plain
         self._sink = sink
         self._keys = (Key(site.name, Role.A), Key(site.name, Role.B))
-
-    @property
-    def weight(self) -> Tensor:
-        """The base weight, for models that look at their layers' weights."""
-        return self.base.get_parameter("weight")
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The base bias, likewise."""
-        return self.base.bias if isinstance(self.base.bias, Tensor) else None
 
     def tensors(self) -> dict[Key, nn.Parameter]:
         """The pair by key."""
@@ -61,7 +50,7 @@ class AdaptedLinear(nn.Module):
         if matrix is self.folded:
             return
         if matrix is not None and tuple(matrix.shape) != (self.B.shape[0], self.A.shape[1]):
-            raise ValueError(f"{self._keys[0].site}: a fold of shape {tuple(matrix.shape)}")
+            raise ValueError(f"{self.site}: a fold of shape {tuple(matrix.shape)}")
         self.folded, self._carrying = matrix, None
         if matrix is not None and self.weight.dtype == self.A.dtype:
             base = self.weight.T if self.transposed else self.weight
@@ -147,10 +136,3 @@ def _applied(matrix: Matrix, x: Tensor) -> Tensor:
     if isinstance(matrix, LowRank):
         return F.linear(F.linear(x, matrix.right.to(x)), matrix.left.to(x))
     return F.linear(x, matrix.to(x))
-
-
-def _zeros(site: Site, *shape: int) -> nn.Parameter:
-    """On the base's device; float32, whatever the base's half precision or quantisation."""
-    weight = site.module.get_parameter("weight")
-    dtype = torch.promote_types(weight.dtype, torch.float32)
-    return nn.Parameter(torch.zeros(shape, dtype=dtype, device=weight.device))

@@ -19,7 +19,7 @@ from torch import Tensor
 from silotune.core import Context, PerExampleGradients, Role, Site, generator
 from silotune.linalg import NumericalError, dense_svd, orthonormal_rows
 
-from .base import Adapter, Layer
+from .base import Adapter, Layer, check_pair, pair_scale
 from .linear import AdaptedLinear
 
 
@@ -54,15 +54,12 @@ class LoRA(Adapter):
     init: Init = Init.KAIMING
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"method.r: the rank must be at least 1, not {self.rank}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"method.lora_dropout: must be in [0, 1), not {self.dropout}")
+        check_pair(self.rank, self.dropout)
 
     @property
     def scale(self) -> float:
         """What the adapted layer multiplies B A by."""
-        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+        return pair_scale(self.alpha, self.rank, self.rslora)
 
     @property
     def seeded(self) -> bool:
@@ -102,7 +99,7 @@ def _top_rows(site: Site, rank: int) -> Tensor:
     """The leading right singular vectors, each signed so that its largest entry is positive."""
     if rank > min(site.in_features, site.out_features):
         raise ValueError(
-            f"method.r: {site.name} has only {min(site.in_features, site.out_features)} singular "
+            f"r: {site.name} has only {min(site.in_features, site.out_features)} singular "
             f"vectors, fewer than r = {rank}"
         )
     weight = site.weight().detach().double().cpu()

@@ -41,11 +41,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from silotune.core import Context, Key, PerExampleGradients, Role, Site, generator
-from silotune.linalg import Matrix
 
 from .base import Adapter, Layer
 from .lora import LoRA
 from .routing import Decision, blocks, expanded, mapped, prompt
+from .site_layer import SiteLayer, zeros
 
 GELU = (
     (-0.001492, 0.528491, 0.444999, 0.140205, 0.02139, 0.001916, 0.000109),
@@ -88,39 +88,14 @@ class MiLoRA(Adapter):
 
     def __post_init__(self) -> None:
         if self.kept is not None and self.kept < 1:
-            raise ValueError(f"method.experts_per_prompt: must be at least 1, not {self.kept}")
+            raise ValueError(f"experts_per_prompt: must be at least 1, not {self.kept}")
         if self.balance_weight < 0:
-            raise ValueError("method.balance_weight: must not be negative")
+            raise ValueError("balance_weight: must not be negative")
 
     @property
-    def rank(self) -> int:
-        """Of every module."""
-        return self.expert.rank
-
-    @property
-    def alpha(self) -> float:
-        """Of every module."""
-        return self.expert.alpha
-
-    @property
-    def rslora(self) -> bool:
-        """Of every module."""
-        return self.expert.rslora
-
-    @property
-    def scale(self) -> float:
-        """What B A is multiplied by, besides its gate."""
-        return self.expert.scale
-
-    @property
-    def dropout(self) -> float:
-        """Of every module; routers have none."""
-        return self.expert.dropout
-
-    @property
-    def seeded(self) -> bool:
-        """As the pairs are; routers are drawn."""
-        return self.expert.seeded
+    def pairs_like(self) -> LoRA:
+        """Every module; routers have no dropout, and are drawn."""
+        return self.expert
 
     def frozen(self, site: Site) -> frozenset[Role]:
         """None: the schedule decides."""
@@ -149,7 +124,7 @@ class MiLoRA(Adapter):
         choices = _choices(sites)
         if not choices:
             raise ValueError(
-                "method.target_modules: milora chooses among the adapted modules of a layer, and "
+                "target_modules: milora chooses among the adapted modules of a layer, and "
                 "each one is alone in its own; name more, or write all-linear"
             )
         for name, own in choices.items():
@@ -163,7 +138,7 @@ class MiLoRA(Adapter):
     def _kept_of(self, own: Sequence[Site]) -> int:
         if self.kept is not None and self.kept > len(own):
             raise ValueError(
-                f"method.experts_per_prompt: {self.kept} of {len(own)} modules cannot be kept in "
+                f"experts_per_prompt: {self.kept} of {len(own)} modules cannot be kept in "
                 f"the layer of {own[0].name}"
             )
         return self.kept or len(own) // 2
@@ -181,13 +156,10 @@ class Router(nn.Module):
         context: Context,
     ) -> None:
         super().__init__()
-        weight = own[0].module.get_parameter("weight")
-        dtype = torch.promote_types(weight.dtype, torch.float32)
         born = _born(own[0], len(own), 0)
         self._keys = {key.name: key for key in born}
         for key, tensor in born.items():
-            zeros = weight.new_zeros(tensor.shape, dtype=dtype)
-            self.register_parameter(key.name, nn.Parameter(zeros))
+            self.register_parameter(key.name, zeros(own[0], *tensor.shape))
         self._kept, self._balance = kept, balance
         self._sink, self._context = sink, context
 
@@ -237,8 +209,17 @@ class Router(nn.Module):
         return expanded(self.get_parameter(name), n, self._sink, self._keys[name])
 
 
-class MixedLinear(nn.Module):
+class MixedLinear(SiteLayer):
     """One site with its pair, weighed by the layer's router. Replaces the base module."""
+
+    no_fold: ClassVar[str] = (
+        "a mixture is folded nowhere: a pair that not every prompt goes through is no part of the "
+        "base"
+    )
+    no_merge: ClassVar[str] = (
+        "which modules are used differs from prompt to prompt, so a mixture cannot be merged into "
+        "one weight"
+    )
 
     def __init__(
         self,
@@ -249,57 +230,23 @@ class MixedLinear(nn.Module):
         decision: Decision,
         router: Router | None,
     ) -> None:
-        super().__init__()
-        weight = site.module.get_parameter("weight")
-        dtype = torch.promote_types(weight.dtype, torch.float32)
-        self.base = site.module
-        self.transposed = site.transposed
+        super().__init__(site)
         self.scale = expert.scale
         self.dropout = expert.dropout
-        self.A = nn.Parameter(weight.new_zeros(expert.rank, site.in_features, dtype=dtype))
-        self.B = nn.Parameter(weight.new_zeros(site.out_features, expert.rank, dtype=dtype))
+        self.A = zeros(site, expert.rank, site.in_features)
+        self.B = zeros(site, site.out_features, expert.rank)
         self.router = router
         self._place, self._decision, self._sink = place, decision, sink
         self._keys = (Key(site.name, Role.A), Key(site.name, Role.B))
-
-    @property
-    def weight(self) -> Tensor:
-        """The base weight, for models that look at their layers' weights."""
-        return self.base.get_parameter("weight")
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The base bias, likewise."""
-        return self.base.bias if isinstance(self.base.bias, Tensor) else None
 
     def tensors(self) -> dict[Key, nn.Parameter]:
         """The pair, and the router if it is here."""
         own = dict(zip(self._keys, (self.A, self.B), strict=True))
         return own if self.router is None else own | self.router.tensors()
 
-    def fold(self, matrix: Matrix | None) -> None:
-        """Nothing: a pair that not every prompt goes through is no part of the base.
-
-        Raises:
-            ValueError: if there is something to fold.
-        """
-        if matrix is not None:
-            raise ValueError(f"{self._keys[0].site}: a mixture is folded nowhere")
-
-    def delta(self) -> Tensor:
-        """Never.
-
-        Raises:
-            ValueError: always, with the reason.
-        """
-        raise ValueError(
-            f"{self._keys[0].site}: which modules are used differs from prompt to prompt, so a "
-            "mixture cannot be merged into one weight"
-        )
-
     def forward(self, x: Tensor) -> Tensor:
         """(n, ..., in) to (n, ..., out)."""
-        gate = self._decision.gates(self._keys[0].site, x)[:, self._place]  # (n,)
+        gate = self._decision.gates(self.site, x)[:, self._place]  # (n,)
         y: Tensor = self.base(x)
         own = x.to(self.A.dtype)
         if self.dropout and self.training and self._sink.is_open:

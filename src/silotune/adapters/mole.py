@@ -39,11 +39,12 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from silotune.core import Context, Factors, Key, PerExampleGradients, Role, Site, generator
-from silotune.linalg import LowRank, Matrix
+from silotune.linalg import LowRank
 
 from .base import Adapter, Layer
 from .peft_io import read_pairs
 from .routing import Decision, blocks, expanded, mapped, prompt
+from .site_layer import SiteLayer, own_dtype, zeros
 
 MIX, LOG_TEMPERATURE = "mix", "log_temperature"
 """Names of a gate's tensors: e (N, N out) and theta (1,)."""
@@ -85,10 +86,10 @@ def load_expert(folder: str, base_model: str) -> Expert:
     try:
         pairs, made_for = read_pairs(Path(folder))
     except ValueError as error:
-        raise ValueError(f"method.experts: {error}") from error
+        raise ValueError(f"experts: {error}") from error
     if made_for and Path(made_for).name != Path(base_model).name:
         raise ValueError(
-            f"method.experts: {folder} was made for {made_for}, and means nothing beside "
+            f"experts: {folder} was made for {made_for}, and means nothing beside "
             f"{base_model}; if that is the same model, set base_model_name_or_path to it in the "
             "folder's adapter_config.json"
         )
@@ -119,12 +120,12 @@ class Experts(Adapter):
 
     def __post_init__(self) -> None:
         if self.balance_weight < 0:
-            raise ValueError("method.balance_weight: must not be negative")
+            raise ValueError("balance_weight: must not be negative")
         names = {expert.name for expert in self.experts}
         if names and (strange := set(self.masked) - names):
-            raise ValueError(f"method.masked_experts: {min(strange)} is none of the experts")
+            raise ValueError(f"masked_experts: {min(strange)} is none of the experts")
         if names and names <= set(self.masked):
-            raise ValueError("method.masked_experts: one expert at least must be left")
+            raise ValueError("masked_experts: one expert at least must be left")
 
     def frozen(self, site: Site) -> frozenset[Role]:
         """None: what is frozen is not among the tensors."""
@@ -152,7 +153,7 @@ class Experts(Adapter):
             ValueError: if there are fewer than two experts, or one does not fit the sites.
         """
         if len(self.experts) < 2:
-            raise ValueError("method.experts: list two adapter folders or more")
+            raise ValueError("experts: list two adapter folders or more")
         for expert in self.experts:
             _check_fit(expert, sites)
         found: dict[str, Layer] = {}
@@ -203,12 +204,11 @@ class Gate(nn.Module):
         balance: Balance,
     ) -> None:
         super().__init__()
-        weight, dtype = site.module.get_parameter("weight"), _dtype(site)
+        weight, dtype = site.module.get_parameter("weight"), own_dtype(site)
         born = _born(site, len(pairs), 0)
         self._keys = {key.name: key for key in born}
         for key, tensor in born.items():
-            zeros = weight.new_zeros(tensor.shape, dtype=dtype)
-            self.register_parameter(key.name, nn.Parameter(zeros))
+            self.register_parameter(key.name, zeros(site, *tensor.shape))
         self._pairs = [
             (pair.right.to(weight.device, dtype), pair.left.to(weight.device, dtype))
             for pair in pairs
@@ -248,8 +248,14 @@ class Gate(nn.Module):
         return torch.cat(each, dim=1)
 
 
-class ExpertLinear(nn.Module):
+class ExpertLinear(SiteLayer):
     """One site with all experts beside it. Replaces the base module inside the model."""
+
+    no_fold: ClassVar[str] = "a mixture is folded nowhere: experts stay as they are"
+    no_merge: ClassVar[str] = (
+        "the weights of experts differ from prompt to prompt, so a mixture cannot be merged into "
+        "one weight"
+    )
 
     A: Tensor  # (R, in)
     B: Tensor  # (out, R)
@@ -258,12 +264,10 @@ class ExpertLinear(nn.Module):
     def __init__(
         self, site: Site, pairs: Sequence[LowRank], decision: Decision, gate: Gate | None
     ) -> None:
-        super().__init__()
-        weight, dtype = site.module.get_parameter("weight"), _dtype(site)
-        self.base = site.module
-        self.transposed = site.transposed
+        super().__init__(site)
+        weight, dtype = self.weight, own_dtype(site)
         self.gate = gate
-        self._site, self._decision = site.name, decision
+        self._decision = decision
         stack = {
             "A": torch.cat([pair.right for pair in pairs]).to(dtype),
             "B": torch.cat([pair.left for pair in pairs], dim=1).to(dtype),
@@ -272,43 +276,13 @@ class ExpertLinear(nn.Module):
         for name, tensor in stack.items():
             self.register_buffer(name, tensor.to(weight.device), persistent=False)
 
-    @property
-    def weight(self) -> Tensor:
-        """The base weight, for models that look at their layers' weights."""
-        return self.base.get_parameter("weight")
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The base bias, likewise."""
-        return self.base.bias if isinstance(self.base.bias, Tensor) else None
-
     def tensors(self) -> dict[Key, nn.Parameter]:
         """The gate's, if it is here: experts do not train."""
         return {} if self.gate is None else self.gate.tensors()
 
-    def fold(self, matrix: Matrix | None) -> None:
-        """Nothing: experts stay as they are.
-
-        Raises:
-            ValueError: if there is something to fold.
-        """
-        if matrix is not None:
-            raise ValueError(f"{self._site}: a mixture is folded nowhere")
-
-    def delta(self) -> Tensor:
-        """Never.
-
-        Raises:
-            ValueError: always, with the reason.
-        """
-        raise ValueError(
-            f"{self._site}: the weights of experts differ from prompt to prompt, so a mixture "
-            "cannot be merged into one weight"
-        )
-
     def forward(self, x: Tensor) -> Tensor:
         """(n, ..., in) to (n, ..., out)."""
-        gates = self._decision.gates(self._site, x)[:, self.owner]  # (n, R)
+        gates = self._decision.gates(self.site, x)[:, self.owner]  # (n, R)
         y: Tensor = self.base(x)
         z = F.linear(x.to(self.A.dtype), self.A)
         z = z * gates.reshape(len(x), *[1] * (z.dim() - 2), -1)
@@ -325,27 +299,23 @@ def _born(site: Site, experts: int, seed: int) -> dict[Key, Tensor]:
     return {Key(site.name, Role.GATE, name): tensor for name, tensor in tensors.items()}
 
 
-def _dtype(site: Site) -> torch.dtype:
-    return torch.promote_types(site.module.get_parameter("weight").dtype, torch.float32)
-
-
 def _check_fit(expert: Expert, sites: Collection[Site]) -> None:
     """Every expert has a pair at every site, and nowhere else."""
     wanted = {site.name: (site.out_features, site.in_features) for site in sites}
     if missing := wanted.keys() - expert.pairs.keys():
         raise ValueError(
-            f"method.experts: {expert.name} has nothing at {min(missing)}; adapt only what all "
-            "experts have (method.target_modules, method.layers_to_transform)"
+            f"experts: {expert.name} has nothing at {min(missing)}; adapt only what all "
+            "experts have (target_modules, layers_to_transform)"
         )
     if left_out := expert.pairs.keys() - wanted.keys():
         raise ValueError(
-            f"method.experts: {expert.name} also adapts {min(left_out)}, which would be left out; "
-            "name it in method.target_modules"
+            f"experts: {expert.name} also adapts {min(left_out)}, which would be left out; "
+            "name it in target_modules"
         )
     for name, shape in wanted.items():
         if tuple(expert.pairs[name].shape) != shape:
             raise ValueError(
-                f"method.experts: {expert.name} has a pair of shape "
+                f"experts: {expert.name} has a pair of shape "
                 f"{tuple(expert.pairs[name].shape)} at {name}, which is {shape}: it was made for "
                 "another base model"
             )

@@ -1,7 +1,7 @@
 """Our own format, for what PEFT has no words for: every tensor of the model by its key.
 
-One file, ``adapter.silotune``: SHA-256, then safetensors with a header (``core.codec``). Tensors
-are as they are trained, unscaled; what they mean is said by the run's configuration.
+One file, ``adapter.silotune``: SHA-256, then safetensors with a header, as ``core.serialization``
+packs it. Tensors are as they are trained, unscaled; the run's configuration says what they mean.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ Shapes: out, in, r rank.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -31,7 +30,7 @@ from torch import Tensor
 from silotune.core import Context, PerExampleGradients, Role, Site, generator
 from silotune.linalg import orthonormal_rows
 
-from .base import Adapter, Layer
+from .base import Adapter, Layer, check_pair, pair_scale
 from .linear import AdaptedLinear
 
 
@@ -55,15 +54,12 @@ class Projection(Adapter):
     rslora: bool = False
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"method.r: the rank must be at least 1, not {self.rank}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"method.lora_dropout: must be in [0, 1), not {self.dropout}")
+        check_pair(self.rank, self.dropout)
 
     @property
     def scale(self) -> float:
         """What the adapted layer multiplies B A by."""
-        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+        return pair_scale(self.alpha, self.rank, self.rslora)
 
     def layers(
         self, sites: Sequence[Site], sink: PerExampleGradients, context: Context
@@ -84,7 +80,7 @@ class Projection(Adapter):
         smaller = min(site.out_features, site.in_features)
         if self.rank > smaller:
             raise ValueError(
-                f"method.r: {site.name} has {smaller} features on its smaller side, and r = "
+                f"r: {site.name} has {smaller} features on its smaller side, and r = "
                 f"{self.rank} orthonormal directions do not fit into them"
             )
         rows = orthonormal_rows(self.rank, smaller, generator(seed, "P", site.name))

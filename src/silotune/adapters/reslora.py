@@ -40,16 +40,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from silotune.core import (
-    Context,
-    Factors,
-    Key,
-    PerExampleGradients,
-    Role,
-    Site,
-    accumulated,
-    place_of,
-)
+from silotune.core import Context, Factors, Key, PerExampleGradients, Role, Site
+from silotune.core.folding import accumulated
+from silotune.core.site import place_of
 from silotune.linalg import Matrix
 
 from .base import Adapter, Layer
@@ -88,42 +81,17 @@ class ResLoRA(Adapter):
 
     def __post_init__(self) -> None:
         if self.pre_num < 0:
-            raise ValueError(f"method.pre_num: must be at least 0, not {self.pre_num}")
+            raise ValueError(f"pre_num: must be at least 0, not {self.pre_num}")
         if self.shortcut is Shortcut.INPUT and self.pre_num > 1:
             raise ValueError(
-                "method.pre_num: the input shortcut reaches one layer back and no further; leave "
-                "it out, or set method.shortcut to block or middle"
+                "pre_num: the input shortcut reaches one layer back and no further; leave "
+                "it out, or set shortcut to block or middle"
             )
 
     @property
-    def rank(self) -> int:
-        """Of a pair."""
-        return self.pair.rank
-
-    @property
-    def alpha(self) -> float:
-        """Of a pair."""
-        return self.pair.alpha
-
-    @property
-    def rslora(self) -> bool:
-        """Of a pair."""
-        return self.pair.rslora
-
-    @property
-    def scale(self) -> float:
-        """Of every product, also of another layer's B A."""
-        return self.pair.scale
-
-    @property
-    def dropout(self) -> float:
-        """Of a pair's inputs."""
-        return self.pair.dropout
-
-    @property
-    def seeded(self) -> bool:
-        """As the pair's A is."""
-        return self.pair.seeded
+    def pairs_like(self) -> LoRA:
+        """The pair of every site."""
+        return self.pair
 
     @property
     def fits_peft(self) -> bool:
@@ -136,9 +104,9 @@ class ResLoRA(Adapter):
         return self.fits_peft
 
     @property
-    def alone_because(self) -> str:
+    def not_recomputable_because(self) -> str:
         """Which shortcut it is."""
-        return f"the {self.shortcut.value} shortcut cannot follow (method.shortcut: block could)"
+        return f"the {self.shortcut.value} shortcut cannot follow, as shortcut: block could"
 
     def check_sites(self, sites: Sequence[Site]) -> None:
         """That there is something to link.
@@ -148,9 +116,9 @@ class ResLoRA(Adapter):
         """
         if not any(links(sites, self.pre_num).values()):
             raise ValueError(
-                "method.shortcut: no adapted module stands right after one of the same name and "
+                "shortcut: no adapted module stands right after one of the same name and "
                 "shape, in the layer before its own, so there is nothing to link; adapt others, or "
-                "use method.name: fedit"
+                "use method: fedit"
             )
 
     def into_base(
@@ -281,7 +249,7 @@ class ResLinear(nn.Module):
             return own
         if self._shortcut is not Shortcut.BLOCK:
             raise ValueError(
-                f"method.shortcut: {self._name} reads what other layers read "
+                f"shortcut: {self._name} reads what other layers read "
                 f"({self._shortcut.value}), so no weight of its own computes the same"
             )
         return own + torch.stack([_product(pair) for _, pair in self._earlier]).sum(dim=0)
@@ -297,7 +265,7 @@ class ResLinear(nn.Module):
         """
         if self._shortcut is Shortcut.MIDDLE and self._earlier:
             raise ValueError(
-                "method.shortcut: middle can only be merged by mean norms of A x over private "
+                "shortcut: middle can only be merged by mean norms of A x over private "
                 "records, which would leak them; nothing is merged"
             )
         if self._shortcut is Shortcut.BLOCK or not self._earlier:
@@ -340,9 +308,9 @@ class ResLinear(nn.Module):
             return
         if (self._shortcut, self._name) in self._context.notes:
             raise ValueError(
-                f"method.shortcut: {self._name} is computed twice in one forward pass (gradient "
+                f"shortcut: {self._name} is computed twice in one forward pass (gradient "
                 f"checkpointing does so), which the {self._shortcut.value} shortcut cannot follow; "
-                "take block, or set model.gradient_checkpointing to none"
+                "take block, or set gradient_checkpointing to none"
             )
         self._context.notes[self._shortcut, self._name] = t
 
@@ -351,8 +319,8 @@ class ResLinear(nn.Module):
         note = self._context.notes.get((self._shortcut, before))
         if note is None:
             raise ValueError(
-                f"method.shortcut: {self._name} is used before {before}, so there is nothing to "
-                "take from it; take block, or adapt others by method.target_modules"
+                f"shortcut: {self._name} is used before {before}, so there is nothing to "
+                "take from it; take block, or adapt others by target_modules"
             )
         return note
 

@@ -66,7 +66,7 @@ class Decision:
         if not served or site in served:
             if x.shape[-1] != self._features:
                 raise ValueError(
-                    f"method.target_modules: the router of {self.block or 'this model'} reads "
+                    f"target_modules: the router of {self.block or 'this model'} reads "
                     f"{self._features} features, and {site}, which is used first, has "
                     f"{x.shape[-1]}; adapt others"
                 )

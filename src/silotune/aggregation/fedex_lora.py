@@ -42,7 +42,7 @@ class Residual(Aggregator):
 
     def __post_init__(self) -> None:
         if self.rank is not None and self.rank < 1:
-            raise ValueError(f"method.residual_rank: must be at least 1, not {self.rank}")
+            raise ValueError(f"residual_rank: must be at least 1, not {self.rank}")
 
     def combine(self, previous: GlobalState, mean: ClientMean) -> Combined:
         """The means, and their residual at every site that has one."""

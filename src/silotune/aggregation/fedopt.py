@@ -12,6 +12,8 @@ that the server's step accelerates. So a rule stays exact only under a full step
 the aggregation error tells how far another step went elsewhere.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -161,35 +163,69 @@ class ServerAdam:
 
     def start(self, like: Tensor) -> Slots:
         """At m = 0, v = tau^2."""
-        return {"m": torch.zeros_like(like), "v": torch.full_like(like, self.tau**2)}
+        return _adaptive_start(self.tau, like)
 
     def take(self, delta: Tensor, slots: Slots) -> tuple[Tensor, Slots]:
         """The mean change in units of its usual size."""
-        m = self.beta1 * slots["m"] + (1.0 - self.beta1) * delta
-        v = self._second(slots["v"], delta**2)
-        return self.learning_rate * m / (v.sqrt() + self.tau), {"m": m, "v": v}
-
-    def _second(self, v: Tensor, squared: Tensor) -> Tensor:
-        return self.beta2 * v + (1.0 - self.beta2) * squared
+        v = self.beta2 * slots["v"] + (1.0 - self.beta2) * delta**2
+        return _adaptive_step(self, delta, slots["m"], v)
 
 
-class ServerYogi(ServerAdam):
+@dataclass(frozen=True, kw_only=True)
+class ServerYogi:
     """FedAdam with v' = v - (1 - beta2) Delta^2 sign(v - Delta^2) (FedYogi, arXiv 2003.00295).
 
     v moves by no more than Delta^2 tells, so a quiet round does not make the next one leap.
+
+    Attributes:
+        learning_rate: about the size of every number's step.
+        beta1: what is left of m after a round.
+        beta2: 1 - beta2 of Delta^2 moves v.
+        tau: changes well below it are not blown up.
+
+    Raises:
+        ValueError: if a number is out of range.
     """
 
-    def _second(self, v: Tensor, squared: Tensor) -> Tensor:
-        return v - (1.0 - self.beta2) * squared * (v - squared).sign()
+    learning_rate: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.99
+    tau: float = 1e-3
+
+    def __post_init__(self) -> None:
+        _check_positive(learning_rate=self.learning_rate, tau=self.tau)
+        _check_decay(beta1=self.beta1, beta2=self.beta2)
+
+    def start(self, like: Tensor) -> Slots:
+        """At m = 0, v = tau^2."""
+        return _adaptive_start(self.tau, like)
+
+    def take(self, delta: Tensor, slots: Slots) -> tuple[Tensor, Slots]:
+        """The mean change in units of its usual size."""
+        v, squared = slots["v"], delta**2
+        v = v - (1.0 - self.beta2) * squared * (v - squared).sign()
+        return _adaptive_step(self, delta, slots["m"], v)
+
+
+def _adaptive_start(tau: float, like: Tensor) -> Slots:
+    return {"m": torch.zeros_like(like), "v": torch.full_like(like, tau**2)}
+
+
+def _adaptive_step(
+    rates: ServerAdam | ServerYogi, delta: Tensor, m: Tensor, v: Tensor
+) -> tuple[Tensor, Slots]:
+    """The step that both take once they have their new v."""
+    m = rates.beta1 * m + (1.0 - rates.beta1) * delta
+    return rates.learning_rate * m / (v.sqrt() + rates.tau), {"m": m, "v": v}
 
 
 def _check_positive(**numbers: float) -> None:
     for name, number in numbers.items():
         if number <= 0:
-            raise ValueError(f"train.server_{name}: must be positive, not {number}")
+            raise ValueError(f"{name}: must be positive, not {number}")
 
 
 def _check_decay(**numbers: float) -> None:
     for name, number in numbers.items():
         if not 0 <= number < 1:
-            raise ValueError(f"train.server_{name}: must be in [0, 1), not {number}")
+            raise ValueError(f"{name}: must be in [0, 1), not {number}")

@@ -40,7 +40,7 @@ class Refactor(Aggregator):
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise ValueError(f"method.refactor_every: must be at least 1, not {self.every}")
+            raise ValueError(f"refactor_every: must be at least 1, not {self.every}")
 
     def combine(self, previous: GlobalState, mean: ClientMean) -> Combined:
         """E[B], and where it is time, with A, turned into the SVD of their product."""
@@ -70,9 +70,9 @@ def _turned(pair: LowRank) -> LowRank:
     """The same product, with orthonormal rows on the right and sorted columns on the left."""
     if pair.rank > pair.shape[1]:
         raise ValueError(
-            f"method.r: {pair.rank} orthonormal rows do not fit into {pair.shape[1]} input features"
+            f"r: {pair.rank} orthonormal rows do not fit into {pair.shape[1]} input features"
         )
     q, r = qr(pair.right.mT)
     left = pair.left @ r.mT
-    wh = dense_svd(triangle(left))[2]
+    wh = dense_svd(triangle(left), full=True)[2]
     return LowRank(left @ wh.mT, wh @ q.mT)

@@ -41,7 +41,7 @@ class Truncate(Aggregator):
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise ValueError(f"method.r: must be at least 1, not {self.rank}")
+            raise ValueError(f"r: must be at least 1, not {self.rank}")
 
     def combine(self, previous: GlobalState, mean: ClientMean) -> Combined:
         """The best pair at every site; what is shared besides is averaged."""
@@ -55,7 +55,7 @@ class Truncate(Aggregator):
         """B' (out, r) and A' (r, in), where ``before`` is A (r, in)."""
         r = len(before)
         if self.rank > r:
-            raise ValueError(f"method.r: {self.rank} is more than the {r} of the pairs")
+            raise ValueError(f"r: {self.rank} is more than the {r} of the pairs")
         spectrum = svd(ideal, self.rank, resolution(ideal, before.dtype))
         best = spectrum.balanced() if self.balanced else spectrum.heavy_left()
         unused = torch.zeros(ideal.shape[0], r - best.rank, dtype=torch.float64)

@@ -151,4 +151,4 @@ def _corrected(
 
 def _check_ridge(ridge: float) -> None:
     if ridge < 0:
-        raise ValueError(f"method.fair_lambda: must not be negative, not {ridge}")
+        raise ValueError(f"fair_lambda: must not be negative, not {ridge}")

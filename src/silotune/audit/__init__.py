@@ -1,1 +1,1 @@
-"""Audits: attacks on the code that trains, and the lower bounds that they give."""
+"""Audits: membership inference on the code that trains, and the lower bounds that it gives."""

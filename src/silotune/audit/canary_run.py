@@ -18,13 +18,13 @@ from torch import Tensor
 
 from silotune.core import ClientId, GlobalState, Phase, RoundPlan, generator
 from silotune.engine import Client, Experiment, federate
-from silotune.federation.build import BuiltModel
 from silotune.methods import Axes
 from silotune.optim import SGD
 from silotune.privacy import Correlated, ExampleLevel, Poisson, Rotation, TruncatedPoisson
 from silotune.privacy.mechanisms.sampling import Sampling
 from silotune.runtimes import InProcess
 from silotune.schedules import Constant
+from silotune.terms import BuiltModel
 
 from .canaries import CanaryObjective, NumberCanaries, Subset, probed_layers, slots
 from .one_run import Guesses, evidence, fair_coins, guess
@@ -112,12 +112,12 @@ def rate(mechanism: ExampleLevel) -> float:
 
 
 def _canaries(model: BuiltModel, mechanism: ExampleLevel, steps: int) -> NumberCanaries:
-    adapted = model.bench.adapted
+    adapted = model.trainer.adapted
     adapted.load(model.first)
     most = min(MOST_CANARIES, int(MOST_WORK / (steps * rate(mechanism) * model.trained)) + 1)
     if isinstance(mechanism.sampling, TruncatedPoisson):
         most = min(most, mechanism.sampling.places)  # others would have no place
-    roles = model.recipe.trained()
+    roles = model.axes.trained()
     strength = STRENGTH * mechanism.max_grad_norm
     return slots(adapted, model.first, roles, most, strength, generator("canaries"))
 
@@ -126,36 +126,36 @@ def _states(
     model: BuiltModel, silo: Client, start: GlobalState, steps: int
 ) -> Iterator[GlobalState]:
     """The server's states, one a step."""
-    sgd = SGD(learning_rate=1.0)
-    roles = model.recipe.trained()
-    bench = replace(
-        model.bench,
-        objective=CanaryObjective(probed_layers(model.bench.adapted, roles)),
+    sgd = SGD(lr=1.0)
+    roles = model.axes.trained()
+    trainer = replace(
+        model.trainer,
+        objective=CanaryObjective(probed_layers(model.trainer.adapted, roles)),
         optimizer=sgd,
         micro_batch=MICRO_BATCH,
     )
     experiment = Experiment(
         run="audit",
-        recipe=_plain(model.recipe, sgd),
+        axes=_plain(model.axes, sgd),
         weights={silo.client: 1.0},
         rounds=steps,
         local_steps=1,
         linear_decay=False,
         seed=0,
-        draw=model.bench.draw,
+        draw=model.trainer.draw,
         fixed=model.fixed,
         quorum=1,
         private=True,
     )
-    runtime = InProcess(bench, {silo.client: silo})
+    runtime = InProcess(trainer, {silo.client: silo})
     return (done.state for done in federate(experiment, runtime, start))
 
 
-def _plain(recipe: Axes, sgd: SGD) -> Axes:
+def _plain(axes: Axes, sgd: SGD) -> Axes:
     """All that trains moves and is seen in every round, so that an adversary can read it.
 
     The method's own schedule, what it keeps at home and the server's rule are not attacked.
     """
-    roles = recipe.trained()
+    roles = axes.trained()
     always = RoundPlan(phases=(Phase(roles=roles),), share=roles)
-    return Axes(schedule=Constant(always), optimizer=sgd, adapter=recipe.adapter)
+    return Axes(schedule=Constant(always), optimizer=sgd, adapter=axes.adapter)

@@ -2,7 +2,7 @@
 
 The very step that trains (``ClientMechanism.gradients``) runs thousands of times in two worlds that
 differ in one record, and an adversary who knows everything but the noise tells them apart. What it
-achieves bounds epsilon from below (``privacy.bounds``); above the claim, the step is broken.
+achieves bounds epsilon from below (``audit.lower_bounds``); above the claim, the step is broken.
 
 Ordinary records would let many faults pass, so these are the worst we know:
 - the canary's raw gradient is thousands of times C, so clipping must bind, and its parts in all
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from silotune.adapters import AdaptedModel, Head
 from silotune.core import Batch, Factors, Key, Role, generator
-from silotune.engine.client import to_device
+from silotune.engine.batches import to_device
 from silotune.objectives import Objective
 from silotune.privacy import ClientMechanism, NoiseState
 from silotune.privacy.mechanisms.base import Losses

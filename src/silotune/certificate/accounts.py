@@ -1,8 +1,8 @@
 """Accounts: the charges of an account in a certificate's form, and what they come to.
 
 Whoever makes a certificate and whoever checks one compute with these. A silo's records are in one
-of two tables, which pay for different releases (``privacy.releases``); what an account costs is
-what the table costs that has paid more.
+of two tables, which pay for different releases (``privacy.ledger.noisy_counts``); what an account
+costs is what the table costs that has paid more.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from silotune.privacy import AnyCharge, Charge, CorrelatedCharge, Relation, Trun
 from silotune.privacy.accounting.accountant import FINE
 from silotune.privacy.accounting.charges import typed
 from silotune.privacy.ledger.entry import UPDATE
-from silotune.runs.facts import FORMAT, PrivacyStatement, SiloPrivacy
+from silotune.runs.privacy_statement import FORMAT, PrivacyStatement, SiloPrivacy
 
 from .accounts import (
     Account,
@@ -71,54 +71,54 @@ class Recomputed:
     epsilon_rdp: float
 
 
-def recompute(said: PrivacyStatement) -> dict[str, Recomputed]:
+def recompute(statement: PrivacyStatement) -> dict[str, Recomputed]:
     """The figures of every account whose charges can be read and have a proved price.
 
     Args:
-        said: a certificate that is ``readable``.
+        statement: a certificate that is ``readable``.
     """
-    found = {}
-    for name, silo in said.silos.items():
+    figures = {}
+    for name, silo in statement.silos.items():
         with suppress(ValueError):  # ``within`` says why
-            found[name] = _recompute(said, from_lines(silo.charges))
-    return found
+            figures[name] = _recompute(statement, from_lines(silo.charges))
+    return figures
 
 
-def readable(said: PrivacyStatement) -> Iterator[Discrepancy]:
+def readable(statement: PrivacyStatement) -> Iterator[Discrepancy]:
     """What keeps everything else from being computed: an old format, fields of a wrong type."""
-    if said.format != FORMAT:
+    if statement.format != FORMAT:
         yield Discrepancy(
             "format",
-            f"is {said.format}, and only {FORMAT} lists the charges from which figures follow",
+            f"is {statement.format}, and only {FORMAT} lists the charges from which figures follow",
         )
         return
-    yield from _types("certificate", said)
-    for name, silo in said.silos.items():
+    yield from _types("certificate", statement)
+    for name, silo in statement.silos.items():
         yield from _types(f"silo {name}", silo)
         if not isinstance(silo.charges, list):
             yield Discrepancy(f"silo {name}: charges", "are no list")
     for field in ("mechanism", "overall", "recognition", "versions"):
-        if not isinstance(getattr(said, field), dict):
+        if not isinstance(getattr(statement, field), dict):
             yield Discrepancy(field, "is no object")
             return
-    yield from _numbers(said)
-    if said.relation not in get_args(Relation):
+    yield from _numbers(statement)
+    if statement.relation not in get_args(Relation):
         yield Discrepancy("relation", f"is none of {', '.join(get_args(Relation))}")
-    if not said.silos:
+    if not statement.silos:
         yield Discrepancy("silos", "there is no account")
 
 
-def within(said: PrivacyStatement) -> Iterator[Discrepancy]:
+def within(statement: PrivacyStatement) -> Iterator[Discrepancy]:
     """Everything in a readable certificate that does not follow from the rest of it."""
-    yield from _claims(said)
-    for name, silo in said.silos.items():
-        yield from _account(said, f"silo {name}", silo)
-    yield from _overall(said)
+    yield from _claims(statement)
+    for name, silo in statement.silos.items():
+        yield from _account(statement, f"silo {name}", silo)
+    yield from _overall(statement)
 
 
-def tolerance(said: PrivacyStatement) -> float:
+def tolerance(statement: PrivacyStatement) -> float:
     """Relative difference that two honest computations may have."""
-    same = said.versions.get("dp-accounting") == version("dp-accounting")
+    same = statement.versions.get("dp-accounting") == version("dp-accounting")
     return SAME if same else OTHER_LIBRARY
 
 
@@ -129,38 +129,38 @@ def _types(where: str, part: PrivacyStatement | SiloPrivacy) -> Iterator[Discrep
         yield Discrepancy(where, str(error))
 
 
-def _numbers(said: PrivacyStatement) -> Iterator[Discrepancy]:
+def _numbers(statement: PrivacyStatement) -> Iterator[Discrepancy]:
     """Fields that may be null, or lie deeper."""
-    numbers = {f"silo {n}": silo.epsilon_if_secret for n, silo in said.silos.items()}
-    numbers |= {"target_epsilon": said.target_epsilon, **said.recognition}
-    for where, number in {**numbers, "overall": said.overall.get("epsilon", "")}.items():
+    numbers = {f"silo {n}": silo.epsilon_if_secret for n, silo in statement.silos.items()}
+    numbers |= {"target_epsilon": statement.target_epsilon, **statement.recognition}
+    for where, number in {**numbers, "overall": statement.overall.get("epsilon", "")}.items():
         if number is not None and type(number) not in (int, float):
             yield Discrepancy(where, f"is no number: {number!r}")
 
 
-def _claims(said: PrivacyStatement) -> Iterator[Discrepancy]:
+def _claims(statement: PrivacyStatement) -> Iterator[Discrepancy]:
     """Whether anything may be claimed, and nothing is where it may not."""
-    source, seeded = said.mechanism.get("source"), said.mechanism.get("source") == "seed"
+    source, seeded = statement.mechanism.get("source"), statement.mechanism.get("source") == "seed"
     if source not in ("seed", "operating system"):
         yield Discrepancy("mechanism", f"noise is from {source!r}: seed or operating system")
-    if seeded and said.private:
+    if seeded and statement.private:
         yield Discrepancy("private", "says true, but the noise came from the seed")
-    if said.private == bool(said.not_private_because):
+    if statement.private == bool(statement.not_private_because):
         yield Discrepancy("private", "is true exactly if there is no not_private_because")
-    claimed = {f"silo {n}": silo.epsilon for n, silo in said.silos.items()}
-    claimed["overall"] = said.overall.get("epsilon", math.nan)
+    claimed = {f"silo {n}": silo.epsilon for n, silo in statement.silos.items()}
+    claimed["overall"] = statement.overall.get("epsilon", math.nan)
     for where, figure in claimed.items():
-        if said.private and not math.isfinite(figure):
+        if statement.private and not math.isfinite(figure):
             yield Discrepancy(f"{where}: epsilon", "is not finite, and yet private is true")
         if seeded and figure != math.inf:
             yield Discrepancy(
                 f"{where}: epsilon", "is claimed, though the noise came from the seed: must be null"
             )
-    if not said.private and said.recognition:
+    if not statement.private and statement.recognition:
         yield Discrepancy("recognition", "is claimed, though nothing is private")
 
 
-def _account(said: PrivacyStatement, where: str, silo: SiloPrivacy) -> Iterator[Discrepancy]:
+def _account(statement: PrivacyStatement, where: str, silo: SiloPrivacy) -> Iterator[Discrepancy]:
     try:
         lines = from_lines(silo.charges)
     except ValueError as error:
@@ -169,10 +169,10 @@ def _account(said: PrivacyStatement, where: str, silo: SiloPrivacy) -> Iterator[
     updates = [line for line in lines if line.release == UPDATE]
     yield from _counts(where, silo, updates)
     for line in updates:
-        yield from _kind(said, where, silo, line.charge)
-    if silo.delta != said.target_delta:
+        yield from _kind(statement, where, silo, line.charge)
+    if silo.delta != statement.target_delta:
         yield Discrepancy(
-            f"{where}: delta", f"{silo.delta} is not target_delta {said.target_delta}"
+            f"{where}: delta", f"{silo.delta} is not target_delta {statement.target_delta}"
         )
     if not silo.delta * silo.num_examples < 1.0:
         yield Discrepancy(
@@ -181,12 +181,12 @@ def _account(said: PrivacyStatement, where: str, silo: SiloPrivacy) -> Iterator[
             "that would allow the publication of a whole record",
         )
     try:
-        true = _recompute(said, lines)
-        upper = cost(lines, said.target_delta, _relation(said), max(said.grid, FINE))
+        true = _recompute(statement, lines)
+        upper = cost(lines, statement.target_delta, _relation(statement), max(statement.grid, FINE))
     except ValueError as error:
         yield Discrepancy(f"{where}: charges", f"have no proved price: {error}")
         return
-    yield from _figures(said, where, silo, true, upper)
+    yield from _figures(statement, where, silo, true, upper)
 
 
 def _counts(where: str, silo: SiloPrivacy, updates: Sequence[ChargeLine]) -> Iterator[Discrepancy]:
@@ -201,16 +201,16 @@ def _counts(where: str, silo: SiloPrivacy, updates: Sequence[ChargeLine]) -> Ite
 
 
 def _kind(
-    said: PrivacyStatement, where: str, silo: SiloPrivacy, charge: AnyCharge
+    statement: PrivacyStatement, where: str, silo: SiloPrivacy, charge: AnyCharge
 ) -> Iterator[Discrepancy]:
     """Whether a charge is what the mechanism charges, with the numbers that are stated."""
-    kind = KINDS.get(said.mechanism.get("sampling", ""))
-    discrete = said.mechanism.get("noise") == "discrete"
+    kind = KINDS.get(statement.mechanism.get("sampling", ""))
+    discrete = statement.mechanism.get("noise") == "discrete"
     if type(charge) is not kind or getattr(charge, "discrete", False) != discrete:
         yield Discrepancy(
             f"{where}: charges",
             f"{type(charge).__name__} is not the charge of sampling "
-            f"{said.mechanism.get('sampling')} with noise {said.mechanism.get('noise')}",
+            f"{statement.mechanism.get('sampling')} with noise {statement.mechanism.get('noise')}",
         )
     stated = {
         "noise_multiplier": (silo.noise_multiplier, charge.noise_multiplier),
@@ -226,16 +226,16 @@ def _kind(
 
 
 def _figures(
-    said: PrivacyStatement, where: str, silo: SiloPrivacy, true: Recomputed, upper: float
+    statement: PrivacyStatement, where: str, silo: SiloPrivacy, true: Recomputed, upper: float
 ) -> Iterator[Discrepancy]:
-    seeded = said.mechanism.get("source") == "seed"
+    seeded = statement.mechanism.get("source") == "seed"
     stated, field = silo.epsilon, "epsilon"
     if seeded:
         if_secret = silo.epsilon_if_secret
         stated, field = (math.inf if if_secret is None else if_secret), "epsilon_if_secret"
     elif silo.epsilon_if_secret is not None:
         yield Discrepancy(f"{where}: epsilon_if_secret", "is stated, though the noise is a secret")
-    slack = tolerance(said)
+    slack = tolerance(statement)
     low, high = true.epsilon * (1 - slack), upper * (1 + slack)
     if not low <= stated <= high:
         direction = "too low" if stated < low else "not what they cost"
@@ -243,7 +243,7 @@ def _figures(
             f"{where}: {field}",
             f"says {stated:.6g}, its charges cost {true.epsilon:.6g}: {direction}",
         )
-    budget = said.target_epsilon
+    budget = statement.target_epsilon
     if budget is not None and not true.epsilon <= budget * (1 + slack):
         yield Discrepancy(
             f"{where}: {field}",
@@ -262,10 +262,10 @@ def _figures(
         )
 
 
-def _overall(said: PrivacyStatement) -> Iterator[Discrepancy]:
+def _overall(statement: PrivacyStatement) -> Iterator[Discrepancy]:
     """The figures of all silos together."""
-    stated, rule = said.overall.get("epsilon", math.nan), said.overall.get("rule")
-    largest = max((silo.epsilon for silo in said.silos.values()), default=0.0)
+    stated, rule = statement.overall.get("epsilon", math.nan), statement.overall.get("rule")
+    largest = max((silo.epsilon for silo in statement.silos.values()), default=0.0)
     if rule not in ("maximum", "composition"):
         yield Discrepancy("overall: rule", f"is {rule!r}: maximum or composition")
     if rule == "maximum" and not math.isclose(stated, largest, rel_tol=SAME):
@@ -273,22 +273,23 @@ def _overall(said: PrivacyStatement) -> Iterator[Discrepancy]:
             "overall: epsilon", f"says {stated:.6g}, the largest of the accounts is {largest:.6g}"
         )
     try:
-        accounts = [from_lines(silo.charges) for silo in said.silos.values()]
-        if rule == "composition" and said.private:
-            yield from _composition(said, accounts, stated)
-        if said.recognition:
-            yield from _recognition(said, accounts)
+        accounts = [from_lines(silo.charges) for silo in statement.silos.values()]
+        if rule == "composition" and statement.private:
+            yield from _composition(statement, accounts, stated)
+        if statement.recognition:
+            yield from _recognition(statement, accounts)
     except ValueError:
-        return  # ``_account`` has said why
+        return  # ``_account`` has statement why
 
 
 def _composition(
-    said: PrivacyStatement, accounts: Sequence[Account], stated: float
+    statement: PrivacyStatement, accounts: Sequence[Account], stated: float
 ) -> Iterator[Discrepancy]:
-    slack = tolerance(said)
-    grids = (FINE, max(said.grid, FINE))
+    slack = tolerance(statement)
+    grids = (FINE, max(statement.grid, FINE))
     low, high = (
-        cost_together(accounts, said.target_delta, _relation(said), grid) for grid in grids
+        cost_together(accounts, statement.target_delta, _relation(statement), grid)
+        for grid in grids
     )
     if not low * (1 - slack) <= stated <= high * (1 + slack):
         yield Discrepancy(
@@ -296,20 +297,20 @@ def _composition(
         )
 
 
-def _recognition(said: PrivacyStatement, accounts: Sequence[Account]) -> Iterator[Discrepancy]:
-    true = membership_bound(accounts, _relation(said))
+def _recognition(statement: PrivacyStatement, accounts: Sequence[Account]) -> Iterator[Discrepancy]:
+    true = membership_bound(accounts, _relation(statement))
     for field, value in true.items():
-        stated = said.recognition.get(field, math.nan)
-        if not math.isclose(stated, value, rel_tol=10 * tolerance(said)):
+        stated = statement.recognition.get(field, math.nan)
+        if not math.isclose(stated, value, rel_tol=10 * tolerance(statement)):
             yield Discrepancy(f"recognition: {field}", f"says {stated:.6g}, it is {value:.6g}")
 
 
-def _recompute(said: PrivacyStatement, account: Account) -> Recomputed:
-    delta, relation = said.target_delta, _relation(said)
+def _recompute(statement: PrivacyStatement, account: Account) -> Recomputed:
+    delta, relation = statement.target_delta, _relation(statement)
     return Recomputed(
         epsilon=cost(account, delta, relation), epsilon_rdp=cost_rdp(account, delta, relation)
     )
 
 
-def _relation(said: PrivacyStatement) -> Relation:
-    return said.relation  # type: ignore[return-value]  # ``_types`` has looked at it
+def _relation(statement: PrivacyStatement) -> Relation:
+    return statement.relation  # type: ignore[return-value]  # ``_types`` has looked at it

@@ -6,59 +6,63 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from silotune.config import Config, digest
 from silotune.engine import EVERY_CLIENT
-from silotune.federation.mechanisms import central_mechanism, mechanisms, releases
-from silotune.privacy import AnyCharge, LedgerEntry
+from silotune.privacy import AnyCharge, ClientDP, ExampleDP, LedgerEntry
 from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE, read_ledger
-from silotune.runs.facts import PrivacyStatement, RunFacts, SiloPrivacy
+from silotune.privacy.mechanisms_from_choice import client_mechanisms, releases, server_mechanism
+from silotune.runs.facts import RunFacts
 from silotune.runs.folder import RunFolder
+from silotune.runs.privacy_statement import PrivacyStatement, SiloPrivacy
+from silotune.terms import Terms
 
 from .accounts import ChargeLine, account_of, from_lines
+from .circumstances import Described
 from .consistency import Discrepancy
 from .guarantee import NOT_PRIVATE
 from .issue import mechanism
 
 
-def with_record(said: PrivacyStatement, facts: RunFacts) -> Iterator[Discrepancy]:
+def with_record(statement: PrivacyStatement, facts: RunFacts) -> Iterator[Discrepancy]:
     """Against ``run.json``."""
     where = "run.json"
-    yield from _same("run", said.run, facts.run, where)
+    yield from _same("run", statement.run, facts.run, where)
     sizes = {name: silo.get("num_examples") for name, silo in facts.silos.items()}
-    if said.unit == "client":
+    if statement.unit == "client":
         sizes = {EVERY_CLIENT: len(sizes)}
-    yield from _same("silos", sorted(said.silos), sorted(sizes), where)
-    for name, silo in said.silos.items():
+    yield from _same("silos", sorted(statement.silos), sorted(sizes), where)
+    for name, silo in statement.silos.items():
         declared = sizes.get(name, silo.num_examples)
         yield from _same(f"silo {name}: num_examples", silo.num_examples, declared, where)
-    if said.private and facts.privacy.startswith(NOT_PRIVATE):
+    if statement.private and facts.privacy.startswith(NOT_PRIVATE):
         yield Discrepancy("private", f"says true; run.json says: {facts.privacy}")
 
 
-def with_configuration(said: PrivacyStatement, config: Config) -> Iterator[Discrepancy]:
-    """Against ``config.yaml``."""
-    privacy = config.privacy
-    if privacy.insecure_seeded_noise and said.mechanism.get("source") != "seed":
+def with_description(statement: PrivacyStatement, described: Described) -> Iterator[Discrepancy]:
+    """Against the run as it was described."""
+    terms, privacy, source = described.terms, described.terms.privacy, described.source
+    if privacy.insecure_seeded_noise and statement.mechanism.get("source") != "seed":
         yield Discrepancy(
             "private",
-            "config.yaml says privacy.insecure_seeded_noise: true, the certificate hides it",
+            f"{source} says privacy.insecure_seeded_noise: true, the certificate hides it",
         )
-    yield from _same("mechanism", dict(said.mechanism), mechanism(config), "config.yaml")
+    yield from _same("mechanism", dict(statement.mechanism), mechanism(terms), source)
     for field in ("unit", "relation", "target_epsilon", "target_delta"):
-        yield from _same(field, getattr(said, field), getattr(privacy, field), "config.yaml")
-    rule = "maximum" if config.data.person is None or not said.private else "composition"
-    yield from _same("overall: rule", said.overall.get("rule"), rule, "config.yaml")
-    norm = privacy.max_update_norm if privacy.unit == "client" else privacy.max_grad_norm
-    yield from _same("max_grad_norm", said.max_grad_norm, norm, "config.yaml")
-    for name in said.silos:
-        yield from _mechanism(said, name, config)
+        told = getattr(privacy, field, None)
+        yield from _same(field, getattr(statement, field), told, source)
+    composed = described.circumstances.composed and statement.private
+    rule = "composition" if composed else "maximum"
+    yield from _same("overall: rule", statement.overall.get("rule"), rule, source)
+    norm = getattr(privacy, "max_update_norm", getattr(privacy, "max_grad_norm", None))
+    yield from _same("max_grad_norm", statement.max_grad_norm, norm, source)
+    for name in statement.silos:
+        yield from _mechanism(statement, name, terms, source)
 
 
 def with_ledger(
-    said: PrivacyStatement, name: str, entries: Iterable[LedgerEntry], file: str
+    statement: PrivacyStatement, name: str, entries: Iterable[LedgerEntry], file: str
 ) -> Iterator[Discrepancy]:
     """One account against what a ledger holds for it."""
-    silo, own = said.silos[name], [entry for entry in entries if entry.run == said.run]
+    silo, own = statement.silos[name], [entry for entry in entries if entry.run == statement.run]
     try:
         stated = _totals(from_lines(silo.charges))
     except ValueError:
@@ -73,31 +77,31 @@ def with_ledger(
     rounds = len({entry.round for entry in own if entry.release == UPDATE})
     yield from _same(f"silo {name}: rounds", silo.rounds, rounds, file)
     norms = {entry.max_grad_norm for entry in own if entry.release == UPDATE}
-    if said.unit == "example" and norms - {said.max_grad_norm}:
+    if statement.unit == "example" and norms - {statement.max_grad_norm}:
         listed = ", ".join(f"{norm:g}" for norm in sorted(norms))
-        yield Discrepancy("max_grad_norm", f"says {said.max_grad_norm:g}, {file} has {listed}")
+        yield Discrepancy("max_grad_norm", f"says {statement.max_grad_norm:g}, {file} has {listed}")
 
 
 def with_ledgers(
-    said: PrivacyStatement, folder: RunFolder
+    statement: PrivacyStatement, folder: RunFolder
 ) -> Iterator[tuple[str, list[Discrepancy]]]:
     """Every ledger that is there, by its name, and what does not agree with it."""
     if folder.ledger.is_file():
-        entries, found = _read(folder.ledger, folder)
-        found += [
+        entries, discrepancies = _read(folder.ledger, folder)
+        discrepancies += [
             Discrepancy(f"silo {name}", "has charges in ledger.jsonl, and no account here")
-            for name in sorted({entry.silo for entry in entries} - said.silos.keys())
+            for name in sorted({entry.silo for entry in entries} - statement.silos.keys())
         ]
-        for name in said.silos if not found else ():
+        for name in statement.silos if not discrepancies else ():
             own = [entry for entry in entries if entry.silo == name]
-            found += with_ledger(said, name, own, folder.ledger.name)
-        yield folder.ledger.name, found
-    for name in said.silos:
-        path = ledger_of(folder, said.unit, name)
+            discrepancies += with_ledger(statement, name, own, folder.ledger.name)
+        yield folder.ledger.name, discrepancies
+    for name in statement.silos:
+        path = ledger_of(folder, statement.unit, name)
         if path.is_file():
-            entries, found = _read(path, folder)
+            entries, discrepancies = _read(path, folder)
             file = str(path.relative_to(folder.path))
-            yield file, found or list(with_ledger(said, name, entries, file))
+            yield file, discrepancies or list(with_ledger(statement, name, entries, file))
 
 
 def ledger_of(folder: RunFolder, unit: str, account: str) -> Path:
@@ -105,14 +109,16 @@ def ledger_of(folder: RunFolder, unit: str, account: str) -> Path:
     return (folder.server if unit == "client" else folder.site(account)) / "ledger.jsonl"
 
 
-def _mechanism(said: PrivacyStatement, name: str, config: Config) -> Iterator[Discrepancy]:
+def _mechanism(
+    statement: PrivacyStatement, name: str, terms: Terms, source: str
+) -> Iterator[Discrepancy]:
     """Whether the configuration, at the stated sigma and size, charges what was charged."""
-    silo, given = said.silos[name], config.privacy.noise_multiplier
+    silo, given = statement.silos[name], getattr(terms.privacy, "noise_multiplier", None)
     if given is not None:
         where = f"silo {name}: noise_multiplier"
-        yield from _same(where, silo.noise_multiplier, given, "config.yaml")
+        yield from _same(where, silo.noise_multiplier, given, source)
     try:
-        planned = _planned(config, name, silo)
+        planned = _planned(terms, name, silo)
         lines = from_lines(silo.charges)
     except ValueError as error:
         yield Discrepancy(f"silo {name}: charges", str(error))
@@ -123,30 +129,32 @@ def _mechanism(said: PrivacyStatement, name: str, config: Config) -> Iterator[Di
         if line.charge != whole:
             yield Discrepancy(
                 f"silo {name}: charges",
-                f"config.yaml charges {whole or 'nothing'} for {line.release}, {line.times} times; "
+                f"{source} charges {whole or 'nothing'} for {line.release}, {line.times} times; "
                 f"not {line.charge}",
             )
 
 
-def _planned(config: Config, name: str, silo: SiloPrivacy) -> dict[str, AnyCharge | None]:
+def _planned(terms: Terms, name: str, silo: SiloPrivacy) -> dict[str, AnyCharge | None]:
     """What the configuration charges for each release, with the sigma that is stated."""
-    noised = {"target_epsilon": None, "noise_multiplier": silo.noise_multiplier}
-    known = config.model_copy(update={"privacy": config.privacy.model_copy(update=noised)})
-    if config.privacy.unit == "client":
-        return {UPDATE: central_mechanism(known, silo.num_examples).charge()}
-    mechanism = mechanisms(known, {name: silo.num_examples})[name]
-    beside = releases(known, name, 0)
+    known = terms.privacy
+    if isinstance(known, ExampleDP | ClientDP):
+        known = replace(known, target_epsilon=None, noise_multiplier=silo.noise_multiplier)
+    if isinstance(known, ClientDP):
+        return {UPDATE: server_mechanism(known, silo.num_examples, terms.training).charge()}
+    mechanism = client_mechanisms(known, {name: silo.num_examples}, terms.training)[name]
+    beside = releases(known, name, 0, terms.seed)
     return {
-        UPDATE: mechanism.charge(config.train.local_steps),
+        UPDATE: mechanism.charge(terms.local_steps),
         COUNT: beside.count.charge() if beside.count else None,
         METRIC: beside.metric.charge() if beside.metric else None,
     }
 
 
-def with_digest(facts: RunFacts, config: Config, version: str) -> Iterator[Discrepancy]:
-    """Whether ``config.yaml`` is the one that ``run.json`` was written with."""
-    if facts.versions.get("silotune") == version and facts.config_digest != digest(config):
-        yield Discrepancy("config.yaml", "is not the configuration that run.json has the digest of")
+def with_digest(facts: RunFacts, described: Described, version: str) -> Iterator[Discrepancy]:
+    """Whether the description is the one that ``run.json`` was written with."""
+    if facts.versions.get("silotune") == version and facts.config_digest != described.digest:
+        text = "is not the configuration that run.json has the digest of"
+        yield Discrepancy(described.source, text)
 
 
 def _totals(lines: Iterable[ChargeLine]) -> dict[tuple[str, AnyCharge], tuple[int, int]]:

@@ -9,9 +9,9 @@ import math
 from collections.abc import Iterator
 
 from silotune.core.units import epsilon_text, number_text
-from silotune.runs.facts import PrivacyStatement
+from silotune.runs.privacy_statement import PrivacyStatement
 
-UNITS = {
+PROTECTED = {
     "example": "one record at one silo",
     "client": "one client as a whole: all its records, in all rounds",
 }
@@ -112,7 +112,7 @@ def noun(statement: PrivacyStatement) -> str:
 
 def _terms(statement: PrivacyStatement) -> Iterator[tuple[str, str]]:
     one = noun(statement)
-    unit = UNITS.get(statement.unit, statement.unit)
+    unit = PROTECTED.get(statement.unit, statement.unit)
     relation = RELATIONS.get(statement.relation, "as the relation says").format(noun=one)
     yield "What is hidden", f"{_capital(unit)} (privacy unit: {statement.unit})."
     yield "Neighbouring data", f"{_capital(relation)} (relation: {statement.relation})."

@@ -1,26 +1,26 @@
-"""Certificate: what a run under example-level privacy guarantees, from the silos' ledgers.
+"""Certificate: what a run under privacy guarantees, from its ledgers.
 
 Everything that a checker needs is in it as numbers; what it means is in it as sentences. Where
 noise came from a seed no epsilon is finite: the figures stand beside, as what secret noise would
-have given.
+have given. Under example-level privacy every silo has an account; under client-level privacy there
+is one, that of every client: all are charged alike, whether they were asked or not.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-import silotune
-from silotune.config import Config
-from silotune.federation.federation import Federation
-from silotune.privacy import AnyCharge, LedgerEntry
+from silotune.engine import EVERY_CLIENT
+from silotune.privacy import AnyCharge, ClientDP, ExampleDP, LedgerEntry
 from silotune.privacy.accounting.accountant import FINE
 from silotune.privacy.ledger.entry import UPDATE
-from silotune.runs.facts import FORMAT, PrivacyStatement, SiloPrivacy
+from silotune.runs.privacy_statement import FORMAT, PrivacyStatement, SiloPrivacy
+from silotune.terms import Agreement, Terms
+from silotune.version import __version__
 
-from . import wording
 from .accounts import (
     Account,
     account_of,
@@ -31,117 +31,148 @@ from .accounts import (
     sampling_rate,
     to_lines,
 )
+from .circumstances import Circumstances
+from .client_wording import CLIENT
+from .example_wording import EXAMPLE
 from .guarantee import NO_NOISE, NO_PRIVACY, NOT_PRIVATE, SEEDED
+from .wording import RDP
 
 NOTHING_CLAIMED = {"unit": "none", "private": False, "not_private_because": NO_PRIVACY}
 """The certificate of a run without privacy."""
 
-PACKAGES = ("dp-accounting", "torch", "numpy", "cryptography")
+NOISE_PACKAGES = ("dp-accounting", "torch", "numpy", "cryptography")
 """Whose versions decide noise and figures."""
 
 
-def example_level(
-    workshop: Federation, run: str, entries: Mapping[str, Sequence[LedgerEntry]], *, grid: float
+WORDINGS = {"example": EXAMPLE, "client": CLIENT}
+"""Unit of privacy -> its sentences."""
+
+
+def issue(
+    agreement: Agreement,
+    circumstances: Circumstances,
+    run: str,
+    entries: Mapping[str, Sequence[LedgerEntry]],
+    *,
+    grid: float,
 ) -> PrivacyStatement:
-    """The certificate of a run. Its epsilons are upper bounds on any grid.
+    """The certificate of a run under privacy. Its epsilons are upper bounds on any grid.
 
     Args:
-        workshop: of the run.
+        agreement: of the run.
+        circumstances: how it was made.
         run: its identity.
-        entries: every silo's charges.
+        entries: the charges of every account: each silo's, or that of every client.
         grid: of the privacy loss; only on the fine one it says what an attack can reach.
     """
-    config, privacy = workshop.config, workshop.config.privacy
-    seeded = privacy.insecure_seeded_noise
-    accounts = [account_of(entries[name]) for name in workshop.sizes]
-    silos = {
-        name: account(config, size, workshop.price(name), entries[name], grid=grid)
-        for name, size in workshop.sizes.items()
+    terms, privacy = agreement.terms, agreement.terms.hiding
+    words = WORDINGS[terms.unit]
+    charges = [account_of(entries[name]) for name in _units(agreement)]
+    accounts = {
+        name: _account(terms, size, agreement.price(name), entries[name], grid=grid)
+        for name, size in _units(agreement).items()
     }
-    finite = all(math.isfinite(_figure(silo)) for silo in silos.values())
-    because = SEEDED if seeded else "" if finite else NO_NOISE
-    by = accountants(config)
+    finite = all(math.isfinite(_figure(account)) for account in accounts.values())
+    because = SEEDED if privacy.insecure_seeded_noise else "" if finite else NO_NOISE
+    certified = grid <= FINE and not because
+    accountant, cross_check = accountants(terms)
     return PrivacyStatement(
         format=FORMAT,
         run=run,
         private=not because,
         not_private_because=because,
-        unit="example",
+        unit=terms.unit,
         relation=privacy.relation,
-        mechanism=mechanism(config),
-        sampling=wording.sampling(config),
-        noise=wording.noise(config),
-        accountant=by[0].format(grid=f"{grid:g}"),
+        mechanism=mechanism(terms),
+        sampling=words.sampling_of(terms),
+        noise=words.noise_of(terms),
+        accountant=accountant.format(grid=f"{grid:g}"),
         grid=grid,
-        cross_check=by[1],
-        adversary=wording.ADVERSARY,
-        trust_model=wording.TRUST,
-        max_grad_norm=privacy.max_grad_norm,
+        cross_check=cross_check,
+        adversary=words.adversary,
+        trust_model=words.trust_model,
+        max_grad_norm=_norm(privacy),
         target_epsilon=privacy.target_epsilon,
         target_delta=privacy.target_delta,
-        silos=silos,
-        overall=_overall(config, accounts, [s.epsilon for s in silos.values()], grid=grid),
-        recognition=membership_bound(accounts, privacy.relation)
-        if grid <= FINE and not because
-        else {},
+        silos=accounts,
+        overall=_overall(terms, circumstances, charges, accounts, grid=grid),
+        recognition=membership_bound(charges, privacy.relation) if certified else {},
         versions=versions(),
-        released=list(_released(workshop)),
-        not_covered=list(wording.not_covered(config, workshop.people)),
-        not_claimed=list(wording.not_claimed(config)),
+        released=list(words.released(agreement)),
+        not_covered=list(words.not_covered(terms, circumstances)),
+        not_claimed=list(words.not_claimed(terms)),
     )
 
 
-def mechanism(config: Config) -> dict[str, str]:
+def mechanism(terms: Terms) -> dict[str, str]:
     """The kinds, as the configuration names them."""
-    privacy = config.privacy
+    privacy = terms.hiding
     source = "seed" if privacy.insecure_seeded_noise else "operating system"
     kinds = {"sampling": privacy.sampling, "noise": privacy.noise, "source": source}
-    if privacy.unit == "client":
+    if isinstance(privacy, ClientDP):
         kinds["clipping"] = "adaptive" if privacy.adaptive_clipping else "fixed"
     return kinds
 
 
 def versions() -> dict[str, str]:
     """Of the software that drew noise and counted."""
-    return {"silotune": silotune.__version__, **{name: version(name) for name in PACKAGES}}
+    return {"silotune": __version__, **{name: version(name) for name in NOISE_PACKAGES}}
 
 
-def standing(config: Config) -> str:
+def standing(terms: Terms) -> str:
     """The unit of privacy, or why there is none, in one line for ``run.json``."""
-    if config.privacy.insecure_seeded_noise:
+    if terms.privacy.insecure_seeded_noise:
         return f"{NOT_PRIVATE}: {SEEDED}"
-    return f"{NOT_PRIVATE}: {NO_PRIVACY}" if config.privacy.unit == "none" else config.privacy.unit
+    return f"{NOT_PRIVATE}: {NO_PRIVACY}" if not terms.private else terms.unit
 
 
-def accountants(config: Config) -> tuple[str, str]:
+def accountants(terms: Terms) -> tuple[str, str]:
     """By what epsilon was computed (with a place for the grid), and by what it was checked."""
     pld = f"PLD (dp-accounting {version('dp-accounting')}), grid {{grid}}"
-    privacy = config.privacy
+    privacy = terms.hiding
     if privacy.noise == "discrete":
-        return wording.RDP, "none: nothing tighter is proved for discrete noise"
+        return RDP, "none: nothing tighter is proved for discrete noise"
     if privacy.sampling == "truncated-poisson" or (
         privacy.sampling == "poisson" and privacy.relation == "replace-one"
     ):
         return pld, "none: Rényi divergences do not cover this sampling under this relation"
-    return pld, f"{wording.RDP}, which may never give less"
+    return pld, f"{RDP}, which may never give less"
+
+
+def _norm(privacy: ExampleDP | ClientDP) -> float:
+    """The largest L2 norm of what one unit of privacy adds."""
+    return privacy.max_update_norm if isinstance(privacy, ClientDP) else privacy.max_grad_norm
+
+
+def _units(agreement: Agreement) -> Mapping[str, int]:
+    """Account -> how many units of privacy it is of, as declared."""
+    if agreement.server.private:
+        return {EVERY_CLIENT: len(agreement.sizes)}
+    return agreement.sizes
 
 
 def _overall(
-    config: Config, accounts: Sequence[Account], epsilons: Sequence[float], *, grid: float
+    terms: Terms,
+    circumstances: Circumstances,
+    charges: Sequence[Account],
+    accounts: Mapping[str, SiloPrivacy],
+    *,
+    grid: float,
 ) -> dict[str, Any]:
-    """Of all silos together: the largest; composed where people may be at several of them."""
-    largest = max(epsilons)
+    """Of all accounts together: the largest; composed where people may be in several of them."""
+    words = WORDINGS[terms.unit]
+    largest = max(account.epsilon for account in accounts.values())
     if not math.isfinite(largest):
-        return {"epsilon": largest, "rule": "maximum", "holds_if": "never: nothing is private"}
-    if config.data.person is None:
-        return {"epsilon": largest, "rule": "maximum", "holds_if": wording.DISJOINT}
-    privacy = config.privacy
-    together = cost_together(accounts, privacy.target_delta, privacy.relation, grid)
-    return {"epsilon": together, "rule": "composition", "holds_if": wording.COMPOSED}
+        return {"epsilon": largest, "rule": "maximum", "holds_if": words.if_infinite}
+    if not (circumstances.composed and words.if_composed):
+        return {"epsilon": largest, "rule": "maximum", "holds_if": words.holds_if}
+    privacy = terms.hiding
+    together = cost_together(charges, privacy.target_delta, privacy.relation, grid)
+    return {"epsilon": together, "rule": "composition", "holds_if": words.if_composed}
 
 
-def account(
-    config: Config,
+def _account(
+    terms: Terms,
     size: int,
     planned: AnyCharge | None,
     entries: Sequence[LedgerEntry],
@@ -151,14 +182,14 @@ def account(
     """What one account has spent.
 
     Args:
-        config: of the run.
+        terms: of the run.
         size: how many units of privacy there are, as declared.
         planned: what a round charges.
         entries: of its ledger.
         grid: of the privacy loss.
     """
     assert planned is not None
-    privacy, charges = config.privacy, account_of(entries)
+    privacy, charges = terms.hiding, account_of(entries)
     updates = [entry for entry in entries if entry.release == UPDATE]
     spent = cost(charges, privacy.target_delta, privacy.relation, grid)
     rdp = cost_rdp(charges, privacy.target_delta, privacy.relation)
@@ -179,18 +210,3 @@ def account(
 
 def _figure(silo: SiloPrivacy) -> float:
     return silo.epsilon if silo.epsilon_if_secret is None else silo.epsilon_if_secret
-
-
-def _released(workshop: Federation) -> Iterator[str]:
-    roles = ", ".join(sorted(workshop.model.recipe.trained()))
-    privacy = workshop.config.privacy
-    yield f"after each round, every silo's trained tensors ({roles})"
-    if privacy.count_noise is not None:
-        yield "once, each silo's number of training records, with noise of its own"
-    if privacy.metric_noise is not None:
-        yield (
-            "after each scored round, how many held-out records the model gets right at each "
-            "silo, with noise of its own"
-        )
-    yield "each silo's declared number of records (public by declaration)"
-    yield "the set of labels (public by declaration)"

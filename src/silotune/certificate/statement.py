@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from silotune.engine import EVERY_CLIENT
-from silotune.federation.federation import Federation
-from silotune.privacy import LedgerEntry
+from silotune.privacy import LedgerEntry, NoDP
 from silotune.privacy.accounting.accountant import COARSE, FINE
 from silotune.privacy.ledger.entry import read_ledger
 from silotune.privacy.ledger.noisy_counts import by_table
-from silotune.runs.facts import PrivacyStatement
 from silotune.runs.folder import RunFolder
+from silotune.runs.privacy_statement import PrivacyStatement
+from silotune.terms import Agreement
 
-from .issue import example_level
-from .issue_client_level import client_level
+from .circumstances import Circumstances
+from .issue import issue
 
 
-def ledgers(workshop: Federation, folder: RunFolder, run: str) -> dict[str, list[LedgerEntry]]:
+def ledgers(agreement: Agreement, folder: RunFolder, run: str) -> dict[str, list[LedgerEntry]]:
     """Every account's charges for this run, oldest first: of each silo, or of every client."""
-    places = {name: folder.site(name) for name in workshop.sizes}
-    if workshop.central.private:
+    places = {name: folder.site(name) for name in agreement.sizes}
+    if agreement.server.private:
         places = {EVERY_CLIENT: folder.server}
     return {
         name: [e for e in read_ledger(place / "ledger.jsonl") if e.run == run]
@@ -29,12 +29,12 @@ def ledgers(workshop: Federation, folder: RunFolder, run: str) -> dict[str, list
 
 
 def spent(
-    workshop: Federation, entries: Mapping[str, list[LedgerEntry]], *, grid: float = COARSE
+    agreement: Agreement, entries: Mapping[str, list[LedgerEntry]], *, grid: float = COARSE
 ) -> dict[str, float]:
     """Epsilon of each account so far; empty without privacy."""
-    if not workshop.private:
+    privacy = agreement.terms.privacy
+    if isinstance(privacy, NoDP):
         return {}
-    privacy = workshop.config.privacy
     delta, relation = privacy.target_delta, privacy.relation
     return {
         name: by_table((e.release, e.charge) for e in charged).epsilon(
@@ -45,17 +45,14 @@ def spent(
 
 
 def statement(
-    workshop: Federation,
+    agreement: Agreement,
+    circumstances: Circumstances,
     run: str,
     entries: Mapping[str, list[LedgerEntry]],
     *,
     grid: float = FINE,
 ) -> PrivacyStatement | None:
     """The certificate of a run; None without privacy. Its epsilons are upper bounds on any grid."""
-    match workshop.config.privacy.unit:
-        case "example":
-            return example_level(workshop, run, entries, grid=grid)
-        case "client":
-            return client_level(workshop, run, entries[EVERY_CLIENT], grid=grid)
-        case _:
-            return None
+    if isinstance(agreement.terms.privacy, NoDP):
+        return None
+    return issue(agreement, circumstances, run, entries, grid=grid)

@@ -1,120 +1,161 @@
-"""Wording: what a certificate says in sentences, for every kind of mechanism under unit: example.
+"""Wording: what a certificate says in sentences, of every kind of mechanism.
 
-Each sentence is a claim. It is here if the code keeps it, and nothing that would only make epsilon
-look smaller is.
+A unit of privacy has one ``Wording``: ``EXAMPLE`` (example_wording.py) and ``CLIENT``
+(client_wording.py). Each sentence is a claim. It is here if the code keeps it, and nothing that
+would only make epsilon look smaller is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-from silotune.config import Config
-from silotune.data.persons import People
+from silotune.privacy import ClientDP
+from silotune.terms import Agreement, Terms
 
-ADVERSARY = (
-    "the server, the other silos, whoever reads their messages and whoever gets the adapter, all "
-    "of them together; they may know every other record and look on in every round"
-)
+from .circumstances import Circumstances
 
-TRUST = (
-    "each silo trusts itself only: its own machine, this software, and the random numbers of its "
-    "operating system; noise is added inside the silo, before anything leaves it"
-)
-
-DISJOINT = (
-    "records of different silos are disjoint by origin; a person with records at several silos "
-    "is protected by the sum of their epsilons"
-)
-
-COMPOSED = "nobody has more than one record at each silo; the charges of all silos are composed"
-
-SECRET = "the operating system"
-SEEDED = "train.seed, which is NO SECRET"
-
-SAMPLINGS = {
-    "poisson": "Poisson: in every step each record enters by its own coin, drawn afresh from "
-    "{source}; amplification by sampling is counted on, and holds only while nobody learns the "
-    "coins",
-    "truncated-poisson": "Poisson, by a fresh coin of each place from {source}; of a sample beyond "
-    "the largest batch a random part is left out. Amplification by sampling is counted on, as far "
-    "as it is left, and holds only while nobody learns the coins",
-    "rotation": "in turn: a record takes part once in every cycle of steps and in no other step; "
-    "no amplification by sampling is claimed",
-}
+OPERATING_SYSTEM = "the operating system"
+SEED = "train.seed, which is NO SECRET"
 
 GENERATOR = "from a cryptographic generator (AES-256 in counter mode) keyed by {source}"
 
-NOISES = {
-    "gaussian": f"Gaussian, in double precision, {GENERATOR}; its standard deviation is the "
-    "noise multiplier σ times C",
-    "discrete": f"the discrete Gaussian on a grid, {GENERATOR}; records' parts are rounded to the "
-    "same grid and summed without error, and σ counts what rounding adds to C",
-    "correlated": f"Gaussian, correlated over steps by a banded matrix factorisation, {GENERATOR}; "
-    "σ is that of the independent noise behind it, in units of C",
-}
-
 RDP = "Rényi divergences at integer orders"
 
-UNCLAIMED = (
-    "amplification by shuffling: an order of records is never counted as random sampling",
-    "amplification by silos that sit out: who takes part is seen",
-    "averaging over silos: every silo's update is seen",
-    "hidden state: every local step is charged as if its result were published",
-    "distances between clip norm and actual gradients: every record is charged in full",
+EVERYBODY = "everybody"
+"""Key of a sampling that leaves nobody out."""
+
+COUNT = "once, each silo's number of training records, with noise of its own"
+
+METRIC = (
+    "after each scored round, how many held-out records the model gets right at each "
+    "silo, with noise of its own"
 )
 
+CLIPPING_NORM = "after each round, the clipping norm, which follows a noised count"
 
-def sampling(config: Config) -> str:
-    """How batches are drawn."""
-    return SAMPLINGS[config.privacy.sampling].format(source=source(config))
+SIMULATED = "all metrics and the pictures of the data: this was a simulation"
+
+BASE_MODEL = "the base model, and whatever it had learned before"
+
+EXPERTS = (
+    "what the experts (method.experts) learned before: each carries the epsilon of its "
+    "own run, if any, and where records are the same, the two add up"
+)
+
+CHOICES = "choices made by looking at private data: hyper-parameters, label set, declared sizes"
+
+MACHINES = "how long a round takes, and the behaviour of the machines"
+
+TURNS_ARE_KNOWN = "amplification by sampling: turns count as known to everybody"
 
 
-def noise(config: Config) -> str:
-    """Which noise is added."""
-    return NOISES[config.privacy.noise].format(source=source(config))
+@dataclass(frozen=True, kw_only=True)
+class Wording:
+    """The sentences of one unit of privacy. An empty one is not said.
 
-
-def source(config: Config) -> str:
-    """Where noise and coins come from."""
-    return SEEDED if config.privacy.insecure_seeded_noise else SECRET
-
-
-def not_covered(config: Config, people: People | None = None) -> Iterator[str]:
-    """What epsilon says nothing about.
-
-    Args:
-        config: of the run.
-        people: as counted in a simulation.
+    Attributes:
+        adversary: against whom the guarantee holds.
+        trust_model: who is trusted with what.
+        sampling: kind -> how it is drawn, of {source} and in {turns}.
+        noise: kind -> which noise is added, of {source}.
+        update: what leaves in every round: the tensors of {roles}.
+        declared: what is public by declaration.
+        holds_if: when the largest epsilon of an account is that of everybody.
+        if_infinite: the same where it is infinite.
+        if_composed: the same where accounts are composed; empty if they never are.
+        baselines: the runs named {names} for comparison.
+        site_scores: scores that stay at a client.
+        limited: a draw from all records.
+        dealt: records dealt out by looking at all of them.
+        insiders: who sees more than the adversary that is counted on.
+        people: people with several units; {most} is a remark on how many.
+        participation: what taking part shows.
+        noise_rounding: of all noise but the discrete one.
+        gradient_rounding: of what is computed together.
+        unclaimed: what would make epsilon smaller, and is not counted on.
     """
-    if config.baselines:
-        yield f"the baselines ({', '.join(config.baselines)})"
-    if config.evaluation == "simulation":
-        yield "all metrics and the pictures of the data: this was a simulation"
-    if config.evaluation == "site":
-        yield "exact scores on held-out records, which stay in each silo's own folder"
-    if config.data.limit is not None:
-        yield "which records data.limit leaves: that depends on all of them"
-    if config.data.silos.num is not None:
-        yield "how records were dealt out to silos, which looks at all of them (data.silos.num)"
-    yield "the base model, and whatever it had learned before"
-    if config.method.given("experts"):
-        yield (
-            "what the experts (method.experts) learned before: each carries the epsilon of its "
-            "own run, if any, and where records are the same, the two add up"
-        )
-    yield "choices made by looking at private data: hyper-parameters, label set, declared sizes"
-    most = f"; here one person has {people.most}" if people and people.most > 1 else ""
-    yield f"several records of one person at one silo: the unit is one record{most}"
-    yield "that a silo took part in the run at all, and which rounds it missed"
-    yield "that something failed at a silo, and when; the reason stays in its own folder"
-    yield "how long a round takes, and the behaviour of the machines"
-    if config.privacy.noise != "discrete":
-        yield "rounding of floating-point numbers in the noise (noise: discrete closes this)"
-    yield "rounding in the gradients of records that are computed together"
+
+    adversary: str
+    trust_model: str
+    sampling: Mapping[str, str]
+    noise: Mapping[str, str]
+    update: str
+    declared: tuple[str, ...]
+    holds_if: str
+    if_infinite: str
+    if_composed: str = ""
+    baselines: str
+    site_scores: str
+    limited: str = ""
+    dealt: str = ""
+    insiders: str = ""
+    people: str
+    participation: tuple[str, ...]
+    noise_rounding: str
+    gradient_rounding: str = ""
+    unclaimed: tuple[str, ...]
+
+    def sampling_of(self, terms: Terms) -> str:
+        """How batches or cohorts are drawn."""
+        privacy = terms.privacy
+        if not isinstance(privacy, ClientDP):
+            return self.sampling[privacy.sampling].format(source=source(terms))
+        kind = EVERYBODY if privacy.client_sampling_rate == 1.0 else privacy.sampling
+        return self.sampling[kind].format(source=source(terms), turns=privacy.turns)
+
+    def noise_of(self, terms: Terms) -> str:
+        """Which noise is added."""
+        return self.noise[terms.privacy.noise].format(source=source(terms))
+
+    def released(self, agreement: Agreement) -> Iterator[str]:
+        """What leaves under the guarantee."""
+        privacy = agreement.terms.privacy
+        yield self.update.format(roles=", ".join(sorted(agreement.model.axes.trained())))
+        if privacy.count_noise is not None:
+            yield COUNT
+        if privacy.metric_noise is not None:
+            yield METRIC
+        if isinstance(privacy, ClientDP) and privacy.adaptive_clipping:
+            yield CLIPPING_NORM
+        yield from self.declared
+
+    def not_covered(self, terms: Terms, circumstances: Circumstances) -> Iterator[str]:
+        """What epsilon says nothing about.
+
+        Args:
+            terms: of the run.
+            circumstances: how it was made.
+        """
+        return (sentence for sentence in self._not_covered(terms, circumstances) if sentence)
+
+    def not_claimed(self, terms: Terms) -> Iterator[str]:
+        """What would make epsilon smaller, and is not counted on."""
+        if terms.privacy.sampling == "rotation":
+            yield TURNS_ARE_KNOWN
+        yield from self.unclaimed
+
+    def _not_covered(self, terms: Terms, circumstances: Circumstances) -> Iterator[str]:
+        if circumstances.baselines:
+            yield self.baselines.format(names=", ".join(circumstances.baselines))
+        if terms.evaluation == "simulation":
+            yield SIMULATED
+        if terms.evaluation == "site":
+            yield self.site_scores
+        yield self.limited if circumstances.limited else ""
+        yield self.dealt if circumstances.dealt else ""
+        yield self.insiders
+        yield BASE_MODEL
+        yield EXPERTS if getattr(terms.method, "experts", ()) else ""
+        yield CHOICES
+        most = circumstances.people.most if circumstances.people else 0
+        yield self.people.format(most=f"; here one person has {most}" if most > 1 else "")
+        yield from self.participation
+        yield MACHINES
+        yield self.noise_rounding if terms.privacy.noise != "discrete" else ""
+        yield self.gradient_rounding
 
 
-def not_claimed(config: Config) -> Iterator[str]:
-    """What would make epsilon smaller, and is not counted on."""
-    if config.privacy.sampling == "rotation":
-        yield "amplification by sampling: turns count as known to everybody"
-    yield from UNCLAIMED
+def source(terms: Terms) -> str:
+    """Where noise and coins come from."""
+    return SEED if terms.privacy.insecure_seeded_noise else OPERATING_SYSTEM

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-import silotune
+from silotune.version import __version__
 
 from .errors import reported
 
@@ -74,7 +74,7 @@ def _examples(*lines: str) -> str:
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"silotune {silotune.__version__}")
+        print(f"silotune {__version__}")
         raise typer.Exit
 
 
@@ -334,8 +334,13 @@ def methods(
 
 @app.command(hidden=True)
 @reported
-def worker(run_path: RunPath) -> None:
+def worker(
+    run_path: RunPath,
+    modules: Annotated[
+        list[str] | None, typer.Option("--import", help="A module whose classes the run needs.")
+    ] = None,
+) -> None:
     """Train for a pool, which starts this."""
     from .worker import work
 
-    work(run_path)
+    work(run_path, modules or ())

@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.text import Text
 
 from silotune.audit.step import Verdict
+from silotune.config import build
 from silotune.core.units import epsilon_text, number_text
 from silotune.federation.audit import Part, audit, conclusion
-from silotune.federation.audit_subject import Subject, of_config, of_run
+from silotune.federation.audit_subject import Subject, of_federation, of_run
 from silotune.runs.folder import RunFolder
 
 from .config_source import chosen
+from .config_source import of_run as federation_of_run
 from .console import busy, emit, say, speaker
 from .errors import ERROR
 
@@ -55,8 +57,8 @@ def _subject(name: str, overrides: Sequence[str]) -> Subject:
     """A run that has a certificate, unless settings are changed; or a configuration."""
     folder = RunFolder(Path(name))
     if folder.privacy.is_file() and not overrides:
-        return of_run(folder)
-    return of_config(chosen(name, overrides))
+        return of_run(federation_of_run(folder), folder)
+    return of_federation(build(chosen(name, overrides)))
 
 
 def _show(console: Console, part: Part) -> None:

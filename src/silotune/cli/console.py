@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 from rich.console import Console
 
@@ -34,12 +31,6 @@ def busy(console: Console, text: str) -> AbstractContextManager[object]:
 
 def emit(value: object) -> None:
     """One line of JSON; numbers that are not finite are null."""
-    print(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False), flush=True)
+    from silotune.core.files import finite
 
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+    print(json.dumps(finite(value), ensure_ascii=False, allow_nan=False), flush=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from silotune.config import build
 from silotune.core.files import write_text
 from silotune.federation.data_summary import divide
 from silotune.reports.tables import data_table
@@ -20,7 +21,7 @@ def count(name: str, overrides: Sequence[str], picture: Path | None, *, as_json:
     """Show sizes, labels, lengths, duplicates and empty records of every silo."""
     console, config = speaker(as_json=as_json), chosen(name, overrides)
     with busy(console, "reading all records"):
-        data = divide(config)
+        data = divide(build(config))
     console.print(data_table(data.silos))
     held = sum(data.held_out.values())
     say(console, f"beside these: {held:,} held out, {data.valid:,} valid, {data.test:,} test")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import typer
 from rich.text import Text
 
-from silotune.config import ConfigError, notices
+from silotune.config import ConfigError, build, in_keys, notices
 from silotune.federation.doctor import Check, configuration, environment
 
 from .config_source import chosen
@@ -18,18 +19,24 @@ from .errors import ERROR
 
 def examine(name: str | None, overrides: Sequence[str], *, as_json: bool) -> None:
     """Show every finding; exit 1 if a run would not work."""
-    console, found = speaker(as_json=as_json), []
+    console, checks = speaker(as_json=as_json), []
     for finding in _findings(name, overrides):
-        found.append(finding)
+        checks.append(finding)
         word, style = ("ok     ", "green") if finding.ok else ("problem", "bold red")
         line = Text.assemble((word, style), f"  {finding.what}: {finding.text}")
         console.print(line, soft_wrap=True)
-    problems = sum(not finding.ok for finding in found)
+    problems = sum(not finding.ok for finding in checks)
     say(console, f"{problems or 'no'} problem{'' if problems == 1 else 's'}")
     if as_json:
-        emit({"ok": not problems, "findings": [asdict(finding) for finding in found]})
+        emit({"ok": not problems, "findings": [asdict(finding) for finding in checks]})
     if problems:
         raise typer.Exit(ERROR)
+
+
+def _in_keys(finding: Check) -> Check:
+    """A finding in the words of the file format."""
+    named = "train.device" if finding.what == "device" else finding.what
+    return replace(finding, what=named, text=in_keys(finding.text))
 
 
 def _findings(name: str | None, overrides: Sequence[str]) -> Iterator[Check]:
@@ -38,9 +45,10 @@ def _findings(name: str | None, overrides: Sequence[str]) -> Iterator[Check]:
         return
     try:
         config = chosen(name, overrides)
+        federation = build(config)
     except ConfigError as error:
         yield from (Check(what="configuration", ok=False, text=p) for p in error.problems)
         return
-    said = "; ".join(notices(config))
-    yield Check(what="configuration", ok=True, text=f"valid; {said}" if said else "valid")
-    yield from configuration(config)
+    remarks = "; ".join(notices(config))
+    yield Check(what="configuration", ok=True, text=f"valid; {remarks}" if remarks else "valid")
+    yield from map(_in_keys, configuration(federation, Path(config.output_dir)))

@@ -45,6 +45,17 @@ def reported(verb: Callable[P, None]) -> Callable[P, None]:
     return wrapper
 
 
+OPTIONS = {
+    "client": "--silo",
+    "split": "--split",
+    "output": "--output",
+    "format": "--format",
+    "mask_expert": "--mask-expert",
+    "resume": "--resume",
+}
+"""Arguments -> the options that give them."""
+
+
 def complain(*lines: str) -> None:
     """Say what is wrong, on stderr."""
     for line in lines:
@@ -53,6 +64,9 @@ def complain(*lines: str) -> None:
 
 def sentences(error: Exception) -> list[str]:
     """What is wrong, one line a problem."""
+    from silotune.config import ConfigError
+    from silotune.config.fields import in_keys  # they take seconds to import
+
     text = " ".join(str(error).split())
     match error:
         case MemoryError():
@@ -62,11 +76,19 @@ def sentences(error: Exception) -> list[str]:
         case OSError() if error.strerror:
             return [f"{error.filename or 'operating system'}: {error.strerror}"]
         case ValueError() if text:
-            return str(error).splitlines()
+            whole = str(error)
+            lines = (whole if isinstance(error, ConfigError) else in_keys(whole)).splitlines()
+            return list(map(_in_options, lines))
         case RuntimeError() | OSError() | ImportError() if text:
-            return [text]
+            return [in_keys(text)]
         case _:
             return [
                 f"{type(error).__name__}: {text}; this is a mistake in silotune: please report it, "
                 "with what SILOTUNE_DEBUG=1 shows"
             ]
+
+
+def _in_options(line: str) -> str:
+    """A sentence about an argument, in the words of the command line."""
+    word, colon, text = line.partition(":")
+    return f"{OPTIONS.get(word, word)}{colon}{text}"

@@ -10,6 +10,7 @@ from silotune.core.units import metric_text
 from silotune.federation.results import Split, evaluate
 from silotune.runs.folder import RunFolder
 
+from .config_source import of_run
 from .console import busy, emit, say, speaker
 
 
@@ -19,12 +20,13 @@ def score_run(
     """Score a run's adapter, or its silos' own ones; of a mixture perhaps without some experts."""
     console = speaker(as_json=as_json)
     with busy(console, "opening model and data"):
-        found = evaluate(RunFolder(path), split, masked_experts)
-    say(console, f"{path}, {found.split}: {_metrics(found.metrics)}")
-    for silo, metrics in found.silos.items():
+        folder = RunFolder(path)
+        evaluation = evaluate(of_run(folder), folder, split, masked_experts)
+    say(console, f"{path}, {evaluation.split}: {_metrics(evaluation.metrics)}")
+    for silo, metrics in evaluation.silos.items():
         say(console, f"  {silo}: {_metrics(metrics)}")
     if as_json:
-        emit({"run": str(path), **asdict(found)})
+        emit({"run": str(path), **asdict(evaluation)})
 
 
 def _metrics(metrics: Mapping[str, float]) -> str:

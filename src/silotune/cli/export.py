@@ -8,6 +8,7 @@ from typing import Literal
 from silotune.federation.export import export_merged, export_peft
 from silotune.runs.folder import RunFolder
 
+from .config_source import of_run
 from .console import busy, say, speaker
 
 
@@ -25,5 +26,6 @@ def export_run(
         if kind == "peft":
             export_peft(RunFolder(path), output, silo)
         else:
-            export_merged(RunFolder(path), output, silo, approximate=approximate)
+            folder = RunFolder(path)
+            export_merged(of_run(folder), folder, output, silo, approximate=approximate)
     say(console, f"wrote {output}; its README.md says how to load it")

@@ -18,7 +18,7 @@ from .console import busy, emit, say, speaker
 
 def list_methods(*, as_json: bool) -> None:
     """Show every method: what it is, what it trains and sends, and whether it can be private."""
-    console, entries = speaker(as_json=as_json), catalogue(known().values())
+    console, entries = speaker(as_json=as_json), catalogue(dict.fromkeys(known().values()))
     console.print(_methods(entries))
     for entry in entries:
         for unit, why in entry.refused.items():
@@ -44,27 +44,27 @@ def list_costs(name_or_path: str, clients: int, rank: int, *, as_json: bool) -> 
     """
     console = speaker(as_json=as_json)
     with busy(console, "making the messages of every method"):
-        found = costs_on(name_or_path, clients, rank)
-    layers = " and ".join(f"{n} layers of {o} x {i}" for (o, i), n in found.layers.items())
+        costs = costs_on(name_or_path, clients, rank)
+    layers = " and ".join(f"{n} layers of {o} x {i}" for (o, i), n in costs.layers.items())
     say(console, f"{name_or_path}: {layers}, r = {rank}, {clients} clients; bytes of one client")
-    console.print(_costs(found))
+    console.print(_costs(costs))
     say(
         console,
-        f"heads are left out: a trained one of {LABELS} labels adds {human_bytes(found.head.up)} "
+        f"heads are left out: a trained one of {LABELS} labels adds {human_bytes(costs.head.up)} "
         "each way. It is all that head-only sends; with fedsa-lora it stays at home",
     )
     if as_json:
-        shapes = [{"out": o, "in": i, "layers": n} for (o, i), n in found.layers.items()]
+        shapes = [{"out": o, "in": i, "layers": n} for (o, i), n in costs.layers.items()]
         emit(
             {
                 "model": name_or_path,
                 "clients": clients,
                 "r": rank,
                 "layers": shapes,
-                "head": found.head._asdict(),
+                "head": costs.head._asdict(),
                 "methods": {
                     cost.method: {"first": cost.first._asdict(), "usual": cost.usual._asdict()}
-                    for cost in found.methods
+                    for cost in costs.methods
                 },
             }
         )
@@ -86,11 +86,11 @@ def _methods(entries: list[Entry]) -> Table:
     return shown
 
 
-def _costs(found: Costs) -> Table:
+def _costs(costs: Costs) -> Table:
     shown = Table("method.name", box=box.SIMPLE_HEAD)
     for column in ("up / round", "down / round", "up, first round", "down, first round"):
         shown.add_column(column, justify="right")
-    for cost in found.methods:
+    for cost in costs.methods:
         sizes = (*cost.usual, *cost.first)
         shown.add_row(Text(cost.method, style="bold"), *map(human_bytes, sizes))
     return shown

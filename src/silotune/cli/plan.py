@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from silotune.config import Config
+from silotune.config import Config, build
 from silotune.core.units import count_text, human_bytes, number_text
-from silotune.federation.plan import Forecast, forecast
+from silotune.federation.plan import MOST_COLUMNS, Plan, forecast
 from silotune.reports.tables import epsilon_table, plan_table
 
 from .config_source import chosen, warnings
 from .console import busy, emit, say, speaker
-
-MOST_COLUMNS = 6
-"""Silos whose epsilon by round fits beside each other."""
 
 RECORD_NOISE = (
     "noise / signal: length of one step's noise (σ C √P / b for P trained numbers) over the "
@@ -38,7 +35,7 @@ def foretell(name: str, overrides: Sequence[str], *, as_json: bool) -> None:
     """Show a forecast."""
     console, config = speaker(as_json=as_json), chosen(name, overrides)
     with busy(console, "opening the model and computing the noise"):
-        plan = forecast(config)
+        plan = forecast(build(config))
     say(console, _what(config, plan))
     console.print(plan_table(plan.silos, config.privacy.unit))
     if plan.epsilon:
@@ -50,7 +47,7 @@ def foretell(name: str, overrides: Sequence[str], *, as_json: bool) -> None:
         emit(asdict(plan))
 
 
-def _what(config: Config, plan: Forecast) -> str:
+def _what(config: Config, plan: Plan) -> str:
     share = 100 * plan.trained / plan.total
     return (
         f"{config.method.title} on {config.model.name_or_path}: {plan.trained:,} of {plan.total:,} "
@@ -59,7 +56,7 @@ def _what(config: Config, plan: Forecast) -> str:
     )
 
 
-def _words(config: Config, plan: Forecast) -> Iterator[str]:
+def _words(config: Config, plan: Plan) -> Iterator[str]:
     yield (
         f"bytes: {human_bytes(plan.bytes_up)} up and {human_bytes(plan.bytes_down)} down in all "
         "rounds and silos"
@@ -69,7 +66,7 @@ def _words(config: Config, plan: Forecast) -> Iterator[str]:
     yield from warnings(config, plan.notices)
 
 
-def _noise(config: Config, plan: Forecast) -> Iterator[str]:
+def _noise(config: Config, plan: Plan) -> Iterator[str]:
     privacy = config.privacy
     hidden = privacy.unit == "client"
     if privacy.target_epsilon is not None:

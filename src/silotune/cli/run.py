@@ -11,13 +11,14 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from silotune.config import Config, is_path
+from silotune.config import Config, build, differences, dump, is_path, load_config
 from silotune.core import RecordError
 from silotune.core.units import count_text, number_text
 from silotune.engine import EVERY_CLIENT, QuorumError
 from silotune.federation.baselines import silo_alone
-from silotune.federation.opening import Run, is_finished, opened
+from silotune.federation.opening import OpenRun, is_finished, opened
 from silotune.federation.run import exhausted, finish, rounds, stop
+from silotune.federation.workers import SILOTUNE
 from silotune.runs.folder import RunFolder
 
 from .config_source import chosen, warnings
@@ -25,9 +26,6 @@ from .console import busy, emit, say, speaker
 from .errors import ERROR, INTERRUPTED, complain, sentences
 from .progress import Watch, watch_alone, watch_rounds
 from .run_summary import result, tell
-
-WORKER = (sys.executable, "-P", "-m", "silotune")
-"""Starts a worker of the pool, which must not import what lies in the current folder."""
 
 MOST_SILOS = 12
 """Silos that the heading names one by one."""
@@ -38,48 +36,73 @@ def train(
 ) -> None:
     """Run a configuration to its end, or say why not."""
     console, config = speaker(as_json=as_json), chosen(name, overrides, output_dir)
-    folder = RunFolder(Path(config.output_dir))
-    if resume and is_finished(folder, config):
+    folder, federation = RunFolder(Path(config.output_dir)), build(config)
+    if folder.run.exists():
+        _check_same(folder, config)
+    if resume and is_finished(folder, federation):
         say(console, f"{folder.path}: this run is finished already")
     else:
         command = ["silotune", *sys.argv[1:]]
         with ExitStack() as stack:
             with busy(console, "opening model and data, computing the noise"):
-                job = stack.enter_context(opened(config, command, _worker(config), resume=resume))
-            for line in _heading(job):
+                job = stack.enter_context(
+                    opened(
+                        federation,
+                        folder.path,
+                        command,
+                        resume=resume,
+                        config=dump(config),
+                        worker=_worker(config),
+                    )
+                )
+            for line in _heading(job, config):
                 say(console, line)
-            _to_the_end(job, console)
+            _to_the_end(job, config, console)
     tell(folder, console)
     if as_json:
         emit(result(folder))
 
 
-def _to_the_end(job: Run, console: Console) -> None:
+def _check_same(folder: RunFolder, config: Config) -> None:
+    """That a run was begun by this configuration.
+
+    Raises:
+        ValueError: naming every key that differs.
+    """
+    saved = load_config(folder.config, [], of_run=True)
+    if differ := differences(saved, config):
+        raise ValueError(
+            f"--resume: {folder.path} was started with another configuration: {'; '.join(differ)}. "
+            "Use the same one, or another --output-dir for a new run"
+        )
+
+
+def _to_the_end(job: OpenRun, config: Config, console: Console) -> None:
     """Train what is left; whatever stops it is noted in the folder."""
-    workshop = job.workshop
-    watch = Watch.of(workshop.config, job.state.round, job.facts.metric)
+    built = job.built
+    watch = Watch.of(config, job.state.round, job.facts.metric)
     try:
         watch_rounds(rounds(job), watch, console)
         alone = {}
-        if workshop.config.baselines:
-            alone = watch_alone(silo_alone(workshop), watch, len(workshop.sizes), console)
+        if built.federation.baselines:
+            alone = watch_alone(silo_alone(built), watch, len(built.agreement.sizes), console)
         with busy(console, "writing adapter and report"):
             finish(job, alone)
     except KeyboardInterrupt:
         stop(job, "stopped: interrupted")
-        say(console, f"interrupted; whole rounds are kept. Continue with: {_resume(job)}")
+        say(console, f"interrupted; whole rounds are kept. Continue with: {_resume(job, config)}")
         raise typer.Exit(INTERRUPTED) from None
     except QuorumError as error:
         if silos := exhausted(job):
             _finish_early(job, f"the privacy budget of {', '.join(silos)} is spent", console)
-        _fail(job, error, console)
+        _fail(job, config, error, console)
         raise
     except Exception as error:
-        _fail(job, error, console)
+        _fail(job, config, error, console)
         raise
 
 
-def _finish_early(job: Run, reason: str, console: Console) -> None:
+def _finish_early(job: OpenRun, reason: str, console: Console) -> None:
     """Make the rounds that are done the result."""
     finish(job, status=f"stopped: {reason}")
     tell(job.folder, console)
@@ -87,19 +110,19 @@ def _finish_early(job: Run, reason: str, console: Console) -> None:
     raise typer.Exit(ERROR)
 
 
-def _fail(job: Run, error: Exception, console: Console) -> None:
+def _fail(job: OpenRun, config: Config, error: Exception, console: Console) -> None:
     with suppress(RecordError):  # on a full disk the first error is the one to tell
         stop(job, f"failed: {'; '.join(sentences(error))}")
-    say(console, f"whole rounds are kept. When it is mended, continue with: {_resume(job)}")
+    say(console, f"whole rounds are kept. When it is mended, continue with: {_resume(job, config)}")
 
 
-def _resume(job: Run) -> str:
-    own = _own_method(job.workshop.config)
+def _resume(job: OpenRun, config: Config) -> str:
+    own = _own_method(config)
     return shlex.join(["silotune", *own, "run", str(job.folder.path), "--resume"])
 
 
 def _worker(config: Config) -> list[str]:
-    return [*WORKER, *_own_method(config), "worker"]
+    return [*SILOTUNE, *_own_method(config), "worker"]
 
 
 def _own_method(config: Config) -> list[str]:
@@ -108,42 +131,43 @@ def _own_method(config: Config) -> list[str]:
     return ["--method-class", name] if is_path(name) else []
 
 
-def _heading(job: Run) -> Iterator[str]:
+def _heading(job: OpenRun, config: Config) -> Iterator[str]:
     """What is about to happen."""
-    workshop = job.workshop
-    config, model = workshop.config, workshop.model
-    rank = f", rank {config.method.given('r')}" if model.recipe.adapter else ""
+    agreement = job.built.agreement
+    model = agreement.model
+    rank = f", rank {config.method.given('r')}" if model.axes.adapter else ""
     yield (
         f"{config.method.title}{rank} on {config.model.name_or_path}: {model.shared:,} of "
         f"{model.total:,} numbers are trained and sent"
     )
     train = config.train
     yield (
-        f"{count_text(len(workshop.sizes), 'silo')}, {count_text(train.num_rounds, 'round')} of "
+        f"{count_text(len(agreement.sizes), 'silo')}, {count_text(train.num_rounds, 'round')} of "
         f"{count_text(train.local_steps, 'step')}, {train.batch_size} records a step; "
         f"results in {job.folder.path}"
     )
     if job.state.round:
         yield f"continuing after round {job.state.round}"
-    if workshop.central.private:
+    if agreement.server.private:
         yield f"  {EVERY_CLIENT}: hidden by the server{_noise(job, EVERY_CLIENT)}"
     yield from list(_silos(job))[:MOST_SILOS]
-    if len(workshop.sizes) > MOST_SILOS:
-        yield f"  and {len(workshop.sizes) - MOST_SILOS} more: silotune plan shows all"
-    yield from warnings(config, workshop.notices)
+    if len(agreement.sizes) > MOST_SILOS:
+        yield f"  and {len(agreement.sizes) - MOST_SILOS} more: silotune plan shows all"
+    yield from warnings(config, job.built.notices)
 
 
-def _silos(job: Run) -> Iterator[str]:
-    workshop = job.workshop
-    for name, size in workshop.sizes.items():
-        noised = workshop.privacy[name].private
+def _silos(job: OpenRun) -> Iterator[str]:
+    agreement = job.built.agreement
+    for name, size in agreement.sizes.items():
+        noised = agreement.mechanisms[name].private
         terms = f" declared{_noise(job, name)}" if noised else ""
         yield f"  {name}: {count_text(size, 'record')}{terms}"
 
 
-def _noise(job: Run, account: str) -> str:
+def _noise(job: OpenRun, account: str) -> str:
     """What is promised for an account, and the noise that keeps it."""
-    charge, privacy = job.workshop.price(account), job.workshop.config.privacy
+    agreement = job.built.agreement
+    charge, privacy = agreement.price(account), agreement.terms.hiding
     assert charge is not None
     text = f", noise multiplier σ = {number_text(charge.noise_multiplier)}"
     if privacy.target_epsilon is not None:

@@ -23,8 +23,9 @@ from silotune.core.units import (
 from silotune.federation.results import own_adapters
 from silotune.reports.tables import silos_table
 from silotune.reports.totals import Outcome, outcome, silo_outcomes
-from silotune.runs.facts import read_facts, read_statement
+from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
+from silotune.runs.privacy_statement import read_statement
 
 from .console import say
 

@@ -11,10 +11,16 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from silotune.certificate.circumstances import Described
 from silotune.certificate.guarantee import NOT_PRIVATE, warning
 from silotune.certificate.verify import Verification, verify
 from silotune.core.units import count_text, epsilon_text, number_text
+from silotune.federation.opening import identity
+from silotune.federation.run import described
+from silotune.federation.verify import described_beside
+from silotune.runs.folder import RunFolder
 
+from .config_source import of_run
 from .console import busy, emit, say, speaker
 from .errors import ERROR
 
@@ -23,28 +29,36 @@ def check(path: Path, *, as_json: bool) -> None:
     """Verify, show it, and exit 1 if anything does not add up."""
     console = speaker(as_json=as_json)
     with busy(console, "computing every epsilon again"):
-        found = verify(path)
-    if found.silos:
-        console.print(_table(found))
-    for finding in found.findings:
+        verification = verify(path, _described)
+    if verification.silos:
+        console.print(_table(verification))
+    for finding in verification.findings:
         line = Text.assemble(("does not add up", "bold red"), f"  {finding.where}: {finding.text}")
         console.print(line, soft_wrap=True)
-    for text, style in _verdict(found):
+    for text, style in _verdict(verification):
         say(console, text, style=style)
     if as_json:
-        emit(_json(found))
-    if not found.ok:
+        emit(_json(verification))
+    if not verification.ok:
         raise typer.Exit(ERROR)
 
 
-def _table(found: Verification) -> Table:
+def _described(folder: RunFolder) -> Described:
+    """The run as it is described beside the result."""
+    if not folder.config.is_file():
+        return described_beside(folder)
+    federation = of_run(folder)
+    return Described(federation.terms, described(federation), identity(federation))
+
+
+def _table(verification: Verification) -> Table:
     table = Table("account", box=box.SIMPLE_HEAD, header_style="dim", pad_edge=False)
-    assert found.said is not None
-    again = "ε computed" if found.said.private else "ε if noise were secret"
+    assert verification.statement is not None
+    again = "ε computed" if verification.statement.private else "ε if noise were secret"
     for name in ("declared", "steps", "δ", "ε stated", again, f"{again}, RDP"):
         table.add_column(name, justify="right")
-    for name, true in found.silos.items():
-        silo = found.said.silos[name]
+    for name, true in verification.silos.items():
+        silo = verification.statement.silos[name]
         table.add_row(
             Text(name),
             f"{silo.num_examples:,}",
@@ -57,25 +71,32 @@ def _table(found: Verification) -> Table:
     return table
 
 
-def _verdict(found: Verification) -> Iterator[tuple[str, str | None]]:
-    beside = f", {', '.join(found.compared)}" if found.compared else " alone; no ledger to compare"
-    yield f"compared: {found.certificate}{beside}", None
-    if not found.ok:
-        findings = count_text(len(found.findings), "finding")
+def _verdict(verification: Verification) -> Iterator[tuple[str, str | None]]:
+    beside = (
+        f", {', '.join(verification.compared)}"
+        if verification.compared
+        else " alone; no ledger to compare"
+    )
+    yield f"compared: {verification.certificate}{beside}", None
+    if not verification.ok:
+        findings = count_text(len(verification.findings), "finding")
         yield f"refused:  {findings}; do not rely on this certificate", "bold red"
         return
-    if not found.private:
-        yield f"adds up, and claims nothing: {NOT_PRIVATE}. {warning(found.said)}", "bold red"
+    if not verification.private:
+        yield (
+            f"adds up, and claims nothing: {NOT_PRIVATE}. {warning(verification.statement)}",
+            "bold red",
+        )
         return
     yield "adds up:  every figure follows from the charges", "bold green"
 
 
-def _json(found: Verification) -> dict[str, object]:
+def _json(verification: Verification) -> dict[str, object]:
     return {
-        "certificate": found.certificate,
-        "ok": found.ok,
-        "private": found.private,
-        "findings": [asdict(finding) for finding in found.findings],
-        "silos": {name: asdict(again) for name, again in found.silos.items()},
-        "compared": list(found.compared),
+        "certificate": verification.certificate,
+        "ok": verification.ok,
+        "private": verification.private,
+        "findings": [asdict(finding) for finding in verification.findings],
+        "silos": {name: asdict(again) for name, again in verification.silos.items()},
+        "compared": list(verification.compared),
     }

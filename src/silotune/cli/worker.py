@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from silotune.federation.federation import build_silos, open_federation
-from silotune.federation.opening import saved_config
+from silotune.federation.built import build_clients, build_federation
 from silotune.runs.folder import RunFolder
 from silotune.runtimes import serve
+
+from .config_source import of_run
 
 WORKERS_LOG = "workers.log"
 """Beside the silos' folders: what workers of a private run would say on the screen."""
 
 
-def work(path: Path) -> None:
-    """Open the run's workshop and answer tasks until the pool is gone."""
+def work(path: Path, modules: Sequence[str] = ()) -> None:
+    """Open the run's federation and answer tasks until the pool is gone.
+
+    Args:
+        path: of the run's folder.
+        modules: of classes that the federation is made of; whoever starts the worker names them.
+
+    Raises:
+        ValueError: if one of them cannot be imported.
+    """
+    for name in modules:
+        _import(name)
     results = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not get between the bytes
     tasks = os.fdopen(os.dup(0), "rb")
     folder = RunFolder(path)
-    workshop = open_federation(saved_config(folder))
-    if workshop.private:  # what it says from here on may be of records, and stays with them
+    built = build_federation(of_run(folder))
+    if built.terms.private:  # what it says from here on may be of records, and stays with them
         log = os.open(folder.path / "sites" / WORKERS_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 2)
         os.dup2(log, 1)
-    serve(workshop.model.bench, build_silos(workshop, folder), tasks, results)
+    trainer = built.agreement.model.trainer
+    serve(trainer, build_clients(built, folder), tasks, results)
+
+
+def _import(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(
+            f"runtime: worker processes cannot import {name} ({error}); put its folder on "
+            "PYTHONPATH, or use runtime: in-process"
+        ) from error

@@ -1,12 +1,13 @@
 """The file format. YAML and overrides in, a checked ``Config`` out."""
 
+from .build import build as build
 from .errors import ConfigError as ConfigError
+from .fields import in_keys as in_keys
+from .fields import naming_keys as naming_keys
 from .load import load_config as load_config
 from .notices import notices as notices
 from .own_method import import_method as import_method
 from .own_method import is_path as is_path
-from .privacy_choice import naming_keys as naming_keys
-from .privacy_choice import privacy_choice as privacy_choice
 from .resolve import differences as differences
 from .resolve import digest as digest
 from .resolve import dump as dump

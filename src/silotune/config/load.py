@@ -20,7 +20,7 @@ from .keys import Setting
 from .method_section import DEFAULT, MethodConfig, read_section, section_model
 from .overrides import apply
 from .privacy_section import PrivacyConfig
-from .schema import LEAVES, SECTIONS, Config
+from .schema import LEAVES, SECTIONS, Config, leaf
 from .sections import DataConfig, ModelConfig, TrainConfig
 from .yaml import KeyPath
 
@@ -47,7 +47,9 @@ def load_config(
     written = settings.get(NAME) if of_run else None
     settings, more = apply(settings, overrides)
     wrong += more
-    wrong += _bring_in(settings, written)
+    if unknown := _bring_in(settings, written):
+        wrong.append(unknown)
+        settings = _without_method(settings)
     settings, more = _of_method(settings)
     wrong += more
     if path:
@@ -62,20 +64,32 @@ def load_config(
     return config
 
 
-def _bring_in(settings: dict[str, Setting], written: Setting | None) -> list[str]:
-    """Import the class that is named as the method, unless only a run's folder names it."""
+def _bring_in(settings: Mapping[str, Setting], written: Setting | None) -> str:
+    """Import the class that is named as the method; what is wrong, or nothing.
+
+    Args:
+        settings: by home key.
+        written: what only the folder of a run names, which is not imported.
+    """
     named = settings.get(NAME)
     if named is None or not own_method.is_path(named.value):
-        return []
+        return ""
     path = str(named.value)
     try:
         if named is not written:
             own_method.import_method(path)
         own_method.check_known(path)
     except ValueError as error:
-        del settings[NAME]
-        return [f"{named.where}: {NAME}: {error}"]
-    return []
+        return f"{named.where}: {NAME}: {error}"
+    return ""
+
+
+def _without_method(settings: Mapping[str, Setting]) -> dict[str, Setting]:
+    """All but the method's name and options: nobody knows what these mean."""
+    common = {f"method.{key}" for key in section_model(DEFAULT).model_fields} - {NAME}
+    return {
+        home: s for home, s in settings.items() if home in common or not home.startswith("method.")
+    }
 
 
 def _of_method(settings: dict[str, Setting]) -> tuple[dict[str, Setting], list[str]]:
@@ -85,7 +99,7 @@ def _of_method(settings: dict[str, Setting]) -> tuple[dict[str, Setting], list[s
     strange = {
         home: setting
         for home, setting in settings.items()
-        if home.startswith("method.") and home not in LEAVES and home.split(".", 1)[1] not in own
+        if home.startswith("method.") and leaf(home) is None
     }
     wrong = [f"{s.where}: {s.key}: {keys.unknown(home, own)}" for home, s in strange.items()]
     return {home: s for home, s in settings.items() if home not in strange}, wrong

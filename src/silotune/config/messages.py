@@ -17,6 +17,7 @@ LIMITS: Mapping[str, str] = {
     "greater_than": "must be greater than {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
     "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
     "string_too_short": "must not be empty",
     "finite_number": "must be a finite number",
 }

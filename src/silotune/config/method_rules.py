@@ -5,26 +5,22 @@ What a method refuses is not written down here: it is built, and says so itself.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
 from silotune.adapters import Adapter
 from silotune.methods import Axes
-from silotune.methods.axes import refuse_unproved
+from silotune.methods.axes import completed, refuse_unproved
 from silotune.methods.options import options
 from silotune.methods.registry import takers
 
-from .choice import chosen_axes
 from .errors import Problem
+from .fields import in_keys, keys
 from .method_section import MethodConfig
 from .privacy_section import PrivacyConfig
 from .sections import DataConfig, ModelConfig, TrainConfig
 
 SERVER_KEYS = ("server_learning_rate", "server_momentum")
-
-_KEY = re.compile(r"(?:(?:method|train|privacy)\.)?\w+(?=: )")
-"""The key or option that a refusal begins with, if it names one."""
 
 
 def targets(method: MethodConfig) -> Iterator[Problem]:
@@ -79,7 +75,11 @@ def method(
         yield from wrong
         return
     try:
-        axes = chosen_axes(method.build(), train, head=moving_head(model))
+        chosen = method.build()
+        axes = chosen.axes(
+            train.build_optimizer(adamw=chosen.made_of_adamw), head=moving_head(model)
+        )
+        axes = completed(axes, train.proximal_mu, train.build_server_optimizer())
         if privacy:
             correlated = privacy.noise == "correlated"
             refuse_unproved(axes, privacy.unit, correlated=correlated)
@@ -204,7 +204,7 @@ def _caches(model: ModelConfig, adapter: Adapter) -> Iterator[Problem]:
     if model.gradient_checkpointing != "none":
         yield Problem(
             "model.gradient_checkpointing",
-            f"computes layers again, one by one, which {adapter.alone_because}; set it to none",
+            f"computes layers one by one again: {adapter.not_recomputable_because}; set it to none",
         )
 
 
@@ -220,11 +220,10 @@ def _steps(method: MethodConfig, train: TrainConfig, axes: Axes) -> Iterator[Pro
 
 
 def _problem(method: MethodConfig, reason: str) -> Problem:
-    """The key that a refusal names, or else the method's name."""
-    if key := _KEY.match(reason):
-        named, text = key.group(), reason[key.end() + 2 :]
-        if "." in named:
-            return Problem(named, text)
-        if named == "aggregation" or named in options(method.chosen):
-            return Problem(f"method.{named}", text)
-    return Problem("method.name", f"{method.name}: {reason}")
+    """The key whose field a refusal names, or else the method's name."""
+    named, colon, text = reason.partition(": ")
+    if colon and (named == "aggregation" or named in options(method.chosen)):
+        return Problem(f"method.{named}", in_keys(text))
+    if colon and named in keys():
+        return Problem(keys()[named], in_keys(text))
+    return Problem("method.name", f"{method.name}: {in_keys(reason)}")

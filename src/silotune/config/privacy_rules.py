@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from silotune.privacy.calibration import check_batch_size, check_delta, check_max_batch_size
+from silotune.privacy.mechanisms_from_choice import (
+    check_batch_size,
+    check_delta,
+    check_max_batch_size,
+)
 
 from .errors import Problem
+from .fields import refused
 from .method_section import MethodConfig
-from .privacy_choice import privacy_choice, refused
 from .privacy_section import PrivacyConfig
 from .sections import DataConfig, ModelConfig, TrainConfig
 
@@ -59,7 +63,7 @@ def mechanism(privacy: PrivacyConfig) -> Iterator[Problem]:
         other = privacy.unit not in (unit, "none")
         if other and getattr(privacy, key) != PrivacyConfig.model_fields[key].default:
             yield Problem(f"privacy.{key}", f"is for privacy.unit: {unit}; leave it out")
-    yield from refused(privacy_choice, privacy.model_copy(update=_ANY_NOISE))
+    yield from refused(privacy.model_copy(update=_ANY_NOISE).build)
 
 
 def clients(privacy: PrivacyConfig, train: TrainConfig) -> Iterator[Problem]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Literal
 
 from pydantic import BaseModel, Field
+
+from silotune.privacy import ClientDP, ExampleDP, NoDP, PrivacyChoice
 
 from .sections import STRICT
 
@@ -126,3 +129,17 @@ class PrivacyConfig(BaseModel):
         ge=0,
         description="Rounds paid for in advance, for rounds that must be trained again.",
     )
+
+    def build(self) -> PrivacyChoice:
+        """Who is hidden, and at what price, as a program would write it.
+
+        Raises:
+            ValueError: naming fields, if nothing is proved for the combination.
+        """
+        match self.unit:
+            case "example":
+                return ExampleDP(**{f.name: getattr(self, f.name) for f in fields(ExampleDP)})
+            case "client":
+                return ClientDP(**{f.name: getattr(self, f.name) for f in fields(ClientDP)})
+            case "none":
+                return NoDP()

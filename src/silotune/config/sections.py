@@ -16,8 +16,10 @@ from pydantic import (
     model_validator,
 )
 
+from silotune.aggregation.fedopt import ServerAdam, ServerMomentum, ServerStep, ServerYogi
 from silotune.engine.experiment import LARGEST_UPDATE
 from silotune.methods.registry import built_in
+from silotune.optim import SGD, AdamW, OptimizerConfig
 
 MADE_OF_ADAMW = ", ".join(name for name, m in built_in().items() if m.made_of_adamw)
 
@@ -304,6 +306,35 @@ class TrainConfig(BaseModel):
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads of each process; null = torch decides."
     )
+
+    def build_optimizer(self, *, adamw: bool) -> OptimizerConfig:
+        """What takes the local steps, or what a method's own optimiser is made of.
+
+        Args:
+            adamw: whether the method is made of AdamW, whatever the section says.
+        """
+        if self.optimizer == "adamw" or adamw:
+            return AdamW(lr=self.learning_rate, weight_decay=self.weight_decay)
+        return SGD(
+            lr=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+
+    def build_server_optimizer(self) -> ServerStep | None:
+        """What the server steps with; its papers' numbers where none are given."""
+        rate = self.server_learning_rate
+        rates = {} if rate is None else {"learning_rate": rate}
+        momentum = {} if self.server_momentum is None else {"momentum": self.server_momentum}
+        match self.server_optimizer:
+            case "none":
+                return None
+            case "momentum":
+                return ServerMomentum(**rates, **momentum)
+            case "adam":
+                return ServerAdam(**rates)
+            case "yogi":
+                return ServerYogi(**rates)
 
     @model_validator(mode="before")
     @classmethod

@@ -80,6 +80,20 @@ class Factors(Mapping[Key, Tensor]):
             raise ValueError(f"tensors differ: {differ}")
         return Factors({k: f(t, other[k]) for k, t in self.items()})
 
+    def lerp(self, towards: Factors, step: float) -> Factors:
+        """``x + step (t - x)`` for every tensor t of ``towards``, computed in float64.
+
+        Args:
+            towards: some of these keys.
+            step: 0 stays, 1 arrives.
+
+        Returns:
+            Those keys, each tensor in the type that it has here.
+        """
+        start = {key: self[key].double() for key in towards}
+        moved = {key: x + step * (towards[key].double() - x) for key, x in start.items()}
+        return Factors({key: tensor.to(self[key].dtype) for key, tensor in moved.items()})
+
     def only(self, roles: Collection[Role]) -> Factors:
         """The tensors of the given roles."""
         return Factors({k: t for k, t in self.items() if k.role in roles})

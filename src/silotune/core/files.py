@@ -54,7 +54,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     Raises:
         RecordError: if it cannot be written; the old file is then intact.
     """
-    content = _finite({"version": VERSION, **data})
+    content = finite({"version": VERSION, **data})
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -156,7 +156,7 @@ def _parse(text: str, where: str, newest: int = VERSION) -> dict[str, Any]:
 
 
 def _line(data: Mapping[str, Any]) -> str:
-    content = _finite({"version": VERSION, **data})
+    content = finite({"version": VERSION, **data})
     return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -185,9 +185,10 @@ def _sync_names(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same as JSON can hold it: numbers that are not finite are null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+        return {str(key): finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value

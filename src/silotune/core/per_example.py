@@ -4,7 +4,7 @@ Where nothing is bounded by example, a layer may leave the sum over the batch in
 a whole matrix would be n times its size.
 
 Shapes: n examples. A slot is allocated when backward first writes it, at a moment when
-activations are being freed, so the peak of memory hardly moves (specs: privacy, section 1).
+activations are being freed, so the peak of memory hardly moves.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ public label set (-1 where a record has none).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,6 +35,9 @@ FORMS: Mapping[str, tuple[frozenset[str], ...]] = {
 AT_ONCE = 1000
 """Records in one slice: bounds what is in memory as Python objects."""
 
+_MOST_LABELS, _LONGEST_LABEL, _FEW = 1000, 100, 20
+"""Of a label set that is taken from data; below so few records every label may be another."""
+
 _CONTENT = {"text", "text_pair", "completion", "messages", "image"}
 
 
@@ -42,7 +45,7 @@ _CONTENT = {"text", "text_pair", "completion", "messages", "image"}
 class Columns:
     """Which column of the data plays which part. None: not used.
 
-    ``person`` says whose a record is (``data.person``); it is in no form, and not learned from.
+    ``person`` says whose a record is (``person``); it is in no form, and not learned from.
     """
 
     text: str | None = None
@@ -71,10 +74,10 @@ def check_columns(columns: Columns, task: str) -> None:
         order = list(asdict(columns))
         forms = (" + ".join(sorted(form, key=order.index)) for form in FORMS[task])
         here = listed(part for part in named if part in learned)
-        raise ValueError(f"data.columns: {task} takes {', or '.join(forms)}; here are: {here}")
+        raise ValueError(f"columns: {task} takes {', or '.join(forms)}; here are: {here}")
     for part, column in named.items():
         if list(named.values()).count(column) > 1:
-            raise ValueError(f"{_key(part)}: column {column!r} is named twice")
+            raise ValueError(f"{part}: column {column!r} is named twice")
 
 
 def require(table: Dataset, column: str, key: str, where: str) -> None:
@@ -106,7 +109,7 @@ def readable(table: Dataset, columns: Columns, labels: Sequence[str], where: str
     """
     named = columns.named()
     for part, column in named.items():
-        require(table, column, _key(part), where)
+        require(table, column, part, where)
         _check_kind(table, part, column, where)
     rows = table.select_columns(list(named.values())).with_format("arrow")[:]
     arrays = {part: rows[column] for part, column in named.items()}
@@ -138,21 +141,38 @@ def labels_in(tables: Iterable[Dataset], column: str, where: str) -> tuple[str, 
     """The label set that the data shows: the names of a ``ClassLabel``, or its sorted values.
 
     Raises:
-        ValueError: if the column is missing, holds other things than labels, or is empty.
+        ValueError: if the column is missing, holds other things than labels, or is empty. The
+            label set is published, so that values that look like records are refused.
     """
     found: set[object] = set()
+    records = 0
     for table in tables:
-        require(table, column, "data.columns.label", where)
+        require(table, column, "label", where)
         _check_kind(table, "label", column, where)
         feature = table.features[column]
         if isinstance(feature, ClassLabel):
             return tuple(feature.names)
         found |= {_whole(value) for value in table[column][:] if not _is_missing(value)}
+        records += len(table)
     if not found:
-        raise ValueError(f"data.columns.label: column {column!r} of {where} holds no label")
+        raise ValueError(f"label: column {column!r} of {where} holds no label")
+    if not _is_label_set(found, records):
+        raise ValueError(
+            f"labels: column {column!r} of {where} does not look like labels: it has {len(found)} "
+            f"different values in {records} records, or long ones. A label set is public, so it is "
+            "not taken from there; give labels, or the right column"
+        )
     numbers = sorted(value for value in found if isinstance(value, int))
     words = sorted(str(value) for value in found if not isinstance(value, int))
     return (*map(str, numbers), *words)
+
+
+def _is_label_set(found: Collection[object], records: int) -> bool:
+    """Whether values can be labels, rather than what records say."""
+    many = len(found) > _MOST_LABELS or (records > _FEW and len(found) > records / 2)
+    return not many and all(
+        len(text := str(value)) <= _LONGEST_LABEL and len(text.splitlines()) < 2 for value in found
+    )
 
 
 def is_unlabelled(table: Dataset, column: str) -> bool:
@@ -227,23 +247,19 @@ def _ids(values: Sequence[object], labels: Sequence[str], where: str) -> list[in
         else:
             place = places.get(str(plain))
         if place is None:
-            raise ValueError(_unknown(row, plain, labels, where))
+            raise ValueError(_unknown(row, labels, where, number=isinstance(plain, int)))
         ids.append(place)
     return ids
 
 
-def _unknown(row: int, value: object, labels: Sequence[str], where: str) -> str:
-    numbers = isinstance(value, int) and not set(map(str, range(len(labels)))) <= set(labels)
-    ids = f", or as ids 0 to {len(labels) - 1}" if numbers else ""
+def _unknown(row: int, labels: Sequence[str], where: str, *, number: bool) -> str:
+    """The label itself is not told: a wrong column may have been named, and its records quoted."""
+    has_ids = number and not set(map(str, range(len(labels)))) <= set(labels)
+    ids = f", or as ids 0 to {len(labels) - 1}" if has_ids else ""
     return (
-        f"data.columns.label: row {row} (the first is 0) of {where} has the label {value!r}; "
-        f"the label set is: {listed(labels)}{ids}{did_you_mean(value, labels)}"
+        f"label: row {row} (the first is 0) of {where} has a label outside of the label set; "
+        f"the label set is: {listed(labels)}{ids}"
     )
-
-
-def _key(part: str) -> str:
-    """The key of the configuration that names the column of a part."""
-    return "data.person" if part == "person" else f"data.columns.{part}"
 
 
 def _check_kind(table: Dataset, part: str, column: str, where: str) -> None:
@@ -257,7 +273,7 @@ def _check_kind(table: Dataset, part: str, column: str, where: str) -> None:
         "person": "names or numbers",
     }
     raise ValueError(
-        f"{_key(part)}: column {column!r} of {where} does not hold "
+        f"{part}: column {column!r} of {where} does not hold "
         f"{kinds.get(part, 'text')} but {feature}"
     )
 

@@ -147,9 +147,10 @@ def _label_set(
     trains = [t.train for t in source.silos.values()] if source.silos else [source.train]
     names = tuple(labels or labels_in(trains, columns.label, "the train table"))
     if len(names) < 2 or len(set(names)) < len(names):
-        raise ValueError(f"data.labels: needs two or more different labels, not: {listed(names)}")
+        found = f", not: {listed(names)}" if labels else f"; the data has {len(names)}"
+        raise ValueError(f"labels: needs two or more different labels{found}")
     notice = (
-        f"data.labels: taken from the data once: {listed(names)}; write them into the "
+        f"labels: taken from the data once: {listed(names)}; write them into the "
         "configuration, because the label set is public"
     )
     return names, () if labels else (notice,)
@@ -160,7 +161,7 @@ def _as_they_come(
 ) -> tuple[dict[str, ClientTables], tuple[str, ...]]:
     """Silos that are folders, and a notice of empty records."""
     if silos != Partition():
-        raise ValueError("data.silos: the data has one folder a silo already; leave data.silos out")
+        raise ValueError("partition: the data has one folder a silo already; leave partition out")
     divided = {
         name: _from_folder(name, tables, columns, labels) for name, tables in source.silos.items()
     }
@@ -190,7 +191,7 @@ def _divided(
 ) -> tuple[dict[str, ClientTables], tuple[str, ...]]:
     """Silos out of one pool, and notices of the records that are in none."""
     if (silos.by is None) == (silos.num is None):
-        raise ValueError("data.silos: give either by: COLUMN or num: NUMBER")
+        raise ValueError("partition: give either by: COLUMN or num: NUMBER")
     where = "the train table"
     pool = readable(source.train, columns, labels, where)
     filled = filled_rows(pool)
@@ -202,7 +203,7 @@ def _divided(
     drawn = drawn_rows(pool, silos, seed)
     unused = len(pool) - sum(map(len, drawn.values()))
     notice = (
-        f"data.silos.split: {silos.split} leaves {unused} records out, so that silos are equal and "
+        f"split: {silos.split} leaves {unused} records out, so that silos are equal and "
         "their label mix is exact"
     )
     divided = {name: ClientTables(train=pool.select(rows)) for name, rows in drawn.items()}
@@ -240,7 +241,7 @@ def _for_all(
     if table is None:
         return None, ()
     if columns.label is not None and is_unlabelled(table, columns.label):
-        return None, (f"data.splits.{role}: all labels are -1, so it is not used",)
+        return None, (f"splits.{role}: all labels are -1, so it is not used",)
     filled, empty = _filled(table, columns, labels, f"the {role} table")
     return filled, _said_empty(empty, role)
 
@@ -250,7 +251,7 @@ def _limited(silo: ClientTables, limit: int | None, name: str, seed: int) -> Cli
     if limit is None:
         return silo
     if limit < 1:
-        raise ValueError(f"data.limit: {limit} must be at least 1")
+        raise ValueError(f"limit: {limit} must be at least 1")
 
     def cut(table: Dataset, role: str) -> Dataset:
         return table.select(np.sort(_shuffled(len(table), seed, "limit", name, role)[:limit]))
@@ -271,7 +272,7 @@ def _held_out(
     ``apart``: by a coin for each record, so that no record has a say in where others are.
     """
     if not 0 <= fraction < 1:
-        raise ValueError(f"data.valid_fraction: {fraction} must be at least 0 and below 1")
+        raise ValueError(f"valid_fraction: {fraction} must be at least 0 and below 1")
     if silo.valid is not None or fraction == 0:
         return silo
     records = len(silo.train)
@@ -283,7 +284,7 @@ def _held_out(
         return silo
     if held.all():
         raise ValueError(
-            f"data.valid_fraction: silo {name!r} has {records} records, too few to hold out "
+            f"valid_fraction: silo {name!r} has {records} records, too few to hold out "
             f"{fraction:.0%} of them"
         )
     return replace(
@@ -304,12 +305,12 @@ def _check_measurable(
     if evaluation == "public" and not has_public:
         raise ValueError(
             "evaluation: public needs records that everybody may see; name a valid or test part "
-            "in data.splits, or choose site or simulation"
+            "in splits, or choose site or simulation"
         )
     needs_own = evaluation == "site" or (evaluation == "simulation" and not has_public)
     without = [name for name, silo in silos.items() if silo.valid is None]
     if needs_own and without:
         raise ValueError(
             f"evaluation: {evaluation} needs held-out records in {listed(without)}; raise "
-            "data.valid_fraction or give them a valid part"
+            "valid_fraction or give them a valid part"
         )

@@ -43,14 +43,14 @@ def read_file(path: Path, image: str | None = None) -> Dataset:
     suffix = Path(path.name.removesuffix(".gz")).suffix
     if suffix not in FORMATS:
         raise ValueError(
-            f"data.path: {path} is none of csv, json, jsonl and parquet (each by its suffix)"
+            f"clients: {path} is none of csv, json, jsonl and parquet (each by its suffix)"
         )
     try:
         table = _plain(_arrow(path, suffix))
         return Dataset(_anchored(table, image, path.parent) if image else table)
     except (OSError, ValueError, pa.ArrowException, NotImplementedError) as error:
         cause = " ".join(str(error).split())[:300]
-        raise ValueError(f"data.path: cannot read {path}: {cause}") from None
+        raise ValueError(f"clients: cannot read {path}: {cause}") from None
 
 
 def _arrow(path: Path, suffix: str) -> pa.Table:

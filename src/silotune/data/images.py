@@ -77,9 +77,7 @@ def _opened(cell: Any, row: int, where: str) -> Image:
     try:
         from PIL import Image
     except ImportError:
-        raise ValueError(
-            "data.columns.image: images need Pillow: pip install 'silotune[images]'"
-        ) from None
+        raise ValueError("image: images need Pillow: pip install 'silotune[images]'") from None
     content = cell["bytes"] or cell["path"] if isinstance(cell, dict) else cell
     try:
         return Image.open(BytesIO(content) if isinstance(content, bytes) else content)
@@ -97,5 +95,5 @@ def _decoded(cell: Any, row: int, where: str) -> Image:
 
 def _broken(row: int, where: str, error: Exception) -> ValueError:
     return ValueError(
-        f"data.columns.image: row {row} (the first is 0) of {where} is no readable image ({error})"
+        f"image: row {row} (the first is 0) of {where} is no readable image ({error})"
     )

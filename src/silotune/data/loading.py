@@ -1,17 +1,19 @@
-"""Loading: from what ``data.path`` names to tables.
+"""Loading: from what ``clients`` names to tables.
 
 Local files are read straight into memory, without a cache and without the network. Whatever the
 source, its parts have names (file stems, hub splits, or the values of a column ``split`` in a
-single table), and ``data.splits`` says which of them are train, valid and test.
+single table), and ``splits`` says which of them are train, valid and test.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import datasets
+import pyarrow as pa
 from datasets import Dataset
 
 from .demo import triage
@@ -75,9 +77,9 @@ def load(
     ``label``).
 
     Args:
-        path: ``data.path``.
-        name: ``data.name``, the configuration of a hub data set; local data has none.
-        splits: ``data.splits``.
+        path: ``clients``.
+        name: ``name``, the configuration of a hub data set; local data has none.
+        splits: ``splits``.
         image: the column that may hold image paths; relative ones count from their own file.
 
     Raises:
@@ -93,14 +95,84 @@ def load(
         return _folder(place, splits, image)
     is_file_name = part_name(place.name) != place.name
     if is_file_name or path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise ValueError(f"data.path: there is no file or folder {path}")
+        raise ValueError(f"clients: there is no file or folder {path}")
     parts = _hub(path, name)
     return _pooled(parts, lambda part: parts[part], path, splits)
 
 
+def table_of(
+    table: Dataset | Sequence[Mapping[str, Any]] | str | Path, where: str, image: str | None = None
+) -> Dataset:
+    """A table that somebody gives: a data set, a list of records, or a file or folder of one.
+
+    Args:
+        table: as given.
+        where: the field, and whose it is, for messages.
+        image: the column that may hold image paths.
+
+    Raises:
+        ValueError: if it is none of these, has no records, or a column of mixed types.
+    """
+    check_table(table, where)
+    if isinstance(table, str | Path):
+        source = load(str(table), image=image)
+        if source.train is None:
+            raise ValueError(f"{where}: {table} has a folder for each client itself")
+        table = source.train
+    elif not isinstance(table, Dataset):
+        table = _of_records(table, where)
+    if len(table) == 0:
+        raise ValueError(f"{where}: has no records")
+    return table
+
+
+def check_table(table: object, where: str) -> None:
+    """See that something is of the kind of a table; nothing is opened.
+
+    Args:
+        table: as given.
+        where: the field, and whose it is, for messages.
+
+    Raises:
+        ValueError: naming its type only, because what it holds is private.
+    """
+    if isinstance(table, Dataset | str | Path):
+        return
+    if not isinstance(table, Sequence):
+        found = type(table).__name__
+    else:
+        found = next((type(r).__name__ for r in table if not isinstance(r, Mapping)), "")
+        found = found and f"{type(table).__name__} of {found}"
+    if found:
+        raise ValueError(
+            f"{where}: give a datasets.Dataset, a list of dicts, a file or a folder, not {found}"
+        )
+
+
+def _of_records(records: Sequence[Mapping[str, Any]], where: str) -> Dataset:
+    """A table of dicts; where Arrow cannot hold them, its own words would quote a value."""
+    table = _held(records)
+    if table is not None:
+        return table
+    alone = {name: [{name: record.get(name)} for record in records] for name in records[0]}
+    column = next((f"column {name!r}" for name in alone if _held(alone[name]) is None), "a column")
+    raise ValueError(
+        f"{where}: {column} holds values of several types, or of one that no table holds; make "
+        "them all text, or all numbers"
+    )
+
+
+def _held(records: Sequence[Mapping[str, Any]]) -> Dataset | None:
+    """The records as a table, if their values have types that go together."""
+    try:
+        return Dataset.from_list([dict(record) for record in records])
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return None
+
+
 def _demo(path: str) -> Dataset:
     if path != "demo:triage":
-        raise ValueError(f"data.path: there is no {path}; the bundled data is demo:triage")
+        raise ValueError(f"clients: there is no {path}; the bundled data is demo:triage")
     return triage()
 
 
@@ -109,7 +181,7 @@ def _single(table: Dataset, where: str, splits: Splits) -> Source:
     if "split" not in table.column_names:
         if splits.valid or splits.test:
             raise ValueError(
-                f"data.splits: {where} is one table without a column 'split', so it has no parts"
+                f"splits: {where} is one table without a column 'split', so it has no parts"
             )
         return Source(train=table)
     values = [str(value) for value in table["split"]]
@@ -136,7 +208,7 @@ def _folder(place: Path, splits: Splits, image: str | None) -> Source:
     if not top:
         return _images(place, splits)
     source = _pooled(top, lambda part: _read(top[part], image), str(place), splits)
-    notice = f"data.path: not used of {place}: the folders {listed(sites)}"
+    notice = f"clients: not used of {place}: the folders {listed(sites)}"
     return replace(source, notices=(*source.notices, notice)) if sites else source
 
 
@@ -171,7 +243,7 @@ def _labelled_images(place: Path) -> Dataset:
     files = sorted(f for f in place.glob("*/*") if f.suffix.lower() in IMAGES)
     if not files:
         raise ValueError(
-            f"data.path: {place} has neither data files ({listed(FORMATS)}), nor folders with "
+            f"clients: {place} has neither data files ({listed(FORMATS)}), nor folders with "
             "train files, one a silo, nor folders with images, one a class"
         )
     labels = [file.parent.name for file in files]
@@ -195,11 +267,11 @@ def _choose(
     for role, name in chosen.items():
         if name not in names:
             raise ValueError(
-                f"data.splits.{role}: there is no {name!r} in {where}; it has: "
+                f"splits.{role}: there is no {name!r} in {where}; it has: "
                 f"{listed(names)}{did_you_mean(name, names)}"
             )
     unused = sorted(set(names) - set(chosen.values()))
-    text = f"data.splits: not used of {where}: {listed(unused)}"
+    text = f"splits: not used of {where}: {listed(unused)}"
     return chosen, (text,) if unused else ()
 
 
@@ -221,7 +293,7 @@ def _files(folder: Path) -> dict[str, list[Path]]:
     for name, files in parts.items():
         if len(files) > 1 and not all("-of-" in file.name for file in files):
             raise ValueError(
-                f"data.path: {listed(file.name for file in files)} in {folder} are all called "
+                f"clients: {listed(file.name for file in files)} in {folder} are all called "
                 f"{name!r}; keep one"
             )
     return parts
@@ -238,8 +310,8 @@ def _hub(path: str, name: str | None) -> Mapping[str, Dataset]:
     except Exception as error:  # the hub client raises a dozen kinds, none of them ours
         cause = " ".join(str(error).split())[:300]
         raise ValueError(
-            f"data.path: {path!r} is no file or folder here, and could not be loaded as a hub "
-            f"data set ({cause}). Check data.path and data.name; without a network give a local "
+            f"clients: {path!r} is no file or folder here, and could not be loaded as a hub "
+            f"data set ({cause}). Check clients and name; without a network give a local "
             "file or folder: csv, json, jsonl, parquet or images"
         ) from None
     return parts

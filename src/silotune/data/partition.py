@@ -50,13 +50,12 @@ def by_column(values: Sequence[object]) -> dict[str, Indices]:
     for row, value in enumerate(values):
         name = "" if value is None else str(value).strip()
         if not name:
-            raise ValueError(f"data.silos.by: row {row} (the first is 0) names no silo")
+            raise ValueError(f"by: row {row} (the first is 0) names no silo")
         members.setdefault(name, []).append(row)
     for name in members:
         if name.startswith(".") or set(name) & set("/\\:\0\n"):
             raise ValueError(
-                f"data.silos.by: silo {name!r} cannot name a folder; rename it without / \\ : "
-                "or a leading dot"
+                f"by: silo {name!r} cannot name a folder; rename it without / \\ : or a leading dot"
             )
     return {name: np.array(rows, dtype=np.int64) for name, rows in sorted(members.items())}
 
@@ -125,7 +124,7 @@ def label_skew(labels: Sequence[int], silos: int, level: str, seed: int) -> list
     mixes = SKEWS.get((level, len(classes)))
     if mixes is None or silos != len(mixes):
         raise ValueError(
-            f"data.silos.split: label-skew-{level} is defined for 3 silos and 2 or 3 classes, not "
+            f"split: label-skew-{level} is defined for 3 silos and 2 or 3 classes, not "
             f"for {silos} silos and {len(classes)} classes; use dirichlet"
         )
     coins = _coins(seed, "label-skew", level)
@@ -135,7 +134,7 @@ def label_skew(labels: Sequence[int], silos: int, level: str, seed: int) -> list
     size -= size % _STEP
     if size == 0:
         raise ValueError(
-            f"data.silos.split: the rarest class, {min(map(len, classes))} in number, is too rare "
+            f"split: the rarest class, {min(map(len, classes))} in number, is too rare "
             f"for label-skew-{level}; use dirichlet"
         )
     silos_rows: list[Indices] = []
@@ -153,9 +152,9 @@ def _coins(seed: int, *purpose: str) -> np.random.Generator:
 
 def _enough(records: int, silos: int) -> None:
     if silos < 1:
-        raise ValueError(f"data.silos.num: {silos} silos are too few; at least 1")
+        raise ValueError(f"num: {silos} silos are too few; at least 1")
     if records < silos:
-        raise ValueError(f"data.silos.num: {silos} silos, but only {records} records")
+        raise ValueError(f"num: {silos} silos, but only {records} records")
 
 
 def _rows_by_class(labels: Sequence[int]) -> list[Indices]:
@@ -167,7 +166,7 @@ def _shares(
     silos: int, alpha: float, coins: np.random.Generator
 ) -> Callable[[], NDArray[np.float64]]:
     if not 0 < alpha < float("inf"):
-        raise ValueError(f"data.silos.alpha: {alpha} must be a positive number")
+        raise ValueError(f"alpha: {alpha} must be a positive number")
     return lambda: coins.dirichlet(np.full(silos, alpha))
 
 
@@ -183,7 +182,7 @@ def _until_filled(draw: Callable[[], list[Indices]], alpha: float) -> list[Indic
         if all(len(part) for part in parts):
             return parts
     raise ValueError(
-        f"data.silos.alpha: with {alpha} a silo stayed empty in {ATTEMPTS} draws; "
+        f"alpha: with {alpha} a silo stayed empty in {ATTEMPTS} draws; "
         "raise alpha or use fewer silos"
     )
 
@@ -214,7 +213,7 @@ def named_rows(table: Dataset, by: str, where: str) -> dict[str, Indices]:
     Raises:
         ValueError: if the column is missing, or a record names no silo.
     """
-    require(table, by, "data.silos.by", where)
+    require(table, by, "by", where)
     return by_column(values_of(table, by))
 
 
@@ -240,7 +239,7 @@ def _partition(pool: Dataset, silos: Partition, num: int, seed: int) -> list[Ind
     if silos.split == "quantity":
         return quantity(len(pool), num, silos.alpha, seed)
     if "label" not in pool.column_names:
-        raise ValueError(f"data.silos.split: {silos.split} needs data.columns.label")
+        raise ValueError(f"split: {silos.split} needs label")
     labels: list[int] = pool["label"][:]
     if silos.split == "dirichlet":
         return dirichlet(labels, num, silos.alpha, seed)

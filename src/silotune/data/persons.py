@@ -1,4 +1,4 @@
-"""Whose the records are. Read where ``data.person`` names a column, and never learned from.
+"""Whose the records are. Read where ``person`` names a column, and never learned from.
 
 The unit of privacy is one record. A person with records at several silos is protected by what
 these silos spend together; several records of a person at one silo are a group, which epsilon for
@@ -48,18 +48,18 @@ def notices(people: People | None) -> Iterator[str]:
     """What a user should know; None: they were not counted, because nobody may."""
     if people is None:
         yield (
-            "data.person: outside a simulation nobody may count who has records at several silos, "
+            "person: outside a simulation nobody may count who has records at several silos, "
             "so the statement adds up what all silos spend"
         )
         return
     if people.shared:
         yield (
-            f"data.person: {people.shared} people have records at several silos "
+            f"person: {people.shared} people have records at several silos "
             f"({listed(people.silos)}); what protects them is the sum of what these silos spend"
         )
     if people.most > 1:
         yield (
-            f"data.person: one person has {people.most} records at one silo; privacy.unit: example "
+            f"person: one person has {people.most} records at one silo; unit: example "
             "protects each of them alone, and all together much less"
         )
 

@@ -97,14 +97,14 @@ def text_examples(
 
 def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
     if tokenizer.pad_token_id is None:
-        raise ValueError("model.name_or_path: the tokenizer has no padding token")
+        raise ValueError("model: the tokenizer has no padding token")
     if not tokenizer.is_fast:
-        raise ValueError("model.name_or_path: the tokenizer is a slow one; a fast one is needed")
+        raise ValueError("model: the tokenizer is a slow one; a fast one is needed")
     if max_length < 2:
-        raise ValueError(f"data.max_length: {max_length} must be at least 2")
+        raise ValueError(f"max_length: {max_length} must be at least 2")
     if max_length > tokenizer.model_max_length:
         raise ValueError(
-            f"data.max_length: {max_length} is more than the {tokenizer.model_max_length} tokens "
+            f"max_length: {max_length} is more than the {tokenizer.model_max_length} tokens "
             "that this model reads"
         )
 
@@ -124,8 +124,7 @@ def _classified(
         for row, ids in enumerate(encoded["input_ids"], first):
             if special.issuperset(ids):
                 raise ValueError(
-                    f"data.columns.text: {_place(row, where)} has no tokens but padding and other "
-                    "special ones"
+                    f"text: {_place(row, where)} has no tokens but padding and other special ones"
                 )
         yield {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
 
@@ -148,7 +147,7 @@ def _modelled(
         for row, (p, tokens, offsets) in enumerate(read, first):
             record, learned = _cut(*_tokens(p, tokens, offsets, tokenizer), tokenizer, max_length)
             if not learned[1:].any():  # nothing predicts the first token
-                raise ValueError(f"data.columns: {_place(row, where)} leaves no token to predict")
+                raise ValueError(f"columns: {_place(row, where)} leaves no token to predict")
             ids.append(record.tolist())
             labels.append(np.where(learned, record, IGNORED).tolist())
         yield {"input_ids": ids, "labels": labels}
@@ -162,7 +161,7 @@ def _passages(
         try:
             passages.append(passage(dict(zip(columns, cells, strict=True)), template))
         except ValueError as error:
-            raise ValueError(f"data.columns: {_place(row, where)}: {error}") from None
+            raise ValueError(f"columns: {_place(row, where)}: {error}") from None
     return passages
 
 

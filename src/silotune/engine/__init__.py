@@ -1,7 +1,5 @@
 """One federated round as two pure functions, and the loop around them."""
 
-from .client import Client as Client
-from .client import LocalTrainer as LocalTrainer
 from .client import client_round as client_round
 from .client_releases import ACCURACY as ACCURACY
 from .evaluation import evaluate as evaluate
@@ -11,7 +9,9 @@ from .gradient_check import GradientCheckError as GradientCheckError
 from .gradient_check import check_gradients as check_gradients
 from .loop import Round as Round
 from .loop import federate as federate
+from .participants import Client as Client
+from .participants import LocalTrainer as LocalTrainer
+from .participants import Server as Server
 from .runtime import Runtime as Runtime
 from .server import QuorumError as QuorumError
 from .server_ledger import EVERY_CLIENT as EVERY_CLIENT
-from .server_ledger import Server as Server

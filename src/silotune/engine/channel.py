@@ -59,7 +59,7 @@ def open_sealed(result: ClientUpdate, start: Factors, largest: float = math.inf)
     norm = _distance(shared, start)
     if not norm <= largest:
         raise RefusedUpdateError(
-            f"it changes the shared tensors by {norm:.3g} (L2 norm), and train.largest_update "
+            f"it changes the shared tensors by {norm:.3g} (L2 norm), and largest_update "
             f"allows {largest:g}"
         )
     return shared

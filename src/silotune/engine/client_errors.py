@@ -18,6 +18,8 @@ from pathlib import Path
 
 from silotune.core import ClientTask, ClientUpdate, RecordError, append_line
 
+from .participants import Client
+
 ERRORS = "errors.jsonl"
 """In a silo's folder: one line an error."""
 
@@ -37,6 +39,12 @@ def result(
         refusal=refusal,
         resent=resent,
     )
+
+
+def over_budget(task: ClientTask, client: Client) -> ClientUpdate:
+    """The refusal of a client whose budget cannot pay."""
+    assert client.budget is not None
+    return result(task, refusal=f"its budget of epsilon {client.budget.epsilon:g} is spent")
 
 
 def discreet(task: ClientTask, home: Path, work: Callable[[], ClientUpdate]) -> ClientUpdate:

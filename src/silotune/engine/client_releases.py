@@ -8,66 +8,64 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from silotune.core import ClientTask, Meter, Meters
 from silotune.privacy import AnyCharge, LedgerEntry, SiloStore
 from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE
 from silotune.privacy.ledger.noisy_counts import NoisyCount
 
-if TYPE_CHECKING:
-    from .client import Client
+from .participants import Client
 
 RECORDS, ACCURACY = "records", "accuracy"
 """Meters of a private result: a noisy number of records; noisy right answers of the declared."""
 
 
 def affords(
-    silo: Client, store: SiloStore, run: str, charge: AnyCharge, release: str = UPDATE
+    client: Client, store: SiloStore, run: str, charge: AnyCharge, release: str = UPDATE
 ) -> bool:
     """Whether the silo's budget, if it has one, can pay."""
-    budget = silo.budget
+    budget = client.budget
     return budget is None or store.affords(
         run, charge, budget.epsilon, budget.delta, relation=budget.relation, release=release
     )
 
 
-def noisy_records(task: ClientTask, silo: Client, store: SiloStore) -> Meters | None:
+def noisy_records(task: ClientTask, client: Client, store: SiloStore) -> Meters | None:
     """The silo's noisy number of training records, the same in every round.
 
     Empty if it releases none; None if the budget cannot pay for it.
     """
-    noise = silo.releases.count
+    noise = client.releases.count
     if noise is None:
         return {}
     number = _number(COUNT, task, store)
     if number is None:
-        number = _release(COUNT, task, silo, store, noise, len(silo.train.lengths))
+        number = _release(COUNT, task, client, store, noise, len(client.train.lengths))
     return None if number is None else {RECORDS: Meter(number, 1)}
 
 
-def noisy_score(task: ClientTask, silo: Client, store: SiloStore, right: int) -> Meters | None:
+def noisy_score(task: ClientTask, client: Client, store: SiloStore, right: int) -> Meters | None:
     """Noisy right answers on the held-out records, over their declared number.
 
     Empty if the silo releases none; None if the budget cannot pay for it.
 
     Args:
         task: of a round; asked for it again, the silo gives the same number again.
-        silo: whose records they are.
+        client: whose records they are.
         store: its ledger.
         right: how many the model got right.
     """
-    noise = silo.releases.metric
+    noise = client.releases.metric
     if noise is None:
         return {}
     number = _number(METRIC, task, store)
     if number is None:
-        number = _release(METRIC, task, silo, store, noise, right)
-    return None if number is None else {ACCURACY: Meter(number, silo.releases.held_out)}
+        number = _release(METRIC, task, client, store, noise, right)
+    return None if number is None else {ACCURACY: Meter(number, client.releases.held_out)}
 
 
 def charged(
-    task: ClientTask, silo: Client, store: SiloStore, charge: AnyCharge, release: str = UPDATE
+    task: ClientTask, client: Client, store: SiloStore, charge: AnyCharge, release: str = UPDATE
 ) -> LedgerEntry:
     """The price of a release at its next attempt."""
     return LedgerEntry(
@@ -77,7 +75,7 @@ def charged(
         attempt=store.attempts(task.run, task.round, release),
         release=release,
         charge=charge,
-        max_grad_norm=silo.privacy.max_grad_norm,
+        max_grad_norm=client.privacy.max_grad_norm,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -91,12 +89,12 @@ def _number(release: str, task: ClientTask, store: SiloStore) -> int | None:
 
 
 def _release(
-    release: str, task: ClientTask, silo: Client, store: SiloStore, noise: NoisyCount, true: int
+    release: str, task: ClientTask, client: Client, store: SiloStore, noise: NoisyCount, true: int
 ) -> int | None:
     """A fresh number, once it is charged; None if the budget cannot pay."""
-    if not affords(silo, store, task.run, noise.charge(), release):
+    if not affords(client, store, task.run, noise.charge(), release):
         return None
-    entry = charged(task, silo, store, noise.charge(), release)
+    entry = charged(task, client, store, noise.charge(), release)
     entry = replace(entry, value=noise.noisy(true, release, task.round))
     store.release_number(entry)
     return entry.value

@@ -18,17 +18,19 @@ from silotune.core import (
     pool,
 )
 from silotune.linalg import Matrix
-from silotune.objectives import Objective
+from silotune.objectives import PerExampleLoss
 from silotune.privacy import SiloStore
 
-from .client import Client, LocalTrainer, microbatches, own_folder, spent, start_of, to_device
-from .client_errors import discreet, result
+from .batches import microbatches, to_device
+from .client_errors import discreet, over_budget, result
 from .client_releases import ACCURACY, noisy_score
+from .client_state import start_of
+from .participants import Client, LocalTrainer
 
 
 def evaluate(
     adapted: AdaptedModel,
-    objective: Objective,
+    objective: PerExampleLoss,
     factors: Factors,
     examples: ClientDataset,
     batch_size: int = 64,
@@ -54,7 +56,7 @@ def evaluate(
         )
 
 
-def score_at_home(task: ClientTask, bench: LocalTrainer, silo: Client) -> ClientUpdate:
+def score_at_home(task: ClientTask, trainer: LocalTrainer, client: Client) -> ClientUpdate:
     """Score the task's factors on the silo's held-out records; the scores stay in its folder.
 
     What comes back says that it is done, or refused; and a noisy score if the silo releases one.
@@ -62,22 +64,22 @@ def score_at_home(task: ClientTask, bench: LocalTrainer, silo: Client) -> Client
     Raises:
         ValueError: if the silo holds nothing out or owns no folder.
     """
-    if silo.held_out is None:
+    if client.held_out is None:
         raise ValueError(
-            f"evaluation: silo {silo.client} has no held-out records to score on; give it a valid "
-            "split, set data.valid_fraction, or choose evaluation: public"
+            f"evaluation: silo {client.client} has no held-out records to score on; give it a "
+            "valid split, set valid_fraction, or choose evaluation: public"
         )
-    home, held_out = own_folder(silo), silo.held_out
+    home, held_out = client.folder, client.held_out
 
     def work() -> ClientUpdate:
-        factors = start_of(task, bench, silo)
-        meters = evaluate(bench.adapted, bench.objective, factors, held_out, folded=task.folded)
+        factors = start_of(task, trainer, client)
+        meters = evaluate(trainer.adapted, trainer.objective, factors, held_out, folded=task.folded)
         metrics = {name: meter.value() for name, meter in meters.items()}
         append_line(home / "metrics.jsonl", {"round": task.round, "metrics": metrics})
-        if silo.releases.metric is None:
+        if client.releases.metric is None:
             return result(task)
         with SiloStore(home) as store:
-            told = noisy_score(task, silo, store, round(meters[ACCURACY].total))
-        return spent(task, silo) if told is None else replace(result(task), meters=told)
+            told = noisy_score(task, client, store, round(meters[ACCURACY].total))
+        return over_budget(task, client) if told is None else replace(result(task), meters=told)
 
-    return discreet(task, home, work) if silo.secretive else work()
+    return discreet(task, home, work) if client.secretive else work()

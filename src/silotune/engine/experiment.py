@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from silotune.core import ClientId, Factors, Key, RoundPlan
-from silotune.methods.axes import Axes, IncompatibleMethodError
+from silotune.methods.axes import Axes, IncompatibleMethodError, refuse_unproved
 from silotune.privacy import CorrelatedCharge
 from silotune.privacy.mechanisms.server import FullParticipation, ServerMechanism
 
@@ -20,7 +20,7 @@ class Experiment:
 
     Attributes:
         run: identifies the run in messages and ledgers.
-        recipe: the method.
+        axes: the method.
         weights: public weight of each client (declared sizes, or all equal); None: the noisy
             number of records that it releases.
         rounds: number of rounds.
@@ -44,7 +44,7 @@ class Experiment:
     """
 
     run: str
-    recipe: Axes
+    axes: Axes
     weights: Mapping[ClientId, float | None]
     rounds: int
     local_steps: int
@@ -60,11 +60,13 @@ class Experiment:
     central: ServerMechanism = field(default_factory=FullParticipation)
 
     def __post_init__(self) -> None:
-        if self.ranks and not self.recipe.aggregator.mixes_ranks:
+        if self.ranks and not self.axes.aggregator.mixes_ranks:
             raise IncompatibleMethodError(
-                "method.ranks: this method averages A and B by themselves, and tensors of unequal "
+                "ranks: this method averages A and B by themselves, and tensors of unequal "
                 "shapes have no mean; use flexlora or flora, or one rank for all"
             )
+        unit = "client" if self.central.private else "example" if self.private else "none"
+        refuse_unproved(self.axes, unit)
         if self.central.private:
             self._check_alike()
         if isinstance(self.central.charge(), CorrelatedCharge):
@@ -77,30 +79,25 @@ class Experiment:
 
     def plan(self, round: int) -> RoundPlan:
         """The orders for ``round``."""
-        plan = self.recipe.schedule.plan(round, self.sites)
+        plan = self.axes.schedule.plan(round, self.sites)
         return replace(plan, fixed=plan.fixed | self.fixed)
 
     def _check_alike(self) -> None:
         if self.ranks:
             raise IncompatibleMethodError(
-                "method.ranks: a client's change cannot be told from what its lower rank cuts off, "
-                "so nothing bounds it; use one rank for all under privacy.unit: client"
-            )
-        if any(plan.trained() - plan.share for plan in self.recipe.schedule.plans()):
-            raise IncompatibleMethodError(
-                "client-level privacy covers what is shared, and this method's models are made of "
-                "what clients keep as well: whoever sees one sees its client"
+                "ranks: a client's change cannot be told from what its lower rank cuts off, "
+                "so nothing bounds it; use one rank for all under unit: client"
             )
         if len(set(self.weights.values())) != 1 or None in self.weights.values():
             raise IncompatibleMethodError(
                 "client-level privacy hides all clients alike, so their weights must be equal: "
-                "set train.weighting: uniform"
+                "set weighting: uniform"
             )
 
     def _check_steady(self) -> None:
         plans = [self.plan(round) for round in range(self.rounds)]
         if len({(plan.share, plan.fixed) for plan in plans}) > 1:
             raise IncompatibleMethodError(
-                "privacy.noise: correlated needs the same tensors to be shared in every round, "
-                "which this method.name does not do; use gaussian"
+                "noise: correlated needs the same tensors to be shared in every round, "
+                "which this method does not do; use gaussian"
             )

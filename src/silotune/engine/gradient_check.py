@@ -15,9 +15,9 @@ from torch import Tensor
 
 from silotune.adapters import AdaptedModel
 from silotune.core import Batch, Factors, Key, Role, generator
-from silotune.objectives import Objective
+from silotune.objectives import PerExampleLoss
 
-from .client import to_device
+from .batches import to_device
 
 
 class GradientCheckError(ValueError):
@@ -26,7 +26,7 @@ class GradientCheckError(ValueError):
 
 def check_gradients(
     adapted: AdaptedModel,
-    objective: Objective,
+    objective: PerExampleLoss,
     batch: Batch,
     roles: Collection[Role],
     tolerance: float = 2e-3,
@@ -56,13 +56,20 @@ def check_gradients(
             parameter.grad = None
 
 
-def _check(adapted: AdaptedModel, objective: Objective, batch: Batch, tolerance: float) -> None:
+def _check(
+    adapted: AdaptedModel, objective: PerExampleLoss, batch: Batch, tolerance: float
+) -> None:
     trained = {k: p for k, p in adapted.tensors.items() if p.requires_grad}
     _refuse_strangers(adapted)
     examples = len(batch["labels"])
     try:
         with adapted.sink.collect(examples) as rows:
             losses = adapted.losses(objective.losses, batch)
+            if losses.shape != (examples,):
+                raise ValueError(
+                    f"objective: losses must be of shape ({examples},) for {examples} records, one "
+                    f"for each, not {tuple(losses.shape)}"
+                )
             losses.sum().backward()
             slots = dict(rows)
     except ValueError as error:

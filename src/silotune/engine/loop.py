@@ -27,9 +27,10 @@ from silotune.privacy.mechanisms.server import RoundStart
 
 from .channel import seal
 from .experiment import Experiment
+from .participants import Server
 from .runtime import Runtime
 from .server import Pooled, QuorumError, contribution, pool, server_step, unmoved
-from .server_ledger import Server, charged
+from .server_ledger import charged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,7 @@ def _round(
 def _before(experiment: Experiment, state: GlobalState) -> RoundStart:
     """What a central mechanism measures changes against: products only if they are asked for."""
     shared = Statistics.of(experiment.plan(state.round).shared(state.factors), 1.0)
-    if not experiment.recipe.aggregator.needs_product:
+    if not experiment.axes.aggregator.needs_product:
         shared = replace(shared, product={})
     return RoundStart(state.round, shared, state.memory)
 
@@ -178,7 +179,7 @@ def make_tasks(
             seeded=seeded[rank],
             plan=plan,
             steps=experiment.local_steps,
-            learning_rate=experiment.recipe.optimizer.learning_rate * left,
+            learning_rate=experiment.axes.optimizer.lr * left,
             seed=seed_of(experiment.seed, "client", state.round, client),
         )
 
@@ -202,7 +203,7 @@ def _check_moved(experiment: Experiment, before: GlobalState, mean: ClientMean) 
     if still:
         raise ValueError(
             f"round {before.round} trained {', '.join(still[:3])} but left it exactly as it was: "
-            "this model does not use it, or train.learning_rate is too small to matter"
+            "this model does not use it, or lr is too small to matter"
         )
 
 
@@ -211,6 +212,6 @@ def _check_quorum(experiment: Experiment, state: GlobalState, pooled: Pooled) ->
         return
     reasons = "; ".join(f"{client}: {why}" for client, why in pooled.missing.items())
     raise QuorumError(
-        f"round {state.round} needs {experiment.quorum} clients (train.min_clients) and got "
+        f"round {state.round} needs {experiment.quorum} clients (min_clients) and got "
         f"{len(pooled.clients)}. {reasons}"
     )

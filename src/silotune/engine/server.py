@@ -131,7 +131,7 @@ def server_step(
     Raises:
         ValueError: if the next state would hold numbers that are not finite in its type.
     """
-    combined = experiment.recipe.aggregator.combine(state, mean)
+    combined = experiment.axes.aggregator.combine(state, mean)
     error = aggregation_error(mean, state.factors, combined)
     factors = state.factors.updated(combined.factors)
     increment = {s: m.to(_type(factors, s)) for s, m in combined.residual.items()}
@@ -161,7 +161,7 @@ def _check_finite(state: GlobalState) -> None:
     if wild is not None:
         raise ValueError(
             f"round {state.round - 1} would leave numbers in {wild} that are not finite; lower "
-            "train.learning_rate, train.server_learning_rate or train.largest_update"
+            "lr, server_learning_rate or largest_update"
         )
 
 
@@ -215,12 +215,12 @@ def _weight(result: ClientUpdate, weights: Mapping[ClientId, float | None]) -> f
     declared = weights[result.client]
     if declared is not None:
         return declared
-    said = result.meters.get(RECORDS)
-    if said is None or not math.isfinite(said.total):
+    count = result.meters.get(RECORDS)
+    if count is None or not math.isfinite(count.total):
         raise RefusedUpdateError("it came without the number of records that is its weight")
-    if said.total > MOST_RECORDS:
-        raise RefusedUpdateError(f"{said.total:.3g} is no number of records")
-    return max(1.0, said.total)
+    if count.total > MOST_RECORDS:
+        raise RefusedUpdateError(f"{count.total:.3g} is no number of records")
+    return max(1.0, count.total)
 
 
 def _in_order(

@@ -12,9 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from silotune.core import ClientId, GlobalState
 from silotune.privacy import (
@@ -28,23 +26,11 @@ from silotune.privacy import (
 
 from .checkpoint import decode, encode, everything
 from .experiment import Experiment
+from .participants import Server
 from .server import QuorumError
 
 EVERY_CLIENT = "every client"
 """Whose charges the server's ledger holds: they are the same for all."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Server:
-    """What the server owns.
-
-    Attributes:
-        home: a folder for its ledger and the state that it released last.
-        budget: None when no epsilon was set.
-    """
-
-    home: Path
-    budget: PrivacyBudget | None = None
 
 
 def charged(
@@ -103,7 +89,7 @@ def _check_stream(entry: LedgerEntry, clients: Sequence[ClientId], store: SiloSt
         )
     if not store.still_holds(entry.run, hashlib.sha256(json.dumps(clients).encode()).hexdigest()):
         raise SiloStoreError(
-            "data.silos: the clients are not those that this run began with, and correlated noise "
+            "partition: the clients are not those that this run began with, and correlated noise "
             "needs the same ones in every round; bring them back, or begin a new run"
         )
 

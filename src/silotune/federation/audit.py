@@ -20,16 +20,14 @@ from silotune.audit.one_run import Guesses
 from silotune.audit.server import audit_server
 from silotune.audit.step import TRIALS, Attack, Verdict, audit_step, verdict
 from silotune.certificate.guarantee import SEEDED
-from silotune.config import Config
 from silotune.core import Statistics
 from silotune.privacy import ExampleLevel, Poisson, Relation, Rotation, TruncatedPoisson
 from silotune.privacy.accounting.accountant import COARSE, epsilon
 from silotune.privacy.mechanisms.dp_fedavg import ClientLevel
-from silotune.runs.facts import SiloPrivacy
+from silotune.runs.privacy_statement import SiloPrivacy
+from silotune.terms import BuiltModel, Terms
 
 from .audit_subject import Subject, calibrated_server, secret_mechanisms, small_model
-from .build import BuiltModel
-from .inputs import objective
 
 MOST_WHOLE = 2_000_000
 """Numbers in all; with more, no canary goes through the whole model."""
@@ -73,24 +71,24 @@ def audit(subject: Subject) -> Iterator[Part]:
     Raises:
         ValueError: in words, naming the key of the configuration.
     """
-    privacy = subject.config.privacy
-    if privacy.unit == "none":
-        raise ValueError("privacy.unit: none; nothing is claimed that an audit could check")
+    if not subject.terms.private:
+        raise ValueError("unit: none; nothing is claimed that an audit could check")
+    privacy = subject.terms.hiding
     if privacy.insecure_seeded_noise:
         yield Part(what="secrecy", verdict=Verdict.FAIL, text=SEEDED)
     with tempfile.TemporaryDirectory() as folder:
         if privacy.unit == "client":
             central = calibrated_server(subject)
-            model, said = small_model(subject, Path(folder))
-            yield Part(what="model", verdict=Verdict.PASS, text=said)
+            model, about = small_model(subject, Path(folder))
+            yield Part(what="model", verdict=Verdict.PASS, text=about)
             yield _server(central, model, privacy.target_delta)
             return
         silos = secret_mechanisms(subject)
-        model, said = small_model(subject, Path(folder))
-        yield Part(what="coverage", verdict=Verdict.PASS, text=said)
+        model, about = small_model(subject, Path(folder))
+        yield Part(what="coverage", verdict=Verdict.PASS, text=about)
         for name, mechanism in _different(silos).items():
             yield from _checks(name, mechanism, model)
-        yield _step(next(iter(silos.values())), model, subject.config)
+        yield _step(next(iter(silos.values())), model, subject.terms)
         yield _calibrated_run(next(iter(silos.values())), model)
         yield _configured_run(silos, model, subject)
 
@@ -113,10 +111,10 @@ def _different(silos: Mapping[str, ExampleLevel]) -> dict[str, ExampleLevel]:
 
 def _checks(name: str, mechanism: ExampleLevel, model: BuiltModel) -> Iterator[Part]:
     """Noise and sampling of a silo, as configured."""
-    roles = model.recipe.trained()
+    roles = model.axes.trained()
     sigma, sampling = mechanism.noise.multiplier, mechanism.sampling
     std = sigma * mechanism.max_grad_norm / mechanism.expected_batch_size
-    noise = noise_check(mechanism, model.bench.adapted, roles, std)
+    noise = noise_check(mechanism, model.trainer.adapted, roles, std)
     yield _check(
         f"noise of {name}",
         noise,
@@ -143,23 +141,23 @@ def _checks(name: str, mechanism: ExampleLevel, model: BuiltModel) -> Iterator[P
 
 def _check(what: str, check: Check, text: str) -> Part:
     failed = check.chance < UNLIKELY
-    said = f"{text}; chance of so bad a result {check.chance:.1e}" if failed else text
-    return Part(what=what, verdict=Verdict.FAIL if failed else Verdict.PASS, text=said)
+    about = f"{text}; chance of so bad a result {check.chance:.1e}" if failed else text
+    return Part(what=what, verdict=Verdict.FAIL if failed else Verdict.PASS, text=about)
 
 
-def _step(mechanism: ExampleLevel, model: BuiltModel, config: Config) -> Part:
+def _step(mechanism: ExampleLevel, model: BuiltModel, terms: Terms) -> Part:
     """The two-world audit, calibrated. Silos differ in nothing that plays a part in it."""
-    delta = config.privacy.target_delta
+    delta = terms.hiding.target_delta
     privacy = replace(mechanism, noise=replace(mechanism.noise, multiplier=1.0))
     if not isinstance(mechanism.sampling, Rotation):
         privacy = replace(privacy, sampling=Poisson(1.0))
     claim = epsilon([privacy.charge(1)], delta)
-    bench, task = model.bench, objective(config)
-    batch = task.synthetic(model.loaded.inputs, 3, config.train.seed)
+    trainer, task = model.trainer, terms.objective
+    batch = task.synthetic(model.loaded.inputs, 3, terms.seed)
     attacks = audit_step(
         privacy,
-        bench.adapted,
-        model.recipe.trained(),
+        trainer.adapted,
+        model.axes.trained(),
         delta,
         trials=TRIALS,
         whole=(task, batch) if model.total <= MOST_WHOLE else None,
@@ -170,21 +168,23 @@ def _step(mechanism: ExampleLevel, model: BuiltModel, config: Config) -> Part:
 def _server(central: ClientLevel, model: BuiltModel, delta: float) -> Part:
     """The two-world audit of the server, calibrated."""
     shared = Statistics.of(model.plan.shared(model.first), 1.0)
-    if not model.recipe.aggregator.needs_product:
+    if not model.axes.aggregator.needs_product:
         shared = replace(shared, product={})
     attacks = audit_server(central, shared, delta, trials=TRIALS)
-    said = f"one round of all {central.clients} clients at μ = {1 / central.noise_multiplier:.3g}"
-    return _attacked("server, calibrated", said, attacks, epsilon([central.charge()], delta), delta)
+    about = f"one round of all {central.clients} clients at μ = {1 / central.noise_multiplier:.3g}"
+    return _attacked(
+        "server, calibrated", about, attacks, epsilon([central.charge()], delta), delta
+    )
 
 
-def _attacked(what: str, said: str, attacks: Sequence[Attack], claim: float, delta: float) -> Part:
+def _attacked(what: str, about: str, attacks: Sequence[Attack], claim: float, delta: float) -> Part:
     gaussian = max(a.bounds.gaussian for a in attacks)
     free = max(a.bounds.distribution_free for a in attacks)
     canaries = ", ".join(a.canary for a in attacks)
     return Part(
         what=what,
         verdict=verdict(attacks, claim, delta),
-        text=f"{said}, {TRIALS:,} times with and without a canary on {canaries}; at least "
+        text=f"{about}, {TRIALS:,} times with and without a canary on {canaries}; at least "
         f"{gaussian:.3g} (Gaussian), {free:.3g} (distribution-free)",
         claimed=claim,
         measured=max(gaussian, free),
@@ -200,16 +200,16 @@ def _calibrated_run(mechanism: ExampleLevel, model: BuiltModel) -> Part:
         relation = "zero-out"
     claim = epsilon([privacy.charge(steps)], MOST_DELTA, relation=relation, grid=COARSE)
     guesses = smoke(model, privacy, steps, claim, MOST_DELTA)
-    said = f"runs of {steps} steps at σ = {CALIBRATED_NOISE:g}, every second record in each"
-    return _run("pipeline, calibrated", guesses, claim, said, decides=True)
+    about = f"runs of {steps} steps at σ = {CALIBRATED_NOISE:g}, every second record in each"
+    return _run("pipeline, calibrated", guesses, claim, about, decides=True)
 
 
 def _configured_run(silos: Mapping[str, ExampleLevel], model: BuiltModel, subject: Subject) -> Part:
     """Of the silo whose records show most; a run's claim is that of its certificate."""
-    privacy = subject.config.privacy
+    privacy = subject.terms.hiding
     name = max(silos, key=lambda s: rate(silos[s]) / max(silos[s].noise.multiplier, 1e-9))
     stated = subject.certificate.silos[name] if subject.certificate else None
-    total = _steps(stated, subject.config)
+    total = _steps(stated, subject.terms)
     steps, delta = min(MOST_STEPS, total), min(MOST_DELTA, privacy.target_delta)
     if stated and (stated.steps, stated.delta) == (steps, delta):
         claim = _epsilon(stated)
@@ -218,22 +218,22 @@ def _configured_run(silos: Mapping[str, ExampleLevel], model: BuiltModel, subjec
         claim = epsilon([charge], delta, relation=privacy.relation, grid=COARSE)
     guesses = smoke(model, silos[name], steps, claim, delta)
     of = f"{steps:,} of {total:,}" if steps < total else f"all {total:,}"
-    said = (
+    about = (
         f"{of} steps of {name} with its own noise and rate; all that the method trains moves in "
         "every one, whatever its schedule"
     )
-    return _run("pipeline, as configured", guesses, claim, said)
+    return _run("pipeline, as configured", guesses, claim, about)
 
 
-def _run(what: str, guesses: Guesses, claim: float, said: str, *, decides: bool = False) -> Part:
+def _run(what: str, guesses: Guesses, claim: float, about: str, *, decides: bool = False) -> Part:
     """No power if nothing was recognised, or if even perfect guesses would refute nothing."""
     measured = guesses.epsilon
-    found = Verdict.FAIL if measured > claim else Verdict.PASS
+    verdict = Verdict.FAIL if measured > claim else Verdict.PASS
     blind = measured == 0.0 or guesses.most <= claim
     return Part(
         what=what,
-        verdict=Verdict.NO_POWER if blind else found,
-        text=f"{said}; of {guesses.canaries:,} canaries, {guesses.right} of the {guesses.spoken} "
+        verdict=Verdict.NO_POWER if blind else verdict,
+        text=f"{about}; of {guesses.canaries:,} canaries, {guesses.right} of the {guesses.spoken} "
         "clearest guesses were right",
         claimed=claim,
         measured=measured,
@@ -242,9 +242,9 @@ def _run(what: str, guesses: Guesses, claim: float, said: str, *, decides: bool 
     )
 
 
-def _steps(stated: SiloPrivacy | None, config: Config) -> int:
+def _steps(stated: SiloPrivacy | None, terms: Terms) -> int:
     """As many as were taken; as are planned, if none were."""
-    return (stated.steps if stated else 0) or config.train.num_rounds * config.train.local_steps
+    return (stated.steps if stated else 0) or terms.rounds * terms.local_steps
 
 
 def _epsilon(silo: SiloPrivacy) -> float:

@@ -9,17 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from silotune.config import Config
-from silotune.privacy import ExampleLevel, Poisson, Rotation
+from silotune.objectives import ImageClassification, SequenceClassification
+from silotune.privacy import ClientDP, ExampleDP, ExampleLevel, Poisson, Rotation
 from silotune.privacy.mechanisms.dp_fedavg import ClientLevel
-from silotune.runs.facts import PrivacyStatement, SiloPrivacy, read_facts, read_statement
+from silotune.privacy.mechanisms_from_choice import client_mechanisms, server_mechanism
+from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
+from silotune.runs.privacy_statement import PrivacyStatement, SiloPrivacy, read_statement
+from silotune.terms import BuiltModel, Terms, open_model
 from silotune.testing.tiny_models import tiny_bert, tiny_llama, tiny_vit
 
-from .build import BuiltModel, open_model
-from .inputs import known_labels, read_tables
-from .mechanisms import central_mechanism, declared_sizes, mechanisms
-from .opening import saved_config
+from .built import public_sizes
+from .description import Description
+from .inputs import read_tables
 
 MOST_TRAINED = 100_000
 """Numbers trained; with more, a tiny model stands in."""
@@ -30,34 +32,45 @@ class Subject:
     """What is audited.
 
     Attributes:
-        config: as resolved.
+        federation: as described.
         sizes: each silo's declared number of records.
         labels: the public label set.
-        certificate: of a run; None for a configuration.
+        certificate: of a run; None for a federation that has not run.
     """
 
-    config: Config
+    federation: Description
     sizes: Mapping[str, int]
     labels: tuple[str, ...]
     certificate: PrivacyStatement | None = None
 
+    @property
+    def terms(self) -> Terms:
+        """What was agreed."""
+        return self.federation.terms
 
-def of_config(config: Config) -> Subject:
-    """A configuration; the data is opened for names, sizes and labels that it does not declare.
+
+def of_federation(federation: Description) -> Subject:
+    """The data is opened for names, sizes and labels that are not declared.
 
     Raises:
-        ValueError: in words, naming the key of the configuration.
+        ValueError: in words, naming the field.
     """
-    labels, declared = known_labels(config), config.data.num_examples
-    if labels is not None and isinstance(declared, dict):
-        return Subject(config=config, sizes=declared, labels=labels)
-    prepared = read_tables(config)
-    records = {name: len(silo.train) for name, silo in prepared.silos.items()}
-    return Subject(config=config, sizes=declared_sizes(config, records)[0], labels=prepared.labels)
+    terms, records = federation.terms, federation.records
+    labels, declared = terms.objective.label_names, records.num_examples
+    if labels is not None and isinstance(declared, Mapping):
+        return Subject(federation=federation, sizes=declared, labels=labels)
+    prepared = read_tables(terms, records)
+    true_sizes = {name: len(silo.train) for name, silo in prepared.silos.items()}
+    sizes, _ = public_sizes(terms, records, true_sizes)
+    return Subject(federation=federation, sizes=sizes, labels=prepared.labels)
 
 
-def of_run(folder: RunFolder) -> Subject:
+def of_run(federation: Description, folder: RunFolder) -> Subject:
     """A run, from its folder alone.
+
+    Args:
+        federation: that it is of.
+        folder: of the run.
 
     Raises:
         ValueError: in words, if there is none, or it claims nothing.
@@ -67,7 +80,7 @@ def of_run(folder: RunFolder) -> Subject:
     if certificate is None:
         raise ValueError(f"{folder.path}: a run without privacy claims nothing that can be audited")
     return Subject(
-        config=saved_config(folder),
+        federation=federation,
         sizes={name: silo.num_examples for name, silo in certificate.silos.items()},
         labels=tuple(read_facts(folder).labels),
         certificate=certificate,
@@ -76,13 +89,14 @@ def of_run(folder: RunFolder) -> Subject:
 
 def secret_mechanisms(subject: Subject) -> dict[str, ExampleLevel]:
     """Every silo's, with secret draws; of a run, with the noise that its certificate states."""
-    config, certificate = subject.config, subject.certificate
+    terms, certificate = subject.terms, subject.certificate
     if certificate is None:
-        found = mechanisms(config, subject.sizes)
+        found = client_mechanisms(terms.privacy, subject.sizes, terms.training)
     else:
         found = {}
         for name, silo in certificate.silos.items():
-            found |= mechanisms(_with_noise(config, silo), {name: silo.num_examples})
+            privacy = _with_noise(terms, silo)
+            found |= client_mechanisms(privacy, {name: silo.num_examples}, terms.training)
     secret = dict[str, ExampleLevel]()
     for name, mechanism in found.items():
         assert isinstance(mechanism, ExampleLevel)
@@ -92,11 +106,12 @@ def secret_mechanisms(subject: Subject) -> dict[str, ExampleLevel]:
 
 def calibrated_server(subject: Subject) -> ClientLevel:
     """The server's mechanism, calibrated: all clients are asked, with mu = 1 or as configured."""
-    config, clients = subject.config, len(subject.sizes)
+    terms, clients = subject.terms, len(subject.sizes)
+    privacy = terms.privacy
     if subject.certificate is not None:
         (every,) = subject.certificate.silos.values()
-        config, clients = _with_noise(config, every), every.num_examples
-    central = central_mechanism(config, clients)
+        privacy, clients = _with_noise(terms, every), every.num_examples
+    central = server_mechanism(privacy, clients, terms.training)
     assert isinstance(central, ClientLevel)
     z = min(1.0, central.noise_multiplier)  # where clipping adapts, more may be too much
     calibrated = replace(central, noise=replace(central.noise, multiplier=z), insecure_seed=None)
@@ -111,43 +126,45 @@ def small_model(subject: Subject, folder: Path) -> tuple[BuiltModel, str]:
     Raises:
         ValueError: if its layers ask a router.
     """
-    config = subject.config
-    model = open_model(config, subject.labels)
-    which = config.model.name_or_path
-    if model.recipe.adapter and model.recipe.adapter.routed:
+    federation, terms = subject.federation, subject.terms
+    model = open_model(terms, subject.labels, federation.machine, federation.given)
+    which = terms.model
+    if model.axes.adapter and model.axes.adapter.routed:
         raise ValueError(
-            f"method.name: {config.method.name} cannot be audited: what a router passes on depends "
-            "on the whole prompt, so no canary can be aimed at one number; `silotune run` still "
+            f"method: {terms.method.name} cannot be audited: what a router passes on depends on "
+            "the whole prompt, so no canary can be aimed at one number; `silotune run` still "
             "proves the gradient of every example before it trains"
         )
     if model.trained > MOST_TRAINED:
-        model = open_model(_with_tiny_model(config, folder), subject.labels)
+        tiny = _with_tiny_model(terms, folder)
+        model = open_model(tiny, subject.labels, federation.machine)
         which = f"a tiny model that trains the same roles as {which}"
-    roles = ", ".join(sorted(model.recipe.trained()))
+    roles = ", ".join(sorted(model.axes.trained()))
     return model, (
         f"{which}: {model.trained:,} numbers are trained ({roles}), and the gradient of every "
         "single example is what autograd gives for it alone"
     )
 
 
-def _with_noise(config: Config, silo: SiloPrivacy) -> Config:
+def _with_noise(terms: Terms, silo: SiloPrivacy) -> ExampleDP | ClientDP:
     """With the noise that a certificate states."""
-    given = {"target_epsilon": None, "noise_multiplier": silo.noise_multiplier}
-    return config.model_copy(update={"privacy": config.privacy.model_copy(update=given)})
+    return replace(terms.hiding, target_epsilon=None, noise_multiplier=silo.noise_multiplier)
 
 
-def _with_tiny_model(config: Config, folder: Path) -> Config:
+def _with_tiny_model(terms: Terms, folder: Path) -> Terms:
     make = {
         "sequence-classification": tiny_bert,
         "causal-lm": tiny_llama,
         "image-classification": tiny_vit,
-    }[config.model.task]
-    model = {"name_or_path": str(make(folder / "model")), "dtype": "float32"}
-    free = {"gradient_checkpointing": "none", "head_init": "random"}
-    method = {"target_modules": None, "layers_to_transform": None}
-    return config.model_copy(
-        update={
-            "model": config.model.model_copy(update=model | free),
-            "method": config.method.model_copy(update=method),
-        }
+    }[terms.objective.task]
+    objective = terms.objective
+    if isinstance(objective, SequenceClassification | ImageClassification):
+        objective = replace(objective, head_init="random")
+    return replace(
+        terms,
+        model=str(make(folder / "model")),
+        dtype="float32",
+        gradient_checkpointing="none",
+        objective=objective,
+        method=replace(terms.method, target_modules=None, layers_to_transform=None),
     )

@@ -14,8 +14,9 @@ from pathlib import Path
 from silotune.engine import federate
 from silotune.runs.folder import RunFolder
 from silotune.runtimes import InProcess
+from silotune.terms.agreement import experiment
 
-from .federation import Federation, build_experiment, build_silos, first_state
+from .built import BuiltFederation, build_clients
 from .scoring import score
 from .trained_models import TrainedModels, learned_from
 
@@ -35,29 +36,30 @@ class AloneRound:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-def silo_alone(workshop: Federation) -> Iterator[AloneRound]:
+def silo_alone(built: BuiltFederation) -> Iterator[AloneRound]:
     """Train one silo after the other, each from the beginning; nothing if it is not asked for."""
-    if "silo-alone" in workshop.config.baselines:
-        for name in workshop.sizes:
-            yield from _alone(workshop, name)
+    if "silo-alone" in built.federation.baselines:
+        for name in built.agreement.sizes:
+            yield from _alone(built, name)
 
 
-def _alone(workshop: Federation, name: str) -> Iterator[AloneRound]:
-    config, model, last = workshop.config, workshop.model, workshop.config.train.num_rounds - 1
-    experiment = build_experiment(config, model, workshop.sizes, f"alone/{name}")
+def _alone(built: BuiltFederation, name: str) -> Iterator[AloneRound]:
+    agreement, last = built.agreement, built.terms.rounds - 1
+    model, sizes = agreement.model, agreement.sizes
+    alone = experiment(built.terms, model, sizes, f"alone/{name}")
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place))
-        silos = build_silos(workshop, folder)
-        own = {client: silo for client, silo in silos.items() if client == name}
-        runtime = InProcess(model.bench, own)
-        rounds = federate(replace(experiment, quorum=1), runtime, first_state(workshop))
+        clients = build_clients(built, folder)
+        own = {client: silo for client, silo in clients.items() if client == name}
+        runtime = InProcess(model.trainer, own)
+        rounds = federate(replace(alone, quorum=1), runtime, agreement.first_state())
         for i, done in enumerate(rounds):
-            learned = learned_from(done.state, model, folder, experiment.run, list(workshop.sizes))
-            metrics = _own(workshop, name, learned) if i == last else {}
+            learned = learned_from(done.state, model, folder, alone.run, list(sizes))
+            metrics = _own(built, name, learned) if i == last else {}
             yield AloneRound(silo=name, round=i, metrics=metrics)
 
 
-def _own(workshop: Federation, name: str, learned: TrainedModels) -> dict[str, float]:
+def _own(built: BuiltFederation, name: str, learned: TrainedModels) -> dict[str, float]:
     """Of the silo's model alone, whatever the others' were."""
-    scores = score(workshop, TrainedModels(shared=learned.of(name)))
+    scores = score(built, TrainedModels(shared=learned.of(name)))
     return dict(scores.silos.get(name, scores.overall))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from silotune.config import Config
 from silotune.data.summary import SiloSummary
+from silotune.terms.build import read_model
 
-from .inputs import read_examples, read_model, read_tables
+from .description import Description
+from .inputs import read_examples, read_tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +31,16 @@ class Division:
     notices: tuple[str, ...]
 
 
-def divide(config: Config) -> Division:
+def divide(federation: Description) -> Division:
     """Read and tokenise all records, and count.
 
     Raises:
         ValueError: in words, naming the key of the configuration.
     """
-    prepared = read_tables(config)
-    data = read_examples(config, prepared, read_model(config, prepared.labels))
+    terms = federation.terms
+    prepared = read_tables(terms, federation.records)
+    loaded = read_model(terms, prepared.labels, federation.given)
+    data = read_examples(terms, prepared, loaded)
     kept = {name: silo.held_out for name, silo in data.silos.items()}
     return Division(
         silos={name: silo.summary for name, silo in data.silos.items()},

@@ -15,15 +15,17 @@ from typing import TypeVar
 
 import torch
 
-from silotune.config import Config
 from silotune.data.federated_dataset import Prepared
 from silotune.models.load import Loaded
+from silotune.privacy.mechanisms_from_choice import client_mechanisms, server_mechanism
 from silotune.runs.folder import RunFolder
+from silotune.terms import BuiltModel, Terms, open_model
 
-from .build import BuiltModel, device_of, open_model
-from .inputs import known_labels, read_examples, read_tables
-from .mechanisms import central_mechanism, declared_sizes, mechanisms
-from .opening import PACKAGES, free_space
+from .built import public_sizes
+from .description import Description
+from .inputs import read_examples, read_tables
+from .opening import RECORDED_PACKAGES, free_space
+from .records import Records
 
 T = TypeVar("T")
 
@@ -52,7 +54,7 @@ class Check:
 def environment() -> Iterator[Check]:
     """What is installed, and what it would compute on."""
     yield Check(what="python", ok=True, text=f"{platform.python_version()}, {platform.system()}")
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    packages = ", ".join(f"{name} {version(name)}" for name in RECORDED_PACKAGES)
     yield Check(what="packages", ok=True, text=packages)
     for name, use in EXTRAS.items():
         try:
@@ -62,24 +64,32 @@ def environment() -> Iterator[Check]:
     yield Check(what="device", ok=True, text=_device())
 
 
-def configuration(config: Config) -> Iterator[Check]:
-    """Whether disk, data, model and privacy of a configuration work out. Nothing is written."""
-    yield _found("output_dir", lambda: _place(config))
-    yield _found("train.device", lambda: str(device_of(config)))
-    prepared = _tried(lambda: read_tables(config))
+def configuration(federation: Description, output_dir: Path) -> Iterator[Check]:
+    """Whether disk, data, model and privacy of a federation work out. Nothing is written.
+
+    Args:
+        federation: as described.
+        output_dir: of the run.
+    """
+    terms, records = federation.terms, federation.records
+    yield _found("output_dir", lambda: _place(output_dir))
+    yield _found("device", lambda: str(federation.machine.torch_device()))
+    prepared = _tried(lambda: read_tables(terms, records))
     yield _found("data", lambda: _silos(_whole(prepared)))
-    labels = prepared.labels if isinstance(prepared, Prepared) else known_labels(config)
+    known = terms.objective.label_names
+    labels = prepared.labels if isinstance(prepared, Prepared) else known
     if labels is None:
         yield Check(what="model", ok=False, text="not looked at: its labels come from the data")
         return
-    model = _tried(lambda: open_model(config, labels))
+    found = labels
+    model = _tried(lambda: open_model(terms, found, federation.machine, federation.given))
     yield _found("model", lambda: _numbers(_whole(model)))
     if isinstance(prepared, Prepared):
         tables = prepared
-        yield _found("privacy", lambda: _noise(config, tables))
+        yield _found("privacy", lambda: _noise(terms, records, tables))
         if isinstance(model, BuiltModel):
             reader = model.loaded
-            yield _found("records", lambda: _records(config, tables, reader))
+            yield _found("records", lambda: _records(terms, tables, reader))
 
 
 def _tried(look: Callable[[], T]) -> T | Exception:
@@ -111,8 +121,8 @@ def _device() -> str:
     return f"cuda: {torch.cuda.get_device_name(0)}, {memory / 1e9:.0f} GB; {threads}"
 
 
-def _place(config: Config) -> str:
-    folder = RunFolder(Path(config.output_dir))
+def _place(output_dir: Path) -> str:
+    folder = RunFolder(output_dir)
     free = free_space(folder.path)
     state = "holds a run already; " if folder.run.exists() else ""
     return f"{folder.path}: {state}{free / 1e9:.1f} GB free"
@@ -131,18 +141,19 @@ def _numbers(model: BuiltModel) -> str:
     )
 
 
-def _noise(config: Config, prepared: Prepared) -> str:
-    records = {name: len(silo.train) for name, silo in prepared.silos.items()}
-    sizes, _ = declared_sizes(config, records)
-    found = mechanisms(config, sizes).values()
-    charges = [central_mechanism(config, len(sizes)).charge(), *(m.charge(1) for m in found)]
+def _noise(terms: Terms, records: Records, prepared: Prepared) -> str:
+    true_sizes = {name: len(silo.train) for name, silo in prepared.silos.items()}
+    sizes, _ = public_sizes(terms, records, true_sizes)
+    clients = client_mechanisms(terms.privacy, sizes, terms.training).values()
+    server = server_mechanism(terms.privacy, len(sizes), terms.training)
+    charges = [server.charge(), *(client.charge(1) for client in clients)]
     sigmas = [charge.noise_multiplier for charge in charges if charge]
     if not sigmas:
         return "none: nothing bounds what the messages reveal"
     return f"noise multiplier {min(sigmas):.3g} to {max(sigmas):.3g}"
 
 
-def _records(config: Config, prepared: Prepared, reader: Loaded) -> str:
-    data = read_examples(config, prepared, reader)
+def _records(terms: Terms, prepared: Prepared, reader: Loaded) -> str:
+    data = read_examples(terms, prepared, reader)
     longest = max(max(silo.train.lengths) for silo in data.silos.values())
     return f"the model can read all of them; the longest has length {longest}"

@@ -1,183 +1,117 @@
-"""Federation: all a run needs, built from its configuration and checked before it starts."""
+"""Federation: objects in, a run out."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
-from silotune.config import Config
-from silotune.core import ClientId, GlobalState
-from silotune.data.persons import People
-from silotune.engine import Client, Experiment
-from silotune.privacy import AnyCharge, ClientMechanism
-from silotune.privacy.mechanisms.server import FullParticipation, ServerMechanism
-from silotune.runs.folder import RunFolder
+from silotune.core import RecordError
+from silotune.engine import QuorumError
+from silotune.runs.folder import RoundRecord, RunFolder
 
-from .build import BuiltModel, open_model
-from .inputs import ReadData, known_labels, read_examples, read_tables
-from .mechanisms import (
-    budget,
-    central_mechanism,
-    declared_held_out,
-    declared_sizes,
-    mechanisms,
-    releases,
-)
+from .audit import Part, audit
+from .audit_subject import of_federation
+from .baselines import silo_alone
+from .data_summary import Division, divide
+from .description import Description
+from .opening import OpenRun, check_same, is_finished, opened
+from .plan import Plan, forecast
+from .progress import watched
+from .run import exhausted, finish, rounds, stop
+from .run_result import Run
+from .scoring import metric_name
+from .workers import worker_command
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Federation:
-    """A run's parts.
+class Federation(Description):
+    """A model, the clients' records, a method, a privacy choice, rounds and steps.
 
-    Attributes:
-        config: as resolved.
-        labels: the public label set.
-        data: all records as the model reads them.
-        model: what no record decides.
-        privacy: each silo's mechanism.
-        central: the server's.
-        sizes: each silo's declared number of records.
-        held_out: each silo's declared number of held-out ones; empty unless scores are released.
-        people: whose the records are; None outside a simulation, or where nothing says so.
-        notices: what the user should know.
+    Nothing is opened when it is made. Its arguments are those of ``Description``.
     """
 
-    config: Config
-    labels: tuple[str, ...]
-    data: ReadData
-    model: BuiltModel
-    privacy: Mapping[str, ClientMechanism]
-    central: ServerMechanism
-    sizes: Mapping[str, int]
-    held_out: Mapping[str, int]
-    people: People | None
-    notices: tuple[str, ...]
+    def plan(self) -> Plan:
+        """What a run will cost: noise, epsilon by round, bytes. Nothing trains.
 
-    @property
-    def private(self) -> bool:
-        """Whether a mechanism, at the silos or at the server, hides their records."""
-        return self.config.privacy.unit != "none"
+        Raises:
+            ValueError: naming the field that cannot work out.
+        """
+        return forecast(self)
 
-    def price(self, account: str) -> AnyCharge | None:
-        """Of one more round for an account: a silo, or every client under client-level privacy."""
-        if self.central.private:
-            return self.central.charge()
-        return self.privacy[account].charge(self.config.train.local_steps)
+    def fit(self, folder: str | Path, *, resume: bool = False, progress: bool | None = None) -> Run:
+        """Train to the end, with a bar in a terminal and in a notebook.
 
+        Whatever stops it, whole rounds are kept: ``resume=True`` continues after the last one.
 
-def open_federation(config: Config) -> Federation:
-    """Open data and model, build every part, and prove the coverage of the gradients.
+        Args:
+            folder: of the result; must not exist yet, unless a run is resumed. A private run needs
+                one too: its ledgers must outlive the program.
+            resume: continue this very run; a finished one is returned as it is.
+            progress: whether a bar is shown; None = in a terminal and in a notebook.
 
-    Raises:
-        ValueError: in words, naming the key of the configuration; nothing has been trained.
-    """
-    labels = known_labels(config)
-    prepared = read_tables(config) if labels is None else None
-    model = open_model(config, prepared.labels if prepared else labels or ())
-    prepared = prepared or read_tables(config)
-    records = {name: len(silo.train) for name, silo in prepared.silos.items()}
-    sizes, said = declared_sizes(config, records)
-    ranks(config, sizes)  # a silo that does not exist ends here, before anything is written
-    held = {name: len(silo.valid) for name, silo in prepared.silos.items() if silo.valid}
-    held_out, said_held = declared_held_out(config, held)
-    return Federation(
-        config=config,
-        labels=prepared.labels,
-        data=read_examples(config, prepared, model.loaded),
-        model=model,
-        privacy=mechanisms(config, sizes),
-        central=central_mechanism(config, len(sizes)),
-        sizes=sizes,
-        held_out=held_out,
-        people=prepared.people,
-        notices=(*prepared.notices, *model.loaded.notices, *said, *said_held),
-    )
+        Raises:
+            ValueError: naming the field, before anything is written; or if the folder holds a run
+                of another federation.
+            QuorumError: if a round found too few clients. If their budget is spent, the rounds that
+                are done are the result: ``result(folder)``.
+        """
+        place = RunFolder(Path(folder))
+        if not (resume and is_finished(place, self)):
+            records = self.rounds(folder, resume=resume)
+            metric = metric_name(self.terms.objective)
+            for _ in watched(records, self.terms, metric, progress=progress):
+                pass
+        return Run(self, place)
 
+    def rounds(self, folder: str | Path, *, resume: bool = False) -> Iterator[RoundRecord]:
+        """The same, round by round: each record is yielded when it is safe on the disk.
 
-def build_silos(workshop: Federation, folder: RunFolder | None) -> dict[ClientId, Client]:
-    """The silos as clients; each owns a folder inside the run's."""
-    return {
-        ClientId(name): Client(
-            client=ClientId(name),
-            train=examples.train,
-            held_out=examples.held_out,
-            privacy=workshop.privacy[name],
-            home=folder.site(name) if folder else None,
-            budget=budget(workshop.config),
-            releases=releases(workshop.config, name, workshop.held_out.get(name, 0)),
-            discreet=workshop.central.private,
-        )
-        for name, examples in workshop.data.silos.items()
-    }
+        Args:
+            folder: as for ``fit``.
+            resume: as for ``fit``.
 
+        Raises:
+            ValueError: as ``fit``.
+        """
+        worker = worker_command(self) if self.runtime == "pool" else []
+        with opened(self, Path(folder), resume=resume, worker=worker) as run:
+            try:
+                yield from rounds(run)
+                alone = {step.silo: step.metrics for step in silo_alone(run.built) if step.metrics}
+                finish(run, alone)
+            except (Exception, KeyboardInterrupt) as error:
+                self._noted(run, error)
+                raise
 
-def build_experiment(
-    config: Config,
-    model: BuiltModel,
-    sizes: Mapping[str, int],
-    run: str,
-    central: ServerMechanism | None = None,
-) -> Experiment:
-    """What decides the run, but for the records.
+    def result(self, folder: str | Path) -> Run:
+        """A run of this federation that was made before, finished or not.
 
-    Args:
-        config: as resolved.
-        model: brings the recipe and what travels as a seed.
-        sizes: each silo's declared number of records.
-        run: identifies the run.
-        central: the server's mechanism; None for none.
+        Args:
+            folder: of the run.
 
-    Raises:
-        ValueError: if the silos do not fit the configuration.
-    """
-    train = config.train
+        Raises:
+            ValueError: if there is none, or it is of another federation.
+        """
+        place = RunFolder.existing(folder)
+        check_same(self, place)
+        return Run(self, place)
 
-    def weight(size: int) -> float | None:
-        if train.weighting == "uniform":
-            return 1.0
-        return float(size) if config.privacy.count_noise is None else None
+    def data(self) -> Division:
+        """How the records divide over the clients. Epsilon does not cover what it says."""
+        return divide(self)
 
-    return Experiment(
-        run=run,
-        recipe=model.recipe,
-        weights={ClientId(n): weight(s) for n, s in sizes.items()},
-        rounds=train.num_rounds,
-        local_steps=train.local_steps,
-        linear_decay=train.lr_scheduler_type == "linear",
-        seed=train.seed,
-        draw=model.bench.draw,
-        sites=tuple(model.bench.adapted.layers),
-        fixed=model.fixed,
-        ranks=ranks(config, sizes),
-        largest_update=train.largest_update,
-        quorum=train.min_clients or len(sizes),
-        private=config.privacy.unit != "none",
-        central=central or FullParticipation(),
-    )
+    def audit(self) -> list[Part]:
+        """Attack the training step with canaries: is epsilon what it claims?"""
+        return list(audit(of_federation(self)))
 
-
-def ranks(config: Config, silos: Collection[str]) -> dict[ClientId, int]:
-    """Each silo's rank, if any differs from that of the shared adapter; else empty.
-
-    Raises:
-        ValueError: if a rank is given to a silo that does not exist.
-    """
-    method = config.method.build()
-    given, usual = method.ranks or {}, method.r
-    if strange := given.keys() - set(silos):
-        raise ValueError(
-            f"method.ranks: {', '.join(sorted(strange))} is no silo of the data, whose silos are "
-            f"{', '.join(silos)}"
-        )
-    found = {ClientId(name): given.get(name, usual) for name in silos}
-    return found if set(found.values()) != {method.largest_rank} else {}
-
-
-def first_state(workshop: Federation) -> GlobalState:
-    """Before round 0."""
-    return model_state(workshop.model)
-
-
-def model_state(model: BuiltModel) -> GlobalState:
-    """A model that has not learned."""
-    return GlobalState(round=0, factors=model.first, drawn=model.drawn)
+    def _noted(self, run: OpenRun, error: BaseException) -> None:
+        """Say in the folder why a run ends; if its budget is spent, what is done is the result."""
+        with suppress(RecordError):  # on a full disk the first error is the one to tell
+            if isinstance(error, QuorumError) and (clients := exhausted(run)):
+                reason = f"the privacy budget of {', '.join(clients)} is spent"
+                finish(run, status=f"stopped: {reason}")
+                error.add_note(f"{reason}; the rounds that are done are the result")
+            elif isinstance(error, KeyboardInterrupt):
+                stop(run, "stopped: interrupted")
+            else:
+                stop(run, f"failed: {' '.join(str(error).split())}")

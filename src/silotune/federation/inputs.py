@@ -1,4 +1,4 @@
-"""Inputs: what a configuration names, opened: records, base model, examples."""
+"""Inputs: what a federation names, opened: tables, and examples as the model reads them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from dataclasses import dataclass
 
 from datasets import Dataset
 
-from silotune.config import Config
 from silotune.core import ClientDataset
 from silotune.data.columns import Columns, check_columns
 from silotune.data.federated_dataset import Prepared, prepare_silos
 from silotune.data.images import image_examples
-from silotune.data.loading import Splits, load
-from silotune.data.partition import Partition
 from silotune.data.summary import SiloSummary, summarize
 from silotune.data.tokenization import text_examples
-from silotune.models.load import Loaded, load_model
-from silotune.objectives import CausalLM, Classification
+from silotune.models.load import Loaded
+from silotune.terms import Terms
+
+from .records import Records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,53 +43,27 @@ class ReadData:
     test: ClientDataset | None
 
 
-def read_tables(config: Config) -> Prepared:
-    """Open the data and divide it into silos.
+def read_tables(terms: Terms, records: Records) -> Prepared:
+    """Open the data and divide it among clients.
 
     Raises:
-        ValueError: in words, naming the key.
+        ValueError: in words, naming the field.
     """
-    data = config.data
-    columns = Columns(**data.columns.model_dump(), person=data.person)
-    check_columns(columns, config.model.task)
-    source = load(data.path, data.name, Splits(**data.splits.model_dump()), data.columns.image)
+    columns = Columns(**terms.objective.columns, person=records.person)
+    check_columns(columns, terms.objective.task)
     return prepare_silos(
-        source,
+        records.source(columns.image),
         columns,
-        Partition(**data.silos.model_dump()),
-        labels=known_labels(config),
-        evaluation=config.evaluation,
-        valid_fraction=data.valid_fraction,
-        limit=data.limit,
-        seed=config.train.seed,
+        records.partition,
+        labels=terms.objective.label_names,
+        evaluation=terms.evaluation,
+        valid_fraction=records.valid_fraction,
+        limit=records.limit,
+        seed=terms.seed,
     )
 
 
-def known_labels(config: Config) -> tuple[str, ...] | None:
-    """Declared labels in order of ids; none for a language model; None if only data can tell."""
-    if config.model.task == "causal-lm":
-        return ()
-    return None if config.data.labels is None else tuple(config.data.labels)
-
-
-def read_model(config: Config, labels: tuple[str, ...]) -> Loaded:
-    """Open the base model.
-
-    Raises:
-        ValueError: in words, naming the key.
-    """
-    model = config.model
-    return load_model(
-        model.name_or_path,
-        model.task,
-        labels=labels,
-        pooling=model.pooling,
-        dtype=model.dtype,
-        gradient_checkpointing=model.gradient_checkpointing,
-    )
-
-
-def read_examples(config: Config, prepared: Prepared, loaded: Loaded) -> ReadData:
+def read_examples(terms: Terms, prepared: Prepared, loaded: Loaded) -> ReadData:
     """Tokenise every table once.
 
     Raises:
@@ -98,11 +71,7 @@ def read_examples(config: Config, prepared: Prepared, loaded: Loaded) -> ReadDat
     """
 
     def examples(table: Dataset | None, where: str) -> ClientDataset | None:
-        if table is None:
-            return None
-        if loaded.image_processor is not None:
-            return image_examples(table, loaded.image_processor, where)
-        return text_examples(table, loaded.tokenizer, config.data.max_length, where)
+        return None if table is None else examples_of(terms, table, loaded, where)
 
     def silo(name: str) -> SiloExamples:
         tables = prepared.silos[name]
@@ -121,6 +90,18 @@ def read_examples(config: Config, prepared: Prepared, loaded: Loaded) -> ReadDat
     )
 
 
-def objective(config: Config) -> Classification | CausalLM:
-    """What the model is trained and measured by."""
-    return CausalLM() if config.model.task == "causal-lm" else Classification()
+def examples_of(terms: Terms, table: Dataset, loaded: Loaded, where: str) -> ClientDataset:
+    """A table as the model reads it.
+
+    Args:
+        terms: say how long a text may be.
+        table: readable.
+        loaded: reads it.
+        where: whose it is, for messages.
+
+    Raises:
+        ValueError: naming a record that leaves nothing to learn from.
+    """
+    if loaded.image_processor is not None:
+        return image_examples(table, loaded.image_processor, where)
+    return text_examples(table, loaded.tokenizer, terms.objective.max_length, where)

@@ -129,7 +129,7 @@ def _routed_cost(method: type[Method], sites: Sequence[Site], clients: int, rank
 
 def _trained(method: type[Method], sites: Sequence[Site]) -> set[str]:
     """Names of those that a round trains: all, but for methods that draw some."""
-    axes = method().axes(AdamW(learning_rate=1.0), head=False)
+    axes = method().axes(AdamW(lr=1.0), head=False)
     still = axes.schedule.plan(0, [site.name for site in sites]).fixed
     return {site.name for site in sites if Key(site.name, Role.B) not in still}
 
@@ -172,7 +172,7 @@ def _counted(
 
 
 def _axes(method: type[Method], clients: int, rank: int, *, head: bool) -> Axes:
-    return method.sample(r=rank, clients=clients).axes(AdamW(learning_rate=1.0), head=head)
+    return method.sample(r=rank, clients=clients).axes(AdamW(lr=1.0), head=head)
 
 
 def _experiment(
@@ -184,7 +184,7 @@ def _experiment(
 
     return Experiment(
         run="0" * 12,
-        recipe=axes,
+        axes=axes,
         weights={ClientId(str(i)): 1.0 for i in range(clients)},
         rounds=ROUNDS,
         local_steps=1,

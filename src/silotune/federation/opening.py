@@ -18,11 +18,9 @@ from pathlib import Path
 
 import torch
 
-import silotune
 from silotune.certificate.issue import standing
-from silotune.config import Config, differences, digest, dump, load_config
 from silotune.core import GlobalState
-from silotune.core.files import write_json, write_text
+from silotune.core.files import read_json, write_json, write_text
 from silotune.engine import Runtime
 from silotune.engine.checkpoint import CheckpointError
 from silotune.engine.checkpoint import load as load_checkpoint
@@ -30,12 +28,15 @@ from silotune.engine.checkpoint import save as save_checkpoint
 from silotune.runs.facts import RunFacts, read_facts
 from silotune.runs.folder import RunFolder
 from silotune.runtimes import InProcess, Pool
+from silotune.version import __version__
 
-from .build import device_of
-from .federation import Federation, build_silos, first_state, open_federation
+from .built import BuiltFederation, build_clients, build_federation
+from .description import Description
+from .identity import NoIdentityError, decisive, describe, differences, digest, whole
 from .scoring import metric_name
+from .workers import refuse_unreachable
 
-PACKAGES = (
+RECORDED_PACKAGES = (
     "torch",
     "transformers",
     "datasets",
@@ -51,18 +52,18 @@ LEAST_SPACE = 50_000_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Run:
+class OpenRun:
     """A run that is ready to go on.
 
     Attributes:
-        workshop: its parts.
+        built: its parts.
         folder: its result folder.
         state: where it stands.
         facts: what ``run.json`` says.
         runtime: where its silos train.
     """
 
-    workshop: Federation
+    built: BuiltFederation
     folder: RunFolder
     state: GlobalState
     facts: RunFacts
@@ -71,42 +72,47 @@ class Run:
 
 @contextlib.contextmanager
 def opened(
-    config: Config, command: Sequence[str], worker: Sequence[str], *, resume: bool
-) -> Iterator[Run]:
+    federation: Description,
+    path: Path,
+    command: Sequence[str] = (),
+    *,
+    resume: bool,
+    config: str | None = None,
+    worker: Sequence[str] = (),
+) -> Iterator[OpenRun]:
     """Open a run, new or to be resumed; nothing has been trained yet.
 
     Args:
-        config: as resolved.
+        federation: what is to run.
+        path: of the result folder.
         command: the command line, for the record.
-        worker: the command that starts a worker of the pool, without the folder.
         resume: continue from the folder's checkpoint.
+        config: the configuration file that it was described in, to be kept beside the result.
+        worker: the command that starts a worker of the pool, without the folder.
 
     Raises:
         ValueError: in words; a new run's folder is made only when everything else is in order.
     """
-    folder = _folder(config, resume=resume)
-    workshop = open_federation(config)
+    if federation.runtime == "pool":
+        refuse_unreachable(describe(federation))
+    folder = _folder(federation, path, resume=resume)
+    built = build_federation(federation)
     if folder.run.exists():
-        state, facts = _resumed(workshop, folder)
+        state, facts = _resumed(built, folder, config)
     else:
-        state, facts = _begun(workshop, folder, command)
-    for name in workshop.sizes:
+        state, facts = _begun(built, folder, command, config)
+    for name in built.agreement.sizes:
         folder.site(name).mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         runtime: Runtime
-        silos = build_silos(workshop, folder)
-        if config.runtime == "pool":
-            command = [*worker, str(folder.path)]
-            pool = Pool(command, list(silos), config.workers, config.train.round_deadline)
+        clients = build_clients(built, folder)
+        if federation.runtime == "pool":
+            workers = [*worker, str(folder.path)]
+            pool = Pool(workers, list(clients), federation.workers, federation.round_deadline)
             runtime = stack.enter_context(pool)
         else:
-            runtime = InProcess(workshop.model.bench, silos)
-        yield Run(workshop=workshop, folder=folder, state=state, facts=facts, runtime=runtime)
-
-
-def saved_config(folder: RunFolder) -> Config:
-    """The configuration that a run was started with."""
-    return load_config(folder.config, [], of_run=True)
+            runtime = InProcess(built.agreement.model.trainer, clients)
+        yield OpenRun(built=built, folder=folder, state=state, facts=facts, runtime=runtime)
 
 
 def state_file(folder: RunFolder) -> Path:
@@ -114,11 +120,20 @@ def state_file(folder: RunFolder) -> Path:
     return folder.checkpoint / "state.bin"
 
 
-def is_finished(folder: RunFolder, config: Config) -> bool:
-    """Whether nothing is left to do for this configuration, the page for people included."""
+def is_finished(folder: RunFolder, federation: Description) -> bool:
+    """Whether nothing is left to do for this federation, the page for people included."""
     if not folder.run.is_file() or not folder.report.is_file():
         return False
-    return read_facts(folder).status == "finished" and not differences(saved_config(folder), config)
+    facts = read_facts(folder)
+    return facts.status == "finished" and facts.config_digest == identity(federation)
+
+
+def identity(federation: Description) -> str:
+    """The digest of what decides a run; empty where that cannot be told."""
+    try:
+        return digest(federation)
+    except NoIdentityError:
+        return ""
 
 
 def free_space(path: Path) -> int:
@@ -131,8 +146,8 @@ def free_space(path: Path) -> int:
     free = shutil.disk_usage(place).free
     if free < LEAST_SPACE:
         raise ValueError(
-            f"output_dir: only {free // 1_000_000} MB are free at {place}; make room, or choose "
-            "another folder with --output-dir"
+            f"folder: only {free // 1_000_000} MB are free at {place}; make room, or choose "
+            "another folder (--output-dir)"
         )
     return free
 
@@ -142,33 +157,47 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _folder(config: Config, *, resume: bool) -> RunFolder:
-    """Refuse early what cannot work: a run in the way, another configuration, a full disk."""
-    folder = RunFolder(Path(config.output_dir))
+def _folder(federation: Description, path: Path, *, resume: bool) -> RunFolder:
+    """Refuse early what cannot work: a run in the way, another one's folder, a full disk."""
+    folder = RunFolder(path)
     began, cut_short = folder.run.exists(), state_file(folder).exists()
     if resume and not began and not cut_short:
         RunFolder.existing(folder.path)  # refuses in words
     if not resume and (began or (folder.config.exists() and not cut_short)):
         RunFolder.create(folder.path)  # refuses in words
-    if began and (differ := differences(saved_config(folder), config)):
-        raise ValueError(
-            f"--resume: {folder.path} was started with another configuration: {'; '.join(differ)}. "
-            "Use the same one, or another --output-dir for a new run"
-        )
+    if began:
+        check_same(federation, folder)
     free_space(folder.path)
     return folder
 
 
+def check_same(federation: Description, folder: RunFolder) -> None:
+    """That a folder's run is one of this federation.
+
+    Raises:
+        ValueError: naming every field that differs, or the object by which nobody can tell.
+    """
+    now_described = describe(federation)
+    if not folder.description.is_file():
+        return
+    differ = differences(decisive(read_json(folder.description)), now_described)
+    if differ:
+        raise ValueError(
+            f"resume: {folder.path} holds a run of another federation: {'; '.join(differ)}. Give "
+            "the same one, or another folder"
+        )
+
+
 def _begun(
-    workshop: Federation, folder: RunFolder, command: Sequence[str]
+    built: BuiltFederation, folder: RunFolder, command: Sequence[str], config: str | None
 ) -> tuple[GlobalState, RunFacts]:
     """Make the folder of a new run; if that fails, nothing is left of it."""
     _clear(folder)
     RunFolder.create(folder.path)
-    state, facts = first_state(workshop), _facts(workshop, command)
+    state, facts = built.agreement.first_state(), _facts(built, command)
     try:
-        save_checkpoint(state_file(folder), state, facts.run, digest(workshop.config))
-        write_text(folder.config, dump(workshop.config))
+        save_checkpoint(state_file(folder), state, facts.run, facts.config_digest)
+        _write_description(built, folder, config)
         write_json(folder.run, facts.to_json())
     except BaseException:
         _clear(folder)
@@ -176,50 +205,61 @@ def _begun(
     return state, facts
 
 
+def _write_description(built: BuiltFederation, folder: RunFolder, config: str | None) -> None:
+    """The configuration file, if there is one, and what decides the run, if that can be told."""
+    if config is not None:
+        write_text(folder.config, config)
+    with contextlib.suppress(NoIdentityError):
+        write_json(folder.description, whole(built.federation))
+
+
 def _clear(folder: RunFolder) -> None:
     """Remove what a start that was cut short has left, the configuration before its proof."""
     if not state_file(folder).exists():
         return
-    for file in (folder.run, folder.config, state_file(folder)):
+    for file in (folder.run, folder.config, folder.description, state_file(folder)):
         file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # somebody else keeps something there
         folder.checkpoint.rmdir()
         folder.path.rmdir()
 
 
-def _resumed(workshop: Federation, folder: RunFolder) -> tuple[GlobalState, RunFacts]:
-    state, run, config = load_checkpoint(state_file(folder))
+def _resumed(
+    built: BuiltFederation, folder: RunFolder, config: str | None
+) -> tuple[GlobalState, RunFacts]:
+    state, run, decided = load_checkpoint(state_file(folder))
     facts = read_facts(folder)
-    if run != facts.run or config != digest(workshop.config):
+    if run != facts.run or decided != digest(built.federation):
         raise CheckpointError(f"{folder.checkpoint}: the checkpoint belongs to another run")
-    if facts.model_digest != workshop.model.digest:
-        keys = "model.name_or_path" + (
-            ", method.experts" if workshop.config.method.given("experts") else ""
-        )
-        raise CheckpointError(f"{keys}: the base weights are not those of this run")
+    if facts.model_digest != built.agreement.model.digest:
+        field = "experts" if getattr(built.terms.method, "experts", ()) else "model"
+        raise CheckpointError(f"{field}: the base weights are not those of this run")
     folder.truncate_rounds(before=state.round if state.round else -1)
     facts = replace(facts, status="running", finished=None)
-    write_text(folder.config, dump(workshop.config))  # where and beside what it runs may change
+    _write_description(built, folder, config)  # where and beside what it runs may change
     write_json(folder.run, facts.to_json())
     return state, facts
 
 
-def _facts(workshop: Federation, command: Sequence[str]) -> RunFacts:
-    config, model = workshop.config, workshop.model
+def _facts(built: BuiltFederation, command: Sequence[str]) -> RunFacts:
+    terms, model = built.terms, built.agreement.model
     return RunFacts(
         run=uuid.uuid4().hex[:12],
         started=now(),
         status="running",
-        privacy=standing(config),
-        seed=config.train.seed,
-        metric=metric_name(workshop),
-        versions={"silotune": silotune.__version__, "python": platform.python_version()}
-        | {name: version(name) for name in PACKAGES},
-        config_digest=digest(config),
+        privacy=standing(terms),
+        seed=terms.seed,
+        metric=metric_name(terms.objective),
+        versions={"silotune": __version__, "python": platform.python_version()}
+        | {name: version(name) for name in RECORDED_PACKAGES},
+        config_digest=identity(built.federation),
         model_digest=model.digest,
         parameters={"trained": model.trained, "shared": model.shared, "total": model.total},
         command=list(command),
-        host={"device": str(device_of(config)), "threads": torch.get_num_threads()},
-        silos={name: {"num_examples": size} for name, size in workshop.sizes.items()},
-        labels=list(workshop.labels),
+        host={
+            "device": str(built.federation.machine.torch_device()),
+            "threads": torch.get_num_threads(),
+        },
+        silos={name: {"num_examples": size} for name, size in built.agreement.sizes.items()},
+        labels=list(built.agreement.labels),
     )

@@ -11,25 +11,32 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from silotune.config import Config
 from silotune.core import ClientId
+from silotune.core.units import count_text, human_bytes
 from silotune.engine import EVERY_CLIENT, Experiment
 from silotune.engine.communication import Bytes, traffic
-from silotune.privacy import AnyCharge, ClientMechanism, ServerMechanism
+from silotune.privacy import AnyCharge
 from silotune.privacy.accounting.accountant import epsilon_by_round
-from silotune.reports.tables import PlanRow
+from silotune.privacy.mechanisms_from_choice import beside_training
+from silotune.reports.tables import PlanRow, as_text, epsilon_table, plan_table
+from silotune.terms import Agreement, BuiltModel, Terms, open_model
+from silotune.terms.agreement import agree
 
-from .build import BuiltModel, open_model
-from .federation import build_experiment, model_state
-from .inputs import known_labels, read_tables
-from .mechanisms import beside_training, central_mechanism, declared_sizes, mechanisms
+from .built import public_sizes
+from .description import Description
+from .inputs import read_tables
+from .records import Records
 
 RUN = "0" * 12
 """As long as the name of a run, which messages carry."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Forecast:
+MOST_COLUMNS = 6
+"""Clients whose epsilon by round fits beside each other."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Plan:
     """What will happen if every silo takes part in every round.
 
     Attributes:
@@ -56,30 +63,45 @@ class Forecast:
     averaged: float
     notices: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """What it will cost, as tables and in words."""
+        hidden = any(row.silo == EVERY_CLIENT for row in self.silos)
+        shown = dict(list(self.epsilon.items())[:MOST_COLUMNS])
+        return as_text(
+            f"{self.trained:,} of {self.total:,} numbers are trained and sent; "
+            f"{count_text(self.rounds, 'round')} of {count_text(self.local_steps, 'step')}",
+            plan_table(self.silos, "client" if hidden else "example"),
+            *([epsilon_table(shown)] if shown else []),
+            f"bytes: {human_bytes(self.bytes_up)} up and {human_bytes(self.bytes_down)} down in "
+            "all rounds and clients",
+            *(f"notice: {notice}" for notice in self.notices),
+        )
 
-def forecast(config: Config) -> Forecast:
+
+def forecast(federation: Description) -> Plan:
     """Plan a run; nothing trains and nothing is written.
 
     Raises:
-        ValueError: in words, naming the key of the configuration.
+        ValueError: in words, naming the field.
     """
-    labels, sizes, notices = _public(config)
-    model = open_model(config, labels)
-    experiment = build_experiment(config, model, sizes, RUN, central_mechanism(config, len(sizes)))
-    sent = traffic(experiment, model_state(model))
-    curves = _curves(config, experiment.central, mechanisms(config, sizes))
+    terms = federation.terms
+    labels, sizes, notices = _public(federation)
+    model = open_model(terms, labels, federation.machine, federation.given)
+    agreement = agree(terms, model, labels, sizes, {})
+    experiment = agreement.experiment(RUN)
+    sent = traffic(experiment, model.first_state())
+    curves = _curves(agreement)
     if experiment.central.private:
-        rows: tuple[PlanRow, ...] = (_row_of_all(config, model, experiment, sent, curves),)
+        rows: tuple[PlanRow, ...] = (_row_of_all(terms, model, experiment, sent, curves),)
     else:
-        rows = tuple(_row(config, model, sizes[c], c, sent, curves) for c in experiment.clients)
+        rows = tuple(_row(terms, model, sizes[c], c, sent, curves) for c in experiment.clients)
     declared = [weight or sizes[name] for name, weight in experiment.weights.items()]
     weights = [weight / sum(declared) for weight in declared]
-    rounds = config.train.num_rounds
-    return Forecast(
+    return Plan(
         silos=rows,
         epsilon={name: curve for name, (_, curve) in curves.items() if curve},
-        rounds=rounds,
-        local_steps=config.train.local_steps,
+        rounds=terms.rounds,
+        local_steps=terms.local_steps,
         trained=model.trained,
         total=model.total,
         bytes_up=sum(each.up for of_round in sent for each in of_round.values()),
@@ -96,21 +118,24 @@ Curves = Mapping[str, tuple[AnyCharge | None, list[float]]]
 """Silo -> the price of a round, and epsilon after each; None and nothing without privacy."""
 
 
-def _public(config: Config) -> tuple[tuple[str, ...], dict[str, int], tuple[str, ...]]:
+def _public(
+    federation: Description,
+) -> tuple[tuple[str, ...], dict[str, int], tuple[str, ...]]:
     """Labels, declared sizes and notices; records are read only if they alone can tell."""
-    labels, names = known_labels(config), _names(config)
+    terms, records = federation.terms, federation.records
+    labels, names = terms.objective.label_names, _names(records)
     if labels is not None and names:
-        sizes, said = declared_sizes(config, dict.fromkeys(names, 0))
-        return labels, sizes, tuple(said)
-    prepared = read_tables(config)
-    records = {name: len(silo.train) for name, silo in prepared.silos.items()}
-    sizes, said = declared_sizes(config, records)
-    return prepared.labels, sizes, (*prepared.notices, *said)
+        sizes, size_notices = public_sizes(terms, records, dict.fromkeys(names, 0))
+        return labels, sizes, tuple(size_notices)
+    prepared = read_tables(terms, records)
+    true_sizes = {name: len(silo.train) for name, silo in prepared.silos.items()}
+    sizes, size_notices = public_sizes(terms, records, true_sizes)
+    return prepared.labels, sizes, (*prepared.notices, *size_notices)
 
 
-def _names(config: Config) -> list[str]:
-    """The silos, as far as the configuration alone tells who they are and what they declare."""
-    declared, num = config.data.num_examples, config.data.silos.num
+def _names(records: Records) -> list[str]:
+    """The clients, as far as the description alone tells who they are and what they declare."""
+    declared, num = records.num_examples, records.partition.num
     if isinstance(declared, Mapping):
         return list(declared)
     if declared is None or num is None:
@@ -119,10 +144,8 @@ def _names(config: Config) -> list[str]:
     return [f"silo-{i:0{digits}}" for i in range(num)]
 
 
-def _curves(
-    config: Config, hidden: ServerMechanism, privacy: Mapping[str, ClientMechanism]
-) -> Curves:
-    train, delta = config.train, config.privacy.target_delta
+def _curves(agreement: Agreement) -> Curves:
+    terms, hidden = agreement.terms, agreement.server
 
     @functools.cache
     def curve(charge: AnyCharge | None) -> list[float]:
@@ -130,15 +153,14 @@ def _curves(
             return []
         return epsilon_by_round(
             charge,
-            train.num_rounds,
-            delta,
-            relation=config.privacy.relation,
-            besides=beside_training(config),
+            terms.rounds,
+            terms.hiding.target_delta,
+            relation=terms.hiding.relation,
+            besides=beside_training(terms.privacy),
         )
 
-    charges = {name: mechanism.charge(train.local_steps) for name, mechanism in privacy.items()}
-    if hidden.private:
-        charges = {EVERY_CLIENT: hidden.charge()}
+    accounts = [EVERY_CLIENT] if hidden.private else list(agreement.mechanisms)
+    charges = {name: agreement.price(name) for name in accounts}
     return {name: (charge, curve(charge)) for name, charge in charges.items()}
 
 
@@ -149,27 +171,27 @@ def _mean(sent: Traffic, name: str) -> Bytes:
 
 
 def _row(
-    config: Config, model: BuiltModel, size: int, client: ClientId, sent: Traffic, curves: Curves
+    terms: Terms, model: BuiltModel, size: int, client: ClientId, sent: Traffic, curves: Curves
 ) -> PlanRow:
-    train, per_round = config.train, _mean(sent, client)
+    per_round = _mean(sent, client)
     charge, curve = curves[client]
     sigma = charge.noise_multiplier if charge else 0.0
     return PlanRow(
         silo=str(client),
         num_examples=size,
-        sampling_rate=train.batch_size / size,
+        sampling_rate=terms.batch_size / size,
         noise_multiplier=sigma,
-        noise_to_signal=sigma * math.sqrt(model.trained) / train.batch_size,
-        steps=train.num_rounds * train.local_steps,
+        noise_to_signal=sigma * math.sqrt(model.trained) / terms.batch_size,
+        steps=terms.rounds * terms.local_steps,
         epsilon=curve[-1] if curve else math.inf,
-        delta=config.privacy.target_delta if charge else math.nan,
+        delta=terms.hiding.target_delta if charge else math.nan,
         bytes_up=per_round.up,
         bytes_down=per_round.down,
     )
 
 
 def _row_of_all(
-    config: Config,
+    terms: Terms,
     model: BuiltModel,
     experiment: Experiment,
     sent: Traffic,
@@ -187,9 +209,9 @@ def _row_of_all(
         sampling_rate=rate,
         noise_multiplier=sigma,
         noise_to_signal=sigma * math.sqrt(model.shared) / (rate * clients),
-        steps=config.train.num_rounds,
+        steps=terms.rounds,
         epsilon=curve[-1],
-        delta=config.privacy.target_delta,
+        delta=terms.hiding.target_delta,
         bytes_up=per_round.up,
         bytes_down=per_round.down,
     )

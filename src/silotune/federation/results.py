@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from silotune.adapters import OWN_WEIGHTS, load_own, load_peft
 from silotune.adapters.peft_io import WEIGHTS
-from silotune.config import Config
-from silotune.config.privacy_section import PrivacyConfig
+from silotune.core import pool
+from silotune.data.columns import Columns
+from silotune.data.columns import readable as readable_table
+from silotune.data.loading import table_of
+from silotune.engine import evaluate as score_examples
+from silotune.methods import MoLE
+from silotune.privacy import NoDP
 from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
+from silotune.terms import BuiltModel, Terms, open_model
 
-from .build import BuiltModel
-from .federation import open_federation
-from .opening import saved_config
+from .built import build_federation
+from .description import Description
+from .inputs import examples_of
+from .records import Table
 from .scoring import measured, readable, score
 from .trained_models import ModelState, TrainedModels, own_adapter
 
@@ -39,11 +46,15 @@ class Evaluation:
 
 
 def evaluate(
-    folder: RunFolder, split: Split | None, masked_experts: Sequence[str] = ()
+    federation: Description,
+    folder: RunFolder,
+    split: Split | None,
+    masked_experts: Sequence[str] = (),
 ) -> Evaluation:
     """Load what the run has learned into its model and score it.
 
     Args:
+        federation: that the run is of.
         folder: of a run that has an adapter, or one for each silo.
         split: None for ``test`` if there is such a part, else ``valid``.
         masked_experts: folders of experts that are left out of a mixture, beside those that the
@@ -54,43 +65,75 @@ def evaluate(
     """
     own = own_adapters(folder)
     shared = None if own else shared_adapter(folder)
-    config = _masked(saved_config(folder), masked_experts)
-    without_noise = config.model_copy(update={"privacy": PrivacyConfig(unit="none")})
-    workshop = open_federation(without_noise)  # which need not find out how much there was
-    if config.method.given("experts") and workshop.model.digest != read_facts(folder).model_digest:
-        raise ValueError("method.experts: these are not the experts that the run was trained with")
+    terms = _masked(federation.terms, masked_experts)
+    without_noise = replace(terms, privacy=NoDP())  # which need not find out how much there was
+    built = build_federation(federation.with_terms(without_noise))
+    if (
+        getattr(terms.method, "experts", ())
+        and built.agreement.model.digest != read_facts(folder).model_digest
+    ):
+        raise ValueError("experts: these are not the experts that the run was trained with")
     learned = TrainedModels(
-        shared=model_in(shared, workshop.model) if shared else None,
-        own={silo: model_in(place, workshop.model) for silo, place in own.items()},
+        shared=model_in(shared, built.agreement.model) if shared else None,
+        own={silo: model_in(place, built.agreement.model) for silo, place in own.items()},
     )
-    test = workshop.data.test
+    test = built.data.test
     if split == "test" and test is None:
-        raise ValueError("--split: the data has no test part; use valid")
+        raise ValueError("split: the data has no test part; use valid")
     if split != "valid" and test is not None:
-        metrics = readable(measured(workshop, learned.models(), test))
+        metrics = readable(measured(built, learned.models(), test))
         return Evaluation(split="test", metrics=metrics)
-    if config.evaluation == "site":
+    if terms.evaluation == "site":
         raise ValueError(
             f"evaluation: site keeps every score at its silo, in {folder.path}/sites; only a test "
             "part beside the silos could be scored here"
         )
-    scores = score(workshop, learned)
+    scores = score(built, learned)
     return Evaluation(split="valid", metrics=scores.overall, silos=scores.silos)
 
 
-def _masked(config: Config, experts: Sequence[str]) -> Config:
-    """The configuration without some of its experts.
+def evaluate_table(federation: Description, folder: RunFolder, table: Table) -> Evaluation:
+    """Score what the run has learned on records that may be looked at.
+
+    Args:
+        federation: that the run is of.
+        folder: of a run that has an adapter, or one for each silo.
+        table: with the columns that the objective names.
+
+    Raises:
+        ValueError: in words.
+    """
+    terms, objective = federation.terms, federation.terms.objective
+    labels = tuple(read_facts(folder).labels)
+    model = open_model(terms, labels, federation.machine, federation.given)
+    columns = Columns(**objective.columns)
+    rows = readable_table(table_of(table, "table", columns.image), columns, labels, "the table")
+    examples = examples_of(terms, rows, model.loaded, "the table")
+    places = list(own_adapters(folder).values()) or [shared_adapter(folder)]
+    numbers = [model_in(place, model) for place in places]
+    size = federation.machine.eval_batch_size
+    meters = pool(
+        score_examples(model.trainer.adapted, objective, n.factors, examples, size, n.folded)
+        for n in numbers
+    )
+    return Evaluation(split="test", metrics=readable(meters))
+
+
+def _masked(terms: Terms, experts: Sequence[str]) -> Terms:
+    """The terms without some of a mixture's experts.
 
     Raises:
         ValueError: if one of them is none of the run's, or none would be left.
     """
     if not experts:
-        return config
-    if strange := set(experts) - set(config.method.given("experts") or ()):
-        raise ValueError(f"--mask-expert: {min(strange)} is not among method.experts of this run")
-    masked = tuple(sorted({*experts, *(config.method.given("masked_experts") or ())}))
-    method = config.method.model_copy(update={"masked_experts": masked})
-    return config.model_copy(update={"method": method})
+        return terms
+    method = terms.method
+    known = (method.experts or ()) if isinstance(method, MoLE) else ()
+    if not isinstance(method, MoLE) or (set(experts) - set(known)):
+        asked = min(set(experts) - set(known))
+        raise ValueError(f"mask_expert: {asked} is not among experts of this run")
+    masked = tuple(sorted({*experts, *(method.masked_experts or ())}))
+    return replace(terms, method=replace(method, masked_experts=masked))
 
 
 def adapter_of(folder: RunFolder, silo: str | None) -> Path:
@@ -108,12 +151,12 @@ def adapter_of(folder: RunFolder, silo: str | None) -> Path:
     if not own:
         place = shared_adapter(folder)
         if silo is not None:
-            raise ValueError("--silo: one model serves all silos of this run; leave --silo out")
+            raise ValueError("client: one model serves all clients of this run; leave it out")
         return place
     if silo not in own:
-        why = "every silo of this run has a model of its own"
-        asked = why if silo is None else f"there is no silo {silo!r}"
-        raise ValueError(f"--silo: {asked}; choose one of {', '.join(sorted(own))}")
+        why = "every client of this run has a model of its own"
+        asked = why if silo is None else f"there is no client {silo!r}"
+        raise ValueError(f"client: {asked}; choose one of {', '.join(sorted(own))}")
     return own[silo]
 
 
@@ -153,10 +196,10 @@ def model_in(place: Path, model: BuiltModel) -> ModelState:
         ValueError: if they do not fit the model.
     """
     shapes = {key: tuple(t.shape) for key, t in model.first.items()}
-    if model.recipe.adapter and not model.recipe.adapter.fits_peft:
+    if model.axes.adapter and not model.axes.adapter.fits_peft:
         return ModelState(factors=load_own(place, shapes))
     scale = model.layout.head_scale
-    factors, folded = load_peft(place, shapes, model.recipe.adapter, scale)
+    factors, folded = load_peft(place, shapes, model.axes.adapter, scale)
     return ModelState(factors=factors, folded=folded)
 
 

@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from silotune.adapters import save_own, save_peft
+from silotune.certificate.circumstances import Circumstances
 from silotune.certificate.issue import NOTHING_CLAIMED
 from silotune.certificate.statement import ledgers, spent, statement
-from silotune.config import Config, digest
 from silotune.core import GlobalState, accumulated
 from silotune.core.files import write_json, write_lines, write_text
 from silotune.engine import Experiment, Round, Server, federate
@@ -30,42 +30,42 @@ from silotune.reports.page import render
 from silotune.reports.totals import outcome
 from silotune.runs.facts import SILO_ALONE, RunFacts, Summary
 from silotune.runs.folder import RoundRecord, RunFolder
+from silotune.runs.privacy_statement import PrivacyStatement
+from silotune.terms import Agreement, BuiltModel
 
-from .build import BuiltModel
-from .federation import Federation, build_experiment
-from .mechanisms import budget, scored
-from .opening import Run, now, state_file
+from .adapter_folder import write_made
+from .built import BuiltFederation
+from .description import Description
+from .opening import OpenRun, now, state_file
 from .scoring import Scores, measured, readable, released_scores, score
 from .trained_models import ModelState, TrainedModels, is_personal, learned_from, own_adapter
 
 
-def rounds(job: Run) -> Iterator[RoundRecord]:
+def rounds(job: OpenRun) -> Iterator[RoundRecord]:
     """Train what is left, yielding the record of each round once it is safe on the disk.
 
     Raises:
         QuorumError: if too few silos took part.
     """
-    workshop, folder = job.workshop, job.folder
-    config, state = workshop.config, job.state
-    experiment = build_experiment(
-        config, workshop.model, workshop.sizes, job.facts.run, workshop.central
-    )
+    built, folder = job.built, job.folder
+    agreement, state = built.agreement, job.state
+    experiment = agreement.experiment(job.facts.run)
     if state.round == 0:
         folder.append_round(first := _before(job, state))
         yield first
     start = time.monotonic()
-    for done in federate(experiment, job.runtime, state, _server(config, folder)):
+    for done in federate(experiment, job.runtime, state, _server(agreement, folder)):
         seconds = time.monotonic() - start
         record = _record(job, state, done, seconds, _scores(job, experiment, done.state))
         folder.append_round(record)
         _write_privacy(job, grid=COARSE)  # the fine one takes seconds
-        save_checkpoint(state_file(folder), done.state, job.facts.run, digest(config))
+        save_checkpoint(state_file(folder), done.state, job.facts.run, job.facts.config_digest)
         yield record
         state, start = done.state, time.monotonic()
 
 
 def finish(
-    job: Run,
+    job: OpenRun,
     baseline: Mapping[str, Mapping[str, float]] | None = None,
     status: str = "finished",
 ) -> None:
@@ -76,7 +76,7 @@ def finish(
         baseline: metrics of each silo training alone, if the configuration asks for them.
         status: for ``run.json``.
     """
-    workshop, folder = job.workshop, job.folder
+    built, folder = job.built, job.folder
     state, _, _ = load_checkpoint(state_file(folder))
     learned = _learned(job, state)
     facts = replace(
@@ -84,137 +84,159 @@ def finish(
         status=status,
         finished=now(),
         baselines={SILO_ALONE: baseline} if baseline else {},
-        final=_final(workshop, learned),
+        final=_final(built, learned),
     )
-    export_adapters(workshop, folder, learned, facts)
-    _write_privacy(job, grid=FINE)
+    certificate, description = _write_privacy(job, grid=FINE), summary(built)
+    _write_adapters(built.agreement, folder, learned, description, facts, certificate)
     write_json(folder.run, facts.to_json())
-    write_text(folder.report, render(folder, summary(workshop)))
-    if "tensorboard" in workshop.config.report_to:
+    write_text(folder.report, render(folder, description))
+    if "tensorboard" in built.federation.report_to:
         from silotune.reports.tensorboard import write_events
 
         write_events(folder)
 
 
-def exhausted(job: Run) -> list[str]:
+def exhausted(job: OpenRun) -> list[str]:
     """Accounts (silos, or every client) whose budget cannot pay for one more round."""
-    workshop, limit = job.workshop, budget(job.workshop.config)
+    built, limit = job.built, job.built.agreement.budget
     if limit is None:
         return []
-    entries = ledgers(workshop, job.folder, job.facts.run)
+    entries = ledgers(built.agreement, job.folder, job.facts.run)
 
     def after_one_more(name: str) -> float:
-        charge = workshop.price(name)
+        charge = built.agreement.price(name)
         charges = by_table((entry.release, entry.charge) for entry in entries[name]).training
         after = [*charges, charge] if charge else charges
-        return epsilon(after, limit.delta, relation=workshop.config.privacy.relation)
+        return epsilon(after, limit.delta, relation=limit.relation)
 
     return [name for name in entries if after_one_more(name) > limit.epsilon]
 
 
-def stop(job: Run, status: str) -> None:
+def stop(job: OpenRun, status: str) -> None:
     """Note in ``run.json`` why a run is not finished; its checkpoint stays."""
     write_json(job.folder.run, replace(job.facts, status=status).to_json())
 
 
-def export_adapters(
-    workshop: Federation, folder: RunFolder, learned: TrainedModels, facts: RunFacts
+def _write_adapters(
+    agreement: Agreement,
+    folder: RunFolder,
+    learned: TrainedModels,
+    description: Summary,
+    facts: RunFacts,
+    certificate: PrivacyStatement | None,
 ) -> None:
     """Write ``adapter/``: PEFT's two files, or our own, and the model card.
 
     Silos' own models are written into their own folders, and into ``adapter/`` where they are.
     """
     totals = outcome(folder.read_rounds(), facts.metric)
-    said = statement(workshop, facts.run, ledgers(workshop, folder, facts.run))
-    card = model_card(summary(workshop), facts, totals, said)
+    card = model_card(description, facts, totals, certificate)
     places = {own_adapter(folder, silo): model for silo, model in learned.own.items()}
     if learned.shared is not None:
         places[folder.adapter] = learned.shared
     for place, model in places.items():
-        _save(workshop.model, model, place)
+        _save(agreement.model, model, place)
+        write_made(place, agreement.terms, agreement.labels, agreement.model)
         write_text(place / "README.md", card)
     if learned.shared is None:
         folder.adapter.mkdir(parents=True, exist_ok=True)
-        write_text(folder.adapter / "README.md", signpost(summary(workshop)))
+        write_text(folder.adapter / "README.md", signpost(description))
 
 
-def summary(workshop: Federation) -> Summary:
-    """What reports say of the configuration."""
-    config = workshop.config
-    method, train, model = config.method.build(), config.train, config.model
-    targets = sorted({site.name.rpartition(".")[2] for site in workshop.model.sites})
-    simulated = config.evaluation == "simulation"
-    split = {name: silo.summary for name, silo in workshop.data.silos.items()}
-    adapter = workshop.model.recipe.adapter
+def described(federation: Description) -> Circumstances:
+    """How a run is made, as far as its description alone tells."""
+    records = federation.records
+    return Circumstances(
+        baselines=federation.baselines,
+        limited=records.limit is not None,
+        dealt=records.dealt,
+        composed=records.person is not None,
+    )
+
+
+def circumstances(built: BuiltFederation) -> Circumstances:
+    """How the run was made, as far as epsilon does not cover it."""
+    return replace(described(built.federation), people=built.people)
+
+
+def summary(built: BuiltFederation) -> Summary:
+    """What reports say of the run."""
+    federation, terms, model = built.federation, built.terms, built.agreement.model
+    method, objective, adapter = terms.method, terms.objective, model.axes.adapter
+    targets = sorted({site.name.rpartition(".")[2] for site in model.sites})
+    simulated = terms.evaluation == "simulation"
+    split = {name: silo.summary for name, silo in built.data.silos.items()}
+    optimizer = type(terms.optimizer).__name__.lower()
     return Summary(
-        title=f"{model.name_or_path.rstrip('/').rpartition('/')[2]}, {method.label}",
-        base_model=model.name_or_path,
-        task=model.task,
+        title=federation.title,
+        base_model=terms.model,
+        task=objective.task,
         method=method.name,
         method_title=method.full_title,
         method_words=method.description,
         rank=adapter.rank if adapter else 0,
         lora_alpha=method.lora_alpha,
         target_modules=", ".join(targets) if adapter else "none",
-        data=config.data.path,
-        num_rounds=train.num_rounds,
-        local_steps=train.local_steps,
-        batch_size=train.batch_size,
-        optimizer=f"{train.optimizer}, learning rate {train.learning_rate:g}",
-        evaluation=config.evaluation,
-        pooling=model.pooling,
-        head=model.head,
-        max_length=config.data.max_length,
-        personal=is_personal(workshop.model),
+        data=federation.records.place,
+        num_rounds=terms.rounds,
+        local_steps=terms.local_steps,
+        batch_size=terms.batch_size,
+        optimizer=f"{optimizer}, learning rate {terms.optimizer.lr:g}",
+        evaluation=terms.evaluation,
+        pooling=objective.pooling,
+        head=objective.head,
+        max_length=objective.max_length,
+        personal=is_personal(model),
         fits_peft=adapter is None or adapter.fits_peft,
         split=split if simulated else {},
     )
 
 
-def _learned(job: Run, state: GlobalState) -> TrainedModels:
-    workshop = job.workshop
-    return learned_from(state, workshop.model, job.folder, job.facts.run, list(workshop.sizes))
+def _learned(job: OpenRun, state: GlobalState) -> TrainedModels:
+    built = job.built
+    return learned_from(
+        state, built.agreement.model, job.folder, job.facts.run, list(built.agreement.sizes)
+    )
 
 
 def _save(model: BuiltModel, numbers: ModelState, place: Path) -> None:
     """PEFT's two files, or our own where PEFT has no words for the adapter."""
-    if model.recipe.adapter and not model.recipe.adapter.fits_peft:
+    if model.axes.adapter and not model.axes.adapter.fits_peft:
         save_own(place, numbers.factors)
         return
-    save_peft(
-        place, numbers.factors, model.recipe.adapter, model.sites, model.layout, numbers.folded
-    )
+    save_peft(place, numbers.factors, model.axes.adapter, model.sites, model.layout, numbers.folded)
 
 
-def _before(job: Run, state: GlobalState) -> RoundRecord:
-    scores = score(job.workshop, _learned(job, state))
+def _before(job: OpenRun, state: GlobalState) -> RoundRecord:
+    scores = score(job.built, _learned(job, state))
     return RoundRecord(round=-1, metrics=scores.overall, silos=scores.silos)
 
 
-def _scores(job: Run, experiment: Experiment, state: GlobalState) -> Scores:
+def _scores(job: OpenRun, experiment: Experiment, state: GlobalState) -> Scores:
     """Of a state, where it is due; silos that score at home are asked to."""
-    workshop = job.workshop
-    if not scored(workshop.config, state.round):
+    built = job.built
+    if not built.terms.scored(state.round):
         return Scores()
-    if workshop.config.evaluation != "site":
-        return score(workshop, _learned(job, state))
+    if built.terms.evaluation != "site":
+        return score(built, _learned(job, state))
     tasks = make_tasks(experiment, job.runtime.clients(), state)
     return released_scores(tasks, job.runtime.evaluate(tasks))
 
 
 def _record(
-    job: Run, before: GlobalState, done: Round, seconds: float, scores: Scores
+    job: OpenRun, before: GlobalState, done: Round, seconds: float, scores: Scores
 ) -> RoundRecord:
-    workshop, pooled = job.workshop, done.pooled
+    built, pooled = job.built, done.pooled
+    hidden = built.agreement.server.private
     return RoundRecord(
         round=before.round,
-        seconds=math.nan if workshop.central.private else seconds,  # it tells how many took part
+        seconds=math.nan if hidden else seconds,  # it tells how many took part
         bytes_up=pooled.bytes_up,
         bytes_down=done.bytes_down,
         clients=pooled.clients,
         missing={str(client): why for client, why in pooled.missing.items()},
         aggregation_error=done.aggregation_error,
-        epsilon=spent(workshop, ledgers(workshop, job.folder, job.facts.run)),
+        epsilon=spent(built.agreement, ledgers(built.agreement, job.folder, job.facts.run)),
         metrics=scores.overall,
         silos=scores.silos,
         update_norm=update_norm(before, done.state),
@@ -240,24 +262,27 @@ def update_norm(before: GlobalState, after: GlobalState) -> float:
     return math.sqrt(sum(map(float, squares)))
 
 
-def _final(workshop: Federation, learned: TrainedModels) -> dict[str, float]:
-    test = workshop.data.test
-    if workshop.config.evaluation == "site" or test is None:
+def _final(built: BuiltFederation, learned: TrainedModels) -> dict[str, float]:
+    test = built.data.test
+    if built.terms.evaluation == "site" or test is None:
         return {}
-    return readable(measured(workshop, learned.models(), test))
+    return readable(measured(built, learned.models(), test))
 
 
-def _write_privacy(job: Run, *, grid: float) -> None:
+def _write_privacy(job: OpenRun, *, grid: float) -> PrivacyStatement | None:
     """``privacy.json`` and the collected ``ledger.jsonl``, as the silos' ledgers stand."""
-    entries = ledgers(job.workshop, job.folder, job.facts.run)
-    said = statement(job.workshop, job.facts.run, entries, grid=grid)
-    write_json(job.folder.privacy, said.to_json() if said else NOTHING_CLAIMED)
+    entries = ledgers(job.built.agreement, job.folder, job.facts.run)
+    certificate = statement(
+        job.built.agreement, circumstances(job.built), job.facts.run, entries, grid=grid
+    )
+    write_json(job.folder.privacy, certificate.to_json() if certificate else NOTHING_CLAIMED)
     charges = sorted((e for es in entries.values() for e in es), key=lambda e: (e.round, e.silo))
     write_lines(job.folder.ledger, [e.to_json() for e in charges])
+    return certificate
 
 
-def _server(config: Config, folder: RunFolder) -> Server | None:
+def _server(agreement: Agreement, folder: RunFolder) -> Server | None:
     """What the server owns; None where it hides nobody."""
-    if config.privacy.unit != "client":
+    if not agreement.server.private:
         return None
-    return Server(home=folder.server, budget=budget(config))
+    return Server(home=folder.server, budget=agreement.budget)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from silotune.core import ClientDataset, ClientTask, ClientUpdate, Meters, pool
 from silotune.engine import ACCURACY, evaluate
+from silotune.objectives import Objective
 
-from .federation import Federation
+from .built import BuiltFederation
 from .trained_models import ModelState, TrainedModels
 
 
@@ -21,27 +22,27 @@ class Scores:
     silos: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
-def score(workshop: Federation, learned: TrainedModels) -> Scores:
+def score(built: BuiltFederation, learned: TrainedModels) -> Scores:
     """The metrics that belong on the record of a round.
 
     ``public``: on the public records. ``simulation``: the same, or else on what the silos hold
     out, pooled; silo by silo as well. ``site``: nothing, since scores stay at home. Where silos
     have models of their own, each looks at its own records, and all at the public ones, pooled.
     """
-    evaluation = workshop.config.evaluation
+    evaluation = built.terms.evaluation
     if evaluation == "site":
         return Scores()
     silos: dict[str, Meters] = {}
     if evaluation == "simulation":
         silos = {
-            name: measured(workshop, [learned.of(name)], silo.held_out)
-            for name, silo in workshop.data.silos.items()
+            name: measured(built, [learned.of(name)], silo.held_out)
+            for name, silo in built.data.silos.items()
             if silo.held_out is not None
         }
-    public = workshop.data.valid if workshop.data.valid is not None else _test(workshop, silos)
+    public = built.data.valid if built.data.valid is not None else _test(built, silos)
     overall = pool(silos.values())
     if public is not None:
-        overall = measured(workshop, learned.models(), public)
+        overall = measured(built, learned.models(), public)
     return Scores(
         overall=readable(overall), silos={name: readable(meters) for name, meters in silos.items()}
     )
@@ -60,11 +61,13 @@ def released_scores(tasks: Sequence[ClientTask], results: Iterable[ClientUpdate]
     return Scores(overall={n: min(max(m.value(), 0.0), 1.0) for n, m in accuracy.items()})
 
 
-def measured(workshop: Federation, models: Iterable[ModelState], examples: ClientDataset) -> Meters:
+def measured(
+    built: BuiltFederation, models: Iterable[ModelState], examples: ClientDataset
+) -> Meters:
     """Meters over ``examples``, of several models together."""
-    bench, size = workshop.model.bench, workshop.config.train.per_device_eval_batch_size
+    trainer, size = built.agreement.model.trainer, built.federation.machine.eval_batch_size
     return pool(
-        evaluate(bench.adapted, bench.objective, m.factors, examples, size, m.folded)
+        evaluate(trainer.adapted, trainer.objective, m.factors, examples, size, m.folded)
         for m in models
     )
 
@@ -77,11 +80,11 @@ def readable(meters: Meters) -> dict[str, float]:
     return values
 
 
-def metric_name(workshop: Federation) -> str:
+def metric_name(objective: Objective) -> str:
     """The metric to look at first."""
-    return "perplexity" if workshop.config.model.task == "causal-lm" else "accuracy"
+    return "perplexity" if objective.task == "causal-lm" else "accuracy"
 
 
-def _test(workshop: Federation, silos: Mapping[str, Meters]) -> ClientDataset | None:
+def _test(built: BuiltFederation, silos: Mapping[str, Meters]) -> ClientDataset | None:
     """Without a table to watch by, the final one, unless silos hold something out."""
-    return None if silos else workshop.data.test
+    return None if silos else built.data.test

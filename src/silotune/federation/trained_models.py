@@ -15,8 +15,7 @@ from silotune.core import Factors, GlobalState
 from silotune.engine.personalization import personal
 from silotune.linalg import Matrix
 from silotune.runs.folder import RunFolder
-
-from .build import BuiltModel
+from silotune.terms import BuiltModel
 
 
 @dataclass(frozen=True, kw_only=True)

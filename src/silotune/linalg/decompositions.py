@@ -72,10 +72,15 @@ def triangle(x: Tensor) -> Tensor:
     return finite(times_power(_tried(torch.linalg.qr, y, mode="r")[1], exponent))
 
 
-def dense_svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """U (..., m, k), falling singular values (..., k), V^T (..., k, n)."""
+def dense_svd(x: Tensor, *, full: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """U (..., m, k), falling singular values (..., k), V^T (..., k, n).
+
+    Args:
+        x: (..., m, n).
+        full: U (..., m, m) and V^T (..., n, n), with bases of what x does not reach.
+    """
     y, exponent = scaled(x)
-    u, s, vh = _tried(torch.linalg.svd, y, full_matrices=False)
+    u, s, vh = _tried(torch.linalg.svd, y, full_matrices=full)
     return u, finite(times_power(s, exponent.squeeze(-1))), vh
 
 

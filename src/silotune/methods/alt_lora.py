@@ -53,11 +53,11 @@ class AltLoRA(Method):
         """
         if not isinstance(given, optim.SGD | optim.AdamW):
             raise IncompatibleMethodError(
-                "AltLoRA is made of sgd or adamw: set train.optimizer to one of them"
+                "AltLoRA is made of sgd or adamw: set optimizer to one of them"
             )
         plain = isinstance(given, optim.SGD)
         return optim.AltLoRAConfig(
-            learning_rate=given.learning_rate,
+            lr=given.lr,
             scale=self.pair().scale,
             momentum=given.momentum
             if isinstance(given, optim.SGD)

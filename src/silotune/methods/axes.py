@@ -150,10 +150,20 @@ def with_server(axes: Axes, step: ServerStep) -> Axes:
     folds = any(plan.fold for plan in axes.schedule.plans())
     if folds or not axes.aggregator.keeps_basis:
         raise IncompatibleMethodError(
-            "train.server_optimizer: the server's moments live in the basis of A and B, and this "
+            "server_optimizer: the server's moments live in the basis of A and B, and this "
             "method changes it; use none"
         )
     return replace(axes, aggregator=ServerOptimizer(inner=axes.aggregator, step=step))
+
+
+def completed(axes: Axes, proximal_mu: float, server: ServerStep | None) -> Axes:
+    """With the optimisers that go around any method, as far as they are asked for.
+
+    Raises:
+        IncompatibleMethodError: if the method has no room for them.
+    """
+    axes = with_proximal(axes, proximal_mu)
+    return with_server(axes, server) if server else axes
 
 
 def refuse_unproved(axes: Axes, unit: str, *, correlated: bool = False) -> None:
@@ -178,7 +188,7 @@ def refuse_unproved(axes: Axes, unit: str, *, correlated: bool = False) -> None:
     if unit == "client" and any(plan.trained() - plan.share for plan in plans):
         raise IncompatibleMethodError(
             "client-level privacy covers what is shared, and this method's models are made of what "
-            "clients keep as well: whoever sees one sees its client; use privacy.unit: example"
+            "clients keep as well: whoever sees one sees its client; use unit: example"
         )
     steps = {phase.roles for plan in plans for phase in plan.phases}
     rounds = {plan.share for plan in plans}
@@ -186,7 +196,7 @@ def refuse_unproved(axes: Axes, unit: str, *, correlated: bool = False) -> None:
     turning = any(plan.fold for plan in plans) or not axes.aggregator.keeps_basis
     if correlated and (moving or turning):
         raise IncompatibleMethodError(
-            "privacy.noise: correlated takes back noise of earlier steps from the same tensors, "
+            "noise: correlated takes back noise of earlier steps from the same tensors, "
             "and this method trains others in between, or writes them in a new basis; use gaussian"
         )
 

@@ -285,8 +285,7 @@ class Method(ABC):
         """
         if not isinstance(given, AdamW):
             raise IncompatibleMethodError(
-                f"{self.title} is an optimiser of its own, made of AdamW: set train.optimizer to "
-                "adamw"
+                f"{self.title} is an optimiser of its own, made of AdamW: set optimizer to adamw"
             )
         return given
 

@@ -30,7 +30,7 @@ class Entry:
     """What there is to say of a method.
 
     Attributes:
-        name: for ``method.name``.
+        name: for ``method``.
         summary: its name, paper and idea in one line.
         text: more, in paragraphs.
         exact: whether its average is, and by what it is off.
@@ -45,7 +45,7 @@ class Entry:
         basis: what becomes of the basis that A and B are written in.
         ranks_may_differ: between silos.
         refused: unit of privacy -> why, for those that the method refuses.
-        aggregations: for ``method.aggregation`` -> the units of privacy (or none) under which the
+        aggregations: for ``aggregation`` -> the units of privacy (or none) under which the
             method may be combined so; empty where it would be wrong.
     """
 
@@ -103,7 +103,7 @@ def _entry(method: type[Method]) -> Entry:
 
 def _plain(method: type[Method]) -> Axes:
     """A method with its defaults, a head and AdamW, of which every method can be made."""
-    return method().axes(AdamW(learning_rate=1.0), head=True)
+    return method().axes(AdamW(lr=1.0), head=True)
 
 
 def _refused(axes: Axes) -> dict[str, str]:

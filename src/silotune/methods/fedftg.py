@@ -70,11 +70,11 @@ class FedFTG(Method):
         """
         if not isinstance(given, AdamW):
             raise IncompatibleMethodError(
-                "the local optimiser is GaLore, which is AdamW in a subspace: set train.optimizer "
+                "the local optimiser is GaLore, which is AdamW in a subspace: set optimizer "
                 "to adamw"
             )
         return GaLoreConfig(
-            learning_rate=given.learning_rate,
+            lr=given.lr,
             rank=self.largest_rank,
             gap=self.galore_gap,
             scale=self.galore_scale,

@@ -32,9 +32,7 @@ class HeadOnly(Method):
             IncompatibleMethodError: if the head is frozen, since nothing is left to train.
         """
         if not head:
-            raise IncompatibleMethodError(
-                "method head-only trains the head: set model.head to trained"
-            )
+            raise IncompatibleMethodError("method head-only trains the head: set head to trained")
         return Constant(together((), head))
 
     def adapter(self) -> None:

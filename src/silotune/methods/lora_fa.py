@@ -47,7 +47,7 @@ class LoRAFA(Method):
         """AdamW on gradients that are corrected for the adapter's scale."""
         adamw = self._adamw(given)
         return optim.LoRAFAConfig(
-            learning_rate=adamw.learning_rate,
+            lr=adamw.lr,
             scale=self.pair().scale,
             weight_decay=adamw.weight_decay,
             damping=self.damping,

@@ -49,7 +49,7 @@ class LoRAPlus(Method):
         """AdamW at two rates."""
         adamw = self._adamw(given)
         return optim.LoRAPlusConfig(
-            learning_rate=adamw.learning_rate,
+            lr=adamw.lr,
             ratio=self.lora_plus_ratio,
             weight_decay=adamw.weight_decay,
         )

@@ -55,7 +55,7 @@ class LoRAPro(Method):
         """AdamW on gradients that are corrected for the adapter's scale."""
         adamw = self._adamw(given)
         return optim.LoRAProConfig(
-            learning_rate=adamw.learning_rate,
+            lr=adamw.lr,
             scale=self.pair().scale,
             weight_decay=adamw.weight_decay,
             damping=self.damping,

@@ -53,7 +53,7 @@ class LoRARITE(Method):
         """LoRA-RITE at AdamW's learning rate and weight decay; AdamW moves the head."""
         adamw = self._adamw(given)
         return optim.LoRARITEConfig(
-            learning_rate=adamw.learning_rate,
+            lr=adamw.lr,
             weight_decay=adamw.weight_decay,
             escape=self.escape,
         )

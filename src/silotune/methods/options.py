@@ -7,13 +7,13 @@ there the checks below, the configuration file's and the pages about both are ma
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
-from annotated_types import Ge, Gt, Lt, MinLen
+from annotated_types import Ge, MinLen
+
+from silotune.core.fields import check_value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,78 +117,4 @@ def check_options(method: object) -> None:
     """
     own: type = type(method)
     for name, option in options(own).items():
-        value = getattr(method, name)
-        if wrong := _wrong(option.hint, value):
-            raise ValueError(f"{name}: {wrong}, not {_shown(value)}")
-
-
-def kind(hint: Any) -> str:
-    """What an option takes, in words: 'a number or null'."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return kind(inner[0])
-    if origin is Literal:
-        return f"one of {', '.join(inner)}"
-    if origin in (Union, UnionType):
-        return " or ".join(map(kind, inner))
-    if origin is tuple:
-        return f"a list, each {kind(inner[0])}"
-    if origin is dict:
-        return f"a mapping of {kind(inner[0])} to {kind(inner[1])}"
-    return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))
-
-
-_WORDS: Mapping[object, str] = {
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    bool: "true or false",
-    NoneType: "null",
-}
-
-
-def _wrong(hint: Any, value: object) -> str:
-    """What is wrong with a value; empty if nothing is."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return _wrong(inner[0], value) or next(_limits(inner[1:], value), "")
-    if origin in (Union, UnionType):
-        found = [(part, _wrong(part, value)) for part in inner]
-        if any(not text for _, text in found):
-            return ""
-        near = [text for part, text in found if text != f"must be {kind(part)}"]
-        return near[0] if near else f"must be {kind(hint)}"
-    if origin is tuple and isinstance(value, tuple):
-        return next(filter(None, (_wrong(inner[0], item) for item in value)), "")
-    if origin is dict and isinstance(value, Mapping):
-        parts = [(inner[i], part) for item in value.items() for i, part in enumerate(item)]
-        return next(filter(None, (_wrong(*part) for part in parts)), "")
-    return "" if _fits(hint, value) else f"must be {kind(hint)}"
-
-
-def _fits(hint: Any, value: object) -> bool:
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) in (tuple, dict):
-        return False
-    if hint in (int, float):
-        return isinstance(value, int | hint) and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-def _limits(limits: tuple[object, ...], value: Any) -> Iterator[str]:
-    for limit in limits:
-        match limit:
-            case Ge(ge=bound) if not value >= bound:
-                yield f"must be at least {bound}"
-            case Gt(gt=bound) if not value > bound:
-                yield f"must be greater than {bound}"
-            case Lt(lt=bound) if not value < bound:
-                yield f"must be below {bound}"
-            case MinLen(min_length=length) if len(value) < length:
-                yield "must not be empty"
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=repr)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        check_value(name, option.hint, getattr(method, name))

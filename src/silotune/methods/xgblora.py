@@ -20,7 +20,7 @@ class XGBLoRA(Method):
 
     A round is one booster: a seed draws some of the model's layers, their pairs are trained,
     stacked and folded, and fresh ones begin. Only drawn layers travel, so the numbers below are of
-    each of these. The paper's rank is 1, which is the default of ``method.r`` here; more is
+    each of these. The paper's rank is 1, which is the default of ``r`` here; more is
     allowed.
 
     Attributes:

@@ -42,7 +42,7 @@ def checkpoint_head(loaded: Loaded) -> Factors:
     """
     if loaded.absent:
         raise ValueError(
-            f"model.head_init: the checkpoint has no weights of this shape for "
+            f"head_init: the checkpoint has no weights of this shape for "
             f"{', '.join(sorted(loaded.absent))}; use random or label-prototypes"
         )
     tensors: dict[Key, Tensor] = {}
@@ -71,11 +71,11 @@ def prototype_head(
     """
     model, tokenizer = loaded.model, loaded.tokenizer
     if not isinstance(model, MeanPooledClassifier) or tokenizer is None:
-        raise ValueError("model.head_init: label-prototypes needs model.pooling: mean and texts")
+        raise ValueError("head_init: label-prototypes needs pooling: mean and texts")
     (site,) = loaded.heads
     if len(label_descriptions) != site.out_features:
         raise ValueError(
-            f"data.labels: {len(label_descriptions)} descriptions for {site.out_features} labels"
+            f"labels: {len(label_descriptions)} descriptions for {site.out_features} labels"
         )
     tokens = tokenizer(list(label_descriptions), padding=True, return_tensors="pt")
     with torch.no_grad():

@@ -46,10 +46,10 @@ def locate(name_or_path: str) -> Location:
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ValueError(f"model.name_or_path: {folder} has no config.json, so it is no model")
+            raise ValueError(f"model: {folder} has no config.json, so it is no model")
         return Location(str(folder), is_folder=True)
     if folder.is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") > 1:
-        raise ValueError(f"model.name_or_path: there is no folder {name_or_path}")
+        raise ValueError(f"model: there is no folder {name_or_path}")
     if name_or_path != MINILM:
         return Location(name_or_path, is_folder=False)
     return _locate_minilm()
@@ -70,7 +70,7 @@ def require_hub(name: str) -> None:
     Raises:
         ValueError: if the hub cannot be reached, or does not have it.
     """
-    known = f"model.name_or_path: {name!r} is neither a folder nor in the local cache"
+    known = f"model: {name!r} is neither a folder nor in the local cache"
     try:
         HfApi().model_info(name, timeout=5)
     except RepositoryNotFoundError:

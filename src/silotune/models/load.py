@@ -8,6 +8,7 @@ fixed default, or is an error.
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
+    PreTrainedModel,
     pytorch_utils,
 )
 from transformers.utils import logging as transformers_logging
@@ -103,14 +105,91 @@ def load_model(
         ValueError: naming the key of the configuration, if the model is absent, broken or does
             not fit the task.
     """
-    if (task == "causal-lm") == bool(labels):
-        raise ValueError(f"data.labels: {task} needs {'no labels' if labels else 'labels'}")
-    if pooling == "mean" and task != "sequence-classification":
-        raise ValueError(f"model.pooling: mean is for sequence-classification, not for {task}")
+    _check_request(task, labels, pooling)
     location = locate(name_or_path)
     with quiet():
         parts = _read_anywhere(location, _Request(task, tuple(labels), pooling, dtype))
         return _settled(parts, location.notices, len(labels), gradient_checkpointing)
+
+
+@dataclass(frozen=True, eq=False)
+class GivenModel:
+    """A transformers model that somebody has already, with what reads its records.
+
+    Attributes:
+        model: with weights; it is copied, and stays as it is.
+        reader: its tokenizer, or its image processor.
+    """
+
+    model: Any
+    reader: Any
+
+    @property
+    def name(self) -> str:
+        """Where it came from, or the name of its class."""
+        return str(getattr(self.model, "name_or_path", "") or type(self.model).__name__)
+
+
+def prepare_model(
+    given: GivenModel,
+    task: Task,
+    *,
+    labels: Sequence[str] = (),
+    pooling: Pooling = "model",
+    dtype: Dtype = "float32",
+    gradient_checkpointing: prepare.Checkpointing = "none",
+) -> Loaded:
+    """The same as ``load_model`` of a model that is an object.
+
+    Raises:
+        ValueError: naming the field, if it has no weights or does not fit the task.
+    """
+    _check_request(task, labels, pooling)
+    check_given(given, task)
+    model = given.model
+    auto = AutoModel if pooling == "mean" else _AUTO[task]
+    fitting = auto._model_mapping.get(type(model.config), ())
+    if not isinstance(model, fitting):
+        raise ValueError(
+            f"model: {type(model).__name__} cannot do {task}; load it by {auto.__name__}"
+        )
+    if pooling != "mean" and labels and model.config.num_labels != len(labels):
+        raise ValueError(
+            f"model: its head has {model.config.num_labels} outputs, and there are {len(labels)} "
+            "labels; load it with num_labels to fit"
+        )
+    with quiet():
+        own = copy.deepcopy(model).to(device="cpu", dtype=getattr(torch, dtype))
+        _zero_dropout(own.config)
+        if labels:
+            own.config.id2label = dict(enumerate(labels))
+            own.config.label2id = {label: i for i, label in enumerate(labels)}
+        own, missing = _pooled(own, set()) if pooling == "mean" else (own, set[str]())
+        images = task == "image-classification"
+        readers = (None, given.reader) if images else (given.reader, None)
+        parts = _Parts(own, missing, *readers)
+        return _settled(parts, (), len(labels), gradient_checkpointing)
+
+
+def check_given(given: GivenModel, task: Task) -> None:
+    """Refuse an object that is no model with weights, or comes without what reads its records.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    model = given.model
+    if not isinstance(model, PreTrainedModel):
+        raise ValueError(
+            f"model: give a name, a folder or a transformers model, not {type(model).__name__}"
+        )
+    if given.reader is None:
+        reader = "image processor" if task == "image-classification" else "tokenizer"
+        field = reader.replace(" ", "_")
+        raise ValueError(f"{field}: {given.name} is an object, so give its {reader} as well")
+    if any(p.is_meta for p in model.parameters()):
+        raise ValueError(
+            "model: its weights are on the meta device, which holds no numbers; load them first"
+        )
 
 
 def load_shape(name_or_path: str) -> nn.Module:
@@ -154,6 +233,13 @@ def quiet() -> Iterator[None]:
                 transformers_logging.enable_progress_bar()
             if no_downloads_shown:
                 disable_progress_bars()
+
+
+def _check_request(task: Task, labels: Sequence[str], pooling: Pooling) -> None:
+    if (task == "causal-lm") == bool(labels):
+        raise ValueError(f"labels: {task} needs {'no labels' if labels else 'labels'}")
+    if pooling == "mean" and task != "sequence-classification":
+        raise ValueError(f"pooling: mean is for sequence-classification, not for {task}")
 
 
 class _Request(NamedTuple):
@@ -260,7 +346,7 @@ def _shape(location: Location) -> nn.Module:
 def _auto(config: Any, request: _Request) -> Any:
     auto = AutoModel if request.pooling == "mean" else _AUTO[request.task]
     if config.is_encoder_decoder or type(config) not in auto._model_mapping:
-        raise ValueError(f"a {config.model_type!r} model cannot do model.task: {request.task}")
+        raise ValueError(f"a {config.model_type!r} model cannot do task: {request.task}")
     return auto
 
 
@@ -307,4 +393,4 @@ def _readers(location: Location, task: Task) -> tuple[Any | None, Any | None]:
 
 
 def _unusable(source: str, error: Exception) -> ValueError:
-    return ValueError(f"model.name_or_path: {source} cannot be used: {shorten(str(error), 300)}")
+    return ValueError(f"model: {source} cannot be used: {shorten(str(error), 300)}")

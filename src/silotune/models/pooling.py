@@ -1,7 +1,7 @@
 """A classifier on the normalised mean of the last hidden states, for encoders of meaning.
 
 Sentence encoders are trained so that this vector carries the text's meaning; a classifier on it
-beats one on the BERT pooler by about five points, private or not (specs: utility).
+beats one on the BERT pooler by about five points, private or not.
 
 Shapes: n examples, T tokens, h hidden features, C classes.
 """

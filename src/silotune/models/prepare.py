@@ -49,7 +49,7 @@ def missing_weights(
             absent.add(name)
         else:
             raise ValueError(
-                f"model.name_or_path: the checkpoint has no weights that fit {name or 'the model'},"
+                f"model: the checkpoint has no weights that fit {name or 'the model'},"
                 f" and only heads may begin anew; is it a checkpoint of another kind of model?"
             )
     return frozenset(absent), tuple(notices)
@@ -69,8 +69,7 @@ def heads(model: Any, absent: Collection[str]) -> tuple[Site, ...]:
     )
     if prefix not in dict(model.named_children()) or not found:
         raise ValueError(
-            f"model.name_or_path: {type(model).__name__} has no linear classifier apart from its "
-            f"base model"
+            f"model: {type(model).__name__} has no linear classifier apart from its base model"
         )
     return found
 
@@ -92,7 +91,7 @@ def causality(model: Any) -> None:
     first, last = (model(input_ids=torch.tensor([[3, i]])).logits[:, 0] for i in (3, 4))
     if not torch.allclose(first, last, rtol=1e-3, atol=1e-4):
         raise ValueError(
-            f"model.task: {type(model).__name__} looks at the tokens that causal-lm asks it to "
+            f"task: {type(model).__name__} looks at the tokens that causal-lm asks it to "
             f"predict; take a decoder (GPT-2, Llama, ...)"
         )
 
@@ -107,7 +106,7 @@ def checkpointing(model: Any, mode: Checkpointing) -> None:
         return
     if not model.supports_gradient_checkpointing:
         raise ValueError(
-            f"model.gradient_checkpointing: {type(model).__name__} cannot do it; set it to none"
+            f"gradient_checkpointing: {type(model).__name__} cannot do it; set it to none"
         )
     model.gradient_checkpointing_enable({"use_reentrant": mode == "reentrant"})
     if mode == "reentrant":  # which computes no gradient unless one of its inputs asks for one
@@ -127,7 +126,7 @@ def padding(model: Any, tokenizer: Any) -> tuple[str, ...]:
     notices: tuple[str, ...] = ()
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
-            raise ValueError("model.name_or_path: the tokenizer has no padding and no end token")
+            raise ValueError("model: the tokenizer has no padding and no end token")
         tokenizer.pad_token = tokenizer.eos_token
         notices = (f"the tokenizer has no padding token; its end token {tokenizer.eos_token} pads",)
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -142,10 +141,10 @@ def text_input(model: Any, tokenizer: Any, num_labels: int) -> TextInput:
     """
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise ValueError("model.name_or_path: the model has no tokenizer, or one without words")
+        raise ValueError("model: the model has no tokenizer, or one without words")
     if len(tokenizer) > rows:
         raise ValueError(
-            f"model.name_or_path: the tokenizer has {len(tokenizer)} tokens but the model only "
+            f"model: the tokenizer has {len(tokenizer)} tokens but the model only "
             f"{rows}; they do not belong together"
         )
     return TextInput(

@@ -82,7 +82,7 @@ def find_sites(
     kept = [name for name in matched if _in_layers(name, layers_to_transform)]
     if not kept:
         raise ValueError(
-            f"method.layers_to_transform: no target module is in the layers {layers_to_transform}; "
+            f"layers_to_transform: no target module is in the layers {layers_to_transform}; "
             f"there are {_layers(matched)}"
         )
     return tuple(_site(name, modules[name]) for name in kept)
@@ -148,7 +148,7 @@ def _match(
     if isinstance(target_modules, str):
         return _match_text(model, modules, target_modules)
     if not target_modules:
-        raise ValueError(f"method.target_modules: the list is empty; {_present(modules)}")
+        raise ValueError(f"target_modules: the list is empty; {_present(modules)}")
     for suffix in target_modules:
         if not any(_ends(n, suffix) for n in modules):
             raise ValueError(_nothing(suffix, modules))
@@ -163,15 +163,14 @@ def _match_text(model: Any, modules: Mapping[str, nn.Module], text: str) -> list
         return [n for n in modules if re.fullmatch(text, n)]
     except re.error as error:
         raise ValueError(
-            f"method.target_modules: {text!r} is not a regular expression ({error})"
+            f"target_modules: {text!r} is not a regular expression ({error})"
         ) from None
 
 
 def _default(model_type: str, modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
     if model_type not in DEFAULT_TARGETS:
         raise ValueError(
-            f"method.target_modules: there is no default for {model_type!r} models; "
-            f"{_present(modules)}"
+            f"target_modules: there is no default for {model_type!r} models; {_present(modules)}"
         )
     return DEFAULT_TARGETS[model_type]
 
@@ -182,9 +181,7 @@ def _site(name: str, module: nn.Module) -> Site:
     if isinstance(module, Conv1D):
         rows, columns = module.weight.shape
         return Site(name, module, rows, columns, transposed=True)
-    raise ValueError(
-        f"method.target_modules: {name} is a {type(module).__name__}, not a linear layer"
-    )
+    raise ValueError(f"target_modules: {name} is a {type(module).__name__}, not a linear layer")
 
 
 def _is_linear(module: nn.Module) -> bool:
@@ -194,12 +191,12 @@ def _is_linear(module: nn.Module) -> bool:
 def _nothing(asked: str, modules: Mapping[str, nn.Module]) -> str:
     if asked in _linear_names(modules):
         return (
-            f"method.target_modules: one string is a regular expression for whole names; write "
+            f"target_modules: one string is a regular expression for whole names; write "
             f"[{asked}] for all modules whose names end so"
         )
     close = difflib.get_close_matches(asked, _linear_names(modules), n=3)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    return f"method.target_modules: {asked!r} matches no module; {hint}{_present(modules)}"
+    return f"target_modules: {asked!r} matches no module; {hint}{_present(modules)}"
 
 
 def _present(modules: Mapping[str, nn.Module]) -> str:

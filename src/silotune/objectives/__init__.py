@@ -1,5 +1,8 @@
 """What a model is asked to do. One loss for every example, and metrics that add up."""
 
 from .base import Objective as Objective
+from .base import PerExampleLoss as PerExampleLoss
 from .causal_lm import CausalLM as CausalLM
-from .classification import Classification as Classification
+from .classification import ImageClassification as ImageClassification
+from .classification import SequenceClassification as SequenceClassification
+from .classification import counts_right_answers as counts_right_answers

@@ -1,14 +1,27 @@
-"""What a task is: one loss for every example, and metrics that add up."""
+"""What a model is asked to do: one loss for every example, and metrics that add up.
 
-from typing import Protocol
+An objective is public. It says which columns a record has, how its head begins and what is
+measured, and never where records are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
 from silotune.core import Batch, Meters
+from silotune.core.inputs import InputSpec
+
+TaskName = Literal["sequence-classification", "causal-lm", "image-classification"]
+HeadInit = Literal["random", "label-prototypes", "checkpoint"]
+Labels = Sequence[str] | Mapping[str, str] | None
+"""The public label set in order of ids; label -> description; None: only the data can tell."""
 
 
-class Objective(Protocol):
-    """Losses and metrics of one kind of problem."""
+class PerExampleLoss(Protocol):
+    """What training needs: one loss for every example, and metrics that add up."""
 
     @property
     def metric(self) -> str:
@@ -22,3 +35,93 @@ class Objective(Protocol):
     def measure(self, model: nn.Module, batch: Batch) -> Meters:
         """Metrics of a batch."""
         ...
+
+
+class Objective(PerExampleLoss, Protocol):
+    """Losses and metrics of one kind of problem, and what its records look like."""
+
+    @property
+    def task(self) -> TaskName:
+        """Which kind of transformers model it takes."""
+        ...
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Part of a record (``text``, ``label`` ...) -> the column that holds it."""
+        ...
+
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """In order of ids; empty for a task without labels; None if only the data can tell."""
+        ...
+
+    @property
+    def labels(self) -> Labels:
+        """The same, with descriptions where there are any."""
+        return None
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of a text; the rest is cut."""
+        return 128
+
+    @property
+    def head(self) -> Literal["trained", "frozen"]:
+        """Whether the head moves, if there is one."""
+        return "trained"
+
+    @property
+    def head_init(self) -> HeadInit:
+        """How the head begins."""
+        return "random"
+
+    @property
+    def head_scale(self) -> float:
+        """The head is W0 + head_scale V with V trained."""
+        return 1.0
+
+    @property
+    def pooling(self) -> Literal["model", "mean"]:
+        """What the head reads: what the architecture gives it, or a mean over tokens."""
+        return "model"
+
+    def synthetic(self, spec: InputSpec, n: int, seed: int) -> Batch:
+        """``n`` random examples, to prove the gradient of every single one on."""
+        ...
+
+
+def names_of(labels: Labels) -> tuple[str, ...] | None:
+    """The label set in order of ids, without descriptions."""
+    return None if labels is None else tuple(labels)
+
+
+def checked_labels(labels: Labels) -> Labels:
+    """The label set as a tuple or a mapping, so that equal ones are equal.
+
+    Raises:
+        ValueError: if there are fewer than two, one stands there twice, or one is no text.
+    """
+    if labels is None:
+        return None
+    if isinstance(labels, str) or not isinstance(labels, Sequence | Mapping):
+        raise ValueError(f"labels: give a list of labels, not {type(labels).__name__}")
+    names = tuple(labels)
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"labels: give each as text, such as '0', not {type(name).__name__}")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"labels: {', '.join(twice)} stands there twice; keep one")
+    if len(names) < 2:
+        raise ValueError("labels: needs two labels or more; None takes them from the data")
+    return dict(labels) if isinstance(labels, Mapping) else names
+
+
+def check_max_length(max_length: int) -> None:
+    """Refuse to cut everything.
+
+    Raises:
+        ValueError: if it is not positive.
+    """
+    if max_length < 1:
+        raise ValueError(f"max_length: must be at least 1 token, not {max_length}")

@@ -1,33 +1,85 @@
 """Causal language modelling: an example's loss is the mean over its *own* target tokens.
 
 A mean over the tokens of the batch would let one record's length change another's gradient, and
-per-example clipping would mean nothing (specs: privacy, section 1).
+per-example clipping would mean nothing (see docs/privacy-pitfalls.md).
 
 Shapes: n examples, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from silotune.core import Batch, Meter, Meters, generator
+from silotune.core.fields import check_fields
 from silotune.core.inputs import InputSpec, synthetic_inputs
+
+from .base import TaskName, check_max_length
 
 IGNORED = -100
 """The label of tokens that are not learned: padding and prompts."""
 
 
-@dataclass(frozen=True)
-class CausalLM:
-    """Predict each next token; ``batch["labels"]`` repeats the ids, -100 where not learned."""
+FORMS = ({"text"}, {"prompt", "completion"}, {"messages"})
+"""Parts that make a record."""
 
-    metric: str = "loss"
-    goal: Literal["max", "min"] = "min"
+
+@dataclass(frozen=True, kw_only=True)
+class CausalLM:
+    """Predict each next token; ``batch["labels"]`` repeats the ids, -100 where not learned.
+
+    Attributes:
+        text: column of plain texts; or
+        prompt: column of prompts, which are not learned, with
+        completion: column of their completions, which are; or
+        messages: column of chats, lists of {role, content}.
+        max_length: tokens of a record; the rest is cut.
+
+    Raises:
+        ValueError: if these columns make no record.
+    """
+
+    task: ClassVar[TaskName] = "causal-lm"
+    metric: ClassVar[str] = "loss"
+    goal: ClassVar[Literal["max", "min"]] = "min"
+    head: ClassVar[Literal["trained", "frozen"]] = "frozen"
+    head_init: ClassVar[Literal["random"]] = "random"
+    head_scale: ClassVar[float] = 1.0
+    pooling: ClassVar[Literal["model", "mean"]] = "model"
+    labels: ClassVar[None] = None
+    label_names: ClassVar[tuple[str, ...]] = ()
+
+    text: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    messages: str | None = None
+    max_length: int = 128
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_max_length(self.max_length)
+        if self.columns.keys() not in FORMS:
+            raise ValueError(
+                "columns: causal-lm takes text, or prompt and completion, or messages, not "
+                f"{' and '.join(self.columns) or 'nothing'}"
+            )
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Those that are named."""
+        parts = {
+            "text": self.text,
+            "prompt": self.prompt,
+            "completion": self.completion,
+            "messages": self.messages,
+        }
+        return {part: column for part, column in parts.items() if column is not None}
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """(n,) mean cross entropies; 0 for an example without a target token."""

@@ -127,7 +127,7 @@ class AltLoRAConfig:
     """``AltLoRA`` with these numbers, begun afresh each round; the plan's phases alternate.
 
     Attributes:
-        learning_rate: eta of round 0.
+        lr: eta of round 0.
         scale: s, the adapter's.
         momentum: b1.
         square: b2 of AltLoRA+; None is AltLoRA.
@@ -141,7 +141,7 @@ class AltLoRAConfig:
 
     moves_pairs: ClassVar[Moves] = AltLoRA.moves_pairs
 
-    learning_rate: float
+    lr: float
     scale: float
     momentum: float = 0.9
     square: float | None = None
@@ -150,13 +150,13 @@ class AltLoRAConfig:
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        not_negative("method.damping", self.damping)
+        not_negative("damping", self.damping)
 
-    def build(self, tensors: Mapping[Key, nn.Parameter], learning_rate: float) -> AltLoRA:
+    def build(self, tensors: Mapping[Key, nn.Parameter], lr: float) -> AltLoRA:
         """One scale for all pairs."""
         return AltLoRA(
             groups_of(tensors, self.scale),
-            lr=learning_rate,
+            lr=lr,
             momentum=self.momentum,
             square=self.square,
             eps=self.eps,

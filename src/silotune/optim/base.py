@@ -36,7 +36,7 @@ class OptimizerConfig(Protocol):
     """How a client moves its tensors. What it builds remembers nothing of earlier rounds."""
 
     @property
-    def learning_rate(self) -> float:
+    def lr(self) -> float:
         """The rate of round 0; the run's schedule may lower it."""
         ...
 
@@ -45,9 +45,7 @@ class OptimizerConfig(Protocol):
         """What it needs of every pair in every phase; recipes without that are refused."""
         ...
 
-    def build(
-        self, tensors: Mapping[Key, nn.Parameter], learning_rate: float
-    ) -> torch.optim.Optimizer:
+    def build(self, tensors: Mapping[Key, nn.Parameter], lr: float) -> torch.optim.Optimizer:
         """A torch optimiser over ``tensors``: all of the model's, those that never move as well.
 
         A tensor that is frozen, in this step or in all, has no gradient then and must stay.

@@ -43,23 +43,21 @@ class FedProxConfig:
 
     def __post_init__(self) -> None:
         if not self.mu >= 0.0:
-            raise ValueError(f"train.proximal_mu: must not be negative, not {self.mu}")
+            raise ValueError(f"proximal_mu: must not be negative, not {self.mu}")
 
     @property
-    def learning_rate(self) -> float:
+    def lr(self) -> float:
         """The inner optimiser's."""
-        return self.inner.learning_rate
+        return self.inner.lr
 
     @property
     def moves_pairs(self) -> Moves:
         """The inner optimiser's."""
         return self.inner.moves_pairs
 
-    def build(
-        self, tensors: Mapping[Key, nn.Parameter], learning_rate: float
-    ) -> torch.optim.Optimizer:
+    def build(self, tensors: Mapping[Key, nn.Parameter], lr: float) -> torch.optim.Optimizer:
         """The inner optimiser, pulling towards ``tensors`` as they are now."""
-        optimizer = self.inner.build(tensors, learning_rate)
+        optimizer = self.inner.build(tensors, lr)
         start = {key: p.detach().clone() for key, p in tensors.items()}
 
         def pull(*_: object) -> None:

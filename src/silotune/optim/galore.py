@@ -160,7 +160,7 @@ class GaLoreConfig:
     only one that does.
 
     Attributes:
-        learning_rate: eta of round 0.
+        lr: eta of round 0.
         rank: r.
         gap: steps between two choices of P.
         scale: the paper's alpha.
@@ -174,7 +174,7 @@ class GaLoreConfig:
 
     moves_pairs: ClassVar[Moves] = Moves.ANYTHING
 
-    learning_rate: float
+    lr: float
     rank: int
     gap: int = 200
     scale: float = 1.0
@@ -184,15 +184,15 @@ class GaLoreConfig:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise ValueError(f"method.r: the rank must be at least 1, not {self.rank}")
+            raise ValueError(f"r: the rank must be at least 1, not {self.rank}")
         if self.gap < 1:
-            raise ValueError(f"method.galore_gap: must be at least 1 step, not {self.gap}")
+            raise ValueError(f"galore_gap: must be at least 1 step, not {self.gap}")
 
-    def build(self, tensors: Mapping[Key, nn.Parameter], learning_rate: float) -> GaLore:
+    def build(self, tensors: Mapping[Key, nn.Parameter], lr: float) -> GaLore:
         """Which tensors are projected follows from role and shape."""
         return GaLore(
             groups_of(tensors),
-            lr=learning_rate,
+            lr=lr,
             rank=self.rank,
             gap=self.gap,
             scale=self.scale,

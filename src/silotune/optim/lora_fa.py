@@ -82,7 +82,7 @@ class LoRAFAConfig:
     """``LoRAFA`` with these numbers, begun afresh each round.
 
     Attributes:
-        learning_rate: of round 0.
+        lr: of round 0.
         scale: s, the adapter's.
         weight_decay: decoupled.
         damping: added to the eigenvalues of A A^T.
@@ -93,19 +93,19 @@ class LoRAFAConfig:
 
     moves_pairs: ClassVar[Moves] = LoRAFA.moves_pairs
 
-    learning_rate: float
+    lr: float
     scale: float
     weight_decay: float = 0.0
     damping: float = 1e-8
 
     def __post_init__(self) -> None:
-        not_negative("method.damping", self.damping)
+        not_negative("damping", self.damping)
 
-    def build(self, tensors: Mapping[Key, nn.Parameter], learning_rate: float) -> LoRAFA:
+    def build(self, tensors: Mapping[Key, nn.Parameter], lr: float) -> LoRAFA:
         """One scale for all pairs."""
         return LoRAFA(
             groups_of(tensors, self.scale),
-            lr=learning_rate,
+            lr=lr,
             weight_decay=self.weight_decay,
             damping=self.damping,
         )

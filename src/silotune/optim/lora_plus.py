@@ -74,7 +74,7 @@ class LoRAPlusConfig:
     """``LoRAPlus`` with these numbers, begun afresh each round.
 
     Attributes:
-        learning_rate: eta_A of round 0.
+        lr: eta_A of round 0.
         ratio: eta_B / eta_A.
         weight_decay: decoupled, by rate times this for each.
 
@@ -84,19 +84,19 @@ class LoRAPlusConfig:
 
     moves_pairs: ClassVar[Moves] = LoRAPlus.moves_pairs
 
-    learning_rate: float
+    lr: float
     ratio: float = 16.0
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.ratio > 0.0:
-            raise ValueError(f"method.lora_plus_ratio: must be positive, not {self.ratio}")
+            raise ValueError(f"lora_plus_ratio: must be positive, not {self.ratio}")
 
-    def build(self, tensors: Mapping[Key, nn.Parameter], learning_rate: float) -> LoRAPlus:
+    def build(self, tensors: Mapping[Key, nn.Parameter], lr: float) -> LoRAPlus:
         """The scale does not matter to it."""
         return LoRAPlus(
             groups_of(tensors),
-            lr=learning_rate,
+            lr=lr,
             ratio=self.ratio,
             weight_decay=self.weight_decay,
         )

@@ -112,7 +112,7 @@ class LoRAProConfig:
     """``LoRAPro`` with these numbers, begun afresh each round.
 
     Attributes:
-        learning_rate: of round 0.
+        lr: of round 0.
         scale: s, the adapter's.
         weight_decay: decoupled, of A and B.
         damping: added to the eigenvalues of B^T B and A A^T that are inverted.
@@ -124,20 +124,20 @@ class LoRAProConfig:
 
     moves_pairs: ClassVar[Moves] = LoRAPro.moves_pairs
 
-    learning_rate: float
+    lr: float
     scale: float
     weight_decay: float = 0.0
     damping: float = 1e-8
     full_moments: bool = False
 
     def __post_init__(self) -> None:
-        not_negative("method.damping", self.damping)
+        not_negative("damping", self.damping)
 
-    def build(self, tensors: Mapping[Key, nn.Parameter], learning_rate: float) -> LoRAPro:
+    def build(self, tensors: Mapping[Key, nn.Parameter], lr: float) -> LoRAPro:
         """One scale for all pairs."""
         return LoRAPro(
             groups_of(tensors, self.scale),
-            lr=learning_rate,
+            lr=lr,
             weight_decay=self.weight_decay,
             damping=self.damping,
             full_moments=self.full_moments,

@@ -120,7 +120,7 @@ class LoRARITEConfig:
     """``LoRARITE`` with these numbers, begun afresh each round.
 
     Attributes:
-        learning_rate: eta of round 0.
+        lr: eta of round 0.
         weight_decay: lambda, decoupled.
         betas: b1 and b2.
         eps: added to the square roots of the eigenvalues of V + rho.
@@ -129,17 +129,17 @@ class LoRARITEConfig:
 
     moves_pairs: ClassVar[Moves] = LoRARITE.moves_pairs
 
-    learning_rate: float
+    lr: float
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-6
     escape: bool = False
 
-    def build(self, tensors: Mapping[Key, nn.Parameter], learning_rate: float) -> LoRARITE:
+    def build(self, tensors: Mapping[Key, nn.Parameter], lr: float) -> LoRARITE:
         """The scale does not matter to it."""
         return LoRARITE(
             groups_of(tensors),
-            lr=learning_rate,
+            lr=lr,
             betas=self.betas,
             eps=self.eps,
             weight_decay=self.weight_decay,

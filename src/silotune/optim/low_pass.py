@@ -37,20 +37,18 @@ class LowPassConfig:
     inner: OptimizerConfig
 
     @property
-    def learning_rate(self) -> float:
+    def lr(self) -> float:
         """The inner optimiser's."""
-        return self.inner.learning_rate
+        return self.inner.lr
 
     @property
     def moves_pairs(self) -> Moves:
         """The inner optimiser's."""
         return self.inner.moves_pairs
 
-    def build(
-        self, tensors: Mapping[Key, nn.Parameter], learning_rate: float
-    ) -> torch.optim.Optimizer:
+    def build(self, tensors: Mapping[Key, nn.Parameter], lr: float) -> torch.optim.Optimizer:
         """The inner optimiser, reading filtered gradients."""
-        optimizer = self.inner.build(tensors, learning_rate)
+        optimizer = self.inner.build(tensors, lr)
 
         def smooth(*_: object) -> None:
             for key, p in tensors.items():

@@ -33,7 +33,7 @@ from .param_groups import (
     Group,
     check_group,
     check_numbers,
-    check_same_names,
+    check_same,
     pairs_of,
     run_closure,
 )
@@ -198,7 +198,7 @@ class PairOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: if it was taken of other parameters.
         """
-        check_same_names(type(self).__name__, self.param_groups, state_dict["param_groups"])
+        check_same(type(self).__name__, self.param_groups, state_dict["param_groups"])
         own = deepcopy(dict(state_dict))
         super().load_state_dict(own)
         numbers = chain.from_iterable(group["params"] for group in own["param_groups"])

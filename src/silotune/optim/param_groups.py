@@ -142,11 +142,11 @@ def not_negative(name: str, value: float | Tensor) -> None:
         raise ValueError(f"{name}: must not be negative, not {value}")
 
 
-def check_same_names(owner: str, groups: list[Group], saved: list[Group]) -> None:
+def check_same(owner: str, groups: list[Group], saved: list[Group]) -> None:
     """Refuse a state that was saved for other parameters.
 
     Raises:
-        ValueError: naming the first that differs.
+        ValueError: naming the first that differs, in its name or its scale.
     """
     ours = [(g["kind"], name) for g in groups for name in g["names"]]
     theirs = [(g.get("kind"), name) for g in saved for name in g.get("names", ())]
@@ -155,6 +155,12 @@ def check_same_names(owner: str, groups: list[Group], saved: list[Group]) -> Non
             raise ValueError(
                 f"{owner}: the state was saved for {other[1]} ({other[0]}) where {mine[1]} "
                 f"({mine[0]}) is; make the groups from the same model"
+            )
+    for group, old in zip(groups, saved, strict=False):
+        if group.get("scale") != old.get("scale"):
+            raise ValueError(
+                f"{owner}: the state was saved for pairs of scale {old.get('scale')}, and the "
+                f"model has {group.get('scale')}; take the same lora_alpha and r"
             )
     if len(ours) != len(theirs):
         raise ValueError(

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge
 from torch import nn
 
 from silotune.core import Key
+from silotune.core.fields import check_fields
 
 from .base import Moves
 
@@ -18,17 +20,18 @@ class SGD:
 
     moves_pairs: ClassVar[Moves] = Moves.ANYTHING
 
-    learning_rate: float
-    momentum: float = 0.0
-    weight_decay: float = 0.0
+    lr: Annotated[float, Ge(0)]
+    momentum: Annotated[float, Ge(0)] = 0.0
+    weight_decay: Annotated[float, Ge(0)] = 0.0
 
-    def build(
-        self, tensors: Mapping[Key, nn.Parameter], learning_rate: float
-    ) -> torch.optim.Optimizer:
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def build(self, tensors: Mapping[Key, nn.Parameter], lr: float) -> torch.optim.Optimizer:
         """One group over all tensors."""
         return torch.optim.SGD(
             tensors.values(),
-            lr=learning_rate,
+            lr=lr,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
         )
@@ -40,11 +43,12 @@ class AdamW:
 
     moves_pairs: ClassVar[Moves] = Moves.ANYTHING
 
-    learning_rate: float
-    weight_decay: float = 0.0
+    lr: Annotated[float, Ge(0)]
+    weight_decay: Annotated[float, Ge(0)] = 0.0
 
-    def build(
-        self, tensors: Mapping[Key, nn.Parameter], learning_rate: float
-    ) -> torch.optim.Optimizer:
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def build(self, tensors: Mapping[Key, nn.Parameter], lr: float) -> torch.optim.Optimizer:
         """One group over all tensors."""
-        return torch.optim.AdamW(tensors.values(), lr=learning_rate, weight_decay=self.weight_decay)
+        return torch.optim.AdamW(tensors.values(), lr=lr, weight_decay=self.weight_decay)

@@ -5,8 +5,6 @@ from .accounting.charges import Charge as Charge
 from .accounting.charges import CorrelatedCharge as CorrelatedCharge
 from .accounting.charges import Relation as Relation
 from .accounting.charges import TruncatedCharge as TruncatedCharge
-from .calibration import Mechanisms as Mechanisms
-from .calibration import calibrated as calibrated
 from .choice import ClientDP as ClientDP
 from .choice import ExampleDP as ExampleDP
 from .choice import NoDP as NoDP
@@ -29,4 +27,7 @@ from .mechanisms.sampling import Rotation as Rotation
 from .mechanisms.sampling import TruncatedPoisson as TruncatedPoisson
 from .mechanisms.server import FullParticipation as FullParticipation
 from .mechanisms.server import ServerMechanism as ServerMechanism
+from .mechanisms_from_choice import Mechanisms as Mechanisms
+from .mechanisms_from_choice import calibrated as calibrated
+from .sizes import check_declared as check_declared
 from .sizes import declared_sizes as declared_sizes

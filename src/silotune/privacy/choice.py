@@ -2,7 +2,8 @@
 
     ExampleDP   every record, by noise at its client (DP-SGD, ``privacy.mechanisms.dp_sgd``)
     ClientDP    every client as a whole, by noise at a trusted server
-    (``privacy.mechanisms.dp_fedavg``) NoDP        nobody
+                (``privacy.mechanisms.dp_fedavg``)
+    NoDP        nobody
 
 Either a budget is given or the noise; ``calibration`` makes the mechanisms. What is not proved is
 refused when a choice is made, all of it at once, a line each that begins with the field.
@@ -13,7 +14,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
+
+from silotune.core.fields import check_fields
 
 from .accounting.accountant import MIN_DELTA
 from .accounting.charges import Relation
@@ -25,6 +28,9 @@ _TOGETHER = (
     "correlated belongs to sampling: rotation, and rotation to correlated; no guarantee is proved "
     "here for one without the other"
 )
+
+Unit = Literal["example", "client", "none"]
+"""What is hidden: each record, each client as a whole, or nothing."""
 
 Problems = Iterator[tuple[str, str]]
 """Fields, and what is wrong with them."""
@@ -51,7 +57,7 @@ class ExampleDP:
         relation: when data sets are neighbours.
         sampling: how records come into a batch.
         max_batch_size: most records in a batch of ``truncated-poisson``; None = 4 batch sizes.
-        noise: its kind; ``privacy.mechanisms.matrix_factorization`` belongs to ``rotation``.
+        noise: its kind; ``correlated`` belongs to ``rotation``.
         bands: how many steps correlated noise reaches back; None = the best for the run.
         count_noise: let each client release its number of records once, with Gaussian noise of this
             many records, as its weight.
@@ -62,6 +68,8 @@ class ExampleDP:
     Raises:
         ValueError: if a field is out of range, or nothing is proved for the combination.
     """
+
+    unit: ClassVar[Unit] = "example"
 
     target_epsilon: float | None = None
     noise_multiplier: float | None = None
@@ -78,10 +86,9 @@ class ExampleDP:
     reserve_rounds: int = 1
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _refuse(
             *_price(self),
-            *_one_of(self, "sampling", ("poisson", "truncated-poisson", "rotation")),
-            *_one_of(self, "noise", ("gaussian", "discrete", "correlated")),
             *_positive(self, "max_grad_norm", "count_noise", "metric_noise"),
             *_least(self, 1, "max_batch_size", "bands"),
             *_records(self),
@@ -107,16 +114,20 @@ class ClientDP:
         sampling: ``poisson``, by a secret coin; or ``rotation``, each in its turn.
         client_sampling_rate: chance of a client to take part in a round; in a rotation, 1 / the
             number of rounds in which each has one turn.
-        noise: its kind; ``privacy.mechanisms.matrix_factorization`` over rounds belongs to
-        ``rotation``. bands: how many rounds correlated noise reaches back; None = the best for the
-        run. adaptive_clipping: let S follow ``target_quantile`` (arXiv 1905.03871).
-        target_quantile: share of clients whose change it is to leave whole. insecure_seeded_noise:
-        draw cohorts and noise from the seed. NOT PRIVATE. reserve_rounds: rounds paid for in
-        advance, for those that must be trained again.
+        noise: its kind; ``correlated`` over rounds belongs to ``rotation``.
+        bands: how many rounds correlated noise reaches back; None = the best for the run.
+        adaptive_clipping: let S follow ``target_quantile`` (arXiv 1905.03871).
+        target_quantile: share of clients whose change it is to leave whole.
+        insecure_seeded_noise: draw cohorts and noise from the seed. NOT PRIVATE.
+        reserve_rounds: rounds paid for in advance, for those that must be trained again.
 
     Raises:
         ValueError: if a field is out of range, or nothing is proved for the combination.
     """
+
+    unit: ClassVar[Unit] = "client"
+    count_noise: ClassVar[None] = None
+    metric_noise: ClassVar[None] = None
 
     target_epsilon: float | None = None
     noise_multiplier: float | None = None
@@ -133,6 +144,11 @@ class ClientDP:
     reserve_rounds: int = 1
 
     def __post_init__(self) -> None:
+        _refuse(
+            *_hides_records(self, "sampling", "truncated-poisson", "use poisson"),
+            *_hides_records(self, "noise", "discrete", "use gaussian or correlated"),
+        )
+        check_fields(self)
         _refuse(
             *_price(self),
             *_positive(self, "max_update_norm"),
@@ -154,6 +170,14 @@ class ClientDP:
 @dataclass(frozen=True)
 class NoDP:
     """Nothing is hidden."""
+
+    unit: ClassVar[Unit] = "none"
+    count_noise: ClassVar[None] = None
+    metric_noise: ClassVar[None] = None
+    target_epsilon: ClassVar[None] = None
+    noise: ClassVar[Literal["none"]] = "none"
+    sampling: ClassVar[Literal["none"]] = "none"
+    insecure_seeded_noise: ClassVar[bool] = False
 
     @property
     def budget(self) -> None:
@@ -189,7 +213,6 @@ def _price(choice: ExampleDP | ClientDP) -> Problems:
         )
     yield from _positive(choice, "target_epsilon", "noise_multiplier")
     yield from _least(choice, 0, "reserve_rounds")
-    yield from _one_of(choice, "relation", ("add-remove", "zero-out", "replace-one"))
     if not MIN_DELTA <= choice.target_delta < 1.0:
         yield "target_delta", f"must be at least {MIN_DELTA:g} and below 1"
 
@@ -219,15 +242,7 @@ def _server(choice: ClientDP) -> Problems:
     """What the server does with its clients."""
     if choice.relation == "replace-one":
         yield "relation", "hidden clients know add-remove and zero-out; choose one"
-    wrong = [
-        *_hides_records(choice, "sampling", "truncated-poisson", "use poisson"),
-        *_hides_records(choice, "noise", "discrete", "use gaussian or correlated"),
-    ]
-    yield from wrong or [
-        *_one_of(choice, "sampling", ("poisson", "rotation")),
-        *_one_of(choice, "noise", ("gaussian", "correlated")),
-        *_correlated(choice),
-    ]
+    yield from _correlated(choice)
     if not 0.0 < choice.client_sampling_rate <= 1.0:
         yield "client_sampling_rate", "must be above 0 and at most 1"
         return
@@ -272,9 +287,3 @@ def _least(choice: ExampleDP | ClientDP, least: int, *names: str) -> Problems:
         value = getattr(choice, name)
         if value is not None and (not isinstance(value, int) or value < least):
             yield name, f"must be a whole number of at least {least}, not {value}"
-
-
-def _one_of(choice: ExampleDP | ClientDP, name: str, allowed: tuple[str, ...]) -> Problems:
-    value = getattr(choice, name)
-    if value not in allowed:
-        yield name, f"must be one of {', '.join(allowed)}, not {value}"

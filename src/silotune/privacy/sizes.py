@@ -6,7 +6,7 @@ denominators and weights come from declared sizes, so that no true one has an ef
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import floor, log10
 
 
@@ -23,18 +23,42 @@ def declared_sizes(
     Raises:
         ValueError: if a client is declared that does not exist, or one that exists is not.
     """
+    check_declared(field, declared, records)
     if declared is None:
         sizes = {name: _two_digits(n) for name, n in records.items()}
         listed = ", ".join(f"{name}: {n}" for name, n in sizes.items())
         return sizes, [f"{field}: declared as public, rounded down from the data once: {listed}"]
     if isinstance(declared, int):
         return dict.fromkeys(records, declared), []
-    if differ := declared.keys() ^ records.keys():
-        raise ValueError(
-            f"{field}: names {', '.join(sorted(differ))} differently from the data, whose silos "
-            f"are {', '.join(records)}"
-        )
     return dict(declared), []
+
+
+def check_declared(field: str, declared: object, clients: Iterable[str] | None = None) -> None:
+    """See that declared numbers are numbers, and that they are of these clients.
+
+    Args:
+        field: its name, for messages.
+        declared: one number for all, or one for each; None for neither.
+        clients: all there are; None: not known yet.
+
+    Raises:
+        ValueError: if a number is none, a client is declared that does not exist, or one that
+            exists is not.
+    """
+    if declared is None:
+        return
+    by_client = declared if isinstance(declared, Mapping) else {}
+    for number in by_client.values() if by_client else [declared]:
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(
+                f"{field}: give a whole number, at least 1, for all clients or for each by name, "
+                f"not {number!r:.40}"
+            )
+    if by_client and clients is not None and (differ := by_client.keys() ^ set(clients)):
+        raise ValueError(
+            f"{field}: names {', '.join(sorted(map(str, differ)))} differently from the data, "
+            f"whose silos are {', '.join(map(str, clients))}"
+        )
 
 
 def _two_digits(n: int) -> int:

@@ -6,12 +6,9 @@ no silo, and shows no figure of a single one but its privacy.
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import yaml
 
@@ -23,10 +20,12 @@ from silotune.certificate.guarantee import (
     warning,
 )
 from silotune.core.units import count_text, epsilon_text, metric_text, number_text
-from silotune.runs.facts import PrivacyStatement, RunFacts, SiloPrivacy, Summary
+from silotune.runs.facts import RunFacts, Summary
+from silotune.runs.privacy_statement import PrivacyStatement, SiloPrivacy
 
 from .prose import EVALUATION, PERSONAL, final_score, method_name, what_was_done
 from .totals import Outcome
+from .usage import adapter_program, is_hub_name, public_name
 
 PIPELINES = {
     "sequence-classification": "text-classification",
@@ -39,7 +38,7 @@ def model_card(
     summary: Summary, facts: RunFacts, outcome: Outcome, statement: PrivacyStatement | None
 ) -> str:
     """The card as Markdown with front matter."""
-    public = replace(summary, base_model=_public_name(summary.base_model))
+    public = replace(summary, base_model=public_name(summary.base_model))
     own = [OWN] if summary.personal else []
     sections = [
         f"# {_inline(summary.title)}",
@@ -55,7 +54,9 @@ def model_card(
 
 
 def _use(summary: Summary, facts: RunFacts) -> str:
-    return f"```python\n{usage(summary, facts.labels)}```" if summary.fits_peft else OWN_FORMAT
+    if not summary.fits_peft:
+        return OWN_FORMAT
+    return f"```python\n{adapter_program(summary, facts.labels)}```"
 
 
 def signpost(summary: Summary) -> str:
@@ -69,22 +70,6 @@ Each silo's adapter, in PEFT's format, is in that silo's own folder, `sites/SILO
 `silotune export RUN --silo SILO` takes one elsewhere, also merged into the model, and
 `silotune evaluate RUN` scores them all.
 """
-
-
-def usage(summary: Summary, labels: Sequence[str], adapter: str = "path/to/adapter") -> str:
-    """A Python program that loads the adapter and uses it; needs torch, transformers and peft."""
-    name = summary.base_model
-    place = name if _is_hub_name(name) else f"path/to/{_public_name(name)}"
-    base = json.dumps(place, ensure_ascii=False)
-    heading = f"ADAPTER = {json.dumps(adapter)}\nBASE = {base}\n"
-    if summary.task != "causal-lm":
-        indent = 4 if sum(len(label) + 4 for label in labels) > 80 else None
-        heading += f"LABELS = {json.dumps(list(labels), ensure_ascii=False, indent=indent)}\n"
-    if summary.pooling == "mean":
-        return MEAN_POOLING.format(heading=heading, max_length=summary.max_length)
-    templates = {"causal-lm": CAUSAL_LM, "image-classification": IMAGES}
-    template = templates.get(summary.task, CLASSIFIER)
-    return template.format(heading=heading, max_length=summary.max_length)
 
 
 OWN_FORMAT = (
@@ -101,110 +86,12 @@ OWN = (
 )
 """Of an adapter with personal tensors in it."""
 
-CLASSIFIER = """\
-import torch
-from peft import PeftModel
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-{heading}
-tokenizer = AutoTokenizer.from_pretrained(BASE, padding_side="right")
-tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-base = AutoModelForSequenceClassification.from_pretrained(
-    BASE, num_labels=len(LABELS), ignore_mismatched_sizes=True
-)
-base.config.pad_token_id = tokenizer.pad_token_id
-model = PeftModel.from_pretrained(base, ADAPTER).eval()
-
-texts = ["a text to classify"]
-batch = tokenizer(
-    texts, padding=True, truncation=True, max_length={max_length}, return_tensors="pt"
-)
-with torch.no_grad():
-    logits = model(**batch).logits
-print([LABELS[i] for i in logits.argmax(dim=-1).tolist()])
-"""
-
-MEAN_POOLING = """\
-import torch
-from peft import PeftModel
-from torch import nn
-from transformers import AutoModel, AutoTokenizer
-
-{heading}
-
-class MeanPooledClassifier(nn.Module):
-    # a linear classifier on the masked mean of the last hidden states, scaled to length one
-
-    def __init__(self, encoder, num_labels):
-        super().__init__()
-        self.config = encoder.config
-        self.prefix = encoder.base_model_prefix  # the name under which the adapter looks for it
-        self.add_module(self.prefix, encoder)
-        self.classifier = nn.Linear(encoder.config.hidden_size, num_labels)
-
-    def forward(self, attention_mask, **inputs):
-        given = {{name: value for name, value in inputs.items() if value is not None}}
-        encoder = self.get_submodule(self.prefix)
-        hidden = encoder(attention_mask=attention_mask, **given).last_hidden_state.float()
-        mask = attention_mask.unsqueeze(-1).float()
-        mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-        return self.classifier(nn.functional.normalize(mean, dim=-1))
-
-
-base = MeanPooledClassifier(AutoModel.from_pretrained(BASE), len(LABELS))
-model = PeftModel.from_pretrained(base, ADAPTER).eval()
-tokenizer = AutoTokenizer.from_pretrained(BASE)
-
-texts = ["a text to classify"]
-batch = tokenizer(
-    texts, padding=True, truncation=True, max_length={max_length}, return_tensors="pt"
-)
-with torch.no_grad():
-    logits = model(**batch)
-print([LABELS[i] for i in logits.argmax(dim=-1).tolist()])
-"""
-
-CAUSAL_LM = """\
-import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-{heading}
-base = AutoModelForCausalLM.from_pretrained(BASE)
-model = PeftModel.from_pretrained(base, ADAPTER).eval()
-tokenizer = AutoTokenizer.from_pretrained(BASE)
-
-batch = tokenizer("Once upon a time", return_tensors="pt", return_token_type_ids=False)
-with torch.no_grad():
-    tokens = model.generate(**batch, max_new_tokens=50)
-print(tokenizer.decode(tokens[0], skip_special_tokens=True))
-"""
-
-IMAGES = """\
-import torch
-from peft import PeftModel
-from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForImageClassification
-
-{heading}
-base = AutoModelForImageClassification.from_pretrained(
-    BASE, num_labels=len(LABELS), ignore_mismatched_sizes=True
-)
-model = PeftModel.from_pretrained(base, ADAPTER).eval()
-processor = AutoImageProcessor.from_pretrained(BASE)
-
-batch = processor(Image.open("picture.jpg").convert("RGB"), return_tensors="pt")
-with torch.no_grad():
-    logits = model(**batch).logits
-print([LABELS[i] for i in logits.argmax(dim=-1).tolist()])
-"""
-
 
 def _front_matter(summary: Summary, statement: PrivacyStatement | None) -> str:
     tags = ["lora", "federated-learning", summary.method, "silotune"]
     library = "peft" if summary.fits_peft else "silotune"
     front = {"library_name": library, "pipeline_tag": PIPELINES.get(summary.task, summary.task)}
-    if _is_hub_name(summary.base_model):
+    if is_hub_name(summary.base_model):
         front["base_model"] = summary.base_model
     data = {**front, "tags": tags + ([] if warning(statement) else ["differential-privacy"])}
     return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n\n"
@@ -286,7 +173,7 @@ def _silo_row(number: int, silo: SiloPrivacy) -> str:
 
 
 def _origin(summary: Summary, facts: RunFacts, statement: PrivacyStatement | None) -> str:
-    lines = [f"- base model: {_inline(_public_name(summary.base_model))}"]
+    lines = [f"- base model: {_inline(public_name(summary.base_model))}"]
     if facts.model_digest:
         lines.append(f"- SHA-256 of the base weights: `{facts.model_digest}`")
     coins = "; noise and sampling coins came from the operating system" if statement else ""
@@ -295,15 +182,6 @@ def _origin(summary: Summary, facts: RunFacts, statement: PrivacyStatement | Non
     lines.append(f"- seed {facts.seed}{coins}")
     lines += [f"- {_inline(name)} {_inline(version)}" for name, version in facts.versions.items()]
     return "\n".join(lines)
-
-
-def _is_hub_name(name: str) -> bool:
-    return bool(re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)) and not Path(name).exists()
-
-
-def _public_name(name: str) -> str:
-    """The base model without the folders of the machine that trained it."""
-    return name if _is_hub_name(name) else Path(name).name
 
 
 def _inline(text: str) -> str:

@@ -17,13 +17,15 @@ from markupsafe import Markup
 
 from silotune.certificate import guarantee
 from silotune.core import units
-from silotune.runs.facts import PrivacyStatement, RunFacts, Summary, read_facts, read_statement
+from silotune.runs.facts import RunFacts, Summary, read_facts
 from silotune.runs.folder import RoundRecord, RunFolder
+from silotune.runs.privacy_statement import PrivacyStatement, read_statement
 
 from . import plots, prose
-from .model_card import OWN_FORMAT, usage
+from .model_card import OWN_FORMAT
 from .plot_style import themed
 from .totals import SiloOutcome, has_silo_metrics, outcome, silo_outcomes
+from .usage import adapter_program
 
 
 def render(run: RunFolder, summary: Summary) -> str:
@@ -68,7 +70,7 @@ def render(run: RunFolder, summary: Summary) -> str:
             evaluation=prose.EVALUATION.get(summary.evaluation, ""),
             method=f"{prose.method_name(summary)} – {summary.method_words}",
             pictures=_pictures(facts, rounds, silos, statement, summary),
-            usage=usage(summary, facts.labels),
+            usage=adapter_program(summary, facts.labels),
             own_format=OWN_FORMAT.replace("`", ""),
             command=shlex.join(facts.command),
             config=run.config.read_text(encoding="utf-8") if run.config.exists() else "",

@@ -88,7 +88,7 @@ def svg(figure: Figure, title: str) -> str:
     """The picture as SVG that stands alone, or inside a page beside pictures of other titles."""
     buffer = io.StringIO()
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    with warnings.catch_warnings():
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
         # the reader's font draws the texts; that ours lacks a letter of theirs is no matter
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="svg", metadata=nothing)

@@ -33,6 +33,11 @@ Entries = list[tuple[str, Line2D | Patch]]
 
 
 def metric_by_round(rounds: Sequence[RoundRecord], metric: str) -> str:
+    """``metric_figure`` as SVG text."""
+    return svg(metric_figure(rounds, metric), f"{metric} by round")
+
+
+def metric_figure(rounds: Sequence[RoundRecord], metric: str) -> Figure:
     """The global metric after every round, hollow before training; thin lines are single silos."""
     with _round_canvas(rounds, plain(metric)) as (figure, axes):
         axes.yaxis.set_major_formatter(_metric_ticks(metric))
@@ -47,10 +52,15 @@ def metric_by_round(rounds: Sequence[RoundRecord], metric: str) -> str:
             _hollow(axes, [0], [values[0]])
         pooled = [_entry("all silos", SERIES[0])] if any(v is not None for v in values) else []
         legend(figure, pooled + singles)
-        return svg(figure, f"{metric} by round")
+        return figure
 
 
 def epsilon_by_round(rounds: Sequence[RoundRecord], target: float | None) -> str:
+    """``epsilon_figure`` as SVG text."""
+    return svg(epsilon_figure(rounds, target), "epsilon spent by round")
+
+
+def epsilon_figure(rounds: Sequence[RoundRecord], target: float | None) -> Figure:
     """Epsilon spent by every silo so far, under the dashed line of the budget."""
     with _round_canvas(rounds, "ε spent so far") as (figure, axes):
         each = {
@@ -65,10 +75,15 @@ def epsilon_by_round(rounds: Sequence[RoundRecord], target: float | None) -> str
         highest = max([target or 0.0, *_finite(each.values())])
         axes.set_ylim(0, 1.15 * highest or 1.0)
         legend(figure, entries)
-        return svg(figure, "epsilon spent by round")
+        return figure
 
 
 def bytes_by_round(rounds: Sequence[RoundRecord]) -> str:
+    """``bytes_figure`` as SVG text."""
+    return svg(bytes_figure(rounds), "bytes sent by round")
+
+
+def bytes_figure(rounds: Sequence[RoundRecord]) -> Figure:
     """Bytes sent since the start, to the server and back."""
     with _round_canvas(rounds, "sent since the start") as (figure, axes):
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: human_bytes(value)))
@@ -78,7 +93,7 @@ def bytes_by_round(rounds: Sequence[RoundRecord]) -> str:
         _line(axes, rounds, down, SERIES[1])
         axes.set_ylim(0, 1.08 * max([*up, *down, 1]))
         legend(figure, [_entry("to the server", SERIES[0]), _entry("to the silos", SERIES[1])])
-        return svg(figure, "bytes sent by round")
+        return figure
 
 
 def aggregation_error_by_round(rounds: Sequence[RoundRecord]) -> str:

@@ -6,7 +6,8 @@ import math
 
 from silotune.certificate.guarantee import in_short
 from silotune.core.units import count_text, metric_text
-from silotune.runs.facts import PrivacyStatement, RunFacts, Summary
+from silotune.runs.facts import RunFacts, Summary
+from silotune.runs.privacy_statement import PrivacyStatement
 
 from .totals import Outcome
 

@@ -5,12 +5,14 @@ Names are put in as they are: what looks like rich's markup in the name of a sil
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -147,6 +149,20 @@ def epsilon_table(by_round: Mapping[str, Sequence[float]], rows: int = 10) -> Ta
     for done in range(last, 0, -step)[::-1]:
         table.add_row(str(done), *(epsilon_text(values[done - 1]) for values in by_round.values()))
     return table
+
+
+def as_text(*parts: Table | str, width: int = 160) -> str:
+    """Tables and sentences as plain text, for ``print``.
+
+    Args:
+        parts: one under another.
+        width: of a line of a table, in characters.
+    """
+    console = Console(file=io.StringIO(), width=width, no_color=True, force_jupyter=False)
+    with console.capture() as capture:
+        for part in parts:
+            console.print(Text(part) if isinstance(part, str) else part, soft_wrap=True)
+    return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
 
 
 def _table(words: Sequence[str], numbers: Sequence[str]) -> Table:

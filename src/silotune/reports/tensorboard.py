@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from silotune.certificate.guarantee import is_seeded
-from silotune.runs.facts import read_statement
 from silotune.runs.folder import RoundRecord, RunFolder
+from silotune.runs.privacy_statement import read_statement
 
 
 def write_events(run: RunFolder) -> None:

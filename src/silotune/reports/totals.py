@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from silotune.runs.facts import SILO_ALONE, PrivacyStatement, RunFacts
+from silotune.runs.facts import SILO_ALONE, RunFacts
 from silotune.runs.folder import RoundRecord
+from silotune.runs.privacy_statement import PrivacyStatement
 
 NAN = math.nan
 

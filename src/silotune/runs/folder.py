@@ -88,8 +88,8 @@ class RunFolder:
         folder = cls(Path(path))
         if any(file.exists() for file in (folder.config, folder.run, folder.metrics)):
             raise RecordError(
-                f"output_dir: {path} already holds a run; continue it with --resume, "
-                "or choose another folder with --output-dir"
+                f"folder: {path} already holds a run; continue it with --resume "
+                "(resume=True), or choose another folder (--output-dir)"
             )
         with in_words(folder.path):
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -111,6 +111,11 @@ class RunFolder:
     def config(self) -> Path:
         """The resolved configuration."""
         return self.path / "config.yaml"
+
+    @property
+    def description(self) -> Path:
+        """What decides the run, as values: objects by their qualified names and fields."""
+        return self.path / "federation.json"
 
     @property
     def run(self) -> Path:

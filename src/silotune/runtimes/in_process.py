@@ -11,7 +11,7 @@ from silotune.engine import Client, LocalTrainer, client_round, score_at_home
 class InProcess:
     """The simplest runtime, and the reference for all others."""
 
-    bench: LocalTrainer
+    trainer: LocalTrainer
     silos: Mapping[ClientId, Client]
 
     def clients(self) -> Sequence[ClientId]:
@@ -20,8 +20,8 @@ class InProcess:
 
     def train(self, tasks: Sequence[ClientTask]) -> Iterator[ClientUpdate]:
         """One after the other."""
-        return (client_round(task, self.bench, self.silos[task.client]) for task in tasks)
+        return (client_round(task, self.trainer, self.silos[task.client]) for task in tasks)
 
     def evaluate(self, tasks: Sequence[ClientTask]) -> Sequence[ClientUpdate]:
         """Each silo scores and keeps its own scores."""
-        return [score_at_home(task, self.bench, self.silos[task.client]) for task in tasks]
+        return [score_at_home(task, self.trainer, self.silos[task.client]) for task in tasks]

@@ -2,8 +2,9 @@
 
 A worker is any command that calls ``serve``. It holds its own copy of the model and the silos'
 data, dies when the pool does, and is started again when it dies alone: its task is then sent once
-more, so delivery is at least once. Nothing but ``core.wire`` bytes crosses; no pickle. A worker
-keeps the tasks of the last rounds, so that only what is new is sent to it.
+more, so delivery is at least once. Nothing but ``core.serialization`` bytes crosses; no pickle. A
+worker keeps the tasks of the last rounds, so that only what is new is sent to it. Another run, or
+an earlier round, is taken for another federation: all of it is sent again.
 
 A frame is 8 bytes of length and the payload; the first byte of a payload tells its kind.
 """
@@ -16,7 +17,7 @@ import queue
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import BinaryIO, cast
 
@@ -62,6 +63,7 @@ class Pool:
         self._clients = sorted(clients)
         self._slots = [_Slot(self._command) for _ in range(min(workers, len(clients)))]
         self._deadline = deadline
+        self._latest: tuple[str, int] = "", 0  # run and round of the last tasks
 
     def __enter__(self) -> Pool:
         return self
@@ -102,8 +104,9 @@ class Pool:
         """Hand orders to whoever is free; yields one reply each until the deadline."""
         todo: queue.SimpleQueue[_Order] = queue.SimpleQueue()
         done: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        for order in orders:
-            todo.put(order)
+        for kind, task in orders:
+            self._follow(task)
+            todo.put((kind, task))
         for slot in self._slots:
             threading.Thread(target=slot.work, args=(todo, done), daemon=True).start()
         end = time.monotonic() + self._deadline
@@ -117,6 +120,14 @@ class Pool:
                 self._abandon(todo)
                 raise WorkerError(reply[1:].decode())
             yield reply[1:]
+
+    def _follow(self, task: ClientTask) -> None:
+        """Another federation's rounds may have the same names: what was sent for it is no help."""
+        run, round = self._latest
+        if task.run != run or task.round < round:
+            for slot in self._slots:
+                slot.begin()
+        self._latest = task.run, task.round
 
     def _abandon(self, todo: queue.SimpleQueue[_Order]) -> None:
         """Forget what was not begun and stop what was not finished."""
@@ -135,6 +146,11 @@ def _place(task: ClientTask, round: int) -> _Place:
     return task.run, round, task.rank
 
 
+def _still_held(places: Iterable[_Place], task: ClientTask) -> set[_Place]:
+    """What a worker keeps when it is given this task; both ends must count alike."""
+    return {place for place in places if place[1] >= task.round - 1}
+
+
 class _Slot:
     """A place for one worker; starts it when needed and again when it dies."""
 
@@ -144,6 +160,10 @@ class _Slot:
         self._lock = threading.Lock()
         self._job: object | None = None  # what this slot works for now; None once stopped
         self._sent: set[_Place] = set()  # what its worker has been given
+
+    def begin(self) -> None:
+        """Lean on nothing that its worker was given before."""
+        self._sent = set()
 
     def kill(self) -> None:
         """Stop the worker at once."""
@@ -171,7 +191,7 @@ class _Slot:
             try:
                 pipe_in, pipe_out = self._pipes(job)
                 held = _place(task, task.round - 1) in self._sent
-                self._sent.add(_place(task, task.round))
+                self._sent = _still_held(self._sent, task) | {_place(task, task.round)}
                 _write_frame(pipe_in, kind + encode_task(task, held=held))
                 return _read_frame(pipe_out)
             except (EOFError, OSError):
@@ -214,7 +234,7 @@ class _Slot:
 
 
 def serve(
-    bench: LocalTrainer, silos: Mapping[ClientId, Client], pipe_in: BinaryIO, pipe_out: BinaryIO
+    trainer: LocalTrainer, silos: Mapping[ClientId, Client], pipe_in: BinaryIO, pipe_out: BinaryIO
 ) -> None:
     """A worker's life: answer tasks until the pipe closes, then die without finishing."""
     inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -223,23 +243,23 @@ def serve(
     _write_frame(pipe_out, _READY)
     while True:
         payload = inbox.get()
-        _write_frame(pipe_out, _answer(payload, bench, silos, tasks))
+        _write_frame(pipe_out, _answer(payload, trainer, silos, tasks))
 
 
 def _answer(
     payload: bytes,
-    bench: LocalTrainer,
+    trainer: LocalTrainer,
     silos: Mapping[ClientId, Client],
     tasks: dict[_Place, ClientTask],
 ) -> bytes:
     """One reply; remembers the task among ``tasks``, and forgets those of older rounds."""
     try:
         task = decode_task(payload[1:], lambda *place: tasks.get(place))
-        for place in [p for p in tasks if p[1] < task.round - 1]:
+        for place in tasks.keys() - _still_held(tasks, task):
             del tasks[place]
         tasks[_place(task, task.round)] = task
         act = score_at_home if payload[:1] == _SCORE else client_round
-        return _RESULT + encode_result(act(task, bench, silos[task.client]))
+        return _RESULT + encode_result(act(task, trainer, silos[task.client]))
     except (ValueError, OSError, RuntimeError) as error:
         return _ERROR + str(error).encode()  # nothing of a private silo's: those do not raise
 
@@ -254,8 +274,9 @@ def _listen(pipe: BinaryIO, inbox: queue.SimpleQueue[bytes]) -> None:
 
 
 def _write_frame(pipe: BinaryIO, payload: bytes) -> None:
-    pipe.write(len(payload).to_bytes(8, "big") + payload)
-    pipe.flush()
+    with _open(pipe):
+        pipe.write(len(payload).to_bytes(8, "big") + payload)
+        pipe.flush()
 
 
 def _read_frame(pipe: BinaryIO) -> bytes:
@@ -264,7 +285,19 @@ def _read_frame(pipe: BinaryIO) -> bytes:
 
 
 def _exactly(pipe: BinaryIO, size: int) -> bytes:
-    data = pipe.read(size)
+    with _open(pipe):
+        data = pipe.read(size)
     if data is None or len(data) < size:
         raise EOFError("the pipe closed")
     return data
+
+
+@contextlib.contextmanager
+def _open(pipe: BinaryIO) -> Iterator[None]:
+    """A pipe that the pool has closed meanwhile, as it was stopped, has ended like any other."""
+    try:
+        yield
+    except ValueError as error:
+        if not pipe.closed:
+            raise
+        raise EOFError("the pipe was closed") from error

@@ -79,6 +79,10 @@ class SiloStore:
         """Let another process use the folder."""
         self._lock.close()
 
+    def runs(self) -> set[str]:
+        """All that have charges here."""
+        return {entry.run for entry in self._entries}
+
     def entries(self, run: str) -> list[LedgerEntry]:
         """The charges of ``run``, oldest first."""
         return [entry for entry in self._entries if entry.run == run]

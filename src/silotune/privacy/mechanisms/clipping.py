@@ -55,11 +55,29 @@ def _sum(factor: Tensor, rows: Tensor, grid: float) -> Tensor:
 
 
 class Accumulated(NamedTuple):
-    """Sums over the micro-batches of one step."""
+    """Clipped sums over micro-batches of one step; without any, ``NOTHING``."""
 
     sums: Mapping[Key, Tensor]
     examples: int
     dropped: int
+
+    def plus(
+        self, rows: Mapping[Key, Tensor], examples: int, max_grad_norm: float, grid: float = 0.0
+    ) -> Accumulated:
+        """These sums with those of one more micro-batch.
+
+        Args:
+            rows: its per-example gradients, (examples, *shape) each.
+            examples: its number of records.
+            max_grad_norm: C.
+            grid: as for ``clipped_sum``.
+        """
+        part, bad = clipped_sum(rows, max_grad_norm, grid) if rows else ({}, 0)
+        added = {key: t + self.sums[key] if key in self.sums else t for key, t in part.items()}
+        return Accumulated({**self.sums, **added}, self.examples + examples, self.dropped + bad)
+
+
+NOTHING = Accumulated({}, 0, 0)
 
 
 def accumulate(
@@ -81,13 +99,10 @@ def accumulate(
         totals: takes the sums of layers that leave no rows. They are bounded by nothing, so this
             is not for a mechanism that hides records.
     """
-    sums: dict[Key, Tensor] = {}
-    examples = dropped = 0
+    whole = NOTHING
     for batch in micro_batches:
         n = len(batch["labels"])
         with sink.collect(n, totals) as rows:
             losses(batch).sum().backward()
-            part, bad = clipped_sum(rows, max_grad_norm, grid) if rows else ({}, 0)
-        sums = {key: t + sums[key] if key in sums else t for key, t in part.items()}
-        examples, dropped = examples + n, dropped + bad
-    return Accumulated(sums, examples, dropped)
+            whole = whole.plus(rows, n, max_grad_norm, grid)
+    return whole

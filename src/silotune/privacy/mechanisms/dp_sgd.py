@@ -25,7 +25,7 @@ from silotune.core import Batch, Key, PerExampleGradients
 from silotune.privacy.accounting.charges import AnyCharge, Charge, CorrelatedCharge, TruncatedCharge
 
 from .base import Losses, NoiseState, RoundRandomness
-from .clipping import accumulate
+from .clipping import Accumulated, accumulate
 from .noise import Correlated, Discrete, Noise, drawn
 from .sampling import Poisson, Rotation, Sampling, TruncatedPoisson
 
@@ -99,15 +99,32 @@ class ExampleLevel:
         draws: RoundRandomness,
     ) -> int:
         """Clip each record, add noise once for the whole batch, divide by the constant b."""
-        grid = self.noise.grid(self.max_grad_norm)
-        clipped = accumulate(sink, losses, micro_batches, self.max_grad_norm, grid)
+        clipped = accumulate(sink, losses, micro_batches, self.max_grad_norm, self.grid)
+        self.noised(tensors, clipped, draws)
+        return clipped.dropped
+
+    @property
+    def grid(self) -> float:
+        """What clipped coordinates are rounded to; 0 for no rounding."""
+        return self.noise.grid(self.max_grad_norm)
+
+    def noised(
+        self, tensors: Mapping[Key, nn.Parameter], clipped: Accumulated, draws: RoundRandomness
+    ) -> None:
+        """Write ``.grad`` of ``tensors`` from a batch's clipped sums: noise once, over b.
+
+        Args:
+            tensors: all that is trained; one that no record reached gets noise alone.
+            clipped: sums over the batch, on ``grid``.
+            draws: of this step.
+        """
         noise = self._noise([p.numel() for p in tensors.values()], draws)
         for (key, parameter), z in zip(tensors.items(), noise, strict=True):
-            total = clipped.sums[key] if clipped.examples else torch.zeros_like(parameter)
+            total = clipped.sums.get(key)
+            total = torch.zeros_like(parameter) if total is None else total
             if self.noise.multiplier:
-                total = total + _like(z, total if grid else parameter)
+                total = total + _like(z, total if self.grid else parameter)
             parameter.grad = (total / self.expected_batch_size).to(parameter.dtype)
-        return clipped.dropped
 
     def charge(self, steps: int) -> AnyCharge:
         """For sampling, sigma and steps; never for batch sizes that were drawn."""

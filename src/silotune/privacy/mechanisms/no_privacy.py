@@ -59,7 +59,7 @@ class NoPrivacy:
         if plain.dropped or not all(t.isfinite().all() for t in totals.values()):
             raise ValueError(
                 f"{plain.dropped or 'some'} records gave a loss or gradient that is not finite: "
-                "lower the learning rate, or look for broken records with `silotune data`"
+                "lower lr, or look for broken records with `silotune data`"
             )
         sums = {**plain.sums, **totals}
         for key, parameter in tensors.items():

@@ -18,7 +18,7 @@ from datasets import Dataset, DatasetInfo
 
 from silotune.core import seed_of
 
-from .demo_phrases import COMPLAINTS, SHARED
+from .phrases import complaints, shared_symptoms
 
 TRIAGE_LABELS: Mapping[str, str] = {
     "cardiology": "heart, blood pressure and circulation problems",
@@ -185,11 +185,11 @@ def _note(rng: Random, clinic: Clinic, department: str) -> str:
 def _complaint(rng: Random, department: str, voice: int) -> str:
     """What such a patient complains of."""
     if rng.random() >= SHARED_SYMPTOM:
-        return rng.choice(COMPLAINTS[department])[voice]
-    symptom, details = rng.choice([entry for entry in SHARED if department in entry[1]])
+        return rng.choice(complaints()[department])[voice]
+    symptom = rng.choice([one for one in shared_symptoms() if department in one.details])
     if rng.random() < NO_DETAIL:
-        return symptom[voice]
-    return f"{symptom[voice]} {details[department][voice]}"
+        return symptom.words[voice]
+    return f"{symptom.words[voice]} {symptom.details[department][voice]}"
 
 
 def _abbreviate(rng: Random, note: str, chance: float) -> str:

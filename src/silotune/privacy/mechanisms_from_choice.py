@@ -1,4 +1,4 @@
-"""Calibration: from a choice and public numbers to mechanisms with the noise that they need.
+"""From a choice and public numbers to mechanisms with the noise that they need.
 
 A target epsilon is turned into sigma here, before anything trains, for the worst case: every round
 and the reserve, with full participation. What could not protect anybody is refused, in words.
@@ -360,6 +360,8 @@ def _chosen(
     if isinstance(sizes, int):
         return "", sizes
     n = choose(sizes.values())
+    if len(sizes) == 1:
+        return "", n
     return f" of silo {next(name for name, size in sizes.items() if size == n)}", n
 
 

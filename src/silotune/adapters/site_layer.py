@@ -1,0 +1,71 @@
+"""What all adapted layers have of the linear module whose place they take."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from silotune.core import Site
+from silotune.linalg import Matrix
+
+
+class SiteLayer(nn.Module):
+    """A site's base module and what models ask of it. Alone, it is neither folded nor merged.
+
+    Attributes:
+        base: the module whose place it takes; never written to.
+        transposed: whether the base weight is stored as (in, out).
+        site: its name.
+    """
+
+    no_fold: ClassVar[str]
+    """Why nothing is folded into its base."""
+
+    no_merge: ClassVar[str]
+    """Why it cannot be merged into one weight."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__()
+        self.base = site.module
+        self.transposed = site.transposed
+        self.site = site.name
+
+    @property
+    def weight(self) -> Tensor:
+        """The base weight, for models that look at their layers' weights."""
+        return self.base.get_parameter("weight")
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The base bias, likewise."""
+        return self.base.bias if isinstance(self.base.bias, Tensor) else None
+
+    def fold(self, matrix: Matrix | None) -> None:
+        """Nothing.
+
+        Raises:
+            ValueError: if there is something to fold.
+        """
+        if matrix is not None:
+            raise ValueError(f"{self.site}: {self.no_fold}")
+
+    def delta(self) -> Tensor:
+        """Never.
+
+        Raises:
+            ValueError: always, with the reason.
+        """
+        raise ValueError(f"{self.site}: {self.no_merge}")
+
+
+def zeros(site: Site, *shape: int) -> nn.Parameter:
+    """On the base's device; float32, whatever the base's half precision or quantisation."""
+    weight = site.module.get_parameter("weight")
+    return nn.Parameter(torch.zeros(shape, dtype=own_dtype(site), device=weight.device))
+
+
+def own_dtype(site: Site) -> torch.dtype:
+    """Of the tensors beside a site's base."""
+    return torch.promote_types(site.module.get_parameter("weight").dtype, torch.float32)

@@ -1,0 +1,88 @@
+"""Build: a ``Config`` becomes the objects that a notebook would write, here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from silotune.data import Partition, Splits
+from silotune.federation.federation import Federation
+from silotune.objectives import CausalLM, ImageClassification, Objective, SequenceClassification
+
+from .fields import naming_keys
+from .schema import Config
+
+
+def build(config: Config) -> Federation:
+    """The federation that a configuration describes.
+
+    Raises:
+        ConfigError: naming keys, if objects refuse what the keys say together.
+    """
+    with naming_keys():
+        return Federation(**arguments(config))
+
+
+def arguments(config: Config) -> dict[str, Any]:
+    """What ``Federation`` is called with."""
+    model, data, train = config.model, config.data, config.train
+    method = config.method.build()
+    return {
+        "model": model.name_or_path,
+        "dtype": model.dtype,
+        "gradient_checkpointing": model.gradient_checkpointing,
+        "objective": objective(config),
+        "method": method,
+        "optimizer": train.build_optimizer(adamw=method.made_of_adamw),
+        "privacy": config.privacy.build(),
+        "rounds": train.num_rounds,
+        "local_steps": train.local_steps,
+        "batch_size": train.batch_size,
+        "evaluation": config.evaluation,
+        "eval_every": train.eval_every,
+        "lr_schedule": train.lr_scheduler_type,
+        "proximal_mu": train.proximal_mu,
+        "server_optimizer": train.build_server_optimizer(),
+        "weighting": train.weighting,
+        "min_clients": train.min_clients,
+        "largest_update": train.largest_update,
+        "seed": train.seed,
+        "clients": data.path,
+        "name": data.name,
+        "splits": Splits(**data.splits.model_dump()),
+        "partition": Partition(**data.silos.model_dump()),
+        "num_examples": data.num_examples,
+        "num_held_out": data.num_held_out,
+        "valid_fraction": data.valid_fraction,
+        "person": data.person,
+        "limit": data.limit,
+        "device": train.device,
+        "threads": train.threads,
+        "micro_batch_size": train.per_device_train_batch_size,
+        "eval_batch_size": train.per_device_eval_batch_size,
+        "runtime": config.runtime,
+        "workers": config.workers,
+        "round_deadline": train.round_deadline,
+        "baselines": config.baselines,
+        "report_to": config.report_to,
+    }
+
+
+def objective(config: Config) -> Objective:
+    """What is learned, and what records look like."""
+    model, data = config.model, config.data
+    columns: Mapping[str, Any] = {
+        part: column for part, column in data.columns.model_dump().items() if column is not None
+    }
+    if model.task == "causal-lm":
+        return CausalLM(**columns, max_length=data.max_length)
+    head: dict[str, Any] = {
+        "labels": data.labels,
+        "max_length": data.max_length,
+        "head": model.head,
+        "head_init": model.head_init,
+        "head_scale": model.head_scale,
+    }
+    if model.task == "image-classification":
+        return ImageClassification(**columns, **head)
+    return SequenceClassification(**columns, **head, pooling=model.pooling)

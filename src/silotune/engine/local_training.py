@@ -1,0 +1,77 @@
+"""The heart of the method: one client's local training in one round. Begin to read here.
+
+    load the state -> for each step: draw a batch -> gradients under the mechanism -> optimiser
+
+The round's plan says which tensors a step moves; the client's mechanism owns what a step may see
+of a record: it draws the batch, clips, adds the noise. Nothing of an earlier round or of another
+client is left in the model. What a round may cost, and what leaves, is the business of
+``client.py``; what the server makes of it, of ``server.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, cycle, islice
+
+import torch
+
+from silotune.core import Batch, ClientDataset, ClientTask, Factors, Role, RoundPlan
+from silotune.privacy import NoiseState
+
+from .batches import microbatches, to_device
+from .participants import Client, LocalTrainer
+
+
+def local_training(
+    task: ClientTask,
+    trainer: LocalTrainer,
+    client: Client,
+    start: Factors,
+    past: NoiseState | None = None,
+) -> tuple[Factors, int]:
+    """Take the task's steps on the client's records.
+
+    Args:
+        task: the orders: plan, number of steps, learning rate, seed.
+        trainer: the model, the objective and the optimiser.
+        client: whose records and mechanism they are.
+        start: all tensors to begin from.
+        past: of correlated noise, from earlier rounds; None at the beginning and without it.
+
+    Returns:
+        All tensors at the end; the number of records that were drawn and left out, which is secret.
+    """
+    adapted, mechanism = trainer.adapted, client.privacy
+    adapted.load(start, task.folded)
+    adapted.model.train()
+    optimizer = trainer.optimizer.build(adapted.tensors, task.learning_rate)
+    randomness = mechanism.draws(task.seed, past)
+    batches = mechanism.batches(len(client.train.lengths), task.steps, randomness)
+    dropped = 0
+    with torch.random.fork_rng(devices=_cuda(adapted.device)):
+        torch.manual_seed(task.seed)  # adapter dropout has no other source; undone on leaving
+        for roles, indices in zip(_phases(task.plan, task.steps), batches, strict=True):
+            optimizer.zero_grad()
+            active = adapted.train_only(roles, task.plan.fixed)
+            records = _records(client.train, indices, trainer)
+            dropped += mechanism.gradients(
+                active, adapted.sink, trainer.losses, records, randomness
+            )
+            optimizer.step()
+    return adapted.extract(), dropped
+
+
+def _phases(plan: RoundPlan, steps: int) -> Iterator[frozenset[Role]]:
+    """The roles that each step trains: the plan's phases, over and over."""
+    return islice(chain.from_iterable([p.roles] * p.steps for p in cycle(plan.phases)), steps)
+
+
+def _records(
+    examples: ClientDataset, indices: Sequence[int], trainer: LocalTrainer
+) -> Iterator[Batch]:
+    for part in microbatches(indices, examples.lengths, trainer.micro_batch):
+        yield to_device(examples.batch(part), trainer.adapted.device)
+
+
+def _cuda(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []

@@ -1,0 +1,114 @@
+"""Built: a federation with its data and model opened, every part checked before anything trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from silotune.core import ClientId
+from silotune.data.persons import People
+from silotune.engine import Client
+from silotune.privacy import declared_sizes
+from silotune.runs.folder import RunFolder
+from silotune.terms import Agreement, Terms, open_model
+from silotune.terms.agreement import agree
+
+from .description import Description
+from .inputs import ReadData, read_examples, read_tables
+from .records import Records
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BuiltFederation:
+    """Everything that a run needs.
+
+    Attributes:
+        federation: as it was described.
+        agreement: terms, model, declared sizes and mechanisms.
+        data: all records as the model reads them.
+        people: whose the records are; None outside a simulation, or where nothing says so.
+        notices: what the user should know.
+    """
+
+    federation: Description
+    agreement: Agreement
+    data: ReadData
+    people: People | None
+    notices: tuple[str, ...]
+
+    @property
+    def terms(self) -> Terms:
+        """What was agreed."""
+        return self.federation.terms
+
+
+def build_federation(federation: Description) -> BuiltFederation:
+    """Open data and model, build every part, and prove the coverage of the gradients.
+
+    Raises:
+        ValueError: in words, naming the field; nothing has been trained.
+    """
+    terms, records = federation.terms, federation.records
+    labels = terms.objective.label_names
+    prepared = read_tables(terms, records) if labels is None else None
+    labels = prepared.labels if prepared else labels or ()
+    model = open_model(terms, labels, federation.machine, federation.given)
+    prepared = prepared or read_tables(terms, records)
+    true_sizes = {name: len(silo.train) for name, silo in prepared.silos.items()}
+    sizes, size_notices = public_sizes(terms, records, true_sizes)
+    held = {name: len(silo.valid) for name, silo in prepared.silos.items() if silo.valid}
+    held_out, held_notices = _public_held_out(terms, records, held)
+    return BuiltFederation(
+        federation=federation,
+        agreement=agree(terms, model, prepared.labels, sizes, held_out),
+        data=read_examples(terms, prepared, model.loaded),
+        people=prepared.people,
+        notices=(*prepared.notices, *model.loaded.notices, *size_notices, *held_notices),
+    )
+
+
+def build_clients(built: BuiltFederation, folder: RunFolder | None) -> dict[ClientId, Client]:
+    """The clients of a simulation; each owns a folder inside the run's."""
+    agreement = built.agreement
+    return {
+        ClientId(name): Client(
+            client=ClientId(name),
+            train=examples.train,
+            held_out=examples.held_out,
+            privacy=agreement.mechanisms[name],
+            home=folder.site(name) if folder else None,
+            budget=agreement.budget,
+            releases=agreement.releases(name),
+            discreet=agreement.server.private,
+        )
+        for name, examples in built.data.silos.items()
+    }
+
+
+def public_sizes(
+    terms: Terms, records: Records, true_sizes: Mapping[str, int]
+) -> tuple[dict[str, int], list[str]]:
+    """The public number of records of each client, and notices.
+
+    Without privacy the size itself is used where none is declared.
+
+    Args:
+        terms: say whether there is privacy.
+        records: may declare one number, or one for each client.
+        true_sizes: real training sizes; they go no further than this function.
+
+    Raises:
+        ValueError: if a client is declared that does not exist, or one that exists is not.
+    """
+    if records.num_examples is None and not terms.private:
+        return dict(true_sizes), []
+    return declared_sizes("num_examples", records.num_examples, true_sizes)
+
+
+def _public_held_out(
+    terms: Terms, records: Records, true_sizes: Mapping[str, int]
+) -> tuple[dict[str, int], list[str]]:
+    """The same of held-out records; nothing unless noisy scores are divided by them."""
+    if terms.privacy.metric_noise is None:
+        return {}, []
+    return declared_sizes("num_held_out", records.num_held_out, true_sizes)

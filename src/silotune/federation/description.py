@@ -1,0 +1,254 @@
+"""Description: a federation in objects, before anything is opened."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt
+
+from silotune.aggregation import ServerStep
+from silotune.core.fields import check_value
+from silotune.data import Partition, Splits
+from silotune.engine.experiment import LARGEST_UPDATE
+from silotune.methods import FFALoRA, Method
+from silotune.models.load import GivenModel, check_given
+from silotune.objectives import Objective
+from silotune.optim import SGD, AdamW, OptimizerConfig
+from silotune.privacy import PrivacyChoice
+from silotune.terms import Machine, Terms
+from silotune.terms.terms import Evaluation
+
+from .records import ClientData, Records, Table
+
+
+class Description:
+    """A model, the clients' records, a method, a privacy choice, rounds and steps.
+
+    Nothing is opened when it is made; all that can be checked without a record is.
+
+    Attributes:
+        terms: what all parties agree on.
+        records: what this machine owns.
+        machine: how it computes.
+        given: the model, where it is an object.
+        runtime: where clients train: ``in-process``, or a ``pool`` of worker processes.
+        workers: of the pool.
+        round_deadline: seconds until clients count as missing (pool).
+        baselines: research only: also train each client alone, to compare.
+        report_to: also write metrics for these tools.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str | Any,
+        clients: str | Path | Mapping[str, ClientData],
+        objective: Objective,
+        privacy: PrivacyChoice | None = None,
+        tokenizer: Any = None,
+        image_processor: Any = None,
+        method: Method | None = None,
+        optimizer: OptimizerConfig | None = None,
+        rounds: int = 20,
+        local_steps: int = 10,
+        batch_size: int = 128,
+        evaluation: Evaluation = "simulation",
+        eval_every: int = 1,
+        lr_schedule: Literal["constant", "linear"] = "constant",
+        proximal_mu: float = 0.0,
+        server_optimizer: ServerStep | None = None,
+        weighting: Literal["num_examples", "uniform"] | None = None,
+        min_clients: int | None = None,
+        largest_update: float = LARGEST_UPDATE,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        gradient_checkpointing: Literal["none", "reentrant", "non-reentrant"] = "none",
+        seed: int = 0,
+        name: str | None = None,
+        splits: Splits | None = None,
+        partition: Partition | None = None,
+        valid: Table | None = None,
+        test: Table | None = None,
+        num_examples: int | Mapping[str, int] | None = None,
+        num_held_out: int | Mapping[str, int] | None = None,
+        valid_fraction: float = 0.1,
+        person: str | None = None,
+        limit: int | None = None,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        threads: int | None = None,
+        micro_batch_size: int = 32,
+        eval_batch_size: int = 64,
+        runtime: Literal["in-process", "pool"] = "in-process",
+        workers: int = 2,
+        round_deadline: float = 3600.0,
+        baselines: tuple[Literal["silo-alone"], ...] = (),
+        report_to: tuple[Literal["tensorboard"], ...] = (),
+    ) -> None:
+        """Describe a federation.
+
+        Args:
+            model: hub name, folder, or a ``transformers.PreTrainedModel``, which is copied.
+            clients: ``{client: table}``; a table is a ``datasets.Dataset``, a list of dicts, a file
+                or a folder, or several by part (a ``DatasetDict``). Or one hub name, file or folder
+                that ``partition`` divides.
+            objective: what is learned, and what records look like.
+            privacy: ``ExampleDP``, ``ClientDP``, or ``NoDP()`` to say that nothing is hidden; one
+                of them must be said.
+            tokenizer: of a model that is an object.
+            image_processor: the same for images.
+            method: a method; None = FFA-LoRA.
+            optimizer: takes the local steps; None = the method's own kind at its usual rate.
+            rounds: see ``Terms``, as all fields up to ``seed``.
+            local_steps: optimiser steps of each client in each round.
+            batch_size: records of one step.
+            evaluation: who scores on what.
+            eval_every: scored after so many rounds.
+            lr_schedule: learning rate over rounds.
+            proximal_mu: FedProx's pull.
+            server_optimizer: what the server does with the change.
+            weighting: of clients in the mean; None = ``uniform`` under ``ClientDP``, else by size.
+            min_clients: that a round needs.
+            largest_update: a larger change is refused.
+            dtype: of the frozen base.
+            gradient_checkpointing: less memory, more time.
+            seed: of all that is not secret.
+            name: see ``Records``, as all fields up to ``limit``.
+            splits: which part of a path is for what.
+            partition: how one pool becomes clients.
+            valid: records for everybody, to watch training by.
+            test: records for everybody, for the final figure.
+            num_examples: what each client declares.
+            num_held_out: the same of held-out records.
+            valid_fraction: share held out.
+            person: column that names the person of each record.
+            limit: at most so many records of each client.
+            device: see ``Machine``, as all fields up to ``eval_batch_size``.
+            threads: of each process.
+            micro_batch_size: records computed at once in training.
+            eval_batch_size: records computed at once when scoring.
+            runtime: ``in-process`` or ``pool``.
+            workers: processes of the pool.
+            round_deadline: seconds until clients count as missing.
+            baselines: ``("silo-alone",)`` in a simulation.
+            report_to: ``("tensorboard",)``.
+
+        Raises:
+            ValueError: naming the field, if one is out of range or two do not go together.
+        """
+        if privacy is None:
+            raise ValueError(
+                "privacy: say who is hidden: ExampleDP(target_epsilon=...), ClientDP(...), or "
+                "NoDP() to hide nobody"
+            )
+        method = FFALoRA() if method is None else method
+        if optimizer is None and isinstance(method, Method):
+            optimizer = default_optimizer(method)
+        is_name = isinstance(model, str | Path)
+        self.given = None if is_name else GivenModel(model, tokenizer or image_processor)
+        if self.given is None and (tokenizer is not None or image_processor is not None):
+            raise ValueError(
+                "tokenizer: a model that is a name brings its own; give the model as an object, or "
+                "leave this out"
+            )
+        self.terms = Terms(
+            model=str(model) if self.given is None else self.given.name,
+            objective=objective,
+            method=method,
+            optimizer=SGD(lr=0.5) if optimizer is None else optimizer,
+            privacy=privacy,
+            rounds=rounds,
+            local_steps=local_steps,
+            batch_size=batch_size,
+            evaluation=evaluation,
+            eval_every=eval_every,
+            lr_schedule=lr_schedule,
+            proximal_mu=proximal_mu,
+            server_optimizer=server_optimizer,
+            weighting=weighting or _usual_weighting(privacy),
+            min_clients=min_clients,
+            largest_update=largest_update,
+            dtype=dtype,
+            gradient_checkpointing=gradient_checkpointing,
+            seed=seed,
+        )
+        for field, value, kind in (("splits", splits, Splits), ("partition", partition, Partition)):
+            if value is not None and not isinstance(value, kind):
+                raise ValueError(
+                    f"{field}: give silotune.{kind.__name__}(...), not a {type(value).__name__}"
+                )
+        self.records = Records(
+            clients=clients,
+            name=name,
+            splits=splits or Splits(),
+            partition=partition or Partition(),
+            valid=valid,
+            test=test,
+            num_examples=num_examples,
+            num_held_out=num_held_out,
+            valid_fraction=valid_fraction,
+            person=person,
+            limit=limit,
+        )
+        self.machine = Machine(
+            device=device,
+            threads=threads,
+            micro_batch_size=micro_batch_size,
+            eval_batch_size=eval_batch_size,
+        )
+        check_value("runtime", Literal["in-process", "pool"], runtime)
+        check_value("workers", Annotated[int, Ge(1)], workers)
+        check_value("round_deadline", Annotated[float, Gt(0)], round_deadline)
+        check_value("baselines", tuple[Literal["silo-alone"], ...], _listed(baselines))
+        check_value("report_to", tuple[Literal["tensorboard"], ...], _listed(report_to))
+        self.runtime = runtime
+        self.workers = workers
+        self.round_deadline = round_deadline
+        self.baselines = tuple(baselines)
+        self.report_to = tuple(report_to)
+        self._check()
+
+    def with_terms(self, terms: Terms) -> Description:
+        """The same records and machine under other terms."""
+        other = copy.copy(self)
+        other.terms = terms
+        return other
+
+    @property
+    def title(self) -> str:
+        """For people: model and method."""
+        name = self.terms.model.rstrip("/").rpartition("/")[2]
+        return f"{name}, {self.terms.method.label}"
+
+    def _check(self) -> None:
+        if self.given is not None:
+            check_given(self.given, self.terms.objective.task)
+        if self.baselines and self.terms.evaluation != "simulation":
+            raise ValueError(
+                f"baselines: {', '.join(self.baselines)} needs evaluation: simulation; leave "
+                "baselines out"
+            )
+        if self.runtime == "pool" and (self.records.in_memory or self.given is not None):
+            raise ValueError(
+                "runtime: worker processes open model and data by themselves, so a pool needs "
+                "names or paths, not objects; give those, or runtime='in-process'"
+            )
+        if self.terms.unit == "client" and self.records.person is not None:
+            raise ValueError(
+                "person: silos' costs are composed under ExampleDP alone; leave it out. Somebody "
+                "whose records are at several clients is protected less than a client"
+            )
+
+
+def default_optimizer(method: Method) -> OptimizerConfig:
+    """SGD at 0.5, as in the FFA-LoRA paper; AdamW at 0.001 for methods that are made of it."""
+    return AdamW(lr=1e-3) if method.made_of_adamw else SGD(lr=0.5)
+
+
+def _listed(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _usual_weighting(privacy: object) -> Literal["num_examples", "uniform"]:
+    return "uniform" if getattr(privacy, "unit", "") == "client" else "num_examples"

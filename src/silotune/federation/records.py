@@ -1,0 +1,242 @@
+"""Records: what one machine owns, and how it is divided among clients. Private; never agreed on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias, TypeGuard
+
+from datasets import ClassLabel, Dataset, DatasetDict
+
+from silotune.data import Partition, Source, Splits, Tables, load
+from silotune.data.loading import check_table, table_of
+from silotune.privacy import check_declared
+
+Table: TypeAlias = Dataset | Sequence[Mapping[str, Any]] | str | Path
+"""A data set, a list of records, or a file or folder."""
+
+ClientData: TypeAlias = Table | DatasetDict | Mapping[str, Table]
+"""A table to train on, or several by part: ``train``, ``valid`` (or ``validation``), ``test``."""
+
+_LONGEST_NAME = 100
+"""Bytes, of the 255 that a file system gives a name."""
+
+_PART = {
+    "train": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "dev": "valid",
+    "test": "test",
+}
+"""What the parts of a client's data are called -> what they are for."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Records:
+    """Where the records are, whose they are, and what is declared of them.
+
+    Attributes:
+        clients: tables by client; or a hub name, file or folder that ``partition`` divides, or
+            that has one folder a client.
+        name: configuration of a hub data set.
+        splits: which part of a path is for what.
+        partition: how one pool becomes clients.
+        valid: records for everybody, to watch training by; beside tables by client only.
+        test: the same, for the final figure.
+        num_examples: public number of training records that each client declares; None = rounded
+            down from the data once, with a notice (or the real one, without privacy).
+        num_held_out: the same of held-out records, where noisy scores are released.
+        valid_fraction: share of each client's records held out where nothing else is.
+        person: column that names the person of each record; it is not learned from.
+        limit: use at most this many records of each client.
+
+    Raises:
+        ValueError: naming the field, if one is out of range or a client cannot have a folder.
+    """
+
+    clients: str | Path | Mapping[str, ClientData]
+    name: str | None = None
+    splits: Splits = field(default_factory=Splits)
+    partition: Partition = field(default_factory=Partition)
+    valid: Table | None = None
+    test: Table | None = None
+    num_examples: int | Mapping[str, int] | None = None
+    num_held_out: int | Mapping[str, int] | None = None
+    valid_fraction: float = 0.1
+    person: str | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.clients, str | Path | Mapping):
+            raise ValueError(
+                "clients: give {client: table}, or a name, file or folder, not "
+                f"{type(self.clients).__name__}; a pool in memory is divided beforehand"
+            )
+        self._check_numbers()
+        if not isinstance(self.clients, Mapping):
+            for part in ("valid", "test"):
+                if getattr(self, part) is not None:
+                    raise ValueError(
+                        f"{part}: a path names its parts by splits; give tables by client to add "
+                        "another"
+                    )
+            return
+        if not self.clients:
+            raise ValueError("clients: there is none; give a table for each, by name")
+        if self.partition != Partition():
+            raise ValueError("partition: is for one pool of records; these are divided already")
+        for client, data in self.clients.items():
+            check_client_name(client)
+            if _is_parts(data):
+                _check_parts(client, data)
+            else:
+                check_table(data, f"clients: client {client}")
+        for part, table in (("valid", self.valid), ("test", self.test)):
+            if table is not None:
+                check_table(table, part)
+        _check_apart(self.clients)
+
+    def _check_numbers(self) -> None:
+        if not isinstance(self.valid_fraction, int | float) or not 0 <= self.valid_fraction < 1:
+            raise ValueError(
+                f"valid_fraction: must be a number, at least 0 and below 1, not "
+                f"{self.valid_fraction!r}"
+            )
+        if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
+            raise ValueError(f"limit: must be a whole number, at least 1, not {self.limit!r}")
+        clients = self.clients if isinstance(self.clients, Mapping) else None
+        check_declared("num_examples", self.num_examples, clients)
+        check_declared("num_held_out", self.num_held_out, clients)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether some tables are objects, which another process does not have."""
+        if not isinstance(self.clients, Mapping):
+            return False
+        beside = [table for table in (self.valid, self.test) if table is not None]
+        parts = [*self.clients.values(), *beside]
+        tables = [t for part in parts for t in (part.values() if _is_parts(part) else [part])]
+        return not all(isinstance(table, str | Path) for table in tables)
+
+    @property
+    def place(self) -> str:
+        """For people: the path, or how many tables there are."""
+        if isinstance(self.clients, Mapping):
+            return f"{len(self.clients)} tables"
+        return str(self.clients)
+
+    @property
+    def dealt(self) -> bool:
+        """Whether records were dealt out to clients, which looks at all of them."""
+        return self.partition.num is not None
+
+    def source(self, image: str | None) -> Source:
+        """Everything there is, opened.
+
+        Args:
+            image: the column that may hold image paths.
+
+        Raises:
+            ValueError: in words, if something cannot be read, or two clients have other columns or
+                other labels.
+        """
+        if not isinstance(self.clients, Mapping):
+            return load(str(self.clients), self.name, self.splits, image)
+        silos = {name: _tables(name, data, image) for name, data in sorted(self.clients.items())}
+        _check_alike({name: tables.train for name, tables in silos.items()})
+        return Source(
+            silos=silos,
+            valid=None if self.valid is None else table_of(self.valid, "valid", image),
+            test=None if self.test is None else table_of(self.test, "test", image),
+        )
+
+
+def check_client_name(name: object) -> None:
+    """See that a client can have a folder of its name.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"clients: a client has a name, as text; {name!r} is none")
+    strange = set(name) & set('/\\:*?"<>|') or not name.isprintable()
+    # What cannot be encoded is not printable.
+    if strange or name[0] == "." or name != name.strip() or len(name.encode()) > _LONGEST_NAME:
+        raise ValueError(
+            f"clients: {name[:40]!r} cannot be the name of a folder; take letters, digits, - and "
+            f"_, at most {_LONGEST_NAME} bytes of them"
+        )
+
+
+def _check_apart(names: Iterable[str]) -> None:
+    """That no two clients share a folder on a disk that does not tell case.
+
+    Raises:
+        ValueError: naming two that would.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            raise ValueError(
+                f"clients: {other!r} and {name!r} differ in case only, so that some disks give "
+                "them one folder; rename one"
+            )
+
+
+def _is_parts(data: object) -> TypeGuard[Mapping[str, Table]]:
+    """Whether a client's data are several tables, by part."""
+    return isinstance(data, Mapping)
+
+
+def _tables(client: str, data: ClientData, image: str | None) -> Tables:
+    where = f"clients: client {client}"
+    if not _is_parts(data):
+        return Tables(train=table_of(data, where, image))
+    return Tables(
+        **{_PART[part]: table_of(t, f"{where}, {_PART[part]}", image) for part, t in data.items()}
+    )
+
+
+def _check_parts(client: str, data: Mapping[str, Table]) -> None:
+    """That a client's parts are tables, and named by what they are for, each once.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    if strange := sorted(str(part) for part in data if part not in _PART):
+        raise ValueError(
+            f"clients: {client} has a part {strange[0]}; name its parts train, valid and test"
+        )
+    parts = [_PART[part] for part in data]
+    if "train" not in parts:
+        raise ValueError(f"clients: {client} has no part train to learn from")
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"clients: {client} has a part valid twice; leave one out")
+    for part, table in data.items():
+        check_table(table, f"clients: client {client}, {_PART[part]}")
+
+
+def _check_alike(tables: Mapping[str, Dataset]) -> None:
+    """Two clients with other columns, or other label sets, are not one federation."""
+    first, *others = tables
+    for name in others:
+        differ = set(tables[name].column_names) ^ set(tables[first].column_names)
+        if differ:
+            raise ValueError(
+                f"clients: {first} and {name} have other columns: {', '.join(sorted(differ))} is "
+                "not in both; give them the same"
+            )
+    for column in tables[first].column_names:
+        sets = {
+            name: tuple(feature.names)
+            for name, table in tables.items()
+            if isinstance(feature := table.features[column], ClassLabel)
+        }
+        for name, names in sets.items():
+            if names != sets.get(first, names):
+                raise ValueError(
+                    f"clients: {first} and {name} have other labels in {column}; cast them to one "
+                    "set, so that an id means the same everywhere"
+                )

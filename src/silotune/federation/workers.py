@@ -1,0 +1,45 @@
+"""Workers: the command that starts one process of a pool, and what such a process can be told.
+
+A worker opens the federation that the run's folder describes. Nothing is pickled: classes are
+named, and those outside of this package are imported only because this command says so.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from .description import Description
+from .identity import classes, describe, is_ours
+
+SILOTUNE = (sys.executable, "-P", "-m", "silotune")
+"""The command line in another process, which must not import what lies in the current folder."""
+
+
+def worker_command(federation: Description) -> list[str]:
+    """Starts a worker, without the folder of the run.
+
+    Raises:
+        ValueError: if something of the federation cannot be named to another process.
+    """
+    described = describe(federation)
+    refuse_unreachable(described)
+    modules = sorted({name.partition(":")[0] for name in classes(described) if not is_ours(name)})
+    return [*SILOTUNE, "worker", *(part for name in modules for part in ("--import", name))]
+
+
+def refuse_unreachable(described: Mapping[str, Any]) -> None:
+    """Refuse classes that only this program has.
+
+    Raises:
+        ValueError: naming the class.
+    """
+    for name in classes(described):
+        module, _, kind = name.partition(":")
+        if module == "__main__" or "<locals>" in kind:
+            where = "this notebook or program" if module == "__main__" else "a function"
+            raise ValueError(
+                f"runtime: {kind} is a class of {where}, which worker processes cannot import; "
+                "put it into a module of its own, or use runtime='in-process'"
+            )

@@ -1,0 +1,95 @@
+"""Programs that use what a run has made without silotune: templates, one a kind of model.
+
+Each is executed by a test. They need torch and transformers, and peft for an adapter.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from silotune.runs.facts import Summary
+
+_KINDS = {
+    "sequence-classification": "classifier",
+    "causal-lm": "causal_lm",
+    "image-classification": "images",
+}
+
+_LABELS_IN_A_LINE = 80
+"""Characters of labels, with quotes and commas, up to which they stand in one line."""
+
+
+def adapter_program(
+    summary: Summary, labels: Sequence[str], adapter: str = "path/to/adapter"
+) -> str:
+    """A Python program that loads an adapter with peft and uses it.
+
+    Args:
+        summary: of the run that made it.
+        labels: in order of their ids; not looked at for a language model.
+        adapter: its folder.
+    """
+    name = summary.base_model
+    wide = sum(len(label) + 4 for label in labels) > _LABELS_IN_A_LINE
+    return _render(
+        f"adapter_{_kind(summary.task, summary.pooling)}",
+        adapter=adapter,
+        base=name if is_hub_name(name) else f"path/to/{public_name(name)}",
+        labels=None if summary.task == "causal-lm" else list(labels),
+        label_indent=4 if wide else None,
+        max_length=summary.max_length,
+    )
+
+
+def merged_program(task: str, pooling: str, max_length: int) -> str:
+    """A Python program that loads a merged model and uses it.
+
+    Args:
+        task: of the model.
+        pooling: "mean" for a classifier of ours beside its encoder.
+        max_length: tokens of a text that are read.
+    """
+    return _render(f"merged_{_kind(task, pooling)}", max_length=max_length)
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a base model is one of the Hugging Face hub, and no folder."""
+    return bool(re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)) and not Path(name).exists()
+
+
+def public_name(name: str) -> str:
+    """The base model without the folders of the machine that trained it."""
+    return name if is_hub_name(name) else Path(name).name
+
+
+def _kind(task: str, pooling: str) -> str:
+    return "mean_pooling" if pooling == "mean" else _KINDS[task]
+
+
+def _render(template: str, **values: Any) -> str:
+    return _environment().get_template(f"{template}.py.j2").render(values)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=False,  # Python, not HTML: every value is a literal of JSON
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["json"] = _literal
+    return environment
+
+
+def _literal(value: object, indent: int | None = None) -> str:
+    """A value as Python and JSON both write it."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)

@@ -1,0 +1,155 @@
+"""``privacy.json``, the certificate, as typed values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from silotune.core.files import RecordError, build, read_json
+
+from .folder import RunFolder, unbounded
+
+FORMAT = 2
+"""Of ``privacy.json``; the first one listed no charges and cannot be checked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiloPrivacy:
+    """One account: what one silo has spent, or every client under client-level privacy.
+
+    Attributes:
+        num_examples: the declared, public number of records; of clients where the unit is one.
+        sampling_rate: chance of a record (or client) to take part in a step; 1 where none is
+            claimed.
+        noise_multiplier: sigma, as the mechanism has it.
+        steps: noised steps so far.
+        rounds: rounds in which the silo took part.
+        epsilon: for the whole run; infinite without noise, and where the noise is no secret.
+        epsilon_rdp: the same by Renyi divergences: never below, infinite where they cannot say.
+        epsilon_if_secret: what epsilon would be if the noise were secret; None where it is.
+        delta: for the whole run.
+        charges: all that the ledger holds, equal ones added up, in the form of ``charge_lines``.
+    """
+
+    num_examples: int
+    sampling_rate: float
+    noise_multiplier: float
+    steps: int
+    rounds: int
+    epsilon: float
+    epsilon_rdp: float = math.inf
+    epsilon_if_secret: float | None = None
+    delta: float
+    charges: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyStatement:
+    """``privacy.json``, the certificate: the guarantee and everything it depends on.
+
+    Attributes:
+        format: of the certificate.
+        run: the identity of the run, as in its ledgers.
+        private: whether anything is claimed.
+        not_private_because: why nothing is; empty if something is.
+        unit: what is hidden; ``example`` is one record at one silo.
+        relation: when two data sets are neighbours; ``add-remove``, say.
+        mechanism: kinds of ``sampling`` and ``noise``, as the configuration names them.
+        sampling: how batches are drawn, for people.
+        noise: which noise is added, and from which source, for people.
+        accountant: of epsilon: its name, library, version and grid.
+        grid: of the privacy loss.
+        cross_check: of epsilon_rdp.
+        adversary: from whom it protects.
+        trust_model: who must be trusted for that.
+        max_grad_norm: the clip norm C, over all trained coordinates together.
+        target_epsilon: the budget of each silo; None where the noise was given.
+        target_delta: the delta of the budget.
+        silos: what each silo has spent.
+        overall: ``epsilon`` of the federation, the ``rule`` by which it follows from the silos'
+            (``maximum`` or ``composition``) and ``holds_if``, its condition.
+        recognition: the most that any attack can do: ``at_most`` so many records that took part
+            are recognised, if ``false_alarms`` of those that did not are suspected. Empty while
+            the run goes on.
+        versions: of the software that drew noise and counted.
+        released: what leaves a silo under this guarantee.
+        not_covered: what the guarantee says nothing about.
+        not_claimed: what would make epsilon smaller, and is not counted on.
+    """
+
+    format: int = 1
+    run: str = ""
+    private: bool = True
+    not_private_because: str = ""
+    unit: str
+    relation: str
+    mechanism: Mapping[str, str] = field(default_factory=dict)
+    sampling: str
+    noise: str
+    accountant: str
+    grid: float = math.nan
+    cross_check: str = ""
+    adversary: str = ""
+    trust_model: str
+    max_grad_norm: float
+    target_delta: float
+    target_epsilon: float | None = None
+    silos: Mapping[str, SiloPrivacy]
+    overall: Mapping[str, Any]
+    recognition: Mapping[str, float] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    released: Sequence[str] = ()
+    not_covered: Sequence[str] = ()
+    not_claimed: Sequence[str] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return asdict(self)
+
+    def largest_epsilon(self) -> float:
+        """The epsilon of the silo that has spent most; infinite if nothing is claimed."""
+        return max((silo.epsilon for silo in self.silos.values()), default=0.0)
+
+    def largest_if_secret(self) -> float:
+        """The same, if the noise were secret."""
+        return max(
+            (
+                silo.epsilon if silo.epsilon_if_secret is None else silo.epsilon_if_secret
+                for silo in self.silos.values()
+            ),
+            default=0.0,
+        )
+
+
+def read_statement(folder: RunFolder) -> PrivacyStatement | None:
+    """Read ``privacy.json``; None for a run without privacy (no file, or ``unit: none``).
+
+    Raises:
+        RecordError: if it is damaged or of a newer version.
+    """
+    return read_certificate(folder.privacy) if folder.privacy.exists() else None
+
+
+def read_certificate(path: Path) -> PrivacyStatement | None:
+    """Read a certificate, wherever it is; None for ``unit: none``.
+
+    Raises:
+        RecordError: if it is missing, damaged or of a newer version.
+    """
+    data = read_json(path)
+    if data.get("unit") == "none":
+        return None
+    try:
+        silos = {name: build(SiloPrivacy, _silo(silo)) for name, silo in data["silos"].items()}
+        overall = {**data["overall"], **unbounded({"epsilon": data["overall"].get("epsilon")})}
+        return build(PrivacyStatement, {**data, "silos": silos, "overall": overall})
+    except (AttributeError, KeyError, TypeError) as error:
+        raise RecordError(f"{path}: damaged, this is not a privacy statement") from error
+
+
+def _silo(data: Mapping[str, Any]) -> dict[str, Any]:
+    epsilons = {name: data[name] for name in ("epsilon", "epsilon_rdp") if name in data}
+    return {**data, **unbounded(epsilons)}

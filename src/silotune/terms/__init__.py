@@ -1,0 +1,7 @@
+"""What all parties of a federation agree on, and what follows from it. No record is read here."""
+
+from .agreement import Agreement as Agreement
+from .build import BuiltModel as BuiltModel
+from .build import open_model as open_model
+from .machine import Machine as Machine
+from .terms import Terms as Terms

@@ -1,0 +1,163 @@
+"""Agreement: terms with what the parties declared, and what follows: mechanisms, prices, orders."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from silotune.core import ClientId, GlobalState
+from silotune.engine import Experiment
+from silotune.privacy import (
+    AnyCharge,
+    ClientMechanism,
+    FullParticipation,
+    PrivacyBudget,
+    ServerMechanism,
+)
+from silotune.privacy.ledger.noisy_counts import Releases
+from silotune.privacy.mechanisms_from_choice import client_mechanisms, releases, server_mechanism
+
+from .build import BuiltModel
+from .terms import Terms
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Agreement:
+    """What a coordinator can know without a record.
+
+    Attributes:
+        terms: what was agreed.
+        labels: the public label set.
+        model: the base model, adapted, with its first tensors.
+        sizes: each client's declared number of records.
+        held_out: each client's declared number of held-out ones; empty unless scores are released.
+        mechanisms: each client's.
+        server: whom the server asks, and how it forms their mean.
+    """
+
+    terms: Terms
+    labels: tuple[str, ...]
+    model: BuiltModel
+    sizes: Mapping[str, int]
+    held_out: Mapping[str, int]
+    mechanisms: Mapping[str, ClientMechanism]
+    server: ServerMechanism
+
+    @property
+    def budget(self) -> PrivacyBudget | None:
+        """What is enforced; None if the noise was given instead of an epsilon."""
+        return self.terms.privacy.budget
+
+    def price(self, account: str) -> AnyCharge | None:
+        """Of one more round for an account: a client, or every client where the server hides."""
+        if self.server.private:
+            return self.server.charge()
+        return self.mechanisms[account].charge(self.terms.local_steps)
+
+    def releases(self, client: str) -> Releases:
+        """What a client sends besides its update."""
+        held_out = self.held_out.get(client, 0)
+        return releases(self.terms.privacy, client, held_out, self.terms.seed)
+
+    def experiment(self, run: str) -> Experiment:
+        """What decides the run, but for the records.
+
+        Args:
+            run: identifies the run.
+        """
+        return experiment(self.terms, self.model, self.sizes, run, self.server)
+
+    def first_state(self) -> GlobalState:
+        """Before round 0."""
+        return self.model.first_state()
+
+
+def agree(
+    terms: Terms,
+    model: BuiltModel,
+    labels: tuple[str, ...],
+    sizes: Mapping[str, int],
+    held_out: Mapping[str, int],
+) -> Agreement:
+    """Calibrate everybody's mechanism.
+
+    Args:
+        terms: what was agreed.
+        model: built from them.
+        labels: the public label set.
+        sizes: each client's declared number of records.
+        held_out: the same of held-out ones; empty unless scores are released.
+
+    Raises:
+        ValueError: naming a field, if sizes do not fit the terms or a target cannot be reached.
+    """
+    ranks(terms, sizes)  # a client that does not exist ends here, before anything is written
+    return Agreement(
+        terms=terms,
+        labels=labels,
+        model=model,
+        sizes=sizes,
+        held_out=held_out,
+        mechanisms=client_mechanisms(terms.privacy, sizes, terms.training),
+        server=server_mechanism(terms.privacy, len(sizes), terms.training),
+    )
+
+
+def experiment(
+    terms: Terms,
+    model: BuiltModel,
+    sizes: Mapping[str, int],
+    run: str,
+    server: ServerMechanism | None = None,
+) -> Experiment:
+    """What decides a run, but for the records.
+
+    Args:
+        terms: what was agreed.
+        model: brings the method at work and what travels as a seed.
+        sizes: each client's declared number of records.
+        run: identifies the run.
+        server: whom the server asks, and how it forms their mean; None for everybody, plainly.
+
+    Raises:
+        ValueError: if the clients do not fit the terms.
+    """
+
+    def weight(size: int) -> float | None:
+        if terms.weighting == "uniform":
+            return 1.0
+        return float(size) if terms.privacy.count_noise is None else None
+
+    return Experiment(
+        run=run,
+        axes=model.axes,
+        weights={ClientId(name): weight(size) for name, size in sizes.items()},
+        rounds=terms.rounds,
+        local_steps=terms.local_steps,
+        linear_decay=terms.lr_schedule == "linear",
+        seed=terms.seed,
+        draw=model.trainer.draw,
+        sites=tuple(model.trainer.adapted.layers),
+        fixed=model.fixed,
+        ranks=ranks(terms, sizes),
+        largest_update=terms.largest_update,
+        quorum=terms.min_clients or len(sizes),
+        private=terms.private,
+        central=server or FullParticipation(),
+    )
+
+
+def ranks(terms: Terms, clients: Collection[str]) -> dict[ClientId, int]:
+    """Each client's rank, if any differs from that of the shared adapter; else empty.
+
+    Raises:
+        ValueError: if a rank is given to a client that does not exist.
+    """
+    given, usual = terms.method.ranks or {}, terms.method.r
+    if strange := given.keys() - set(clients):
+        raise ValueError(
+            f"ranks: {', '.join(sorted(strange))} is no silo of the data, whose silos are "
+            f"{', '.join(clients)}"
+        )
+    found = {ClientId(name): given.get(name, usual) for name in clients}
+    return found if set(found.values()) != {terms.method.largest_rank} else {}

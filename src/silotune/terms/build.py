@@ -1,0 +1,324 @@
+"""Build: from terms to the adapted model, its first tensors and its proof."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from silotune.adapters import (
+    AdaptedLinear,
+    AdaptedModel,
+    Adapter,
+    MixedLinear,
+    PeftLayout,
+    fixed_keys,
+    initial_factors,
+    inject,
+)
+from silotune.core import Batch, Factors, GlobalState, Key, Meters, Role, RoundPlan, Site
+from silotune.engine import LocalTrainer, check_gradients
+from silotune.engine.batches import to_device
+from silotune.methods import Axes
+from silotune.models.heads import checkpoint_head, prototype_head, random_head
+from silotune.models.load import GivenModel, Loaded, load_model, prepare_model
+from silotune.models.target_modules import batch_coupled, find_sites, hard_routers, peft_targets
+from silotune.objectives import Objective
+
+from .machine import Machine
+from .terms import Terms
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BuiltModel:
+    """What a run needs and no record decides.
+
+    Attributes:
+        loaded: the base model; its module is the adapted one.
+        trainer: the adapted model and how it is used; shared by all silos of this process.
+        axes: the method.
+        first: the tensors of round 0.
+        drawn: those of them that a seed decides, so that they need not travel, and the seed.
+        fixed: those that never train.
+        sites: what is adapted; for ``head-only`` the site that carries PEFT's empty pair.
+        layout: what PEFT needs to know.
+    """
+
+    loaded: Loaded
+    trainer: LocalTrainer
+    axes: Axes
+    first: Factors
+    drawn: Mapping[Key, int]
+    fixed: frozenset[Key]
+    sites: Sequence[Site]
+    layout: PeftLayout
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that is frozen: the base weights, and what the adapter holds beside."""
+        adapter = self.axes.adapter
+        frozen = adapter.digests() if adapter else ()
+        if not frozen:
+            return self.loaded.digest
+        parts = [self.loaded.digest, *frozen]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+    @property
+    def trained(self) -> int:
+        """How many numbers a silo trains in one round."""
+        return self.plan.only_trained(self.first).num_elements()
+
+    @property
+    def shared(self) -> int:
+        """How many numbers a silo sends in one round."""
+        return self.plan.shared(self.first).num_elements()
+
+    @property
+    def total(self) -> int:
+        """How many numbers the adapted model has."""
+        return sum(p.numel() for p in self.trainer.adapted.model.parameters())
+
+    def first_state(self) -> GlobalState:
+        """A model that has not learned."""
+        return GlobalState(round=0, factors=self.first, drawn=self.drawn)
+
+    @property
+    def plan(self) -> RoundPlan:
+        """The orders of the first round."""
+        plan = self.axes.schedule.plan(0, tuple(self.trainer.adapted.layers))
+        return replace(plan, fixed=plan.fixed | self.fixed)
+
+
+def open_model(
+    terms: Terms,
+    labels: tuple[str, ...],
+    machine: Machine | None = None,
+    given: GivenModel | None = None,
+) -> BuiltModel:
+    """Open the base model, adapt it, and prove the coverage of the gradients; no record is read.
+
+    Args:
+        terms: say which model, method and objective.
+        labels: the public label set.
+        machine: how to compute.
+        given: an object in place of the name in ``terms``.
+
+    Raises:
+        ValueError: in words, naming the field.
+    """
+    machine = machine or Machine()
+    machine.use_threads()
+    loaded = read_model(terms, labels, given)
+    _refuse_coupling(terms, loaded)
+    model = build_model(terms, loaded, machine)
+    guard(model, terms)
+    return model
+
+
+def read_model(terms: Terms, labels: tuple[str, ...], given: GivenModel | None = None) -> Loaded:
+    """Open the base model.
+
+    Raises:
+        ValueError: in words, naming the field.
+    """
+    objective = terms.objective
+    if given is not None:
+        return prepare_model(
+            given,
+            objective.task,
+            labels=labels,
+            pooling=objective.pooling,
+            dtype=terms.dtype,
+            gradient_checkpointing=terms.gradient_checkpointing,
+        )
+    return load_model(
+        terms.model,
+        objective.task,
+        labels=labels,
+        pooling=objective.pooling,
+        dtype=terms.dtype,
+        gradient_checkpointing=terms.gradient_checkpointing,
+    )
+
+
+def build_model(terms: Terms, loaded: Loaded, machine: Machine) -> BuiltModel:
+    """Find the sites, put the adapters in, and draw the first factors.
+
+    Raises:
+        ValueError: in words, naming the field.
+    """
+    method = terms.method.opened(terms.model)
+    opened = replace(terms, method=method)
+    axes = opened.axes(head=bool(loaded.heads) and terms.trains_head)
+    head_names = [site.name for site in loaded.heads]
+    found = find_sites(loaded.model, method.target_modules, method.layers_to_transform, head_names)
+    sites = found if axes.adapter else found[:1]
+    adapted_sites = found if axes.adapter else ()
+    if axes.adapter:
+        axes.adapter.check_sites(adapted_sites)
+    targets = peft_targets(sites, loaded.model, head_names)
+    first = _first_factors(terms, loaded, adapted_sites, axes)
+    loaded.model.to(machine.torch_device())
+    adapted = inject(
+        loaded.model, adapted_sites, loaded.heads, axes.adapter, terms.objective.head_scale
+    )
+
+    @functools.lru_cache(maxsize=2)  # the first tensors, and the last fresh pairs
+    def draw(seed: int) -> Factors:
+        heads = _scaled(random_head(loaded.heads, seed), terms)
+        return initial_factors(adapted_sites, _alike(axes.adapter), seed).updated(heads)
+
+    return BuiltModel(
+        loaded=loaded,
+        trainer=LocalTrainer(
+            adapted=adapted,
+            objective=terms.objective,
+            optimizer=axes.optimizer,
+            draw=draw,
+            micro_batch=machine.micro_batch_size,
+        ),
+        axes=axes,
+        first=first,
+        drawn=_drawn_keys(terms, first, axes),
+        fixed=fixed_keys(adapted_sites, axes.adapter),
+        sites=sites,
+        layout=PeftLayout(
+            base_model=terms.model,
+            task_type=_task_type(terms),
+            target_modules=targets,
+            modules_to_save=sorted({_outermost(name, loaded) for name in head_names}),
+            head_scale=terms.objective.head_scale,
+        ),
+    )
+
+
+TRIED = 8
+"""Made-up records of the coverage guard; each costs a backward pass before a run."""
+
+
+def guard(model: BuiltModel, terms: Terms) -> None:
+    """Run the coverage guard on synthetic inputs, and see that scores come.
+
+    It finds what it tries: losses that look at other records only where records are many, or of a
+    certain kind, are not found. Those of this package do not.
+
+    Raises:
+        GradientCheckError: if a gradient escapes.
+        ValueError: if the metric that a run is judged by is missing.
+    """
+    task = terms.objective
+    batch = task.synthetic(model.loaded.inputs, TRIED, terms.seed)
+    with _without_dropout(model.trainer.adapted):
+        check_gradients(
+            model.trainer.adapted,
+            task,
+            batch,
+            model.axes.trained(),
+            tolerance=2e-3 if terms.dtype == "float32" else 0.1,
+        )
+        metrics = _measured(model.trainer.adapted, task, batch)
+    needed = "loss" if task.task == "causal-lm" else "accuracy"
+    if needed not in metrics:
+        raise ValueError(
+            f"objective: measure of {type(task).__name__} must give {needed}, by which a run of "
+            f"{task.task} is judged; it gives {', '.join(metrics) or 'nothing'}"
+        )
+
+
+def _measured(adapted: AdaptedModel, task: Objective, batch: Batch) -> Meters:
+    """Scores of a batch, as a run scores."""
+    adapted.model.eval()
+    with torch.inference_mode():
+        return adapted.measure(task.measure, to_device(batch, adapted.device))
+
+
+@contextlib.contextmanager
+def _without_dropout(adapted: AdaptedModel) -> Iterator[None]:
+    """The adapters' dropout is drawn anew in each pass, so that no two could be compared."""
+    layers = [m for m in adapted.model.modules() if isinstance(m, AdaptedLinear | MixedLinear)]
+    rates = [layer.dropout for layer in layers]
+    for layer in layers:
+        layer.dropout = 0.0
+    try:
+        yield
+    finally:
+        for layer, rate in zip(layers, rates, strict=True):
+            layer.dropout = rate
+
+
+def _refuse_coupling(terms: Terms, loaded: Loaded) -> None:
+    coupled = batch_coupled(loaded.model) if terms.unit != "none" else []
+    if coupled:
+        kind = type(loaded.model.get_submodule(coupled[0])).__name__
+        raise ValueError(
+            f"model: {coupled[0]} ({kind}) mixes the examples of a batch, so no "
+            "single record's gradient exists to be clipped; use a model without it, or "
+            "unit: none"
+        )
+    hard = hard_routers(loaded.model) if terms.unit == "example" else []
+    if hard:
+        raise ValueError(
+            f"model: {hard[0] or 'this model'} sends every token to its best few "
+            "experts; in a near tie the other records of a batch decide, so clipping does not "
+            "bound what one record changes; use a model without experts, or unit: client"
+        )
+
+
+def _first_factors(terms: Terms, loaded: Loaded, sites: Sequence[Site], axes: Axes) -> Factors:
+    return initial_factors(sites, axes.adapter, terms.seed).updated(
+        _scaled(_first_head(terms, loaded), terms)
+    )
+
+
+def _first_head(terms: Terms, loaded: Loaded) -> Factors:
+    match terms.objective.head_init:
+        case "random":
+            return random_head(loaded.heads, terms.seed)
+        case "checkpoint":
+            return checkpoint_head(loaded)
+        case "label-prototypes":
+            return prototype_head(loaded, _descriptions(terms, loaded))
+
+
+def _descriptions(terms: Terms, loaded: Loaded) -> list[str]:
+    """One text a label: what the configuration says of it, or its own name."""
+    labels = terms.objective.labels
+    if isinstance(labels, Mapping):
+        return list(labels.values())
+    names: Mapping[int, str] = loaded.model.config.id2label  # type: ignore[union-attr, assignment]
+    return [names[i] for i in sorted(names)]
+
+
+def _scaled(head: Factors, terms: Terms) -> Factors:
+    """Heads are kept unscaled, as pairs are."""
+    return head.map(lambda t: t / terms.objective.head_scale)
+
+
+def _drawn_keys(terms: Terms, first: Factors, axes: Axes) -> Mapping[Key, int]:
+    """First tensors that every machine draws alike."""
+    pairs = axes.adapter is not None and axes.adapter.seeded
+    alike = {Role.HEAD: terms.objective.head_init == "random"}
+    return {key: terms.seed for key in first if alike.get(key.role, pairs)}
+
+
+def _alike(adapter: Adapter | None) -> Adapter | None:
+    """The adapter, if its birth depends on the seed alone."""
+    return adapter if adapter and adapter.seeded else None
+
+
+def _outermost(head: str, loaded: Loaded) -> str:
+    """The module that PEFT must save to keep a head: all of a head outside the encoder."""
+    prefix = str(loaded.model.base_model_prefix)
+    first = head.split(".", maxsplit=1)[0]
+    return head if first == prefix else first
+
+
+def _task_type(terms: Terms) -> str | None:
+    if terms.objective.task == "causal-lm":
+        return "CAUSAL_LM"
+    plain = terms.objective.task == "sequence-classification" and terms.objective.pooling == "model"
+    return "SEQ_CLS" if plain else None

@@ -1,0 +1,54 @@
+"""What one machine decides for itself: where and how to compute, and nothing of the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from silotune.core.fields import check_fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """How this machine computes.
+
+    Attributes:
+        device: where; auto = cuda where there is one.
+        threads: of each process; None = torch decides. Results depend on it in their last bits.
+        micro_batch_size: records computed at once in training; costs memory.
+        eval_batch_size: records computed at once when scoring.
+
+    Raises:
+        ValueError: naming the field, if it is of the wrong kind or out of range.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None
+    micro_batch_size: int = 32
+    eval_batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("threads", "micro_batch_size", "eval_batch_size"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise ValueError(f"{name}: must be at least 1, not {number}")
+
+    def torch_device(self) -> torch.device:
+        """Where to compute.
+
+        Raises:
+            ValueError: if CUDA is asked for and absent.
+        """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device: cuda is not available here; use cpu or auto")
+        if self.device == "cpu" or not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda")
+
+    def use_threads(self) -> None:
+        """Let torch use as many threads as are said, in this process."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)

@@ -1,0 +1,187 @@
+"""Terms: what all parties agree on before anything trains. Public; no record, no path to one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from silotune.aggregation import ServerStep
+from silotune.core.fields import check_fields
+from silotune.core.protocols import check_satisfies
+from silotune.engine.experiment import LARGEST_UPDATE
+from silotune.methods import Axes, FFALoRA, Method
+from silotune.methods.axes import completed, refuse_unproved
+from silotune.objectives import Objective, counts_right_answers
+from silotune.optim import SGD, OptimizerConfig
+from silotune.privacy import ClientDP, ExampleDP, NoDP, PrivacyChoice
+from silotune.privacy.choice import Unit
+from silotune.privacy.mechanisms_from_choice import Training
+
+Evaluation = Literal["simulation", "site", "public"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """Everything that decides a run but for the records and the machines.
+
+    Attributes:
+        model: hub name or folder of the base model, or the name of an object that was given.
+        objective: what is learned, and what records look like.
+        method: what is trained, what is shared, how the server combines.
+        optimizer: takes the local steps, or is what the method's own is made of.
+        privacy: who is hidden, and at what price.
+        rounds: federated rounds.
+        local_steps: optimiser steps of each client in each round.
+        batch_size: records of one step; their expected number under privacy.
+        evaluation: who scores on what: ``simulation``, one machine sees everything, and epsilon
+            does not cover the metrics; ``site``, each client at home; ``public``, on records that
+            everybody may see.
+        eval_every: scored after so many rounds, and after the last.
+        lr_schedule: learning rate over rounds: the same, or falling towards 0.
+        proximal_mu: FedProx's pull towards where the round began; 0 = none.
+        server_optimizer: what the server does with the change that the method decides; None takes
+            it.
+        weighting: of clients in the mean: declared sizes, or equal.
+        min_clients: that a round needs; None = all of them.
+        largest_update: a change of a larger L2 norm is refused. Not looked at under ``ClientDP``,
+            which clips.
+        dtype: of the frozen base; what is trained is float32.
+        gradient_checkpointing: recompute activations in the backward pass.
+        seed: of A, the head, splits and data order; never of privacy noise or coins.
+
+    Raises:
+        ValueError: naming the field, if one is out of range, two do not go together, or an object
+            lacks a member of its protocol.
+    """
+
+    model: str
+    objective: Objective
+    method: Method = field(default_factory=FFALoRA)
+    optimizer: OptimizerConfig = field(default_factory=lambda: SGD(lr=0.5))
+    privacy: PrivacyChoice = field(default_factory=NoDP)
+    rounds: int = 20
+    local_steps: int = 10
+    batch_size: int = 128
+    evaluation: Evaluation = "simulation"
+    eval_every: int = field(default=1, metadata={"decides": False})
+    lr_schedule: Literal["constant", "linear"] = "constant"
+    proximal_mu: float = 0.0
+    server_optimizer: ServerStep | None = None
+    weighting: Literal["num_examples", "uniform"] = "num_examples"
+    min_clients: int | None = None
+    largest_update: float = LARGEST_UPDATE
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: Literal["none", "reentrant", "non-reentrant"] = "none"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_satisfies(self.objective, Objective, "objective")
+        check_satisfies(self.optimizer, OptimizerConfig, "optimizer")
+        if self.server_optimizer is not None:
+            check_satisfies(self.server_optimizer, ServerStep, "server_optimizer")
+        if not isinstance(self.method, Method):
+            raise ValueError(
+                f"method: give a method, such as silotune.methods.FFALoRA(r=8), not {self.method!r}"
+            )
+        if not isinstance(self.privacy, ExampleDP | ClientDP | NoDP):
+            raise ValueError(
+                "privacy: give silotune.ExampleDP(...), silotune.ClientDP(...) or "
+                f"silotune.NoDP(), not {self.privacy!r}"
+            )
+        check_fields(self)
+        for name in ("rounds", "local_steps", "batch_size", "eval_every", "min_clients"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise ValueError(f"{name}: must be at least 1, not {number}")
+        if not self.largest_update > 0:
+            raise ValueError(f"largest_update: must be positive, not {self.largest_update}")
+        if self.proximal_mu < 0:
+            raise ValueError(f"proximal_mu: must not be negative, not {self.proximal_mu}")
+        self._check_privacy()
+        self.axes(head=self.trains_head)
+
+    @property
+    def unit(self) -> Unit:
+        """What is hidden: ``example``, ``client`` or ``none``."""
+        return self.privacy.unit
+
+    @property
+    def private(self) -> bool:
+        """Whether a mechanism, at the clients or at the server, hides their records."""
+        return self.unit != "none"
+
+    @property
+    def hiding(self) -> ExampleDP | ClientDP:
+        """The privacy choice of a run that hides somebody."""
+        assert not isinstance(self.privacy, NoDP), "asked of a run without privacy"
+        return self.privacy
+
+    @property
+    def trains_head(self) -> bool:
+        """Whether there is a head, and it moves."""
+        return self.objective.task != "causal-lm" and self.objective.head == "trained"
+
+    @property
+    def training(self) -> Training:
+        """What is public of the run, and decides its price."""
+        return Training(
+            rounds=self.rounds,
+            local_steps=self.local_steps,
+            batch_size=self.batch_size,
+            scores=sum(map(self.scored, range(1, self.rounds + 1))),
+            seed=self.seed,
+        )
+
+    def scored(self, finished_rounds: int) -> bool:
+        """Whether the state after so many rounds is scored."""
+        return finished_rounds % self.eval_every == 0 or finished_rounds == self.rounds
+
+    def axes(self, *, head: bool) -> Axes:
+        """The method at work, with the optimisers of both sides.
+
+        Args:
+            head: whether there is one, and it moves.
+
+        Raises:
+            IncompatibleMethodError: if the combination would be wrong, or is not proved.
+        """
+        axes = self.method.axes(self.optimizer, head=head)
+        axes = completed(axes, self.proximal_mu, self.server_optimizer)
+        refuse_unproved(axes, self.unit, correlated=self.privacy.noise == "correlated")
+        return axes
+
+    def _check_privacy(self) -> None:
+        privacy = self.privacy
+        if isinstance(privacy, ClientDP):
+            if self.weighting != "uniform":
+                raise ValueError(
+                    "weighting: must be uniform under ClientDP, or a large client's noise would be "
+                    "too small; set it"
+                )
+            if self.min_clients is not None:
+                raise ValueError(
+                    "min_clients: ClientDP keeps secret who takes part, so rounds need no quorum; "
+                    "leave it out"
+                )
+        if not isinstance(privacy, ExampleDP):
+            return
+        if self.method.lora_dropout > 0:
+            raise ValueError(
+                "lora_dropout: must be 0 under ExampleDP: a record's mask would depend on who else "
+                "is in its batch, which clipping does not bound"
+            )
+        if privacy.count_noise is not None and self.weighting == "uniform":
+            raise ValueError(
+                "count_noise: is a weight, and weighting: uniform uses none; leave it out"
+            )
+        if privacy.metric_noise is not None and self.evaluation != "site":
+            raise ValueError(
+                "metric_noise: is for evaluation: site, where scores would otherwise stay at the "
+                "client; leave it out"
+            )
+        if privacy.metric_noise is not None and not counts_right_answers(self.objective):
+            raise ValueError(
+                "metric_noise: counts right answers, at most one a record, which only "
+                "SequenceClassification and ImageClassification themselves are known to do; leave "
+                "it out"
+            )
