@@ -1,0 +1,269 @@
+"""What is checked of somebody's model and losses, before and as they train.
+
+The model is checked on made-up records, as before every run (``engine.gradient_check``); the
+losses, which are computed in the user's own loop, when the first ones come.
+
+Shapes: n records.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from silotune.adapters import AdaptedModel
+from silotune.core import Batch, Key, Role, generator
+from silotune.engine import GradientCheckError
+from silotune.engine import check_gradients as check_against_autograd
+
+from .nested import mapped, moved, named
+
+_RECORDS = 4
+"""Synthetic records in a gradient check."""
+
+_ASK = (
+    "give synthetic=, a batch as collate_fn makes it of made-up records, and losses=, which takes "
+    "the model and that batch and gives one loss a record"
+)
+"""What a user can do where no synthetic input can be made."""
+
+
+def check_gradients(
+    model: AdaptedModel,
+    roles: Collection[Role],
+    dataset: Any,
+    collate_fn: Callable[[list[Any]], Any],
+    losses: Callable[[Any, Any], Tensor] | None,
+    synthetic: Any,
+) -> None:
+    """The gradient check on made-up records, with the model left as it was.
+
+    Args:
+        model: with everything that will be trained requiring a gradient.
+        roles: of what is trained.
+        dataset: lends the form of its first record if there is no synthetic batch.
+        collate_fn: makes a batch of a list of records.
+        losses: of the model on a batch, (n,); None = random ones of its logits.
+        synthetic: a batch of made-up records; None = one of that form.
+
+    Raises:
+        GradientCheckError: if the gradient of a record is not what it must be.
+        ValueError: if the model cannot be run on made-up records.
+    """
+    if synthetic is None:
+        form = collate_fn([dataset[0]] * _RECORDS)
+        synthetic = _made_up(form, model.model)
+    records = moved(synthetic, model.device)
+    objective = _MadeUp(records, losses or _outputs)
+    number = _number(records)
+    coarse = any(torch.finfo(p.dtype).bits < 32 for p in _floating(model.model))
+    training = model.model.training
+    frozen = [p for p in model.tensors.values() if not p.requires_grad]
+    try:
+        check_against_autograd(
+            model,
+            objective,
+            {"labels": torch.arange(number)},
+            roles,
+            tolerance=0.1 if coarse else 2e-3,
+        )
+    except GradientCheckError:
+        raise
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise ValueError(f"synthetic: the model cannot read it ({error}); {_ASK}") from error
+    finally:
+        model.model.train(training)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def check_independent(losses: Tensor, rows: dict[Key, Tensor]) -> None:
+    """See that losses of every other record leave no gradient with those in between.
+
+    Args:
+        losses: (n,), n at least 2, with their graph, which is kept.
+        rows: where the backward pass leaves gradients by record; empty before and after.
+
+    Raises:
+        ValueError: if they do: there is no loss of a single record to clip by.
+    """
+    for first in (0, 1):
+        torch.autograd.backward(losses[first::2].sum(), retain_graph=True)
+        for key, own in rows.items():
+            others, most = own[1 - first :: 2], own.abs().nan_to_num(posinf=0.0).max()
+            if (others.abs().nan_to_num(posinf=0.0) > 1e-6 * most).any():
+                raise ValueError(
+                    f"losses: a record's loss depends on others of its part (seen at {key}); "
+                    "compute each from its own record alone, with no mean over the batch"
+                )
+        rows.clear()
+
+
+def check_alone(
+    losses: Tensor, alone: Callable[[Any, Any], Tensor], model: AdaptedModel, part: Any
+) -> None:
+    """See that every loss is about what its record has alone, in a part of its own.
+
+    Gross differences are found, as of a mean over the part; autocast and padding change less.
+
+    Args:
+        losses: (n,) as they came.
+        alone: the user's ``losses=``.
+        model: what it takes first.
+        part: that the losses are of.
+
+    Raises:
+        ValueError: if one is not.
+    """
+    found = losses.detach()
+    own = found.clone()
+    with torch.no_grad():
+        for i in range(len(found)):
+            record = mapped(part, partial(torch.narrow, dim=0, start=i, length=1))
+            own[i] = alone(model.model, record).squeeze()
+    gap = (found - own).abs()
+    if (gap > 0.1 * own.abs().clamp(min=0.01 * float(own.abs().max()))).any():
+        at = int(gap.argmax())
+        raise ValueError(
+            f"losses: a record's is {found[at].item():.4g} in its part, and by losses= "
+            f"{own[at].item():.4g} alone; compute each from its own record, not divided by their "
+            "number nor chosen or weighed by others"
+        )
+
+
+def check_nothing_else_trained(model: AdaptedModel, tensors: Mapping[Key, nn.Parameter]) -> None:
+    """See that nothing of the model requires a gradient but what is clipped and noised.
+
+    Raises:
+        ValueError: naming the parameter that does.
+    """
+    ours = {id(p) for p in tensors.values()}
+    for name, parameter in model.model.named_parameters():
+        if parameter.requires_grad and id(parameter) not in ours:
+            raise ValueError(
+                f"model: {name} was unfrozen after make_private, and its gradient is neither "
+                "clipped nor noised; freeze it, or unfreeze it before make_private"
+            )
+
+
+class _MadeUp:
+    """The objective of a gradient check: losses of synthetic records, chosen by their place.
+
+    Args:
+        records: a synthetic batch of n records.
+        losses: of the model on some of them, (n,).
+    """
+
+    metric = "none"
+
+    def __init__(self, records: Any, losses: Callable[[Any, Any], Tensor]) -> None:
+        self.records, self.of = records, losses
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(k,) of the k records whose places are ``batch["labels"]``."""
+        places = batch["labels"]
+        return self.of(model, mapped(self.records, lambda t: t[places.to(t.device)]))
+
+    def measure(self, model: nn.Module, batch: Batch) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+
+def _made_up(batch: Any, model: nn.Module) -> Any:
+    """A batch of the same form with nothing of the records in it but shapes and types.
+
+    Token ids and real numbers are drawn, masks are ones but for the end of one record, and all
+    other whole numbers are 0.
+
+    Args:
+        batch: of some records.
+        model: tells how many tokens there are.
+    """
+    vocabulary = _vocabulary(model)
+
+    def fresh(name: str, t: Tensor) -> Tensor:
+        g = generator("made up", name, *t.shape)
+        if t.is_floating_point() and not name.endswith("mask"):
+            return torch.randn(t.shape, generator=g).to(t)
+        if name.endswith("mask"):
+            ones = torch.ones_like(t)
+            if t.dim() > 1 and t.shape[1] > 1:
+                ones[0, -1] = 0
+            return ones
+        if name.endswith("ids") and "type" not in name and "position" not in name and vocabulary:
+            return torch.randint(vocabulary, t.shape, generator=g).to(t)
+        return torch.zeros_like(t)
+
+    def walk(part: Any, name: str) -> Any:
+        if isinstance(part, Tensor):
+            return fresh(name, part)
+        if isinstance(part, Mapping):
+            return {key: walk(inner, str(key)) for key, inner in part.items()}
+        if isinstance(part, list | tuple):
+            return [walk(inner, name) for inner in part]
+        return part
+
+    return walk(batch, "")
+
+
+def _outputs(model: Any, batch: Any) -> Tensor:
+    """(n,) one number of each record: its logits times fixed random ones.
+
+    The inputs are ``batch["inputs"]``, or what of a mapping the model takes, or a sequence's first.
+
+    Raises:
+        ValueError: if it cannot be told what the model reads or gives.
+    """
+    found = _call(model, _inputs(model, batch))
+    logits = getattr(found, "logits", found)
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise ValueError(f"losses: the model gives no logits, so it cannot be checked; {_ASK}")
+    flat = logits.flatten(1) if logits.dim() > 1 else logits[:, None]
+    flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
+    weights = torch.randn(flat.shape[1], generator=generator("made up", "losses")).to(flat)
+    losses: Tensor = flat @ weights / flat.shape[1] ** 0.5
+    return losses
+
+
+def _number(records: Any) -> int:
+    """How many records a nest of tensors has."""
+    counts = {t.shape[0] if t.dim() else 0 for _, t in named(records)}
+    if len(counts) != 1 or min(counts) < 2:
+        raise ValueError(
+            "collate_fn: every tensor's first dimension must count records, and a synthetic batch "
+            f"needs two or more; found {sorted(counts) or 'no tensor'}"
+        )
+    return counts.pop()
+
+
+def _floating(model: nn.Module) -> Iterator[nn.Parameter]:
+    return (p for p in model.parameters() if p.is_floating_point())
+
+
+def _vocabulary(model: nn.Module) -> int | None:
+    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    return getattr(embeddings, "num_embeddings", None)
+
+
+def _inputs(model: nn.Module, batch: Any) -> Any:
+    if isinstance(batch, Mapping):
+        if "inputs" in batch:
+            return batch["inputs"]
+        base = getattr(model, "get_base_model", lambda: model)()
+        takes = inspect.signature(base.forward).parameters
+        return {k: v for k, v in batch.items() if k in takes and k not in ("labels", "label")}
+    if isinstance(batch, list | tuple) and batch:
+        return batch[0]
+    return batch
+
+
+def _call(model: nn.Module, inputs: Any) -> Any:
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    whole: Any = model
+    return whole(*inputs) if isinstance(inputs, list | tuple) else whole(inputs)
