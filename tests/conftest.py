@@ -1,6 +1,7 @@
 """What every test stands on: no screen, no model hub, equal seeds; and `no_network`.
 
-Torch has one thread, or as many as SILOTUNE_TEST_THREADS says.
+Torch has one thread, or as many as SILOTUNE_TEST_THREADS says. Hypothesis tries 10 examples of a
+law, and 100 where CI is set.
 """
 
 import os
@@ -16,8 +17,9 @@ import torch
 from hypothesis import settings
 
 torch.set_num_threads(int(os.environ.get("SILOTUNE_TEST_THREADS", "1")))
-settings.register_profile("silotune", deadline=None, max_examples=30)
-settings.load_profile("silotune")
+settings.register_profile("at hand", deadline=None, max_examples=10)
+settings.register_profile("full", deadline=None, max_examples=100)
+settings.load_profile("full" if os.environ.get("CI") else "at hand")
 
 LOCAL_HOSTS = {"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}
 

@@ -21,8 +21,11 @@ from silotune.core import Batch, ClientId, Factors, GlobalState, Key, Role, Site
 from silotune.engine import Client, Experiment, LocalTrainer, evaluate
 from silotune.linalg import LowRank
 from silotune.methods import Axes, Method, MoLE, built_in
-from silotune.objectives import Classification
+from silotune.objectives import SequenceClassification
 from silotune.privacy import NoPrivacy
+
+CLASSIFY = SequenceClassification(text="text", label="label")
+"""The objective of all toys."""
 
 VOCABULARY, WIDTH, INNER, CLASSES = 13, 6, 10, 3
 
@@ -128,12 +131,12 @@ def random_factors(lora: Adapter | None, seed: int) -> Factors:
     )
 
 
-def bench(recipe: Axes, micro_batch: int = 4) -> LocalTrainer:
-    lora = recipe.adapter
+def trainer(axes: Axes, micro_batch: int = 4) -> LocalTrainer:
+    lora = axes.adapter
     return LocalTrainer(
         adapted=adapted(lora),
-        objective=Classification(),
-        optimizer=recipe.optimizer,
+        objective=CLASSIFY,
+        optimizer=axes.optimizer,
         draw=lambda seed: first_factors(lora, seed),
         micro_batch=micro_batch,
     )
@@ -169,7 +172,7 @@ def experts(n: int = 3) -> tuple[Expert, ...]:
 def method(name: str, lora: LoRA | None = None, **options: object) -> Method:
     """A method whose pair is ``lora``. MoLE gets experts, unless there are some."""
     pair = lora or adapter()
-    mixed = options.pop("experts", experts())
+    mixed = options.pop("experts", None)
     made = built_in()[name](
         r=pair.rank,
         lora_alpha=pair.alpha,
@@ -178,10 +181,10 @@ def method(name: str, lora: LoRA | None = None, **options: object) -> Method:
         init_lora_weights=pair.init,
         **options,
     )
-    return made.over(mixed) if isinstance(made, MoLE) else made
+    return made.over(mixed or experts()) if isinstance(made, MoLE) else made
 
 
-def recipe(
+def axes(
     name: str,
     optimizer: object,
     lora: LoRA | None = None,
@@ -193,33 +196,33 @@ def recipe(
     return method(name, lora, **options).axes(optimizer, head=head)
 
 
-def experiment(a_recipe: Axes, clients: Sequence[ClientId], **changes: object) -> Experiment:
+def experiment(method_axes: Axes, clients: Sequence[ClientId], **changes: object) -> Experiment:
     choices: dict[str, object] = {
         "run": "law",
-        "recipe": a_recipe,
+        "axes": method_axes,
         "weights": {c: float(i + 1) for i, c in enumerate(clients)},
         "rounds": 3,
         "local_steps": 4,
         "linear_decay": False,
         "seed": 0,
         "sites": tuple(site.name for site in sites(Toy())),
-        "fixed": fixed_keys(sites(Toy()), a_recipe.adapter),
-        "draw": lambda seed: first_factors(a_recipe.adapter, seed),
+        "fixed": fixed_keys(sites(Toy()), method_axes.adapter),
+        "draw": lambda seed: first_factors(method_axes.adapter, seed),
         "quorum": len(clients),
         "private": False,
     }
     return Experiment(**(choices | changes))
 
 
-def begin(a_recipe: Axes) -> GlobalState:
-    first = first_factors(a_recipe.adapter)
+def begin(method_axes: Axes) -> GlobalState:
+    first = first_factors(method_axes.adapter)
     return GlobalState(round=0, factors=first, drawn=dict.fromkeys(first, 0))
 
 
 def loss(
-    a_bench: LocalTrainer, state: GlobalState, records: Notes, own: Factors | None = None
+    a_trainer: LocalTrainer, state: GlobalState, records: Notes, own: Factors | None = None
 ) -> float:
     """Of a state on records; with the tensors that one silo keeps to itself, if there are any."""
     factors = state.factors.updated(own or {})
-    meters = evaluate(a_bench.adapted, a_bench.objective, factors, records, folded=state.folded)
+    meters = evaluate(a_trainer.adapted, a_trainer.objective, factors, records, folded=state.folded)
     return meters["loss"].value()

@@ -12,10 +12,10 @@ from silotune.adapters import LoRA, MiLoRA, initial_factors, inject
 from silotune.adapters.milora import CHOICE, DENOMINATOR, GELU, NUMERATOR, POOL, Router
 from silotune.core import Factors, Key, Role, Site
 from silotune.engine import check_gradients
-from silotune.engine.client import microbatches
-from silotune.objectives import CausalLM, Classification
+from silotune.engine.batches import microbatches
+from silotune.objectives import CausalLM
 from silotune.privacy.mechanisms.clipping import accumulate
-from toys import CLASSES, WIDTH, Toy, adapted, heads, notes, random_factors, sites
+from toys import CLASSES, CLASSIFY, WIDTH, Toy, adapted, heads, notes, random_factors, sites
 
 EXPERT = LoRA(rank=2, alpha=6.0)
 MIXED = MiLoRA(expert=EXPERT, kept=1, balance_weight=0.3)
@@ -42,7 +42,7 @@ def loaded(mixture: MiLoRA, seed: int = 1):
 
 
 def losses(model):
-    return lambda batch: model.losses(Classification().losses, batch)
+    return lambda batch: model.losses(CLASSIFY.losses, batch)
 
 
 def routed(ids, factors, toy) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,7 +115,12 @@ def test_the_clipped_sum_is_that_of_one_record_after_another(bound, micro_batch)
 @pytest.mark.parametrize("mixture", [MIXED, BOTH])
 def test_the_coverage_guard_accepts_it(mixture):
     model = adapted(mixture)
-    check_gradients(model, Classification(), notes(4).batch(range(4)), set(Role))
+    check_gradients(
+        model,
+        CLASSIFY,
+        notes(4).batch(range(4)),
+        set(Role),
+    )
 
 
 def test_all_modules_kept_by_a_router_that_knows_nothing_are_lora():
@@ -124,13 +129,13 @@ def test_all_modules_kept_by_a_router_that_knows_nothing_are_lora():
     model.load(even)
     lora.load(factors.without([k for k in factors if k.role is Role.GATE]))
     batch = notes(6).batch(range(6))
-    plain, mixed = (Classification().losses(m.model, batch) for m in (lora, model))
+    plain, mixed = (CLASSIFY.losses(m.model, batch) for m in (lora, model))
     torch.testing.assert_close(mixed, plain, atol=1e-12, rtol=1e-12)
     torch.testing.assert_close(
         next(iter(model.context.penalties.values()))(), torch.full((6,), 0.3)
     )  # L_lb = 1
     model.load(factors)
-    assert not torch.allclose(Classification().losses(model.model, batch), plain)
+    assert not torch.allclose(CLASSIFY.losses(model.model, batch), plain)
 
 
 def test_birth_changes_no_output_and_depends_on_the_seed_alone():
@@ -311,12 +316,18 @@ def test_the_losses_of_a_language_model_mark_the_prompt():
     labels = torch.tensor([[-100, -100, 0, 1, 2], [-100, -100, 1, 0, 2]])
     batch = {"input_ids": ids, "attention_mask": torch.ones(2, 5), "labels": labels}
     for use in (model.losses, model.measure):
-        use(CausalLM().losses if use == model.losses else CausalLM().measure, batch)
+        use(
+            CausalLM(text="text").losses if use == model.losses else CausalLM(text="text").measure,
+            batch,
+        )
         decided = gates_of(model)
         changed = {**batch, "input_ids": ids.index_fill(1, torch.tensor([3, 4]), 7)}
-        use(CausalLM().losses if use == model.losses else CausalLM().measure, changed)
+        use(
+            CausalLM(text="text").losses if use == model.losses else CausalLM(text="text").measure,
+            changed,
+        )
         torch.testing.assert_close(gates_of(model), decided)
-    check_gradients(model, CausalLM(), batch, set(Role))
+    check_gradients(model, CausalLM(text="text"), batch, set(Role))
 
 
 @pytest.mark.parametrize("reentrant", [False])

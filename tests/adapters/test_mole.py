@@ -12,11 +12,22 @@ from silotune.adapters import Expert, Experts, LoRA, PeftLayout, inject, load_ex
 from silotune.adapters.mole import LOG_TEMPERATURE, MIX
 from silotune.core import Factors, Key, Role, Site
 from silotune.engine import check_gradients
-from silotune.engine.client import microbatches
+from silotune.engine.batches import microbatches
 from silotune.linalg import LowRank
-from silotune.objectives import Classification
 from silotune.privacy.mechanisms.clipping import accumulate
-from toys import CLASSES, INNER, WIDTH, Toy, adapted, experts, heads, notes, random_factors, sites
+from toys import (
+    CLASSES,
+    CLASSIFY,
+    INNER,
+    WIDTH,
+    Toy,
+    adapted,
+    experts,
+    heads,
+    notes,
+    random_factors,
+    sites,
+)
 
 HEAD = tuple(Key("classifier", Role.HEAD, part) for part in ("weight", "bias"))
 
@@ -44,7 +55,7 @@ def loaded(mole: Experts):
 
 
 def losses(model):
-    return lambda batch: model.losses(Classification().losses, batch)
+    return lambda batch: model.losses(CLASSIFY.losses, batch)
 
 
 def by_hand(ids, label, factors, mole) -> torch.Tensor:
@@ -105,7 +116,10 @@ def test_the_clipped_sum_is_that_of_one_record_after_another(bound):
 @pytest.mark.parametrize("masked", [(), ("e0", "e2")])
 def test_the_coverage_guard_accepts_it(masked):
     check_gradients(
-        adapted(mixture(*masked)), Classification(), notes(4).batch(range(4)), set(Role)
+        adapted(mixture(*masked)),
+        CLASSIFY,
+        notes(4).batch(range(4)),
+        set(Role),
     )
 
 
@@ -298,7 +312,7 @@ def test_what_peft_adds_beside_a_pair_is_not_left_out_without_a_word(tmp_path, m
     file.write_text(json.dumps({**written, "init_lora_weights": "gaussian", "bias": "none"}))
     assert load_expert(str(tmp_path), "toy").pairs
     file.write_text(json.dumps({**written, **more}))
-    with pytest.raises(ValueError, match=rf"method\.experts: .*{words}"):
+    with pytest.raises(ValueError, match=rf"experts: .*{words}"):
         load_expert(str(tmp_path), "toy")
 
 
@@ -313,13 +327,13 @@ def test_what_does_not_fit_is_refused_in_words(tmp_path):
         ((one, Expert("x", {**two.pairs, "up": wide})), r"x has a pair of shape \(11, 6\) at up"),
     ]
     for given, words in cases:
-        with pytest.raises(ValueError, match=rf"method\.experts: .*{words}|{words}"):
+        with pytest.raises(ValueError, match=rf"experts: .*{words}|{words}"):
             inject(toy, sites(toy), heads(toy), Experts(experts=given))
     with pytest.raises(ValueError, match=r"masked_experts: e9 is none of the experts"):
         mixture("e9")
     with pytest.raises(ValueError, match=r"masked_experts: one expert at least"):
         mixture("e0", "e1", "e2")
-    with pytest.raises(ValueError, match=r"method\.experts: .*cannot be read"):
+    with pytest.raises(ValueError, match=r"experts: .*cannot be read"):
         load_expert(str(tmp_path / "nothing"), "toy")
     model, _ = loaded(mixture())
     with pytest.raises(ValueError, match="cannot be merged"):

@@ -20,8 +20,9 @@ from silotune.models.heads import random_head
 from silotune.models.load import load_model
 from silotune.models.pooling import MeanPooledClassifier
 from silotune.models.target_modules import find_sites, peft_targets
-from silotune.objectives import CausalLM, Classification
+from silotune.objectives import CausalLM
 from silotune.testing import tiny_models
+from toys import CLASSIFY
 
 LABELS = ["no", "yes", "maybe"]
 CASES = {
@@ -65,7 +66,7 @@ def build(folder, task, pooling, lora, head_scale=1.0):
 
 
 def logits(model, loaded, task):
-    objective = CausalLM() if task == "causal-lm" else Classification()
+    objective = CausalLM(text="text") if task == "causal-lm" else CLASSIFY
     batch = objective.synthetic(loaded.inputs, 4, 0)
     with torch.no_grad():
         return model(**{k: v for k, v in batch.items() if k != "labels"}).logits

@@ -12,10 +12,9 @@ from silotune.adapters.reslora import links, straighten
 from silotune.core import Factors, Key, Role, Site, generator
 from silotune.engine import GradientCheckError, check_gradients
 from silotune.linalg import LowRank
-from silotune.objectives import Classification
 from silotune.privacy import NoPrivacy
 from silotune.privacy.mechanisms.clipping import accumulate
-from toys import CLASSES, INNER, VOCABULARY, WIDTH, Conv1D, notes
+from toys import CLASSES, CLASSIFY, INNER, VOCABULARY, WIDTH, Conv1D, notes
 
 DEPTH = 4
 INPUT, BLOCK, MIDDLE = Shortcut
@@ -213,7 +212,7 @@ def test_rows_are_those_of_the_naive_loop(kind, roles):
     model.load(factors)
     trained = model.train_only(roles)
     with model.sink.collect(5) as rows:
-        model.losses(Classification().losses, BATCH).sum().backward()
+        model.losses(CLASSIFY.losses, BATCH).sum().backward()
         found = dict(rows)
     assert found.keys() == trained.keys()
     leaves = {k: t.clone().requires_grad_(k in trained) for k, t in factors.items()}
@@ -236,13 +235,13 @@ def test_uses_are_summed_before_they_are_clipped(kind):
     records, bound = notes(7, "clip"), 0.05
     sums = accumulate(
         model.sink,
-        lambda batch: model.losses(Classification().losses, batch),
+        lambda batch: model.losses(CLASSIFY.losses, batch),
         (records.batch(part) for part in ([0, 1, 2], [3, 4], [5, 6])),
         bound,
     ).sums
     total = {key: torch.zeros_like(p) for key, p in trained.items()}
     for i in range(7):
-        loss = model.losses(Classification().losses, records.batch([i])).sum()
+        loss = model.losses(CLASSIFY.losses, records.batch([i])).sum()
         grads = torch.autograd.grad(loss, list(trained.values()))
         norm = math.sqrt(sum(float((g**2).sum()) for g in grads))
         for key, g in zip(trained, grads, strict=True):
@@ -254,7 +253,7 @@ def test_uses_are_summed_before_they_are_clipped(kind):
 @kinds
 def test_the_coverage_guard_passes_and_would_not_if_a_use_were_forgotten(kind, monkeypatch):
     model = build(kind)
-    check_gradients(model, Classification(), BATCH, set(Role))
+    check_gradients(model, CLASSIFY, BATCH, set(Role))
     sink = model.sink
     keep_first = type(sink).add
 
@@ -264,7 +263,7 @@ def test_the_coverage_guard_passes_and_would_not_if_a_use_were_forgotten(kind, m
 
     monkeypatch.setattr(type(sink), "add", add)
     with pytest.raises(GradientCheckError, match=r"layers\..*is off by"):
-        check_gradients(model, Classification(), BATCH, set(Role))
+        check_gradients(model, CLASSIFY, BATCH, set(Role))
 
 
 @kinds
@@ -272,13 +271,13 @@ def test_a_step_of_training_without_privacy_is_autograds(kind):
     model = build(kind)
     model.load(somewhere(model))
     trained = model.train_only(set(Role))
-    loss = Classification().losses(model.model, BATCH).mean()
+    loss = CLASSIFY.losses(model.model, BATCH).mean()
     expected = torch.autograd.grad(loss, list(trained.values()))
     mechanism = NoPrivacy(batch_size=5)
     mechanism.gradients(
         trained,
         model.sink,
-        lambda batch: model.losses(Classification().losses, batch),
+        lambda batch: model.losses(CLASSIFY.losses, batch),
         [BATCH],
         mechanism.draws(0, None),
     )
@@ -328,7 +327,7 @@ def test_checkpointing_is_right_or_refused_before_a_record_is_read(kind, reentra
     toy.reentrant = reentrant
     model = build(kind, toy)
     if kind.shortcut is BLOCK:
-        check_gradients(model, Classification(), BATCH, set(Role))
+        check_gradients(model, CLASSIFY, BATCH, set(Role))
         model.load(somewhere(model))
         same = build(kind)
         same.load(somewhere(model))
@@ -336,14 +335,14 @@ def test_checkpointing_is_right_or_refused_before_a_record_is_read(kind, reentra
         for each in (model, same):
             trained = each.train_only(set(Role))
             each.model.train()
-            loss = Classification().losses(each.model, BATCH).sum()
+            loss = CLASSIFY.losses(each.model, BATCH).sum()
             loss.backward()
             grads.append({k: p.grad for k, p in trained.items()})
         for key, grad in grads[1].items():
             torch.testing.assert_close(grads[0][key], grad)
         return
     with pytest.raises(GradientCheckError, match="computed twice in one forward pass"):
-        check_gradients(model, Classification(), BATCH, set(Role))
+        check_gradients(model, CLASSIFY, BATCH, set(Role))
 
 
 def test_half_precision_bases_are_covered_within_their_precision():
@@ -353,7 +352,13 @@ def test_half_precision_bases_are_covered_within_their_precision():
         model = inject(toy, deep_sites(toy), deep_heads(toy), kind)
         assert {t.dtype for t in model.tensors.values()} == {torch.float32}
         batch = dict(BATCH) | {"attention_mask": BATCH["attention_mask"].bfloat16()}
-        check_gradients(model, Classification(), batch, set(Role), tolerance=0.15)
+        check_gradients(
+            model,
+            CLASSIFY,
+            batch,
+            set(Role),
+            tolerance=0.15,
+        )
 
 
 def test_dropout_is_of_training_alone_and_of_every_use():
@@ -430,7 +435,7 @@ def test_straightening_leaves_what_is_exact_alone_and_refuses_middle():
 
 
 def test_what_makes_no_sense_is_refused():
-    with pytest.raises(ValueError, match=r"method\.pre_num: the input shortcut reaches one"):
+    with pytest.raises(ValueError, match=r"pre_num: the input shortcut reaches one"):
         ResLoRA(pair=PAIR, shortcut=INPUT, pre_num=2)
-    with pytest.raises(ValueError, match=r"method\.pre_num: must be at least 0"):
+    with pytest.raises(ValueError, match=r"pre_num: must be at least 0"):
         ResLoRA(pair=PAIR, pre_num=-1)

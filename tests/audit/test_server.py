@@ -90,7 +90,13 @@ def test_products_adaptive_clipping_and_correlated_noise_raise_no_alarm():
     assert judged(honest(**turns), trials=500) is not Verdict.FAIL
 
 
-@pytest.mark.parametrize("name", FAULTS)
+SUBTLE = {"half the noise", "each layer bounded by S"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.full if n in SUBTLE else ()) for n in FAULTS],
+)
 def test_every_fault_is_found(name):
     assert judged(FAULTS[name], trials=1500) is Verdict.FAIL
 

@@ -9,12 +9,11 @@ from audit.faults import BOUND, FAULTS, SIZE, Faulty, clipped, honest, unclipped
 from silotune.audit.lower_bounds import Bounds
 from silotune.audit.step import TRIALS, Attack, Verdict, audit_step, verdict
 from silotune.core import Role
-from silotune.objectives import Classification
 from silotune.privacy import Charge, Correlated, Discrete, ExampleLevel, Gaussian, Rotation
 from silotune.privacy.accounting.accountant import epsilon
 from silotune.privacy.mechanisms import dp_sgd as mechanism
 from silotune.privacy.mechanisms.clipping import Accumulated
-from toys import adapted, adapter, first_factors, notes
+from toys import CLASSIFY, adapted, adapter, first_factors, notes
 
 DELTA = 1e-5
 CLAIM = epsilon([Charge(1.0, 1.0, 1)], DELTA)
@@ -59,12 +58,16 @@ def test_the_correct_mechanism_passes_and_the_audit_had_power():
     assert found[0].bounds.mu > 0.5
 
 
+@pytest.mark.parametrize(
+    ("trials", "power"),
+    [(300, 0.0), pytest.param(1000, 0.2, marks=pytest.mark.full)],
+)
 @pytest.mark.parametrize("make", [discrete, correlated, Faulty])
-def test_other_correct_mechanisms_raise_no_alarm(make):
+def test_other_correct_mechanisms_raise_no_alarm(make, trials, power):
     """``Faulty`` without a fault, too: it is the mistakes that are found, not the class."""
-    found = attacks(make(), {Role.B}, trials=1000)
+    found = attacks(make(), {Role.B}, trials=trials)
     assert verdict(found, epsilon([make().charge(1)], DELTA), DELTA) is not Verdict.FAIL
-    assert found[0].bounds.mu > 0.2
+    assert found[0].bounds.mu >= power
 
 
 @pytest.mark.parametrize("roles", [{Role.HEAD}, {Role.A, Role.B}, set(Role)])
@@ -76,7 +79,7 @@ def test_it_works_whatever_is_trained(roles):
 
 
 def test_a_canary_may_go_through_the_whole_model():
-    whole = (Classification(), notes(3).batch([0, 1, 2]))
+    whole = (CLASSIFY, notes(3).batch([0, 1, 2]))
     honestly = attacks(honest(), trials=300, whole=whole)
     openly = attacks(Faulty(unclipped), trials=300, whole=whole)
     assert verdict(honestly[-1:], CLAIM, DELTA) is not Verdict.FAIL
@@ -93,7 +96,10 @@ SUBTLE = {
 """They make a canary twice as visible at most, and need more trials for certainty."""
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.full if n in SUBTLE else ()) for n in FAULTS],
+)
 def test_every_fault_is_found(name):
     roles, trials = SUBTLE.get(name, (ROLES, 300))
     assert verdict(attacks(FAULTS[name], roles, trials), CLAIM, DELTA) is Verdict.FAIL

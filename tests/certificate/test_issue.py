@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from by_config import opened
 from federation.small import NO_WORKER, PRIVATE, small, train
 from silotune.certificate.accounts import (
     ChargeLine,
@@ -15,14 +16,15 @@ from silotune.certificate.accounts import (
     membership_bound,
     to_lines,
 )
-from silotune.certificate.issue import example_level, standing
+from silotune.certificate.issue import issue, standing
+from silotune.config import build
 from silotune.core.files import read_json
-from silotune.federation.opening import opened
+from silotune.federation.run import circumstances
 from silotune.privacy import Charge, CorrelatedCharge, LedgerEntry
 from silotune.privacy.accounting.accountant import FINE, epsilon, epsilon_over_silos
 from silotune.privacy.ledger.entry import read_ledger
-from silotune.runs.facts import read_statement
 from silotune.runs.folder import RunFolder
+from silotune.runs.privacy_statement import read_statement
 
 DISCRETE = ("privacy.noise=discrete",)
 TRUNCATED = ("privacy.sampling=truncated-poisson", "privacy.relation=zero-out")
@@ -47,9 +49,9 @@ def certified(place, *overrides, entries=None, grid=FINE):
     """The certificate of a run that has spent ``entries``; nothing trains."""
     config = small(place, *PRIVATE, *overrides)
     with opened(config, [], NO_WORKER, resume=False) as job:
-        work = job.workshop
-        planned = {n: [entry(r, charge=work.price(n)) for r in range(3)] for n in work.sizes}
-        return example_level(work, "run", entries or planned, grid=grid)
+        agreed = job.built.agreement
+        planned = {n: [entry(r, charge=agreed.price(n)) for r in range(3)] for n in agreed.sizes}
+        return issue(agreed, circumstances(job.built), "run", entries or planned, grid=grid)
 
 
 def test_equal_charges_are_added_up_and_others_are_not():
@@ -149,9 +151,11 @@ def test_hardly_any_noise_is_not_private(place):
 
 
 def test_run_json_says_it_in_one_line(place):
-    assert standing(small(place, *PRIVATE)) == "example"
-    assert standing(small(place, *PRIVATE, *SEEDED)).startswith("NOT PRIVATE: Noise and sampling")
-    assert standing(small(place)).startswith("NOT PRIVATE: This run used no privacy")
+    assert standing(build(small(place, *PRIVATE)).terms) == "example"
+    assert standing(build(small(place, *PRIVATE, *SEEDED)).terms).startswith(
+        "NOT PRIVATE: Noise and sampling"
+    )
+    assert standing(build(small(place)).terms).startswith("NOT PRIVATE: This run used no privacy")
 
 
 def test_what_an_attack_can_reach_is_bounded_by_every_pair_of_epsilon_and_delta():

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from by_config import verify
 from federation.small import PRIVATE, small, train, write_small
 from silotune.certificate.consistency import tolerance
-from silotune.certificate.verify import verify
 from silotune.core import RecordError
 from silotune.core.files import read_json, read_lines, write_json, write_lines
 from silotune.privacy.accounting.accountant import epsilon, epsilon_rdp
 from silotune.privacy.accounting.charges import from_json
 from silotune.privacy.ledger.entry import VERSION
-from silotune.runs.facts import read_certificate
+from silotune.runs.privacy_statement import read_certificate
 
 SEEDED = "privacy.insecure_seeded_noise=true"
 
@@ -346,7 +346,7 @@ def test_an_insecure_run_claims_nothing_and_that_adds_up(trained):
     found = verify(trained(SEEDED))
     assert found.findings == ()
     assert not found.private
-    assert found.said.largest_epsilon() == math.inf
+    assert found.statement.largest_epsilon() == math.inf
     assert 0 < found.silos["east"].epsilon < 10
 
 
@@ -431,6 +431,8 @@ def test_no_privacy_claims_nothing(copy):
     write_json(folder / "privacy.json", {"unit": "none"})
     assert findings(folder) == "unit: says none, config.yaml says example"
     (folder / "config.yaml").unlink()
+    assert findings(folder) == "unit: says none, federation.json says example"
+    (folder / "federation.json").unlink()
     found = verify(folder)
     assert found.ok
     assert not found.private

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-import silotune.federation.build as build
+import silotune.terms.build as build
 from federation.small import notes, write_csv
 
 EXAMPLE = "privacy={unit: example, noise_multiplier: 2, target_delta: 1e-3}"
@@ -17,7 +17,7 @@ WRONG = {
         ["data.columns.label=lable"],
         "data.columns.label: column 'lable' is not in the train table; it has: text, label, silo",
     ),
-    "label out of range": (["data.labels=[cat, cow]"], "has the label 'dog'"),
+    "label out of range": (["data.labels=[cat, cow]"], "the label set is: cat, cow"),
     "silo smaller than the batch": (["train.batch_size=100"], "train.batch_size: must be at most"),
     "target module that matches nothing": (
         ["method.target_modules=[querry]"],
@@ -29,7 +29,7 @@ WRONG = {
     ),
     "delta beyond 1/n": (
         ["privacy={unit: example, noise_multiplier: 2, target_delta: 0.1}"],
-        "privacy.target_delta: must be below 1 / num_examples",
+        "privacy.target_delta: must be below 1 / data.num_examples",
     ),
     "model absent, no network": (
         ["model.name_or_path=nobody/nothing"],
@@ -81,14 +81,17 @@ def test_a_text_that_is_all_padding(silotune, place):
 def test_a_label_that_is_a_number_out_of_range(silotune, place):
     records = [{**record, "label": str(i % 3)} for i, record in enumerate(notes())]
     write_csv(Path("notes.csv"), records)
-    refused(silotune("run", "small.yaml"), "has the label 2; the label set is: cat, dog")
+    refused(
+        silotune("run", "small.yaml"),
+        "a label outside of the label set; the label set is: cat, dog",
+    )
 
 
 def test_a_module_that_mixes_examples_is_refused_under_privacy(silotune, place, monkeypatch):
     read = build.read_model
 
-    def with_batch_norm(config, labels):
-        loaded = read(config, labels)
+    def with_batch_norm(*given):
+        loaded = read(*given)
         loaded.model.bert.encoder.layer[0].output.LayerNorm = nn.BatchNorm1d(32)
         return loaded
 

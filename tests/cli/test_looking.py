@@ -1,13 +1,16 @@
 """The verbs that only look: init, doctor, plan, data."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from covering import every_method
 from federation.small import PRIVATE
 from silotune.config import load_config
-from silotune.methods import built_in
+from silotune.methods import built_in, registry
 
 
 def test_init_writes_a_configuration_that_is_valid_and_never_overwrites(silotune, place):
@@ -155,8 +158,48 @@ def test_methods_says_what_is_wrong_with_a_model_or_rank(silotune, place, bert):
     assert silotune("methods", "--costs", bert, "--clients", "0").exit_code == 2
 
 
-@pytest.mark.parametrize("method", [name for name in built_in() if name != "mole"])  # see test_mole
+@every_method(lambda method: method != "mole")  # see test_mole
 def test_every_method_can_be_planned(silotune, place, method):
     result = silotune("plan", "small.yaml", f"method.name={method}")
     assert result.exit_code == 0, result.output
     assert "bytes: " in result.stdout
+
+
+def test_a_method_of_ones_own_runs_and_its_folder_brings_in_no_code(silotune, place, monkeypatch):
+    """In a pool as well, whose workers are told its name; from a folder only if it is named."""
+    monkeypatch.setattr(registry, "_OWN", {})
+    (place / "clinic_own.py").write_text(OWN)
+    monkeypatch.syspath_prepend(place)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(place), *sys.path[1:]]))
+    own = "clinic_own:Own"
+    result = silotune("run", "small.yaml", f"method.name={own}", "runtime=pool", "workers=1")
+    assert result.exit_code == 0, result.output
+    assert "Own LoRA" in Path("run/report.html").read_text()
+    monkeypatch.setattr(registry, "_OWN", {})
+    result = silotune("evaluate", "run")
+    assert result.exit_code == 1
+    assert f"silotune --method-class {own}" in result.stderr
+    for name in ("run", "run/config.yaml"):
+        result = silotune("plan", name)
+        assert result.exit_code == 1
+        assert f"silotune --method-class {own}" in result.stderr
+    result = silotune("--method-class", own, "evaluate", "run")
+    assert result.exit_code == 0, result.output
+
+
+OWN = '''
+"""One's own."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from silotune.methods import FFALoRA
+
+
+@dataclass(frozen=True, kw_only=True)
+class Own(FFALoRA):
+    """Own LoRA (nobody): FFA-LoRA."""
+
+    name: ClassVar[str] = "own"
+    title: ClassVar[str] = "Own LoRA"
+'''

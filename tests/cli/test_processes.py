@@ -76,7 +76,7 @@ def test_a_pool_ends_in_the_same_bits(silotune, place):
 
 
 def test_a_worker_that_cannot_start_is_an_error_in_words(silotune, place, monkeypatch):
-    monkeypatch.setattr("silotune.cli.run.WORKER", (sys.executable, "-c", "raise SystemExit(1)"))
+    monkeypatch.setattr("silotune.cli.run.SILOTUNE", (sys.executable, "-c", "raise SystemExit(1)"))
     result = silotune("run", "small.yaml", "runtime=pool")
     assert result.exit_code == 1
     assert "a worker died" in result.stderr

@@ -13,18 +13,24 @@ from silotune.aggregation.fedsvd import Refactor
 from silotune.aggregation.flexlora import Truncate
 from silotune.aggregation.lora_fair import Fair, FairCosine
 from silotune.config import Config, dump, load_config
-from silotune.config.choice import chosen_axes
 from silotune.config.method_section import read_section
 from silotune.config.schema import LEAVES
 from silotune.config.sections import TrainConfig
 from silotune.core import Role
 from silotune.engine.experiment import LARGEST_UPDATE
 from silotune.methods import FedFTG, IncompatibleMethodError, built_in
-from silotune.methods.axes import refuse_unproved
+from silotune.methods.axes import completed, refuse_unproved
 from silotune.methods.options import own_options
 from silotune.methods.registry import takers
 from silotune.optim import SGD, FedProxConfig, GaLoreConfig, LowPassConfig
 from silotune.schedules import Chain, Constant
+
+
+def at_work(method, train: TrainConfig):
+    """The axes that the sections come to, with a head that moves."""
+    axes = method.axes(train.build_optimizer(adamw=method.made_of_adamw), head=True)
+    return completed(axes, train.proximal_mu, train.build_server_optimizer())
+
 
 PLAIN = """\
 model: {name_or_path: m, task: sequence-classification}
@@ -52,7 +58,7 @@ REFUSED = [  # (overrides, the key named, a part of the reason)
     (
         ["method={name: mole, experts: [a, b], lora_dropout: 0.1}"],
         "method.name",
-        "set lora_dropout to 0",
+        "set method.lora_dropout to 0",
     ),
     (["method={name: fedftg}", *PRIVATE], "method.name", "use fedftg-seeded"),
     (["method={name: fedsa-lora}", *HIDDEN], "method.name", "use privacy.unit: example"),
@@ -69,7 +75,7 @@ REFUSED = [  # (overrides, the key named, a part of the reason)
     (["method={name: alt-lora}", "local_steps=1"], "train.local_steps", "at least 2"),
     (["method={name: alt-lora}", *PRIVATE, *CORRELATED], "privacy.noise", "use gaussian"),
     (["method={name: fedftg}", "momentum=0.9"], "train.momentum", "belongs to optimizer: sgd"),
-    (["method={name: fedftg, lora_dropout: 0.1}"], "method.name", "set lora_dropout to 0"),
+    (["method={name: fedftg, lora_dropout: 0.1}"], "method.name", "set method.lora_dropout to 0"),
     (["method={name: flora, init_lora_weights: svd}"], "method.name", "kaiming or orthonormal"),
     (["method={name: fedftg-seeded, init_lora_weights: svd}"], "method.name", "leave"),
     (
@@ -118,7 +124,7 @@ def named(name: str) -> list[str]:
 @pytest.mark.parametrize("name", sorted(built_in()))
 def test_every_method_can_be_chosen(load, name):
     config = load(PLAIN, *named(name))
-    axes = chosen_axes(config.method.build(), config.train, head=True)
+    axes = at_work(config.method.build(), config.train)
     assert axes.aggregator == built_in()[name]().aggregator()
     assert load(dump(config)) == config
 
@@ -157,7 +163,7 @@ def test_an_option_of_another_method_names_its_methods(load, wrong, option):
 
 
 def chosen(train=None, **method):
-    return chosen_axes(read_section(method).build(), TrainConfig(**(train or {})), head=True)
+    return at_work(read_section(method).build(), TrainConfig(**(train or {})))
 
 
 def test_options_reach_their_method():
@@ -176,10 +182,10 @@ def test_options_reach_their_method():
     assert (boost.layers, boost.seed) == (2, 5)
     linked = chosen(name="reslora", shortcut="middle", pre_num=4).adapter
     assert (linked.shortcut, linked.pre_num, linked.scale) == ("middle", 4, 1.0)
-    assert chosen(name="la-lora", low_pass=False).optimizer == SGD(learning_rate=0.5)
-    assert chosen(name="la-lora").optimizer == LowPassConfig(SGD(learning_rate=0.5))
+    assert chosen(name="la-lora", low_pass=False).optimizer == SGD(lr=0.5)
+    assert chosen(name="la-lora").optimizer == LowPassConfig(SGD(lr=0.5))
     galore = chosen(name="fedftg", r=4, galore_gap=5, galore_scale=2.0).optimizer
-    assert galore == GaLoreConfig(learning_rate=0.5, rank=4, gap=5, scale=2.0)
+    assert galore == GaLoreConfig(lr=0.5, rank=4, gap=5, scale=2.0)
 
 
 def test_a_method_takes_the_rule_of_another_and_its_options():
@@ -219,8 +225,8 @@ def test_a_rule_that_does_not_fit_is_refused_by_its_key(wrong):
 
 
 def test_the_adapter_has_the_largest_rank():
-    recipe = chosen(name="flexlora", r=2, ranks={"a": 4, "b": 3})
-    assert recipe.adapter.rank == recipe.aggregator.rank == 4
+    axes = chosen(name="flexlora", r=2, ranks={"a": 4, "b": 3})
+    assert axes.adapter.rank == axes.aggregator.rank == 4
     assert chosen(name="flora", r=6, ranks={"a": 4}).adapter.rank == 6
 
 
@@ -236,7 +242,7 @@ def test_boosters_are_of_rank_1_unless_somebody_says_otherwise(load):
 
 
 def test_what_can_be_put_around_a_method():
-    plain = SGD(learning_rate=0.5)
+    plain = SGD(lr=0.5)
     assert chosen({"proximal_mu": 0.1}).optimizer == FedProxConfig(plain, 0.1)
     assert chosen({"proximal_mu": 0.1}, name="la-lora").optimizer == FedProxConfig(
         LowPassConfig(plain), 0.1
@@ -288,15 +294,15 @@ def test_fedftg_is_made_of_adamw(load):
     assert load(PLAIN, "method.name=fedftg", "optimizer=adamw", "momentum=0") == config
     assert load(PLAIN).train.optimizer == "sgd"
     with pytest.raises(IncompatibleMethodError, match="GaLore"):
-        FedFTG().axes(SGD(learning_rate=1), head=True)
+        FedFTG().axes(SGD(lr=1), head=True)
 
 
 def test_what_is_refused_when_it_is_loaded_is_refused_when_it_is_built():
     for name, unit in (("fedftg", "example"), ("fedsa-lora", "client")):
-        recipe = chosen(name=name)
-        refuse_unproved(recipe, "none")
+        axes = chosen(name=name)
+        refuse_unproved(axes, "none")
         with pytest.raises(IncompatibleMethodError):
-            refuse_unproved(recipe, unit)
+            refuse_unproved(axes, unit)
     with pytest.raises(IncompatibleMethodError, match="ranks: this method averages"):
         chosen(name="ffa-lora", ranks={"a": 2})
 

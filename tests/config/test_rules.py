@@ -42,7 +42,7 @@ BAD = [  # (file, overrides, the key named, a part of the fix)
         "privacy.target_delta",
         "0.0011 of silo a",
     ),
-    (TEXT, ["data.num_examples=100"], "train.batch_size", "at most num_examples = 100"),
+    (TEXT, ["data.num_examples=100"], "train.batch_size", "at most data.num_examples = 100"),
     (TEXT, ["data.num_examples={a: 900, b: 100}"], "train.batch_size", "100 of silo b"),
     (TEXT, ["data.num_examples={}"], "data.num_examples", "fill it or write null"),
     (TEXT, ["method.name=head-only", "model.head=frozen"], "model.head", "must be trained"),

@@ -73,7 +73,7 @@ def test_decoding_waits_for_the_batch():
     table = Dataset.from_dict({"image": [encoded(RED), broken], "label": [0, 1]})
     examples = image_examples(table, processor, "silo x, train")
     assert examples.batch([0])["labels"].tolist() == [0]
-    with pytest.raises(ValueError, match=r"data.columns.image: row 1 .* is no readable image"):
+    with pytest.raises(ValueError, match=r"image: row 1 .* is no readable image"):
         examples.batch([1])
 
 

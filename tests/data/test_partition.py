@@ -121,13 +121,13 @@ def test_by_column_names_silos_in_order():
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "a\\b", "c:d", "two\nlines"])
 def test_by_column_refuses_what_is_no_folder_name(name):
-    with pytest.raises(ValueError, match=r"data\.silos\.by: silo .* cannot name a folder"):
+    with pytest.raises(ValueError, match=r"by: silo .* cannot name a folder"):
         partition.by_column(["a", name])
 
 
 @pytest.mark.parametrize("name", [None, "", "  "])
 def test_by_column_names_the_row_without_a_silo(name):
-    with pytest.raises(ValueError, match=r"data\.silos\.by: row 1 "):
+    with pytest.raises(ValueError, match=r"by: row 1 "):
         partition.by_column(["a", name])
 
 
@@ -136,7 +136,7 @@ def test_by_column_names_the_row_without_a_silo(name):
     [
         (lambda: partition.iid(2, 3, 0), "3 silos, but only 2 records"),
         (lambda: partition.iid(2, 0, 0), "0 silos are too few"),
-        (lambda: partition.quantity(9, 3, 0.0, 0), r"data\.silos\.alpha: 0.0 must be a positive"),
+        (lambda: partition.quantity(9, 3, 0.0, 0), r"alpha: 0.0 must be a positive"),
         (lambda: partition.dirichlet([0] * 9, 3, -1, 0), "must be a positive number"),
         (lambda: partition.dirichlet([0] * 9, 3, float("nan"), 0), "must be a positive number"),
         (lambda: partition.dirichlet([0] * 40, 20, 0.01, 0), "a silo stayed empty in 100 draws"),
@@ -151,4 +151,4 @@ def test_by_column_names_the_row_without_a_silo(name):
 def test_refusals_name_the_key(make, words):
     with pytest.raises(ValueError, match=words) as caught:
         make()
-    assert str(caught.value).startswith("data.silos.")
+    assert str(caught.value).partition(":")[0] in ("num", "split", "alpha")

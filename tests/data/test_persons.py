@@ -43,7 +43,7 @@ def test_people_at_several_silos_are_counted_in_a_simulation_and_then_forgotten(
     prepared = prepare(Source(train=table(), valid=PUBLIC))
     assert prepared.people == People(shared=1, silos=("east", "west"), most=2)
     first, second = prepared.notices
-    assert first.startswith("data.person: 1 people have records at several silos (east, west);")
+    assert first.startswith("person: 1 people have records at several silos (east, west);")
     assert "one person has 2 records at one silo" in second
     for silo in prepared.silos.values():
         assert silo.train.column_names == ["text", "label"]
@@ -94,7 +94,7 @@ def test_silos_that_are_folders_need_people_only_to_train():
 
 
 def test_a_missing_column_is_named_by_its_key():
-    with pytest.raises(ValueError, match=r"^data\.person: column 'who' is not in the train table"):
+    with pytest.raises(ValueError, match=r"^person: column 'who' is not in the train table"):
         prepare(Source(train=table().remove_columns("who"), valid=PUBLIC))
 
 

@@ -117,9 +117,9 @@ def test_an_unknown_word_is_a_token(bert):
 @pytest.mark.parametrize(
     ("change", "max_length", "message"),
     [
-        ({"pad_token": None}, 8, "model.name_or_path: the tokenizer has no padding token"),
-        ({}, 1, "data.max_length: 1 must be at least 2"),
-        ({}, 65, "data.max_length: 65 is more than the 64 tokens that this model reads"),
+        ({"pad_token": None}, 8, "model: the tokenizer has no padding token"),
+        ({}, 1, "max_length: 1 must be at least 2"),
+        ({}, 65, "max_length: 65 is more than the 64 tokens that this model reads"),
     ],
 )
 def test_a_tokenizer_that_does_not_serve(bert, change, max_length, message):

@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from methods_page import page
 from torch import nn
 
 from silotune.adapters import fixed_keys, initial_factors
+from silotune.config import ConfigError, load_config
 from silotune.core import ClientId, GlobalState, Site
 from silotune.engine.communication import traffic
-from silotune.federation.methods_page import page
-from silotune.methods import built_in
+from silotune.methods import built_in, registry
 from silotune.methods.catalogue import catalogue
 from silotune.optim import AdamW
 from toys import experiment
@@ -92,15 +93,13 @@ def counted(name, *, r, out, in_, k, **options):
     """Up and down of one client, in an even round and the odd one after it."""
     site = Site("layer", nn.Linear(in_, out, device="meta"), in_, out)
     method = replace(built_in()[name].sample(r=r, clients=k), **options)
-    recipe = method.axes(AdamW(learning_rate=1.0), head=False)
+    axes = method.axes(AdamW(lr=1.0), head=False)
 
     def draw(seed):
-        return initial_factors([site], recipe.adapter, seed)
+        return initial_factors([site], axes.adapter, seed)
 
     played = traffic(
-        experiment(
-            recipe, CLIENTS[:k], draw=draw, rounds=4, fixed=fixed_keys([site], recipe.adapter)
-        ),
+        experiment(axes, CLIENTS[:k], draw=draw, rounds=4, fixed=fixed_keys([site], axes.adapter)),
         GlobalState(round=0, factors=draw(0), drawn=dict.fromkeys(draw(0), 0)),
     )
     assert all(len(set(of_round.values())) == 1 for of_round in played), "clients are alike"
@@ -114,13 +113,13 @@ def told(name, formulas, case):
 
 
 def test_the_page_is_up_to_date():
-    """If not: python -m silotune.federation.methods_page > docs/methods.md."""
+    """If not: python docs/build/methods_page.py > docs/methods.md."""
     assert PAGE.read_text(encoding="utf-8") == page()
 
 
-@pytest.mark.parametrize("name", built_in())
-def test_every_method_has_its_section(name):
-    assert f"\n## {name}\n" in PAGE.read_text(encoding="utf-8")
+def test_every_method_has_its_section():
+    text = PAGE.read_text(encoding="utf-8")
+    assert [name for name in built_in() if f"\n## {name}\n" not in text] == []
 
 
 @pytest.mark.parametrize("name", ADAPTED)
@@ -134,13 +133,16 @@ def test_the_bytes_of_real_messages_follow_the_formulas(name):
             assert other == pytest.approx(base, abs=SLACK), "what is left is the header"
 
 
-@pytest.mark.parametrize("name", ADAPTED)
-def test_the_formulas_that_are_written_are_those(name):
-    up, down = NUMBERS[name]
-    for case in (BASE, *OTHERS):
-        for text, formulas in ((ENTRIES[name].up, up), (ENTRIES[name].down, down)):
-            written = [valued(part, **case) for part in text.split(", then ")]
-            assert written == [formula(**case) for formula in formulas]
+def test_the_formulas_that_are_written_are_those():
+    wrong = []
+    for name in ADAPTED:
+        entry, (up, down) = ENTRIES[name], NUMBERS[name]
+        for case in (BASE, *OTHERS):
+            for text, formulas in ((entry.up, up), (entry.down, down)):
+                written = [valued(part, **case) for part in text.split(", then ")]
+                if written != [formula(**case) for formula in formulas]:
+                    wrong.append((name, text, case, written))
+    assert wrong == []
 
 
 def valued(text, *, r, out, in_, k):
@@ -171,6 +173,22 @@ def test_a_fresh_pair_costs_what_an_average_one_does():
 def test_rounds_between_two_svds_send_b_alone():
     (_, even), (_, odd) = counted("fedsvd", **BASE, refactor_every=2)
     assert even - odd == pytest.approx(4 * 4 * 80, abs=300), "A comes with the SVD of round 1"
+
+
+def test_the_method_of_ones_own_that_is_shown_works(monkeypatch, tmp_path):
+    monkeypatch.setattr(registry, "_OWN", {})
+    (source,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "slow_lora.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    given = ["method={name: 'slow_lora:SlowLoRA', step: 0.2}", "data.path=a/b", "target_epsilon=6"]
+    model = "model={name_or_path: m, task: sequence-classification}"
+    columns = "data.columns={text: t, label: l}"
+    config = load_config(None, [*given, model, columns])
+    method = config.method.build()
+    assert (method.step, method.aggregator().step) == (0.2, 0.2)
+    assert registry.known().keys() >= {"slow-lora", "slow_lora:SlowLoRA"}
+    with pytest.raises(ConfigError, match=r"method\.step: must be at most 1"):
+        load_config(None, [*given, model, columns, "method.step=2"])
 
 
 def test_what_is_refused_is_told():

@@ -7,7 +7,7 @@ from silotune.engine import Client, client_round
 from silotune.engine.loop import make_tasks
 from silotune.optim import SGD
 from silotune.privacy import Correlated, ExampleLevel, Gaussian, Poisson, Rotation
-from toys import Notes, begin, bench, experiment, notes, recipe
+from toys import Notes, axes, begin, experiment, notes, trainer
 
 NAME = ClientId("silo-0")
 
@@ -30,8 +30,8 @@ def mechanism(sampling, noise, insecure_seed=None) -> ExampleLevel:
 
 def play(own: Client, *rounds, lora=None, **changes):
     """The results of one client in ``rounds``, on the same first state."""
-    method = recipe("ffa-lora", SGD(learning_rate=0.1), lora)
-    place = bench(method)
+    method = axes("ffa-lora", SGD(lr=0.1), lora)
+    place = trainer(method)
     exp = experiment(method, [NAME], private=own.privacy.private, quorum=0)
     state = begin(method)
     for number in rounds:

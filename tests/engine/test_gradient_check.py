@@ -7,15 +7,14 @@ from torch import nn
 from silotune.adapters import AdaptedModel, inject
 from silotune.core import Role
 from silotune.engine import GradientCheckError, check_gradients
-from silotune.objectives import Classification
-from toys import CLASSES, WIDTH, Toy, adapter, first_factors, heads, notes, sites
+from toys import CLASSES, CLASSIFY, WIDTH, Toy, adapter, first_factors, heads, notes, sites
 
 BATCH = notes(4).batch(range(4))
 EVERYTHING = set(Role)
 
 
 def check(model: AdaptedModel, roles=EVERYTHING, batch=BATCH) -> None:
-    check_gradients(model, Classification(), batch, roles)
+    check_gradients(model, CLASSIFY, batch, roles)
 
 
 def build(toy: Toy) -> AdaptedModel:
@@ -156,5 +155,5 @@ def test_half_precision_bases_are_covered_within_their_precision():
     toy = Toy().to(torch.bfloat16)
     model = inject(toy, sites(toy), heads(toy), adapter())
     batch = dict(BATCH) | {"attention_mask": BATCH["attention_mask"].bfloat16()}
-    check_gradients(model, Classification(), batch, EVERYTHING, tolerance=0.1)
+    check_gradients(model, CLASSIFY, batch, EVERYTHING, tolerance=0.1)
     assert CLASSES == 3

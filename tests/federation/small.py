@@ -5,8 +5,8 @@ import json
 import random
 from pathlib import Path
 
+from by_config import opened
 from silotune.config import Config, load_config
-from silotune.federation.opening import opened
 from silotune.federation.run import finish, rounds
 from silotune.runs.folder import RoundRecord
 

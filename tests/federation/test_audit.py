@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from by_config import of_config, of_run
 from federation.small import PRIVATE, small, train
 from silotune.audit import canary_run
 from silotune.audit.step import Verdict
 from silotune.federation import audit as auditing
 from silotune.federation import audit_subject
 from silotune.federation.audit import Part, audit, conclusion
-from silotune.federation.audit_subject import of_config, of_run, secret_mechanisms, small_model
+from silotune.federation.audit_subject import secret_mechanisms, small_model
 from silotune.privacy import Correlated, Discrete, Gaussian, Poisson, Rotation, TruncatedPoisson
 from silotune.privacy.accounting.accountant import COARSE, epsilon
 from silotune.runs.folder import RunFolder
@@ -86,7 +87,7 @@ def test_a_server_that_hides_clients_is_audited(place, quick):
 
 
 def test_without_a_claim_there_is_nothing_to_audit(place):
-    with pytest.raises(ValueError, match=r"privacy\.unit: none"):
+    with pytest.raises(ValueError, match=r"unit: none"):
         next(audit(of_config(small(place))))
 
 
@@ -95,7 +96,7 @@ def test_a_tiny_model_stands_in_for_a_large_one(place, tmp_path, monkeypatch):
     subject = of_config(private(place, "method.target_modules=[query]"))
     model, said = small_model(subject, tmp_path / "other")
     assert "a tiny model that trains the same roles" in said
-    assert {str(role) for role in model.recipe.schedule.plan(0).trained()} == {"B", "head"}
+    assert {str(role) for role in model.axes.schedule.plan(0).trained()} == {"B", "head"}
 
 
 def part(verdict: Verdict, *, decides: bool) -> Part:

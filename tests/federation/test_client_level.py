@@ -7,14 +7,12 @@ from pathlib import Path
 import pytest
 
 import silotune.federation.run as run_module
+from by_config import central_mechanism, forecast, opened, verify
 from federation.small import NO_WORKER, small, train, weights
-from silotune.certificate.verify import verify
 from silotune.core.files import append_line, read_json, read_lines
 from silotune.engine import QuorumError
 from silotune.engine.checkpoint import load
-from silotune.federation.mechanisms import central_mechanism
-from silotune.federation.opening import opened, state_file
-from silotune.federation.plan import forecast
+from silotune.federation.opening import state_file
 from silotune.federation.run import exhausted, finish, rounds
 from silotune.privacy import Charge, CorrelatedCharge, FullParticipation
 from silotune.privacy.accounting.accountant import epsilon
@@ -303,8 +301,8 @@ def test_weights_must_be_uniform(place):
 
 
 def test_silos_alone_are_trained_without_the_server_and_said_not_to_be_covered(place):
+    from by_config import open_federation
     from silotune.federation.baselines import silo_alone
-    from silotune.federation.federation import open_federation
 
     config = hidden(place, "baselines=[silo-alone]", "train.num_rounds=1")
     assert [step.silo for step in silo_alone(open_federation(config))] == ["east", "west"]

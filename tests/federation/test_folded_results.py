@@ -7,14 +7,12 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
+from by_config import evaluate, export_merged, open_federation, open_model
 from federation.results import LABELS, finished, last_state, logits, tokens, write_parts
 from federation.small import small, train
 from silotune.core import Change, Factors, GlobalState, Key, Role
 from silotune.core.files import read_json, read_lines
-from silotune.federation.build import open_model
-from silotune.federation.export import export_merged
-from silotune.federation.federation import open_federation
-from silotune.federation.results import evaluate, model_in
+from silotune.federation.results import model_in
 from silotune.federation.run import update_norm
 from silotune.federation.scoring import measured, readable, score
 from silotune.federation.trained_models import ModelState, TrainedModels
@@ -32,7 +30,7 @@ def test_everything_that_a_run_gives_computes_what_it_has_learned(place, bert, t
     config = small(place, f"method.name={method}", rate, "model.head_scale=0.5")
     run = finished(config)
     state, model = last_state(run), open_model(config, LABELS)
-    adapted, batch = model.bench.adapted, tokens(bert)
+    adapted, batch = model.trainer.adapted, tokens(bert)
     adapted.load(model.first.updated(state.factors.only({Role.HEAD})))
     without = logits(adapted.model.eval(), batch)
     adapted.load(state.factors, state.folded)

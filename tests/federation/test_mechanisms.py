@@ -2,11 +2,11 @@
 
 import pytest
 
+from by_config import central_mechanism, declared_sizes, mechanisms, training
 from federation.small import PRIVATE, small
 from silotune.config import ConfigError
-from silotune.federation.mechanisms import central_mechanism, declared_sizes, mechanisms, training
 from silotune.privacy import NoPrivacy
-from silotune.privacy.calibration import Training
+from silotune.privacy.mechanisms_from_choice import Training
 
 EXAMPLE = PRIVATE[0]
 
@@ -14,7 +14,7 @@ EXAMPLE = PRIVATE[0]
 def test_a_size_that_is_not_declared_is_rounded_down_and_said(place):
     sizes, said = declared_sizes(small(place, EXAMPLE), {"c": 1999})
     assert sizes == {"c": 1900}
-    assert said[0].startswith("data.num_examples: ")
+    assert said[0].startswith("num_examples: ")
 
 
 def test_without_privacy_sizes_are_what_they_are(place):

@@ -5,10 +5,10 @@ from collections import Counter
 import pytest
 from torch import nn
 
-from silotune.config import load_config
+from silotune.config import build, load_config
 from silotune.core import Site
-from silotune.federation.federation import ranks
 from silotune.federation.method_costs import costs, costs_on
+from silotune.terms.agreement import ranks
 from silotune.testing.tiny_models import tiny_bert, tiny_gpt2, tiny_llama, tiny_vit
 
 
@@ -57,14 +57,14 @@ SMALL = [
 
 def test_ranks_of_silos():
     def found(*overrides):
-        return ranks(load_config(None, [*SMALL, *overrides]), ("a", "b"))
+        return ranks(build(load_config(None, [*SMALL, *overrides])).terms, ("a", "b"))
 
     assert found() == {}
     assert found("method.r=4", "method.ranks={a: 2}") == {"a": 2, "b": 4}
     assert found("method.r=2", "method.ranks={a: 4}") == {"a": 4, "b": 2}
     assert found("method.r=4", "method.ranks={a: 4, b: 4}") == {}
     assert found("method.r=4", "method.ranks={a: 2, b: 2}") == {"a": 2, "b": 2}
-    with pytest.raises(ValueError, match=r"method\.ranks: c is no silo .* a, b"):
+    with pytest.raises(ValueError, match=r"ranks: c is no silo .* a, b"):
         found("method.ranks={c: 2}")
 
 

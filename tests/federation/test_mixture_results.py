@@ -10,6 +10,7 @@ import torch
 from transformers import AutoConfig, MixtralConfig, MixtralForCausalLM
 from typer.testing import CliRunner
 
+from by_config import evaluate, export_merged, forecast, of_config, open_model
 from federation.results import LABELS, TEXTS, last_state, write_parts
 from federation.small import PRIVATE, SILOS, small, train
 from silotune.adapters import OWN_WEIGHTS, load_own
@@ -20,13 +21,9 @@ from silotune.config import load_config
 from silotune.config.errors import ConfigError
 from silotune.config.notices import notices
 from silotune.core import Role
-from silotune.engine.checkpoint import CheckpointError
 from silotune.federation.audit import audit
-from silotune.federation.audit_subject import of_config
-from silotune.federation.build import open_model
-from silotune.federation.export import export_merged, export_peft
-from silotune.federation.plan import forecast
-from silotune.federation.results import adapter_of, evaluate, model_in
+from silotune.federation.export import export_peft
+from silotune.federation.results import adapter_of, model_in
 from silotune.federation.trained_models import own_adapter
 from silotune.runs.folder import RunFolder
 from silotune.testing.tiny_models import tiny_llama
@@ -51,7 +48,11 @@ def test_milora_trains_alone_and_together_and_is_read_again(place, tmp_path, ove
     found = model_in(run.adapter, model).factors
     assert found.digest() == state.factors.digest()
     assert evaluate(run, "valid").metrics == pytest.approx(run.read_rounds()[-1].metrics, rel=1e-5)
-    assert {file.name for file in run.adapter.iterdir()} == {OWN_WEIGHTS, "README.md"}
+    assert {file.name for file in run.adapter.iterdir()} == {
+        OWN_WEIGHTS,
+        "README.md",
+        "silotune.json",
+    }
     card = (run.adapter / "README.md").read_text()
     assert "PEFT has no format" in card
     assert "PeftModel" not in card
@@ -61,7 +62,7 @@ def test_milora_trains_alone_and_together_and_is_read_again(place, tmp_path, ove
     assert "loads with PEFT" not in page
     assert any("own format" in line for line in _rest(run))
     for export, key in ((export_peft, "peft"), (export_merged, "merged")):
-        with pytest.raises(ValueError, match=f"--format: {key}: .*differs from record to record"):
+        with pytest.raises(ValueError, match=f"format: {key}: .*differs from record to record"):
             export(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert adapter_of(run, None) == run.adapter
@@ -120,7 +121,7 @@ def causal(place, llama, *overrides):
 
 def test_in_generation_the_prompt_decides_and_later_tokens_follow(place, llama):
     model = open_model(causal(place, llama, *MILORA), ())
-    adapted, g = model.bench.adapted, torch.Generator().manual_seed(0)
+    adapted, g = model.trainer.adapted, torch.Generator().manual_seed(0)
     adapted.load(model.first.map(lambda t: t + 0.3 * torch.randn(t.shape, generator=g)))
     decided = []
     adapted.model.register_forward_hook(lambda *_: decided.append(dict(adapted.context.lasting)))
@@ -173,7 +174,7 @@ def test_a_router_that_jumps_is_refused_where_records_are_hidden(place):
 
 def test_no_canary_can_be_aimed_through_a_gate(place, experts):
     config = small(place, experts, *PRIVATE)
-    with pytest.raises(ValueError, match=r"method\.name: mole cannot be audited"):
+    with pytest.raises(ValueError, match=r"method: mole cannot be audited"):
         list(audit(of_config(config)))
 
 
@@ -211,7 +212,7 @@ def test_a_run_goes_on_with_the_experts_that_it_began_with_and_no_others(place, 
     weights = Path(config.method.experts[0]) / WEIGHTS
     honest = weights.read_bytes()
     weights.write_bytes((Path(config.method.experts[1]) / WEIGHTS).read_bytes())
-    with pytest.raises(CheckpointError, match=r"method\.experts: the base weights are not"):
+    with pytest.raises(ValueError, match=r"method\.experts: the base weights are not"):
         train(config, resume=True)
     weights.write_bytes(honest)
     train(config, resume=True)
@@ -226,10 +227,10 @@ def test_a_masked_expert_is_as_if_it_were_not_there(place, experts):
     without = open_model(small(place, experts, f"method.masked_experts=[{first}]"), LABELS)
     batch = dict(model.loaded.tokenizer(TEXTS, padding=True, return_tensors="pt"))
     for each in (model, without):
-        each.bench.adapted.load(model.first)
-        each.bench.adapted.model.eval()(**batch)
+        each.trainer.adapted.load(model.first)
+        each.trainer.adapted.model.eval()(**batch)
     gates = [
-        m.bench.adapted.context.lasting["gates", "bert.encoder.layer.0"] for m in (model, without)
+        m.trainer.adapted.context.lasting["gates", "bert.encoder.layer.0"] for m in (model, without)
     ]
     assert gates[0].min() > 0
     torch.testing.assert_close(gates[1], torch.tensor([[0.0, 1.0]] * len(TEXTS)))
@@ -244,7 +245,7 @@ def test_a_finished_mixture_is_scored_without_an_expert(place, experts):
     metrics = json.loads(said.stdout)["metrics"]
     assert metrics == evaluate(run, "valid", [first]).metrics
     assert metrics["loss"] != whole.metrics["loss"]
-    with pytest.raises(ValueError, match=r"--mask-expert: x is not among method\.experts"):
+    with pytest.raises(ValueError, match=r"mask_expert: x is not among experts"):
         evaluate(run, "valid", ["x"])
     with pytest.raises(ValueError, match="one expert at least must be left"):
         evaluate(run, "valid", [first, second])

@@ -8,6 +8,7 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
+from by_config import evaluate, export_merged, open_federation, open_model
 from federation.results import LABELS, finished, last_state, logits, tokens, write_parts
 from federation.small import SILOS, small, train
 from silotune.adapters.peft_io import WEIGHTS
@@ -15,10 +16,8 @@ from silotune.cli.app import app
 from silotune.core import Role, pool
 from silotune.core.files import read_json, read_lines
 from silotune.federation import baselines
-from silotune.federation.build import open_model
-from silotune.federation.export import export_merged, export_peft
-from silotune.federation.federation import open_federation
-from silotune.federation.results import evaluate, model_in
+from silotune.federation.export import export_peft
+from silotune.federation.results import model_in
 from silotune.federation.scoring import measured, readable, score
 from silotune.federation.trained_models import learned_from, own_adapter
 from silotune.runs.facts import read_facts
@@ -34,7 +33,7 @@ def personal(place, *overrides):
 def models(run: RunFolder, workshop):
     """Every silo's, from the checkpoint and the silos' own folders."""
     name = read_facts(run).run
-    return learned_from(last_state(run), workshop.model, run, name, SILOS)
+    return learned_from(last_state(run), workshop.agreement.model, run, name, SILOS)
 
 
 def files(folder: Path) -> set[str]:
@@ -125,7 +124,7 @@ def test_each_silo_has_an_adapter_of_its_own_and_there_is_no_other(place, bert, 
     run = finished(config)
     model = open_model(config, LABELS)
     workshop = open_federation(config)
-    learned, adapted, batch = models(run, workshop), model.bench.adapted, tokens(bert)
+    learned, adapted, batch = models(run, workshop), model.trainer.adapted, tokens(bert)
     assert files(run.adapter) == {"README.md"}
     assert "sites/SILO/adapter" in (run.adapter / "README.md").read_text()
     computed = []
@@ -159,9 +158,9 @@ def test_what_is_exported_is_one_silos(place, tmp_path):
         with pytest.raises(ValueError, match=r"no adapter yet; finish it: .* --resume"):
             export_peft(run, tmp_path / "out", silo)
     train(config, resume=True)
-    with pytest.raises(ValueError, match=r"--silo: every silo .* its own; choose .* east, west"):
+    with pytest.raises(ValueError, match=r"client: every client .* its own; choose .* east, west"):
         export_peft(run, tmp_path / "out")
-    with pytest.raises(ValueError, match=r"--silo: there is no silo 'north'; choose .* east, west"):
+    with pytest.raises(ValueError, match=r"client: there is no client 'north'; choose .*, west"):
         export_merged(run, tmp_path / "out", "north")
     assert not (tmp_path / "out").exists()
     export_peft(run, tmp_path / "out", "west")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from by_config import forecast
 from federation.small import PRIVATE, small, train
-from silotune.federation.plan import forecast
 
 NO_DATA = "data.path=./nowhere.csv"
 
@@ -37,7 +37,7 @@ def test_one_size_for_all_silos_that_are_dealt_out(place):
 def test_records_are_read_where_nothing_else_tells_the_sizes(place):
     plan = forecast(small(place, PRIVATE[0]))
     assert {row.num_examples for row in plan.silos} <= set(range(20, 23))
-    assert any("data.num_examples" in notice for notice in plan.notices)
+    assert any("num_examples: declared" in notice for notice in plan.notices)
     with pytest.raises(ValueError, match="nowhere"):
         forecast(small(place, PRIVATE[0], NO_DATA))
 

@@ -5,13 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from by_config import forecast, mechanisms, open_federation, opened, releases
 from federation.small import NO_WORKER, SILOS, notes, small, train, write_csv
 from silotune.config.errors import ConfigError
 from silotune.core.files import read_json, read_lines
-from silotune.federation.federation import build_experiment, open_federation
-from silotune.federation.mechanisms import mechanisms, releases
-from silotune.federation.opening import opened
-from silotune.federation.plan import forecast
 from silotune.federation.run import rounds
 from silotune.privacy import Charge
 from silotune.privacy.accounting.accountant import epsilon
@@ -72,7 +69,7 @@ def test_weights_are_the_noisy_counts_that_came(place, monkeypatch):
 
 def test_without_a_noisy_count_weights_are_what_is_declared(place):
     workshop = open_federation(small(place, *GIVEN))
-    declared = build_experiment(workshop.config, workshop.model, workshop.sizes, "r").weights
+    declared = workshop.agreement.experiment("r").weights
     assert declared == {"east": 20.0, "west": 20.0}
 
 
@@ -144,10 +141,8 @@ def test_held_out_numbers_are_declared_like_others(place):
     config = small(place, *GIVEN, *METRIC, "data.num_held_out=null", "data.valid_fraction=0.3")
     workshop = open_federation(config)
     held = {name: len(silo.held_out.lengths) for name, silo in workshop.data.silos.items()}
-    assert workshop.held_out == held  # below 100 nothing is rounded away
-    assert any(
-        text.startswith("data.num_held_out: declared as public") for text in workshop.notices
-    )
+    assert workshop.agreement.held_out == held  # below 100 nothing is rounded away
+    assert any(text.startswith("num_held_out: declared as public") for text in workshop.notices)
     with pytest.raises(ValueError, match=r"^data\.num_held_out: names north, west differently"):
         open_federation(small(place, *GIVEN, *METRIC, "data.num_held_out={east: 2, north: 3}"))
 

@@ -12,13 +12,13 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
+from by_config import evaluate, export_merged, open_model
 from federation.results import LABELS, TEXTS, finished, logits, tokens, write_parts
 from federation.small import PRIVATE, small, train
 from silotune.adapters import save_peft
 from silotune.core import Factors, generator
-from silotune.federation.build import open_model
-from silotune.federation.export import export_merged, export_peft
-from silotune.federation.results import evaluate, model_in
+from silotune.federation.export import export_peft
+from silotune.federation.results import model_in
 from silotune.runs.folder import RunFolder
 from silotune.testing import tiny_models
 
@@ -29,9 +29,9 @@ def moved(config, folder: RunFolder) -> torch.nn.Module:
     model = open_model(config, labels)
     factors = model_in(folder.adapter, model).factors
     far = {k: t + 0.3 * torch.randn(t.shape, generator=generator(k)) for k, t in factors.items()}
-    save_peft(folder.adapter, Factors(far), model.recipe.adapter, model.sites, model.layout)
-    model.bench.adapted.load(Factors(far))
-    return model.bench.adapted.model.eval()
+    save_peft(folder.adapter, Factors(far), model.axes.adapter, model.sites, model.layout)
+    model.trainer.adapted.load(Factors(far))
+    return model.trainer.adapted.model.eval()
 
 
 def test_evaluating_the_adapter_gives_the_runs_last_score(place):
@@ -73,9 +73,9 @@ def test_peft_is_a_copy(place, tmp_path):
     export_peft(run, tmp_path / "out")
     for file in run.adapter.iterdir():
         assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
-    with pytest.raises(ValueError, match=r"--output: .* exists already"):
+    with pytest.raises(ValueError, match=r"output: .* exists already"):
         export_peft(run, tmp_path / "out")
-    with pytest.raises(ValueError, match="--silo: one model serves all silos"):
+    with pytest.raises(ValueError, match="client: one model serves all clients"):
         export_peft(run, tmp_path / "east", "east")
 
 

@@ -2,19 +2,16 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import silotune.federation.run as run_module
+from by_config import is_finished, open_federation, opened
 from federation.small import BUDGET, NO_WORKER, PRIVATE, notes, small, train, weights, write_csv
 from silotune.core.files import append_line, read_json, read_lines
 from silotune.engine import QuorumError
-from silotune.engine.checkpoint import CheckpointError
 from silotune.federation.baselines import silo_alone
-from silotune.federation.federation import open_federation
-from silotune.federation.opening import is_finished, opened
 from silotune.federation.run import exhausted, finish, rounds, stop
 from silotune.runs.folder import RunFolder
 from silotune.testing.tiny_models import tiny_bert
@@ -47,6 +44,7 @@ def test_a_run_leaves_everything_that_was_promised(place):
         "adapter_model.safetensors",
         "adapter_config.json",
         "README.md",
+        "silotune.json",
     }
     assert folder.read_rounds() == records
     assert read_json(folder.run)["status"] == "finished"
@@ -172,7 +170,7 @@ def test_a_finished_or_running_run_is_not_overwritten(place):
 
 def test_another_configuration_cannot_continue_a_run(place):
     train(small(place), until=0)
-    with pytest.raises(ValueError, match=r"--resume: .*method\.r \(2 -> 4\)"):
+    with pytest.raises(ValueError, match=r"resume: .*terms\.method\.r \(2 -> 4\)"):
         train(small(place, "method.r=4"), resume=True)
 
 
@@ -190,7 +188,7 @@ def test_other_base_weights_cannot_continue_a_run(place, tmp_path):
     train(config, until=0)
     shutil.rmtree(model)
     tiny_bert(model, seed=1)
-    with pytest.raises(CheckpointError, match="not those of this run"):
+    with pytest.raises(ValueError, match="not those of this run"):
         train(config, resume=True)
 
 
@@ -232,7 +230,7 @@ def test_a_silo_alone_trains_on_its_own_records_only(place):
     other = list(silo_alone(open_federation(config)))
     assert other[-1] == steps[-1]  # west is as it was
     assert other[2] != steps[2]
-    assert list(silo_alone(replace(workshop, config=small(place)))) == []
+    assert list(silo_alone(open_federation(small(place)))) == []
 
 
 def test_dropout_of_the_adapters_is_not_taken_for_leaking(place):

@@ -5,15 +5,15 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
+from by_config import evaluate, export_merged, open_model
 from federation.results import LABELS, finished, last_state, logits, tokens, write_parts
 from federation.small import PRIVATE, small, train
 from silotune.adapters import OWN_WEIGHTS, ResLinear, save_own, save_peft, straighten
 from silotune.adapters.peft_io import WEIGHTS
 from silotune.config.errors import ConfigError
 from silotune.core import Factors, Role, generator
-from silotune.federation.build import open_model
-from silotune.federation.export import export_merged, export_peft
-from silotune.federation.results import evaluate, model_in
+from silotune.federation.export import export_peft
+from silotune.federation.results import model_in
 from silotune.runs.folder import RunFolder
 from silotune.testing import tiny_models
 
@@ -37,8 +37,8 @@ def far_from_birth(config, run, labels=LABELS):
     if (run.adapter / OWN_WEIGHTS).exists():
         save_own(run.adapter, far)
     else:
-        save_peft(run.adapter, far, model.recipe.adapter, model.sites, model.layout)
-    model.bench.adapted.load(far)
+        save_peft(run.adapter, far, model.axes.adapter, model.sites, model.layout)
+    model.trainer.adapted.load(far)
     model.loaded.model.eval()
     return model
 
@@ -55,7 +55,7 @@ def test_it_trains_alone_together_and_in_private_and_is_read_again(
     run = RunFolder(place.parent / "run")
     assert evaluate(run, "valid").metrics == pytest.approx(last.metrics, rel=1e-4)
     model, state = open_model(config, LABELS), last_state(run)
-    linked = [layer for layer in model.bench.adapted.layers.values() if layer._earlier]
+    linked = [layer for layer in model.trainer.adapted.layers.values() if layer._earlier]
     assert len(linked) == 6, "every module of the second of two layers"
     assert all(isinstance(layer, ResLinear) for layer in linked)
     moved = [k for k, t in state.factors.items() if k.role is Role.B and t.any()]
@@ -67,7 +67,7 @@ def test_everything_that_a_block_run_gives_computes_the_same(place, bert, tmp_pa
     config = small(place, *RESLORA, "model.head_scale=0.5")
     run, batch = finished(config), tokens(bert)
     model = far_from_birth(config, run)
-    adapted = model.bench.adapted
+    adapted = model.trainer.adapted
     expected = logits(adapted.model, batch)
     for layer in adapted.layers.values():
         layer._earlier, layer.kept = (), layer._earlier
@@ -96,14 +96,18 @@ def test_everything_that_a_block_run_gives_computes_the_same(place, bert, tmp_pa
 def test_the_others_are_in_a_format_of_their_own(place, tmp_path, shortcut):
     config = small(place, *RESLORA, f"method.shortcut={shortcut}")
     run = finished(config)
-    assert {file.name for file in run.adapter.iterdir()} == {OWN_WEIGHTS, "README.md"}
+    assert {file.name for file in run.adapter.iterdir()} == {
+        OWN_WEIGHTS,
+        "README.md",
+        "silotune.json",
+    }
     card = (run.adapter / "README.md").read_text()
     assert "with what other layers read" in card
     assert "PeftModel" not in card
     model = open_model(config, LABELS)
     assert model_in(run.adapter, model).factors.digest() == last_state(run).factors.digest()
     for export, key in ((export_peft, "peft"), (export_merged, "merged")):
-        with pytest.raises(ValueError, match=f"--format: {key}: .*what other layers read"):
+        with pytest.raises(ValueError, match=f"format: {key}: .*what other layers read"):
             export(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -112,9 +116,9 @@ def test_an_estimate_is_merged_if_asked_for_and_says_that_it_is_one(place, bert,
     config = small(place, *RESLORA, "method.shortcut=input")
     run, batch = finished(config), tokens(bert)
     model = far_from_birth(config, run)
-    exact = logits(model.bench.adapted.model, batch)
-    straighten(model.bench.adapted.layers)
-    expected = logits(model.bench.adapted.model, batch)
+    exact = logits(model.trainer.adapted.model, batch)
+    straighten(model.trainer.adapted.layers)
+    expected = logits(model.trainer.adapted.model, batch)
     export_merged(run, tmp_path / "merged", approximate=True)
     merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
     torch.testing.assert_close(logits(merged, batch), expected, atol=5e-6, rtol=1e-5)

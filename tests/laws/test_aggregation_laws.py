@@ -491,7 +491,7 @@ def test_only_rules_of_products_mix_ranks():
 
 
 def test_truncation_to_more_than_a_pair_holds_is_refused():
-    with pytest.raises(ValueError, match=r"method\.r: 3"):
+    with pytest.raises(ValueError, match=r"r: 3"):
         a_round((7, 5), 0, [1.0]).combine(Truncate(rank=3))
 
 
@@ -644,5 +644,5 @@ def test_moments_in_another_basis_are_refused(inner):
     lambda: ServerYogi(tau=0.0),
 ])  # fmt: skip
 def test_impossible_choices_are_refused_in_words(make):
-    with pytest.raises(ValueError, match=r"(method\.|train\.|FairCosine: )\w+:? must"):
+    with pytest.raises(ValueError, match=r"(FairCosine: )?\w+:? must"):
         make()

@@ -26,15 +26,26 @@ from silotune.engine.server import server_step
 from silotune.federation.method_costs import costs
 from silotune.linalg import dense
 from silotune.methods import IncompatibleMethodError
-from silotune.objectives import Classification
 from silotune.optim import SGD, AdamW
 from silotune.privacy import NoPrivacy
 from silotune.runtimes import InProcess
 from silotune.schedules import Boost
-from toys import Toy, adapter, begin, bench, experiment, first_factors, heads, recipe, silos, sites
+from toys import (
+    CLASSIFY,
+    Toy,
+    adapter,
+    axes,
+    begin,
+    experiment,
+    first_factors,
+    heads,
+    silos,
+    sites,
+    trainer,
+)
 
-STEP = SGD(learning_rate=0.3)
-ADAM = AdamW(learning_rate=0.02)
+STEP = SGD(lr=0.3)
+ADAM = AdamW(lr=0.02)
 NEVER = 10**6
 CHAINS = {"cola": {"fold_every": 3}, "rac-lora": {"fold_every": 3}}
 PAIR = (Role.A, Role.B)
@@ -47,13 +58,13 @@ folding = pytest.mark.parametrize(
 
 def run(a, rounds, n=3, state=None, **changes):
     """The states after each round."""
-    runtime = InProcess(bench(a), silos(n))
+    runtime = InProcess(trainer(a), silos(n))
     exp = experiment(a, runtime.clients(), rounds=rounds, **changes)
     return [done.state for done in federate(exp, runtime, state or begin(a))]
 
 
 def logits(a, state: GlobalState) -> torch.Tensor:
-    b = bench(a)
+    b = trainer(a)
     b.adapted.load(state.factors, state.folded)
     batch = silos(1)["silo-0"].train.batch(range(6))
     return b.adapted.model(batch["input_ids"], batch["attention_mask"]).logits.detach()
@@ -67,11 +78,11 @@ def logits(a, state: GlobalState) -> torch.Tensor:
 def test_a_knot_does_not_change_the_function(method, dtype, close):
     """The same rounds, with a fold after the last of them and without."""
     torch.set_default_dtype(dtype)
-    tied = run(recipe(method, STEP, fold_every=3), 3)[-1]
-    loose = run(recipe(method, STEP, fold_every=NEVER), 3)[-1]
+    tied = run(axes(method, STEP, fold_every=3), 3)[-1]
+    loose = run(axes(method, STEP, fold_every=NEVER), 3)[-1]
     assert tied.folded
     assert not loose.folded
-    a = recipe(method, STEP)
+    a = axes(method, STEP)
     torch.testing.assert_close(logits(a, tied), logits(a, loose), atol=close, rtol=close)
     start = logits(a, begin(a))
     assert (logits(a, loose) - start).abs().max() > 0.01, "or nothing was learned"
@@ -79,7 +90,7 @@ def test_a_knot_does_not_change_the_function(method, dtype, close):
 
 @folding
 def test_after_a_knot_the_pair_is_a_fresh_one(method, options):
-    a = recipe(method, STEP, **options)
+    a = axes(method, STEP, **options)
     before, after = run(a, 3)[-2:]
     for site in ("up", "down"):
         assert not after.factors[Key(site, Role.B)].any()
@@ -93,7 +104,7 @@ def test_after_a_knot_the_pair_is_a_fresh_one(method, options):
 @chains
 def test_a_link_is_training_of_the_merged_model_from_its_beginning(method):
     """Nothing of the last link's optimiser is left, and it is the sum that goes on learning."""
-    a = recipe(method, ADAM, fold_every=3)
+    a = axes(method, ADAM, fold_every=3)
     states = run(a, 5, n=1)
     knot, later = states[2], states[4]
     toy = Toy().double()
@@ -101,7 +112,7 @@ def test_a_link_is_training_of_the_merged_model_from_its_beginning(method):
         for site in ("up", "down"):
             added = a.adapter.scale * dense(knot.folded[site])
             getattr(toy, site).weight += added.T if site == "down" else added
-    b = replace(bench(a), adapted=inject(toy, sites(toy), heads(toy), a.adapter))
+    b = replace(trainer(a), adapted=inject(toy, sites(toy), heads(toy), a.adapter))
     runtime = InProcess(b, silos(1))
     begun = GlobalState(round=3, factors=knot.factors, drawn=knot.drawn)
     again = list(federate(experiment(a, runtime.clients(), rounds=5), runtime, begun))[-1].state
@@ -111,8 +122,8 @@ def test_a_link_is_training_of_the_merged_model_from_its_beginning(method):
 
 @folding
 def test_the_base_is_never_written_to(method, options):
-    a = recipe(method, STEP, **options)
-    b = bench(a)
+    a = axes(method, STEP, **options)
+    b = trainer(a)
     before = {site: layer.weight.clone() for site, layer in b.adapted.layers.items()}
     runtime = InProcess(b, silos())
     done = list(federate(experiment(a, runtime.clients(), rounds=4), runtime, begin(a)))
@@ -122,7 +133,7 @@ def test_the_base_is_never_written_to(method, options):
 
 @chains
 def test_the_change_has_a_rank_of_r_for_each_link_and_no_more(method):
-    a = recipe(method, STEP, LoRA(rank=1, alpha=3.0), fold_every=2)
+    a = axes(method, STEP, LoRA(rank=1, alpha=3.0), fold_every=2)
     for rounds, links in ((2, 1), (4, 2), (6, 3)):
         change = dense(run(a, rounds)[-1].folded["up"])
         assert torch.linalg.matrix_rank(change, rtol=1e-9) == links
@@ -133,19 +144,19 @@ def test_the_change_has_a_rank_of_r_for_each_link_and_no_more(method):
 
 @pytest.mark.parametrize(("chain", "plain"), [("cola", "fedit"), ("rac-lora", "ffa-lora")])
 def test_a_chain_of_one_link_is_the_method_without_a_chain(chain, plain):
-    one = run(recipe(chain, ADAM, fold_every=NEVER), 3)[-1]
-    other = run(recipe(plain, ADAM), 3)[-1]
+    one = run(axes(chain, ADAM, fold_every=NEVER), 3)[-1]
+    other = run(axes(plain, ADAM), 3)[-1]
     assert one.factors.digest() == other.factors.digest()
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
 def test_cola_is_the_papers_algorithm(optimizer):
     """Tune, W <- W + s B A, begin a new pair with a new optimiser; one silo, its whole data."""
-    ours = SGD(learning_rate=0.05) if optimizer is torch.optim.SGD else AdamW(learning_rate=0.05)
-    a = recipe("cola", ours, fold_every=1)
+    ours = SGD(lr=0.05) if optimizer is torch.optim.SGD else AdamW(lr=0.05)
+    a = axes("cola", ours, fold_every=1)
     silo = silos(1)["silo-0"]
     whole = replace(silo, privacy=NoPrivacy(batch_size=10**6))
-    runtime = InProcess(bench(a), {silo.client: whole})
+    runtime = InProcess(trainer(a), {silo.client: whole})
     exp = experiment(a, runtime.clients(), rounds=3)
     states = [begin(a), *(done.state for done in federate(exp, runtime, begin(a)))]
     batch = silo.train.batch(range(len(silo.train.lengths)))
@@ -188,8 +199,8 @@ def test_cola_is_the_papers_algorithm(optimizer):
 def test_rac_lora_is_exact_and_cola_is_not():
     error = {}
     for method in CHAINS:
-        a = recipe(method, STEP, fold_every=2)
-        runtime = InProcess(bench(a), silos())
+        a = axes(method, STEP, fold_every=2)
+        runtime = InProcess(trainer(a), silos())
         done = list(federate(experiment(a, runtime.clients(), rounds=4), runtime, begin(a)))
         error[method] = [r.aggregation_error for r in done]
     assert max(error["rac-lora"]) == 0.0
@@ -199,10 +210,10 @@ def test_rac_lora_is_exact_and_cola_is_not():
 def test_a_link_of_rac_lora_is_a_step_in_a_random_subspace():
     """W' = W - eta s^2 G A^T A, for one SGD step; with A A^T = I the map is a projection."""
     lora = LoRA(rank=2, alpha=3.0, init=Init.ORTHONORMAL)
-    a = recipe("rac-lora", STEP, lora, fold_every=1)
+    a = axes("rac-lora", STEP, lora, fold_every=1)
     silo = silos(1)["silo-0"]
     whole = replace(silo, privacy=NoPrivacy(batch_size=10**6))
-    runtime = InProcess(bench(a), {silo.client: whole})
+    runtime = InProcess(trainer(a), {silo.client: whole})
     exp = experiment(a, runtime.clients(), rounds=4, local_steps=1)
     batch = silo.train.batch(range(len(silo.train.lengths)))
     state = begin(a)
@@ -214,7 +225,7 @@ def test_a_link_of_rac_lora_is_a_step_in_a_random_subspace():
                 getattr(toy, site).weight += added.T if site == "down" else added
             toy.classifier.weight.copy_(state.factors[Key("classifier", Role.HEAD, "weight")])
             toy.classifier.bias.copy_(state.factors[Key("classifier", Role.HEAD, "bias")])
-        Classification().losses(toy, batch).mean().backward()
+        CLASSIFY.losses(toy, batch).mean().backward()
         for site, grad in (("up", toy.up.weight.grad), ("down", toy.down.weight.grad.T)):
             rows = state.factors[Key(site, Role.A)]
             torch.testing.assert_close(rows @ rows.T, torch.eye(2), atol=1e-6, rtol=0)
@@ -264,14 +275,14 @@ def test_the_seed_and_the_round_decide_and_nothing_else():
 def test_stacks_are_told_apart_and_a_site_in_no_layer_is_one_by_itself():
     boost = Boost(link=LINK, layers=3)
     assert set(boost.drawn(0, ["a.0.q", "b.0.q", "out"])) == {"a.0.q", "b.0.q", "out"}
-    with pytest.raises(ValueError, match=r"method\.booster_layers: 3 layers .* only 2"):
+    with pytest.raises(ValueError, match=r"booster_layers: 3 layers .* only 2"):
         boost.plan(0, ["a.0.q", "a.1.q"])
-    with pytest.raises(ValueError, match=r"method\.booster_layers: must be at least 1, not 0"):
+    with pytest.raises(ValueError, match=r"booster_layers: must be at least 1, not 0"):
         Boost(link=LINK, layers=0)
 
 
 def boosting(optimizer=STEP, lora=None, **options):
-    return recipe("xgblora", optimizer, lora or LoRA(rank=1, alpha=3.0), **options)
+    return axes("xgblora", optimizer, lora or LoRA(rank=1, alpha=3.0), **options)
 
 
 def test_every_client_is_given_the_same_orders():
@@ -286,13 +297,13 @@ def test_every_client_is_given_the_same_orders():
 
 def test_only_drawn_sites_have_gradients_travel_and_are_folded():
     a = boosting()
-    runtime = InProcess(bench(a), silos())
+    runtime = InProcess(trainer(a), silos())
     exp = experiment(a, runtime.clients(), rounds=9)
     seen = set()
     for r, done in enumerate(federate(exp, runtime, begin(a))):
         (drawn,) = a.schedule.drawn(r, exp.sites)
         seen.add(drawn)
-        plan, adapted = exp.plan(r), runtime.bench.adapted
+        plan, adapted = exp.plan(r), runtime.trainer.adapted
         trained = adapted.train_only(plan.phases[0].roles, plan.fixed)
         assert {key.site for key in trained} == {drawn, "classifier"}
         pooled = done.pooled.statistics
@@ -316,7 +327,7 @@ def test_the_change_has_a_rank_of_its_draws_for_each_client(clients):
 def test_boosters_of_all_layers_are_flora():
     lora = LoRA(rank=1, alpha=3.0)
     every = run(boosting(lora=lora, booster_layers=2), 3)[-1]
-    flora = run(recipe("flora", STEP, lora), 3)[-1]
+    flora = run(axes("flora", STEP, lora), 3)[-1]
     for site in ("up", "down"):
         torch.testing.assert_close(dense(every.folded[site]), dense(flora.folded[site]))
     heads_ = [s.factors.only({Role.HEAD}).digest() for s in (every, flora)]
@@ -377,6 +388,6 @@ def test_noise_that_hangs_together_over_rounds_needs_the_same_tensors():
         clients=3, sampling=Rotation(1), noise=Correlated(1.0, 2), max_update_norm=0.1
     )
     changes = {"weights": dict.fromkeys(silos(), 1.0), "private": True, "central": central}
-    with pytest.raises(IncompatibleMethodError, match=r"privacy\.noise: correlated"):
+    with pytest.raises(IncompatibleMethodError, match=r"noise: correlated"):
         experiment(boosting(), list(silos()), rounds=9, **changes)
-    experiment(recipe("flora", STEP), list(silos()), rounds=9, **changes)
+    experiment(axes("flora", STEP), list(silos()), rounds=9, **changes)

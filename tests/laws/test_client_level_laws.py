@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from covering import every_method, plain
 from silotune.aggregation import Aggregator, Combined
 from silotune.core import ClientId, Factors, Phase, Role, RoundPlan, Statistics, pack, unpack
 from silotune.core.files import read_lines
 from silotune.engine import QuorumError, Server, federate
 from silotune.engine.checkpoint import decode, encode, everything
 from silotune.linalg import LowRank, dense
-from silotune.methods import IncompatibleMethodError, built_in
-from silotune.optim import SGD, AdamW
+from silotune.methods import IncompatibleMethodError
+from silotune.optim import SGD
 from silotune.privacy import (
     Charge,
     ClientLevel,
@@ -32,25 +33,19 @@ from silotune.privacy.mechanisms.dp_fedavg import CLIPPING_NORM
 from silotune.privacy.mechanisms.matrix_factorization import CorrelatedStream, sensitivity
 from silotune.privacy.mechanisms.secure_rng import Randomness
 from silotune.runtimes import InProcess
-from toys import begin, bench, experiment, recipe, silos
+from silotune.schedules import Schedule
+from toys import axes, begin, experiment, silos, trainer
 
-STEP = SGD(learning_rate=0.3)
-
-
-def plain_recipe(method: str):
-    try:
-        return recipe(method, STEP)
-    except IncompatibleMethodError:
-        return recipe(method, AdamW(learning_rate=0.02))
+STEP = SGD(lr=0.3)
 
 
 def sends_all(method: str) -> bool:
     """Not so where clients keep tensors at home: these methods are refused under this unit."""
-    plan = plain_recipe(method).schedule.plan(0)
+    plan = plain(method).schedule.plan(0)
     return plan.trained() <= plan.share or method == "rolora"
 
 
-methods = pytest.mark.parametrize("method", sorted(filter(sends_all, built_in())))
+methods = every_method(sends_all)
 
 
 def whole(state) -> dict:
@@ -88,17 +83,17 @@ def turning(z: float = 1.0, turns: int = 1, **changes) -> ClientLevel:
     return (noised if z else central)(**(kinds | changes))
 
 
-def hidden(a_recipe, mechanism, **changes):
+def hidden(method_axes, mechanism, **changes):
     clients = [ClientId(f"silo-{i}") for i in range(3)]
     uniform = dict.fromkeys(clients, 1.0)
     choices = {"weights": uniform, "private": True, "central": mechanism, "quorum": 3}
-    return experiment(a_recipe, clients, **(choices | changes))
+    return experiment(method_axes, clients, **(choices | changes))
 
 
-def run(a_recipe, mechanism, home, runtime=None, state=None, **changes):
-    exp = hidden(a_recipe, mechanism, **changes)
-    runtime = runtime or InProcess(bench(a_recipe), silos())
-    return list(federate(exp, runtime, state or begin(a_recipe), Server(home=home)))
+def run(method_axes, mechanism, home, runtime=None, state=None, **changes):
+    exp = hidden(method_axes, mechanism, **changes)
+    runtime = runtime or InProcess(trainer(method_axes), silos())
+    return list(federate(exp, runtime, state or begin(method_axes), Server(home=home)))
 
 
 class Altered:
@@ -118,24 +113,24 @@ class Altered:
 @methods
 def test_without_noise_and_bound_it_is_the_plain_mean(method, tmp_path):
     """Nearly: x + mean(x_k - x) is rounded once more than mean(x_k)."""
-    a = plain_recipe(method)
-    plain = run(a, FullParticipation(), tmp_path, private=False)[-1].state
-    same(plain, run(a, central(), tmp_path)[-1].state)
+    a = plain(method)
+    everyone = run(a, FullParticipation(), tmp_path, private=False)[-1].state
+    same(everyone, run(a, central(), tmp_path)[-1].state)
 
 
 @pytest.mark.parametrize("method", ["ffa-lora", "fedit", "head-only", "rolora", "la-lora"])
 def test_in_single_precision_the_two_are_bit_for_bit_the_same(method, tmp_path):
     torch.set_default_dtype(torch.float32)  # laws run in float64; the fixture puts it back
-    a = recipe(method, STEP)
-    plain = run(a, FullParticipation(), tmp_path, private=False)[-1].state.factors
-    assert run(a, central(), tmp_path)[-1].state.factors.digest() == plain.digest()
+    a = axes(method, STEP)
+    everyone = run(a, FullParticipation(), tmp_path, private=False)[-1].state.factors
+    assert run(a, central(), tmp_path)[-1].state.factors.digest() == everyone.digest()
 
 
 @methods
 def test_order_and_repetition_of_results_are_irrelevant(method, tmp_path):
-    a = plain_recipe(method)
+    a = plain(method)
     mechanism = central(max_update_norm=0.05, target_quantile=0.5)
-    runtime = Altered(InProcess(bench(a), silos()), lambda results: [*results[::-1], *results])
+    runtime = Altered(InProcess(trainer(a), silos()), lambda results: [*results[::-1], *results])
     one = run(a, mechanism, tmp_path / "one")[-1].state
     two = run(a, mechanism, tmp_path / "two", runtime)[-1].state
     assert everything(one).digest() == everything(two).digest()
@@ -144,7 +139,7 @@ def test_order_and_repetition_of_results_are_irrelevant(method, tmp_path):
 @pytest.mark.parametrize("noise", [0.0, 1.0])
 def test_two_halves_make_a_whole(noise, tmp_path):
     """Through a checkpoint; the adapted clipping norm is part of it."""
-    a = recipe("fedit", STEP)
+    a = axes("fedit", STEP)
     mechanism = noised(noise=Gaussian(noise), clients=40, target_quantile=0.7, insecure_seed=5)
     whole = run(a, mechanism, tmp_path / "whole")
     state, *_ = decode(encode(whole[0].state, "law", ""))
@@ -159,17 +154,17 @@ def test_no_client_moves_the_released_mean_by_more_than_its_share(method, tmp_pa
 
     All that a rule, and so the next state, is made of is that mean.
     """
-    shown = Shown(plain_recipe(method).aggregator, [])
-    a = replace(plain_recipe(method), aggregator=shown)
+    shown = Shown(plain(method).aggregator, [])
+    a = replace(plain(method), aggregator=shown)
 
     def huge(results):
         shared, header = unpack(results[0].sealed)
         return [replace(results[0], sealed=pack(shared.map(lambda t: t * 1e6), header))]
 
-    runtime = Altered(InProcess(bench(a), silos()), huge)
+    runtime = Altered(InProcess(trainer(a), silos()), huge)
     mechanism = central(max_update_norm=0.3)
     run(a, mechanism, tmp_path / "a", runtime, rounds=1)
-    without = Altered(InProcess(bench(a), silos()), lambda results: [])
+    without = Altered(InProcess(trainer(a), silos()), lambda results: [])
     alone = run(a, mechanism, tmp_path / "b", without, rounds=1)[0].state
     one, none = shown.seen
     gaps = [one.first[k] - none.first[k] for k in one.first]
@@ -217,8 +212,8 @@ LOSSES = {
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_denominator_does_not_tell_who_is_missing_and_no_quorum_does(loss, tmp_path):
-    a = recipe("ffa-lora", STEP)
-    runtime = Altered(InProcess(bench(a), silos()), LOSSES[loss])
+    a = axes("ffa-lora", STEP)
+    runtime = Altered(InProcess(trainer(a), silos()), LOSSES[loss])
     done = run(a, central(), tmp_path / "lost", runtime, rounds=1)[0].state.factors
     start = begin(a).factors
     others = [
@@ -226,7 +221,7 @@ def test_the_denominator_does_not_tell_who_is_missing_and_no_quorum_does(loss, t
             a,
             central(),
             tmp_path / str(i),
-            Altered(InProcess(bench(a), silos()), lambda results, i=i: results[i : i + 1]),
+            Altered(InProcess(trainer(a), silos()), lambda results, i=i: results[i : i + 1]),
             rounds=1,
         )[0].state.factors
         for i in (1, 2)
@@ -237,8 +232,8 @@ def test_the_denominator_does_not_tell_who_is_missing_and_no_quorum_does(loss, t
 
 
 def test_an_empty_cohort_takes_a_noised_step_and_asks_nobody(tmp_path):
-    a = recipe("ffa-lora", STEP)
-    runtime = Altered(InProcess(bench(a), silos()), lambda results: results)
+    a = axes("ffa-lora", STEP)
+    runtime = Altered(InProcess(trainer(a), silos()), lambda results: results)
     mechanism = noised(sampling=Poisson(1e-9), max_update_norm=1e-9)
     rounds = run(a, mechanism, tmp_path, runtime)
     assert runtime.asked == []
@@ -251,9 +246,9 @@ def test_an_empty_cohort_takes_a_noised_step_and_asks_nobody(tmp_path):
 
 
 def test_only_the_cohort_is_asked(tmp_path):
-    a = recipe("ffa-lora", STEP)
+    a = axes("ffa-lora", STEP)
     mechanism = noised(sampling=Poisson(0.5), insecure_seed=2)
-    runtime = Altered(InProcess(bench(a), silos()), lambda results: results)
+    runtime = Altered(InProcess(trainer(a), silos()), lambda results: results)
     run(a, mechanism, tmp_path, runtime, rounds=8)
     clients = runtime.clients()
     expected = [list(mechanism.cohort(clients, mechanism.draws(i, None))) for i in range(8)]
@@ -263,13 +258,13 @@ def test_only_the_cohort_is_asked(tmp_path):
 
 def test_a_round_tells_nothing_of_its_cohort(tmp_path):
     """Two runs that differ in who was asked and who answered differ in the state alone."""
-    a = recipe("fedit", STEP)
+    a = axes("fedit", STEP)
     full = run(a, noised(sampling=Poisson(0.5)), tmp_path / "a", rounds=1)[0]
     empty = run(
         a,
         noised(sampling=Poisson(0.5)),
         tmp_path / "b",
-        Altered(InProcess(bench(a), silos()), lambda results: []),
+        Altered(InProcess(trainer(a), silos()), lambda results: []),
         rounds=1,
     )[0]
     assert full.pooled == empty.pooled
@@ -282,12 +277,15 @@ def test_a_round_tells_nothing_of_its_cohort(tmp_path):
 
 
 def test_expected_bytes_are_those_of_all_clients_at_rate_one(tmp_path):
-    a = recipe("fedit", STEP)
-    plain = run(a, FullParticipation(), tmp_path, private=False, rounds=1)[0]
+    a = axes("fedit", STEP)
+    everyone = run(a, FullParticipation(), tmp_path, private=False, rounds=1)[0]
     ours = run(a, noised(), tmp_path, rounds=1)[0]
-    assert (ours.pooled.bytes_up, ours.bytes_down) == (plain.pooled.bytes_up, plain.bytes_down)
+    assert (ours.pooled.bytes_up, ours.bytes_down) == (
+        everyone.pooled.bytes_up,
+        everyone.bytes_down,
+    )
     half = run(a, noised(sampling=Poisson(0.5)), tmp_path / "half", rounds=1)[0]
-    assert half.bytes_down == pytest.approx(plain.bytes_down / 2, abs=1)
+    assert half.bytes_down == pytest.approx(everyone.bytes_down / 2, abs=1)
 
 
 # ---- products
@@ -315,7 +313,7 @@ class Nosy(Aggregator):
 
 def test_products_are_pooled_with_noise_only_if_they_are_asked_for(tmp_path):
     nosy = Nosy([])
-    a = replace(recipe("fedit", STEP), aggregator=nosy)
+    a = replace(axes("fedit", STEP), aggregator=nosy)
     run(a, central(), tmp_path / "quiet", rounds=1)
     run(a, noised(noise=Gaussian(2.0)), tmp_path / "loud", rounds=1)
     quiet, loud = nosy.seen
@@ -330,11 +328,11 @@ def test_products_are_pooled_with_noise_only_if_they_are_asked_for(tmp_path):
 
 def test_products_without_noise_and_bound_are_those_of_everyone(tmp_path):
     nosy = Nosy([])
-    a = replace(recipe("fedit", STEP), aggregator=nosy)
+    a = replace(axes("fedit", STEP), aggregator=nosy)
     run(a, FullParticipation(), tmp_path, private=False, rounds=2)
     run(a, central(), tmp_path, rounds=2)
-    for plain, ours in zip(nosy.seen[:2], nosy.seen[2:], strict=True):
-        for site, matrix in plain.product.items():
+    for everyone, ours in zip(nosy.seen[:2], nosy.seen[2:], strict=True):
+        for site, matrix in everyone.product.items():
             torch.testing.assert_close(ours.product[site], dense(matrix), rtol=1e-9, atol=1e-12)
 
 
@@ -346,9 +344,9 @@ def charges(home):
 
 
 def test_every_round_is_charged_before_its_state_is_told(tmp_path):
-    a = recipe("ffa-lora", STEP)
+    a = axes("ffa-lora", STEP)
     exp = hidden(a, noised(sampling=Poisson(0.5), noise=Gaussian(1.5)))
-    rounds = federate(exp, InProcess(bench(a), silos()), begin(a), Server(home=tmp_path))
+    rounds = federate(exp, InProcess(trainer(a), silos()), begin(a), Server(home=tmp_path))
     for i, _ in enumerate(rounds):
         assert charges(tmp_path) == [(r, 0, "every client") for r in range(i + 1)]
     assert read_ledger(tmp_path / "ledger.jsonl")[0].charge == Charge(0.5, 1.5, 1)
@@ -356,10 +354,10 @@ def test_every_round_is_charged_before_its_state_is_told(tmp_path):
 
 def test_a_state_that_was_released_is_taken_again_and_not_charged_again(tmp_path):
     """As if the process had died between the charge and the checkpoint."""
-    a = recipe("ffa-lora", STEP)
+    a = axes("ffa-lora", STEP)
     mechanism = noised()
     first = run(a, mechanism, tmp_path, rounds=1)[0].state
-    runtime = Altered(InProcess(bench(a), silos()), lambda results: results)
+    runtime = Altered(InProcess(trainer(a), silos()), lambda results: results)
     again = run(a, mechanism, tmp_path, runtime, rounds=1)[0].state
     assert everything(again).digest() == everything(first).digest()
     assert runtime.asked == []
@@ -367,7 +365,7 @@ def test_a_state_that_was_released_is_taken_again_and_not_charged_again(tmp_path
 
 
 def test_a_round_whose_state_was_lost_is_charged_again(tmp_path):
-    a = recipe("ffa-lora", STEP)
+    a = axes("ffa-lora", STEP)
     first = run(a, noised(), tmp_path, rounds=1)[0].state
     next((tmp_path / "sent").glob("round-*")).write_bytes(b"torn")
     again = run(a, noised(), tmp_path, rounds=1)[0].state
@@ -376,22 +374,22 @@ def test_a_round_whose_state_was_lost_is_charged_again(tmp_path):
 
 
 def test_a_round_that_breaks_off_costs_nothing(tmp_path):
-    a = recipe("ffa-lora", STEP)
+    a = axes("ffa-lora", STEP)
 
     def broken(results):
         raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError):
-        run(a, noised(), tmp_path, Altered(InProcess(bench(a), silos()), broken))
+        run(a, noised(), tmp_path, Altered(InProcess(trainer(a), silos()), broken))
     assert charges(tmp_path) == []
 
 
 def test_the_run_stops_before_the_budget_is_passed(tmp_path):
-    a = recipe("ffa-lora", STEP)
+    a = axes("ffa-lora", STEP)
     mechanism = noised(noise=Gaussian(2.0))
     limit = epsilon([replace(mechanism.charge(), steps=2)], 1e-2) * 1.001
     server = Server(home=tmp_path, budget=PrivacyBudget(epsilon=limit, delta=1e-2))
-    rounds = federate(hidden(a, mechanism), InProcess(bench(a), silos()), begin(a), server)
+    rounds = federate(hidden(a, mechanism), InProcess(trainer(a), silos()), begin(a), server)
     assert [next(rounds).state.round, next(rounds).state.round] == [1, 2]
     with pytest.raises(QuorumError, match=r"round 2 is not trained: the budget .* every client"):
         next(rounds)
@@ -399,17 +397,17 @@ def test_the_run_stops_before_the_budget_is_passed(tmp_path):
 
 
 def test_it_does_not_run_without_a_ledger():
-    a = recipe("ffa-lora", STEP)
-    rounds = federate(hidden(a, noised()), InProcess(bench(a), silos()), begin(a))
+    a = axes("ffa-lora", STEP)
+    rounds = federate(hidden(a, noised()), InProcess(trainer(a), silos()), begin(a))
     with pytest.raises(ValueError, match="needs a folder"):
         next(rounds)
 
 
 def test_weights_must_be_equal():
-    a = recipe("ffa-lora", STEP)
+    a = axes("ffa-lora", STEP)
     weights = {"silo-0": 1.0, "silo-1": 2.0, "silo-2": 1.0}
     for wrong in (weights, dict.fromkeys(weights, None)):
-        with pytest.raises(IncompatibleMethodError, match=r"train\.weighting: uniform"):
+        with pytest.raises(IncompatibleMethodError, match=r"weighting: uniform"):
             hidden(a, noised(), weights=wrong)
 
 
@@ -421,19 +419,19 @@ def key(home):
         return store.past("law").key
 
 
-@pytest.mark.parametrize("method", sorted(filter(sends_all, built_in().keys() - {"rolora"})))
+@every_method(lambda m: sends_all(m) and m != "rolora")
 def test_with_turns_and_without_noise_and_bound_it_is_the_plain_mean(method, tmp_path):
-    a = plain_recipe(method)
-    plain = run(a, FullParticipation(), tmp_path, private=False)[-1].state
-    same(plain, run(a, turning(0.0), tmp_path)[-1].state)
+    a = plain(method)
+    everyone = run(a, FullParticipation(), tmp_path, private=False)[-1].state
+    same(everyone, run(a, turning(0.0), tmp_path)[-1].state)
 
 
 @pytest.mark.parametrize("products", [False, True])
 def test_successive_rounds_are_rows_of_one_stream_also_after_a_resume(products, tmp_path):
     """Bit for bit, in all that an aggregator is shown; no client answers."""
     nosy = Nosy([], asks=products)
-    a = replace(recipe("fedit", STEP), aggregator=nosy)
-    silent = Altered(InProcess(bench(a), silos()), lambda results: [])
+    a = replace(axes("fedit", STEP), aggregator=nosy)
+    silent = Altered(InProcess(trainer(a), silos()), lambda results: [])
     states = [begin(a)]
     for upto in (2, 5):
         found, *_ = decode(encode(states[-1], "law", ""))  # as another process would find it
@@ -452,8 +450,8 @@ def test_successive_rounds_are_rows_of_one_stream_also_after_a_resume(products, 
 
 
 def test_each_client_is_asked_every_so_many_rounds(tmp_path):
-    a = recipe("ffa-lora", STEP)
-    runtime = Altered(InProcess(bench(a), silos()), lambda results: results)
+    a = axes("ffa-lora", STEP)
+    runtime = Altered(InProcess(trainer(a), silos()), lambda results: results)
     mechanism = turning(turns=2)
     state = begin(a)
     asked = []
@@ -468,7 +466,7 @@ def test_each_client_is_asked_every_so_many_rounds(tmp_path):
 
 
 def test_a_stream_costs_one_gaussian(tmp_path):
-    a = recipe("ffa-lora", STEP)
+    a = axes("ffa-lora", STEP)
     run(a, turning(4.0, turns=2), tmp_path, rounds=5)
     spent = [entry.charge for entry in read_ledger(tmp_path / "ledger.jsonl")]
     one = Charge(1.0, 4.0 / sensitivity(2, 2, 5), 1)
@@ -476,9 +474,9 @@ def test_a_stream_costs_one_gaussian(tmp_path):
 
 
 def test_a_crash_after_the_charge_takes_the_same_state_again(tmp_path):
-    a = recipe("ffa-lora", STEP)
+    a = axes("ffa-lora", STEP)
     rounds = run(a, turning(), tmp_path, rounds=3)
-    runtime = Altered(InProcess(bench(a), silos()), lambda results: results)
+    runtime = Altered(InProcess(trainer(a), silos()), lambda results: results)
     again = run(a, turning(), tmp_path, runtime, rounds[1].state, rounds=3)[0].state
     assert everything(again).digest() == everything(rounds[2].state).digest()
     assert runtime.asked == []
@@ -486,13 +484,13 @@ def test_a_crash_after_the_charge_takes_the_same_state_again(tmp_path):
 
 
 def test_a_crash_before_the_charge_draws_the_same_row_for_what_nobody_saw(tmp_path):
-    a = recipe("ffa-lora", STEP)
+    a = axes("ffa-lora", STEP)
 
     def broken(results):
         raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError):
-        run(a, turning(), tmp_path, Altered(InProcess(bench(a), silos()), broken))
+        run(a, turning(), tmp_path, Altered(InProcess(trainer(a), silos()), broken))
     before = key(tmp_path)
     run(a, turning(), tmp_path)
     assert key(tmp_path) == before
@@ -501,7 +499,7 @@ def test_a_crash_before_the_charge_draws_the_same_row_for_what_nobody_saw(tmp_pa
 
 @pytest.mark.parametrize("damage", ["torn", "gone", "an older checkpoint"])
 def test_a_state_that_was_charged_and_lost_is_refused(damage, tmp_path):
-    a = recipe("ffa-lora", STEP)
+    a = axes("ffa-lora", STEP)
     rounds = run(a, turning(), tmp_path, rounds=3)
     [parcel] = (tmp_path / "sent").glob("round-*")
     if damage == "torn":
@@ -509,7 +507,7 @@ def test_a_state_that_was_charged_and_lost_is_refused(damage, tmp_path):
     if damage == "gone":
         parcel.unlink()
     state = begin(a) if damage == "an older checkpoint" else rounds[1].state
-    runtime = Altered(InProcess(bench(a), silos()), lambda results: results)
+    runtime = Altered(InProcess(trainer(a), silos()), lambda results: results)
     with pytest.raises(SiloStoreError, match=r"is lost, and correlated noise .* a new run"):
         run(a, turning(), tmp_path, runtime, state, rounds=3)
     assert runtime.asked == []
@@ -517,7 +515,7 @@ def test_a_state_that_was_charged_and_lost_is_refused(damage, tmp_path):
 
 
 def test_a_server_that_forgot_its_stream_is_refused(tmp_path):
-    a = recipe("ffa-lora", STEP)
+    a = axes("ffa-lora", STEP)
     state = run(a, turning(), tmp_path / "one", rounds=2)[-1].state
     with pytest.raises(ValueError, match=r"0 rounds have drawn .* would be round 3: .* a new run"):
         run(a, turning(), tmp_path / "another", state=state)
@@ -525,7 +523,7 @@ def test_a_server_that_forgot_its_stream_is_refused(tmp_path):
 
 
 def test_a_lost_key_is_refused(tmp_path):
-    a = recipe("ffa-lora", STEP)
+    a = axes("ffa-lora", STEP)
     state = run(a, turning(), tmp_path, rounds=1)[0].state
     next((tmp_path / "keys").glob("*.key")).unlink()
     with pytest.raises(SiloStoreError, match="key of this run is lost"):
@@ -534,10 +532,10 @@ def test_a_lost_key_is_refused(tmp_path):
 
 def test_other_clients_in_the_middle_of_a_run_are_refused(tmp_path):
     """They would shift the turns of those who stay."""
-    a = recipe("ffa-lora", STEP)
+    a = axes("ffa-lora", STEP)
     state = run(a, turning(), tmp_path, rounds=1)[0].state
     others = dict.fromkeys([ClientId("silo-0"), ClientId("silo-2")], 1.0)
-    with pytest.raises(SiloStoreError, match=r"data\.silos: the clients are not those"):
+    with pytest.raises(SiloStoreError, match=r"partition: the clients are not those"):
         run(a, turning(), tmp_path, state=state, weights=others)
     backwards = dict.fromkeys([ClientId(f"silo-{i}") for i in (2, 1, 0)], 1.0)
     run(a, turning(), tmp_path, state=state, weights=backwards)
@@ -546,7 +544,7 @@ def test_other_clients_in_the_middle_of_a_run_are_refused(tmp_path):
 
 
 @dataclass(frozen=True)
-class EveryOther:
+class EveryOther(Schedule):
     """A schedule that shares other tensors in every second round."""
 
     inner: object
@@ -561,10 +559,10 @@ class EveryOther:
 
 
 def test_a_stream_needs_the_same_tensors_in_every_round():
-    a = recipe("ffa-lora", STEP)
+    a = axes("ffa-lora", STEP)
     a = replace(a, schedule=EveryOther(a.schedule))
     hidden(a, noised())
-    with pytest.raises(IncompatibleMethodError, match=r"privacy\.noise: correlated"):
+    with pytest.raises(IncompatibleMethodError, match=r"noise: correlated"):
         hidden(a, turning())
 
 
@@ -586,8 +584,8 @@ class Bad:
 
 @pytest.mark.parametrize("which", [slice(0, 1), slice(None)], ids=["one", "all"])
 def test_a_broken_record_is_no_error_that_would_tell_of_it(which, tmp_path):
-    a = recipe("ffa-lora", STEP)
-    broken = replace(bench(a), objective=Bad(bench(a).objective, which))
+    a = axes("ffa-lora", STEP)
+    broken = replace(trainer(a), objective=Bad(trainer(a).objective, which))
     with pytest.raises(ValueError, match="not finite"):
         run(a, noised(), tmp_path / "plain", InProcess(broken, silos()))
     quiet = {c: replace(s, discreet=True, home=tmp_path / c) for c, s in silos().items()}

@@ -6,19 +6,20 @@ is sent, within ``largest_update``, and with one that clips and hides its client
 
 import math
 from dataclasses import dataclass, replace
+from itertools import product
 
 import pytest
 import torch
 
+from covering import every_method, plain
 from silotune.aggregation import ServerAdam, ServerMomentum, ServerOptimizer, ServerYogi
 from silotune.core import ClientId, ClientUpdate, Factors, Meter, bounded, largest_norm
 from silotune.engine import Server, federate
 from silotune.engine.channel import seal
 from silotune.engine.server import RECORDS
-from silotune.methods import IncompatibleMethodError, built_in
-from silotune.optim import SGD, AdamW
+from silotune.methods import IncompatibleMethodError
 from silotune.privacy import ClientLevel, Gaussian, Poisson
-from toys import begin, experiment, recipe
+from toys import begin, experiment
 
 CLIENTS = [ClientId(f"silo-{i}") for i in range(3)]
 LIAR = CLIENTS[1]
@@ -81,22 +82,13 @@ class Lying:
         return replace(answer, sealed=b"", refusal="absent") if lies and self.absent else answer
 
 
-def method_of(name: str):
-    for optimizer in (SGD(learning_rate=0.3), AdamW(learning_rate=0.02)):
-        try:
-            return recipe(name, optimizer)
-        except IncompatibleMethodError:
-            continue
-    raise AssertionError(name)
-
-
-def open_rounds(a_recipe, runtime):
-    exp = experiment(a_recipe, CLIENTS, rounds=2, quorum=2, largest_update=math.inf)
+def open_rounds(method_axes, runtime):
+    exp = experiment(method_axes, CLIENTS, rounds=2, quorum=2, largest_update=math.inf)
     DRAWN[0] = exp.draw
-    return list(federate(exp, runtime, begin(a_recipe)))
+    return list(federate(exp, runtime, begin(method_axes)))
 
 
-def hidden_rounds(a_recipe, runtime, home):
+def hidden_rounds(method_axes, runtime, home):
     central = ClientLevel(
         clients=3,
         sampling=Poisson(1.0),
@@ -105,9 +97,9 @@ def hidden_rounds(a_recipe, runtime, home):
         insecure_seed=0,
     )
     weights = dict.fromkeys(CLIENTS, 1.0)
-    exp = experiment(a_recipe, CLIENTS, rounds=2, central=central, weights=weights)
+    exp = experiment(method_axes, CLIENTS, rounds=2, central=central, weights=weights)
     DRAWN[0] = exp.draw
-    return list(federate(exp, runtime, begin(a_recipe), Server(home=home)))
+    return list(federate(exp, runtime, begin(method_axes), Server(home=home)))
 
 
 def numbers(state):
@@ -117,30 +109,49 @@ def numbers(state):
         yield from (matrix,) if isinstance(matrix, torch.Tensor) else (matrix.left, matrix.right)
 
 
-def rounds_of_a_liar(rounds, alone):
-    """Every magnitude and pattern that broke the law, with what happened instead."""
+def rounds_of_a_liar(rounds, alone, cases):
+    """Every pattern and magnitude that broke the law, with what happened instead."""
     wrong = []
-    for pattern in PATTERNS:
-        for magnitude in MAGNITUDES:
-            try:
-                last = rounds(Lying(magnitude, pattern))[-1]
-            except Exception as error:
-                wrong.append((pattern, magnitude, repr(error)))
-                continue
-            if not all(t.isfinite().all() for t in numbers(last.state)):
-                wrong.append((pattern, magnitude, "a state that is not finite"))
-            if not alone(last, magnitude, last.state.factors.digest()):
-                wrong.append((pattern, magnitude, "the others' sum changed"))
+    for pattern, magnitude in cases:
+        try:
+            last = rounds(Lying(magnitude, pattern))[-1]
+        except Exception as error:
+            wrong.append((pattern, magnitude, repr(error)))
+            continue
+        if not all(t.isfinite().all() for t in numbers(last.state)):
+            wrong.append((pattern, magnitude, "a state that is not finite"))
+        if not alone(last, magnitude, last.state.factors.digest()):
+            wrong.append((pattern, magnitude, "the others' sum changed"))
     return wrong
 
 
-rules = pytest.mark.parametrize("method", sorted(built_in()))
+EVERY_CASE = list(product(PATTERNS, MAGNITUDES))
+EDGES = [  # where squares, products and sums of them overflow or vanish, and what is no number
+    ("everywhere", 10.0**-320),
+    ("once", 10.0**-154),
+    ("everywhere", 10.0**76),
+    ("beside ordinary numbers", 10.0**77),
+    ("everywhere", 10.0**154),
+    ("once", 10.0**308),
+    ("beside ordinary numbers", math.inf),
+    ("once", math.nan),
+]
+extent = [
+    pytest.param(EDGES, id="edges"),
+    pytest.param(EVERY_CASE, id="all", marks=pytest.mark.full),
+]
 
 
-@rules
-def test_a_server_that_hides_nobody_refuses_it_or_counts_it(method):
-    a_recipe = method_of(method)
-    without = open_rounds(a_recipe, Lying(absent=True))[-1].state.factors.digest()
+def test_the_edges_are_cases_and_every_pattern_is_among_them():
+    assert set(EDGES) <= set(EVERY_CASE)
+    assert {pattern for pattern, _ in EDGES} == PATTERNS.keys()
+
+
+@every_method()
+@pytest.mark.parametrize("cases", extent)
+def test_a_server_that_hides_nobody_refuses_it_or_counts_it(method, cases):
+    method_axes = plain(method)
+    without = open_rounds(method_axes, Lying(absent=True))[-1].state.factors.digest()
 
     def alone(last, magnitude, digest):
         if LIAR in last.pooled.clients:
@@ -148,16 +159,17 @@ def test_a_server_that_hides_nobody_refuses_it_or_counts_it(method):
         assert "refused" in last.pooled.missing[LIAR]
         return digest == without
 
-    assert rounds_of_a_liar(lambda r: open_rounds(a_recipe, r), alone) == []
+    assert rounds_of_a_liar(lambda r: open_rounds(method_axes, r), alone, cases) == []
 
 
-@rules
-def test_a_server_that_hides_its_clients_takes_no_more_than_the_bound(method, tmp_path):
-    a_recipe = method_of(method)
+@every_method()
+@pytest.mark.parametrize("cases", extent)
+def test_a_server_that_hides_its_clients_takes_no_more_than_the_bound(method, cases, tmp_path):
+    method_axes = plain(method)
     homes = iter(range(1000))
 
     def rounds(runtime):
-        return hidden_rounds(a_recipe, runtime, tmp_path / str(next(homes)))
+        return hidden_rounds(method_axes, runtime, tmp_path / str(next(homes)))
 
     try:
         without = rounds(Lying(absent=True))[-1].state.factors.digest()
@@ -168,20 +180,23 @@ def test_a_server_that_hides_its_clients_takes_no_more_than_the_bound(method, tm
         believed = abs(magnitude) <= largest_norm(torch.float64)  # false for NaN
         return believed or digest == without
 
-    assert rounds_of_a_liar(rounds, alone) == []
+    assert rounds_of_a_liar(rounds, alone, cases) == []
 
 
 @pytest.mark.parametrize("step", [ServerMomentum(), ServerAdam(), ServerYogi()], ids=str)
 @pytest.mark.parametrize("method", ["fedit", "fedex-lora", "lora-fair"])
-def test_neither_does_a_server_optimiser(method, step):
-    a_recipe = method_of(method)
-    a_recipe = replace(a_recipe, aggregator=ServerOptimizer(inner=a_recipe.aggregator, step=step))
-    without = open_rounds(a_recipe, Lying(absent=True))[-1].state.factors.digest()
+@pytest.mark.parametrize("cases", extent)
+def test_neither_does_a_server_optimiser(method, step, cases):
+    method_axes = plain(method)
+    method_axes = replace(
+        method_axes, aggregator=ServerOptimizer(inner=method_axes.aggregator, step=step)
+    )
+    without = open_rounds(method_axes, Lying(absent=True))[-1].state.factors.digest()
 
     def alone(last, magnitude, digest):
         return LIAR in last.pooled.clients or digest == without
 
-    assert rounds_of_a_liar(lambda r: open_rounds(a_recipe, r), alone) == []
+    assert rounds_of_a_liar(lambda r: open_rounds(method_axes, r), alone, cases) == []
 
 
 def test_another_type_than_the_states_is_refused():
@@ -194,7 +209,7 @@ def test_another_type_than_the_states_is_refused():
             narrow = shared.map(lambda t: t.float()) if task.client == LIAR else shared
             return replace(answer, sealed=seal(narrow, task))
 
-    last = open_rounds(method_of("fedit"), Wide())[-1]
+    last = open_rounds(plain("fedit"), Wide())[-1]
     assert "tensors differ" in last.pooled.missing[LIAR]
 
 
@@ -206,11 +221,11 @@ def test_a_number_of_records_that_is_none_is_refused(records):
             said = records if task.client == LIAR else 12.0
             return replace(answer, meters={RECORDS: Meter(said, 1.0)})
 
-    a_recipe = method_of("fedex-lora")
+    method_axes = plain("fedex-lora")
     weights = dict.fromkeys(CLIENTS)
-    exp = experiment(a_recipe, CLIENTS, rounds=1, quorum=2, weights=weights)
+    exp = experiment(method_axes, CLIENTS, rounds=1, quorum=2, weights=weights)
     DRAWN[0] = exp.draw
-    [last] = federate(exp, Boasting(), begin(a_recipe))
+    [last] = federate(exp, Boasting(), begin(method_axes))
     assert LIAR in last.pooled.missing
 
 

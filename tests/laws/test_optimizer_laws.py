@@ -44,13 +44,13 @@ A, B, HEAD = Role.A, Role.B, Role.HEAD
 BOTH, IN_TURN, ONLY_B = ((A, B),), ((B,), (A,)), ((B,),)
 STEPS = 25
 
-RITE = LoRARITEConfig(learning_rate=0.02, weight_decay=0.1, betas=(0.9, 0.99))
-ESCAPING = LoRARITEConfig(learning_rate=0.02, weight_decay=0.1, betas=(0.9, 0.99), escape=True)
-PRO = LoRAProConfig(learning_rate=0.02, scale=SCALE)
-FULL = LoRAProConfig(learning_rate=0.02, scale=SCALE, full_moments=True)
-ALT = AltLoRAConfig(learning_rate=0.05, scale=SCALE, weight_decay=0.1, damping=0.0)
-ALT_PLUS = AltLoRAConfig(learning_rate=0.05, scale=SCALE, damping=0.0, square=0.99)
-FA = LoRAFAConfig(learning_rate=0.02, scale=SCALE)
+RITE = LoRARITEConfig(lr=0.02, weight_decay=0.1, betas=(0.9, 0.99))
+ESCAPING = LoRARITEConfig(lr=0.02, weight_decay=0.1, betas=(0.9, 0.99), escape=True)
+PRO = LoRAProConfig(lr=0.02, scale=SCALE)
+FULL = LoRAProConfig(lr=0.02, scale=SCALE, full_moments=True)
+ALT = AltLoRAConfig(lr=0.05, scale=SCALE, weight_decay=0.1, damping=0.0)
+ALT_PLUS = AltLoRAConfig(lr=0.05, scale=SCALE, damping=0.0, square=0.99)
+FA = LoRAFAConfig(lr=0.02, scale=SCALE)
 
 PAIRWISE = [
     pytest.param(RITE, BOTH, id="rite"),
@@ -66,7 +66,7 @@ PAIRWISE = [
 def trajectories(optimizer, phases, zero=False):
     """From (A, B), and from (T^-1 A, B T)."""
     return [
-        train(optimizer.build(t, optimizer.learning_rate), t, STEPS, phases)
+        train(optimizer.build(t, optimizer.lr), t, STEPS, phases)
         for t in (pairs(zero=zero), refactored(pairs(zero=zero)))
     ]
 
@@ -88,7 +88,7 @@ def test_the_whole_trajectory_is_the_same_for_every_factorisation(optimizer, pha
 
 @pytest.mark.parametrize(
     ("optimizer", "phases"),
-    [(AdamW(learning_rate=0.02), BOTH), (SGD(learning_rate=0.02), BOTH), (ALT_PLUS, IN_TURN)],
+    [(AdamW(lr=0.02), BOTH), (SGD(lr=0.02), BOTH), (ALT_PLUS, IN_TURN)],
     ids=["adamw", "sgd", "alt plus"],
 )
 def test_that_of_others_is_not(optimizer, phases):
@@ -97,7 +97,7 @@ def test_that_of_others_is_not(optimizer, phases):
 
 def test_escape_and_decay_count_in_that_law():
     rite, escaping = (trajectories(o, BOTH)[0] for o in (RITE, ESCAPING))
-    still = trajectories(LoRARITEConfig(learning_rate=0.02, betas=(0.9, 0.99)), BOTH)[0]
+    still = trajectories(LoRARITEConfig(lr=0.02, betas=(0.9, 0.99)), BOTH)[0]
     assert difference(rite, escaping) > 1e-4
     assert difference(rite, still) > 1e-3
 
@@ -282,7 +282,7 @@ def test_half_a_pair_is_no_pair():
     lonely = Key("lonely", B)
     tensors = pairs() | {lonely: nn.Parameter(random(3, 4, 4))}
     theirs = nn.Parameter(tensors[lonely].detach().clone())
-    built, plain = RITE.build(tensors, 0.02), AdamW(learning_rate=0.0, weight_decay=0.1)
+    built, plain = RITE.build(tensors, 0.02), AdamW(lr=0.0, weight_decay=0.1)
     alone = plain.build({lonely: theirs}, 0.02)
     set_gradients({k: p for k, p in tensors.items() if k != lonely})
     tensors[lonely].grad = theirs.grad = random(4, 4, 4)
@@ -335,7 +335,7 @@ def test_an_adapter_that_freezes_one_factor_is_refused_too():
         (ALT, Constant(plan({A}, {B, HEAD}))),
         (ALT, AlternateRounds((plan({B}), plan({A})))),
         (FA, Constant(plan({B, HEAD}))),
-        (LoRAPlusConfig(learning_rate=0.1), Constant(plan({B}))),
+        (LoRAPlusConfig(lr=0.1), Constant(plan({B}))),
     ],
 )
 def test_others_are_not(optimizer, schedule):
@@ -345,23 +345,23 @@ def test_others_are_not(optimizer, schedule):
 @pytest.mark.parametrize("method", ["lora-pro", "lora-fa", "alt-lora"])
 @pytest.mark.parametrize("lora", [LoRA(rank=4, alpha=6), LoRA(rank=4, alpha=6, rslora=True)])
 def test_recipes_tell_the_optimiser_the_adapters_scale(method, lora):
-    recipe = toys.recipe(method, AdamW(learning_rate=0.1), lora)
-    assert recipe.optimizer.scale == lora.scale
+    axes = toys.axes(method, AdamW(lr=0.1), lora)
+    assert axes.optimizer.scale == lora.scale
 
 
 @pytest.mark.parametrize("method", ["lora-rite", "lora-pro", "lora-plus", "lora-fa"])
 def test_recipes_made_of_adamw_refuse_others(method):
-    with pytest.raises(IncompatibleMethodError, match=r"set train\.optimizer to adamw"):
-        toys.recipe(method, SGD(learning_rate=0.1))
+    with pytest.raises(IncompatibleMethodError, match=r"set optimizer to adamw"):
+        toys.axes(method, SGD(lr=0.1))
 
 
 def test_alt_lora_is_plain_with_sgd_and_plus_with_adamw():
-    plain = toys.recipe("alt-lora", SGD(learning_rate=0.1, momentum=0.8))
-    plus = toys.recipe("alt-lora", AdamW(learning_rate=0.1))
+    plain = toys.axes("alt-lora", SGD(lr=0.1, momentum=0.8))
+    plus = toys.axes("alt-lora", AdamW(lr=0.1))
     assert (plain.optimizer.momentum, plain.optimizer.square) == (0.8, None)
     assert (plus.optimizer.momentum, plus.optimizer.square) == (0.9, 0.999)
     with pytest.raises(IncompatibleMethodError, match="sgd or adamw"):
-        toys.recipe("alt-lora", PRO)
+        toys.axes("alt-lora", PRO)
 
 
 def test_products_are_what_the_laws_compare():
@@ -376,7 +376,7 @@ def test_products_are_what_the_laws_compare():
 def test_noised_gradients_from_b_0_on_do_no_harm(method, tmp_path):
     """In float32, as in a real run: whatever the noise does, tensors stay finite and moderate."""
     torch.set_default_dtype(torch.float32)
-    recipe = toys.recipe(method, AdamW(learning_rate=0.01))
+    axes = toys.axes(method, AdamW(lr=0.01))
     mechanism = ExampleLevel(
         sampling=Poisson(0.5),
         noise=Gaussian(2.0),
@@ -388,9 +388,9 @@ def test_noised_gradients_from_b_0_on_do_no_harm(method, tmp_path):
         client: replace(silo, privacy=mechanism)
         for client, silo in toys.silos(2, home=tmp_path).items()
     }
-    experiment = toys.experiment(recipe, list(silos), private=True, local_steps=6)
-    runtime = InProcess(toys.bench(recipe), silos)
-    begun = toys.begin(recipe)
+    experiment = toys.experiment(axes, list(silos), private=True, local_steps=6)
+    runtime = InProcess(toys.trainer(axes), silos)
+    begun = toys.begin(axes)
     *_, last = federate(experiment, runtime, begun)
     for key, tensor in last.state.factors.items():
         assert tensor.isfinite().all()

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from silotune.core import Key, PerExampleGradients, Role
-from silotune.engine.client import microbatches
-from silotune.objectives import Classification
+from silotune.engine.batches import microbatches
 from silotune.privacy import (
     Correlated,
     Discrete,
@@ -23,7 +22,7 @@ from silotune.privacy import (
     TruncatedPoisson,
 )
 from silotune.privacy.mechanisms.clipping import accumulate, clipped_sum
-from toys import adapted, adapter, notes, random_factors
+from toys import CLASSIFY, adapted, adapter, notes, random_factors
 
 ROLES = [{Role.B}, {Role.A}, {Role.A, Role.B}, {Role.HEAD}, {Role.B, Role.HEAD}, set(Role)]
 BOUND = 0.05
@@ -36,7 +35,7 @@ def truth(roles, bound: float, records, indices, head_scale: float = 1.0):
     trained = model.train_only(roles)
     total = {key: torch.zeros_like(p) for key, p in trained.items()}
     for i in indices:
-        loss = Classification().losses(model.model, records.batch([i])).sum()
+        loss = CLASSIFY.losses(model.model, records.batch([i])).sum()
         grads = torch.autograd.grad(loss, list(trained.values()))
         norm = math.sqrt(sum(float((g**2).sum()) for g in grads))
         for key, g in zip(trained, grads, strict=True):
@@ -54,7 +53,7 @@ def ours(roles, bound: float, records, indices, *, micro_batch=3, head_scale=1.0
     parts = microbatches(indices, records.lengths, micro_batch)
     return accumulate(
         model.sink,
-        lambda batch: Classification().losses(model.model, batch),
+        lambda batch: CLASSIFY.losses(model.model, batch),
         (records.batch(part) for part in parts),
         bound,
     )
@@ -121,7 +120,7 @@ def step(mechanism, indices, micro_batch: int = 3):
     mechanism.gradients(
         tensors,
         model.sink,
-        lambda batch: Classification().losses(model.model, batch),
+        lambda batch: CLASSIFY.losses(model.model, batch),
         (records.batch(p) for p in microbatches(indices, records.lengths, micro_batch)),
         mechanism.draws(0, None),
     )
@@ -195,7 +194,7 @@ def test_on_a_grid_the_sum_has_no_rounding_at_all():
         model.train_only(set(Role))
         records = notes(9)
         with model.sink.collect(9) as collected:
-            Classification().losses(model.model, records.batch(range(9))).sum().backward()
+            CLASSIFY.losses(model.model, records.batch(range(9))).sum().backward()
             rows = {key: r.clone() for key, r in collected.items()}
         order = torch.randperm(9, generator=torch.Generator().manual_seed(micro_batch))
         parts = [order[i : i + micro_batch] for i in range(0, 9, micro_batch)]

@@ -6,6 +6,7 @@ from itertools import count, islice
 import pytest
 import torch
 
+from covering import OPTIMIZERS, every_method, every_point, fitting, plain
 from silotune.aggregation import Refactor
 from silotune.core import (
     ClientId,
@@ -25,41 +26,14 @@ from silotune.engine.loop import make_tasks
 from silotune.engine.personalization import personal
 from silotune.engine.server import contribution, pool
 from silotune.linalg import dense
-from silotune.methods import IncompatibleMethodError, built_in
-from silotune.optim import SGD, AdamW
+from silotune.optim import SGD
 from silotune.privacy import NoPrivacy
 from silotune.runtimes import InProcess
-from toys import begin, bench, experiment, loss, notes, recipe, silos
+from toys import axes, begin, experiment, loss, notes, silos, trainer
 
-OPTIMIZERS = [SGD(learning_rate=0.3), AdamW(learning_rate=0.02)]
-
-
-def fits(method: str, optimizer) -> bool:
-    try:
-        recipe(method, optimizer)
-    except IncompatibleMethodError:
-        return False
-    return True
-
-
-methods = pytest.mark.parametrize("method", sorted(built_in()))
-by_sgd = pytest.mark.parametrize(
-    "method", sorted(m for m in built_in() if fits(m, OPTIMIZERS[0]) and m != "alt-lora")
-)
-points = pytest.mark.parametrize(
-    ("method", "optimizer"),
-    [
-        pytest.param(m, o, id=f"{m}-{type(o).__name__}")
-        for m in sorted(built_in())
-        for o in OPTIMIZERS
-        if fits(m, o)
-    ],
-)
-
-
-def plain(method: str):
-    """With the first optimiser that it takes."""
-    return recipe(method, next(o for o in OPTIMIZERS if fits(method, o)))
+methods = every_method()
+by_sgd = every_method(lambda m: OPTIMIZERS[0] in fitting(m) and m != "alt-lora")
+points = every_point()
 
 
 def whole(state, own=None) -> dict:
@@ -78,9 +52,9 @@ def clients(tmp_path):
     return lambda n=3, **changes: silos(n, home=tmp_path / str(next(number)), **changes)
 
 
-def last(a_recipe, runtime, state=None, **changes):
-    exp = experiment(a_recipe, runtime.clients(), **changes)
-    return list(federate(exp, runtime, state or begin(a_recipe)))[-1].state
+def last(method_axes, runtime, state=None, **changes):
+    exp = experiment(method_axes, runtime.clients(), **changes)
+    return list(federate(exp, runtime, state or begin(method_axes)))[-1].state
 
 
 class Shuffled:
@@ -105,20 +79,22 @@ class Shuffled:
 
 @points
 def test_order_and_repetition_of_results_are_irrelevant(method, optimizer, clients):
-    a = recipe(method, optimizer)
-    plain = last(a, InProcess(bench(a), clients()))
-    shuffled = last(a, Shuffled(InProcess(bench(a), clients())))
-    assert plain.factors.digest() == shuffled.factors.digest()
+    a = axes(method, optimizer)
+    in_order = last(a, InProcess(trainer(a), clients()))
+    shuffled = last(a, Shuffled(InProcess(trainer(a), clients())))
+    assert in_order.factors.digest() == shuffled.factors.digest()
 
 
 @points
 def test_two_halves_make_a_whole(method, optimizer, clients):
-    a, same = recipe(method, optimizer), clients()
-    whole = last(a, InProcess(bench(a), clients()))
+    a, same = axes(method, optimizer), clients()
+    whole = last(a, InProcess(trainer(a), clients()))
     first = next(
-        federate(experiment(a, ["silo-0", "silo-1", "silo-2"]), InProcess(bench(a), same), begin(a))
+        federate(
+            experiment(a, ["silo-0", "silo-1", "silo-2"]), InProcess(trainer(a), same), begin(a)
+        )
     )
-    resumed = last(a, InProcess(bench(a), same), first.state)
+    resumed = last(a, InProcess(trainer(a), same), first.state)
     assert whole.round == resumed.round == 3
     assert whole.factors.digest() == resumed.factors.digest()
 
@@ -127,13 +103,13 @@ def test_two_halves_make_a_whole(method, optimizer, clients):
 def test_one_client_one_step_is_centralised_training(method, clients):
     """Against ordinary autograd and a hand-written SGD step in float64, as functions."""
     options = {"low_pass": False} if method == "la-lora" else {}
-    a = recipe(method, SGD(learning_rate=0.3), **options)
+    a = axes(method, SGD(lr=0.3), **options)
     silo = clients(1)[ClientId("silo-0")]
     everything = replace(silo, privacy=NoPrivacy(batch_size=10**6))
-    runtime = InProcess(bench(a), {silo.client: everything})
+    runtime = InProcess(trainer(a), {silo.client: everything})
     after = last(a, runtime, rounds=1, local_steps=1)
     plan = experiment(a, runtime.clients()).plan(0)
-    reference = bench(a)
+    reference = trainer(a)
     model = reference.adapted
     model.load(begin(a).factors)
     trained = model.train_only(plan.phases[0].roles, plan.fixed)
@@ -150,8 +126,8 @@ def test_one_client_one_step_is_centralised_training(method, clients):
 
 @points
 def test_every_method_learns(method, optimizer, clients):
-    a = recipe(method, optimizer)
-    b, own_records = bench(a), clients(records=40)
+    a = axes(method, optimizer)
+    b, own_records = trainer(a), clients(records=40)
     state = last(a, InProcess(b, own_records), rounds=12)
     held_out = notes(60, "held out")
     own = [personal(silo.home, "law", before=12) for silo in own_records.values()]
@@ -163,7 +139,7 @@ def test_every_method_learns(method, optimizer, clients):
 def test_only_what_is_trained_moves(method, clients):
     a = plain(method)
     exp = experiment(a, list(clients()))
-    before, after = begin(a).factors, last(a, InProcess(bench(a), clients())).factors
+    before, after = begin(a).factors, last(a, InProcess(trainer(a), clients())).factors
     moved = {k for k in before if not torch.equal(before[k], after[k])}
     fresh = a.schedule.plan(2).fold  # pairs that begin again: A is another, and B is 0 as it was
     if not fresh and not isinstance(a.aggregator, Refactor):
@@ -175,7 +151,7 @@ def test_only_what_is_trained_moves(method, clients):
 @methods
 def test_only_what_is_shared_travels_up(method, clients):
     a = plain(method)
-    runtime = InProcess(bench(a), clients())
+    runtime = InProcess(trainer(a), clients())
     exp = experiment(a, runtime.clients())
     only = next(federate(exp, runtime, begin(a)))
     numbers = exp.plan(0).shared(begin(a).factors).num_elements()
@@ -186,7 +162,7 @@ def test_only_what_is_shared_travels_up(method, clients):
 @methods
 def test_at_first_seeds_travel_down_and_later_only_what_is_new(method, clients):
     a = plain(method)
-    runtime = InProcess(bench(a), clients())
+    runtime = InProcess(trainer(a), clients())
     exp = experiment(a, runtime.clients())
     first, second = islice(federate(exp, runtime, begin(a)), 2)
     assert first.bytes_down < 3 * 4500, "no number has changed yet"
@@ -200,8 +176,8 @@ def test_at_first_seeds_travel_down_and_later_only_what_is_new(method, clients):
 def test_ffa_lora_is_exact_and_fedit_is_not():
     error = {}
     for method in ("ffa-lora", "fedit"):
-        a = recipe(method, SGD(learning_rate=0.3))
-        runtime = InProcess(bench(a), silos())
+        a = axes(method, SGD(lr=0.3))
+        runtime = InProcess(trainer(a), silos())
         rounds = list(federate(experiment(a, runtime.clients()), runtime, begin(a)))
         error[method] = rounds[-1].aggregation_error
     assert error["ffa-lora"] == 0.0
@@ -209,8 +185,8 @@ def test_ffa_lora_is_exact_and_fedit_is_not():
 
 
 def test_weights_count():
-    a = recipe("ffa-lora", SGD(learning_rate=0.3))
-    runtime = InProcess(bench(a), silos())
+    a = axes("ffa-lora", SGD(lr=0.3))
+    runtime = InProcess(trainer(a), silos())
     exp = experiment(a, runtime.clients(), weights={"silo-0": 1.0, "silo-1": 0.0, "silo-2": 0.0})
     tasks = make_tasks(exp, runtime.clients(), begin(a))
     begun = begin(a)
@@ -219,7 +195,7 @@ def test_weights_count():
         return contribution(exp, begun, task, result)
 
     mean = pool(tasks, runtime.train(tasks), opened).statistics.mean()
-    alone = InProcess(bench(a), silos(1))
+    alone = InProcess(trainer(a), silos(1))
     one = pool(tasks[:1], alone.train(tasks[:1]), opened).statistics.mean()
     for key, tensor in one.first.items():
         torch.testing.assert_close(mean.first[key], tensor)
@@ -229,13 +205,13 @@ def test_alpha_and_the_learning_rate_are_one_knob():
     """FFA-LoRA: (alpha, eta) moves the model as (c alpha, eta / c^2) does (arXiv 2403.12313)."""
     from toys import adapter
 
-    one = recipe("ffa-lora", SGD(learning_rate=0.3), adapter(alpha=2.0))
-    two = recipe("ffa-lora", SGD(learning_rate=0.3 / 9), adapter(alpha=6.0))
+    one = axes("ffa-lora", SGD(lr=0.3), adapter(alpha=2.0))
+    two = axes("ffa-lora", SGD(lr=0.3 / 9), adapter(alpha=6.0))
     keep = {Role.A, Role.B}
 
     def run(a):
         a = replace(a, schedule=type(a.schedule)(_only_b()))
-        return last(a, InProcess(bench(a), silos())).factors.only(keep)
+        return last(a, InProcess(trainer(a), silos())).factors.only(keep)
 
     first, second = run(one), run(two)
     for site in first.pair_sites():
@@ -250,8 +226,8 @@ def _only_b():
 
 
 def test_a_wrong_frozen_factor_is_noticed():
-    a = recipe("ffa-lora", SGD(learning_rate=0.3))
-    other = replace(bench(a), draw=lambda seed: begin(a).factors.map(lambda t: t + 1e-9))
+    a = axes("ffa-lora", SGD(lr=0.3))
+    other = replace(trainer(a), draw=lambda seed: begin(a).factors.map(lambda t: t + 1e-9))
     runtime = InProcess(other, silos())
     with pytest.raises(ValueError, match="SHA-256"):
         next(federate(experiment(a, runtime.clients()), runtime, begin(a)))
@@ -289,15 +265,15 @@ def _smaller(r):
 
 @pytest.mark.parametrize("change", [_flip, _nan, _smaller], ids=["torn", "nan", "shape"])
 def test_a_bad_update_is_refused_by_name_and_the_rest_goes_on(change):
-    a = recipe("ffa-lora", SGD(learning_rate=0.3))
-    runtime = Spoiled(InProcess(bench(a), silos()), change)
+    a = axes("ffa-lora", SGD(lr=0.3))
+    runtime = Spoiled(InProcess(trainer(a), silos()), change)
     done = next(federate(experiment(a, runtime.clients(), quorum=2), runtime, begin(a)))
     assert done.pooled.clients == ("silo-1", "silo-2")
     assert "refused" in done.pooled.missing["silo-0"]
     honest = next(
         federate(
             experiment(a, ["silo-1", "silo-2"], weights={"silo-1": 2.0, "silo-2": 3.0}),
-            InProcess(bench(a), {c: s for c, s in silos().items() if c != "silo-0"}),
+            InProcess(trainer(a), {c: s for c, s in silos().items() if c != "silo-0"}),
             begin(a),
         )
     )
@@ -305,8 +281,8 @@ def test_a_bad_update_is_refused_by_name_and_the_rest_goes_on(change):
 
 
 def test_too_few_clients_stop_the_run_and_are_named():
-    a = recipe("ffa-lora", SGD(learning_rate=0.3))
-    runtime = Spoiled(InProcess(bench(a), silos()), _flip)
+    a = axes("ffa-lora", SGD(lr=0.3))
+    runtime = Spoiled(InProcess(trainer(a), silos()), _flip)
     with pytest.raises(QuorumError, match=r"needs 3 clients.*silo-0"):
         next(federate(experiment(a, runtime.clients()), runtime, begin(a)))
 
@@ -314,21 +290,21 @@ def test_too_few_clients_stop_the_run_and_are_named():
 class Forgetful(SGD):
     """Leaves the head out, as an optimiser built before the head was replaced would."""
 
-    def build(self, tensors, learning_rate):
+    def build(self, tensors, lr):
         kept = {k: p for k, p in tensors.items() if k.role is not Role.HEAD}
-        return super().build(kept, learning_rate)
+        return super().build(kept, lr)
 
 
 def test_a_tensor_that_does_not_move_is_an_error_that_names_it():
     torch.set_default_dtype(torch.float32)  # as in a real run: the mean of equal tensors is exact
-    a = recipe("ffa-lora", Forgetful(learning_rate=0.3))
-    runtime = InProcess(bench(a), silos())
+    a = axes("ffa-lora", Forgetful(lr=0.3))
+    runtime = InProcess(trainer(a), silos())
     with pytest.raises(ValueError, match=r"classifier.*exactly as it was"):
         next(federate(experiment(a, runtime.clients()), runtime, begin(a)))
 
 
 def test_statistics_of_equal_tensors_average_to_the_same_bits():
-    tensors = begin(recipe("ffa-lora", SGD(learning_rate=1.0))).factors.map(lambda t: t.float())
+    tensors = begin(axes("ffa-lora", SGD(lr=1.0))).factors.map(lambda t: t.float())
     total = Statistics.of(tensors, 0.1) + Statistics.of(tensors, 0.7) + Statistics.of(tensors, 3.3)
     mean = total.mean().first
     assert all(torch.equal(mean[k].float(), t) for k, t in tensors.items())

@@ -20,7 +20,7 @@ from silotune.methods.registry import rule_option_names
 from silotune.optim import AdamW
 from silotune.runtimes import InProcess
 from spies import Tapped
-from toys import begin, bench, experiment, recipe, silos
+from toys import axes, begin, experiment, silos, trainer
 
 RANK, RIDGE = 2, 0.01
 RULES = {
@@ -34,13 +34,13 @@ ONLY_B = ("ffa-lora", "rac-lora", "lora-fa")
 FIT = {(m, r) for m in BOTH for r in ("fedex-lora", "flexlora", "lora-fair")} | {
     (m, "fedsvd") for m in ONLY_B
 }
-OPTIMIZER = AdamW(learning_rate=0.05)
+OPTIMIZER = AdamW(lr=0.05)
 WEIGHTS = np.array([1.0, 2.0, 3.0]) / 6  # as in the toy experiment
 
 
 def plain(method: str):
     chain = {"fold_every": 2} if method in ("cola", "rac-lora") else {}
-    return recipe(method, OPTIMIZER, **chain)
+    return axes(method, OPTIMIZER, **chain)
 
 
 def added(state) -> dict[str, np.ndarray]:
@@ -68,10 +68,10 @@ def rule_of(name: str, b: list, a: list) -> np.ndarray:
 
 @pytest.mark.parametrize(("method", "rule"), sorted(FIT))
 def test_a_method_under_another_rule_is_combined_by_that_rule(method, rule, tmp_path):
-    a_recipe = with_rule(plain(method), RULES[rule])
-    runtime = Tapped(InProcess(bench(a_recipe), silos(home=tmp_path)))
-    exp = experiment(a_recipe, runtime.clients(), rounds=2)
-    first, second = federate(exp, runtime, begin(a_recipe))
+    method_axes = with_rule(plain(method), RULES[rule])
+    runtime = Tapped(InProcess(trainer(method_axes), silos(home=tmp_path)))
+    exp = experiment(method_axes, runtime.clients(), rounds=2)
+    first, second = federate(exp, runtime, begin(method_axes))
     sent = [unpack(decode_result(blob).sealed)[0] for blob in runtime.results[3:]]
     before = added(first.state)
     for site, after in added(second.state).items():

@@ -13,7 +13,10 @@ import pytest
 import torch
 
 import silotune.runtimes.pool as pool_module
+from by_config import mechanisms, opened, read_tables
+from covering import every_combination
 from federation.small import SILOS, notes, small, train, write_csv, write_small
+from silotune.config import build
 from silotune.core import (
     ClientTask,
     ClientUpdate,
@@ -31,9 +34,8 @@ from silotune.engine import QuorumError, federate
 from silotune.engine.checkpoint import load as load_checkpoint
 from silotune.engine.client_errors import ERRORS, FAILED
 from silotune.engine.loop import make_tasks
-from silotune.federation.inputs import read_tables
-from silotune.federation.mechanisms import mechanisms
-from silotune.federation.opening import opened, state_file
+from silotune.federation.identity import whole
+from silotune.federation.opening import state_file
 from silotune.federation.run import finish, rounds, summary
 from silotune.optim import SGD
 from silotune.privacy import ExampleLevel, Gaussian, Poisson
@@ -41,7 +43,7 @@ from silotune.runs.folder import RunFolder
 from silotune.runtimes import InProcess
 from silotune.testing.tiny_models import tiny_bert
 from spies import Tapped, file_fields, public_text, result_fields, task_fields
-from toys import Notes, begin, bench, experiment, recipe, silos
+from toys import Notes, axes, begin, experiment, silos, trainer
 
 CONFIGURED = "is in the configuration, which everybody has"
 EVENT = "an event at a machine, which others see anyway: stated as not covered"
@@ -189,6 +191,7 @@ TIMES = ("seconds", "started", "finished", "time")
 
 BESIDE = {
     "config.yaml",
+    "federation.json",
     "run.json",
     "metrics.jsonl",
     "ledger.jsonl",
@@ -197,6 +200,7 @@ BESIDE = {
     "checkpoint/state.bin",
     "adapter/adapter_model.safetensors",
     "adapter/adapter_config.json",
+    "adapter/silotune.json",
     "adapter/README.md",
 }
 """Every file of a run that does not belong to a silo; made of what is above."""
@@ -294,19 +298,16 @@ def check_update(task: ClientTask, result: ClientUpdate, shapes) -> None:
     assert header == {"run": task.run, "round": task.round, "client": task.client}
 
 
-METHODS = pytest.mark.parametrize(
-    ("method", "sent"),
-    [
-        ("ffa-lora", [{Role.B, Role.HEAD}]),
-        ("fedex-lora", [{Role.A, Role.B, Role.HEAD}]),
-        ("flora", [{Role.A, Role.B, Role.HEAD}]),
-        ("fedsa-lora", [{Role.A}]),
-        ("fedsvd", [{Role.B, Role.HEAD}]),
-        ("rolora", [{Role.B, Role.HEAD}, {Role.A, Role.HEAD}]),
-        ("xgblora", [{Role.A, Role.B, Role.HEAD}]),
-        ("mole", [{Role.GATE, Role.HEAD}]),
-    ],
-)
+SENT = {
+    "ffa-lora": [{Role.B, Role.HEAD}],
+    "fedex-lora": [{Role.A, Role.B, Role.HEAD}],
+    "flora": [{Role.A, Role.B, Role.HEAD}],
+    "fedsa-lora": [{Role.A}],
+    "fedsvd": [{Role.B, Role.HEAD}],
+    "rolora": [{Role.B, Role.HEAD}, {Role.A, Role.HEAD}],
+    "xgblora": [{Role.A, Role.B, Role.HEAD}],
+    "mole": [{Role.GATE, Role.HEAD}],
+}
 """Roles that are sent, round by round in turn."""
 
 
@@ -317,9 +318,8 @@ def experts(place: Path) -> str:
     return f"method.experts={json.dumps(list(map(str, own)))}"
 
 
-@METHODS
-@EVALUATIONS
-def test_every_field_of_every_message_has_a_reason(place, evaluation, method, sent):
+@every_combination(method=list(SENT), evaluation=["public", "site"])
+def test_every_field_of_every_message_has_a_reason(place, evaluation, method):
     more = [experts(place)] if method == "mole" else []
     config = settings(place, f"evaluation={evaluation}", f"method.name={method}", *more)
     spy, folder = spied(config)
@@ -334,7 +334,7 @@ def test_every_field_of_every_message_has_a_reason(place, evaluation, method, se
         result = decode_result(told)
         assert (dict(result.meters), result.refusal, result.resent) == ({}, "", False)
         task = decode_task(asked)
-        roles = sent[task.round % len(sent)]
+        roles = SENT[method][task.round % len(SENT[method])]
         moving = {k: s for k, s in shapes.items() if k.role in roles and k not in task.plan.fixed}
         assert {key.role for key in moving} == roles
         if result.sealed:
@@ -354,7 +354,8 @@ def test_messages_have_no_other_fields():
 
 @EVALUATIONS
 def test_every_field_of_every_public_file_has_a_reason(place, evaluation):
-    _, folder = spied(settings(place, f"evaluation={evaluation}"))
+    config = settings(place, f"evaluation={evaluation}")
+    _, folder = spied(config)
     allowed = RUN_JSON | METRICS | LEDGER | PRIVACY_JSON
     for name, content in file_fields(folder.path, ()).items():
         for line in content if isinstance(content, list) else [content]:
@@ -369,11 +370,16 @@ def test_every_field_of_every_public_file_has_a_reason(place, evaluation):
         assert line["silos"] == {}
         assert bool(line["metrics"]) == (evaluation == "public")
     assert summary_of(folder)["split"] == {}
+    described = json.loads(json.dumps(whole(build(config))))  # which reads no record
+    assert read_json(folder.description).items() >= described.items()
+    made = read_json(folder.adapter / "silotune.json")
+    assert made.keys() == {"version", "terms", "labels", "model_digest"}
+    assert made["terms"] == described["terms"]
+    assert tuple(made["labels"]) == config.data.labels
 
 
 def summary_of(folder: RunFolder) -> dict:
-    from silotune.federation.federation import open_federation
-    from silotune.federation.opening import saved_config
+    from by_config import open_federation, saved_config
 
     return vars(summary(open_federation(saved_config(folder))))
 
@@ -478,13 +484,13 @@ def test_what_a_simulation_shows_is_not_covered_and_says_so(place):
 def test_a_record_without_a_finite_gradient_is_as_if_it_were_not_there(tmp_path):
     """How many were left out is known to the silo alone."""
     torch.set_default_dtype(torch.float64)
-    a = recipe("ffa-lora", SGD(learning_rate=0.3))
+    a = axes("ffa-lora", SGD(lr=0.3))
     (client, whole), *_ = silos().items()
     long = Notes((*whole.train.ids, (1,) * LONG))  # it has its part of a batch to itself
 
     def result(train: Notes, home: Path) -> ClientUpdate:
         silo = replace(whole, train=train, privacy=mechanism(rate=1.0), home=home)
-        b = bench(a)
+        b = trainer(a)
         runtime = Tapped(InProcess(replace(b, objective=Broken(b.objective)), {client: silo}))
         exp = experiment(a, runtime.clients(), private=True, rounds=1, local_steps=1)
         list(federate(exp, runtime, begin(a)))
@@ -534,7 +540,7 @@ def mechanism(rate: float = 0.5) -> ExampleLevel:
 
 
 def failing(tmp_path: Path, wrong: Exception, **changes):
-    a = recipe("ffa-lora", SGD(learning_rate=0.3))
+    a = axes("ffa-lora", SGD(lr=0.3))
     members = {
         name: replace(
             silo,
@@ -546,7 +552,7 @@ def failing(tmp_path: Path, wrong: Exception, **changes):
     }
     for name in members:
         (tmp_path / name).mkdir()
-    b = bench(a)
+    b = trainer(a)
     return a, replace(b, objective=Broken(b.objective, wrong=wrong)), members
 
 
@@ -616,7 +622,7 @@ def test_the_text_of_an_error_is_in_no_public_file(place, monkeypatch, evaluatio
     """Not in a simulation either: there is one way only, and its owner can read the folders."""
     config = settings(place, f"evaluation={evaluation}")
     with opened(config, ["silotune"], ["no", "worker"], resume=False) as job:
-        inner = job.workshop.model.bench
+        inner = job.built.agreement.model.trainer
         broken = replace(inner, objective=Broken(inner.objective, wrong=WRONGS[0]))
         silos = job.runtime.silos
         spy = Tapped(InProcess(broken, silos))

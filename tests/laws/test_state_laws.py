@@ -7,6 +7,7 @@ from itertools import count, islice, pairwise
 import pytest
 import torch
 
+from covering import every_method, plain
 from silotune.core import (
     ClientId,
     Factors,
@@ -24,27 +25,15 @@ from silotune.engine.checkpoint import decode, encode, everything
 from silotune.engine.loop import make_tasks
 from silotune.engine.personalization import accept, draft, kept
 from silotune.linalg import dense
-from silotune.methods import IncompatibleMethodError, built_in
-from silotune.optim import SGD, AdamW
+from silotune.methods import IncompatibleMethodError
+from silotune.optim import SGD
 from silotune.privacy import ExampleLevel, Gaussian, Poisson, SiloStore
 from silotune.runtimes import InProcess
-from toys import adapter, begin, bench, experiment, recipe, silos
+from toys import adapter, axes, begin, experiment, silos, trainer
 
 ROUNDS = 5
-OPTIMIZERS = [SGD(learning_rate=0.3), AdamW(learning_rate=0.02)]
 
-
-def plain(method: str, **options):
-    """With the first optimiser that it takes."""
-    for optimizer in OPTIMIZERS:
-        try:
-            return recipe(method, optimizer, **options)
-        except IncompatibleMethodError as error:
-            reason = error
-    raise reason
-
-
-methods = pytest.mark.parametrize("method", sorted(built_in()))
+methods = every_method()
 folding = pytest.mark.parametrize("method", ["fedex-lora", "flora", "fedftg-seeded"])
 
 
@@ -87,8 +76,8 @@ def run(a, runtime, state=None, **changes):
 @methods
 def test_what_is_sent_in_parts_arrives_whole(method, clients):
     a = plain(method)
-    whole = run(a, InProcess(bench(a), clients()))[-1].state
-    wires = Wires(InProcess(bench(a), clients()))
+    whole = run(a, InProcess(trainer(a), clients()))[-1].state
+    wires = Wires(InProcess(trainer(a), clients()))
     assert everything(run(a, wires)[-1].state).digest() == everything(whole).digest()
     assert [held for _, _, held, _ in wires.sent] == [False] * 3 + [True] * (3 * ROUNDS - 3)
 
@@ -96,7 +85,7 @@ def test_what_is_sent_in_parts_arrives_whole(method, clients):
 @methods
 def test_bytes_down_are_those_of_the_messages(method, clients):
     a = plain(method)
-    wires = Wires(InProcess(bench(a), clients()), away={("silo-1", 1), ("silo-1", 3)})
+    wires = Wires(InProcess(trainer(a), clients()), away={("silo-1", 1), ("silo-1", 3)})
     for r, done in enumerate(run(a, wires, quorum=2)):
         sent = sum(size for _, round, _, size in wires.sent if round == r)
         lost = {1: 1, 3: 1}.get(r, 0)  # what was sent to a client that did not answer is counted
@@ -107,14 +96,14 @@ def test_bytes_down_are_those_of_the_messages(method, clients):
 def test_a_checkpoint_holds_all_that_goes_on(method, clients):
     a = plain(method)
     same = clients()
-    half = run(a, InProcess(bench(a), same), rounds=3)[-1].state
+    half = run(a, InProcess(trainer(a), same), rounds=3)[-1].state
     back, name, config = decode(encode(half, "law", "digest"))
     assert (name, config) == ("law", "digest")
     assert everything(back).digest() == everything(half).digest()
     assert (back.round, back.drawn, back.latest.keys) == (3, half.drawn, half.latest.keys)
     assert back.latest.holders == half.latest.holders == set(same)
-    resumed = run(a, InProcess(bench(a), same), back)
-    whole = run(a, InProcess(bench(a), clients()))
+    resumed = run(a, InProcess(trainer(a), same), back)
+    whole = run(a, InProcess(trainer(a), clients()))
     assert everything(resumed[-1].state).digest() == everything(whole[-1].state).digest()
     assert resumed[0].bytes_down == whole[3].bytes_down
 
@@ -124,10 +113,10 @@ def test_a_client_that_missed_rounds_works_on_the_same_function(method, clients)
     """It is told everything that was folded while it was away, and so is one that joins late."""
     a = plain(method)
     missed = {("silo-1", 1), ("silo-1", 2), ("silo-2", 0), ("silo-2", 1), ("silo-2", 2)}
-    away = Wires(InProcess(bench(a), clients()), away=missed)
+    away = Wires(InProcess(trainer(a), clients()), away=missed)
     rounds = run(a, away, quorum=1)
     assert [len(done.pooled.clients) for done in rounds] == [2, 1, 1, 3, 3]
-    in_one_place = Absent(InProcess(bench(a), clients()), missed)
+    in_one_place = Absent(InProcess(trainer(a), clients()), missed)
     reference = run(a, in_one_place, quorum=1)
     assert everything(rounds[-1].state).digest() == everything(reference[-1].state).digest()
     held = {round: held for client, round, held, _ in away.sent if client == "silo-2"}
@@ -136,9 +125,9 @@ def test_a_client_that_missed_rounds_works_on_the_same_function(method, clients)
 
 def test_personal_tensors_that_later_rounds_replaced_are_not_begun_anew(clients):
     a, same = plain("fedsa-lora"), clients()
-    states = [done.state for done in run(a, InProcess(bench(a), same))]
+    states = [done.state for done in run(a, InProcess(trainer(a), same))]
     with pytest.raises(ValueError, match="replaced by later rounds"):
-        run(a, InProcess(bench(a), same), states[0])
+        run(a, InProcess(trainer(a), same), states[0])
 
 
 class Absent:
@@ -157,12 +146,12 @@ class Absent:
 @folding
 def test_what_is_folded_is_cumulative_and_a_model_computes_with_it(method, clients):
     a = plain(method)
-    states = [done.state for done in run(a, InProcess(bench(a), clients()))]
+    states = [done.state for done in run(a, InProcess(trainer(a), clients()))]
     for before, after in pairwise(states):
         for site, increment in after.latest.folded.items():
             known = dense(before.folded[site]) if site in before.folded else 0.0
             torch.testing.assert_close(dense(after.folded[site]), known + dense(increment))
-    b, last = bench(a), states[-1]
+    b, last = trainer(a), states[-1]
     assert last.folded, "this method folds"
     b.adapted.load(last.factors, last.folded)
     for site, layer in b.adapted.layers.items():
@@ -177,7 +166,7 @@ def test_what_is_folded_is_cumulative_and_a_model_computes_with_it(method, clien
 @folding
 def test_the_base_is_never_written_to(method, clients):
     a = plain(method)
-    b = bench(a)
+    b = trainer(a)
     before = {s: layer.weight.clone() for s, layer in b.adapted.layers.items()}
     run(a, InProcess(b, clients()))
     assert all(torch.equal(b.adapted.layers[s].weight, w) for s, w in before.items())
@@ -187,10 +176,10 @@ def test_the_base_is_never_written_to(method, clients):
 def test_nothing_of_a_fold_is_left_behind_in_the_model(method, clients):
     """The model of a process serves other clients, and other runs, after this one."""
     a = plain(method)
-    used = bench(a)
+    used = trainer(a)
     run(a, InProcess(used, clients()))
     again = run(a, InProcess(used, clients()))[-1].state
-    fresh = run(a, InProcess(bench(a), clients()))[-1].state
+    fresh = run(a, InProcess(trainer(a), clients()))[-1].state
     assert everything(again).digest() == everything(fresh).digest()
 
 
@@ -211,7 +200,7 @@ EXACT = [
 def test_methods_that_claim_it_are_exact_in_every_round(method, clients):
     """Against the mean of the clients' own functions, unequal weights, alpha/r = 3."""
     a = plain(method)
-    runtime = Recording(InProcess(bench(a), clients()))
+    runtime = Recording(InProcess(trainer(a), clients()))
     exp = experiment(a, runtime.clients(), rounds=3)
     state, weights = begin(a), torch.tensor([1.0, 2.0, 3.0]) / 6
     for done in islice(federate(exp, runtime, state), 3):
@@ -252,13 +241,13 @@ RANKS = {ClientId("silo-0"): 1, ClientId("silo-1"): 3, ClientId("silo-2"): 2}
 
 
 def mixed(method: str):
-    return recipe(method, SGD(learning_rate=0.3), adapter(rank=3, alpha=6.0))
+    return axes(method, SGD(lr=0.3), adapter(rank=3, alpha=6.0))
 
 
 @pytest.mark.parametrize("method", ["flora", "flexlora"])
 def test_clients_may_have_ranks_of_their_own(method, clients):
     a = mixed(method)
-    runtime = Recording(Wires(InProcess(bench(a), clients())))
+    runtime = Recording(Wires(InProcess(trainer(a), clients())))
     exp = experiment(a, runtime.clients(), rounds=3, ranks=RANKS)
     state, weights = begin(a), torch.tensor([1.0, 2.0, 3.0]) / 6
     for done in islice(federate(exp, runtime, state), 3):
@@ -279,16 +268,16 @@ def test_clients_may_have_ranks_of_their_own(method, clients):
         state = done.state
 
 
-@pytest.mark.parametrize("method", sorted(built_in().keys() - {"flora", "flexlora", "xgblora"}))
+@every_method(lambda m: m not in {"flora", "flexlora", "xgblora"})
 def test_rules_that_need_equal_ranks_say_so(method):
-    with pytest.raises(IncompatibleMethodError, match=r"method\.ranks"):
+    with pytest.raises(IncompatibleMethodError, match=r"ranks"):
         experiment(plain(method), list(RANKS), ranks=RANKS)
 
 
 def test_a_client_begins_from_the_first_directions_of_the_state(clients):
     a = mixed("flexlora")
     exp = experiment(a, list(RANKS), rounds=3, ranks=RANKS)
-    done = next(federate(exp, InProcess(bench(a), clients()), begin(a)))
+    done = next(federate(exp, InProcess(trainer(a), clients()), begin(a)))
     task = next(t for t in make_tasks(exp, list(RANKS), done.state) if t.client == "silo-0")
     b = Key("up", Role.B)
     assert torch.equal(task.factors[b], done.state.factors[b][:, :1])
@@ -319,26 +308,25 @@ def _set(value):
 HOSTILE = {
     "nan": (_set(math.nan), "not finite"),
     "infinite": (_set(math.inf), "not finite"),
-    "huge": (_set(1e30), r"train\.largest_update"),
-    "large": (_set(2e4), r"train\.largest_update"),
+    "huge": (_set(1e30), r"largest_update"),
+    "large": (_set(2e4), r"largest_update"),
     "shape": (lambda s: s.map(lambda t: t[..., :1]), "differ from what was asked"),
     "missing": (lambda s: s.without({next(iter(s))}), "differ from what was asked"),
     "more": (lambda s: s.updated({Key("x", Role.B): torch.zeros(1)}), "differ from what was"),
 }
 
 
-@methods
-@pytest.mark.parametrize("fault", sorted(HOSTILE))
+@every_method(fault=sorted(HOSTILE))
 def test_a_bad_update_is_refused_by_name_and_leaves_no_trace(method, fault, clients):
     change, words = HOSTILE[fault]
     a = plain(method)
-    runtime = tampered(change)(InProcess(bench(a), clients()))
+    runtime = tampered(change)(InProcess(trainer(a), clients()))
     done = run(a, runtime, quorum=2, rounds=1)[0]
     assert done.pooled.clients == ("silo-1", "silo-2")
     assert math.isfinite(done.aggregation_error)
     with pytest.raises(AssertionError, match=words):
         raise AssertionError(done.pooled.missing["silo-0"])
-    honest = Absent(InProcess(bench(a), clients()), {("silo-0", 0)})
+    honest = Absent(InProcess(trainer(a), clients()), {("silo-0", 0)})
     expected = run(a, honest, quorum=2, rounds=1)[0]
     assert everything(done.state).digest() == everything(expected.state).digest()
 
@@ -346,7 +334,7 @@ def test_a_bad_update_is_refused_by_name_and_leaves_no_trace(method, fault, clie
 @pytest.mark.parametrize("method", ["flora", "flexlora"])
 def test_a_rank_that_was_not_asked_for_is_refused(method, clients):
     a = mixed(method)
-    runtime = tampered(lambda s: s.cut(2))(InProcess(bench(a), clients()))
+    runtime = tampered(lambda s: s.cut(2))(InProcess(trainer(a), clients()))
     done = run(a, runtime, quorum=2, rounds=1, ranks=dict.fromkeys(RANKS, 3))[0]
     assert "differ from what was asked" in done.pooled.missing["silo-0"]
 
@@ -364,7 +352,7 @@ def test_rounds_that_nobody_paid_for_are_not_begun_from(clients, tmp_path, monke
     (silo,) = clients(1).values()
     private = replace(silo, privacy=mechanism)
     private.home.mkdir(parents=True)
-    runtime = InProcess(bench(a), {silo.client: private})
+    runtime = InProcess(trainer(a), {silo.client: private})
     exp = experiment(a, [silo.client], private=True)
     (task,) = make_tasks(exp, [silo.client], begin(a))
     with monkeypatch.context() as broken:

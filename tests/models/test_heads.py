@@ -68,12 +68,12 @@ def test_checkpoint_head_is_that_of_the_checkpoint(folders, tmp_path):
     head = checkpoint_head(load(tmp_path))
     assert torch.equal(head[Key("classifier", Role.HEAD, "weight")], model.classifier.weight)
     assert torch.equal(head[Key("classifier", Role.HEAD, "bias")], model.classifier.bias)
-    with pytest.raises(ValueError, match=r"^model.head_init: .* this shape for classifier"):
+    with pytest.raises(ValueError, match=r"^head_init: .* this shape for classifier"):
         checkpoint_head(load(tmp_path, labels=("a", "b")))
 
 
 def test_checkpoint_head_must_be_there(folders):
-    with pytest.raises(ValueError, match=r"^model.head_init: .*classifier.dense, classifier.out"):
+    with pytest.raises(ValueError, match=r"^head_init: .*classifier.dense, classifier.out"):
         checkpoint_head(load(folders["roberta"]))
 
 
@@ -91,7 +91,7 @@ def test_prototypes_are_cosines_with_the_descriptions(folders):
 
 
 def test_prototypes_need_mean_pooling_and_one_description_a_label(folders):
-    with pytest.raises(ValueError, match=r"^model.head_init: label-prototypes needs model.pooling"):
+    with pytest.raises(ValueError, match=r"^head_init: label-prototypes needs pooling"):
         prototype_head(load(folders["bert"]), ["x", "y", "z"])
-    with pytest.raises(ValueError, match=r"^data.labels: 2 descriptions for 3 labels"):
+    with pytest.raises(ValueError, match=r"^labels: 2 descriptions for 3 labels"):
         prototype_head(load(folders["bert"], pooling="mean"), ["x", "y"])

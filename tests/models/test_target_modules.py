@@ -131,13 +131,13 @@ def test_heads_are_never_sites(folders):
 )
 def test_targets_that_cannot_be_adapted(folders, target_modules, message):
     model, heads = load(folders, "bert")
-    with pytest.raises(ValueError, match=r"^method.target_modules: .*" + message):
+    with pytest.raises(ValueError, match=r"^target_modules: .*" + message):
         find_sites(model, target_modules, exclude=heads)
 
 
 def test_layers_that_are_not_there(folders):
     model, heads = load(folders, "bert")
-    message = "method.layers_to_transform: no target module is in the layers [7]; there are 0, 1"
+    message = "layers_to_transform: no target module is in the layers [7]; there are 0, 1"
     with pytest.raises(ValueError, match=re.escape(message)):
         find_sites(model, ["query"], [7], heads)
 
@@ -145,7 +145,7 @@ def test_layers_that_are_not_there(folders):
 def test_default_that_matches_nothing(folders):
     model, _ = load(folders, "bert")
     model.config.model_type = "llama"
-    with pytest.raises(ValueError, match=r"^method.target_modules: 'the default' matches no mod"):
+    with pytest.raises(ValueError, match=r"^target_modules: 'the default' matches no mod"):
         find_sites(model, None)
 
 

@@ -8,7 +8,7 @@ from silotune.core import pool
 from silotune.models.load import load_model
 from silotune.objectives import CausalLM, Objective
 
-TASK = CausalLM()
+TASK = CausalLM(text="text")
 STORIES = Path(__file__).parents[3] / "shared/models/stories260K/hf"
 
 

@@ -9,9 +9,9 @@ from silotune.core import pool
 from silotune.core.inputs import TextInput
 from silotune.models.heads import random_head
 from silotune.models.load import load_model
-from silotune.objectives import Classification, Objective
+from silotune.objectives import Objective, SequenceClassification
 
-TASK = Classification()
+TASK = SequenceClassification(text="text", label="label")
 
 
 def load(folders, name, pooling="model"):

@@ -62,7 +62,7 @@ def test_it_is_the_papers_algorithm(plus, zero, phases):
     expected = papers_products(pairs(zero=zero), 12, phases, plus=plus, **numbers)
     tensors = pairs(zero=zero)
     alt = AltLoRAConfig(
-        learning_rate=9.0,
+        lr=9.0,
         scale=SCALE,
         weight_decay=0.1,
         damping=1e-3,
@@ -76,7 +76,7 @@ def test_it_is_the_papers_algorithm(plus, zero, phases):
 
 def test_without_momentum_w_moves_by_projections_of_its_gradient():
     tensors = pairs()
-    alt = AltLoRAConfig(learning_rate=0.1, scale=SCALE, momentum=0.0, damping=0.0)
+    alt = AltLoRAConfig(lr=0.1, scale=SCALE, momentum=0.0, damping=0.0)
     optimizer = alt.build(tensors, 0.1)
     for role in (Role.B, Role.A, Role.B):
         before = products(tensors)
@@ -95,7 +95,7 @@ def test_damping_bounds_what_noise_is_multiplied_by():
     longest = {}
     for damping in (0.0, 1e-2):
         tensors = pairs()
-        alt = AltLoRAConfig(learning_rate=1.0, scale=1.0, momentum=0.0, damping=damping)
+        alt = AltLoRAConfig(lr=1.0, scale=1.0, momentum=0.0, damping=damping)
         for key, p in tensors.items():
             if key.role is Role.B:
                 p.data.mul_(1e-4)
@@ -115,12 +115,12 @@ def test_heads_are_moved_in_every_step(plus):
     tensors = pairs() | {HEAD: nn.Parameter(random(5, 3, 4))}
     theirs = nn.Parameter(tensors[HEAD].detach().clone())
     alt = AltLoRAConfig(
-        learning_rate=0.1,
+        lr=0.1,
         scale=SCALE,
         momentum=0.9 if plus else 0.0,
         square=0.999 if plus else None,
     )
-    plain = AdamW(learning_rate=0.1) if plus else SGD(learning_rate=0.1)
+    plain = AdamW(lr=0.1) if plus else SGD(lr=0.1)
     ours, alone = alt.build(tensors, 0.1), plain.build({HEAD: theirs}, 0.1)
     for i in range(4):
         for key, p in tensors.items():
@@ -133,15 +133,15 @@ def test_heads_are_moved_in_every_step(plus):
 
 
 def test_negative_damping_is_refused():
-    with pytest.raises(ValueError, match=r"method\.damping: must not be negative"):
-        AltLoRAConfig(learning_rate=0.1, scale=1.0, damping=-1.0)
+    with pytest.raises(ValueError, match=r"damping: must not be negative"):
+        AltLoRAConfig(lr=0.1, scale=1.0, damping=-1.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_direction_that_is_nothing_but_rounding_is_not_divided_by(dtype):
     """Where columns of B are parallel, as far as its own type can tell, A stays."""
     tensors = {k: nn.Parameter(p.detach().to(dtype)) for k, p in pairs().items()}
-    alt = AltLoRAConfig(learning_rate=1.0, scale=1.0, momentum=0.0, damping=0.0)
+    alt = AltLoRAConfig(lr=1.0, scale=1.0, momentum=0.0, damping=0.0)
     for key, p in tensors.items():
         if key.role is Role.B:
             p.data[:, 0] = 0.7 * p.data[:, 1] - 0.3 * p.data[:, 2]

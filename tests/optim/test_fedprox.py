@@ -11,7 +11,7 @@ from silotune.optim.low_pass import low_pass
 A, B, D = Key("q", Role.A), Key("q", Role.B), Key("q", Role.D)
 HEAD = Key("classifier", Role.HEAD, "weight")
 SHAPES = {A: (2, 7), B: (5, 2), D: (5, 7), HEAD: (3, 7)}
-SGDS = [SGD(learning_rate=0.3), SGD(learning_rate=0.3, momentum=0.9)]
+SGDS = [SGD(lr=0.3), SGD(lr=0.3, momentum=0.9)]
 
 
 @pytest.fixture
@@ -19,9 +19,7 @@ def tensors():
     return {k: nn.Parameter(torch.randn(shape, dtype=torch.float64)) for k, shape in SHAPES.items()}
 
 
-@pytest.mark.parametrize(
-    "inner", [*SGDS, AdamW(learning_rate=0.1), GaLoreConfig(learning_rate=0.1, rank=2, gap=4)]
-)
+@pytest.mark.parametrize("inner", [*SGDS, AdamW(lr=0.1), GaLoreConfig(lr=0.1, rank=2, gap=4)])
 def test_proximal_is_the_inner_optimiser_on_the_penalised_loss(inner, tensors):
     mu, targets = 0.7, {k: torch.randn_like(p) for k, p in tensors.items()}
     theirs = {k: nn.Parameter(p.detach().clone()) for k, p in tensors.items()}
@@ -53,7 +51,7 @@ def test_proximal_of_nothing_is_the_inner_optimiser(tensors):
 
 def test_proximal_pulls_towards_the_tensors_as_they_were_when_it_was_built(tensors):
     start = {k: p.detach().clone() for k, p in tensors.items()}
-    optimizer = FedProxConfig(SGD(learning_rate=1.0), 0.25).build(tensors, 1.0)
+    optimizer = FedProxConfig(SGD(lr=1.0), 0.25).build(tensors, 1.0)
     with torch.no_grad():
         for p in tensors.values():
             p.add_(8.0)
@@ -79,12 +77,12 @@ def test_a_tensor_of_another_phase_is_left_alone(wrapped, tensors):
     optimizer.step()
     assert tensors[A].grad is None
     assert torch.equal(tensors[A], before + 1.0)
-    assert wrapped.learning_rate == 0.3
+    assert wrapped.lr == 0.3
 
 
 def test_the_innermost_wrapper_acts_first(tensors):
     p = tensors[A]
-    optimizer = FedProxConfig(LowPassConfig(SGD(learning_rate=1.0)), 0.5).build({A: p}, 1.0)
+    optimizer = FedProxConfig(LowPassConfig(SGD(lr=1.0)), 0.5).build({A: p}, 1.0)
     gap, g = torch.randn_like(p), torch.randn_like(p)
     with torch.no_grad():
         p += gap

@@ -56,7 +56,7 @@ def test_lora_fa_is_what_peft_does(peft, rslora):
     package = create_lorafa_optimizer(model, r=RANK, lora_alpha=ALPHA, lr=0.01)
     package.param_groups[0]["eps"] = 1e-8  # as ours
     scale = ALPHA / (RANK**0.5 if rslora else RANK)
-    fa = LoRAFAConfig(learning_rate=9.0, scale=scale).build(ours, 0.01)
+    fa = LoRAFAConfig(lr=9.0, scale=scale).build(ours, 0.01)
     before = {k: p.detach().clone() for k, p in ours.items()}
     both_step(model, theirs, ours, (package, fa))
     for key, p in ours.items():
@@ -68,16 +68,16 @@ def test_lora_plus_is_what_peft_does(peft):
     package = create_loraplus_optimizer(
         model, torch.optim.AdamW, lr=0.01, loraplus_lr_ratio=4.0, loraplus_weight_decay=0.1
     )
-    plus = LoRAPlusConfig(learning_rate=9.0, ratio=4.0, weight_decay=0.1).build(ours, 0.01)
+    plus = LoRAPlusConfig(lr=9.0, ratio=4.0, weight_decay=0.1).build(ours, 0.01)
     both_step(model, theirs, ours, (package, plus))
 
 
 def test_lora_plus_of_ratio_1_is_adamw_and_heads_go_with_a():
     tensors = pairs() | {HEAD: nn.Parameter(random(5, 3, 4))}
     theirs = {k: nn.Parameter(p.detach().clone()) for k, p in tensors.items()}
-    adamw = AdamW(learning_rate=0.1, weight_decay=0.2)
-    plus = LoRAPlusConfig(learning_rate=0.1, ratio=1.0, weight_decay=0.2).build(tensors, 0.1)
-    faster = LoRAPlusConfig(learning_rate=0.1, ratio=3.0).build({HEAD: tensors[HEAD]}, 0.1)
+    adamw = AdamW(lr=0.1, weight_decay=0.2)
+    plus = LoRAPlusConfig(lr=0.1, ratio=1.0, weight_decay=0.2).build(tensors, 0.1)
+    faster = LoRAPlusConfig(lr=0.1, ratio=3.0).build({HEAD: tensors[HEAD]}, 0.1)
     optimizers = plus, adamw.build(theirs, 0.1)
     for i in range(3):
         for j, key in enumerate(tensors):
@@ -97,7 +97,7 @@ def test_lora_fa_moves_w_by_the_projection_of_its_own_gradient(scale):
     for site in SHAPES:
         a, b = tensors[Key(site, Role.A)].detach(), tensors[Key(site, Role.B)]
         whole[site] = (b.grad / scale) @ torch.linalg.pinv(a.T)  # G P_A, from s G A^T
-    fa = LoRAFAConfig(learning_rate=0.1, scale=scale, damping=0.0).build(tensors, 0.1)
+    fa = LoRAFAConfig(lr=0.1, scale=scale, damping=0.0).build(tensors, 0.1)
     given = {site: tensors[Key(site, Role.B)].grad.clone() for site in SHAPES}
     fa.step()
     for site in SHAPES:
@@ -114,8 +114,8 @@ def test_lora_fa_of_orthonormal_rows_is_adamw():
             if key.role is Role.A:
                 p.copy_(torch.linalg.qr(p.mT).Q.mT)
     theirs = {k: nn.Parameter(p.detach().clone()) for k, p in tensors.items()}
-    ours = LoRAFAConfig(learning_rate=0.1, scale=1.0, damping=0.0).build(tensors, 0.1)
-    plain = AdamW(learning_rate=0.1).build(theirs, 0.1)
+    ours = LoRAFAConfig(lr=0.1, scale=1.0, damping=0.0).build(tensors, 0.1)
+    plain = AdamW(lr=0.1).build(theirs, 0.1)
     for _ in range(4):
         set_gradients(tensors, (Role.B,))
         set_gradients(theirs, (Role.B,))
@@ -126,7 +126,7 @@ def test_lora_fa_of_orthonormal_rows_is_adamw():
 
 
 def test_wrong_numbers_are_refused():
-    with pytest.raises(ValueError, match=r"method\.damping"):
-        LoRAFAConfig(learning_rate=0.1, scale=1.0, damping=-1.0)
-    with pytest.raises(ValueError, match=r"method\.lora_plus_ratio: must be positive"):
-        LoRAPlusConfig(learning_rate=0.1, ratio=0.0)
+    with pytest.raises(ValueError, match=r"damping"):
+        LoRAFAConfig(lr=0.1, scale=1.0, damping=-1.0)
+    with pytest.raises(ValueError, match=r"lora_plus_ratio: must be positive"):
+        LoRAPlusConfig(lr=0.1, ratio=0.0)

@@ -72,9 +72,7 @@ def test_it_is_the_papers_algorithm(full, zero):
     numbers = {"lr": 0.02, "wd": 0.1, "damping": 1e-3, "scale": 2.3, "full": full}
     expected = papers_products(pairs(zero=zero), 8, **numbers)
     tensors = pairs(zero=zero)
-    pro = LoRAProConfig(
-        learning_rate=9.0, scale=2.3, weight_decay=0.1, damping=1e-3, full_moments=full
-    )
+    pro = LoRAProConfig(lr=9.0, scale=2.3, weight_decay=0.1, damping=1e-3, full_moments=full)
     assert difference(train(pro.build(tensors, 0.02), tensors, 8, scale=2.3), expected) < 1e-7
     other = papers_products(pairs(zero=zero), 8, **(numbers | {"scale": 1.0}))
     assert difference(other, expected) > 1e-3, "the scale counts"
@@ -83,7 +81,7 @@ def test_it_is_the_papers_algorithm(full, zero):
 @pytest.mark.parametrize("full", [False, True])
 def test_noised_gradients_at_b_0_are_not_divided_by_0(full):
     tensors = pairs(zero=True)
-    pro = LoRAProConfig(learning_rate=0.01, scale=SCALE, damping=0.0, full_moments=full)
+    pro = LoRAProConfig(lr=0.01, scale=SCALE, damping=0.0, full_moments=full)
     optimizer = pro.build(tensors, 0.01)
     before = {k: p.detach().clone() for k, p in tensors.items()}
     for i in range(3):
@@ -98,14 +96,14 @@ def test_noised_gradients_at_b_0_are_not_divided_by_0(full):
 def test_exact_gradients_at_b_0_move_b_alone():
     tensors = pairs(zero=True)
     before = {k: p.detach().clone() for k, p in tensors.items()}
-    train(LoRAProConfig(learning_rate=0.01, scale=SCALE).build(tensors, 0.01), tensors, 1)
+    train(LoRAProConfig(lr=0.01, scale=SCALE).build(tensors, 0.01), tensors, 1)
     for key, p in tensors.items():
         assert torch.equal(p, before[key]) == (key.role is Role.A)
 
 
 def test_full_moments_are_two_whole_matrices_a_layer():
     tensors = pairs()
-    optimizer = LoRAProConfig(learning_rate=0.1, scale=SCALE, full_moments=True).build(tensors, 0.1)
+    optimizer = LoRAProConfig(lr=0.1, scale=SCALE, full_moments=True).build(tensors, 0.1)
     train(optimizer, tensors, 1)
     kept = [t for memory in optimizer.state.values() for t in memory.values()]
     numbers = sum(t.numel() for t in kept if torch.is_tensor(t))
@@ -116,8 +114,8 @@ def test_full_moments_are_two_whole_matrices_a_layer():
 def test_heads_are_moved_by_adamw(full):
     tensors = pairs() | {HEAD: nn.Parameter(random(5, 3, 4))}
     theirs = nn.Parameter(tensors[HEAD].detach().clone())
-    pro = LoRAProConfig(learning_rate=0.1, scale=SCALE, weight_decay=0.3, full_moments=full)
-    ours, adamw = pro.build(tensors, 0.1), AdamW(learning_rate=0.1, weight_decay=0.3)
+    pro = LoRAProConfig(lr=0.1, scale=SCALE, weight_decay=0.3, full_moments=full)
+    ours, adamw = pro.build(tensors, 0.1), AdamW(lr=0.1, weight_decay=0.3)
     alone = adamw.build({HEAD: theirs}, 0.1)
     for i in range(4):
         set_gradients({k: p for k, p in tensors.items() if k != HEAD})
@@ -132,7 +130,7 @@ def test_proximal_pulls_before_gradients_are_replaced():
     mu = 0.7
     tensors, theirs = pairs(), pairs()
     start = {k: p.detach().clone() for k, p in tensors.items()}
-    pro = LoRAProConfig(learning_rate=0.05, scale=SCALE)
+    pro = LoRAProConfig(lr=0.05, scale=SCALE)
     ours, plain = FedProxConfig(pro, mu).build(tensors, 0.05), pro.build(theirs, 0.05)
     for _ in range(4):
         set_gradients(tensors)
@@ -146,8 +144,8 @@ def test_proximal_pulls_before_gradients_are_replaced():
 
 
 def test_negative_damping_is_refused():
-    with pytest.raises(ValueError, match=r"method\.damping: must not be negative"):
-        LoRAProConfig(learning_rate=0.1, scale=1.0, damping=-1e-3)
+    with pytest.raises(ValueError, match=r"damping: must not be negative"):
+        LoRAProConfig(lr=0.1, scale=1.0, damping=-1e-3)
 
 
 def test_small_linear_algebra_is_in_float64_where_factors_are_not():
@@ -161,6 +159,6 @@ def test_small_linear_algebra_is_in_float64_where_factors_are_not():
     for tensors in (exact, single):
         for key, p in tensors.items():
             p.grad = random(len(str(key)), RANK, RANK)[:1, :1].to(p.dtype) * torch.ones_like(p)
-        LoRAProConfig(learning_rate=0.01, scale=SCALE).build(tensors, 0.01).step()
+        LoRAProConfig(lr=0.01, scale=SCALE).build(tensors, 0.01).step()
     for key, p in single.items():
         torch.testing.assert_close(p.double(), exact[key], rtol=1e-3, atol=1e-5)

@@ -70,7 +70,7 @@ def test_it_is_the_papers_algorithm(escape):
     numbers = {"lr": 0.03, "wd": 0.2, "eps": 1e-3, "escape": escape}
     expected = papers_products(pairs(), 12, **numbers)
     tensors = pairs()
-    rite = LoRARITEConfig(learning_rate=9.0, weight_decay=0.2, betas=BETAS, eps=1e-3, escape=escape)
+    rite = LoRARITEConfig(lr=9.0, weight_decay=0.2, betas=BETAS, eps=1e-3, escape=escape)
     assert difference(train(rite.build(tensors, 0.03), tensors, 12), expected) < 1e-10
     other = papers_products(pairs(), 12, **(numbers | {"escape": not escape}))
     assert difference(other, expected) > 1e-6, "escaped mass changes something here"
@@ -92,9 +92,7 @@ def test_it_is_what_pytorch_optimizer_does(escape, zero):
         clip_unmagnified_grad=0.0,
         update_skipping=0.0,
     )
-    rite = LoRARITEConfig(
-        learning_rate=0.02, weight_decay=0.1, betas=BETAS, eps=1e-8, escape=escape
-    )
+    rite = LoRARITEConfig(lr=0.02, weight_decay=0.1, betas=BETAS, eps=1e-8, escape=escape)
     expected = train(package, theirs, 10)
     assert difference(train(rite.build(ours, 0.02), ours, 10), expected) < 1e-9
     for key, p in ours.items():
@@ -104,7 +102,7 @@ def test_it_is_what_pytorch_optimizer_does(escape, zero):
 def test_a_first_step_at_b_0_moves_b_alone_and_the_second_moves_a():
     tensors = pairs(zero=True)
     before = {k: p.detach().clone() for k, p in tensors.items()}
-    optimizer = LoRARITEConfig(learning_rate=0.01).build(tensors, 0.01)
+    optimizer = LoRARITEConfig(lr=0.01).build(tensors, 0.01)
     train(optimizer, tensors, 1)
     for key, p in tensors.items():
         assert torch.equal(p, before[key]) == (key.role is Role.A)
@@ -117,7 +115,7 @@ def test_a_first_step_at_b_0_moves_b_alone_and_the_second_moves_a():
 def test_a_first_step_has_equal_singular_values():
     """With an empty memory it is the orthogonal factor of g~, times sqrt(rows)."""
     tensors = pairs(zero=True)
-    train(LoRARITEConfig(learning_rate=0.1, eps=1e-14).build(tensors, 0.1), tensors, 1)
+    train(LoRARITEConfig(lr=0.1, eps=1e-14).build(tensors, 0.1), tensors, 1)
     for site, (out, _) in SHAPES.items():
         a, b = tensors[Key(site, Role.A)].detach(), tensors[Key(site, Role.B)].detach()
         sizes = torch.linalg.svdvals(b @ torch.linalg.qr(a.mT).R.mT)
@@ -135,7 +133,7 @@ def test_factors_of_lower_rank_do_no_harm(dtype):
     start = products(tensors)
     for key, p in tensors.items():
         p.grad = random(len(str(key)), *p.shape).to(dtype)
-    LoRARITEConfig(learning_rate=0.01).build(tensors, 0.01).step()
+    LoRARITEConfig(lr=0.01).build(tensors, 0.01).step()
     for site, product in products(tensors).items():
         assert product.isfinite().all()
         assert 0.0 < (product - start[site]).abs().max() < 1.0
@@ -149,7 +147,7 @@ def test_large_gradients_are_not_skipped():
         set_gradients(tensors)
         for p in tensors.values():
             p.grad *= factor
-        LoRARITEConfig(learning_rate=0.01, eps=1e-12).build(tensors, 0.01).step()
+        LoRARITEConfig(lr=0.01, eps=1e-12).build(tensors, 0.01).step()
         moved.append(products(tensors))
     assert difference(moved[:1], moved[1:]) < 1e-9
     assert difference(moved[:1], [products(pairs())]) > 1e-3
@@ -157,21 +155,21 @@ def test_large_gradients_are_not_skipped():
 
 def test_its_memory_is_positive_and_nothing_escapes_where_no_basis_turns():
     tensors = pairs()
-    optimizer = LoRARITEConfig(learning_rate=0.1, betas=BETAS, escape=True).build(tensors, 0.1)
+    optimizer = LoRARITEConfig(lr=0.1, betas=BETAS, escape=True).build(tensors, 0.1)
     train(optimizer, tensors, 5)
     for memory in optimizer.state.values():
         square = memory["square"]
         assert torch.equal(square, square.mT)
         assert torch.linalg.eigvalsh(square).min() > -1e-12
         assert memory["escaped"] > 0.0
-    still = LoRARITEConfig(learning_rate=0.0, betas=BETAS, escape=True).build(tensors, 0.0)
+    still = LoRARITEConfig(lr=0.0, betas=BETAS, escape=True).build(tensors, 0.0)
     train(still, tensors, 5)
     assert max(memory["escaped"] for memory in still.state.values()) < 1e-10
 
 
 def test_it_remembers_as_much_as_adam_and_two_small_matrices_a_pair():
     tensors = pairs()
-    optimizer = LoRARITEConfig(learning_rate=0.1).build(tensors, 0.1)
+    optimizer = LoRARITEConfig(lr=0.1).build(tensors, 0.1)
     train(optimizer, tensors, 1)
     sides = optimizer.state.values()
     numbers = sum(t.numel() for side in sides for t in side.values() if torch.is_tensor(t))

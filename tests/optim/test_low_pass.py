@@ -28,7 +28,7 @@ def test_the_filter_runs_along_features_and_leaves_heads_and_whole_matrices_alon
     before = {k: p.detach().clone() for k, p in tensors.items()}
     for key, p in tensors.items():
         p.grad = grads[key].clone()
-    LowPassConfig(SGD(learning_rate=1.0)).build(tensors, 1.0).step()
+    LowPassConfig(SGD(lr=1.0)).build(tensors, 1.0).step()
     moved = {k: before[k] - p.detach() for k, p in tensors.items()}
     torch.testing.assert_close(moved[A], grads[A] @ matrix(7).T)
     torch.testing.assert_close(moved[B], matrix(5) @ grads[B])

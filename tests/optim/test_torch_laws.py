@@ -248,9 +248,9 @@ def test_every_group_of_pairs_has_a_scale_of_its_own(name):
 @pytest.mark.parametrize(
     ("choice", "make"),
     [
-        (LoRARITEConfig(learning_rate=9.0, weight_decay=0.1), LoRARITE),
-        (LoRAProConfig(learning_rate=9.0, scale=SCALE, weight_decay=0.1), LoRAPro),
-        (LoRAFAConfig(learning_rate=9.0, scale=SCALE, weight_decay=0.1), LoRAFA),
+        (LoRARITEConfig(lr=9.0, weight_decay=0.1), LoRARITE),
+        (LoRAProConfig(lr=9.0, scale=SCALE, weight_decay=0.1), LoRAPro),
+        (LoRAFAConfig(lr=9.0, scale=SCALE, weight_decay=0.1), LoRAFA),
     ],
 )
 def test_the_engines_choices_build_these(choice, make):
@@ -272,7 +272,7 @@ def test_the_engines_choices_build_these(choice, make):
 def test_alt_lora_takes_turns_by_itself_and_b_comes_first(square):
     ours, theirs = pairs(), pairs()
     itself = AltLoRA(groups_of(ours, SCALE), lr=0.02, square=square)
-    phases = AltLoRAConfig(learning_rate=9.0, scale=SCALE, square=square).build(theirs, 0.02)
+    phases = AltLoRAConfig(lr=9.0, scale=SCALE, square=square).build(theirs, 0.02)
     for step in range(5):
         set_gradients(ours)
         set_gradients(theirs, (B,) if step % 2 == 0 else (A,))
@@ -371,5 +371,7 @@ def test_a_state_of_other_parameters_is_refused():
     renamed = {Key(k.site.upper(), k.role): p for k, p in pairs().items()}
     with pytest.raises(ValueError, match=r"the state was saved for q \(pairs\) where Q"):
         LoRAPro(groups_of(renamed)).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"saved for pairs of scale 1\.0, and the model has 2\.0"):
+        LoRAPro(groups_of(pairs(), 2.0)).load_state_dict(state)
     with pytest.raises(ValueError, match="the state was saved for 3 names and there are 4"):
         LoRAPro(groups_of(pairs() | {HEAD: nn.Parameter(random(1, 2, 2))})).load_state_dict(state)

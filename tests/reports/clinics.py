@@ -6,8 +6,9 @@ from dataclasses import replace
 from silotune.core.files import write_json, write_text
 from silotune.data.summary import Lengths, SiloSummary
 from silotune.methods import FFALoRA
-from silotune.runs.facts import FORMAT, SILO_ALONE, PrivacyStatement, RunFacts, SiloPrivacy, Summary
+from silotune.runs.facts import SILO_ALONE, RunFacts, Summary
 from silotune.runs.folder import RoundRecord, RunFolder
+from silotune.runs.privacy_statement import FORMAT, PrivacyStatement, SiloPrivacy
 
 CLINICS = {"north": 1200, "harbour": 800, "hill": 400}
 LABELS = ("cardiology", "neurology", "orthopaedics", "paediatrics", "surgery")

@@ -1,30 +1,14 @@
-"""The model card: front matter, statement, and programs that really run without silotune."""
+"""The model card: front matter and statement."""
 
-import ast
-import contextlib
-import io
 import re
 from dataclasses import replace
 
 import pytest
-import torch
 import yaml
-from peft import LoraConfig, get_peft_model
-from transformers import (
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-)
 
-from reports.clinics import CLINICS, LABELS, facts, rounds, seeded, statement, summary
-from silotune.models.pooling import MeanPooledClassifier
-from silotune.reports.model_card import model_card, usage
+from reports.clinics import CLINICS, facts, rounds, seeded, statement, summary
+from silotune.reports.model_card import model_card
 from silotune.reports.totals import outcome
-from silotune.testing.tiny_models import tiny_bert, tiny_gpt2
-
-# PEFT asks transformers for a property that it has renamed
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
 HOSTILE = "x`\n---\n# ![i](http://evil) <script>*a*|b"
 
@@ -112,13 +96,6 @@ def test_the_result_says_what_it_was_measured_on(evaluation, words):
     assert words in result
 
 
-def test_many_labels_take_a_line_each():
-    labels = [f"a rather long label {i}" for i in range(9)]
-    program = usage(summary(), labels)
-    assert max(map(len, program.splitlines())) <= 100
-    assert "LABELS = [\n    " in program
-
-
 def test_hostile_words_stay_words():
     about = replace(
         summary(),
@@ -141,71 +118,3 @@ def test_hostile_words_stay_words():
     assert text.count("\n# ") == 1
     assert text.count("\n---\n") == 1
     assert text.count("```") == 2
-
-
-@pytest.mark.parametrize("pooling", ["model", "mean"])
-@pytest.mark.parametrize("task", ["sequence-classification", "causal-lm", "image-classification"])
-def test_programs_are_python(task, pooling):
-    ast.parse(usage(replace(summary(), task=task, pooling=pooling), ['"', "\\", "{0}"]))
-
-
-def moved(model, **options):
-    """The model with an adapter whose every number is random."""
-    peft_model = get_peft_model(model, LoraConfig(**options)).eval()
-    with torch.no_grad():
-        for parameter in peft_model.parameters():
-            if parameter.requires_grad:
-                parameter.normal_()
-    return peft_model
-
-
-def run_program(program, base, adapter):
-    """Execute it as a user would; what it printed and its names."""
-    program = program.replace('"path/to/adapter"', repr(str(adapter)))
-    program = re.sub(r"^BASE = .*$", f"BASE = {str(base)!r}", program, flags=re.MULTILINE)
-    assert "silotune" not in program
-    names, printed = {}, io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(program, "card", "exec"), names)
-    return printed.getvalue(), names
-
-
-@pytest.mark.parametrize("task_type", [None, "SEQ_CLS"])
-def test_the_program_for_mean_pooling_gives_our_logits(tmp_path, task_type):
-    base = tiny_bert(tmp_path / "base")
-    ours = MeanPooledClassifier(AutoModel.from_pretrained(base), len(LABELS))
-    ours = moved(
-        ours, task_type=task_type, target_modules=["query"], modules_to_save=["classifier"]
-    )
-    ours.save_pretrained(tmp_path / "adapter")
-    printed, names = run_program(usage(summary(), LABELS), base, tmp_path / "adapter")
-    assert any(label in printed for label in LABELS)
-    with torch.no_grad():
-        torch.testing.assert_close(names["logits"], ours(**names["batch"]).logits)
-
-
-def test_the_program_for_a_plain_classifier(tmp_path):
-    base = tiny_bert(tmp_path / "base")
-    plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(LABELS))
-    plain = moved(
-        plain, task_type="SEQ_CLS", target_modules=["query"], modules_to_save=["classifier"]
-    )
-    plain.save_pretrained(tmp_path / "adapter")
-    program = usage(replace(summary(), pooling="model"), LABELS)
-    printed, names = run_program(program, base, tmp_path / "adapter")
-    assert any(label in printed for label in LABELS)
-    with torch.no_grad():
-        torch.testing.assert_close(names["logits"], plain(**names["batch"]).logits)
-
-
-def test_the_program_for_a_language_model(tmp_path):
-    base = tiny_gpt2(tmp_path / "base")
-    model = AutoModelForCausalLM.from_pretrained(base)
-    options = {"target_modules": ["c_attn"], "fan_in_fan_out": True}
-    model = moved(model, task_type="CAUSAL_LM", **options)
-    model.save_pretrained(tmp_path / "adapter")
-    program = usage(replace(summary(), task="causal-lm", pooling="model"), ())
-    _, names = run_program(program, base, tmp_path / "adapter")
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    prompt = tokenizer("Once upon a time", return_tensors="pt")
-    assert names["tokens"].shape[1] > prompt["input_ids"].shape[1]

@@ -260,7 +260,6 @@ def test_everything_that_a_user_names_is_escaped(fake_run):
         "optimizer",
         "head",
         "pooling",
-        "task",
     )
     split = {HOSTILE: replace(summary().split["hill"], labels={HOSTILE: 400})}
     hostile_summary = replace(summary(), split=split, **dict.fromkeys(words, HOSTILE))

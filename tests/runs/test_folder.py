@@ -194,7 +194,7 @@ def test_a_reader_never_sees_half_a_file(run, monkeypatch):
 
 def test_a_new_run_does_not_overwrite_an_old_one(run):
     write_json(run.run, {})
-    with pytest.raises(RecordError, match=r"output_dir.*--resume.*--output-dir"):
+    with pytest.raises(RecordError, match=r"folder: .*--resume.*--output-dir"):
         RunFolder.create(run.path)
     assert RunFolder.existing(run.path) == run
 

@@ -1,7 +1,12 @@
-"""What every runtime owes the loop, and what the pool does when workers misbehave."""
+"""What every runtime owes the loop, and what the pool does when workers misbehave.
+
+A worker takes seconds to start, so that one pool serves all tests that need toy silos in it.
+"""
 
 import os
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,25 +17,60 @@ from silotune.engine.checkpoint import everything
 from silotune.optim import SGD
 from silotune.privacy import ClientLevel, Correlated, Gaussian, Poisson, Rotation
 from silotune.runtimes import InProcess, Pool
-from silotune.runtimes.pool import WorkerError
-from toys import begin, bench, experiment, recipe, silos
+from silotune.runtimes.pool import WorkerError, _read_frame, _write_frame
+from toys import axes, begin, experiment, silos, trainer
 
-WORKER = Path(__file__).parent / "worker.py"
-RECIPE = recipe("ffa-lora", SGD(learning_rate=0.3))
+HERE = Path(__file__).parent
+RECIPE = axes("ffa-lora", SGD(lr=0.3))
+
+pytestmark = pytest.mark.xdist_group("one pool")
 
 
 @pytest.fixture(autouse=True)
-def double_precision(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(WORKER.parent.parent))
+def double_precision():
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(before)
 
 
-def pooled(tmp_path: Path, fault: str = "none", **choices) -> Pool:
-    command = [sys.executable, str(WORKER), fault, str(tmp_path / "flag")]
-    return Pool(command, list(silos()), **choices)
+class Faults:
+    """A pool of two workers, and the file that tells them what to do wrong."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.pool = Pool([sys.executable, str(HERE / "worker.py"), str(file)], list(silos()))
+
+    def next(self, fault: str) -> Pool:
+        """The pool, in which the next worker that is asked commits that fault."""
+        self.file.write_text(fault)
+        return self.pool
+
+    @property
+    def committed(self) -> bool:
+        return not self.file.exists()
+
+
+@pytest.fixture(scope="module")
+def toy_pool(tmp_path_factory) -> Iterator[Faults]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(HERE.parent), prepend=os.pathsep)
+        faults = Faults(tmp_path_factory.mktemp("pool") / "fault")
+        with faults.pool:
+            yield faults
+
+
+@pytest.fixture
+def faults(toy_pool, monkeypatch) -> Iterator[Faults]:
+    """The deadline is that of a pool again when the test is done, and no fault is left."""
+    monkeypatch.setattr(toy_pool.pool, "_deadline", 3600.0)
+    yield toy_pool
+    toy_pool.file.unlink(missing_ok=True)
+
+
+def puppets(answer: str) -> Pool:
+    """A pool whose worker says this to everything; none if it is to die."""
+    return Pool([sys.executable, str(HERE / "puppet.py"), answer], list(silos()), workers=1)
 
 
 def last(runtime, **changes):
@@ -39,14 +79,31 @@ def last(runtime, **changes):
 
 
 def reference():
-    return last(InProcess(bench(RECIPE), silos())).state.factors.digest()
+    return last(InProcess(trainer(RECIPE), silos())).state.factors.digest()
 
 
-@pytest.mark.parametrize("fault", ["none", "dies", "dies-after"])
-def test_the_pool_ends_in_the_same_bits_even_when_a_worker_dies(tmp_path, fault):
-    with pooled(tmp_path, fault) as pool:
-        assert last(pool).state.factors.digest() == reference()
-    assert (tmp_path / "flag").exists() == (fault != "none")
+def test_the_pool_ends_in_the_same_bits(faults):
+    assert last(faults.pool).state.factors.digest() == reference()
+
+
+def test_another_federation_with_the_same_rounds_is_not_mistaken_for_this_one(faults):
+    """Its workers have forgotten the first rounds; a cohort may not ask all of them at once."""
+    last(faults.pool)
+    here = InProcess(trainer(RECIPE), silos())
+    changes = {"seed": 9, "rounds": 3}
+    begun = last(here, **changes | {"rounds": 1}).state
+
+    def end(runtime):
+        done = federate(experiment(RECIPE, runtime.clients(), **changes), runtime, begun)
+        return list(done)[-1].state.factors.digest()
+
+    assert end(faults.pool) == end(here)
+
+
+@pytest.mark.parametrize("fault", ["dies", "dies-after"])
+def test_the_pool_ends_in_the_same_bits_even_when_a_worker_dies(faults, fault):
+    assert last(faults.next(fault)).state.factors.digest() == reference()
+    assert faults.committed
 
 
 KINDS = {
@@ -60,7 +117,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize(("kind", "fault"), [("poisson", "none"), ("rotation", "dies")])
-def test_hidden_clients_end_in_the_same_bits_too(tmp_path, kind, fault):
+def test_hidden_clients_end_in_the_same_bits_too(faults, tmp_path, kind, fault):
     """Noise and cohorts come from a seed here, or no two runs could be compared."""
     mechanism = ClientLevel(
         clients=40,
@@ -75,50 +132,63 @@ def test_hidden_clients_end_in_the_same_bits_too(tmp_path, kind, fault):
         rounds = list(federate(exp, runtime, begin(RECIPE), Server(home=tmp_path / home)))
         return everything(rounds[-1].state).digest()
 
-    with pooled(tmp_path, fault) as pool:
-        assert end(pool, "pool") == end(InProcess(bench(RECIPE), silos()), "here")
+    assert end(faults.next(fault), "pool") == end(InProcess(trainer(RECIPE), silos()), "here")
+    assert faults.committed
 
 
-def test_a_corrupt_result_is_a_missing_client(tmp_path):
-    with pooled(tmp_path, "corrupt", workers=1) as pool:
-        done = last(pool, rounds=1, quorum=2)
+def test_a_corrupt_result_is_a_missing_client(faults):
+    done = last(faults.next("corrupt"), rounds=1, quorum=2)
     assert len(done.pooled.clients) == 2
     assert list(done.pooled.missing.values()) == ["no answer in time"]
 
 
-def test_a_worker_that_hangs_is_given_up_at_the_deadline_and_the_next_round_is_whole(tmp_path):
-    with pooled(tmp_path, "hangs", workers=2, deadline=20.0) as pool:
-        rounds = list(
-            federate(experiment(RECIPE, pool.clients(), rounds=2, quorum=2), pool, begin(RECIPE))
-        )
-    assert len(rounds[0].pooled.clients) == 2
-    assert len(rounds[1].pooled.clients) == 3
+DEADLINE = 2.0
+"""Seconds; of workers that are there already."""
 
 
-def test_a_worker_that_always_dies_is_an_error_in_words(tmp_path):
-    with (
-        pooled(tmp_path, "dies-always", workers=1) as pool,
-        pytest.raises(WorkerError, match="died 3 times"),
-    ):
+def test_a_worker_that_hangs_is_given_up_at_the_deadline_and_the_next_round_is_whole(faults):
+    last(faults.pool, rounds=1)  # the workers are there
+    begun, faults.pool._deadline = time.monotonic(), DEADLINE
+    rounds = federate(
+        experiment(RECIPE, faults.pool.clients(), rounds=2, quorum=2),
+        faults.next("hangs"),
+        begin(RECIPE),
+    )
+    assert len(next(rounds).pooled.clients) == 2
+    assert DEADLINE <= time.monotonic() - begun < 60.0
+    faults.pool._deadline = 3600.0
+    assert len(next(rounds).pooled.clients) == 3
+
+
+def test_a_pipe_that_the_pool_closed_meanwhile_has_ended(tmp_path):
+    with (tmp_path / "pipe").open("w+b") as pipe:
+        pass
+    for use in (lambda: _write_frame(pipe, b"task"), lambda: _read_frame(pipe)):
+        with pytest.raises(EOFError):
+            use()
+
+
+def test_too_few_answers_stop_the_run(faults):
+    last(faults.pool, rounds=1)  # the workers are there
+    faults.pool._deadline = DEADLINE
+    with pytest.raises(QuorumError):
+        last(faults.next("hangs"), rounds=1, quorum=3)
+
+
+def test_a_worker_that_always_dies_is_an_error_in_words():
+    with puppets("") as pool, pytest.raises(WorkerError, match="died 3 times"):
         last(pool)
 
 
-def test_a_workers_own_error_reaches_the_user(tmp_path):
-    with (
-        pooled(tmp_path, "fails", workers=1) as pool,
-        pytest.raises(WorkerError, match=r"data\.path: gone"),
-    ):
+def test_a_workers_own_error_reaches_the_user():
+    with puppets("!data.path: gone") as pool, pytest.raises(WorkerError, match=r"data\.path: gone"):
         last(pool)
 
 
-def test_too_few_answers_stop_the_run(tmp_path):
-    with pooled(tmp_path, "hangs", workers=2, deadline=20.0) as pool, pytest.raises(QuorumError):
-        last(pool, rounds=1, quorum=3)
-
-
-def test_workers_die_with_the_pool(tmp_path):
-    with pooled(tmp_path, workers=1) as pool:
-        last(pool, rounds=1)
+def test_workers_die_with_the_pool():
+    with puppets("R is no result") as pool:
+        with pytest.raises(QuorumError):
+            last(pool, rounds=1)
         process = pool._slots[0]._process
         assert process is not None
     with pytest.raises(ProcessLookupError):

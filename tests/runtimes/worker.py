@@ -1,18 +1,32 @@
-"""A pool worker over toy silos, which can be told to misbehave once."""
+"""A pool worker over toy silos. It commits the fault that it finds in a file, once.
+
+The file is removed by whoever commits it, so that no other worker does, and none does it again.
+"""
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import torch
 
 from silotune.optim import SGD
 from silotune.runtimes import pool, serve
-from toys import bench, recipe, silos
+from toys import axes, silos, trainer
+
+
+def claimed(file: Path) -> str:
+    """The fault that this worker is to commit now."""
+    mine = file.with_suffix(f".{os.getpid()}")
+    try:
+        file.rename(mine)
+    except FileNotFoundError:
+        return "none"
+    return mine.read_text()
 
 
 def main() -> None:
-    fault, flag = sys.argv[1], Path(sys.argv[2])
+    file = Path(sys.argv[1])
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     pipe = os.fdopen(os.dup(1), "wb")
@@ -20,29 +34,20 @@ def main() -> None:
     answer = pool._answer
 
     def faulty(payload, *rest):
-        if fault == "dies-always":
+        fault = claimed(file)
+        if fault == "dies":
             os._exit(9)
-        first = not flag.exists()
-        if fault != "none" and first:
-            flag.touch()
-            if fault == "dies":
-                os._exit(9)
-            if fault == "dies-after":
-                answer(payload, *rest)
-                os._exit(9)
-            if fault == "hangs":
-                import time
-
-                time.sleep(600)
+        if fault == "hangs":
+            time.sleep(600)
         reply = answer(payload, *rest)
-        if fault == "corrupt" and first:
+        if fault == "dies-after":
+            os._exit(9)
+        if fault == "corrupt":
             return reply[:-1] + bytes([reply[-1] ^ 1])
-        if fault == "fails":
-            return pool._ERROR + b"data.path: gone"
         return reply
 
     pool._answer = faulty
-    serve(bench(recipe("ffa-lora", SGD(learning_rate=0.3))), silos(), sys.stdin.buffer, pipe)
+    serve(trainer(axes("ffa-lora", SGD(lr=0.3))), silos(), sys.stdin.buffer, pipe)
 
 
 main()

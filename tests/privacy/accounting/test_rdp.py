@@ -89,7 +89,9 @@ def test_published_epsilon():
 @settings(max_examples=25, deadline=None)
 @given(st.lists(plain | streams, min_size=1, max_size=2), st.sampled_from([1e-3, 1e-5, 1e-8]))
 def test_renyi_is_never_below(charges, delta):
-    assert epsilon_rdp(charges, delta) >= epsilon(charges, delta, grid=COARSE)
+    """A coarse grid rounds up, maybe by more than the gap is wide; then the fine one tells."""
+    renyi = epsilon_rdp(charges, delta)
+    assert renyi >= epsilon(charges, delta, grid=COARSE) or renyi >= epsilon(charges, delta)
 
 
 @pytest.mark.slow

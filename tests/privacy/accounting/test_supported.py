@@ -8,6 +8,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import binom, norm
 
+from covering import every_combination
 from silotune.privacy.accounting.accountant import COARSE, epsilon, epsilon_over_silos, epsilon_rdp
 from silotune.privacy.accounting.charges import Charge, CorrelatedCharge, TruncatedCharge
 
@@ -48,9 +49,10 @@ def test_published_epsilon_of_each_relation(relation, published):
     assert found == pytest.approx(published, abs=0.0006)
 
 
-@pytest.mark.parametrize(("q", "sigma"), [(0.1, 1.0), (0.5, 2.0), (0.9, 0.8)])
-@pytest.mark.parametrize("relation", RELATIONS)
-def test_one_step_agrees_with_an_integral(q, sigma, relation):
+@every_combination(relation=RELATIONS, step=[(0.1, 1.0), (0.5, 2.0), (0.9, 0.8)])
+def test_one_step_agrees_with_an_integral(relation, step):
+    q, sigma = step
+
     def batch(mean):
         return lambda x: (1 - q) * norm.pdf(x, 0, sigma) + q * norm.pdf(x, mean, sigma)
 
@@ -101,8 +103,7 @@ def test_without_anything_to_cut_the_price_is_that_of_poisson():
     assert found == epsilon([Charge(0.01, 1.0, 100)], DELTA, relation="zero-out", grid=COARSE)
 
 
-@pytest.mark.parametrize("others", [-1, 0, 1])
-@pytest.mark.parametrize("largest", [3, 6, 12])
+@every_combination(others=[-1, 0, 1], largest=[3, 6, 12])
 def test_no_data_set_costs_more_than_truncated_samples_are_charged(others, largest):
     """All other records give the same, so the sum is a mixture that can be listed."""
     n, q, sigma = 31, 0.2, 1.5
@@ -152,9 +153,9 @@ def brute_force_sensitivity(bands, separation, steps):
     return best
 
 
-@pytest.mark.parametrize(("bands", "separation", "steps"), [(1, 1, 5), (3, 4, 10), (5, 2, 9)])
-@pytest.mark.parametrize("relation", RELATIONS)
-def test_a_stream_is_one_gaussian_mechanism(bands, separation, steps, relation):
+@every_combination(relation=RELATIONS, stream=[(1, 1, 5), (3, 4, 10), (5, 2, 9)])
+def test_a_stream_is_one_gaussian_mechanism(relation, stream):
+    bands, separation, steps = stream
     reach = 2.0 if relation == "replace-one" else 1.0
     mu = reach * brute_force_sensitivity(bands, separation, steps) / 4.0
     found = epsilon([CorrelatedCharge(4.0, steps, bands, separation)], DELTA, relation=relation)

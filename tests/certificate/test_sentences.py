@@ -1,0 +1,118 @@
+"""Every word of certificates, pinned: each is a claim, so that a change is to be read.
+
+After a change that is meant, delete ``sentences.json`` and run this file: it fails once, writes it
+afresh, and the diff says what is claimed now.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from by_config import open_federation
+from federation.small import small
+from silotune.certificate.circumstances import Circumstances
+from silotune.certificate.statement import statement
+from silotune.data.persons import People
+from silotune.engine import EVERY_CLIENT
+from silotune.privacy import LedgerEntry
+
+PINNED = Path(__file__).with_name("sentences.json")
+GRID = 1e-2
+EXAMPLE = {"unit": "example", "noise_multiplier": 2, "target_delta": 1e-3}
+CLIENT = {**EXAMPLE, "unit": "client", "max_update_norm": 0.5}
+TURNS = {"sampling": "rotation", "noise": "correlated"}
+CASES = {
+    "poisson": EXAMPLE,
+    "discrete": {**EXAMPLE, "noise": "discrete"},
+    "truncated": {**EXAMPLE, "sampling": "truncated-poisson", "relation": "zero-out"},
+    "replaced": {**EXAMPLE, "relation": "replace-one"},
+    "correlated": {**EXAMPLE, **TURNS},
+    "seeded": {**EXAMPLE, "insecure_seeded_noise": True},
+    "hardly any noise": {**EXAMPLE, "noise_multiplier": 0.001},
+    "count": {**EXAMPLE, "count_noise": 5},
+    "clients": {**CLIENT, "client_sampling_rate": 0.5},
+    "all clients": CLIENT,
+    "clients in turn": {**CLIENT, **TURNS, "client_sampling_rate": 0.5, "bands": 2},
+    "clients, seeded": {**CLIENT, "client_sampling_rate": 0.5, "insecure_seeded_noise": True},
+    "clients, adaptive": {**CLIENT, "client_sampling_rate": 0.5},
+}
+"""Name -> the section of the configuration."""
+
+PLAIN = Circumstances()
+CIRCUMSTANCES = {
+    "plain": PLAIN,
+    "all": Circumstances(
+        baselines=("local", "pooled"),
+        limited=True,
+        dealt=True,
+        composed=True,
+        people=People(shared=2, silos=("east", "west"), most=3),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "evaluation"),
+    [*((case, "simulation") for case in CASES), ("poisson", "site"), ("clients", "site")],
+)
+def test_a_certificate_says_what_it_always_said(place, case, evaluation):
+    """All of it but versions; and what it says of circumstances, besides."""
+    said = sentences(place, case, evaluation)
+    pinned = json.loads(PINNED.read_text(encoding="utf-8")) if PINNED.exists() else {}
+    name = f"{case}, {evaluation}"
+    if name not in pinned:
+        text = json.dumps(pinned | {name: said}, indent=1, ensure_ascii=False, sort_keys=True)
+        PINNED.write_text(text + "\n", encoding="utf-8")
+        pytest.fail(f"{name}: nothing is pinned; it is now")
+    assert said == pinned[name]
+
+
+def sentences(place, case, evaluation):
+    config = small(
+        place,
+        f"privacy={json.dumps(CASES[case])}",
+        "data.num_examples={east: 20, west: 20}",
+        f"evaluation={evaluation}",
+        *(["train.weighting=uniform"] if CASES[case]["unit"] == "client" else []),
+    )
+    agreement = open_federation(config).agreement
+    if "adaptive" in case:  # two clients are too few for it; the words are the same
+        terms = agreement.terms
+        adaptive = replace(terms, privacy=replace(terms.privacy, adaptive_clipping=True))
+        agreement = replace(agreement, terms=adaptive)
+    accounts = [EVERY_CLIENT] if agreement.server.private else list(agreement.sizes)
+    entries = {name: ledger(name, agreement.price(name)) for name in accounts}
+    plain, all_of_them = (
+        statement(agreement, circumstances, "run", entries, grid=GRID)
+        for circumstances in CIRCUMSTANCES.values()
+    )
+    return {"plain": words(plain), "changed": changed(words(plain), words(all_of_them))}
+
+
+def ledger(silo, charge):
+    one = LedgerEntry(
+        run="run",
+        silo=silo,
+        round=0,
+        attempt=0,
+        release="update",
+        charge=charge,
+        max_grad_norm=1.0,
+        time="2026-01-01T00:00:00+00:00",
+    )
+    return [one, replace(one, round=1), replace(one, round=1, attempt=1)]
+
+
+def words(certificate):
+    """The certificate without versions; numbers to six digits, as machines differ beyond."""
+    data = certificate.to_json()
+    del data["versions"]
+    accountant, bracket, rest = data["accountant"].partition(" (dp-accounting ")
+    data["accountant"] = accountant + bracket + rest.partition(")")[2]
+    return json.loads(json.dumps(data), parse_float=lambda text: float(f"{float(text):.6g}"))
+
+
+def changed(before, after):
+    return {key: after[key] for key in after if after[key] != before[key]}

@@ -1,0 +1,104 @@
+"""Which cases of a product run at hand; the rest is marked ``full`` and runs in CI.
+
+To the engine a method is a schedule, a rule of the server and an adapter. One method for each that
+differs stands for all here, with one optimiser; every other value of a product occurs with some of
+them. So every value is met in every run of the tests, and every combination in ``make test-all``.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from itertools import product
+
+import pytest
+
+from silotune.methods import Axes, IncompatibleMethodError, built_in
+from silotune.optim import SGD, AdamW
+from toys import axes
+
+OPTIMIZERS = (SGD(lr=0.3), AdamW(lr=0.02))
+
+
+@cache
+def fitting(method: str) -> tuple[object, ...]:
+    """The optimisers that a method takes; never none."""
+    found = tuple(optimizer for optimizer in OPTIMIZERS if _axes(method, optimizer))
+    assert found, method
+    return found
+
+
+def plain(method: str, **options: object) -> Axes:
+    """With the first optimiser that it takes."""
+    return axes(method, fitting(method)[0], **options)
+
+
+def representatives(methods: Iterable[str]) -> list[str]:
+    """The first of these of every schedule x rule x adapter, sorted by name."""
+    firsts: dict[str, str] = {}
+    for method in methods:
+        firsts.setdefault(_signature(method), method)
+    return sorted(firsts.values())
+
+
+@cache
+def _signature(method: str) -> str:
+    axes = plain(method)
+    return repr((axes.schedule, axes.aggregator, axes.adapter))
+
+
+def every_method(
+    keep: Callable[[str], bool] = lambda method: True, **others: Sequence[object]
+) -> pytest.MarkDecorator:
+    """Parametrise by ``method``, times the values of ``others``.
+
+    Args:
+        keep: whether the law speaks of this method.
+        others: names of further arguments, each with its values.
+    """
+    methods = [m for m in built_in() if keep(m)]
+    at_hand = _diagonal([representatives(methods), *others.values()])
+    return _cases(("method", *others), [sorted(methods), *others.values()], at_hand)
+
+
+def every_combination(**axes: Sequence[object]) -> pytest.MarkDecorator:
+    """Parametrise by the product of ``axes``: the names of arguments, each with its values."""
+    return _cases(tuple(axes), list(axes.values()), _diagonal(list(axes.values())))
+
+
+def every_point() -> pytest.MarkDecorator:
+    """Parametrise by ``method`` and ``optimizer``, all that go together."""
+    turn = {method: i for i, method in enumerate(representatives(built_in()))}
+    cases = []
+    for method in sorted(built_in()):
+        optimizers = fitting(method)
+        for i, optimizer in enumerate(optimizers):
+            at_hand = method in turn and turn[method] % len(optimizers) == i
+            name = f"{method}-{type(optimizer).__name__}"
+            cases.append(_case((method, optimizer), at_hand, name))
+    return pytest.mark.parametrize(("method", "optimizer"), cases)
+
+
+def _diagonal(axes: Sequence[Sequence[object]]) -> set[tuple[object, ...]]:
+    """As few combinations as the longest axis has values; every value of every axis is in one."""
+    longest = max(map(len, axes))
+    return {tuple(axis[i % len(axis)] for axis in axes) for i in range(longest)}
+
+
+def _cases(
+    names: tuple[str, ...],
+    axes: Sequence[Sequence[object]],
+    at_hand: set[tuple[object, ...]],
+) -> pytest.MarkDecorator:
+    cases = list(product(*axes))
+    assert at_hand <= set(cases)
+    return pytest.mark.parametrize(names, [_case(case, case in at_hand) for case in cases])
+
+
+def _case(values: tuple[object, ...], at_hand: bool, name: str | None = None) -> object:
+    return pytest.param(*values, id=name, marks=() if at_hand else pytest.mark.full)
+
+
+def _axes(method: str, optimizer: object) -> Axes | None:
+    try:
+        return axes(method, optimizer)
+    except IncompatibleMethodError:
+        return None

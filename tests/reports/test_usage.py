@@ -1,0 +1,161 @@
+"""Programs that use what a run has made: they really run, without silotune."""
+
+import ast
+import contextlib
+import io
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from PIL import Image
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
+
+from reports.clinics import LABELS, summary
+from silotune.models.pooling import MeanPooledClassifier
+from silotune.reports.usage import adapter_program, merged_program
+from silotune.testing.tiny_models import tiny_bert, tiny_gpt2, tiny_vit
+
+# PEFT asks transformers for a property that it has renamed
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+
+
+def test_many_labels_take_a_line_each():
+    labels = [f"a rather long label {i}" for i in range(9)]
+    program = adapter_program(summary(), labels)
+    assert max(map(len, program.splitlines())) <= 100
+    assert "LABELS = [\n    " in program
+
+
+@pytest.mark.parametrize("pooling", ["model", "mean"])
+@pytest.mark.parametrize("task", ["sequence-classification", "causal-lm", "image-classification"])
+def test_programs_are_python(task, pooling):
+    ast.parse(adapter_program(replace(summary(), task=task, pooling=pooling), ['"', "\\", "{0}"]))
+
+
+def moved(model, **options):
+    """The model with an adapter whose every number is random."""
+    peft_model = get_peft_model(model, LoraConfig(**options)).eval()
+    with torch.no_grad():
+        for parameter in peft_model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_()
+    return peft_model
+
+
+def run_program(program, base, adapter):
+    """Execute it as a user would; what it printed and its names."""
+    program = program.replace('"path/to/adapter"', repr(str(adapter)))
+    program = re.sub(r"^BASE = .*$", f"BASE = {str(base)!r}", program, flags=re.MULTILINE)
+    assert "silotune" not in program
+    names, printed = {}, io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(program, "card", "exec"), names)
+    return printed.getvalue(), names
+
+
+@pytest.mark.parametrize("task_type", [None, "SEQ_CLS"])
+def test_the_program_for_mean_pooling_gives_our_logits(tmp_path, task_type):
+    base = tiny_bert(tmp_path / "base")
+    ours = MeanPooledClassifier(AutoModel.from_pretrained(base), len(LABELS))
+    ours = moved(
+        ours, task_type=task_type, target_modules=["query"], modules_to_save=["classifier"]
+    )
+    ours.save_pretrained(tmp_path / "adapter")
+    printed, names = run_program(adapter_program(summary(), LABELS), base, tmp_path / "adapter")
+    assert any(label in printed for label in LABELS)
+    with torch.no_grad():
+        torch.testing.assert_close(names["logits"], ours(**names["batch"]).logits)
+
+
+def test_the_program_for_a_plain_classifier(tmp_path):
+    base = tiny_bert(tmp_path / "base")
+    plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(LABELS))
+    plain = moved(
+        plain, task_type="SEQ_CLS", target_modules=["query"], modules_to_save=["classifier"]
+    )
+    plain.save_pretrained(tmp_path / "adapter")
+    program = adapter_program(replace(summary(), pooling="model"), LABELS)
+    printed, names = run_program(program, base, tmp_path / "adapter")
+    assert any(label in printed for label in LABELS)
+    with torch.no_grad():
+        torch.testing.assert_close(names["logits"], plain(**names["batch"]).logits)
+
+
+def test_the_program_for_a_language_model(tmp_path):
+    base = tiny_gpt2(tmp_path / "base")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    options = {"target_modules": ["c_attn"], "fan_in_fan_out": True}
+    model = moved(model, task_type="CAUSAL_LM", **options)
+    model.save_pretrained(tmp_path / "adapter")
+    program = adapter_program(replace(summary(), task="causal-lm", pooling="model"), ())
+    _, names = run_program(program, base, tmp_path / "adapter")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    prompt = tokenizer("Once upon a time", return_tensors="pt")
+    assert names["tokens"].shape[1] > prompt["input_ids"].shape[1]
+
+
+@pytest.fixture
+def picture(tmp_path, monkeypatch):
+    """``picture.jpg`` in the folder where the program runs."""
+    pixels = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.jpg")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_program_for_an_image_classifier(tmp_path, picture):
+    base = tiny_vit(tmp_path / "base")
+    model = AutoModelForImageClassification.from_pretrained(base, num_labels=len(LABELS))
+    model = moved(model, target_modules="all-linear", modules_to_save=["classifier"])
+    model.save_pretrained(tmp_path / "adapter")
+    about = replace(summary(), task="image-classification", pooling="model")
+    printed, names = run_program(adapter_program(about, LABELS), base, tmp_path / "adapter")
+    assert any(label in printed for label in LABELS)
+    with torch.no_grad():
+        torch.testing.assert_close(names["logits"], model(**names["batch"]).logits)
+
+
+def run_merged(task, folder):
+    program = merged_program(task, "model", 32)
+    assert "silotune" not in program
+    names, printed = {}, io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(program.replace("path/to/this/folder", str(folder)), names)
+    return printed.getvalue(), names
+
+
+def test_the_program_for_a_merged_classifier(tmp_path):
+    base = tiny_bert(tmp_path / "base")
+    model = AutoModelForSequenceClassification.from_pretrained(
+        base, id2label=dict(enumerate(LABELS))
+    )
+    model.save_pretrained(base)
+    printed, names = run_merged("sequence-classification", base)
+    assert any(label in printed for label in LABELS)
+    with torch.no_grad():
+        torch.testing.assert_close(names["logits"], model.eval()(**names["batch"]).logits)
+
+
+def test_the_program_for_a_merged_language_model(tmp_path):
+    base = tiny_gpt2(tmp_path / "base")
+    _, names = run_merged("causal-lm", base)
+    assert names["tokens"].shape[1] > names["batch"]["input_ids"].shape[1]
+
+
+def test_the_program_for_a_merged_image_classifier(tmp_path, picture):
+    base = tiny_vit(tmp_path / "base")
+    options = {"id2label": dict(enumerate(LABELS))}
+    model = AutoModelForImageClassification.from_pretrained(base, **options)
+    model.save_pretrained(base)
+    printed, names = run_merged("image-classification", base)
+    assert any(label in printed for label in LABELS)
+    with torch.no_grad():
+        torch.testing.assert_close(names["logits"], model.eval()(**names["batch"]).logits)
