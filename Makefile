@@ -52,13 +52,13 @@ test-all: $(INSTALLED)  ## that, and what is slow: published accounting tables, 
 	@CI=true $(PYTEST)
 
 # Kernels of other processors, as far as this one has them: results may differ in their last bits,
-# and no test may depend on those.
+# and no test may depend on those. CI gives QUICK=1, the tests of single parts.
 test-kernels: $(INSTALLED)  ## make test under the kernels of other processors, and on two threads
 	@echo "== kernels: portable"
-	@ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 MKL_CBWR=COMPATIBLE $(FAST)
+	@ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 MKL_CBWR=COMPATIBLE $(FAST) $(if $(QUICK),$(LONG))
 	@echo "== kernels: AVX2, two threads"
 	@ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 DNNL_MAX_CPU_ISA=AVX2 \
-		SILOTUNE_TEST_THREADS=2 $(FAST)
+		SILOTUNE_TEST_THREADS=2 $(FAST) $(if $(QUICK),$(LONG))
 
 demo: $(DEMO_MODEL)  ## train on three synthetic clinics with differential privacy (about two minutes)
 	@if [ -e runs/demo ]; then echo "removing runs/demo of an earlier demo"; rm -rf runs/demo; fi

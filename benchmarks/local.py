@@ -25,7 +25,7 @@ from silotune.adapters import Expert, initial_factors, inject
 from silotune.core import Batch, Factors, Key, Site, generator
 from silotune.methods import MoLE, built_in
 from silotune.models.heads import random_head
-from silotune.objectives import Classification
+from silotune.objectives import SequenceClassification
 from silotune.optim import AdamW
 from silotune.privacy import NoPrivacy
 
@@ -121,22 +121,25 @@ def main() -> None:
 
 def local(folder: str, method: str, options: Mapping[str, object]) -> Local:
     """A method on the model in ``folder``, with B that is small and not 0."""
-    adamw = AdamW(learning_rate=1e-4)
+    adamw = AdamW(lr=1e-4)
     loaded, sites = open_model(Case(model=folder))
     chosen = built_in()[method](r=LORA.rank, lora_alpha=LORA.alpha, **options)
     if isinstance(chosen, MoLE):
         chosen = chosen.over([expert(i, sites) for i in range(EXPERTS)])
-    recipe = chosen.axes(adamw, head=False)
-    factors = nonzero(initial_factors(sites, recipe.adapter, seed=0)).updated(
+    axes = chosen.axes(adamw, head=False)
+    factors = nonzero(initial_factors(sites, axes.adapter, seed=0)).updated(
         random_head(loaded.heads, 0)
     )
-    adapted = inject(loaded.model, sites, loaded.heads, recipe.adapter)
+    adapted = inject(loaded.model, sites, loaded.heads, axes.adapter)
     adapted.load(factors)
     adapted.model.train()
-    plan = recipe.schedule.plan(0, [site.name for site in sites])
+    plan = axes.schedule.plan(0, [site.name for site in sites])
     phases = [phase for phase in plan.phases for _ in range(phase.steps)]
-    optimizer = recipe.optimizer.build(adapted.tensors, adamw.learning_rate)
-    objective, privacy = Classification(), NoPrivacy(batch_size=32)
+    optimizer = axes.optimizer.build(adapted.tensors, adamw.lr)
+    objective, privacy = (
+        SequenceClassification(text="text", label="label"),
+        NoPrivacy(batch_size=32),
+    )
     draws = privacy.draws(0, None)
 
     def losses(batch: Batch) -> Tensor:

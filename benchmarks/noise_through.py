@@ -53,10 +53,10 @@ def main() -> None:
     rows = []
     for name, choices in METHODS.items():
         method = built_in()[name.partition(" ")[0]](r=RANK, **choices)
-        recipe = method.axes(SGD(learning_rate=1.0), head=False)
-        low, high = growth(recipe, SMALL, trials), growth(recipe, LARGE, trials)
-        fewer = energy(recipe, LARGE, CLIENTS, trials) / energy(recipe, LARGE, 4 * CLIENTS, trials)
-        share = energy(recipe, LARGE, CLIENTS, trials) / (LARGE**4 * RANK)
+        axes = method.axes(SGD(lr=1.0), head=False)
+        low, high = growth(axes, SMALL, trials), growth(axes, LARGE, trials)
+        fewer = energy(axes, LARGE, CLIENTS, trials) / energy(axes, LARGE, 4 * CLIENTS, trials)
+        share = energy(axes, LARGE, CLIENTS, trials) / (LARGE**4 * RANK)
         figures[name] = {
             "small_noise_doubled": round(low, 2),
             "large_noise_doubled": round(high, 2),
@@ -79,26 +79,26 @@ def main() -> None:
     print_json(benchmark="noise_through", trials=trials, methods=figures)
 
 
-def growth(recipe: Axes, s: float, trials: int) -> float:
+def growth(axes: Axes, s: float, trials: int) -> float:
     """By what the energy grows when the noise doubles."""
-    return energy(recipe, 2 * s, CLIENTS, trials) / energy(recipe, s, CLIENTS, trials)
+    return energy(axes, 2 * s, CLIENTS, trials) / energy(axes, s, CLIENTS, trials)
 
 
-def energy(recipe: Axes, s: float, clients: int, trials: int) -> float:
+def energy(axes: Axes, s: float, clients: int, trials: int) -> float:
     """Mean squared entry of what stands beside the true product."""
-    return fmean(_once(recipe, s, clients, trial) for trial in range(trials))
+    return fmean(_once(axes, s, clients, trial) for trial in range(trials))
 
 
-def _once(recipe: Axes, s: float, clients: int, trial: int) -> float:
+def _once(axes: Axes, s: float, clients: int, trial: int) -> float:
     g = torch.Generator().manual_seed(trial)
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=g, dtype=torch.float64)
 
     true = Factors({A: normal(RANK, IN), B: normal(OUT, RANK)})
-    plan = recipe.schedule.plan(0)
+    plan = axes.schedule.plan(0)
     moving = plan.share & {Role.A, Role.B}
-    if recipe.adapter is not None and not recipe.adapter.whole_pair:
+    if axes.adapter is not None and not axes.adapter.whole_pair:
         moving = frozenset({Role.B})  # out > in: the projector is A
     total: Statistics | None = None
     for _ in range(clients):
@@ -106,7 +106,7 @@ def _once(recipe: Axes, s: float, clients: int, trial: int) -> float:
         part = Statistics.of(sent, 1.0)
         total = part if total is None else total + part
     assert total is not None
-    return _distance(recipe.aggregator, GlobalState(round=0, factors=true), total, true)
+    return _distance(axes.aggregator, GlobalState(round=0, factors=true), total, true)
 
 
 def _distance(rule: Aggregator, state: GlobalState, total: Statistics, true: Factors) -> float:

@@ -68,7 +68,7 @@ class OneRecord:
 
 def run_job(clients: int, rounds: int) -> None:
     """A whole federated run."""
-    recipe = HeadOnly().axes(SGD(learning_rate=0.1), head=True)
+    axes = HeadOnly().axes(SGD(lr=0.1), head=True)
     model = Sum()
     heads = [Site(f"parts.{i}", part, WIDTH, RANK) for i, part in enumerate(model.parts)]
     adapted = inject(model, [], heads, None)
@@ -78,16 +78,16 @@ def run_job(clients: int, rounds: int) -> None:
     silos = {
         name: Client(client=name, train=records, held_out=None, privacy=privacy) for name in names
     }
-    bench = LocalTrainer(
+    trainer = LocalTrainer(
         adapted=adapted,
         objective=Total(),
-        optimizer=recipe.optimizer,
+        optimizer=axes.optimizer,
         draw=lambda _: first,
         micro_batch=1,
     )
     experiment = Experiment(
         run="no-op",
-        recipe=recipe,
+        axes=axes,
         weights=dict.fromkeys(names, 1.0),
         rounds=rounds,
         local_steps=1,
@@ -98,7 +98,7 @@ def run_job(clients: int, rounds: int) -> None:
         private=False,
     )
     finished = list(
-        federate(experiment, InProcess(bench, silos), GlobalState(round=0, factors=first))
+        federate(experiment, InProcess(trainer, silos), GlobalState(round=0, factors=first))
     )
     assert len(finished) == rounds
     assert all(len(done.pooled.clients) == clients for done in finished)

@@ -24,7 +24,7 @@ from silotune.models.heads import random_head
 from silotune.models.hub import bundled_minilm
 from silotune.models.load import Loaded, load_model
 from silotune.models.target_modules import find_sites
-from silotune.objectives import Classification
+from silotune.objectives import SequenceClassification
 from silotune.optim import SGD
 from silotune.privacy import ClientMechanism, ExampleLevel, Gaussian, NoPrivacy, Poisson
 from silotune.testing.tiny_models import tiny_bert
@@ -217,8 +217,8 @@ def check_agreement(case: Case, batch: Batch) -> None:
 def _ours(case: Case, privacy: ClientMechanism) -> Peer:
     adapted = adapted_model(case)
     tensors = {k: p for k, p in adapted.tensors.items() if p.requires_grad}
-    optimizer = SGD(learning_rate=case.learning_rate).build(tensors, case.learning_rate)
-    objective, draws = Classification(), privacy.draws(0, None)
+    optimizer = SGD(lr=case.learning_rate).build(tensors, case.learning_rate)
+    objective, draws = SequenceClassification(text="text", label="label"), privacy.draws(0, None)
 
     def step(batch: Batch) -> None:
         optimizer.zero_grad()

@@ -12,7 +12,7 @@ from silotune.core import seed_of
 from silotune.data import TextExamples
 from silotune.data.loading import load
 from silotune.data.tokenization import Ragged, text_examples
-from silotune.engine.client import microbatches
+from silotune.engine.batches import microbatches
 from silotune.models.load import Loaded
 
 _SHARE = (0.0, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from silotune.adapters import AdaptedModel
 from silotune.core import Batch, ClientId, GlobalState, Key, PerExampleGradients
 from silotune.engine import Client, Experiment, LocalTrainer, Round, federate
-from silotune.engine.client import microbatches
+from silotune.engine.batches import microbatches
 from silotune.methods import FFALoRA
-from silotune.objectives import Classification
+from silotune.objectives import SequenceClassification
 from silotune.optim import SGD
 from silotune.privacy import AnyCharge, ExampleLevel, NoiseState, PrivacyBudget, RoundRandomness
 from silotune.privacy.mechanisms.base import Losses
@@ -90,9 +90,7 @@ def our_rounds(
     case: Case, adapted: AdaptedModel, replays: Sequence[tuple[Drawn, Replay]], home: Path
 ) -> Iterator[Round]:
     """The engine's rounds, one after another, ledgers and budgets included."""
-    recipe = FFALoRA(r=LORA.rank, lora_alpha=LORA.alpha).axes(
-        SGD(learning_rate=case.learning_rate), head=False
-    )
+    axes = FFALoRA(r=LORA.rank, lora_alpha=LORA.alpha).axes(SGD(lr=case.learning_rate), head=False)
     first = adapted.extract()
     silos = {
         client: Client(
@@ -106,16 +104,16 @@ def our_rounds(
         for i, (drawn, replay) in enumerate(replays)
         for client in [ClientId(f"silo-{i}")]
     }
-    bench = LocalTrainer(
+    trainer = LocalTrainer(
         adapted=adapted,
-        objective=Classification(),
-        optimizer=recipe.optimizer,
+        objective=SequenceClassification(text="text", label="label"),
+        optimizer=axes.optimizer,
         draw=lambda _: first,
         micro_batch=MICRO_BATCH,
     )
     experiment = Experiment(
         run="benchmark",
-        recipe=recipe,
+        axes=axes,
         weights=dict.fromkeys(silos, 1.0),
         rounds=1000,
         local_steps=len(replays[0][1].drawn),
@@ -125,15 +123,15 @@ def our_rounds(
         quorum=len(silos),
         private=True,
     )
-    return federate(experiment, InProcess(bench, silos), GlobalState(round=0, factors=first))
+    return federate(experiment, InProcess(trainer, silos), GlobalState(round=0, factors=first))
 
 
 def bare_steps(case: Case, adapted: AdaptedModel, one: Drawn) -> Callable[[], None]:
     """The same gradients and steps, on batches that are ready."""
-    examples, objective = one.examples, Classification()
+    examples, objective = one.examples, SequenceClassification(text="text", label="label")
     privacy = mechanism(case, records=len(examples.lengths))
     tensors = {k: p for k, p in adapted.tensors.items() if p.requires_grad}
-    optimizer = SGD(learning_rate=case.learning_rate).build(tensors, case.learning_rate)
+    optimizer = SGD(lr=case.learning_rate).build(tensors, case.learning_rate)
     batches = [
         [examples.batch(part) for part in microbatches(rows, examples.lengths, MICRO_BATCH)]
         for rows in one.batches

@@ -14,6 +14,7 @@ Options: a folder that holds the data sets (default ../shared/data), and one of 
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -34,6 +35,7 @@ SHORT = (
     "privacy.insecure_seeded_noise=true",
 )
 RATE = "train.learning_rate=0.01"
+FFA = "method={name: ffa-lora, r: 4, lora_alpha: 6}"
 OPEN = ("privacy={unit: none}",)
 CLIENT = (
     "privacy={unit: client, noise_multiplier: 3.0, target_delta: 0.1, insecure_seeded_noise: true}",
@@ -41,7 +43,7 @@ CLIENT = (
 ONE_RANDOM_PLACE = {"run", "time", "started", "finished", "seconds", "created"}
 
 
-def runs(data: Path, models: Path) -> dict[str, tuple[str, ...]]:
+def runs(data: Path, models: Path, stories: Path) -> dict[str, tuple[str, ...]]:
     """Example and overrides, by name."""
     demo = ("data.num_examples=100",)
     methods = {
@@ -50,27 +52,37 @@ def runs(data: Path, models: Path) -> dict[str, tuple[str, ...]]:
             "ffa-lora": (),
             "fedit": ("method={name: fedit, r: 4, lora_alpha: 6}",),
             "fedex-lora, adamw": ("method={name: fedex-lora, r: 4}", "train.optimizer=adamw", RATE),
-            "lora-rite": ("method={name: lora-rite, r: 4, lora_alpha: 6}",),
+            "lora-rite": ("method={name: lora-rite, r: 4, lora_alpha: 6}", RATE),
             "flora": ("method={name: flora, r: 4, lora_alpha: 6}",),
             "fedsa-lora": ("method={name: fedsa-lora, r: 4, lora_alpha: 6}",),
             "head-only": ("method={name: head-only}",),
             "public": OPEN,
-            "client level": CLIENT,
+            "client level": (FFA, "train.weighting=uniform", *CLIENT),
             "fedsvd, discrete": ("method={name: fedsvd, r: 4}", "privacy.noise=discrete"),
-            "server adam": ("train.server_optimizer=adam", *OPEN),
+            "server adam": (FFA, "train.server_optimizer=adam", *OPEN),
         }.items()
     }
     texts = {
         name: (f"{name}.yaml", f"data.path={data / f'glue_{name}'}", "data.name=null")
         for name in ("sst2", "qnli", "mnli")
     }
-    stories = (
+    texts["mnli"] += ("data.splits.valid=dev_matched.parquet",)
+    told = (
         "stories.yaml",
         f"model.name_or_path={models / 'stories260K' / 'hf'}",
-        f"data.path={data / 'tinystories_2mb'}",
+        f"data.path={stories}",
         "data.max_length=32",
     )
-    return methods | texts | {"stories": stories}
+    return methods | texts | {"stories": told}
+
+
+def write_stories(data: Path, path: Path) -> None:
+    """Write the sample of TinyStories, if it is at hand, as a table with a column ``text``."""
+    sample = data / "tinystories_2mb" / "tinystories_sample.txt.gz"
+    if sample.exists():
+        texts = gzip.decompress(sample.read_bytes()).decode().split("<|endoftext|>")
+        rows = [{"text": text.strip()} for text in texts if text.strip()]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
@@ -96,7 +108,9 @@ def main(data: Path, models: Path) -> None:
     found: dict[str, object] = {}
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory() as place:
-        for name, (example, *overrides) in runs(data, models).items():
+        stories = Path(place) / "stories.jsonl"
+        write_stories(data, stories)
+        for name, (example, *overrides) in runs(data, models, stories).items():
             folder = Path(place) / name.replace(" ", "-")
             command = [sys.executable, "-m", "silotune", "run", str(ROOT / "examples" / example)]
             command += [*SHORT, *overrides, "--output-dir", str(folder)]
