@@ -128,11 +128,9 @@ def check_alone(
             own[i] = alone(model.model, record).squeeze()
     gap = (found - own).abs()
     if (gap > 0.1 * own.abs().clamp(min=0.01 * float(own.abs().max()))).any():
-        at = int(gap.argmax())
         raise ValueError(
-            f"losses: a record's is {found[at].item():.4g} in its part, and by losses= "
-            f"{own[at].item():.4g} alone; compute each from its own record, not divided by their "
-            "number nor chosen or weighed by others"
+            "losses: a record's is another in its part than by losses= alone; compute each from "
+            "its own record, not divided by their number nor chosen or weighed by others"
         )
 
 

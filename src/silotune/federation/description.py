@@ -143,8 +143,6 @@ class Description:
                 "NoDP() to hide nobody"
             )
         method = FFALoRA() if method is None else method
-        if optimizer is None and isinstance(method, Method):
-            optimizer = default_optimizer(method)
         is_name = isinstance(model, str | Path)
         self.given = None if is_name else GivenModel(model, tokenizer or image_processor)
         if self.given is None and (tokenizer is not None or image_processor is not None):
@@ -156,7 +154,7 @@ class Description:
             model=str(model) if self.given is None else self.given.name,
             objective=objective,
             method=method,
-            optimizer=SGD(lr=0.5) if optimizer is None else optimizer,
+            optimizer=default_optimizer(method) if optimizer is None else optimizer,
             privacy=privacy,
             rounds=rounds,
             local_steps=local_steps,
@@ -243,7 +241,8 @@ class Description:
 
 def default_optimizer(method: Method) -> OptimizerConfig:
     """SGD at 0.5, as in the FFA-LoRA paper; AdamW at 0.001 for methods that are made of it."""
-    return AdamW(lr=1e-3) if method.made_of_adamw else SGD(lr=0.5)
+    made_of_adamw = getattr(method, "made_of_adamw", False)  # what is no method is refused later
+    return AdamW(lr=1e-3) if made_of_adamw else SGD(lr=0.5)
 
 
 def _listed(value: object) -> object:
