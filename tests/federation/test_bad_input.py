@@ -138,8 +138,10 @@ def test_texts_named_as_labels(bert, place):
         ("num_examples", {"east": None, "west": 3}, "give a whole number.*not None"),
         ("num_examples", {"x": 3}, "names east, west, x differently .* are east, west"),
         ("num_held_out", 0, "give a whole number"),
-        ("valid_fraction", "x", "must be a number.*not 'x'"),
-        ("limit", "3", "must be a whole number.*not '3'"),
+        ("valid_fraction", "x", 'must be a number.*not "x"'),
+        ("limit", "3", 'must be a whole number.*not "3"'),
+        ("limit", True, "must be a whole number"),
+        ("num_examples", True, "give a whole number"),
         ("limit", 1.5, r"must be a whole number.*not 1\.5"),
     ],
 )

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, TypeGuard
+from typing import Annotated, Any, TypeAlias, TypeGuard
 
+from annotated_types import Ge, Lt
 from datasets import ClassLabel, Dataset, DatasetDict
 
+from silotune.core.fields import check_value
 from silotune.data import Partition, Source, Splits, Tables, load
 from silotune.data.loading import check_table, table_of
 from silotune.privacy import check_declared
@@ -98,13 +100,8 @@ class Records:
         _check_apart(self.clients)
 
     def _check_numbers(self) -> None:
-        if not isinstance(self.valid_fraction, int | float) or not 0 <= self.valid_fraction < 1:
-            raise ValueError(
-                f"valid_fraction: must be a number, at least 0 and below 1, not "
-                f"{self.valid_fraction!r}"
-            )
-        if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
-            raise ValueError(f"limit: must be a whole number, at least 1, not {self.limit!r}")
+        check_value("valid_fraction", Annotated[float, Ge(0), Lt(1)], self.valid_fraction)
+        check_value("limit", Annotated[int, Ge(1)] | None, self.limit)
         clients = self.clients if isinstance(self.clients, Mapping) else None
         check_declared("num_examples", self.num_examples, clients)
         check_declared("num_held_out", self.num_held_out, clients)

@@ -49,7 +49,7 @@ def check_declared(field: str, declared: object, clients: Iterable[str] | None =
         return
     by_client = declared if isinstance(declared, Mapping) else {}
     for number in by_client.values() if by_client else [declared]:
-        if not isinstance(number, int) or number < 1:
+        if type(number) is not int or number < 1:
             raise ValueError(
                 f"{field}: give a whole number, at least 1, for all clients or for each by name, "
                 f"not {number!r:.40}"
