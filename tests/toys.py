@@ -224,6 +224,7 @@ def agreed(exp: Experiment, clients: Mapping[ClientId, Client]) -> dict[ClientId
             first=first_factors(exp.axes.adapter),
             base="toy",
             mechanism=repr(clients[name].privacy),
+            clips=clients[name].privacy.private,
         )
 
     return {name: replace(client, agreement=with_client(name)) for name, client in clients.items()}

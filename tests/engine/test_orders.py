@@ -29,7 +29,7 @@ from silotune.core import (
 )
 from silotune.core.files import read_lines
 from silotune.engine import NotAgreedError, client_round, federate, score_at_home
-from silotune.engine.client_agreement import LARGEST_TENSOR
+from silotune.engine.client_agreement import LARGEST
 from silotune.engine.client_errors import ERRORS, FAILED
 from silotune.engine.loop import make_tasks
 from silotune.engine.order_book import MOST_ORDERS
@@ -145,7 +145,7 @@ ORDERS = {
         TASKS[0], folded={"classifier": torch.zeros(3, 6)}
     ),
     "another shape of what is added": replace(TASKS[0], folded={"up": torch.zeros(6, 10)}),
-    "too much added": replace(TASKS[0], folded={"up": torch.full((10, 6), LARGEST_TENSOR)}),
+    "too much added": replace(TASKS[0], folded={"up": torch.full((10, 6), LARGEST * 1.1)}),
     "endless numbers added": replace(TASKS[0], folded={"up": torch.full((10, 6), math.nan)}),
     "terms that cancel": replace(
         TASKS[0],

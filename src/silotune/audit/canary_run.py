@@ -153,6 +153,7 @@ def _states(
         first=model.first,
         base=model.digest,
         mechanism=repr(silo.privacy),
+        clips=True,
     )
     runtime = InProcess(trainer, {silo.client: replace(silo, agreement=agreement)})
     return (done.state for done in federate(experiment, runtime, start))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,8 +22,8 @@ from silotune.linalg import LowRank, Matrix, NumericalError, norm, vector_norm
 
 from .experiment import Experiment
 
-LARGEST_TENSOR = 1e3
-"""L2 norm of a tensor, or of what was added to a layer, in a state that a client trains from.
+LARGEST = 10.0
+"""Root mean square of a tensor's numbers in a state that a client which clips trains from.
 
 Larger than any that training makes. Rounding errors grow with the numbers, and beyond it one
 record could be felt in the rounding of another's gradient; what is felt within it is measured by
@@ -32,7 +33,6 @@ the gradient check.
 GROWTH = 10.0
 """How many times as large as at the beginning a tensor may be that began larger than that."""
 
-
 CANCELLING = 100.0
 """How many times as large as their sum the terms of a fold may be together."""
 
@@ -41,8 +41,8 @@ class NotAgreedError(ValueError):
     """A task asks for what was not agreed; the message names a field, and never a number."""
 
 
-class Tensors(NamedTuple):
-    """What a tensor of the state must be."""
+class Due(NamedTuple):
+    """What a tensor of the state must be; ``largest`` is its L2 norm."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -59,6 +59,7 @@ class ClientAgreement:
         first: all tensors before round 0, of the adapter at its largest rank.
         base: SHA-256 of all that is frozen.
         mechanism: what hides its records, as text: clipping norm, noise, sampling, sizes.
+        clips: whether it clips single records, so that a state's numbers must be of ordinary size.
     """
 
     client: ClientId
@@ -66,6 +67,7 @@ class ClientAgreement:
     first: Factors
     base: str
     mechanism: str
+    clips: bool
 
     @property
     def run(self) -> str:
@@ -141,7 +143,7 @@ class ClientAgreement:
             due = self._tensors[key]
             if (tuple(tensor.shape), tensor.dtype) != (due.shape, due.dtype):
                 yield f"factors: {key}"
-            if not _size(tensor.reshape(1, -1)) <= due.largest:
+            if self.clips and not _size(tensor) <= due.largest:
                 yield f"factors: size of {key}"
         yield from self._wrong_fold(task.folded)
 
@@ -150,16 +152,18 @@ class ClientAgreement:
         for site, matrix in folded.items():
             if tuple(matrix.shape) != shapes.get(site):
                 yield f"folded: {site[:100]!r}"
-            elif not _fold_size(matrix) <= LARGEST_TENSOR:
+            elif self.clips and not _fold_size(matrix) <= LARGEST * math.sqrt(
+                math.prod(matrix.shape)
+            ):
                 yield f"folded: size of {site}"
 
     @cached_property
-    def _tensors(self) -> Mapping[Key, Tensors]:
+    def _tensors(self) -> Mapping[Key, Due]:
         """What a state consists of, at this client's rank, in the order of keys."""
         own = self.first.cut(self.experiment.ranks.get(self.client))
         return {
-            key: Tensors(
-                tuple(t.shape), t.dtype, max(LARGEST_TENSOR, GROWTH * _size(t.reshape(1, -1)))
+            key: Due(
+                tuple(t.shape), t.dtype, max(LARGEST * math.sqrt(t.numel()), GROWTH * _size(t))
             )
             for key, t in own.items()
         }
@@ -172,10 +176,10 @@ class ClientAgreement:
         return {**whole, **pairs}
 
 
-def _size(row: torch.Tensor) -> float:
-    """L2 norm of (1, n); NaN if a number is not finite."""
+def _size(tensor: torch.Tensor) -> float:
+    """L2 norm; NaN if a number is not finite."""
     try:
-        return float(vector_norm(row.detach().double()))
+        return float(vector_norm(tensor.detach().double().reshape(1, -1)))
     except NumericalError:
         return float("nan")
 

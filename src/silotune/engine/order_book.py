@@ -1,7 +1,7 @@
 """What a client has been asked in a run: rounds only go on, and nothing may be asked for ever.
 
-    <client's folder>/orders/<run>.json    what was agreed, the newest round, and how often it was
-                                           to be trained, and scored
+    <client's folder>/orders/<run>.json    what was agreed; the newest round that was to be trained,
+                                           and scored, and how often
 
 It is on the disk before work begins, so that an order which fails, or is cut short, counts too.
 """
@@ -29,15 +29,13 @@ class Orders:
 
     Attributes:
         agreement: digest of what was agreed.
-        round: the newest.
-        trained: how often that round was to be trained.
-        scored: how often it was to be scored.
+        trained: the newest round that was to be trained, and how often.
+        scored: the newest round whose state was to be scored, and how often.
     """
 
     agreement: str
-    round: int = 0
-    trained: int = 0
-    scored: int = 0
+    trained: tuple[int, int] = (0, 0)
+    scored: tuple[int, int] = (0, 0)
 
 
 def admit(home: Path, agreement: ClientAgreement, task: ClientTask, work: Work) -> None:
@@ -60,13 +58,14 @@ def admit(home: Path, agreement: ClientAgreement, task: ClientTask, work: Work) 
         orders = build(Orders, read_json(path))
     if orders.agreement != agreement.digest:
         raise NotAgreedError("task: the run is not the one that was agreed on at its beginning")
-    if task.round < orders.round:
+    newest, times = orders.trained if work == "trained" else orders.scored
+    if task.round < newest:
         raise NotAgreedError("task: round is one that is over")
-    if task.round > orders.round:
-        orders = Orders(agreement=orders.agreement, round=task.round)
-    orders = replace(orders, **{work: getattr(orders, work) + 1})
-    if getattr(orders, work) > MOST_ORDERS:
+    times = times + 1 if task.round == newest else 1
+    if times > MOST_ORDERS:
         raise NotAgreedError(f"task: the round has been {work} {MOST_ORDERS} times")
+    now = task.round, times
+    orders = replace(orders, trained=now) if work == "trained" else replace(orders, scored=now)
     with in_words(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, asdict(orders))

@@ -80,6 +80,7 @@ class Agreement:
             first=self.model.first,
             base=self.model.digest,
             mechanism=repr(self.mechanisms[client]),
+            clips=self.mechanisms[client].private,
         )
 
     def first_state(self) -> GlobalState:
