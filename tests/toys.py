@@ -1,7 +1,7 @@
 """A small model, its records and one silo after another, for the laws. No transformers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ from silotune.adapters import (
     inject,
 )
 from silotune.core import Batch, ClientId, Factors, GlobalState, Key, Role, Site, generator
-from silotune.engine import Client, Experiment, LocalTrainer, evaluate
+from silotune.engine import Client, ClientAgreement, Experiment, LocalTrainer, evaluate
 from silotune.linalg import LowRank
 from silotune.methods import Axes, Method, MoLE, built_in
 from silotune.objectives import SequenceClassification
@@ -212,6 +212,22 @@ def experiment(method_axes: Axes, clients: Sequence[ClientId], **changes: object
         "private": False,
     }
     return Experiment(**(choices | changes))
+
+
+def agreed(exp: Experiment, clients: Mapping[ClientId, Client]) -> dict[ClientId, Client]:
+    """The same clients, who have agreed to the run."""
+
+    def with_client(name: ClientId) -> ClientAgreement:
+        return ClientAgreement(
+            client=name,
+            experiment=exp,
+            first=first_factors(exp.axes.adapter),
+            base="toy",
+            mechanism=repr(clients[name].privacy),
+            clips=clients[name].privacy.private,
+        )
+
+    return {name: replace(client, agreement=with_client(name)) for name, client in clients.items()}
 
 
 def begin(method_axes: Axes) -> GlobalState:

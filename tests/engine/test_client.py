@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 from silotune.core import ClientId
+from silotune.core.files import read_lines
 from silotune.engine import Client, client_round
+from silotune.engine.client_errors import ERRORS, FAILED
 from silotune.engine.loop import make_tasks
 from silotune.optim import SGD
 from silotune.privacy import Correlated, ExampleLevel, Gaussian, Poisson, Rotation
-from toys import Notes, axes, begin, experiment, notes, trainer
+from toys import Notes, agreed, axes, begin, experiment, notes, trainer
 
 NAME = ClientId("silo-0")
 
@@ -28,15 +30,21 @@ def mechanism(sampling, noise, insecure_seed=None) -> ExampleLevel:
     )
 
 
-def play(own: Client, *rounds, lora=None, **changes):
+def play(own: Client, *rounds, lr=0.1):
     """The results of one client in ``rounds``, on the same first state."""
-    method = axes("ffa-lora", SGD(lr=0.1), lora)
+    method = axes("ffa-lora", SGD(lr=lr))
     place = trainer(method)
     exp = experiment(method, [NAME], private=own.privacy.private, quorum=0)
+    own = agreed(exp, {NAME: own})[NAME]
     state = begin(method)
     for number in rounds:
         (task,) = make_tasks(exp, [NAME], replace(state, round=number))
-        yield client_round(replace(task, **changes), place, own)
+        yield client_round(task, place, own)
+
+
+def reasons(home) -> list[str]:
+    """Last lines of the errors that stayed at the silo."""
+    return [line["error"].splitlines()[-1] for line in read_lines(home / ERRORS)]
 
 
 TURNING = mechanism(Rotation(2), Correlated(1.0, 2))
@@ -46,8 +54,8 @@ def test_correlated_noise_needs_the_same_records_in_every_round(tmp_path):
     assert [r.refusal for r in play(silo(tmp_path, TURNING), 0, 1)] == ["", ""]
     fewer = silo(tmp_path, TURNING, Notes(notes(12).ids[1:]))
     (refused,) = play(fewer, 2)
-    assert "training records are not those that this run began with" in refused.refusal
-    assert refused.sealed == b""
+    assert (refused.refusal, refused.sealed) == (FAILED, b"")
+    assert "training records are not those that this run began with" in reasons(tmp_path)[-1]
     (goes_on,) = play(silo(tmp_path, TURNING), 2)
     assert goes_on.refusal == ""
 
@@ -63,5 +71,6 @@ def test_a_correlated_round_is_sent_again_or_not_at_all(tmp_path):
     (first,) = play(silo(tmp_path, TURNING), 0)
     (again,) = play(silo(tmp_path, TURNING), 0)
     assert (again.sealed, again.resent) == (first.sealed, True)
-    (otherwise,) = play(silo(tmp_path, TURNING), 0, learning_rate=0.7)
-    assert "may not be drawn" in otherwise.refusal
+    (otherwise,) = play(silo(tmp_path, TURNING), 0, lr=0.7)
+    assert (otherwise.refusal, otherwise.sealed) == (FAILED, b"")
+    assert "agreed on at its beginning" in reasons(tmp_path)[-1]

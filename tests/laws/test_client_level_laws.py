@@ -34,7 +34,7 @@ from silotune.privacy.mechanisms.matrix_factorization import CorrelatedStream, s
 from silotune.privacy.mechanisms.secure_rng import Randomness
 from silotune.runtimes import InProcess
 from silotune.schedules import Schedule
-from toys import axes, begin, experiment, silos, trainer
+from toys import agreed, axes, begin, experiment, silos, trainer
 
 STEP = SGD(lr=0.3)
 
@@ -591,6 +591,7 @@ def test_a_broken_record_is_no_error_that_would_tell_of_it(which, tmp_path):
     quiet = {c: replace(s, discreet=True, home=tmp_path / c) for c, s in silos().items()}
     for silo in quiet.values():
         silo.home.mkdir()
+    quiet = agreed(hidden(a, noised()), quiet)
     rounds = run(a, noised(), tmp_path / "quiet", InProcess(broken, quiet))
     assert [done.pooled.missing for done in rounds] == [{}] * 3
     assert len(read_lines(tmp_path / "silo-0" / "errors.jsonl")) == 3

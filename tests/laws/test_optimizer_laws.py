@@ -389,7 +389,7 @@ def test_noised_gradients_from_b_0_on_do_no_harm(method, tmp_path):
         for client, silo in toys.silos(2, home=tmp_path).items()
     }
     experiment = toys.experiment(axes, list(silos), private=True, local_steps=6)
-    runtime = InProcess(toys.trainer(axes), silos)
+    runtime = InProcess(toys.trainer(axes), toys.agreed(experiment, silos))
     begun = toys.begin(axes)
     *_, last = federate(experiment, runtime, begun)
     for key, tensor in last.state.factors.items():

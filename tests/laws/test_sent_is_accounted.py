@@ -43,7 +43,7 @@ from silotune.runs.folder import RunFolder
 from silotune.runtimes import InProcess
 from silotune.testing.tiny_models import tiny_bert
 from spies import Tapped, file_fields, public_text, result_fields, task_fields
-from toys import Notes, axes, begin, experiment, silos, trainer
+from toys import Notes, agreed, axes, begin, experiment, silos, trainer
 
 CONFIGURED = "is in the configuration, which everybody has"
 EVENT = "an event at a machine, which others see anyway: stated as not covered"
@@ -491,8 +491,9 @@ def test_a_record_without_a_finite_gradient_is_as_if_it_were_not_there(tmp_path)
     def result(train: Notes, home: Path) -> ClientUpdate:
         silo = replace(whole, train=train, privacy=mechanism(rate=1.0), home=home)
         b = trainer(a)
-        runtime = Tapped(InProcess(replace(b, objective=Broken(b.objective)), {client: silo}))
-        exp = experiment(a, runtime.clients(), private=True, rounds=1, local_steps=1)
+        exp = experiment(a, [client], private=True, rounds=1, local_steps=1)
+        own = agreed(exp, {client: silo})
+        runtime = Tapped(InProcess(replace(b, objective=Broken(b.objective)), own))
         list(federate(exp, runtime, begin(a)))
         return decode_result(runtime.results[0])
 
@@ -553,17 +554,20 @@ def failing(tmp_path: Path, wrong: Exception, **changes):
     for name in members:
         (tmp_path / name).mkdir()
     b = trainer(a)
-    return a, replace(b, objective=Broken(b.objective, wrong=wrong)), members
+    exp = experiment(a, list(members), private=True)
+    return exp, replace(b, objective=Broken(b.objective, wrong=wrong)), agreed(exp, members)
+
+
+def first_task(exp):
+    return make_tasks(exp, exp.clients, begin(exp.axes))[0]
 
 
 @wrongs
 @pytest.mark.parametrize("kind", [b"T", b"S"])
 def test_an_error_ends_at_the_silo_whatever_carries_its_messages(tmp_path, wrong, kind):
-    a, b, members = failing(tmp_path, wrong)
+    exp, b, members = failing(tmp_path, wrong)
     in_process = InProcess(b, members)
-    task = make_tasks(
-        experiment(a, in_process.clients(), private=True), in_process.clients(), begin(a)
-    )[0]
+    task = first_task(exp)
     reply = pool_module._answer(kind + encode_task(task), b, members, {})
     if kind == b"T":
         (result,) = in_process.train([task])
@@ -582,11 +586,9 @@ def test_an_error_ends_at_the_silo_whatever_carries_its_messages(tmp_path, wrong
 def test_a_client_that_the_server_hides_says_no_more(tmp_path):
     from silotune.privacy import NoPrivacy
 
-    a, b, members = failing(tmp_path, WRONGS[0], privacy=NoPrivacy(batch_size=6), discreet=True)
+    exp, b, members = failing(tmp_path, WRONGS[0], privacy=NoPrivacy(batch_size=6), discreet=True)
     runtime = InProcess(b, members)
-    task = make_tasks(experiment(a, runtime.clients(), private=True), runtime.clients(), begin(a))[
-        0
-    ]
+    task = first_task(exp)
     (result,) = runtime.train([task])
     assert result.refusal == FAILED
 
@@ -594,9 +596,9 @@ def test_a_client_that_the_server_hides_says_no_more(tmp_path):
 def test_without_privacy_an_error_is_told(tmp_path):
     from silotune.privacy import NoPrivacy
 
-    a, b, members = failing(tmp_path, WRONGS[0], privacy=NoPrivacy(batch_size=6))
+    exp, b, members = failing(tmp_path, WRONGS[0], privacy=NoPrivacy(batch_size=6))
     runtime = InProcess(b, members)
-    task = make_tasks(experiment(a, runtime.clients()), runtime.clients(), begin(a))[0]
+    task = first_task(exp)
     with pytest.raises(ValueError, match="4711"):
         list(runtime.train([task]))
 
@@ -608,11 +610,9 @@ def test_an_error_that_cannot_be_noted_is_not_told_either(tmp_path, monkeypatch)
         raise RecordError(SECRET)
 
     monkeypatch.setattr("silotune.engine.client_errors.append_line", full)
-    a, b, members = failing(tmp_path, WRONGS[0])
+    exp, b, members = failing(tmp_path, WRONGS[0])
     runtime = InProcess(b, members)
-    task = make_tasks(experiment(a, runtime.clients(), private=True), runtime.clients(), begin(a))[
-        0
-    ]
+    task = first_task(exp)
     (result,) = runtime.train([task])
     assert result.refusal == FAILED
 

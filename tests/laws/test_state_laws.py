@@ -29,7 +29,7 @@ from silotune.methods import IncompatibleMethodError
 from silotune.optim import SGD
 from silotune.privacy import ExampleLevel, Gaussian, Poisson, SiloStore
 from silotune.runtimes import InProcess
-from toys import adapter, axes, begin, experiment, silos, trainer
+from toys import adapter, agreed, axes, begin, experiment, silos, trainer
 
 ROUNDS = 5
 
@@ -352,8 +352,8 @@ def test_rounds_that_nobody_paid_for_are_not_begun_from(clients, tmp_path, monke
     (silo,) = clients(1).values()
     private = replace(silo, privacy=mechanism)
     private.home.mkdir(parents=True)
-    runtime = InProcess(trainer(a), {silo.client: private})
     exp = experiment(a, [silo.client], private=True)
+    runtime = InProcess(trainer(a), agreed(exp, {silo.client: private}))
     (task,) = make_tasks(exp, [silo.client], begin(a))
     with monkeypatch.context() as broken:
 

@@ -28,7 +28,7 @@ from silotune.optim.base import Moves
 from silotune.privacy import ExampleLevel, Gaussian, Poisson
 from silotune.runtimes import InProcess
 from silotune.schedules import Constant, Schedule
-from toys import begin, experiment, silos, trainer
+from toys import agreed, begin, experiment, silos, trainer
 
 STEP = SGD(lr=0.3)
 
@@ -104,7 +104,7 @@ def privately(method: Method, home, rounds: int = 2):
     refuse_unproved(axes, "example")
     mine = {c: replace(s, privacy=mechanism()) for c, s in silos(home=home).items()}
     exp = experiment(axes, list(mine), rounds=rounds, private=True)
-    done = list(federate(exp, InProcess(trainer(axes), mine), begin(axes)))
+    done = list(federate(exp, InProcess(trainer(axes), agreed(exp, mine)), begin(axes)))
     assert all(not round.pooled.missing for round in done)
     return [round.state for round in done]
 

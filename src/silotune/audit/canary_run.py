@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from silotune.core import ClientId, GlobalState, Phase, RoundPlan, generator
-from silotune.engine import Client, Experiment, federate
+from silotune.engine import Client, ClientAgreement, Experiment, federate
 from silotune.methods import Axes
 from silotune.optim import SGD
 from silotune.privacy import Correlated, ExampleLevel, Poisson, Rotation, TruncatedPoisson
@@ -147,7 +147,15 @@ def _states(
         quorum=1,
         private=True,
     )
-    runtime = InProcess(trainer, {silo.client: silo})
+    agreement = ClientAgreement(
+        client=silo.client,
+        experiment=experiment,
+        first=model.first,
+        base=model.digest,
+        mechanism=repr(silo.privacy),
+        clips=True,
+    )
+    runtime = InProcess(trainer, {silo.client: replace(silo, agreement=agreement)})
     return (done.state for done in federate(experiment, runtime, start))
 
 

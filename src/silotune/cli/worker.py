@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from silotune.federation.built import build_clients, build_federation
+from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
 from silotune.runtimes import serve
 
@@ -39,7 +40,7 @@ def work(path: Path, modules: Sequence[str] = ()) -> None:
         os.dup2(log, 2)
         os.dup2(log, 1)
     trainer = built.agreement.model.trainer
-    serve(trainer, build_clients(built, folder), tasks, results)
+    serve(trainer, build_clients(built, folder, read_facts(folder).run), tasks, results)
 
 
 def _import(name: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 from safetensors import SafetensorError
@@ -21,6 +22,7 @@ from .factors import Factors, Key
 from .folding import accumulated, folded_of, tensors_of
 from .messages import ClientId, ClientTask, ClientUpdate, Seeded
 from .metrics import Meter
+from .names import is_client_name, is_run_name
 from .round_plan import plan_of
 
 
@@ -110,19 +112,17 @@ def decode_task(blob: bytes, find: Find | None = None) -> ClientTask:
         fold = folded_of(tensors)
         sent = tensors.without(tensors_of(fold).keys())
         return ClientTask(
-            run=header["run"],
-            round=header["round"],
-            client=ClientId(header["client"]),
+            **_address(header),
             factors=sent.updated(_kept(header["kept"], held)),
             folded=accumulated(held.folded, fold) if held else fold,
-            rank=header["rank"],
+            rank=_typed(header, "rank", int, NoneType),
             seeded=tuple(_seeded(s) for s in header["seeded"]),
             plan=plan_of(header["plan"]),
-            steps=header["steps"],
-            learning_rate=header["learning_rate"],
-            seed=header["seed"],
+            steps=_typed(header, "steps", int),
+            learning_rate=_typed(header, "learning_rate", float, int),
+            seed=_typed(header, "seed", int),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CorruptPayload(f"this is not a task: {error}") from error
 
 
@@ -154,16 +154,34 @@ def decode_result(blob: bytes) -> ClientUpdate:
     try:
         header = json.loads(body[4:end])
         return ClientUpdate(
-            run=header["run"],
-            round=header["round"],
-            client=ClientId(header["client"]),
+            **_address(header),
             sealed=body[end:],
             meters={name: Meter(*pair) for name, pair in header["meters"].items()},
-            refusal=header["refusal"],
-            resent=header["resent"],
+            refusal=_typed(header, "refusal", str),
+            resent=_typed(header, "resent", bool),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptPayload(f"this is not a result: {error}") from error
+
+
+def _address(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Run, round and client; whoever sent them may have chosen names that are paths."""
+    if not is_run_name(header["run"]):
+        raise ValueError("run is no name of a run")
+    if not is_client_name(header["client"]):
+        raise ValueError("client is no name of a client")
+    return {
+        "run": header["run"],
+        "round": _typed(header, "round", int),
+        "client": ClientId(header["client"]),
+    }
+
+
+def _typed(header: Mapping[str, Any], name: str, *kinds: type) -> Any:
+    """A field of exactly one of these types: JSON's true is no number."""
+    if type(header[name]) not in kinds:
+        raise TypeError(f"{name} is of the wrong type")
+    return header[name]
 
 
 def _held(header: Mapping[str, Any], find: Find | None) -> ClientTask | None:
@@ -181,5 +199,8 @@ def _kept(keys: Sequence[tuple[str, str, str]], held: ClientTask | None) -> Fact
 
 
 def _seeded(header: Mapping[str, Any]) -> Seeded:
-    keys = tuple(map(Key.of, header["keys"]))
-    return Seeded(seed=header["seed"], keys=keys, digest=header["digest"])
+    return Seeded(
+        seed=_typed(header, "seed", int),
+        keys=tuple(map(Key.of, header["keys"])),
+        digest=_typed(header, "digest", str),
+    )

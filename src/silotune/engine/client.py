@@ -1,8 +1,9 @@
 """The client's half of a round: refusals, retries and charges around local training.
 
 ``client_round`` is a function of its task and the client's records. What leaves under privacy is a
-result whose fields are all public or charged; errors end at the client (``client_errors``). The
-training itself is in ``local_training``.
+result whose fields are all public or charged; errors end at the client (``client_errors``). An
+order that was not agreed is not obeyed (``client_agreement``). The training itself is in
+``local_training``.
 """
 
 from __future__ import annotations
@@ -24,18 +25,6 @@ from .local_training import local_training
 from .participants import Client, LocalTrainer
 from .personalization import accept, draft
 
-LOST = (
-    "what it sent for this round is lost, and correlated noise may not be drawn for it again; "
-    "begin a new run"
-)
-"""Why a round cannot be had a second time."""
-
-CHANGED = (
-    "its training records are not those that this run began with, and correlated noise needs the "
-    "same ones in every round; bring them back, or begin a new run"
-)
-"""Why a run cannot go on."""
-
 
 def client_round(task: ClientTask, trainer: LocalTrainer, client: Client) -> ClientUpdate:
     """Train one round, or send again what an earlier attempt at this round already released.
@@ -44,20 +33,18 @@ def client_round(task: ClientTask, trainer: LocalTrainer, client: Client) -> Cli
     for is refused, and nothing is trained.
 
     Raises:
-        ValueError: if the task does not fit the model or training breaks down; under privacy only
-            if the silo has no folder.
+        ValueError: if the task was not agreed, does not fit the model or training breaks down;
+            under privacy only if the silo has no folder.
     """
-    if not client.secretive:
-        return _open_round(task, trainer, client)
-    home = client.folder
 
     def work() -> ClientUpdate:
+        client.check_order(task, "trained")
         if not client.privacy.private:
             return _open_round(task, trainer, client)
-        with SiloStore(home) as store:
+        with SiloStore(client.folder) as store:
             return _private_round(task, trainer, client, store)
 
-    return discreet(task, home, work)
+    return discreet(task, client.folder, work) if client.secretive else work()
 
 
 def _open_round(task: ClientTask, trainer: LocalTrainer, client: Client) -> ClientUpdate:
@@ -81,12 +68,18 @@ def _private_round(
         _accept(task, client)
         return replace(result(task, earlier, resent=True), meters=meters)
     if not store.may_train(task.run, task.round):
-        return result(task, refusal=LOST)
+        raise ValueError(
+            "what was sent for this round is lost, and correlated noise may not be drawn for it "
+            "again; begin a new run"
+        )
     charge = client.privacy.charge(task.steps)
     if isinstance(charge, CorrelatedCharge) and not store.still_holds(
         task.run, digest(client.train)
     ):
-        return result(task, refusal=CHANGED)
+        raise ValueError(
+            "the training records are not those that this run began with, and correlated noise "
+            "needs the same ones in every round; bring them back, or begin a new run"
+        )
     if charge and not affords(client, store, task.run, charge):
         return over_budget(task, client)
     sealed = seal(_train(task, trainer, client, store.past(task.run)), task)

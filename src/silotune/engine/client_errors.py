@@ -1,4 +1,4 @@
-"""What a silo says when something goes wrong: that it did, and never why.
+"""What a silo says when it does not do as it is asked: that it does not, and never why.
 
 The text of an error may hold a record, a count or a loss, and a mechanism covers none of that. So
 where records are hidden an error ends here: its traceback goes into the silo's own folder, and
@@ -23,8 +23,8 @@ from .participants import Client
 ERRORS = "errors.jsonl"
 """In a silo's folder: one line an error."""
 
-FAILED = f"it failed; the reason stays at the silo, in {ERRORS}"
-"""All that is said of an error."""
+FAILED = f"it refused or failed; the reason stays at the silo, in {ERRORS}"
+"""All that is said of an error, or of an order that was not agreed."""
 
 
 def result(

@@ -72,6 +72,7 @@ def score_at_home(task: ClientTask, trainer: LocalTrainer, client: Client) -> Cl
     home, held_out = client.folder, client.held_out
 
     def work() -> ClientUpdate:
+        client.check_order(task, "scored")
         factors = start_of(task, trainer, client)
         meters = evaluate(trainer.adapted, trainer.objective, factors, held_out, folded=task.folded)
         metrics = {name: meter.value() for name, meter in meters.items()}

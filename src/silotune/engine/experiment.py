@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from silotune.core import ClientId, Factors, Key, RoundPlan
+from silotune.core import ClientId, Factors, Key, RoundPlan, seed_of
 from silotune.methods.axes import Axes, IncompatibleMethodError, refuse_unproved
 from silotune.privacy import CorrelatedCharge
 from silotune.privacy.mechanisms.server import FullParticipation, ServerMechanism
@@ -81,6 +81,15 @@ class Experiment:
         """The orders for ``round``."""
         plan = self.axes.schedule.plan(round, self.sites)
         return replace(plan, fixed=plan.fixed | self.fixed)
+
+    def learning_rate(self, round: int) -> float:
+        """Of every client's optimiser in ``round``."""
+        left = 1.0 - round / self.rounds if self.linear_decay else 1.0
+        return self.axes.optimizer.lr * left
+
+    def client_seed(self, round: int, client: ClientId) -> int:
+        """For a client's data order and dropout in ``round``."""
+        return seed_of(self.seed, "client", round, client)
 
     def _check_alike(self) -> None:
         if self.ranks:

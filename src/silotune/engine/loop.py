@@ -20,7 +20,6 @@ from silotune.core import (
     Seeded,
     Statistics,
     encode_task,
-    seed_of,
 )
 from silotune.privacy import NoiseState
 from silotune.privacy.mechanisms.server import RoundStart
@@ -162,7 +161,6 @@ def make_tasks(
 ) -> list[ClientTask]:
     """The round's orders, one for each client."""
     plan = experiment.plan(state.round)
-    left = 1.0 - state.round / experiment.rounds if experiment.linear_decay else 1.0
     held = {rank: state.factors.cut(rank) for rank in {None, *experiment.ranks.values()}}
     seeded = {rank: _seeded(state, factors) for rank, factors in held.items()}
 
@@ -179,8 +177,8 @@ def make_tasks(
             seeded=seeded[rank],
             plan=plan,
             steps=experiment.local_steps,
-            learning_rate=experiment.axes.optimizer.lr * left,
-            seed=seed_of(experiment.seed, "client", state.round, client),
+            learning_rate=experiment.learning_rate(state.round),
+            seed=experiment.client_seed(state.round, client),
         )
 
     return [task(client) for client in clients]

@@ -9,11 +9,14 @@ from pathlib import Path
 import torch
 
 from silotune.adapters import AdaptedModel
-from silotune.core import Batch, ClientDataset, ClientId, Factors
+from silotune.core import Batch, ClientDataset, ClientId, ClientTask, Factors
 from silotune.objectives import PerExampleLoss
 from silotune.optim import OptimizerConfig
 from silotune.privacy import ClientMechanism, PrivacyBudget
 from silotune.privacy.ledger.noisy_counts import Releases
+
+from .client_agreement import ClientAgreement, NotAgreedError
+from .order_book import Work, admit
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,6 +32,8 @@ class Client:
         releases: what it sends besides its update.
         discreet: whether its errors stay at home although its own mechanism hides nothing, since
             the server's does.
+        agreement: what it may be asked. Without one a client obeys whoever asks, so one that
+            hides anything refuses everything.
     """
 
     client: ClientId
@@ -39,6 +44,7 @@ class Client:
     budget: PrivacyBudget | None = None
     releases: Releases = field(default_factory=Releases)
     discreet: bool = False
+    agreement: ClientAgreement | None = None
 
     @property
     def secretive(self) -> bool:
@@ -55,6 +61,24 @@ class Client:
         if self.home is None:
             raise ValueError(f"silo {self.client} needs a folder of its own to keep its ledger in")
         return self.home
+
+    def check_order(self, task: ClientTask, work: Work) -> None:
+        """Let an order pass that was agreed, and count it.
+
+        Raises:
+            NotAgreedError: if it was not.
+            RecordError: if it cannot be counted.
+        """
+        if self.agreement is None:
+            if self.secretive:
+                raise NotAgreedError("task: nothing was agreed with this client")
+            return
+        if work == "scored":
+            self.agreement.check_scoring(task)
+        else:
+            self.agreement.check_training(task)
+        if self.home is not None:
+            admit(self.home, self.agreement, task, work)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -46,10 +46,10 @@ def silo_alone(built: BuiltFederation) -> Iterator[AloneRound]:
 def _alone(built: BuiltFederation, name: str) -> Iterator[AloneRound]:
     agreement, last = built.agreement, built.terms.rounds - 1
     model, sizes = agreement.model, agreement.sizes
-    alone = experiment(built.terms, model, sizes, f"alone/{name}")
+    alone = experiment(built.terms, model, sizes, "alone")
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place))
-        clients = build_clients(built, folder)
+        clients = build_clients(built, folder, alone.run)
         own = {client: silo for client, silo in clients.items() if client == name}
         runtime = InProcess(model.trainer, own)
         rounds = federate(replace(alone, quorum=1), runtime, agreement.first_state())

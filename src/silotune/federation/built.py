@@ -67,8 +67,14 @@ def build_federation(federation: Description) -> BuiltFederation:
     )
 
 
-def build_clients(built: BuiltFederation, folder: RunFolder | None) -> dict[ClientId, Client]:
-    """The clients of a simulation; each owns a folder inside the run's."""
+def build_clients(built: BuiltFederation, folder: RunFolder, run: str) -> dict[ClientId, Client]:
+    """The clients of a simulation; each owns a folder inside the run's.
+
+    Args:
+        built: whose clients they are.
+        folder: of the run.
+        run: the only one that they take part in.
+    """
     agreement = built.agreement
     return {
         ClientId(name): Client(
@@ -76,10 +82,11 @@ def build_clients(built: BuiltFederation, folder: RunFolder | None) -> dict[Clie
             train=examples.train,
             held_out=examples.held_out,
             privacy=agreement.mechanisms[name],
-            home=folder.site(name) if folder else None,
+            home=folder.site(name),
             budget=agreement.budget,
             releases=agreement.releases(name),
             discreet=agreement.server.private,
+            agreement=agreement.with_client(run, name),
         )
         for name, examples in built.data.silos.items()
     }

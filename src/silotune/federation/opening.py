@@ -105,7 +105,7 @@ def opened(
         folder.site(name).mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         runtime: Runtime
-        clients = build_clients(built, folder)
+        clients = build_clients(built, folder, facts.run)
         if federation.runtime == "pool":
             workers = [*worker, str(folder.path)]
             pool = Pool(workers, list(clients), federation.workers, federation.round_deadline)

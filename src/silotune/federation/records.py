@@ -11,6 +11,7 @@ from annotated_types import Ge, Lt
 from datasets import ClassLabel, Dataset, DatasetDict
 
 from silotune.core.fields import check_value
+from silotune.core.names import LONGEST_NAME, is_client_name
 from silotune.data import Partition, Source, Splits, Tables, load
 from silotune.data.loading import check_table, table_of
 from silotune.privacy import check_declared
@@ -20,9 +21,6 @@ Table: TypeAlias = Dataset | Sequence[Mapping[str, Any]] | str | Path
 
 ClientData: TypeAlias = Table | DatasetDict | Mapping[str, Table]
 """A table to train on, or several by part: ``train``, ``valid`` (or ``validation``), ``test``."""
-
-_LONGEST_NAME = 100
-"""Bytes, of the 255 that a file system gives a name."""
 
 _PART = {
     "train": "train",
@@ -157,12 +155,10 @@ def check_client_name(name: object) -> None:
     """
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"clients: a client has a name, as text; {name!r} is none")
-    strange = set(name) & set('/\\:*?"<>|') or not name.isprintable()
-    # What cannot be encoded is not printable.
-    if strange or name[0] == "." or name != name.strip() or len(name.encode()) > _LONGEST_NAME:
+    if not is_client_name(name):
         raise ValueError(
             f"clients: {name[:40]!r} cannot be the name of a folder; take letters, digits, - and "
-            f"_, at most {_LONGEST_NAME} bytes of them"
+            f"_, at most {LONGEST_NAME} bytes of them"
         )
 
 

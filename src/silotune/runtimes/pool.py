@@ -258,6 +258,8 @@ def _answer(
         for place in tasks.keys() - _still_held(tasks, task):
             del tasks[place]
         tasks[_place(task, task.round)] = task
+        if task.client not in silos:
+            raise ValueError("a task is for a client that this worker does not act for")
         act = score_at_home if payload[:1] == _SCORE else client_round
         return _RESULT + encode_result(act(task, trainer, silos[task.client]))
     except (ValueError, OSError, RuntimeError) as error:

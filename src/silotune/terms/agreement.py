@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from silotune.core import ClientId, GlobalState
-from silotune.engine import Experiment
+from silotune.engine import ClientAgreement, Experiment
 from silotune.privacy import (
     AnyCharge,
     ClientMechanism,
@@ -66,6 +66,22 @@ class Agreement:
             run: identifies the run.
         """
         return experiment(self.terms, self.model, self.sizes, run, self.server)
+
+    def with_client(self, run: str, client: str) -> ClientAgreement:
+        """What one client lets itself be asked in a run.
+
+        Args:
+            run: identifies the run.
+            client: its name.
+        """
+        return ClientAgreement(
+            client=ClientId(client),
+            experiment=self.experiment(run),
+            first=self.model.first,
+            base=self.model.digest,
+            mechanism=repr(self.mechanisms[client]),
+            clips=self.mechanisms[client].private,
+        )
 
     def first_state(self) -> GlobalState:
         """Before round 0."""

@@ -1,0 +1,40 @@
+"""Names that arrive from outside: of runs, and of clients. One rule each, wherever one is read.
+
+A name becomes a part of a path, so it must be one that no file system takes for anything else.
+"""
+
+from __future__ import annotations
+
+import re
+
+LONGEST_NAME = 100
+"""Bytes of a client's name, of the 255 that a file system gives."""
+
+_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_RESERVED = set('/\\:*?"<>|')
+
+
+def is_run_name(name: object) -> bool:
+    """Whether it is one to 64 letters, digits, ``-`` and ``_``, and begins with none of the last.
+
+    Args:
+        name: of any type.
+    """
+    return isinstance(name, str) and _RUN.fullmatch(name) is not None
+
+
+def is_client_name(name: object) -> bool:
+    """Whether a folder can have the name on every file system, and people can tell it from others.
+
+    Args:
+        name: of any type.
+    """
+    return (
+        isinstance(name, str)
+        and bool(name)
+        and name.isprintable()  # what cannot be encoded is not
+        and name[0] != "."
+        and name == name.strip()
+        and not set(name) & _RESERVED
+        and len(name.encode()) <= LONGEST_NAME
+    )

@@ -1,0 +1,71 @@
+"""What a client has been asked in a run: rounds only go on, and nothing may be asked for ever.
+
+    <client's folder>/orders/<run>.json    what was agreed; the newest round that was to be trained,
+                                           and scored, and how often
+
+It is on the disk before work begins, so that an order which fails, or is cut short, counts too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from silotune.core import ClientTask
+from silotune.core.files import build, in_words, read_json, write_json
+
+from .client_agreement import ClientAgreement, NotAgreedError
+
+MOST_ORDERS = 20
+"""Times that a round is trained (or sent again), and scored: more than crashes need."""
+
+Work = Literal["trained", "scored"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orders:
+    """What one run has asked.
+
+    Attributes:
+        agreement: digest of what was agreed.
+        trained: the newest round that was to be trained, and how often.
+        scored: the newest round whose state was to be scored, and how often.
+    """
+
+    agreement: str
+    trained: tuple[int, int] = (0, 0)
+    scored: tuple[int, int] = (0, 0)
+
+
+def admit(home: Path, agreement: ClientAgreement, task: ClientTask, work: Work) -> None:
+    """Count an order, before anything is done for it.
+
+    Args:
+        home: the client's folder.
+        agreement: of its run; the task has been held against it.
+        task: the order.
+        work: what is asked.
+
+    Raises:
+        NotAgreedError: if the run was agreed on otherwise, the round is over, or it was asked for
+            too often.
+        RecordError: if it cannot be written down; then nothing may be done.
+    """
+    path = home / "orders" / f"{agreement.run}.json"
+    orders = Orders(agreement=agreement.digest)
+    if path.exists():
+        orders = build(Orders, read_json(path))
+    if orders.agreement != agreement.digest:
+        raise NotAgreedError("task: the run is not the one that was agreed on at its beginning")
+    newest, times = orders.trained if work == "trained" else orders.scored
+    if task.round < newest:
+        raise NotAgreedError("task: round is one that is over")
+    times = times + 1 if task.round == newest else 1
+    if times > MOST_ORDERS:
+        raise NotAgreedError(f"task: the round has been {work} {MOST_ORDERS} times")
+    now = task.round, times
+    orders = replace(orders, trained=now) if work == "trained" else replace(orders, scored=now)
+    with in_words(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, asdict(orders))
