@@ -115,7 +115,8 @@ def _check_coverage(passes: Passes, kept: Factors, lineup: Lineup, idle: Collect
     waiting = {key for key, p in adapted.tensors.items() if p.requires_grad}
     for draw in range(DRAWS):
         adapted.load(_drawn(kept, SMALL, draw))
-        whole, rows = passes.by_autograd(which), passes.by_sink(which)
+        whole = passes.by_autograd(which, weighed=True)
+        rows = passes.by_sink(which, weighed=True)
         _refuse_random(whole, rows, tolerance)
         if missing := waiting - rows.gradients.keys():
             raise GradientCheckError(
@@ -128,8 +129,8 @@ def _check_coverage(passes: Passes, kept: Factors, lineup: Lineup, idle: Collect
             return
     raise GradientCheckError(
         f"{_names(waiting - set(idle))}: trained, but its gradient is zero, so it would learn "
-        "nothing and only take noise; its output may not be used, or the base model passes no gradient back (a "
-        "quantised one needs a device that can)"
+        "nothing and only take noise; its output may not be used, or the base model passes no "
+        "gradient back (a quantised one needs a device that can)"
     )
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +131,6 @@ def check_apart(passes: Passes, alone: Mapping[int, Tensor], lineup: Lineup) -> 
     Raises:
         RecordsMixError: if one does.
     """
-    _refuse_hard_choices(passes, lineup)
     worst = 0.0
     for which in lineup.batches():
         moves = relative(passes.together(which), torch.stack([alone[i] for i in which]))
@@ -140,6 +140,7 @@ def check_apart(passes: Passes, alone: Mapping[int, Tensor], lineup: Lineup) -> 
             raise RecordsMixError(_mixed(passes, which, worst_first), float(moved.max()))
         others = torch.tensor([i != lineup.longest for i in which], device=moves.device)
         worst = max(worst, float(moves[others].sum(dim=0).norm()))
+    _refuse_hard_choices(passes, lineup)
     return worst
 
 
@@ -205,9 +206,8 @@ def refuse_state(
 
 def _refuse_hard_choices(passes: Passes, lineup: Lineup) -> None:
     for record in {lineup.short[0], lineup.longest}:
-        found = hard_choice(
-            passes.adapted.model, lambda i=record: passes.losses([i]), passes.records.values()
-        )
+        compute = partial(passes.losses, [record])
+        found = hard_choice(passes.adapted.model, compute, passes.records.values())
         if found:
             raise RecordsMixError(
                 f"{found} makes a hard choice by what it computed of a record; in a near tie the "
@@ -220,7 +220,7 @@ def _refuse_hard_choices(passes: Passes, lineup: Lineup) -> None:
 def _mixed(passes: Passes, which: Sequence[int], suspects: Sequence[int]) -> str:
     places = (_where(passes, which, suspect) for suspect in suspects)
     return (
-        f"{next(filter(None, places), 'the model')} mixes the examples of a batch: what a record "
+        f"{next(filter(None, places), 'the objective')} mixes the examples of a batch: what a record "
         "gives depends on the others, on their lengths or on its place, so clipping does not bound "
         "what one record changes"
     )
@@ -228,7 +228,8 @@ def _mixed(passes: Passes, which: Sequence[int], suspects: Sequence[int]) -> str
 
 @torch.no_grad()
 def _where(passes: Passes, which: Sequence[int], place: int) -> str:
-    """The first module that gives a record something else than it gives it alone, if any does."""
+    """The first module that gives a record something else than it gives it alone; empty if none
+    does, so that it must be the losses."""
     model = passes.adapted.model
     together = _outputs(passes, which)
     for name, alone in _outputs(passes, [which[place]]).items():
@@ -239,11 +240,11 @@ def _where(passes: Passes, which: Sequence[int], place: int) -> str:
 
 
 def _outputs(passes: Passes, which: Sequence[int]) -> dict[str, list[Tensor]]:
-    """What every module gives that has none inside, by name, in the order of the pass."""
+    """What every module gives, by name, in the order in which they end: the inner ones first."""
     found: dict[str, list[Tensor]] = {}
     hooks = []
     for name, module in passes.adapted.model.named_modules():
-        if name and not any(module.children()):
+        if name:
 
             def keep(_: nn.Module, __: object, output: object, name: str = name) -> None:
                 given = output if isinstance(output, tuple | list) else [output]

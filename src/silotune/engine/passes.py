@@ -80,8 +80,12 @@ class Passes:
             )
         return losses
 
-    def by_autograd(self, which: Sequence[int]) -> Found:
+    def by_autograd(self, which: Sequence[int], *, weighed: bool = False) -> Found:
         """The sum over these records; a tensor that nothing reaches is left out.
+
+        Args:
+            which: of the records.
+            weighed: by numbers from 1 to 2, so that nothing cancels in the sum.
 
         Raises:
             GradientCheckError: if the model refuses them.
@@ -90,20 +94,24 @@ class Passes:
             parameter.grad = None
         with _refused():
             losses = self.losses(which)
-            losses.sum().backward()
+            _total(losses, weighed=weighed).backward()
         tensors = self.adapted.tensors.items()
         found = {k: p.grad for k, p in tensors if p.requires_grad and p.grad is not None}
         return Found(losses.detach(), found)
 
-    def by_sink(self, which: Sequence[int]) -> Found:
+    def by_sink(self, which: Sequence[int], *, weighed: bool = False) -> Found:
         """Row by row, as the mechanism gets them.
+
+        Args:
+            which: of the records.
+            weighed: as for ``by_autograd``.
 
         Raises:
             GradientCheckError: if a layer does not see records.
         """
         with _refused(), self.adapted.sink.collect(len(which)) as rows:
             losses = self.losses(which)
-            losses.sum().backward()
+            _total(losses, weighed=weighed).backward()
             return Found(losses.detach(), dict(rows))
 
     def alone(self, record: int) -> Tensor:
@@ -133,6 +141,10 @@ class Passes:
                 parts.append(zero if found is None else found.detach().reshape(rows, -1))
         flat = torch.cat(parts, dim=1)
         return flat.to(torch.promote_types(flat.dtype, torch.float32))
+
+
+def _total(losses: Tensor, *, weighed: bool) -> Tensor:
+    return losses @ torch.linspace(1, 2, len(losses)).to(losses) if weighed else losses.sum()
 
 
 @contextmanager

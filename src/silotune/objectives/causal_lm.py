@@ -93,9 +93,12 @@ class CausalLM:
         return {"loss": Meter(losses.sum().item(), targets.sum().item())}
 
     def synthetic(self, spec: InputSpec, lengths: Sequence[int], seed: int) -> Batch:
-        """Random texts of these lengths, each its own target."""
+        """Random texts of these lengths, each its own target but for its prompt."""
         inputs = synthetic_inputs(spec, lengths, generator(seed, "synthetic"))
-        labels = inputs["input_ids"].where(inputs["attention_mask"].bool(), torch.tensor(IGNORED))
+        learned = inputs["attention_mask"].bool()
+        if self.text is None:  # the first half of a record
+            learned &= torch.arange(max(lengths)) >= torch.tensor(lengths)[:, None] // 2
+        labels = inputs["input_ids"].where(learned, torch.tensor(IGNORED))
         return inputs | {"labels": labels}
 
 
