@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from .hard_choices import hard_choice
-from .passes import Passes, RecordsMixError, StateKeptError
+from .passes import MOST, Passes, RecordsMixError, StateKeptError
 
 ROUNDING = 1e-4
 """What rounding in float32 may do to a gradient, relative to its length.
@@ -53,8 +53,8 @@ class Coupling:
         moved_at_large: the same at factors of ``large_norm``.
         small_norm: L2 norm of all factors at ``moved``.
         large_norm: at ``moved_at_large``.
-        moved_if_together: what a record's gradient would move by, relative to its length, and why
-            they go through one by one; 0 if nothing was found.
+        moved_if_together: by how many C that sum, or one of them, would move if they did not go
+            through one by one, which is why they do; 0 where nobody looked.
     """
 
     together: int
@@ -131,17 +131,20 @@ def check_apart(passes: Passes, alone: Mapping[int, Tensor], lineup: Lineup) -> 
     Raises:
         RecordsMixError: if one does.
     """
-    worst = 0.0
+    sums, single, mixed = [0.0], 0.0, ""
     for which in lineup.batches():
         moves = relative(passes.together(which), torch.stack([alone[i] for i in which]))
-        moved = moves.norm(dim=1)
-        if not moved.max() <= ROUNDING:
-            worst_first = [int(i) for i in moved.argsort(descending=True)]
-            raise RecordsMixError(_mixed(passes, which, worst_first), float(moved.max()))
+        moved = moves.norm(dim=1).nan_to_num(nan=MOST)
         others = torch.tensor([i != lineup.longest for i in which], device=moves.device)
-        worst = max(worst, float(moves[others].sum(dim=0).norm()))
+        sums.append(float(moves[others].sum(dim=0).norm()))
+        if not mixed and moved.max() > ROUNDING:
+            suspects = moved.argsort(descending=True).tolist()
+            mixed = _mixed(passes, which, suspects)
+        single = max(single, float(moved.max()))
+    if mixed:
+        raise RecordsMixError(mixed, max(single, *sums))
     _refuse_hard_choices(passes, lineup)
-    return worst
+    return max(sums)
 
 
 def coupling(passes: Passes, lineup: Lineup) -> float:
@@ -213,23 +216,22 @@ def _refuse_hard_choices(passes: Passes, lineup: Lineup) -> None:
                 f"{found} makes a hard choice by what it computed of a record; in a near tie the "
                 "other records of a batch decide, so clipping does not bound what one record "
                 "changes",
-                moved=2.0,
+                moved=MOST,
             )
 
 
 def _mixed(passes: Passes, which: Sequence[int], suspects: Sequence[int]) -> str:
     places = (_where(passes, which, suspect) for suspect in suspects)
     return (
-        f"{next(filter(None, places), 'the objective')} mixes the examples of a batch: what a record "
-        "gives depends on the others, on their lengths or on its place, so clipping does not bound "
-        "what one record changes"
+        f"{next(filter(None, places), 'the objective')} mixes the examples of a batch: what a "
+        "record gives depends on the others, on their lengths or on its place, so clipping does "
+        "not bound what one record changes"
     )
 
 
 @torch.no_grad()
 def _where(passes: Passes, which: Sequence[int], place: int) -> str:
-    """The first module that gives a record something else than it gives it alone; empty if none
-    does, so that it must be the losses."""
+    """The first module that gives a record something else than alone; empty if none does."""
     model = passes.adapted.model
     together = _outputs(passes, which)
     for name, alone in _outputs(passes, [which[place]]).items():

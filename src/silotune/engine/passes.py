@@ -20,6 +20,10 @@ from silotune.objectives import PerExampleLoss
 from .batches import taken
 
 
+MOST = 2.0
+"""What one clipped gradient can move by, in units of C."""
+
+
 class GradientCheckError(ValueError):
     """Per-example gradients are not what they must be; training would break the guarantee."""
 
@@ -28,7 +32,8 @@ class RecordsMixError(GradientCheckError):
     """A record's gradient depends on the records that go through the model with it.
 
     Attributes:
-        moved: relative to the gradient's length; 2, the most there is, where it may jump.
+        moved: by how many C, as far as it was measured; 2, the most that one record can move by,
+            where it may jump.
     """
 
     def __init__(self, text: str, moved: float) -> None:
@@ -123,7 +128,7 @@ class Passes:
         try:
             found = self.by_autograd([record])
         except GradientCheckError as error:  # which did not happen with several
-            raise RecordsMixError(f"one record cannot be computed alone: {error}", 2.0) from error
+            raise RecordsMixError(f"one record cannot be computed alone: {error}", MOST) from error
         return self._flat(found.gradients, batched=False)[0]
 
     def together(self, which: Sequence[int]) -> Tensor:

@@ -271,10 +271,10 @@ def _isolated(model: BuiltModel, terms: Terms) -> BuiltModel:
 
 def _one_by_one(mixed: RecordsMixError, model: BuiltModel) -> str:
     return (
-        f"dtype: in half precision a record's gradient moves by up to {mixed.moved:.1%} with the "
-        "records computed beside it, which clipping does not bound; so records go through the "
-        f"model one by one, up to {model.trainer.micro_batch} times as many passes in a step; "
-        "float32 computes them together"
+        f"dtype: in half precision gradients move by up to {mixed.moved:.2g} of the clipping norm "
+        "with the records computed beside them, which clipping does not bound; so records go "
+        f"through the model one by one, up to {model.trainer.micro_batch} times as many passes in "
+        "a step; float32 computes them together"
     )
 
 
