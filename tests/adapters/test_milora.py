@@ -120,6 +120,7 @@ def test_the_coverage_guard_accepts_it(mixture):
         CLASSIFY,
         notes(4).batch(range(4)),
         set(Role),
+        unit="client",
     )
 
 
@@ -327,7 +328,7 @@ def test_the_losses_of_a_language_model_mark_the_prompt():
             changed,
         )
         torch.testing.assert_close(gates_of(model), decided)
-    check_gradients(model, CausalLM(text="text"), batch, set(Role))
+    check_gradients(model, CausalLM(text="text"), batch, set(Role), unit="client")
 
 
 @pytest.mark.parametrize("reentrant", [False])

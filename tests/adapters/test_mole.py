@@ -115,11 +115,13 @@ def test_the_clipped_sum_is_that_of_one_record_after_another(bound):
 
 @pytest.mark.parametrize("masked", [(), ("e0", "e2")])
 def test_the_coverage_guard_accepts_it(masked):
+    own = mixture(*masked)
     check_gradients(
-        adapted(mixture(*masked)),
+        adapted(own),
         CLASSIFY,
         notes(4).batch(range(4)),
         set(Role),
+        idle=own.idle(sites(Toy())),
     )
 
 

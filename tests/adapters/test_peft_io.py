@@ -67,7 +67,7 @@ def build(folder, task, pooling, lora, head_scale=1.0):
 
 def logits(model, loaded, task):
     objective = CausalLM(text="text") if task == "causal-lm" else CLASSIFY
-    batch = objective.synthetic(loaded.inputs, 4, 0)
+    batch = objective.synthetic(loaded.inputs, (5, 8, 4, 7), 0)
     with torch.no_grad():
         return model(**{k: v for k, v in batch.items() if k != "labels"}).logits
 

@@ -1,6 +1,7 @@
 """The certificate: what it lists, and what it says of every kind of mechanism."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,14 @@ from silotune.certificate.accounts import (
     membership_bound,
     to_lines,
 )
+from silotune.certificate.guarantee import guarantee
 from silotune.certificate.issue import issue, standing
 from silotune.config import build
 from silotune.core.files import read_json
+from silotune.core.units import number_text
+from silotune.engine import EVERY_CLIENT
 from silotune.federation.run import circumstances
+from silotune.objectives import SequenceClassification
 from silotune.privacy import Charge, CorrelatedCharge, LedgerEntry
 from silotune.privacy.accounting.accountant import FINE, epsilon, epsilon_over_silos
 from silotune.privacy.ledger.entry import read_ledger
@@ -29,6 +34,10 @@ from silotune.runs.privacy_statement import read_statement
 DISCRETE = ("privacy.noise=discrete",)
 TRUNCATED = ("privacy.sampling=truncated-poisson", "privacy.relation=zero-out")
 CORRELATED = ("privacy.sampling=rotation", "privacy.noise=correlated")
+CLIENTS = (
+    "privacy={unit: client, noise_multiplier: 2, target_delta: 1e-3, max_update_norm: 0.5}",
+    "train.weighting=uniform",
+)
 SEEDED = ("privacy.insecure_seeded_noise=true",)
 
 
@@ -148,6 +157,55 @@ def test_hardly_any_noise_is_not_private(place):
     said = certified(place, "privacy.noise_multiplier=0.001")
     assert not said.private
     assert "too small" in said.not_private_because
+
+
+def test_it_says_how_far_records_move_each_other(place):
+    said = certified(place)
+    found = said.coupling
+    assert (found["together"], found["others"]) == (8, 4)
+    assert 0 < found["moved"] < 1e-4
+    assert found["moved"] <= found["moved_at_large"]
+    text = dict(guarantee(said))["Isolation"]
+    assert f"moved by {number_text(found['moved'])} C" in text
+    assert any("computed together" in sentence for sentence in said.not_covered)
+
+
+def test_what_is_computed_one_by_one_moves_nothing_and_says_why(place):
+    said = certified(place, "model.dtype=bfloat16")
+    assert (said.coupling["together"], said.coupling["moved"]) == (1, 0.0)
+    assert "depends on no other. Together, one would" in dict(guarantee(said))["Isolation"]
+    assert not any("computed together" in sentence for sentence in said.not_covered)
+
+
+def test_what_was_asked_to_go_one_by_one_has_no_other_reason(place):
+    asked = certified(place, "train.per_device_train_batch_size=1")
+    assert dict(guarantee(asked))["Isolation"].endswith("depends on no other.")
+
+
+def test_clients_need_no_isolation_within(place):
+    config = small(place, *CLIENTS)
+    with opened(config, [], NO_WORKER, resume=False) as job:
+        agreed = job.built.agreement
+        entries = {EVERY_CLIENT: [entry(r, charge=agreed.price(EVERY_CLIENT)) for r in range(3)]}
+        said = issue(agreed, circumstances(job.built), "run", entries, grid=1e-3)
+    assert said.coupling == {}
+    assert "Isolation" not in dict(guarantee(said))
+
+
+class Own(SequenceClassification):
+    """Somebody's own losses."""
+
+
+def test_an_objective_of_ones_own_was_only_tried(place):
+    config = small(place, *PRIVATE)
+    with opened(config, [], NO_WORKER, resume=False) as job:
+        agreed = job.built.agreement
+        own = Own(text="text", label="label", labels=("a", "b"))
+        theirs = replace(agreed, terms=replace(agreed.terms, objective=own))
+        entries = {n: [entry(charge=agreed.price(n))] for n in agreed.sizes}
+        for agreement, says in ((agreed, False), (theirs, True)):
+            said = issue(agreement, circumstances(job.built), "run", entries, grid=1e-3)
+            assert any("not of this package" in text for text in said.not_covered) == says
 
 
 def test_run_json_says_it_in_one_line(place):

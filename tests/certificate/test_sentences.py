@@ -106,9 +106,10 @@ def ledger(silo, charge):
 
 
 def words(certificate):
-    """The certificate without versions; numbers to six digits, as machines differ beyond."""
+    """The certificate without versions and what machines measure; numbers to six digits, as they
+    differ beyond."""
     data = certificate.to_json()
-    del data["versions"]
+    del data["versions"], data["coupling"]
     accountant, bracket, rest = data["accountant"].partition(" (dp-accounting ")
     data["accountant"] = accountant + bracket + rest.partition(")")[2]
     return json.loads(json.dumps(data), parse_float=lambda text: float(f"{float(text):.6g}"))

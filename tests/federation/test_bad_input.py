@@ -361,7 +361,7 @@ COLUMNS = {"text": "text", "label": "label", "labels": ("cat", "dog"), "max_leng
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        (HardExamples, "in a batch and"),
+        (HardExamples, "the objective mixes the examples"),
         (OneForAll, r"objective: losses must be of shape \(8,\)"),
         (Unmeasured, "objective: measure of Unmeasured must give accuracy"),
     ],

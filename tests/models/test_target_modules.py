@@ -6,14 +6,11 @@ import pytest
 import torch
 import transformers
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_TARGETS
-from torch import nn
 
 from silotune.models.load import load_model
 from silotune.models.target_modules import (
     DEFAULT_TARGETS,
-    batch_coupled,
     find_sites,
-    hard_routers,
     peft_targets,
 )
 
@@ -172,42 +169,3 @@ def test_peft_targets_are_short_where_that_is_exact(folders):
     assert peft_targets(find_sites(model, None), model, heads) == ["query", "value"]
     (site, *_) = top = find_sites(model, ["query"], [1])
     assert peft_targets(top, model, heads) == [site.name]
-
-
-class Coupled(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.config = transformers.BertConfig()
-        self.fine = nn.Sequential(nn.LayerNorm(4), nn.GroupNorm(2, 4), nn.InstanceNorm1d(4))
-        self.bad = nn.Sequential(
-            nn.BatchNorm1d(4), nn.SyncBatchNorm(4), nn.InstanceNorm1d(4, track_running_stats=True)
-        )
-
-
-def test_batch_coupled_modules_are_named():
-    assert batch_coupled(Coupled()) == ["bad.0", "bad.1", "bad.2"]
-
-
-def test_transformers_are_not_batch_coupled(folders):
-    assert all(not batch_coupled(load(folders, name)[0]) for name in CLASSIFIERS)
-
-
-@pytest.mark.parametrize("balanced", [False, True])
-def test_routers_that_balance_their_load_couple_the_batch(balanced):
-    config = transformers.MixtralConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        num_local_experts=2,
-        output_router_logits=balanced,
-    )
-    model = transformers.MixtralForCausalLM(config)
-    assert bool(batch_coupled(model)) == balanced
-    assert hard_routers(model) == ["model.layers.0.mlp.gate"]
-
-
-def test_models_without_experts_send_nothing_anywhere(folders):
-    assert all(not hard_routers(load(folders, name)[0]) for name in CLASSIFIERS)

@@ -8,6 +8,7 @@ from silotune.core import pool
 from silotune.models.load import load_model
 from silotune.objectives import CausalLM, Objective
 
+LENGTHS = (5, 8, 4, 7, 6)
 TASK = CausalLM(text="text")
 STORIES = Path(__file__).parents[3] / "shared/models/stories260K/hf"
 
@@ -52,13 +53,13 @@ def test_is_an_objective():
 
 @pytest.mark.parametrize("prompts", [0, 2])
 def test_losses_are_means_over_the_examples_own_targets(loaded, prompts):
-    batch = with_prompts(TASK.synthetic(loaded.inputs, 5, 0), prompts)
+    batch = with_prompts(TASK.synthetic(loaded.inputs, LENGTHS, 0), prompts)
     expected = [sum(tokens) / len(tokens) for tokens in by_hand(loaded.model, batch)]
     assert TASK.losses(loaded.model, batch).tolist() == pytest.approx(expected, abs=1e-10)
 
 
 def test_a_loss_depends_on_its_own_example_only(loaded):
-    batch = TASK.synthetic(loaded.inputs, 5, 0)
+    batch = TASK.synthetic(loaded.inputs, LENGTHS, 0)
     whole = TASK.losses(loaded.model, batch)
     assert torch.allclose(
         whole[[4, 0]], TASK.losses(loaded.model, rows(batch, 4, 0)), rtol=0, atol=1e-10
@@ -66,7 +67,7 @@ def test_a_loss_depends_on_its_own_example_only(loaded):
 
 
 def test_padding_changes_no_loss(loaded):
-    batch = TASK.synthetic(loaded.inputs, 5, 0)
+    batch = TASK.synthetic(loaded.inputs, LENGTHS, 0)
     lengths = batch["attention_mask"].sum(1).tolist()
     assert min(lengths) < max(lengths)
     alone = [
@@ -77,7 +78,7 @@ def test_padding_changes_no_loss(loaded):
 
 
 def test_example_without_a_target_has_loss_and_gradient_zero(loaded):
-    batch = TASK.synthetic(loaded.inputs, 3, 0)
+    batch = TASK.synthetic(loaded.inputs, LENGTHS[:3], 0)
     batch = batch | {"labels": batch["labels"].clone()}
     batch["labels"][1] = -100
     loaded.model.requires_grad_(True)
@@ -88,7 +89,7 @@ def test_example_without_a_target_has_loss_and_gradient_zero(loaded):
 
 
 def test_measure_weighs_tokens_and_pools_exactly(loaded):
-    batch = with_prompts(TASK.synthetic(loaded.inputs, 5, 0))
+    batch = with_prompts(TASK.synthetic(loaded.inputs, LENGTHS, 0))
     tokens = [loss for example in by_hand(loaded.model, batch) for loss in example]
     whole = TASK.measure(loaded.model, batch)["loss"]
     assert whole.count == len(tokens)
@@ -98,7 +99,7 @@ def test_measure_weighs_tokens_and_pools_exactly(loaded):
 
 
 def test_synthetic_targets_are_the_text_itself(loaded):
-    batch = TASK.synthetic(loaded.inputs, 4, 3)
+    batch = TASK.synthetic(loaded.inputs, LENGTHS[:4], 3)
     mask = batch["attention_mask"].bool()
     assert torch.equal(batch["labels"][mask], batch["input_ids"][mask])
     assert (batch["labels"][~mask] == -100).all()

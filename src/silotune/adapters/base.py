@@ -81,6 +81,14 @@ class Adapter(Protocol):
         """
         return {}
 
+    def idle(self, sites: Sequence[Site]) -> frozenset[Key]:
+        """Tensors that decide nothing as things are, so that their gradient is zero.
+
+        Args:
+            sites: in the order in which the model uses them.
+        """
+        return frozenset()
+
     def check_sites(self, sites: Sequence[Site]) -> None:
         """Refuse sites that it is of no use at.
 

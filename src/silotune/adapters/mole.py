@@ -131,6 +131,11 @@ class Experts(Adapter):
         """None: what is frozen is not among the tensors."""
         return frozenset()
 
+    def idle(self, sites: Sequence[Site]) -> frozenset[Key]:
+        """All gates if one expert is left: there is nothing to weigh."""
+        alone = len(self.experts) - len(self.masked) == 1
+        return frozenset(self.gates(sites, 0)) if alone else frozenset()
+
     def digests(self) -> tuple[str, ...]:
         """One of every expert."""
         return tuple(expert.digest() for expert in self.experts)

@@ -97,7 +97,7 @@ def readable(statement: PrivacyStatement) -> Iterator[Discrepancy]:
         yield from _types(f"silo {name}", silo)
         if not isinstance(silo.charges, list):
             yield Discrepancy(f"silo {name}: charges", "are no list")
-    for field in ("mechanism", "overall", "recognition", "versions"):
+    for field in ("mechanism", "overall", "recognition", "coupling", "versions"):
         if not isinstance(getattr(statement, field), dict):
             yield Discrepancy(field, "is no object")
             return
@@ -133,6 +133,7 @@ def _numbers(statement: PrivacyStatement) -> Iterator[Discrepancy]:
     """Fields that may be null, or lie deeper."""
     numbers = {f"silo {n}": silo.epsilon_if_secret for n, silo in statement.silos.items()}
     numbers |= {"target_epsilon": statement.target_epsilon, **statement.recognition}
+    numbers |= {f"coupling: {name}": value for name, value in statement.coupling.items()}
     for where, number in {**numbers, "overall": statement.overall.get("epsilon", "")}.items():
         if number is not None and type(number) not in (int, float):
             yield Discrepancy(where, f"is no number: {number!r}")

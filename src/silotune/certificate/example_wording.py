@@ -47,7 +47,8 @@ EXAMPLE = Wording(
         "that something failed at a silo, and when; the reason stays in its own folder",
     ),
     noise_rounding="rounding of floating-point numbers in the noise (noise: discrete closes this)",
-    gradient_rounding="rounding in the gradients of records that are computed together",
+    gradient_rounding="rounding in the gradients of records that are computed together, which is "
+    "measured (coupling) and not bounded",
     unclaimed=(
         "amplification by shuffling: an order of records is never counted as random sampling",
         "amplification by silos that sit out: who takes part is seen",

@@ -6,9 +6,9 @@ Where nothing is promised they say so first, and never use the word of a promise
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from silotune.core.units import epsilon_text, number_text
+from silotune.core.units import count_text, epsilon_text, number_text
 from silotune.runs.privacy_statement import PrivacyStatement
 
 PROTECTED = {
@@ -124,6 +124,7 @@ def _terms(statement: PrivacyStatement) -> Iterator[tuple[str, str]]:
     crowd = "cohort" if statement.unit == "client" else "batch"
     yield "Sampling", f"{_sentence(statement.sampling)} An empty {crowd} still takes a noised step."
     yield "Clipping", _clipping(statement)
+    yield "Isolation", _isolation(statement)
     yield "Noise", _sentence(statement.noise)
     yield "Accountant", f"{statement.accountant}; every executed step is charged."
     yield "Cross-check", _sentence(statement.cross_check)
@@ -140,6 +141,30 @@ def _clipping(statement: PrivacyStatement) -> str:
         f"Each record's gradient, over all trained numbers together, to a Euclidean norm of "
         f"C = {norm}."
     )
+
+
+def _isolation(statement: PrivacyStatement) -> str:
+    """Whether a record's gradient depends on others; empty where that was not looked at."""
+    found = statement.coupling
+    if not found:
+        return ""
+    if found.get("together") == 1:
+        return (
+            "Records go through the model one by one, so that the gradient of one depends on no "
+            f"other.{_why_apart(found)}"
+        )
+    return (
+        f"At most {count_text(int(found['together']), 'record')} go through the model at once. On "
+        f"made-up records, before the run, the sum of {int(found['others'])} others moved by "
+        f"{number_text(found['moved'])} C when one of full length was computed beside them, and by "
+        f"{number_text(found['moved_at_large'])} C at factors of norm "
+        f"{number_text(found['large_norm'])}: rounding, measured on one machine and not bounded."
+    )
+
+
+def _why_apart(coupling: Mapping[str, float]) -> str:
+    moved = coupling.get("moved_if_together", 0.0)
+    return f" Together, one would move by up to {number_text(moved)} C." if moved else ""
 
 
 def _adaptive(statement: PrivacyStatement) -> str:

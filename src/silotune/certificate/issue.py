@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -97,9 +98,10 @@ def issue(
         silos=accounts,
         overall=_overall(terms, circumstances, charges, accounts, grid=grid),
         recognition=membership_bound(charges, privacy.relation) if certified else {},
+        coupling=_coupling(agreement),
         versions=versions(),
         released=list(words.released(agreement)),
-        not_covered=list(words.not_covered(terms, circumstances)),
+        not_covered=list(words.not_covered(terms, circumstances, _coupling(agreement))),
         not_claimed=list(words.not_claimed(terms)),
     )
 
@@ -137,6 +139,21 @@ def accountants(terms: Terms) -> tuple[str, str]:
     ):
         return pld, "none: Rényi divergences do not cover this sampling under this relation"
     return pld, f"{RDP}, which may never give less"
+
+
+def _coupling(agreement: Agreement) -> dict[str, float]:
+    """What was measured before the run, two digits of it, rounded up."""
+    found = agreement.model.coupling
+    if found is None or agreement.terms.unit != "example":
+        return {}
+    return {name: _two_digits(value) for name, value in asdict(found).items()}
+
+
+def _two_digits(value: float) -> float:
+    if not value or isinstance(value, int):
+        return value
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / unit - 1e-9) * unit:.2g}")
 
 
 def _norm(privacy: ExampleDP | ClientDP) -> float:

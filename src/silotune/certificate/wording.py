@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from silotune.objectives import is_known
 from silotune.privacy import ClientDP
 from silotune.terms import Agreement, Terms
 
@@ -45,6 +46,11 @@ EXPERTS = (
 
 CHOICES = "choices made by looking at private data: hyper-parameters, label set, declared sizes"
 
+OWN_OBJECTIVE = (
+    "losses of an objective that is not of this package: whether they look at other records was "
+    "tried on a few made-up records, and is not known beyond them"
+)
+
 MACHINES = "how long a round takes, and the behaviour of the machines"
 
 TURNS_ARE_KNOWN = "amplification by sampling: turns count as known to everybody"
@@ -72,7 +78,7 @@ class Wording:
         people: people with several units; {most} is a remark on how many.
         participation: what taking part shows.
         noise_rounding: of all noise but the discrete one.
-        gradient_rounding: of what is computed together.
+        gradient_rounding: of what is computed together; not said of what is computed one by one.
         unclaimed: what would make epsilon smaller, and is not counted on.
     """
 
@@ -120,14 +126,19 @@ class Wording:
             yield CLIPPING_NORM
         yield from self.declared
 
-    def not_covered(self, terms: Terms, circumstances: Circumstances) -> Iterator[str]:
+    def not_covered(
+        self, terms: Terms, circumstances: Circumstances, coupling: Mapping[str, float]
+    ) -> Iterator[str]:
         """What epsilon says nothing about.
 
         Args:
             terms: of the run.
             circumstances: how it was made.
+            coupling: of the certificate.
         """
-        return (sentence for sentence in self._not_covered(terms, circumstances) if sentence)
+        together = coupling.get("together") != 1
+        found = self._not_covered(terms, circumstances, together=together)
+        return (sentence for sentence in found if sentence)
 
     def not_claimed(self, terms: Terms) -> Iterator[str]:
         """What would make epsilon smaller, and is not counted on."""
@@ -135,7 +146,9 @@ class Wording:
             yield TURNS_ARE_KNOWN
         yield from self.unclaimed
 
-    def _not_covered(self, terms: Terms, circumstances: Circumstances) -> Iterator[str]:
+    def _not_covered(
+        self, terms: Terms, circumstances: Circumstances, *, together: bool
+    ) -> Iterator[str]:
         if circumstances.baselines:
             yield self.baselines.format(names=", ".join(circumstances.baselines))
         if terms.evaluation == "simulation":
@@ -153,7 +166,8 @@ class Wording:
         yield from self.participation
         yield MACHINES
         yield self.noise_rounding if terms.privacy.noise != "discrete" else ""
-        yield self.gradient_rounding
+        yield self.gradient_rounding if together else ""
+        yield OWN_OBJECTIVE if self.gradient_rounding and not is_known(terms.objective) else ""
 
 
 def source(terms: Terms) -> str:

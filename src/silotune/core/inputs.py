@@ -5,6 +5,7 @@ A synthetic batch shows that every trained tensor is covered before any record i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,12 +45,20 @@ class ImageInput:
 InputSpec = TextInput | ImageInput
 
 
-def synthetic_inputs(spec: InputSpec, n: int, g: torch.Generator) -> dict[str, Tensor]:
-    """``n`` random examples: texts of 4 to 8 ordinary tokens, padded on the right; or images."""
+def synthetic_inputs(
+    spec: InputSpec, lengths: Sequence[int], g: torch.Generator
+) -> dict[str, Tensor]:
+    """Random examples: texts of ordinary tokens, padded on the right to the longest; or images.
+
+    Args:
+        spec: what the model reads.
+        lengths: tokens of each example; of images only their number counts.
+        g: draws them.
+    """
     if isinstance(spec, ImageInput):
-        return {"pixel_values": torch.randn(n, *spec.shape, generator=g)}
+        return {"pixel_values": torch.randn(len(lengths), *spec.shape, generator=g)}
     ordinary = torch.tensor([i for i in range(spec.vocabulary) if i not in spec.special])
-    ids = ordinary[torch.randint(len(ordinary), (n, 8), generator=g)]
-    lengths = torch.randint(4, 9, (n, 1), generator=g)
-    mask = (torch.arange(8) < lengths).long()
+    width = max(lengths)
+    ids = ordinary[torch.randint(len(ordinary), (len(lengths), width), generator=g)]
+    mask = (torch.arange(width) < torch.tensor(lengths)[:, None]).long()
     return {"input_ids": ids.where(mask.bool(), torch.tensor(spec.pad)), "attention_mask": mask}

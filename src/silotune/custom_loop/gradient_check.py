@@ -9,7 +9,7 @@ Shapes: n records.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from silotune.adapters import AdaptedModel
 from silotune.core import Batch, Key, Role, generator
-from silotune.engine import GradientCheckError
+from silotune.engine import GradientCheckError, RecordsMixError, is_coarse
 from silotune.engine import check_gradients as check_against_autograd
+from silotune.engine.batches import MASK, filled
 
 from .nested import mapped, moved, named
 
-_RECORDS = 4
+_RECORDS = 6
 """Synthetic records in a gradient check."""
 
 _ASK = (
@@ -40,8 +41,12 @@ def check_gradients(
     collate_fn: Callable[[list[Any]], Any],
     losses: Callable[[Any, Any], Tensor] | None,
     synthetic: Any,
+    micro_batch: int,
 ) -> None:
     """The gradient check on made-up records, with the model left as it was.
+
+    As before a run: alone and unpadded, as far as an ``attention_mask`` tells padding; beside the
+    longest; in every place; after all others; and without hard choices.
 
     Args:
         model: with everything that will be trained requiring a gradient.
@@ -50,9 +55,11 @@ def check_gradients(
         collate_fn: makes a batch of a list of records.
         losses: of the model on a batch, (n,); None = random ones of its logits.
         synthetic: a batch of made-up records; None = one of that form.
+        micro_batch: records that go through the model at once.
 
     Raises:
-        GradientCheckError: if the gradient of a record is not what it must be.
+        GradientCheckError: if the gradient of a record is not what it must be; with the cure if
+            records change each other.
         ValueError: if the model cannot be run on made-up records.
     """
     if synthetic is None:
@@ -60,18 +67,25 @@ def check_gradients(
         synthetic = _made_up(form, model.model)
     records = moved(synthetic, model.device)
     objective = _MadeUp(records, losses or _outputs)
-    number = _number(records)
-    coarse = any(torch.finfo(p.dtype).bits < 32 for p in _floating(model.model))
+    lengths = _lengths(records)
     training = model.model.training
     frozen = [p for p in model.tensors.values() if not p.requires_grad]
     try:
         check_against_autograd(
             model,
             objective,
-            {"labels": torch.arange(number)},
+            {"labels": torch.tensor(lengths).argsort(stable=True)},
             roles,
-            tolerance=0.1 if coarse else 2e-3,
+            fixed=[key for key, p in model.tensors.items() if not p.requires_grad],
+            micro_batch=micro_batch,
         )
+    except RecordsMixError as error:
+        half = " (which half precision does by its rounding)" if is_coarse(model) else ""
+        raise RecordsMixError(
+            f"model: {error}{half}; set micro_batch_size to 1, which takes more time and mixes "
+            "nothing, or take another model, shorter records or float32",
+            error.moved,
+        ) from error
     except GradientCheckError:
         raise
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
@@ -149,6 +163,34 @@ def check_nothing_else_trained(model: AdaptedModel, tensors: Mapping[Key, nn.Par
             )
 
 
+def check_reaches(losses: Tensor, tensors: Mapping[Key, nn.Parameter]) -> None:
+    """See that a backward pass gives a gradient to what is clipped and noised, and to nothing else.
+
+    Args:
+        losses: with their graph.
+        tensors: all that is trained here.
+
+    Raises:
+        ValueError: if it reaches a parameter of another module, whose gradient would be a record's
+            own.
+    """
+    ours = {id(p) for p in tensors.values()}
+    seen, open_ = set[Any](), [losses.grad_fn]
+    while open_:
+        node = open_.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, nn.Parameter) and id(leaf) not in ours:
+            raise ValueError(
+                f"losses: reach a parameter of shape {tuple(leaf.shape)} that is not trained here, "
+                "and its gradient would be neither clipped nor noised; freeze it, or make it a "
+                "head of the model before make_private"
+            )
+        open_.extend(next_node for next_node, _ in node.next_functions)
+
+
 class _MadeUp:
     """The objective of a gradient check: losses of synthetic records, chosen by their place.
 
@@ -165,7 +207,7 @@ class _MadeUp:
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """(k,) of the k records whose places are ``batch["labels"]``."""
         places = batch["labels"]
-        return self.of(model, mapped(self.records, lambda t: t[places.to(t.device)]))
+        return self.of(model, _unpadded(mapped(self.records, lambda t: t[places.to(t.device)])))
 
     def measure(self, model: nn.Module, batch: Batch) -> dict[str, Any]:
         """Nothing."""
@@ -175,8 +217,8 @@ class _MadeUp:
 def _made_up(batch: Any, model: nn.Module) -> Any:
     """A batch of the same form with nothing of the records in it but shapes and types.
 
-    Token ids and real numbers are drawn, masks are ones but for the end of one record, and all
-    other whole numbers are 0.
+    Token ids and real numbers are drawn, masks are ones but for the ends of records, no two of
+    which are cut alike, and all other whole numbers are 0.
 
     Args:
         batch: of some records.
@@ -190,8 +232,10 @@ def _made_up(batch: Any, model: nn.Module) -> Any:
             return torch.randn(t.shape, generator=g).to(t)
         if name.endswith("mask"):
             ones = torch.ones_like(t)
-            if t.dim() > 1 and t.shape[1] > 1:
-                ones[0, -1] = 0
+            if t.dim() == 2:
+                width = t.shape[1]
+                for row, cut in zip(ones, (width // 2, 1, width // 3), strict=False):
+                    row[width - min(cut, width - 1) :] = 0
             return ones
         if name.endswith("ids") and "type" not in name and "position" not in name and vocabulary:
             return torch.randint(vocabulary, t.shape, generator=g).to(t)
@@ -221,11 +265,34 @@ def _outputs(model: Any, batch: Any) -> Tensor:
     logits = getattr(found, "logits", found)
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         raise ValueError(f"losses: the model gives no logits, so it cannot be checked; {_ASK}")
-    flat = logits.flatten(1) if logits.dim() > 1 else logits[:, None]
-    flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if wide.dim() > 2:  # one vector a token: padding says nothing
+        mask = next((t for name, t in named(batch) if name == MASK), None)
+        if mask is not None and mask.shape == wide.shape[:2]:
+            wide = wide * mask.to(wide)[(..., *[None] * (wide.dim() - 2))]
+        places = torch.arange(wide.shape[1], device=wide.device)
+        wide = torch.einsum("nt...,t->n...", wide, torch.cos(places.to(wide.dtype)))
+    flat = wide.flatten(1) if wide.dim() > 1 else wide[:, None]
     weights = torch.randn(flat.shape[1], generator=generator("made up", "losses")).to(flat)
     losses: Tensor = flat @ weights / flat.shape[1] ** 0.5
     return losses
+
+
+def _lengths(records: Any) -> list[int]:
+    """Tokens of each record; 1 where nothing tells."""
+    number = _number(records)
+    masks = [t for name, t in named(records) if name == MASK and t.dim() == 2]
+    return [int(n) for n in masks[0].bool().sum(dim=1)] if masks else [1] * number
+
+
+def _unpadded(records: Any) -> Any:
+    """Without the columns that are padding in all of them."""
+    masks = [t for name, t in named(records) if name == MASK and t.dim() == 2]
+    kept = filled(masks[0]) if masks else None
+    if kept is None:
+        return records
+    width = masks[0].shape[1]
+    return mapped(records, lambda t: t[:, kept] if t.dim() > 1 and t.shape[1] == width else t)
 
 
 def _number(records: Any) -> int:
@@ -237,10 +304,6 @@ def _number(records: Any) -> int:
             f"needs two or more; found {sorted(counts) or 'no tensor'}"
         )
     return counts.pop()
-
-
-def _floating(model: nn.Module) -> Iterator[nn.Parameter]:
-    return (p for p in model.parameters() if p.is_floating_point())
 
 
 def _vocabulary(model: nn.Module) -> int | None:

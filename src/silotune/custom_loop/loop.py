@@ -32,7 +32,12 @@ from silotune.privacy.mechanisms.clipping import NOTHING, Accumulated
 from silotune.privacy.mechanisms.noise import Correlated
 
 from .batch import Batch, Records
-from .gradient_check import check_alone, check_independent, check_nothing_else_trained
+from .gradient_check import (
+    check_alone,
+    check_independent,
+    check_nothing_else_trained,
+    check_reaches,
+)
 from .optimizer import PrivateOptimizer
 
 DATASET = "dataset"
@@ -138,6 +143,7 @@ class PrivateLoop:
         if not losses.requires_grad:
             raise ValueError("losses: have no graph; compute them without torch.no_grad")
         check_nothing_else_trained(self._model, self._tensors)
+        check_reaches(losses, self._tensors)
         if not self._independent and n > 1:
             check_independent(losses, batch.rows)
             if self._alone is not None:

@@ -21,7 +21,6 @@ from torch.optim import Optimizer
 from torch.utils.data import default_collate
 
 from silotune.adapters import AdaptedModel
-from silotune.models.target_modules import batch_coupled, hard_routers
 from silotune.privacy import ExampleDP, ExampleLevel, Relation, declared_sizes
 from silotune.privacy.mechanisms_from_choice import Training, client_mechanisms
 
@@ -134,7 +133,8 @@ class PrivacyEngine:
         tensors = {key: p for key, p in model.tensors.items() if p.requires_grad}
         check_held(optimizer, tensors)
         roles = {key.role for key in tensors}
-        check_gradients(model, roles, dataset, collate_fn, losses, synthetic)
+        micro_batch = micro_batch_size or batch_size
+        check_gradients(model, roles, dataset, collate_fn, losses, synthetic, micro_batch)
         return PrivateLoop(
             mechanism=mechanism,
             steps=steps,
@@ -143,7 +143,7 @@ class PrivacyEngine:
             model=model,
             tensors=tensors,
             optimizer=optimizer,
-            records=Records(dataset, collate_fn, micro_batch_size or batch_size),
+            records=Records(dataset, collate_fn, micro_batch),
             folder=None if folder is None else Path(folder),
             alone=losses,
         )
@@ -162,7 +162,7 @@ def _check_functions(**given: Any) -> None:
 
 
 def _check_model(model: Any) -> None:
-    """An adapted model in which every record goes its own way.
+    """An adapted model.
 
     Raises:
         ValueError: if it is not.
@@ -171,18 +171,6 @@ def _check_model(model: Any) -> None:
         raise ValueError(
             f"model: must be what adapt(...) or adopt(...) gives, not a {type(model).__name__}"
         )
-    inner: Any = model.model
-    if not hasattr(getattr(inner, "config", None), "to_dict"):
-        return
-    for names, why in (
-        (batch_coupled(inner), "mixes the records of a batch"),
-        (hard_routers(inner), "sends tokens to the best few experts, which other records decide"),
-    ):
-        if names:
-            raise ValueError(
-                f"model: {names[0] or type(inner).__name__} {why}, so clipping does not bound what "
-                "one record changes; use a model without it"
-            )
 
 
 def _sizes(dataset: Any, num_examples: int | None) -> dict[str, int]:

@@ -153,7 +153,7 @@ def _step(mechanism: ExampleLevel, model: BuiltModel, terms: Terms) -> Part:
         privacy = replace(privacy, sampling=Poisson(1.0))
     claim = epsilon([privacy.charge(1)], delta)
     trainer, task = model.trainer, terms.objective
-    batch = task.synthetic(model.loaded.inputs, 3, terms.seed)
+    batch = task.synthetic(model.loaded.inputs, (8, 5, 6), terms.seed)
     attacks = audit_step(
         privacy,
         trainer.adapted,

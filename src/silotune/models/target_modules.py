@@ -105,40 +105,6 @@ def peft_targets(sites: Sequence[Site], model: nn.Module, exclude: Collection[st
     return short if same else names
 
 
-_NUMBERS_OF_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-"""What configurations of transformers call it."""
-
-
-def batch_coupled(model: Any) -> list[str]:
-    """Names of modules through which one example changes another's result.
-
-    Batch normalisation in any form, instance normalisation with running statistics, and experts
-    whose router balances its load over the batch or drops tokens beyond a capacity. With any of
-    them the gradient of "one example" does not exist, so clipping it protects nobody.
-    """
-    config = model.config.to_dict()
-    routed = config.get("output_router_logits") or config.get("expert_capacity")
-    return [
-        name
-        for name, module in model.named_modules()
-        if _normalises_batch(module) or (routed and "Router" in type(module).__name__)
-    ]
-
-
-def hard_routers(model: Any) -> list[str]:
-    """Names of modules that send a token to its best few experts and to no others.
-
-    Where two experts are all but alike, the last digits of a sum decide, and these depend on the
-    other records of a batch: one record may send another's tokens elsewhere.
-    """
-    config = model.config.get_text_config().to_dict()
-    if not any((config.get(key) or 1) > 1 for key in _NUMBERS_OF_EXPERTS):
-        return []
-    kinds = ("Router", "TopK", "Gate")
-    found = [n for n, m in model.named_modules() if any(k in type(m).__name__ for k in kinds)]
-    return found or [n for n, m in model.named_modules() if "Moe" in type(m).__name__] or [""]
-
-
 def _match(
     model: Any, modules: Mapping[str, nn.Module], target_modules: str | Sequence[str] | None
 ) -> list[str]:
@@ -229,9 +195,3 @@ def _ends(name: str, suffix: str) -> bool:
 
 def _last(name: str) -> str:
     return name.rpartition(".")[2]
-
-
-def _normalises_batch(module: nn.Module) -> bool:
-    if isinstance(module, (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)):
-        return module.track_running_stats
-    return isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm))

@@ -6,3 +6,4 @@ from .causal_lm import CausalLM as CausalLM
 from .classification import ImageClassification as ImageClassification
 from .classification import SequenceClassification as SequenceClassification
 from .classification import counts_right_answers as counts_right_answers
+from .known import is_known as is_known

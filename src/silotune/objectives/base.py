@@ -85,8 +85,12 @@ class Objective(PerExampleLoss, Protocol):
         """What the head reads: what the architecture gives it, or a mean over tokens."""
         return "model"
 
-    def synthetic(self, spec: InputSpec, n: int, seed: int) -> Batch:
-        """``n`` random examples, to prove the gradient of every single one on."""
+    def synthetic(self, spec: InputSpec, lengths: Sequence[int], seed: int) -> Batch:
+        """Random examples of so many tokens each, to prove the gradient of every single one on.
+
+        They are padded on the right, where ``attention_mask`` is 0. Images have no lengths: there
+        is one for each number.
+        """
         ...
 
 

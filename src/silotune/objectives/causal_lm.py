@@ -8,7 +8,7 @@ Shapes: n examples, T tokens, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -92,10 +92,13 @@ class CausalLM:
         losses, targets = _token_losses(model, batch)
         return {"loss": Meter(losses.sum().item(), targets.sum().item())}
 
-    def synthetic(self, spec: InputSpec, n: int, seed: int) -> Batch:
-        """``n`` random texts, each its own target."""
-        inputs = synthetic_inputs(spec, n, generator(seed, "synthetic"))
-        labels = inputs["input_ids"].where(inputs["attention_mask"].bool(), torch.tensor(IGNORED))
+    def synthetic(self, spec: InputSpec, lengths: Sequence[int], seed: int) -> Batch:
+        """Random texts of these lengths, each its own target but for its prompt."""
+        inputs = synthetic_inputs(spec, lengths, generator(seed, "synthetic"))
+        learned = inputs["attention_mask"].bool()
+        if self.text is None:  # the first half of a record
+            learned &= torch.arange(max(lengths)) >= torch.tensor(lengths)[:, None] // 2
+        labels = inputs["input_ids"].where(learned, torch.tensor(IGNORED))
         return inputs | {"labels": labels}
 
 

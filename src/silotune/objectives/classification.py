@@ -5,7 +5,7 @@ Shapes: n examples, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -89,9 +89,9 @@ class SequenceClassification:
         """``accuracy`` and ``loss``, counted in examples."""
         return _measured(model, batch)
 
-    def synthetic(self, spec: InputSpec, n: int, seed: int) -> Batch:
-        """``n`` random examples with random labels, to try a model on."""
-        return _synthetic(spec, n, seed)
+    def synthetic(self, spec: InputSpec, lengths: Sequence[int], seed: int) -> Batch:
+        """Random examples of these lengths with random labels, to try a model on."""
+        return _synthetic(spec, lengths, seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,9 +150,9 @@ class ImageClassification:
         """``accuracy`` and ``loss``, counted in examples."""
         return _measured(model, batch)
 
-    def synthetic(self, spec: InputSpec, n: int, seed: int) -> Batch:
-        """``n`` random examples with random labels, to try a model on."""
-        return _synthetic(spec, n, seed)
+    def synthetic(self, spec: InputSpec, lengths: Sequence[int], seed: int) -> Batch:
+        """Random examples of these lengths with random labels, to try a model on."""
+        return _synthetic(spec, lengths, seed)
 
 
 @torch.no_grad()
@@ -163,10 +163,10 @@ def _measured(model: nn.Module, batch: Batch) -> Meters:
     return {"accuracy": Meter(correct, len(labels)), "loss": Meter(loss, len(labels))}
 
 
-def _synthetic(spec: InputSpec, n: int, seed: int) -> Batch:
+def _synthetic(spec: InputSpec, lengths: Sequence[int], seed: int) -> Batch:
     g = generator(seed, "synthetic")
-    inputs = synthetic_inputs(spec, n, g)
-    return inputs | {"labels": torch.randint(spec.num_labels, (n,), generator=g)}
+    inputs = synthetic_inputs(spec, lengths, g)
+    return inputs | {"labels": torch.randint(spec.num_labels, (len(lengths),), generator=g)}
 
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:

@@ -74,6 +74,12 @@ class PrivacyStatement:
         recognition: the most that any attack can do: ``at_most`` so many records that took part
             are recognised, if ``false_alarms`` of those that did not are suspected. Empty while
             the run goes on.
+        coupling: how far records move each other by going through the model at once, as measured
+            on made-up ones before the run; empty where nobody's single records are hidden.
+            ``together`` go at once, at most. With more than one, the clipped sum of ``others``
+            moved by ``moved`` (in units of C) when one of full length was computed beside them, and
+            by ``moved_at_large`` at factors of L2 norm ``large_norm`` in place of ``small_norm``.
+            With one nothing moves; ``moved_if_together`` is why.
         versions: of the software that drew noise and counted.
         released: what leaves a silo under this guarantee.
         not_covered: what the guarantee says nothing about.
@@ -100,6 +106,7 @@ class PrivacyStatement:
     silos: Mapping[str, SiloPrivacy]
     overall: Mapping[str, Any]
     recognition: Mapping[str, float] = field(default_factory=dict)
+    coupling: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     released: Sequence[str] = ()
     not_covered: Sequence[str] = ()
