@@ -29,8 +29,8 @@ from silotune.core import (
 )
 from silotune.core.files import read_lines
 from silotune.engine import NotAgreedError, client_round, federate, score_at_home
-from silotune.engine.client_agreement import LARGEST
 from silotune.engine.client_errors import ERRORS, FAILED
+from silotune.engine.isolation import LARGEST
 from silotune.engine.loop import make_tasks
 from silotune.engine.order_book import MOST_ORDERS
 from silotune.linalg import LowRank

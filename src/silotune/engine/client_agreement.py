@@ -21,17 +21,10 @@ from silotune.core import ClientId, ClientTask, Factors, Key, Role
 from silotune.linalg import LowRank, Matrix, NumericalError, norm, vector_norm
 
 from .experiment import Experiment
-
-LARGEST = 10.0
-"""Root mean square of a tensor's numbers in a state that a client which clips trains from.
-
-Larger than any that training makes. Rounding errors grow with the numbers, and beyond it one
-record could be felt in the rounding of another's gradient; what is felt within it is measured by
-the gradient check.
-"""
+from .isolation import LARGEST
 
 GROWTH = 10.0
-"""How many times as large as at the beginning a tensor may be that began larger than that."""
+"""How many times as large as at its beginning a tensor may be that began larger than that."""
 
 CANCELLING = 100.0
 """How many times as large as their sum the terms of a fold may be together."""

@@ -28,7 +28,7 @@ from silotune.objectives import PerExampleLoss
 
 from . import isolation
 from .batches import lengths, to_device
-from .isolation import LARGE, ROUNDING, Coupling, Lineup
+from .isolation import LARGEST, ROUNDING, Coupling, Lineup
 from .passes import Found, GradientCheckError, Passes
 
 MICRO_BATCH = 32
@@ -92,7 +92,7 @@ def check_gradients(
             if not apart:
                 return Coupling(together=micro_batch)
             small_norm = _norm(adapted)
-            adapted.load(_drawn(kept, SMALL * LARGE))
+            adapted.load(_drawn(kept, LARGEST))
             return Coupling(
                 together=micro_batch,
                 others=len(lineup.beside),

@@ -38,8 +38,12 @@ At this limit 128 records that all moved the same way would move their sum by 0.
 PLACES, COMPANY = 8, 4
 """Short records that change places, and records that the longest one is put beside."""
 
-LARGE = 10.0
-"""Factors at which coupling is measured besides, relative to the small ones of the check."""
+LARGEST = 1.0
+"""Root mean square of a tensor's numbers, at which coupling is measured besides.
+
+Larger than what training makes. Rounding errors grow with the numbers, so a client that clips
+trains from none larger (``client_agreement``).
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
