@@ -12,7 +12,7 @@ from federation.small import NO_WORKER, small, train, weights
 from silotune.core.files import append_line, read_json, read_lines
 from silotune.engine import QuorumError
 from silotune.engine.checkpoint import load
-from silotune.federation.opening import state_file
+
 from silotune.federation.run import exhausted, finish, rounds
 from silotune.privacy import Charge, CorrelatedCharge, FullParticipation
 from silotune.privacy.accounting.accountant import epsilon
@@ -186,7 +186,7 @@ def test_a_run_that_was_cut_ends_in_the_same_bits_and_costs_the_same(place, unti
     assert weights(config) == weights(whole)
     folder = folder_of(config)
     assert len(read_ledger(folder.server / "ledger.jsonl")) == 2
-    state, *_ = load(state_file(folder))
+    state, *_ = load(folder.state)
     assert state.memory[CLIPPING_NORM] != 0.5
     assert not read_json(folder.privacy)["private"]
     assert verify(folder.path).findings == ()

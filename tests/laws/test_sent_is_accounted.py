@@ -35,7 +35,7 @@ from silotune.engine.checkpoint import load as load_checkpoint
 from silotune.engine.client_errors import ERRORS, FAILED
 from silotune.engine.loop import make_tasks
 from silotune.federation.identity import whole
-from silotune.federation.opening import state_file
+
 from silotune.federation.run import finish, rounds, summary
 from silotune.optim import SGD
 from silotune.privacy import ExampleLevel, Gaussian, Poisson
@@ -328,7 +328,7 @@ def test_every_field_of_every_message_has_a_reason(place, evaluation, method):
     check_messages(spy.tasks, spy.results)
     check_parts(spy.parts)
     shapes = {
-        key: tuple(t.shape) for key, t in load_checkpoint(state_file(folder))[0].factors.items()
+        key: tuple(t.shape) for key, t in load_checkpoint(folder.state)[0].factors.items()
     }
     for asked, told in zip(spy.tasks, spy.results, strict=True):
         result = decode_result(told)
@@ -362,7 +362,7 @@ def test_every_field_of_every_public_file_has_a_reason(place, evaluation):
             assert {f"{name}.{field}" for field in line} <= allowed.keys()
     for account in read_json(folder.privacy)["silos"].values():
         assert account.keys() <= SILO.keys()
-    header = unpack(state_file(folder).read_bytes())[1]
+    header = unpack(folder.state.read_bytes())[1]
     assert header.keys() == CHECKPOINT.keys()
     beside = {p.relative_to(folder.path).as_posix() for p in folder.path.rglob("*") if p.is_file()}
     assert {name for name in beside if not name.startswith("sites/")} == BESIDE

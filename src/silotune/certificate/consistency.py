@@ -14,15 +14,15 @@ from importlib.metadata import version
 from typing import get_args
 
 from silotune.core.units import number_text
+from silotune.engine import EVERY_CLIENT
 from silotune.privacy import AnyCharge, Charge, CorrelatedCharge, Relation, TruncatedCharge
 from silotune.privacy.accounting.accountant import FINE
 from silotune.privacy.accounting.charges import typed
-from silotune.privacy.ledger.entry import UPDATE
+from silotune.privacy.ledger.book import Account, ChargeLine
+from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE
 from silotune.runs.privacy_statement import FORMAT, PrivacyStatement, SiloPrivacy
 
 from .accounts import (
-    Account,
-    ChargeLine,
     cost,
     cost_rdp,
     cost_together,
@@ -30,6 +30,8 @@ from .accounts import (
     membership_bound,
     sampling_rate,
 )
+from .grounds import Grounds
+from .sentences import WORDINGS, Said, rule, sentences
 
 SAME = 1e-6
 """Relative difference of figures that machines may have."""
@@ -89,7 +91,8 @@ def readable(statement: PrivacyStatement) -> Iterator[Discrepancy]:
     if statement.format != FORMAT:
         yield Discrepancy(
             "format",
-            f"is {statement.format}, and only {FORMAT} lists the charges from which figures follow",
+            f"is {statement.format}, and only {FORMAT} is bound to ledger and adapter; verify it "
+            "with the silotune that made it",
         )
         return
     yield from _types("certificate", statement)
@@ -97,20 +100,29 @@ def readable(statement: PrivacyStatement) -> Iterator[Discrepancy]:
         yield from _types(f"silo {name}", silo)
         if not isinstance(silo.charges, list):
             yield Discrepancy(f"silo {name}: charges", "are no list")
-    for field in ("mechanism", "overall", "recognition", "versions"):
+    for field in ("mechanism", "overall", "recognition", "versions", "grounds", "files"):
         if not isinstance(getattr(statement, field), dict):
             yield Discrepancy(field, "is no object")
             return
+    for field in ("released", "not_covered", "not_claimed"):
+        if not isinstance(getattr(statement, field), list):
+            yield Discrepancy(field, "is no list")
     yield from _numbers(statement)
     if statement.relation not in get_args(Relation):
         yield Discrepancy("relation", f"is none of {', '.join(get_args(Relation))}")
     if not statement.silos:
         yield Discrepancy("silos", "there is no account")
+    try:
+        Grounds.parse(statement.grounds)
+    except ValueError as error:
+        yield Discrepancy("grounds", str(error))
+    yield from _kinds(statement)
 
 
 def within(statement: PrivacyStatement) -> Iterator[Discrepancy]:
     """Everything in a readable certificate that does not follow from the rest of it."""
     yield from _claims(statement)
+    yield from _sentences(statement)
     for name, silo in statement.silos.items():
         yield from _account(statement, f"silo {name}", silo)
     yield from _overall(statement)
@@ -136,6 +148,63 @@ def _numbers(statement: PrivacyStatement) -> Iterator[Discrepancy]:
     for where, number in {**numbers, "overall": statement.overall.get("epsilon", "")}.items():
         if number is not None and type(number) not in (int, float):
             yield Discrepancy(where, f"is no number: {number!r}")
+
+
+def _kinds(statement: PrivacyStatement) -> Iterator[Discrepancy]:
+    """Kinds that sentences are made from."""
+    words = WORDINGS.get(statement.unit)
+    if words is None:
+        yield Discrepancy("unit", f"is none of {', '.join(WORDINGS)}")
+        return
+    if (statement.unit == "client") != (list(statement.silos) == [EVERY_CLIENT]):
+        yield Discrepancy(
+            "unit",
+            f"is {statement.unit}, but the accounts are those of {', '.join(statement.silos)}: "
+            f"{EVERY_CLIENT} has one account where clients are hidden, and else each silo",
+        )
+    known = {"sampling": words.sampling, "noise": words.noise}
+    for field, kinds in known.items():
+        kind = statement.mechanism.get(field)
+        if not isinstance(kind, str) or kind not in kinds:
+            yield Discrepancy(
+                "mechanism", f"{field} is {kind!r}, which unit {statement.unit} lacks"
+            )
+
+
+def _sentences(statement: PrivacyStatement) -> Iterator[Discrepancy]:
+    """Every sentence is made again, and must be the one that stands there."""
+    said = Said(
+        unit=statement.unit,
+        relation=statement.relation,
+        mechanism=statement.mechanism,
+        grid=statement.grid,
+        library=str(statement.versions.get("dp-accounting")),
+        finite=math.isfinite(statement.largest_if_secret()),
+        grounds=Grounds.parse(statement.grounds),
+    )
+    expected = sentences(said)
+    stated = {**vars(statement), "holds_if": statement.overall.get("holds_if")}
+    for field, words in expected.items():
+        says = list(stated[field]) if isinstance(words, list) else stated[field]
+        if says != words:
+            where = "overall: holds_if" if field == "holds_if" else field
+            yield Discrepancy(where, _difference(says, words))
+    if statement.overall.get("rule") != rule(said):
+        yield Discrepancy(
+            "overall: rule", f"is {statement.overall.get('rule')!r}, its grounds give {rule(said)}"
+        )
+
+
+def _difference(says: object, words: str | Sequence[str]) -> str:
+    if not isinstance(says, list) or isinstance(words, str):
+        return f"is not what follows from the numbers, which is: {words or 'nothing'}"
+    lacking = [text for text in words if text not in says]
+    beyond = [text for text in says if text not in words]
+    parts = [
+        f"lacks: {'; '.join(lacking)}" if lacking else "",
+        f"has what does not follow: {'; '.join(map(str, beyond))}" if beyond else "",
+    ]
+    return ". ".join(part for part in parts if part) or "is in another order than it is made in"
 
 
 def _claims(statement: PrivacyStatement) -> Iterator[Discrepancy]:
@@ -168,6 +237,7 @@ def _account(statement: PrivacyStatement, where: str, silo: SiloPrivacy) -> Iter
         return
     updates = [line for line in lines if line.release == UPDATE]
     yield from _counts(where, silo, updates)
+    yield from _releases(statement, where, lines)
     for line in updates:
         yield from _kind(statement, where, silo, line.charge)
     if silo.delta != statement.target_delta:
@@ -200,6 +270,19 @@ def _counts(where: str, silo: SiloPrivacy, updates: Sequence[ChargeLine]) -> Ite
         )
 
 
+def _releases(
+    statement: PrivacyStatement, where: str, lines: Sequence[ChargeLine]
+) -> Iterator[Discrepancy]:
+    """Whether what is charged is what is said to be released."""
+    grounds = Grounds.parse(statement.grounds)
+    charged = {line.release for line in lines}
+    said = {UPDATE, *([COUNT] if grounds.count else []), *([METRIC] if grounds.metric else [])}
+    for release in sorted(charged - said):
+        yield Discrepancy(f"{where}: charges", f"{release} is charged, and not said to be released")
+    if grounds.count and charged and COUNT not in charged:
+        yield Discrepancy(f"{where}: charges", "count is said to be released, and not charged")
+
+
 def _kind(
     statement: PrivacyStatement, where: str, silo: SiloPrivacy, charge: AnyCharge
 ) -> Iterator[Discrepancy]:
@@ -216,6 +299,12 @@ def _kind(
         "noise_multiplier": (silo.noise_multiplier, charge.noise_multiplier),
         "sampling_rate": (silo.sampling_rate, sampling_rate(charge)),
     }
+    if statement.unit == "client" and statement.mechanism.get("sampling") == "poisson":
+        everybody = Grounds.parse(statement.grounds).everybody
+        if everybody != (sampling_rate(charge) == 1.0):
+            yield Discrepancy(
+                "grounds", f"everybody is {everybody}, charged is a rate of {sampling_rate(charge)}"
+            )
     if isinstance(charge, TruncatedCharge):
         stated["num_examples"] = (silo.num_examples, charge.num_examples)
     for field, (says, charged) in stated.items():
@@ -264,17 +353,15 @@ def _figures(
 
 def _overall(statement: PrivacyStatement) -> Iterator[Discrepancy]:
     """The figures of all silos together."""
-    stated, rule = statement.overall.get("epsilon", math.nan), statement.overall.get("rule")
+    stated, by = statement.overall.get("epsilon", math.nan), statement.overall.get("rule")
     largest = max((silo.epsilon for silo in statement.silos.values()), default=0.0)
-    if rule not in ("maximum", "composition"):
-        yield Discrepancy("overall: rule", f"is {rule!r}: maximum or composition")
-    if rule == "maximum" and not math.isclose(stated, largest, rel_tol=SAME):
+    if by == "maximum" and not math.isclose(stated, largest, rel_tol=SAME):
         yield Discrepancy(
             "overall: epsilon", f"says {stated:.6g}, the largest of the accounts is {largest:.6g}"
         )
     try:
         accounts = [from_lines(silo.charges) for silo in statement.silos.values()]
-        if rule == "composition" and statement.private:
+        if by == "composition" and statement.private:
             yield from _composition(statement, accounts, stated)
         if statement.recognition:
             yield from _recognition(statement, accounts)

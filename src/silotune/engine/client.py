@@ -54,7 +54,7 @@ def client_round(task: ClientTask, trainer: LocalTrainer, client: Client) -> Cli
     def work() -> ClientUpdate:
         if not client.privacy.private:
             return _open_round(task, trainer, client)
-        with SiloStore(home) as store:
+        with client.store() as store:
             return _private_round(task, trainer, client, store)
 
     return discreet(task, home, work)
@@ -89,7 +89,8 @@ def _private_round(
         return result(task, refusal=CHANGED)
     if charge and not affords(client, store, task.run, charge):
         return over_budget(task, client)
-    sealed = seal(_train(task, trainer, client, store.past(task.run)), task)
+    past = store.past(task.run) if isinstance(charge, CorrelatedCharge) else None
+    sealed = seal(_train(task, trainer, client, past), task)
     entry = charged(task, client, store, charge) if charge else None
     store.release(task.run, task.round, fingerprint, sealed, entry)
     _accept(task, client)

@@ -6,26 +6,27 @@ from pathlib import Path
 
 from silotune.certificate import verify as certificate
 from silotune.certificate.circumstances import Circumstances, Described
-from silotune.certificate.verify import Verification
+from silotune.certificate.verify import Demands, Verification
 from silotune.core.files import read_json
 from silotune.runs.folder import RunFolder
 
 from .identity import BESIDE, decisive, decoded, digest_of
 
 
-def verify(place: str | Path) -> Verification:
+def verify(place: str | Path, demands: Demands | None = None) -> Verification:
     """Compute every epsilon of a certificate again; nothing trains and no record is read.
 
     Args:
         place: a run's folder, whose description, record and ledgers are then compared; or a
             certificate, which is checked alone.
+        demands: which signatures must be there; None checks those that are.
 
     Raises:
         RecordError: if there is no certificate, or it cannot be read at all.
     """
     path = Path(place)
     is_described = RunFolder(path).description.is_file()
-    return certificate.verify(path, described_beside if is_described else None)
+    return certificate.verify(path, described_beside if is_described else None, demands)
 
 
 def described_beside(folder: RunFolder) -> Described:
