@@ -23,36 +23,29 @@ SILOS = ("east", "west")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, bert):
-    """The folder of a finished run, of one that stopped after two rounds, and a copy after one."""
-    finished = write_small(tmp_path_factory.mktemp("finished"), bert)
-    train(small(finished, *PRIVATE))
+def cut(tmp_path_factory, bert) -> Path:
+    """Where a run stopped after two rounds, with a copy of it after one."""
     stopped = write_small(tmp_path_factory.mktemp("stopped"), bert)
     train(small(stopped, *PRIVATE), until=0)
     shutil.copytree(stopped.parent / "run", stopped.parent / "after-one")
     train(small(stopped, *PRIVATE), resume=True, until=1)
-    return finished.parent, stopped.parent
-
-
-@pytest.fixture
-def finished(made, tmp_path) -> Path:
-    return shutil.copytree(made[0] / "run", tmp_path / "run")
+    return stopped.parent
 
 
 class Stopped:
     """A run that was killed after two of three rounds, to be gone on with."""
 
-    def __init__(self, made: Path, run: Path) -> None:
-        self.config = small(made / "small.yaml", *PRIVATE, f"output_dir={run}")
-        self.run, self.older = run, made / "after-one"
+    def __init__(self, cut: Path, run: Path) -> None:
+        self.config = small(cut / "small.yaml", *PRIVATE, f"output_dir={run}")
+        self.run, self.older = run, cut / "after-one"
 
     def resume(self) -> None:
         train(self.config, resume=True)
 
 
 @pytest.fixture
-def stopped(made, tmp_path) -> Stopped:
-    return Stopped(made[1], shutil.copytree(made[1] / "run", tmp_path / "stopped"))
+def stopped(cut, tmp_path) -> Stopped:
+    return Stopped(cut, shutil.copytree(cut / "run", tmp_path / "stopped"))
 
 
 def findings(run: Path) -> str:
@@ -67,10 +60,11 @@ def write(path: Path, data: list[dict], *, chained: bool = False) -> None:
     """A ledger, with the chain as it was, or made anew for every silo."""
     heads: dict[str, tuple[int, str]] = {}
     text = ""
-    for line in data:
-        if chained and "previous" in line:
-            number, head = heads.get(line["silo"], (0, ""))
-            line = {**line, "line": number + 1, "previous": head}
+    for old in data:
+        line = old
+        if chained and "previous" in old:
+            number, head = heads.get(old["silo"], (0, ""))
+            line = {**old, "line": number + 1, "previous": head}
         written = json.dumps(line, ensure_ascii=False) + "\n"
         heads[line["silo"]] = line.get("line", 0), hashlib.sha256(written.encode()).hexdigest()
         text += written
@@ -248,7 +242,9 @@ def test_a_chain_made_anew_is_not_the_one_that_other_files_know(finished):
     """The forger mends one thing after the other, and is refused until he has written all anew."""
     raise_sigma(finished, chained=True)
     said = findings(finished)
-    assert "silo east: head: is not that of sites/east/ledger.jsonl: a line of it was changed" in said
+    assert (
+        "silo east: head: is not that of sites/east/ledger.jsonl: a line of it was changed" in said
+    )
     rebind_heads(finished)
     said = findings(finished)
     assert "sites/east/ledger.jsonl: line 3 is not the one that run.json knows" in said
@@ -258,7 +254,9 @@ def test_a_chain_made_anew_is_not_the_one_that_other_files_know(finished):
     assert "metrics.jsonl: was changed or swapped" in said
     rebind_files(finished)
     said = findings(finished)
-    assert "sites/east/ledger.jsonl: has another line 3 than there was when head was written" in said
+    assert (
+        "sites/east/ledger.jsonl: has another line 3 than there was when head was written" in said
+    )
     for name in SILOS:
         (finished / "sites" / name / "head").unlink()
     said = findings(finished)
@@ -522,7 +520,7 @@ def test_a_ledger_that_was_written_anew_does_not_go_on(stopped):
         write(path, data, chained=True)
         (path.parent / "head").unlink(missing_ok=True)
         shutil.rmtree(path.parent / "sent")
-    with pytest.raises(ValueError, match="line 2 is not the one that ledger.jsonl knows"):
+    with pytest.raises(ValueError, match=r"line 2 is not the one that ledger\.jsonl knows"):
         stopped.resume()
 
 

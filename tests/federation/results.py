@@ -8,7 +8,6 @@ from transformers import AutoTokenizer
 from federation.small import notes, train, write_csv
 from silotune.core import GlobalState
 from silotune.engine.checkpoint import load as load_checkpoint
-
 from silotune.runs.folder import RunFolder
 
 LABELS = ("cat", "dog")
