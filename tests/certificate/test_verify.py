@@ -11,6 +11,7 @@ import pytest
 from by_config import verify
 from federation.small import PRIVATE, charge_again, small, train, write_small
 from silotune.certificate.consistency import tolerance
+from silotune.certificate.guarantee import RELATIONS
 from silotune.core import RecordError
 from silotune.core.files import read_json, write_json
 from silotune.privacy.accounting.accountant import epsilon, epsilon_rdp
@@ -281,6 +282,7 @@ def another_run(data):
 
 def another_relation(data):
     data["relation"] = "zero-out"
+    data["neighbours"] = RELATIONS["zero-out"].format(noun="record")
 
 
 def a_budget(data):

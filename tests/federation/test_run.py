@@ -109,6 +109,10 @@ def test_a_private_run_says_what_it_spent(place):
     spent = [record.epsilon["east"] for record in records[1:]]
     assert spent == sorted(spent)
     assert any("simulation" in text for text in said["not_covered"])
+    assert all(record.seconds == int(record.seconds) for record in records), "no finer"
+    assert all(record.seconds >= 1 for record in records[1:]), "rounded up"
+    own = RunFolder(Path(config.output_dir)).site("east")
+    assert not (own / "keys").exists(), "only correlated noise goes on from a key"
 
 
 def test_a_spent_budget_ends_the_run_with_what_is_done(place):

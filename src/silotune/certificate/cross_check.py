@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from silotune.core import RecordError
 from silotune.engine import EVERY_CLIENT
 from silotune.engine.checkpoint import CheckpointError
 from silotune.engine.checkpoint import load as load_checkpoint
@@ -58,8 +59,7 @@ def with_record(statement: PrivacyStatement, facts: RunFacts) -> Iterator[Discre
         heads = {
             name: {"lines": silo.lines, "head": silo.head} for name, silo in statement.silos.items()
         }
-        told = {name: dict(seen) for name, seen in facts.ledgers.items()}
-        yield from _same("silos: heads of the ledgers", heads, told, where)
+        yield from _same("silos: heads of the ledgers", heads, facts.ledgers, where)
 
 
 def with_description(statement: PrivacyStatement, described: Described) -> Iterator[Discrepancy]:
@@ -170,10 +170,11 @@ def with_evidence(
         return  # ``with_ledgers`` has said why
     copied = list(by_collected(books, folder)) + (list(by_facts(books, facts)) if facts else [])
     copied += by_parcels(books, folder)
-    rounds = folder.read_rounds() if folder.metrics.is_file() else []
+    rounds, damaged = _rounds(folder)
+    copied += damaged
     if rounds:
         yield folder.metrics.name, [*by_rounds(books, rounds), *by_epsilon(books, rounds)]
-    elif any(silo.lines for silo in statement.silos.values()):
+    elif not damaged and any(silo.lines for silo in statement.silos.values()):
         copied.append(Discrepancy(folder.metrics.name, "is missing: it lists the rounds"))
     file = str(folder.state.relative_to(folder.path))
     if folder.state.is_file():
@@ -192,6 +193,13 @@ def _checkpoint(
         return
     yield from _same("run", books.run, run, file)
     yield from by_checkpoint(books, rounds, state)
+
+
+def _rounds(folder: RunFolder) -> tuple[list[RoundRecord], list[Discrepancy]]:
+    try:
+        return folder.read_rounds(), []
+    except RecordError as error:
+        return [], [Discrepancy(folder.metrics.name, str(error))]
 
 
 def _books(statement: PrivacyStatement, folder: RunFolder) -> Books | None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from silotune.core import GlobalState
+from silotune.core import GlobalState, RecordError
 from silotune.engine.checkpoint import encode
 from silotune.privacy import Relation, SiloStoreError
 from silotune.privacy.accounting.accountant import COARSE
@@ -122,11 +122,11 @@ def by_facts(books: Books, facts: RunFacts) -> Iterator[Discrepancy]:
     """By the heads that ``run.json`` took down when the run ended."""
     for name, seen in facts.ledgers.items():
         if name in books.chains:
-            lines, head = seen.get("lines"), seen.get("head")
-            if not isinstance(lines, int) or not isinstance(head, str):
-                yield Discrepancy("run.json", f"has no head of the ledger of {name}")
-            else:
-                yield from _held(books, name, lines, head, "run.json")
+            match seen:
+                case {"lines": int(lines), "head": str(head)}:
+                    yield from _held(books, name, lines, head, "run.json")
+                case _:
+                    yield Discrepancy("run.json", f"has no head of the ledger of {name}")
 
 
 def by_rounds(books: Books, rounds: list[RoundRecord]) -> Iterator[Discrepancy]:
@@ -152,9 +152,7 @@ def by_epsilon(books: Books, rounds: list[RoundRecord]) -> Iterator[Discrepancy]
     """By what each account had spent after rounds, as they were recorded."""
     for name, chain in books.chains.items():
         left, book = deque(sorted(chain.book(books.run).entries, key=_due)), Book()
-        for record in rounds:
-            if record.round < 0:
-                continue
+        for record in (record for record in rounds if record.round >= 0):
             while left and _due(left[0]) <= record.round:
                 book.add(left.popleft())
             true = cost(book.account, books.delta, books.relation, COARSE)
@@ -202,7 +200,7 @@ def by_parcels(books: Books, folder: RunFolder) -> Iterator[Discrepancy]:
             continue
         try:
             check_kept(place, chain)
-        except SiloStoreError as error:
+        except RecordError as error:
             yield Discrepancy(books.places[name], str(error))
             continue
         for path, parcel in parcels(place):

@@ -61,7 +61,7 @@ class Parcel:
 
 
 def read_parcel(path: Path) -> Parcel | None:
-    """The parcel in a file; None if there is none or its checksum does not hold."""
+    """The parcel in a file; None if there is none, or it is damaged."""
     try:
         first, _, rest = path.read_bytes().partition(b"\n")
     except OSError:
@@ -69,6 +69,9 @@ def read_parcel(path: Path) -> Parcel | None:
     if first != _MAGIC + hashlib.sha256(rest).hexdigest().encode():
         return None
     line, _, sealed = rest.partition(b"\n")
-    header = json.loads(line)
-    entry = header.pop("entry")
-    return Parcel(**header, entry=LedgerEntry.parse(entry) if entry else None, sealed=sealed)
+    try:
+        header = json.loads(line)
+        entry = header.pop("entry")
+        return Parcel(**header, entry=LedgerEntry.parse(entry) if entry else None, sealed=sealed)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None

@@ -287,7 +287,10 @@ def _seen(folder: Path) -> Iterator[tuple[Path, int, str]]:
     """Every file that knows of lines: itself, how many, and SHA-256 of the last."""
     if (folder / HEAD).exists():
         noted = read_json(folder / HEAD)
-        yield folder / HEAD, int(noted["lines"]), str(noted["head"])
+        lines, head = noted.get("lines"), noted.get("head")
+        if type(lines) is not int or not isinstance(head, str):
+            raise SiloStoreError(f"{folder / HEAD}: damaged; {CURE}")
+        yield folder / HEAD, lines, head
     for path, parcel in parcels(folder):
         yield path, parcel.lines, parcel.head
 
