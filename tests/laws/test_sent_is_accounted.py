@@ -197,7 +197,8 @@ CHECKPOINT = {
     "config": "digest of the configuration",
 }
 
-TIMES = ("seconds", "started", "finished", "time")
+TIMES = ("seconds", "started", "finished", "time", "previous", "head", "files", "facts")
+"""What tells a time, and digests of what does."""
 
 BESIDE = {
     "config.yaml",

@@ -16,7 +16,7 @@ from silotune.runs.privacy_statement import PrivacyStatement, read_certificate
 from silotune.version import __version__
 
 from .circumstances import Described
-from .consistency import Discrepancy, Recomputed, readable, recompute, within
+from .consistency import Discrepancy, Recomputed, recompute, within
 from .cross_check import (
     with_description,
     with_digest,
@@ -26,6 +26,7 @@ from .cross_check import (
     with_record,
 )
 from .limits import limits
+from .readable import readable
 from .signature import check_signatures
 
 
