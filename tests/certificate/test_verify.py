@@ -337,10 +337,13 @@ def test_a_ledger_that_differs_is_found(copy):
 def test_a_configuration_that_is_not_the_runs_is_found(copy):
     folder = copy()
     config = folder / "config.yaml"
-    config.write_text(config.read_text().replace("local_steps: 2", "local_steps: 1"))
+    whole = config.read_text()
+    config.write_text(whole.replace("local_steps: 2", "local_steps: 1"))
     said = findings(folder)
     assert "config.yaml: is not the configuration that run.json has the digest of" in said
     assert "silo east: charges: config.yaml charges Charge" in said
+    config.write_text(re.sub(r"(?ms)^privacy:$.*?^(?=\w)", "privacy: {unit: none}\n", whole))
+    assert "unit: says example, config.yaml hides nothing" in findings(folder)
     config.write_text("privacy: {unit: none}")
     assert "config.yaml: " in findings(folder)
 

@@ -65,6 +65,9 @@ def with_record(statement: PrivacyStatement, facts: RunFacts) -> Iterator[Discre
 def with_description(statement: PrivacyStatement, described: Described) -> Iterator[Discrepancy]:
     """Against the run as it was described."""
     terms, privacy, source = described.terms, described.terms.privacy, described.source
+    if not terms.private:
+        yield Discrepancy("unit", f"says {statement.unit}, {source} hides nothing")
+        return
     if privacy.insecure_seeded_noise and statement.mechanism.get("source") != "seed":
         yield Discrepancy(
             "private",

@@ -16,14 +16,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from silotune.core import GlobalState, RecordError
+from silotune.core import GlobalState
 from silotune.engine.checkpoint import encode
 from silotune.privacy import Relation, SiloStoreError
 from silotune.privacy.accounting.accountant import COARSE
 from silotune.privacy.ledger.book import Book
 from silotune.privacy.ledger.chain import Chain, read_chains
 from silotune.privacy.ledger.entry import METRIC, UPDATE, LedgerEntry
-from silotune.privacy.ledger.store import LEDGER, check_kept, parcels
+from silotune.privacy.ledger.store import LEDGER, check_kept
 from silotune.runs.facts import RunFacts
 from silotune.runs.folder import RoundRecord, RunFolder
 from silotune.runs.privacy_statement import PrivacyStatement
@@ -200,17 +200,8 @@ def by_parcels(books: Books, folder: RunFolder) -> Iterator[Discrepancy]:
             continue
         try:
             check_kept(place, chain)
-        except RecordError as error:
+        except SiloStoreError as error:
             yield Discrepancy(books.places[name], str(error))
-            continue
-        for path, parcel in parcels(place):
-            beyond = parcel.lines == len(chain)  # its charge was never written: it was not sent
-            if not beyond and not parcel.paid(chain):
-                yield Discrepancy(
-                    path.relative_to(folder.path).as_posix(),
-                    f"was released for another charge than line {parcel.lines + 1} of "
-                    f"{books.places[name]}",
-                )
 
 
 def _by_state(books: Books, last: int, state: GlobalState) -> Iterator[Discrepancy]:

@@ -407,7 +407,6 @@ def test_a_torn_last_line_is_dropped_unless_it_can_be_read(folder, ledger):
     for end in range(second + 1, len(whole)):
         for sent in (folder / "sent").iterdir():
             sent.unlink()
-        (folder / "head").unlink(missing_ok=True)
         ledger.write_bytes(whole[:end])
         with SiloStore(folder) as store:
             readable = end == len(whole) - 1
@@ -461,10 +460,7 @@ def test_a_ledger_that_cannot_be_read_is_refused_in_words(folder, ledger, damage
 
 def test_lost_charges_are_noticed(folder, ledger):
     ledger.unlink()
-    with pytest.raises(RecordError, match="holds 0 charges, but there were at least 2 when head"):
-        SiloStore(folder)
-    (folder / "head").unlink()
-    with pytest.raises(RecordError, match="at least 1 when round-000001"):
+    with pytest.raises(RecordError, match="holds 0 charges, but there were at least 2 when round"):
         SiloStore(folder)
 
 
@@ -498,9 +494,12 @@ def louder_at_last(lines):
         (swapped, "line 1: is line 2 of north and comes after line 0"),
         (twice, "line 3: is line 1 of north and comes after line 2"),
         (without_the_first, "line 1: is line 2 of north and comes after line 0"),
-        (without_the_last, "holds 1 charges, but there were at least 2 when head was written"),
+        (
+            without_the_last,
+            "holds 1 charges, but there were at least 2 when round-000001.bin was sent",
+        ),
         (louder, "line 2: is not chained to the line before it"),
-        (louder_at_last, "has another line 2 than there was when head was written"),
+        (louder_at_last, "has other lines up to 2 than there were when round-000001.bin was sent"),
     ],
 )
 def test_no_line_can_be_changed_lost_or_moved(folder, ledger, change, said):
@@ -510,14 +509,15 @@ def test_no_line_can_be_changed_lost_or_moved(folder, ledger, change, said):
     assert "bring the file back" in str(refused.value)
 
 
-def test_an_older_head_is_no_harm(folder, ledger):
-    """Killed between a charge and the note of it."""
-    older = (folder / "head").read_bytes()
+def test_bytes_that_were_charged_for_get_their_name(folder, ledger):
+    """Killed between the charge and the name; the one of the attempt before is still there."""
     with SiloStore(folder) as store:
-        release(store, 2)
-    (folder / "head").write_bytes(older)
+        release(store, 1, sealed=b"again", task="asked anew")
+    sent = folder / "sent" / "round-000001.bin"
+    sent.rename(sent.with_suffix(".draft"))
     with SiloStore(folder) as store:
-        assert len(store.entries("r1")) == 3
+        assert store.sealed("r1", 1, "asked anew") == b"again"
+    assert [path.name for path in (folder / "sent").iterdir()] == ["round-000001.bin"]
 
 
 def test_a_ledger_is_read_once_and_then_followed(folder, ledger, monkeypatch):
@@ -553,8 +553,8 @@ def test_bytes_that_are_not_those_charged_for_are_not_sent(folder, ledger):
     sent = folder / "sent" / "round-000001.bin"
     forged = replace(read_parcel(sent), sealed=b"other")
     sent.write_bytes(forged.to_bytes())
-    with SiloStore(folder) as store:
-        assert store.sealed("r1", 1, "task") is None
+    with pytest.raises(SiloStoreError, match="has other lines up to 2"):
+        SiloStore(folder)
 
 
 @pytest.mark.parametrize("place", [0, 20, 85, 120, -1])
@@ -580,10 +580,13 @@ def test_cut_bytes_count_as_absent(folder, ledger, end):
 
 def test_bytes_without_their_charge_do_not_count(folder, ledger):
     """Killed between the bytes and the charge."""
-    (folder / "head").unlink()
+    sent = folder / "sent" / "round-000001.bin"
+    sent.rename(sent.with_suffix(".draft"))
     ledger.write_bytes(ledger.read_bytes().splitlines(keepends=True)[0])
     with SiloStore(folder) as store:
         assert store.sealed("r1", 1, "task") is None
+        release(store, 1, sealed=b"again")
+    assert [path.name for path in (folder / "sent").iterdir()] == ["round-000001.bin"]
 
 
 # full disks and other owners

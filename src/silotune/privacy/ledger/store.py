@@ -1,8 +1,8 @@
 """What a silo owns and must not lose: what it has spent, what it sent last, and its keys.
 
     <folder>/ledger.jsonl            one line a charge, each chained to the one before it
-    <folder>/head                    how many lines there are at least, and SHA-256 of the last
-    <folder>/sent/round-000007.bin   the sealed bytes of the newest round, to be sent again
+    <folder>/sent/round-000007.bin   the sealed bytes of the newest round, to be sent again; until
+                                     they are charged for they are called .draft
     <folder>/keys/<digest>.key       the silo's 32 secret bytes for the run of that digest, where
                                      correlated noise needs them
     <folder>/keys/<digest>.records   SHA-256 of the records that correlated noise was begun for
@@ -11,18 +11,19 @@
 A server that hides whole clients has such a folder too; what is said of records holds of clients.
 
 The charge commits a release. Bytes are written first, with their charge in their header; then the
-charge goes into the ledger, with the digest of the bytes; then the head is noted; each is on the
-disk before the next step, and nobody is given the bytes before all are. Bytes whose charge is not
-in the ledger do not count. So a crash leaves one of two states: not charged, nothing sent, and the
-round is trained anew at no loss; or charged, and a retry gets the same bytes at no further charge.
-A full disk shows before anything is charged.
+charge goes into the ledger, with the digest of the bytes; each is on the disk before the next step,
+and nobody is given the bytes before both are. Bytes whose charge is not in the ledger do not count.
+So a crash leaves one of two states: not charged, nothing sent, and the round is trained anew at no
+loss; or charged, and a retry gets the same bytes at no further charge. A full disk shows before
+anything is charged.
 
 A torn last line of the ledger (no newline at its end) counts as a charge if it can be read. If
 not, it is dropped: its charge was still being written, and as bytes leave only after the whole
 line is on the disk, nothing was sent for it. Any other line that cannot be read or is not chained
-to the one before it, or fewer lines than the head or a parcel has seen, means that spent privacy
-was forgotten: the store refuses to open. Whoever puts the whole folder back from an older copy is
-not found out here: the run that it belongs to has a copy of every line (``certificate.evidence``).
+to the one before it, or bytes that were charged for with a line that is not here, means that spent
+privacy was forgotten: the store refuses to open. Whoever puts the whole folder back from an older
+copy is not found out here: the run that it belongs to has a copy of every line
+(``certificate.evidence``).
 
 Bytes that fail their checksum count as absent: their round is trained, and charged, again. Under
 correlated noise it is not: its steps are a part of a stream that other rounds continue, so a round
@@ -41,7 +42,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from silotune.core.files import in_words, read_json, write_bytes, write_json
+from silotune.core.files import in_words, write_bytes
 from silotune.privacy.accounting.accountant import COARSE, FINE, epsilon
 from silotune.privacy.accounting.charges import AnyCharge, CorrelatedCharge, Relation
 from silotune.privacy.mechanisms.base import NoiseState
@@ -53,8 +54,10 @@ from .ledger import Ledger
 from .noisy_counts import column_of
 from .parcel import Parcel, read_parcel
 
-LEDGER, HEAD, SENT = "ledger.jsonl", "head", "sent"
+LEDGER, SENT = "ledger.jsonl", "sent"
 """In a silo's folder."""
+
+_CHARGED, _DRAFT = ".bin", ".draft"
 
 _KEY_BYTES = 32
 
@@ -74,7 +77,7 @@ class SiloStore:
 
     def __init__(self, folder: Path, ledger: Ledger | None = None) -> None:
         self._ledger = ledger or Ledger(folder / LEDGER)
-        self._head, self._sent, self._keys = folder / HEAD, folder / SENT, folder / "keys"
+        self._sent, self._keys = folder / SENT, folder / "keys"
         with in_words(folder):
             _make(self._sent)
         self._lock = _locked(folder / "lock")
@@ -82,6 +85,7 @@ class SiloStore:
             with in_words(folder):
                 _mend(self._ledger.path)
                 self._ledger.follow()
+                self._finish_drafts()
                 check_kept(folder, self._chain)
         except BaseException:
             self.close()
@@ -222,11 +226,13 @@ class SiloStore:
             head=self._chain.head,
             sealed=sealed,
         )
-        write_bytes(self._parcel(round), parcel.to_bytes())
+        draft = self._parcel(round).with_suffix(_DRAFT)
+        write_bytes(draft, parcel.to_bytes())
         if entry:
-            self._charge(entry)
+            self._ledger.append(entry)
         with in_words(self._sent):
-            for path in self._sent.glob("round-*.bin"):
+            draft.replace(self._parcel(round))
+            for path in self._sent.glob("round-*"):
                 if path != self._parcel(round):
                     path.unlink()
 
@@ -238,11 +244,7 @@ class SiloStore:
             ValueError: if the charge is not that of the next attempt.
         """
         self._check_due(entry.run, entry.round, entry)
-        self._charge(entry)
-
-    def _charge(self, entry: LedgerEntry) -> None:
         self._ledger.append(entry)
-        write_json(self._head, {"lines": len(self._chain), "head": self._chain.head})
 
     @property
     def _chain(self) -> Chain:
@@ -259,11 +261,18 @@ class SiloStore:
         return self._keys / f"{hashlib.sha256(run.encode()).hexdigest()[:32]}.{kind}"
 
     def _parcel(self, round: int) -> Path:
-        return self._sent / f"round-{round:06d}.bin"
+        return self._sent / f"round-{round:06d}{_CHARGED}"
+
+    def _finish_drafts(self) -> None:
+        """What a crash kept from its name, once it was charged for."""
+        for path in self._sent.glob(f"round-*{_DRAFT}"):
+            parcel = read_parcel(path)
+            if parcel and parcel.paid(self._chain):
+                path.replace(path.with_suffix(_CHARGED))
 
 
 def check_kept(folder: Path, chain: Chain) -> None:
-    """That a ledger has all lines that the rest of its folder has seen.
+    """That a ledger has the charges of all that was sent and is still here.
 
     Args:
         folder: of a silo; nothing is written.
@@ -272,32 +281,22 @@ def check_kept(folder: Path, chain: Chain) -> None:
     Raises:
         SiloStoreError: if it has not.
     """
-    for place, lines, head in _seen(folder):
-        if not chain.holds(lines, head):
-            why = f"holds {len(chain)} charges, but there were at least {lines}"
-            if len(chain) >= lines:
-                why = f"has another line {lines} than there was"
-            raise SiloStoreError(
-                f"{folder / LEDGER}: {why} when {place.name} was written; the privacy spent is not "
-                f"known; {CURE}"
-            )
-
-
-def _seen(folder: Path) -> Iterator[tuple[Path, int, str]]:
-    """Every file that knows of lines: itself, how many, and SHA-256 of the last."""
-    if (folder / HEAD).exists():
-        noted = read_json(folder / HEAD)
-        lines, head = noted.get("lines"), noted.get("head")
-        if type(lines) is not int or not isinstance(head, str):
-            raise SiloStoreError(f"{folder / HEAD}: damaged; {CURE}")
-        yield folder / HEAD, lines, head
     for path, parcel in parcels(folder):
-        yield path, parcel.lines, parcel.head
+        if parcel.paid(chain) and chain.holds(parcel.lines, parcel.head):
+            continue
+        due = parcel.lines + (parcel.entry is not None)
+        why = f"holds {len(chain)} charges, but there were at least {due}"
+        if len(chain) >= due:
+            why = f"has other lines up to {due} than there were"
+        raise SiloStoreError(
+            f"{folder / LEDGER}: {why} when {path.name} was sent; the privacy spent is not known; "
+            f"{CURE}"
+        )
 
 
 def parcels(folder: Path) -> Iterator[tuple[Path, Parcel]]:
-    """What is kept of what was sent, with its file; damaged ones are left out."""
-    for path in sorted((folder / SENT).glob("round-*.bin")):
+    """What is kept of what was charged for, with its file; damaged ones are left out."""
+    for path in sorted((folder / SENT).glob(f"round-*{_CHARGED}")):
         if parcel := read_parcel(path):
             yield path, parcel
 
@@ -320,11 +319,22 @@ def _mend(path: Path) -> None:
     if not path.exists():
         path.touch()
         _sync(path.parent)
-    elif _is_json(path.read_bytes().rpartition(b"\n")[2]):
+    elif _is_json(_torn(path)):
         with path.open("ab") as file:
             file.write(b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _torn(path: Path) -> bytes:
+    """What stands behind the last newline; the file is read only if there is something."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        if file.read(1) in (b"\n", b""):
+            return b""
+        file.seek(0)
+        return file.read().rpartition(b"\n")[2]
 
 
 def _is_json(text: bytes) -> bool:
