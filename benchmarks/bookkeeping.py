@@ -10,6 +10,8 @@ adapter. Early rounds are set beside late ones of the same run.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,15 +20,13 @@ from time import perf_counter
 from typing import Any
 from unittest.mock import patch
 
-import torch
-
 import silotune as st
 from silotune.federation.opening import opened
 from silotune.federation.run import rounds
 from silotune.federation.scoring import Scores
 from silotune.testing.tiny_models import tiny_bert
 
-from .measure import arguments, print_json, print_table
+from .measure import Clock, arguments, clock_for, print_json, print_table
 
 SIZES = (20, 22, 24, 26)
 """Declared numbers of records; silos take turns with them."""
@@ -56,33 +56,39 @@ WARM_UP = 10
 def main() -> None:
     """Two runs."""
     options = arguments("Bookkeeping of a round, late and early.").parse_args()
-    torch.set_num_threads(options.threads)
-    found = {case: seconds_by_round(case) for case in (QUICK if options.quick else FULL)}
+    clocks = {"CPU": clock_for(options.threads), "wall": perf_counter}
     figures, rows = {}, []
-    for case, seconds in found.items():
-        early = median(seconds[WARM_UP : WARM_UP + case.window])
-        late = median(seconds[-case.window :])
-        name = f"{case.silos} silos, {case.rounds} rounds"
-        rows.append([name, f"{1e3 * early:.1f}", f"{1e3 * late:.1f}", f"{late / early:.3f}"])
-        figures[f"{case.silos}_silos"] = {
-            "early_ms": round(1e3 * early, 2),
-            "late_ms": round(1e3 * late, 2),
-            "late_to_early": round(late / early, 4),
-            "total_s": round(sum(seconds), 1),
-        }
+    for case in QUICK if options.quick else FULL:
+        for clock, seconds in seconds_by_round(case, clocks).items():
+            early = median(seconds[WARM_UP : WARM_UP + case.window])
+            late = median(seconds[-case.window :])
+            name = f"{case.silos} silos, {case.rounds} rounds, {clock}"
+            rows.append([name, f"{1e3 * early:.1f}", f"{1e3 * late:.1f}", f"{late / early:.3f}"])
+            figures[f"{case.silos}_silos_{clock}"] = {
+                "early_ms": round(1e3 * early, 2),
+                "late_ms": round(1e3 * late, 2),
+                "late_to_early": round(late / early, 4),
+                "total_s": round(sum(seconds), 1),
+            }
     header = ["", "early, ms a round", "late, ms a round", "late / early"]
-    print_table("Bookkeeping alone (wall clock)", header, rows)
+    print_table("Bookkeeping alone", header, rows)
     print_json(benchmark="bookkeeping", threads=options.threads, **figures)
 
 
-def seconds_by_round(case: Case) -> list[float]:
-    """Wall-clock seconds of every round of a run that trains nothing."""
+def seconds_by_round(case: Case, clocks: Mapping[str, Clock]) -> dict[str, list[float]]:
+    """Seconds of every round of a run that trains nothing, by every clock.
+
+    The wall clock counts what the disk takes, and whatever else the machine does.
+    """
     with tempfile.TemporaryDirectory() as name, untrained():
         scratch = Path(name)
         made = federation(case, tiny_bert(scratch / "model"))
         with opened(made, scratch / "run", resume=False) as job:
-            ends = [perf_counter() for _ in rounds(job)]
-    return [after - before for before, after in pairwise(ends)]
+            ends = [[clock() for clock in clocks.values()] for _ in rounds(job)]
+    return {
+        name: [after - before for before, after in pairwise(column)]
+        for name, column in zip(clocks, zip(*ends, strict=True), strict=True)
+    }
 
 
 def federation(case: Case, model: Path) -> st.Federation:
@@ -108,26 +114,18 @@ def federation(case: Case, model: Path) -> st.Federation:
     )
 
 
-def untrained() -> Any:
+@contextmanager
+def untrained() -> Iterator[None]:
     """Local steps that do nothing, and no scores."""
-    return _Patches()
 
+    def nothing(task: Any, trainer: Any, client: Any, start: Any, past: Any) -> Any:
+        return start, 0
 
-class _Patches:
-    def __enter__(self) -> None:
-        def nothing(task: Any, trainer: Any, client: Any, start: Any, past: Any) -> Any:
-            return start, 0
-
-        self._patches = (
-            patch("silotune.engine.client.local_training", nothing),
-            patch("silotune.federation.run.score", lambda *_: Scores()),
-        )
-        for each in self._patches:
-            each.start()
-
-    def __exit__(self, *_: object) -> None:
-        for each in self._patches:
-            each.stop()
+    with (
+        patch("silotune.engine.client.local_training", nothing),
+        patch("silotune.federation.run.score", lambda *_: Scores()),
+    ):
+        yield
 
 
 def _records(silo: str, n: int) -> list[dict[str, str]]:

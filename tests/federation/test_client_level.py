@@ -1,6 +1,7 @@
 """A run whose server hides its clients, from the configuration to the certificate."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from by_config import central_mechanism, forecast, opened, verify
 from federation.small import NO_WORKER, charge_again, small, train, weights
 from silotune.core.files import read_json, read_lines
 from silotune.engine import QuorumError
-from silotune.engine.checkpoint import load
+from silotune.engine.checkpoint import load, save
 from silotune.federation.run import exhausted, finish, rounds
 from silotune.privacy import Charge, CorrelatedCharge, FullParticipation
 from silotune.privacy.accounting.accountant import epsilon
@@ -206,6 +207,34 @@ def test_a_released_state_is_not_charged_twice_when_its_checkpoint_is_lost(place
     assert len(read_ledger(folder.server / "ledger.jsonl")) == 1
     train(config, resume=True)
     assert [e.attempt for e in read_ledger(folder.server / "ledger.jsonl")] == [0, 0, 0]
+
+
+def test_a_server_that_lost_charges_does_not_go_on(place):
+    config = hidden(place)
+    train(config, until=1)
+    shutil.rmtree(folder_of(config).server)
+    lost = r"server/ledger\.jsonl: holds 0 charges, ledger\.jsonl shows 2 of every client"
+    with pytest.raises(ValueError, match=lost):
+        train(config, resume=True)
+    folder_of(config).ledger.unlink()
+    folder_of(config).privacy.unlink()
+    with pytest.raises(ValueError, match=r"has no charge for round 0, in which metrics\.jsonl"):
+        train(config, resume=True)
+
+
+def test_a_state_that_was_never_charged_for_is_refused(place):
+    config = hidden(place)
+    train(config)
+    folder = folder_of(config)
+    state, run, decided = load(folder.state)
+    key, tensor = next(iter(state.factors.items()))
+    moved = replace(state, factors=state.factors.updated({key: tensor + 1.0}))
+    save(folder.state, moved, run, decided)
+    said = "\n".join(f"{f.where}: {f.text}" for f in verify(folder.path).findings)
+    assert (
+        "checkpoint/state.bin: is not the state that server/ledger.jsonl has a charge for in "
+        "round 2" in said
+    )
 
 
 def test_a_spent_budget_ends_the_run_with_what_is_done(place):
