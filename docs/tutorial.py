@@ -102,8 +102,9 @@ run.plot("accuracy")
 # %% [markdown]
 # ## What was promised
 #
-# Beside the adapter lies a certificate, `privacy.json`. It lists every charge; `verify` computes
-# every epsilon again from it, and compares with the ledgers of the clinics and with the federation.
+# Beside the adapter lies a certificate, `privacy.json`. It lists every charge; `verify` makes every
+# figure and sentence again from it, and compares with all that lies there: the ledgers of the
+# clinics, metrics, adapter and federation. What that cannot show is in `limits`.
 
 # %%
 print(run.privacy)

@@ -82,7 +82,7 @@ def leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
 def file_fields(folder: Path, times: Sequence[str]) -> dict[str, Any]:
     """What a run's public JSON files say, but for what tells a time."""
     lines = {
-        name: read_lines(folder / name, newest=2) for name in ("metrics.jsonl", "ledger.jsonl")
+        name: read_lines(folder / name, newest=3) for name in ("metrics.jsonl", "ledger.jsonl")
     }
     whole = {name: read_json(folder / name) for name in ("run.json", "privacy.json")}
     return {name: _without(value, times) for name, value in (lines | whole).items()}

@@ -1,8 +1,9 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
-from federation.small import write_small
+from federation.small import PRIVATE, small, train, write_small
 from silotune.testing.tiny_models import tiny_bert
 
 
@@ -15,3 +16,17 @@ def bert(tmp_path_factory) -> Path:
 def place(tmp_path, bert) -> Path:
     """A file with a small configuration; everything else is beside it."""
     return write_small(tmp_path, bert)
+
+
+@pytest.fixture(scope="session")
+def ended(tmp_path_factory, bert) -> Path:
+    """Where a private run of three rounds was finished, in ``run``."""
+    place = write_small(tmp_path_factory.mktemp("ended"), bert)
+    train(small(place, *PRIVATE))
+    return place.parent
+
+
+@pytest.fixture
+def finished(ended, tmp_path) -> Path:
+    """A copy of that run, to tamper with."""
+    return shutil.copytree(ended / "run", tmp_path / "run")

@@ -1,5 +1,6 @@
 """The certificate: what it lists, and what it says of every kind of mechanism."""
 
+import hashlib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from by_config import opened
-from federation.small import NO_WORKER, PRIVATE, small, train
+from federation.small import NO_WORKER, PRIVATE, chain_of, small, train
 from silotune.certificate.accounts import (
     ChargeLine,
     account_of,
@@ -27,7 +28,7 @@ from silotune.federation.run import circumstances
 from silotune.objectives import SequenceClassification
 from silotune.privacy import Charge, CorrelatedCharge, LedgerEntry
 from silotune.privacy.accounting.accountant import FINE, epsilon, epsilon_over_silos
-from silotune.privacy.ledger.entry import read_ledger
+from silotune.privacy.ledger.chain import read_ledger
 from silotune.runs.folder import RunFolder
 from silotune.runs.privacy_statement import read_statement
 
@@ -60,7 +61,8 @@ def certified(place, *overrides, entries=None, grid=FINE):
     with opened(config, [], NO_WORKER, resume=False) as job:
         agreed = job.built.agreement
         planned = {n: [entry(r, charge=agreed.price(n)) for r in range(3)] for n in agreed.sizes}
-        return issue(agreed, circumstances(job.built), "run", entries or planned, grid=grid)
+        chains = {name: chain_of(own) for name, own in (entries or planned).items()}
+        return issue(agreed, circumstances(job.built), "run", chains, grid=grid)
 
 
 def test_equal_charges_are_added_up_and_others_are_not():
@@ -260,6 +262,13 @@ def test_the_file_is_whole(place):
     assert set(data["versions"]) == {"silotune", "dp-accounting", "torch", "numpy", "cryptography"}
     ledger = read_ledger(folder.site("east") / "ledger.jsonl")
     assert data["silos"]["east"]["charges"] == to_lines(account_of(ledger))
+    for name in ("metrics.jsonl", "adapter/adapter_model.safetensors", "checkpoint/state.bin"):
+        digest = hashlib.sha256((folder.path / name).read_bytes()).hexdigest()
+        assert data["files"][name] == digest
+    last = (folder.site("east") / "ledger.jsonl").read_bytes().splitlines(keepends=True)[-1]
+    head = {"lines": 1, "head": hashlib.sha256(last).hexdigest()}
+    assert {field: data["silos"]["east"][field] for field in head} == head
+    assert read_json(folder.run)["ledgers"]["east"] == head
     assert data["recognition"]["at_most"] < 1
     assert said.to_json().keys() | {"version"} == data.keys()
     assert read_json(folder.run)["privacy"] == "example"

@@ -15,10 +15,14 @@ def test_a_good_run_adds_up(silotune, place):
     result = silotune("privacy", "verify", "run")
     assert result.exit_code == 0
     assert "adds up:  every figure follows from the charges" in result.stdout
+    assert "not shown: that the noise was really drawn" in result.stdout
+    assert "not shown: that the records were what they were said to be" in result.stdout
+    assert "not shown: that nobody who owns every file wrote all of them anew" in result.stdout
     assert "sites/west/ledger.jsonl" in result.stdout
     found = json.loads(silotune("privacy", "verify", "run", "--json").stdout)
     assert (found["ok"], found["private"], found["findings"]) == (True, True, [])
     assert found["silos"]["east"]["epsilon_rdp"] > found["silos"]["east"]["epsilon"] > 0
+    assert len(found["not_shown"]) == 4
     alone = silotune("privacy", "verify", "run/privacy.json")
     assert alone.exit_code == 0
     assert "alone; no ledger to compare" in alone.stdout
@@ -36,6 +40,41 @@ def test_a_touched_certificate_is_refused_with_exit_code_1(silotune, place):
     found = json.loads(result.stdout)
     assert (found["ok"], found["private"]) == (False, False)
     assert [finding["where"] for finding in found["findings"]] == ["silo east: epsilon"]
+
+
+def test_silos_sign_and_others_demand_it(silotune, place):
+    silotune("run", "small.yaml", *PRIVATE, ONE)
+    assert silotune("privacy", "verify", "run", "--require-signatures").exit_code == 1
+    result = silotune("privacy", "sign", "run", "--silo", "east", "--json")
+    assert result.exit_code == 0
+    east = json.loads(result.stdout)["keys"]["east"]
+    result = silotune("privacy", "verify", "run", "--key", f"east={east}")
+    assert result.exit_code == 0
+    assert "signed:   by east" in result.stdout
+    result = silotune("privacy", "verify", "run", "--require-signatures")
+    assert result.exit_code == 1
+    assert "signature of west: is missing" in result.stderr + result.stdout
+    assert silotune("privacy", "sign", "run").exit_code == 0
+    assert silotune("privacy", "verify", "run", "--require-signatures").exit_code == 0
+    other = "--key", f"west={east}"
+    assert "is by another key" in "".join(_said(silotune("privacy", "verify", "run", *other)))
+
+
+def test_what_cannot_be_signed_or_demanded_is_a_sentence(silotune, place):
+    silotune("run", "small.yaml", *PRIVATE, ONE)
+    for words, said in (
+        (("verify", "run", "--key", "east"), "key: give SILO=PUBLIC"),
+        (("verify", "run", "--key", "east=12"), "is no public key"),
+        (("sign", "run", "--silo", "north"), "silo: "),
+        (("sign", "nowhere"), "no run is here"),
+    ):
+        result = silotune("privacy", *words)
+        assert result.exit_code == 1
+        assert said in result.stderr
+
+
+def _said(result):
+    return result.stdout, result.stderr
 
 
 def test_what_is_not_there_is_a_sentence(silotune, place):

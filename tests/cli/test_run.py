@@ -12,9 +12,9 @@ from rich.console import Console
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import silotune.core.files as files
-from federation.small import BUDGET, notes, write_csv
+from federation.small import BUDGET, charge_again, notes, write_csv
 from silotune.cli.progress import Watch, watch_rounds
-from silotune.core.files import append_line, read_json, read_lines
+from silotune.core.files import read_json, read_lines
 from silotune.runs.folder import RoundRecord
 
 ONE = "train.num_rounds=1"
@@ -132,10 +132,7 @@ def test_a_spent_budget_ends_the_run_with_its_result_and_1(silotune, place, monk
     def overspend(records, *_):
         for record in records:
             if record.round == 0:
-                ledger = place / "run" / "sites" / "west" / "ledger.jsonl"
-                first = read_lines(ledger, newest=2)[0]
-                for attempt in range(1, 4):  # as if the round had been trained again and again
-                    append_line(ledger, {**first, "attempt": attempt})
+                charge_again(place / "run" / "sites" / "west" / "ledger.jsonl", 3)
 
     monkeypatch.setattr("silotune.cli.run.watch_rounds", overspend)
     result = silotune("run", "small.yaml", *BUDGET)

@@ -34,6 +34,7 @@ from silotune.core import (
 from silotune.linalg import LowRank
 from silotune.models.heads import random_head
 from silotune.privacy import Charge, LedgerEntry
+from silotune.privacy.ledger.entry import written
 from silotune.privacy.mechanisms.secure_rng import Randomness
 from silotune.schedules import Boost
 
@@ -121,7 +122,7 @@ PINNED = {
     "factors": "deacc8f85fc17513",
     "task": "b94ab3a24afaa3ed",
     "result": "be7f2927aab87073",
-    "ledger": "d72cd47940a798b9",
+    "ledger": "a33829bf4bb52f4d",
     "coins": "b772b90d1fa6700c",
 }
 
@@ -141,7 +142,7 @@ def found() -> dict[str, str]:
         "factors": fixed_factors().digest()[:16],
         "task": sha(encode_task(task())),
         "result": sha(encode_result(answer())),
-        "ledger": sha(json.dumps(entry().to_json(), sort_keys=True).encode()),
+        "ledger": sha(written(3, "ab" * 32, entry())),
         "coins": sha(Randomness.insecure(5).words(64).tobytes()),
     }
 

@@ -18,7 +18,8 @@ from silotune.custom_loop.batch import Records
 from silotune.engine import GradientCheckError
 from silotune.privacy import ExampleLevel, Gaussian, Poisson
 from silotune.privacy.accounting.accountant import epsilon
-from silotune.privacy.ledger.entry import SiloStoreError, read_ledger
+from silotune.privacy.ledger.chain import read_ledger
+from silotune.privacy.ledger.entry import SiloStoreError
 
 PAIRS = LoRA(r=4, lora_alpha=16, target_modules=["query", "value"])
 NOISE = {"noise_multiplier": 1.5, "target_delta": 1e-3}

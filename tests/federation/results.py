@@ -8,7 +8,6 @@ from transformers import AutoTokenizer
 from federation.small import notes, train, write_csv
 from silotune.core import GlobalState
 from silotune.engine.checkpoint import load as load_checkpoint
-from silotune.federation.opening import state_file
 from silotune.runs.folder import RunFolder
 
 LABELS = ("cat", "dog")
@@ -22,7 +21,7 @@ def finished(config) -> RunFolder:
 
 
 def last_state(folder: RunFolder) -> GlobalState:
-    state, _, _ = load_checkpoint(state_file(folder))
+    state, _, _ = load_checkpoint(folder.state)
     return state
 
 

@@ -3,11 +3,17 @@
 import csv
 import json
 import random
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from by_config import opened
 from silotune.config import Config, load_config
 from silotune.federation.run import finish, rounds
+from silotune.privacy import LedgerEntry
+from silotune.privacy.ledger.chain import Chain
+from silotune.privacy.ledger.entry import LedgerLine, written
+from silotune.privacy.ledger.ledger import Ledger
 from silotune.runs.folder import RoundRecord
 
 WORDS = ("slept", "ran", "ate", "saw", "a", "bird", "the", "mouse", "today", "again")
@@ -84,6 +90,23 @@ def train(config: Config, *, resume: bool = False, until: int | None = None) -> 
                 return done
         finish(job)
     return done
+
+
+def chain_of(entries: Iterable[LedgerEntry]) -> Chain:
+    """A ledger of charges, without a file."""
+    chain = Chain()
+    for entry in entries:
+        line = written(len(chain) + 1, chain.head, entry)
+        chain.take(LedgerLine.parse(line, "a test"), "a test")
+    return chain
+
+
+def charge_again(ledger: Path, times: int) -> None:
+    """As if the first round had been trained again and again."""
+    own = Ledger(ledger)
+    own.follow()
+    for attempt in range(1, times + 1):
+        own.append(replace(own.chain.entries[0], attempt=attempt))
 
 
 def weights(config: Config) -> bytes:

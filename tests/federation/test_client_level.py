@@ -1,6 +1,7 @@
 """A run whose server hides its clients, from the configuration to the certificate."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,15 +9,15 @@ import pytest
 
 import silotune.federation.run as run_module
 from by_config import central_mechanism, forecast, opened, verify
-from federation.small import NO_WORKER, small, train, weights
-from silotune.core.files import append_line, read_json, read_lines
+from federation.small import NO_WORKER, charge_again, small, train, weights
+from silotune.core.files import read_json, read_lines
 from silotune.engine import QuorumError
-from silotune.engine.checkpoint import load
-from silotune.federation.opening import state_file
+from silotune.engine.checkpoint import load, save
 from silotune.federation.run import exhausted, finish, rounds
 from silotune.privacy import Charge, CorrelatedCharge, FullParticipation
 from silotune.privacy.accounting.accountant import epsilon
-from silotune.privacy.ledger.entry import SiloStoreError, read_ledger
+from silotune.privacy.ledger.chain import read_ledger
+from silotune.privacy.ledger.entry import SiloStoreError
 from silotune.privacy.mechanisms.dp_fedavg import CLIPPING_NORM
 from silotune.privacy.mechanisms.matrix_factorization import best_bands, sensitivity
 from silotune.runs.folder import RunFolder
@@ -149,7 +150,7 @@ def test_a_round_record_has_nothing_that_depends_on_the_cohort(place, monkeypatc
         assert line["aggregation_error"] is None
         assert line["seconds"] is None
         assert line["bytes_up"] > 1000
-    entry = read_lines(folder.ledger, newest=2)[0]
+    entry = read_lines(folder.ledger, newest=3)[0]
     assert len(entry["time"]) == len("2026-01-31"), "the time of a round tells how large it was"
 
 
@@ -186,7 +187,7 @@ def test_a_run_that_was_cut_ends_in_the_same_bits_and_costs_the_same(place, unti
     assert weights(config) == weights(whole)
     folder = folder_of(config)
     assert len(read_ledger(folder.server / "ledger.jsonl")) == 2
-    state, *_ = load(state_file(folder))
+    state, *_ = load(folder.state)
     assert state.memory[CLIPPING_NORM] != 0.5
     assert not read_json(folder.privacy)["private"]
     assert verify(folder.path).findings == ()
@@ -208,6 +209,34 @@ def test_a_released_state_is_not_charged_twice_when_its_checkpoint_is_lost(place
     assert [e.attempt for e in read_ledger(folder.server / "ledger.jsonl")] == [0, 0, 0]
 
 
+def test_a_server_that_lost_charges_does_not_go_on(place):
+    config = hidden(place)
+    train(config, until=1)
+    shutil.rmtree(folder_of(config).server)
+    lost = r"server/ledger\.jsonl: holds 0 charges, ledger\.jsonl shows 2 of every client"
+    with pytest.raises(ValueError, match=lost):
+        train(config, resume=True)
+    folder_of(config).ledger.unlink()
+    folder_of(config).privacy.unlink()
+    with pytest.raises(ValueError, match=r"has no charge for round 0, in which metrics\.jsonl"):
+        train(config, resume=True)
+
+
+def test_a_state_that_was_never_charged_for_is_refused(place):
+    config = hidden(place)
+    train(config)
+    folder = folder_of(config)
+    state, run, decided = load(folder.state)
+    key, tensor = next(iter(state.factors.items()))
+    moved = replace(state, factors=state.factors.updated({key: tensor + 1.0}))
+    save(folder.state, moved, run, decided)
+    said = "\n".join(f"{f.where}: {f.text}" for f in verify(folder.path).findings)
+    assert (
+        "checkpoint/state.bin: is not the state that server/ledger.jsonl has a charge for in "
+        "round 2" in said
+    )
+
+
 def test_a_spent_budget_ends_the_run_with_what_is_done(place):
     config = hidden(place, noise_multiplier=None, target_epsilon=4)
     with opened(config, [], NO_WORKER, resume=False) as job:
@@ -215,10 +244,7 @@ def test_a_spent_budget_ends_the_run_with_what_is_done(place):
         next(todo)
         next(todo)
         assert exhausted(job) == []
-        ledger = job.folder.server / "ledger.jsonl"
-        first = read_ledger(ledger)[0]
-        for attempt in range(1, 4):  # as if round 0 had been lost again and again
-            append_line(ledger, replace(first, attempt=attempt).to_json())
+        charge_again(job.folder.server / "ledger.jsonl", 3)
         assert exhausted(job) == ["every client"]
         with pytest.raises(QuorumError, match="budget of epsilon 4 of every client is spent"):
             next(todo)

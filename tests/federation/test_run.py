@@ -8,8 +8,18 @@ import pytest
 
 import silotune.federation.run as run_module
 from by_config import is_finished, open_federation, opened
-from federation.small import BUDGET, NO_WORKER, PRIVATE, notes, small, train, weights, write_csv
-from silotune.core.files import append_line, read_json, read_lines
+from federation.small import (
+    BUDGET,
+    NO_WORKER,
+    PRIVATE,
+    charge_again,
+    notes,
+    small,
+    train,
+    weights,
+    write_csv,
+)
+from silotune.core.files import read_json, read_lines
 from silotune.engine import QuorumError
 from silotune.federation.baselines import silo_alone
 from silotune.federation.run import exhausted, finish, rounds, stop
@@ -82,9 +92,9 @@ def test_a_private_round_is_not_charged_twice_when_the_server_forgot_it(place, m
 
     train_without_checkpoint(config, monkeypatch)
     folder = RunFolder(Path(config.output_dir))
-    assert len(read_lines(folder.ledger, newest=2)) == 2
+    assert len(read_lines(folder.ledger, newest=3)) == 2
     train(config, resume=True)
-    charged = [(line["silo"], line["round"]) for line in read_lines(folder.ledger, newest=2)]
+    charged = [(line["silo"], line["round"]) for line in read_lines(folder.ledger, newest=3)]
     assert sorted(charged) == [(silo, i) for silo in ("east", "west") for i in range(3)]
 
 
@@ -99,6 +109,10 @@ def test_a_private_run_says_what_it_spent(place):
     spent = [record.epsilon["east"] for record in records[1:]]
     assert spent == sorted(spent)
     assert any("simulation" in text for text in said["not_covered"])
+    assert all(record.seconds == int(record.seconds) for record in records), "no finer"
+    assert all(record.seconds >= 1 for record in records[1:]), "rounded up"
+    own = RunFolder(Path(config.output_dir)).site("east")
+    assert not (own / "keys").exists(), "only correlated noise goes on from a key"
 
 
 def test_a_spent_budget_ends_the_run_with_what_is_done(place):
@@ -108,10 +122,7 @@ def test_a_spent_budget_ends_the_run_with_what_is_done(place):
         next(todo)
         next(todo)
         assert exhausted(job) == []
-        ledger = job.folder.site("west") / "ledger.jsonl"
-        first = read_lines(ledger, newest=2)[0]
-        for attempt in range(1, 4):  # as if round 0 had been trained again and again
-            append_line(ledger, {**first, "attempt": attempt})
+        charge_again(job.folder.site("west") / "ledger.jsonl", 3)
         assert exhausted(job) == ["west"]
         with pytest.raises(QuorumError, match="west: its budget of epsilon 8 is spent"):
             next(todo)

@@ -28,7 +28,7 @@ from silotune.privacy import (
     SiloStoreError,
 )
 from silotune.privacy.accounting.accountant import epsilon
-from silotune.privacy.ledger.entry import read_ledger
+from silotune.privacy.ledger.chain import read_ledger
 from silotune.privacy.mechanisms.dp_fedavg import CLIPPING_NORM
 from silotune.privacy.mechanisms.matrix_factorization import CorrelatedStream, sensitivity
 from silotune.privacy.mechanisms.secure_rng import Randomness

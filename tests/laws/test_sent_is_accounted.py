@@ -15,7 +15,7 @@ import torch
 import silotune.runtimes.pool as pool_module
 from by_config import mechanisms, opened, read_tables
 from covering import every_combination
-from federation.small import SILOS, notes, small, train, write_csv, write_small
+from federation.small import SILOS, charge_again, notes, small, train, write_csv, write_small
 from silotune.config import build
 from silotune.core import (
     ClientTask,
@@ -29,13 +29,12 @@ from silotune.core import (
     seed_of,
     unpack,
 )
-from silotune.core.files import append_line, read_json, read_lines
+from silotune.core.files import read_json, read_lines
 from silotune.engine import QuorumError, federate
 from silotune.engine.checkpoint import load as load_checkpoint
 from silotune.engine.client_errors import ERRORS, FAILED
 from silotune.engine.loop import make_tasks
 from silotune.federation.identity import whole
-from silotune.federation.opening import state_file
 from silotune.federation.run import finish, rounds, summary
 from silotune.optim import SGD
 from silotune.privacy import ExampleLevel, Gaussian, Poisson
@@ -107,6 +106,7 @@ RUN_JSON = {
     "run.json.labels": "the declared label set",
     "run.json.baselines": "empty outside a simulation",
     "run.json.final": "scores on public records; empty without any",
+    "run.json.ledgers": "lengths and digests of the ledgers",
 }
 
 METRICS = {
@@ -126,6 +126,9 @@ METRICS = {
 
 LEDGER = {
     "ledger.jsonl.version": "of the format",
+    "ledger.jsonl.line": "counts lines",
+    "ledger.jsonl.previous": "digest of the line before",
+    "ledger.jsonl.sent": "digest of the update, which is clipped, noised and charged",
     "ledger.jsonl.run": "of the run",
     "ledger.jsonl.silo": CONFIGURED,
     "ledger.jsonl.round": "counts rounds",
@@ -144,6 +147,11 @@ PRIVACY_JSON = {
     "privacy.json.private": CONFIGURED,
     "privacy.json.not_private_because": CONFIGURED,
     "privacy.json.unit": CONFIGURED,
+    "privacy.json.hidden": CONFIGURED,
+    "privacy.json.neighbours": CONFIGURED,
+    "privacy.json.grounds": CONFIGURED + "; people are counted in a simulation only",
+    "privacy.json.files": "digests of public files",
+    "privacy.json.facts": "digest of run.json",
     "privacy.json.relation": CONFIGURED,
     "privacy.json.mechanism": CONFIGURED,
     "privacy.json.sampling": CONFIGURED,
@@ -176,6 +184,8 @@ SILO = {
     "epsilon_if_secret": "of the ledger",
     "delta": CONFIGURED,
     "charges": "of the ledger, without the numbers that were released",
+    "lines": "of the ledger",
+    "head": "digest of its last line",
 }
 
 CHECKPOINT = {
@@ -187,7 +197,8 @@ CHECKPOINT = {
     "config": "digest of the configuration",
 }
 
-TIMES = ("seconds", "started", "finished", "time")
+TIMES = ("seconds", "started", "finished", "time", "previous", "head", "files", "facts")
+"""What tells a time, and digests of what does."""
 
 BESIDE = {
     "config.yaml",
@@ -327,9 +338,7 @@ def test_every_field_of_every_message_has_a_reason(place, evaluation, method):
     assert len(spy.tasks) == len(spy.results) == 3 * len(SILOS) + scoring, "rounds are never fewer"
     check_messages(spy.tasks, spy.results)
     check_parts(spy.parts)
-    shapes = {
-        key: tuple(t.shape) for key, t in load_checkpoint(state_file(folder))[0].factors.items()
-    }
+    shapes = {key: tuple(t.shape) for key, t in load_checkpoint(folder.state)[0].factors.items()}
     for asked, told in zip(spy.tasks, spy.results, strict=True):
         result = decode_result(told)
         assert (dict(result.meters), result.refusal, result.resent) == ({}, "", False)
@@ -362,7 +371,7 @@ def test_every_field_of_every_public_file_has_a_reason(place, evaluation):
             assert {f"{name}.{field}" for field in line} <= allowed.keys()
     for account in read_json(folder.privacy)["silos"].values():
         assert account.keys() <= SILO.keys()
-    header = unpack(state_file(folder).read_bytes())[1]
+    header = unpack(folder.state.read_bytes())[1]
     assert header.keys() == CHECKPOINT.keys()
     beside = {p.relative_to(folder.path).as_posix() for p in folder.path.rglob("*") if p.is_file()}
     assert {name for name in beside if not name.startswith("sites/")} == BESIDE
@@ -643,10 +652,7 @@ def test_a_spent_budget_is_refused_in_words_that_are_public(place):
         spy = Tapped(job.runtime)
         todo = rounds(replace(job, runtime=spy))
         next(todo), next(todo)
-        ledger = job.folder.site("west") / "ledger.jsonl"
-        first = json.loads(ledger.read_text().splitlines()[0])
-        for attempt in range(1, 6):
-            append_line(ledger, {**first, "attempt": attempt})
+        charge_again(job.folder.site("west") / "ledger.jsonl", 5)
         with pytest.raises(QuorumError, match="budget of epsilon 8 is spent"):
             next(todo)
     check_messages(spy.tasks, spy.results)
@@ -707,7 +713,7 @@ def test_an_optional_release_is_one_more_field_and_one_more_charge(place):
         scores = [r.meters["accuracy"] for r in told if r.client == silo and not r.sealed]
         assert len(counts) == 1, "one release, sent again in every round"
         assert len(scores) == 3
-        own = read_lines(folder.site(silo) / "ledger.jsonl", newest=2)
+        own = read_lines(folder.site(silo) / "ledger.jsonl", newest=3)
         assert [e["value"] for e in own if e["release"] == "count"] == [counts.pop().total]
         assert [e["value"] for e in own if e["release"] == "metric"] == [s.total for s in scores]
         assert {s.count for s in scores} == {2}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from silotune.privacy import AnyCharge, LedgerEntry, Relation
@@ -21,6 +20,7 @@ from silotune.privacy.accounting.accountant import (
     epsilon_rdp,
 )
 from silotune.privacy.accounting.charges import from_json, to_json
+from silotune.privacy.ledger.book import Account, Book, ChargeLine
 from silotune.privacy.ledger.noisy_counts import by_table
 
 FALSE_ALARMS = 0.01
@@ -29,35 +29,9 @@ FALSE_ALARMS = 0.01
 _DELTAS = (1e-3, 0.01, 0.05, 0.2, 0.5)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChargeLine:
-    """Equal charges of one account, added up.
-
-    Attributes:
-        release: what they are for.
-        times: how often the ledger holds one: rounds, and rounds that were trained again.
-        charge: the steps of all of them.
-    """
-
-    release: str
-    times: int
-    charge: AnyCharge
-
-
-Account = Sequence[ChargeLine]
-"""All that one silo was charged, or every client under client-level privacy."""
-
-
-def account_of(entries: Iterable[LedgerEntry]) -> list[ChargeLine]:
+def account_of(entries: Iterable[LedgerEntry]) -> Account:
     """A ledger's charges; those that differ in their steps only are added up."""
-    steps: dict[tuple[str, AnyCharge], list[int]] = {}
-    for entry in entries:
-        kind = (entry.release, replace(entry.charge, steps=0))
-        steps.setdefault(kind, []).append(entry.charge.steps)
-    return [
-        ChargeLine(release=release, times=len(each), charge=replace(charge, steps=sum(each)))
-        for (release, charge), each in steps.items()
-    ]
+    return Book(entries).account
 
 
 def to_lines(account: Account) -> list[dict[str, Any]]:

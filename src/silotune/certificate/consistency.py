@@ -11,18 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import get_args
 
 from silotune.core.units import number_text
 from silotune.privacy import AnyCharge, Charge, CorrelatedCharge, Relation, TruncatedCharge
 from silotune.privacy.accounting.accountant import FINE
-from silotune.privacy.accounting.charges import typed
-from silotune.privacy.ledger.entry import UPDATE
-from silotune.runs.privacy_statement import FORMAT, PrivacyStatement, SiloPrivacy
+from silotune.privacy.ledger.book import Account, ChargeLine
+from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE
+from silotune.runs.privacy_statement import PrivacyStatement, SiloPrivacy
 
 from .accounts import (
-    Account,
-    ChargeLine,
     cost,
     cost_rdp,
     cost_together,
@@ -30,6 +27,8 @@ from .accounts import (
     membership_bound,
     sampling_rate,
 )
+from .grounds import Grounds
+from .sentences import Said, rule, sentences
 
 SAME = 1e-6
 """Relative difference of figures that machines may have."""
@@ -84,33 +83,10 @@ def recompute(statement: PrivacyStatement) -> dict[str, Recomputed]:
     return figures
 
 
-def readable(statement: PrivacyStatement) -> Iterator[Discrepancy]:
-    """What keeps everything else from being computed: an old format, fields of a wrong type."""
-    if statement.format != FORMAT:
-        yield Discrepancy(
-            "format",
-            f"is {statement.format}, and only {FORMAT} lists the charges from which figures follow",
-        )
-        return
-    yield from _types("certificate", statement)
-    for name, silo in statement.silos.items():
-        yield from _types(f"silo {name}", silo)
-        if not isinstance(silo.charges, list):
-            yield Discrepancy(f"silo {name}: charges", "are no list")
-    for field in ("mechanism", "overall", "recognition", "coupling", "versions"):
-        if not isinstance(getattr(statement, field), dict):
-            yield Discrepancy(field, "is no object")
-            return
-    yield from _numbers(statement)
-    if statement.relation not in get_args(Relation):
-        yield Discrepancy("relation", f"is none of {', '.join(get_args(Relation))}")
-    if not statement.silos:
-        yield Discrepancy("silos", "there is no account")
-
-
 def within(statement: PrivacyStatement) -> Iterator[Discrepancy]:
     """Everything in a readable certificate that does not follow from the rest of it."""
     yield from _claims(statement)
+    yield from _sentences(statement)
     for name, silo in statement.silos.items():
         yield from _account(statement, f"silo {name}", silo)
     yield from _overall(statement)
@@ -122,21 +98,41 @@ def tolerance(statement: PrivacyStatement) -> float:
     return SAME if same else OTHER_LIBRARY
 
 
-def _types(where: str, part: PrivacyStatement | SiloPrivacy) -> Iterator[Discrepancy]:
-    try:
-        typed(type(part), vars(part))
-    except ValueError as error:
-        yield Discrepancy(where, str(error))
+def _sentences(statement: PrivacyStatement) -> Iterator[Discrepancy]:
+    """Every sentence is made again, and must be the one that stands there."""
+    said = Said(
+        unit=statement.unit,
+        relation=statement.relation,
+        mechanism=statement.mechanism,
+        grid=statement.grid,
+        library=str(statement.versions.get("dp-accounting")),
+        finite=math.isfinite(statement.largest_if_secret()),
+        coupling=statement.coupling,
+        grounds=Grounds.parse(statement.grounds),
+    )
+    expected = sentences(said)
+    stated = {**vars(statement), "holds_if": statement.overall.get("holds_if")}
+    for field, words in expected.items():
+        says = list(stated[field]) if isinstance(words, list) else stated[field]
+        if says != words:
+            where = "overall: holds_if" if field == "holds_if" else field
+            yield Discrepancy(where, _difference(says, words))
+    if statement.overall.get("rule") != rule(said):
+        yield Discrepancy(
+            "overall: rule", f"is {statement.overall.get('rule')!r}, its grounds give {rule(said)}"
+        )
 
 
-def _numbers(statement: PrivacyStatement) -> Iterator[Discrepancy]:
-    """Fields that may be null, or lie deeper."""
-    numbers = {f"silo {n}": silo.epsilon_if_secret for n, silo in statement.silos.items()}
-    numbers |= {"target_epsilon": statement.target_epsilon, **statement.recognition}
-    numbers |= {f"coupling: {name}": value for name, value in statement.coupling.items()}
-    for where, number in {**numbers, "overall": statement.overall.get("epsilon", "")}.items():
-        if number is not None and type(number) not in (int, float):
-            yield Discrepancy(where, f"is no number: {number!r}")
+def _difference(says: object, words: str | Sequence[str]) -> str:
+    if not isinstance(says, list) or isinstance(words, str):
+        return f"is not what follows from the numbers, which is: {words or 'nothing'}"
+    lacking = [text for text in words if text not in says]
+    beyond = [text for text in says if text not in words]
+    parts = [
+        f"lacks: {'; '.join(lacking)}" if lacking else "",
+        f"has what does not follow: {'; '.join(map(str, beyond))}" if beyond else "",
+    ]
+    return ". ".join(part for part in parts if part) or "is in another order than it is made in"
 
 
 def _claims(statement: PrivacyStatement) -> Iterator[Discrepancy]:
@@ -169,6 +165,7 @@ def _account(statement: PrivacyStatement, where: str, silo: SiloPrivacy) -> Iter
         return
     updates = [line for line in lines if line.release == UPDATE]
     yield from _counts(where, silo, updates)
+    yield from _releases(statement, where, lines)
     for line in updates:
         yield from _kind(statement, where, silo, line.charge)
     if silo.delta != statement.target_delta:
@@ -201,6 +198,19 @@ def _counts(where: str, silo: SiloPrivacy, updates: Sequence[ChargeLine]) -> Ite
         )
 
 
+def _releases(
+    statement: PrivacyStatement, where: str, lines: Sequence[ChargeLine]
+) -> Iterator[Discrepancy]:
+    """Whether what is charged is what is said to be released."""
+    grounds = Grounds.parse(statement.grounds)
+    charged = {line.release for line in lines}
+    said = {UPDATE, *([COUNT] if grounds.count else []), *([METRIC] if grounds.metric else [])}
+    for release in sorted(charged - said):
+        yield Discrepancy(f"{where}: charges", f"{release} is charged, and not said to be released")
+    if grounds.count and charged and COUNT not in charged:
+        yield Discrepancy(f"{where}: charges", "count is said to be released, and not charged")
+
+
 def _kind(
     statement: PrivacyStatement, where: str, silo: SiloPrivacy, charge: AnyCharge
 ) -> Iterator[Discrepancy]:
@@ -217,6 +227,12 @@ def _kind(
         "noise_multiplier": (silo.noise_multiplier, charge.noise_multiplier),
         "sampling_rate": (silo.sampling_rate, sampling_rate(charge)),
     }
+    if statement.unit == "client" and statement.mechanism.get("sampling") == "poisson":
+        everybody = Grounds.parse(statement.grounds).everybody
+        if everybody != (sampling_rate(charge) == 1.0):
+            yield Discrepancy(
+                "grounds", f"everybody is {everybody}, charged is a rate of {sampling_rate(charge)}"
+            )
     if isinstance(charge, TruncatedCharge):
         stated["num_examples"] = (silo.num_examples, charge.num_examples)
     for field, (says, charged) in stated.items():
@@ -265,17 +281,15 @@ def _figures(
 
 def _overall(statement: PrivacyStatement) -> Iterator[Discrepancy]:
     """The figures of all silos together."""
-    stated, rule = statement.overall.get("epsilon", math.nan), statement.overall.get("rule")
+    stated, by = statement.overall.get("epsilon", math.nan), statement.overall.get("rule")
     largest = max((silo.epsilon for silo in statement.silos.values()), default=0.0)
-    if rule not in ("maximum", "composition"):
-        yield Discrepancy("overall: rule", f"is {rule!r}: maximum or composition")
-    if rule == "maximum" and not math.isclose(stated, largest, rel_tol=SAME):
+    if by == "maximum" and not math.isclose(stated, largest, rel_tol=SAME):
         yield Discrepancy(
             "overall: epsilon", f"says {stated:.6g}, the largest of the accounts is {largest:.6g}"
         )
     try:
         accounts = [from_lines(silo.charges) for silo in statement.silos.values()]
-        if rule == "composition" and statement.private:
+        if by == "composition" and statement.private:
             yield from _composition(statement, accounts, stated)
         if statement.recognition:
             yield from _recognition(statement, accounts)

@@ -6,18 +6,36 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from silotune.core import RecordError
 from silotune.engine import EVERY_CLIENT
-from silotune.privacy import AnyCharge, ClientDP, ExampleDP, LedgerEntry
-from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE, read_ledger
+from silotune.engine.checkpoint import CheckpointError
+from silotune.engine.checkpoint import load as load_checkpoint
+from silotune.privacy import AnyCharge, ClientDP, ExampleDP
+from silotune.privacy.ledger.book import ChargeLine
+from silotune.privacy.ledger.chain import Chain, read_chains
+from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE
+from silotune.privacy.ledger.store import LEDGER
 from silotune.privacy.mechanisms_from_choice import client_mechanisms, releases, server_mechanism
+from silotune.runs.digests import digest_of_facts, digests_of
 from silotune.runs.facts import RunFacts
-from silotune.runs.folder import RunFolder
+from silotune.runs.folder import RoundRecord, RunFolder
 from silotune.runs.privacy_statement import PrivacyStatement, SiloPrivacy
 from silotune.terms import Terms
 
-from .accounts import ChargeLine, account_of, from_lines
+from .accounts import from_lines
 from .circumstances import Described
 from .consistency import Discrepancy
+from .evidence import (
+    Books,
+    by_checkpoint,
+    by_collected,
+    by_epsilon,
+    by_facts,
+    by_parcels,
+    by_rounds,
+    place_of,
+)
+from .grounds import grounds
 from .guarantee import NOT_PRIVATE
 from .issue import mechanism
 
@@ -35,11 +53,21 @@ def with_record(statement: PrivacyStatement, facts: RunFacts) -> Iterator[Discre
         yield from _same(f"silo {name}: num_examples", silo.num_examples, declared, where)
     if statement.private and facts.privacy.startswith(NOT_PRIVATE):
         yield Discrepancy("private", f"says true; run.json says: {facts.privacy}")
+    if statement.facts != digest_of_facts(facts):
+        yield Discrepancy(where, "is not what the certificate is bound to: it was changed")
+    if facts.status == "finished":
+        heads = {
+            name: {"lines": silo.lines, "head": silo.head} for name, silo in statement.silos.items()
+        }
+        yield from _same("silos: heads of the ledgers", heads, facts.ledgers, where)
 
 
 def with_description(statement: PrivacyStatement, described: Described) -> Iterator[Discrepancy]:
     """Against the run as it was described."""
     terms, privacy, source = described.terms, described.terms.privacy, described.source
+    if not terms.private:
+        yield Discrepancy("unit", f"says {statement.unit}, {source} hides nothing")
+        return
     if privacy.insecure_seeded_noise and statement.mechanism.get("source") != "seed":
         yield Discrepancy(
             "private",
@@ -54,29 +82,53 @@ def with_description(statement: PrivacyStatement, described: Described) -> Itera
     yield from _same("overall: rule", statement.overall.get("rule"), rule, source)
     norm = getattr(privacy, "max_update_norm", getattr(privacy, "max_grad_norm", None))
     yield from _same("max_grad_norm", statement.max_grad_norm, norm, source)
+    yield from _grounds(statement, described)
     for name in statement.silos:
         yield from _mechanism(statement, name, terms, source)
 
 
+def with_files(statement: PrivacyStatement, folder: RunFolder) -> Iterator[Discrepancy]:
+    """Against the files that a finished run is bound to, byte for byte."""
+    here = digests_of(folder)
+    adapter = f"{folder.adapter.name}/"
+    if not statement.files:
+        for path in here:
+            if path.startswith(adapter):
+                yield Discrepancy(path, "is not bound by this certificate, which is of before it")
+        return
+    for path, digest in statement.files.items():
+        if here.get(path) != digest:
+            why = "was changed or swapped" if path in here else "is missing"
+            yield Discrepancy(path, f"{why}: it is not what the certificate is bound to")
+    for path in sorted(here.keys() - statement.files.keys()):
+        yield Discrepancy(path, "is not bound by the certificate: it was put there later")
+
+
 def with_ledger(
-    statement: PrivacyStatement, name: str, entries: Iterable[LedgerEntry], file: str
+    statement: PrivacyStatement, name: str, chain: Chain, file: str
 ) -> Iterator[Discrepancy]:
-    """One account against what a ledger holds for it."""
-    silo, own = statement.silos[name], [entry for entry in entries if entry.run == statement.run]
+    """One account against its ledger, or the copy of it."""
+    silo, book = statement.silos[name], chain.book(statement.run)
+    if (silo.lines, silo.head) != (len(chain), chain.head):
+        yield Discrepancy(
+            f"silo {name}: head",
+            f"is that of {silo.lines} lines, {file} has {len(chain)}"
+            if silo.lines != len(chain)
+            else f"is not that of {file}: a line of it was changed",
+        )
     try:
         stated = _totals(from_lines(silo.charges))
     except ValueError:
         return  # the certificate by itself was found wanting
-    held = _totals(account_of(own))
+    held = _totals(book.account)
     for kind in {**stated, **held}:
         if stated.get(kind, (0, 0)) != held.get(kind, (0, 0)):
             yield Discrepancy(
                 f"silo {name}: charges",
                 f"{kind[0]}: {_told(stated.get(kind))} here, {_told(held.get(kind))} in {file}",
             )
-    rounds = len({entry.round for entry in own if entry.release == UPDATE})
-    yield from _same(f"silo {name}: rounds", silo.rounds, rounds, file)
-    norms = {entry.max_grad_norm for entry in own if entry.release == UPDATE}
+    yield from _same(f"silo {name}: rounds", silo.rounds, book.rounds, file)
+    norms = {entry.max_grad_norm for entry in book.of(UPDATE)}
     if statement.unit == "example" and norms - {statement.max_grad_norm}:
         listed = ", ".join(f"{norm:g}" for norm in sorted(norms))
         yield Discrepancy("max_grad_norm", f"says {statement.max_grad_norm:g}, {file} has {listed}")
@@ -86,27 +138,105 @@ def with_ledgers(
     statement: PrivacyStatement, folder: RunFolder
 ) -> Iterator[tuple[str, list[Discrepancy]]]:
     """Every ledger that is there, by its name, and what does not agree with it."""
-    if folder.ledger.is_file():
-        entries, discrepancies = _read(folder.ledger, folder)
-        discrepancies += [
-            Discrepancy(f"silo {name}", "has charges in ledger.jsonl, and no account here")
-            for name in sorted({entry.silo for entry in entries} - statement.silos.keys())
-        ]
-        for name in statement.silos if not discrepancies else ():
-            own = [entry for entry in entries if entry.silo == name]
-            discrepancies += with_ledger(statement, name, own, folder.ledger.name)
-        yield folder.ledger.name, discrepancies
+    copies, discrepancies = _read(folder.ledger, folder)
+    if not folder.ledger.is_file():
+        discrepancies.append(Discrepancy(folder.ledger.name, "is missing: it lists the charges"))
+    discrepancies += [
+        Discrepancy(f"silo {name}", "has charges in ledger.jsonl, and no account here")
+        for name in sorted(copies.keys() - statement.silos.keys())
+    ]
+    for name in statement.silos if not discrepancies else ():
+        copy = copies.get(name, Chain())
+        discrepancies += with_ledger(statement, name, copy, folder.ledger.name)
+    yield folder.ledger.name, discrepancies
+    places = {name: place_of(folder, statement.unit, name) / LEDGER for name in statement.silos}
+    handed_over = [path for path in places.values() if path.is_file()]
+    for name, path in places.items() if handed_over else ():
+        file = str(path.relative_to(folder.path))
+        if not path.is_file():
+            if statement.silos[name].lines:
+                yield file, [Discrepancy(file, "is missing, though others are here")]
+            continue
+        chains, discrepancies = _read(path, folder)
+        own = chains.pop(name, Chain())
+        if chains:
+            discrepancies.append(Discrepancy(file, f"has charges of {', '.join(chains)}"))
+        yield file, discrepancies or list(with_ledger(statement, name, own, file))
+
+
+def with_evidence(
+    statement: PrivacyStatement, folder: RunFolder, facts: RunFacts | None
+) -> Iterator[tuple[str, list[Discrepancy]]]:
+    """Metrics, checkpoint and what was sent, and what they show that ledgers lack."""
+    books = _books(statement, folder)
+    if books is None:
+        return  # ``with_ledgers`` has said why
+    copied = list(by_collected(books, folder)) + (list(by_facts(books, facts)) if facts else [])
+    copied += by_parcels(books, folder)
+    rounds, damaged = _rounds(folder)
+    copied += damaged
+    if rounds:
+        yield folder.metrics.name, [*by_rounds(books, rounds), *by_epsilon(books, rounds)]
+    elif not damaged and any(silo.lines for silo in statement.silos.values()):
+        copied.append(Discrepancy(folder.metrics.name, "is missing: it lists the rounds"))
+    file = str(folder.state.relative_to(folder.path))
+    if folder.state.is_file():
+        yield file, [*copied, *_checkpoint(books, rounds, folder, file)]
+    else:
+        yield file, [*copied, Discrepancy(file, "is missing: it is the state that was reached")]
+
+
+def _checkpoint(
+    books: Books, rounds: list[RoundRecord], folder: RunFolder, file: str
+) -> Iterator[Discrepancy]:
+    try:
+        state, run, _ = load_checkpoint(folder.state)
+    except CheckpointError as error:
+        yield Discrepancy(file, str(error))
+        return
+    yield from _same("run", books.run, run, file)
+    yield from by_checkpoint(books, rounds, state)
+
+
+def _rounds(folder: RunFolder) -> tuple[list[RoundRecord], list[Discrepancy]]:
+    try:
+        return folder.read_rounds(), []
+    except RecordError as error:
+        return [], [Discrepancy(folder.metrics.name, str(error))]
+
+
+def _books(statement: PrivacyStatement, folder: RunFolder) -> Books | None:
+    """Every account's own ledger, or the copy of it where that was not handed over."""
+    copies, wrong = _read(folder.ledger, folder)
+    chains: dict[str, Chain] = {}
+    places: dict[str, str] = {}
     for name in statement.silos:
-        path = ledger_of(folder, statement.unit, name)
-        if path.is_file():
-            entries, discrepancies = _read(path, folder)
-            file = str(path.relative_to(folder.path))
-            yield file, discrepancies or list(with_ledger(statement, name, entries, file))
+        path = place_of(folder, statement.unit, name) / LEDGER
+        own, unreadable = _read(path, folder)
+        wrong += unreadable
+        chains[name] = (own if path.is_file() else copies).get(name, Chain())
+        places[name] = str((path if path.is_file() else folder.ledger).relative_to(folder.path))
+    if wrong:
+        return None
+    return Books(
+        run=statement.run,
+        unit=statement.unit,
+        delta=statement.target_delta,
+        relation=statement.relation,  # type: ignore[arg-type]  # ``readable`` has looked at it
+        chains=chains,
+        places=places,
+    )
 
 
-def ledger_of(folder: RunFolder, unit: str, account: str) -> Path:
-    """Where an account's charges are kept by its owner."""
-    return (folder.server if unit == "client" else folder.site(account)) / "ledger.jsonl"
+def _grounds(statement: PrivacyStatement, described: Described) -> Iterator[Discrepancy]:
+    """Whether the sentences were made of what is described; people are counted by the run alone."""
+    stated = dict(statement.grounds)
+    told = grounds(described.terms, described.circumstances).to_json()
+    counted = described.circumstances.composed and described.terms.evaluation == "simulation"
+    if counted:
+        told["most"] = stated.get("most")
+    for field, value in told.items():
+        yield from _same(f"grounds: {field}", stated.get(field), value, described.source)
 
 
 def _mechanism(
@@ -170,11 +300,11 @@ def _told(total: tuple[int, int] | None) -> str:
     return f"{times} charges of {steps} steps"
 
 
-def _read(path: Path, folder: RunFolder) -> tuple[list[LedgerEntry], list[Discrepancy]]:
+def _read(path: Path, folder: RunFolder) -> tuple[dict[str, Chain], list[Discrepancy]]:
     try:
-        return read_ledger(path), []
+        return read_chains(path), []
     except ValueError as error:
-        return [], [Discrepancy(str(path.relative_to(folder.path)), str(error))]
+        return {}, [Discrepancy(str(path.relative_to(folder.path)), str(error))]
 
 
 def _same(field: str, says: object, other: object, where: str) -> Iterator[Discrepancy]:

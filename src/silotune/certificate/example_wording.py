@@ -44,7 +44,8 @@ EXAMPLE = Wording(
     people="several records of one person at one silo: the unit is one record{most}",
     participation=(
         "that a silo took part in the run at all, and which rounds it missed",
-        "that something failed at a silo, and when; the reason stays in its own folder",
+        "that something failed at a silo, and when; the reason stays in its own folder. Where one "
+        "record can make its silo fail, a failure tells that it was drawn",
     ),
     noise_rounding="rounding of floating-point numbers in the noise (noise: discrete closes this)",
     gradient_rounding="rounding in the gradients of records that are computed together, which is "

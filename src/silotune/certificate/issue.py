@@ -9,53 +9,55 @@ is one, that of every client: all are charged alike, whether they were asked or 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Any
 
 from silotune.engine import EVERY_CLIENT
-from silotune.privacy import AnyCharge, ClientDP, ExampleDP, LedgerEntry
+from silotune.privacy import AnyCharge, ClientDP, ExampleDP
 from silotune.privacy.accounting.accountant import FINE
-from silotune.privacy.ledger.entry import UPDATE
+from silotune.privacy.ledger.chain import Chain
 from silotune.runs.privacy_statement import FORMAT, PrivacyStatement, SiloPrivacy
 from silotune.terms import Agreement, Terms
 from silotune.version import __version__
 
-from .accounts import (
-    Account,
-    account_of,
-    cost,
-    cost_rdp,
-    cost_together,
-    membership_bound,
-    sampling_rate,
-    to_lines,
-)
+from .accounts import cost, cost_rdp, cost_together, membership_bound, sampling_rate, to_lines
 from .circumstances import Circumstances
-from .client_wording import CLIENT
-from .example_wording import EXAMPLE
-from .guarantee import NO_NOISE, NO_PRIVACY, NOT_PRIVATE, SEEDED
-from .wording import RDP
+from .grounds import grounds
+from .guarantee import NO_PRIVACY, NOT_PRIVATE, SEEDED
+from .sentences import Said, rule, sentences
 
 NOTHING_CLAIMED = {"unit": "none", "private": False, "not_private_because": NO_PRIVACY}
 """The certificate of a run without privacy."""
 
-NOISE_PACKAGES = ("dp-accounting", "torch", "numpy", "cryptography")
+LIBRARY = "dp-accounting"
+"""What counts."""
+
+NOISE_PACKAGES = (LIBRARY, "torch", "numpy", "cryptography")
 """Whose versions decide noise and figures."""
 
 
-WORDINGS = {"example": EXAMPLE, "client": CLIENT}
-"""Unit of privacy -> its sentences."""
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """What a certificate is bound to, by digest.
+
+    Attributes:
+        files: of the run's folder, SHA-256 by path; empty while the run goes on.
+        facts: SHA-256 of what decides in ``run.json``.
+    """
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    facts: str = ""
 
 
 def issue(
     agreement: Agreement,
     circumstances: Circumstances,
     run: str,
-    entries: Mapping[str, Sequence[LedgerEntry]],
+    chains: Mapping[str, Chain],
     *,
     grid: float,
+    bound: Bound | None = None,
 ) -> PrivacyStatement:
     """The certificate of a run under privacy. Its epsilons are upper bounds on any grid.
 
@@ -63,46 +65,55 @@ def issue(
         agreement: of the run.
         circumstances: how it was made.
         run: its identity.
-        entries: the charges of every account: each silo's, or that of every client.
+        chains: the ledger of every account: each silo's, or that of every client.
         grid: of the privacy loss; only on the fine one it says what an attack can reach.
+        bound: what else it is of.
     """
     terms, privacy = agreement.terms, agreement.terms.hiding
-    words = WORDINGS[terms.unit]
-    charges = [account_of(entries[name]) for name in _units(agreement)]
+    bound = bound or Bound()
+    sizes = units(agreement)
     accounts = {
-        name: _account(terms, size, agreement.price(name), entries[name], grid=grid)
-        for name, size in _units(agreement).items()
+        name: _account(terms, size, agreement.price(name), chains[name], run, grid=grid)
+        for name, size in sizes.items()
     }
-    finite = all(math.isfinite(_figure(account)) for account in accounts.values())
-    because = SEEDED if privacy.insecure_seeded_noise else "" if finite else NO_NOISE
-    certified = grid <= FINE and not because
-    accountant, cross_check = accountants(terms)
-    return PrivacyStatement(
-        format=FORMAT,
-        run=run,
-        private=not because,
-        not_private_because=because,
+    said = Said(
         unit=terms.unit,
         relation=privacy.relation,
         mechanism=mechanism(terms),
-        sampling=words.sampling_of(terms),
-        noise=words.noise_of(terms),
-        accountant=accountant.format(grid=f"{grid:g}"),
         grid=grid,
-        cross_check=cross_check,
-        adversary=words.adversary,
-        trust_model=words.trust_model,
-        max_grad_norm=_norm(privacy),
+        library=version(LIBRARY),
+        finite=all(math.isfinite(_figure(account)) for account in accounts.values()),
+        coupling=_coupling(agreement),
+        grounds=grounds(terms, circumstances),
+    )
+    words = sentences(said)
+    holds_if, private = words.pop("holds_if"), not words["not_private_because"]
+    charges = [chains[name].book(run).account for name in sizes]
+    overall = max(account.epsilon for account in accounts.values())
+    if rule(said) == "composition":
+        overall = cost_together(charges, privacy.target_delta, privacy.relation, grid)
+    return PrivacyStatement(
+        format=FORMAT,
+        run=run,
+        private=private,
+        unit=said.unit,
+        relation=said.relation,
+        mechanism=said.mechanism,
+        grid=grid,
+        max_grad_norm=norm(privacy),
         target_epsilon=privacy.target_epsilon,
         target_delta=privacy.target_delta,
         silos=accounts,
-        overall=_overall(terms, circumstances, charges, accounts, grid=grid),
-        recognition=membership_bound(charges, privacy.relation) if certified else {},
-        coupling=_coupling(agreement),
+        overall={"epsilon": overall, "rule": rule(said), "holds_if": holds_if},
+        recognition=(
+            membership_bound(charges, privacy.relation) if grid <= FINE and private else {}
+        ),
+        coupling=said.coupling,
         versions=versions(),
-        released=list(words.released(agreement)),
-        not_covered=list(words.not_covered(terms, circumstances, _coupling(agreement))),
-        not_claimed=list(words.not_claimed(terms)),
+        grounds=said.grounds.to_json(),
+        files=dict(bound.files),
+        facts=bound.facts,
+        **words,
     )
 
 
@@ -128,19 +139,6 @@ def standing(terms: Terms) -> str:
     return f"{NOT_PRIVATE}: {NO_PRIVACY}" if not terms.private else terms.unit
 
 
-def accountants(terms: Terms) -> tuple[str, str]:
-    """By what epsilon was computed (with a place for the grid), and by what it was checked."""
-    pld = f"PLD (dp-accounting {version('dp-accounting')}), grid {{grid}}"
-    privacy = terms.hiding
-    if privacy.noise == "discrete":
-        return RDP, "none: nothing tighter is proved for discrete noise"
-    if privacy.sampling == "truncated-poisson" or (
-        privacy.sampling == "poisson" and privacy.relation == "replace-one"
-    ):
-        return pld, "none: Rényi divergences do not cover this sampling under this relation"
-    return pld, f"{RDP}, which may never give less"
-
-
 def _coupling(agreement: Agreement) -> dict[str, float]:
     """What was measured before the run, two digits of it, rounded up."""
     found = agreement.model.coupling
@@ -156,45 +154,20 @@ def _two_digits(value: float) -> float:
     return float(f"{math.ceil(value / unit - 1e-9) * unit:.2g}")
 
 
-def _norm(privacy: ExampleDP | ClientDP) -> float:
+def norm(privacy: ExampleDP | ClientDP) -> float:
     """The largest L2 norm of what one unit of privacy adds."""
     return privacy.max_update_norm if isinstance(privacy, ClientDP) else privacy.max_grad_norm
 
 
-def _units(agreement: Agreement) -> Mapping[str, int]:
+def units(agreement: Agreement) -> Mapping[str, int]:
     """Account -> how many units of privacy it is of, as declared."""
     if agreement.server.private:
         return {EVERY_CLIENT: len(agreement.sizes)}
     return agreement.sizes
 
 
-def _overall(
-    terms: Terms,
-    circumstances: Circumstances,
-    charges: Sequence[Account],
-    accounts: Mapping[str, SiloPrivacy],
-    *,
-    grid: float,
-) -> dict[str, Any]:
-    """Of all accounts together: the largest; composed where people may be in several of them."""
-    words = WORDINGS[terms.unit]
-    largest = max(account.epsilon for account in accounts.values())
-    if not math.isfinite(largest):
-        return {"epsilon": largest, "rule": "maximum", "holds_if": words.if_infinite}
-    if not (circumstances.composed and words.if_composed):
-        return {"epsilon": largest, "rule": "maximum", "holds_if": words.holds_if}
-    privacy = terms.hiding
-    together = cost_together(charges, privacy.target_delta, privacy.relation, grid)
-    return {"epsilon": together, "rule": "composition", "holds_if": words.if_composed}
-
-
 def _account(
-    terms: Terms,
-    size: int,
-    planned: AnyCharge | None,
-    entries: Sequence[LedgerEntry],
-    *,
-    grid: float,
+    terms: Terms, size: int, planned: AnyCharge | None, chain: Chain, run: str, *, grid: float
 ) -> SiloPrivacy:
     """What one account has spent.
 
@@ -202,26 +175,28 @@ def _account(
         terms: of the run.
         size: how many units of privacy there are, as declared.
         planned: what a round charges.
-        entries: of its ledger.
+        chain: its ledger.
+        run: the identity of the run.
         grid: of the privacy loss.
     """
     assert planned is not None
-    privacy, charges = terms.hiding, account_of(entries)
-    updates = [entry for entry in entries if entry.release == UPDATE]
-    spent = cost(charges, privacy.target_delta, privacy.relation, grid)
-    rdp = cost_rdp(charges, privacy.target_delta, privacy.relation)
+    privacy, book = terms.hiding, chain.book(run)
+    spent = cost(book.account, privacy.target_delta, privacy.relation, grid)
+    rdp = cost_rdp(book.account, privacy.target_delta, privacy.relation)
     seeded = privacy.insecure_seeded_noise
     return SiloPrivacy(
         num_examples=size,
         sampling_rate=sampling_rate(planned),
         noise_multiplier=planned.noise_multiplier,
-        steps=sum(entry.charge.steps for entry in updates),
-        rounds=len({entry.round for entry in updates}),
+        steps=book.steps,
+        rounds=book.rounds,
         epsilon=math.inf if seeded else spent,
         epsilon_rdp=math.inf if seeded else rdp,
         epsilon_if_secret=spent if seeded else None,
         delta=privacy.target_delta,
-        charges=to_lines(charges),
+        charges=to_lines(book.account),
+        lines=len(chain),
+        head=chain.head,
     )
 
 

@@ -1,13 +1,13 @@
 """Verify: a certificate is computed again, and held against all that lies beside it.
 
-It proves that figures follow from charges and that nobody's books differ. It cannot prove that
-noise was really added: that is what an audit, and the code, are for.
+It proves that figures follow from charges, sentences from figures, and that nobody's books differ.
+What it cannot prove is said with every result (``limits``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from silotune.runs.facts import RunFacts, read_facts
@@ -16,8 +16,18 @@ from silotune.runs.privacy_statement import PrivacyStatement, read_certificate
 from silotune.version import __version__
 
 from .circumstances import Described
-from .consistency import Discrepancy, Recomputed, readable, recompute, within
-from .cross_check import with_description, with_digest, with_ledgers, with_record
+from .consistency import Discrepancy, Recomputed, recompute, within
+from .cross_check import (
+    with_description,
+    with_digest,
+    with_evidence,
+    with_files,
+    with_ledgers,
+    with_record,
+)
+from .limits import limits
+from .readable import readable
+from .signature import check_signatures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +40,8 @@ class Verification:
         findings: what does not add up; empty if everything does.
         silos: the figures of every account, computed again.
         compared: what it was held against, beside itself.
+        signed: accounts whose owner's signature holds.
+        limits: what no verification of these files can show, a sentence each.
     """
 
     certificate: str
@@ -37,6 +49,8 @@ class Verification:
     findings: tuple[Discrepancy, ...]
     silos: Mapping[str, Recomputed]
     compared: tuple[str, ...]
+    signed: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -53,33 +67,61 @@ Describe = Callable[[RunFolder], Described]
 """Reads how a run was described from its folder; ``ValueError`` in words if it cannot."""
 
 
-def verify(path: Path, describe: Describe | None = None) -> Verification:
+@dataclass(frozen=True, kw_only=True)
+class Demands:
+    """Which signatures must be there.
+
+    Attributes:
+        keys: account -> its owner's public key (``signature.public_key``).
+        everybody: whether every account must be signed, by whatever key.
+    """
+
+    keys: Mapping[str, str] = field(default_factory=dict)
+    everybody: bool = False
+
+
+def verify(
+    path: Path, describe: Describe | None = None, demands: Demands | None = None
+) -> Verification:
     """Check the certificate of a run, or one by itself.
 
     Args:
-        path: a run's folder, whose configuration, record and ledgers are then compared; or a
-            file, which is checked alone.
+        path: a run's folder, whose configuration, record, ledgers, metrics, checkpoint and adapter
+            are then compared; or a file, which is checked alone, with the signatures beside it.
         describe: how the configuration is read; None leaves it out of the comparison.
+        demands: which signatures must be there; None checks those that are.
 
     Raises:
         RecordError: if there is no certificate, or it cannot be read at all.
     """
     folder = RunFolder(path) if path.is_dir() else None
-    file = folder.privacy if folder else path
+    file, demands = folder.privacy if folder else path, demands or Demands()
     statement = read_certificate(file)
     unreadable = list(readable(statement)) if statement else []
     sound = statement if statement and not unreadable else None
     held = list(_beside(folder, statement, describe)) if folder and not unreadable else []
     own = [*unreadable, *(within(sound) if sound else ())]
+    signed, wrong = _signatures(file, sound, demands)
+    found = [*own, *wrong, *(f for _, discrepancies in held for f in discrepancies)]
     return Verification(
         certificate=str(file),
         statement=statement,
-        findings=tuple(
-            dict.fromkeys([*own, *(f for _, discrepancies in held for f in discrepancies)])
-        ),
+        findings=tuple(dict.fromkeys(found)),
         silos=recompute(sound) if sound else {},
         compared=tuple(name for name, _ in held),
+        signed=signed,
+        limits=tuple(limits(sound, signed, demands.keys, alone=folder is None)) if sound else (),
     )
+
+
+def _signatures(
+    file: Path, statement: PrivacyStatement | None, demands: Demands
+) -> tuple[tuple[str, ...], list[Discrepancy]]:
+    if statement is not None:
+        return check_signatures(file, statement, demands.keys, required=demands.everybody)
+    if demands.keys or demands.everybody:
+        return (), [Discrepancy("signatures", "are asked for, and there is nothing to sign")]
+    return (), []
 
 
 def _beside(
@@ -89,11 +131,16 @@ def _beside(
     facts = read_facts(folder) if folder.run.is_file() else None
     if facts and statement:
         yield folder.run.name, list(with_record(statement, facts))
+    elif statement:
+        missing = Discrepancy(folder.run.name, "is missing: it says which run this is")
+        yield folder.run.name, [missing]
     name = next((f.name for f in (folder.config, folder.description) if f.is_file()), None)
     if describe and name:
         yield name, list(_description(name, folder, statement, facts, describe))
     if statement:
         yield from with_ledgers(statement, folder)
+        yield from with_evidence(statement, folder, facts)
+        yield folder.adapter.name, list(with_files(statement, folder))
 
 
 def _description(

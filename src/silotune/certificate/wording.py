@@ -10,11 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from silotune.objectives import is_known
-from silotune.privacy import ClientDP
-from silotune.terms import Agreement, Terms
-
-from .circumstances import Circumstances
+from .grounds import Grounds
 
 OPERATING_SYSTEM = "the operating system"
 SEED = "train.seed, which is NO SECRET"
@@ -102,74 +98,69 @@ class Wording:
     gradient_rounding: str = ""
     unclaimed: tuple[str, ...]
 
-    def sampling_of(self, terms: Terms) -> str:
+    def sampling_of(self, mechanism: Mapping[str, str], grounds: Grounds) -> str:
         """How batches or cohorts are drawn."""
-        privacy = terms.privacy
-        if not isinstance(privacy, ClientDP):
-            return self.sampling[privacy.sampling].format(source=source(terms))
-        kind = EVERYBODY if privacy.client_sampling_rate == 1.0 else privacy.sampling
-        return self.sampling[kind].format(source=source(terms), turns=privacy.turns)
+        kind = EVERYBODY if grounds.everybody else mechanism["sampling"]
+        return self.sampling[kind].format(source=source(mechanism), turns=grounds.turns)
 
-    def noise_of(self, terms: Terms) -> str:
+    def noise_of(self, mechanism: Mapping[str, str]) -> str:
         """Which noise is added."""
-        return self.noise[terms.privacy.noise].format(source=source(terms))
+        return self.noise[mechanism["noise"]].format(source=source(mechanism))
 
-    def released(self, agreement: Agreement) -> Iterator[str]:
+    def released(self, mechanism: Mapping[str, str], grounds: Grounds) -> Iterator[str]:
         """What leaves under the guarantee."""
-        privacy = agreement.terms.privacy
-        yield self.update.format(roles=", ".join(sorted(agreement.model.axes.trained())))
-        if privacy.count_noise is not None:
+        yield self.update.format(roles=", ".join(grounds.roles))
+        if grounds.count:
             yield COUNT
-        if privacy.metric_noise is not None:
+        if grounds.metric:
             yield METRIC
-        if isinstance(privacy, ClientDP) and privacy.adaptive_clipping:
+        if mechanism.get("clipping") == "adaptive":
             yield CLIPPING_NORM
         yield from self.declared
 
     def not_covered(
-        self, terms: Terms, circumstances: Circumstances, coupling: Mapping[str, float]
+        self, mechanism: Mapping[str, str], grounds: Grounds, *, together: bool
     ) -> Iterator[str]:
         """What epsilon says nothing about.
 
         Args:
-            terms: of the run.
-            circumstances: how it was made.
-            coupling: of the certificate.
+            mechanism: kinds of sampling and noise.
+            grounds: how the run was made.
+            together: whether several records go through the model at once.
         """
-        together = coupling.get("together") != 1
-        found = self._not_covered(terms, circumstances, together=together)
+        found = self._not_covered(mechanism, grounds, together=together)
         return (sentence for sentence in found if sentence)
 
-    def not_claimed(self, terms: Terms) -> Iterator[str]:
+    def not_claimed(self, mechanism: Mapping[str, str]) -> Iterator[str]:
         """What would make epsilon smaller, and is not counted on."""
-        if terms.privacy.sampling == "rotation":
+        if mechanism["sampling"] == "rotation":
             yield TURNS_ARE_KNOWN
         yield from self.unclaimed
 
     def _not_covered(
-        self, terms: Terms, circumstances: Circumstances, *, together: bool
+        self, mechanism: Mapping[str, str], grounds: Grounds, *, together: bool
     ) -> Iterator[str]:
-        if circumstances.baselines:
-            yield self.baselines.format(names=", ".join(circumstances.baselines))
-        if terms.evaluation == "simulation":
+        if grounds.baselines:
+            yield self.baselines.format(names=", ".join(grounds.baselines))
+        if grounds.evaluation == "simulation":
             yield SIMULATED
-        if terms.evaluation == "site":
+        if grounds.evaluation == "site":
             yield self.site_scores
-        yield self.limited if circumstances.limited else ""
-        yield self.dealt if circumstances.dealt else ""
+        yield self.limited if grounds.limited else ""
+        yield self.dealt if grounds.dealt else ""
         yield self.insiders
         yield BASE_MODEL
-        yield EXPERTS if getattr(terms.method, "experts", ()) else ""
+        yield EXPERTS if grounds.experts else ""
         yield CHOICES
-        most = circumstances.people.most if circumstances.people else 0
+        most = grounds.most
         yield self.people.format(most=f"; here one person has {most}" if most > 1 else "")
         yield from self.participation
         yield MACHINES
-        yield self.noise_rounding if terms.privacy.noise != "discrete" else ""
+        yield self.noise_rounding if mechanism["noise"] != "discrete" else ""
         yield self.gradient_rounding if together else ""
-        yield OWN_OBJECTIVE if self.gradient_rounding and not is_known(terms.objective) else ""
+        yield OWN_OBJECTIVE if self.gradient_rounding and grounds.own_objective else ""
 
 
-def source(terms: Terms) -> str:
+def source(mechanism: Mapping[str, str]) -> str:
     """Where noise and coins come from."""
-    return SEED if terms.privacy.insecure_seeded_noise else OPERATING_SYSTEM
+    return SEED if mechanism.get("source") == "seed" else OPERATING_SYSTEM

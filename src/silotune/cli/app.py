@@ -263,7 +263,11 @@ def export(
 
 
 @privacy.command(
-    epilog=_examples("silotune privacy verify runs/triage", "silotune privacy verify privacy.json")
+    epilog=_examples(
+        "silotune privacy verify runs/triage",
+        "silotune privacy verify privacy.json",
+        "silotune privacy verify runs/triage --key north=PUBLIC_KEY",
+    )
 )
 @reported
 def verify(
@@ -273,16 +277,57 @@ def verify(
             metavar="RUN", help="A run's folder, or a privacy.json alone.", show_default=False
         ),
     ],
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--key",
+            metavar="SILO=PUBLIC",
+            help="A silo's public key, or a file that holds it: it must have signed. May be given "
+            "again.",
+            show_default=False,
+        ),
+    ] = None,
+    require_signatures: Annotated[
+        bool, typer.Option("--require-signatures", help="Every account must be signed.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Compute a certificate's figures again, and compare it with configuration and ledgers.
+    """Make a certificate's figures and sentences again, and compare it with all that lies beside.
 
     Exit code 1 if anything does not add up. A run that is marked NOT PRIVATE, and claims nothing,
-    adds up.
+    adds up. What no verification can show is said at the end.
     """
     from .verify import check
 
-    check(path, as_json=as_json)
+    check(path, key or [], require_signatures=require_signatures, as_json=as_json)
+
+
+@privacy.command(
+    epilog=_examples(
+        "silotune privacy sign runs/triage", "silotune privacy sign runs/triage --silo north"
+    )
+)
+@reported
+def sign(
+    run_path: RunPath,
+    silo: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--silo",
+            metavar="NAME",
+            help="For whom; by default for all. May be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Sign a run's certificate and ledger with the key of each silo, which stays in its folder.
+
+    A key is made when there is none. What is signed cannot be written anew without that key.
+    """
+    from .sign import sign_run
+
+    sign_run(run_path, silo or [], as_json=as_json)
 
 
 @app.command(epilog=_examples("silotune audit mine.yaml", "silotune audit runs/triage"))

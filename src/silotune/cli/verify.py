@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from rich.text import Text
 
 from silotune.certificate.circumstances import Described
 from silotune.certificate.guarantee import NOT_PRIVATE, warning
-from silotune.certificate.verify import Verification, verify
+from silotune.certificate.signature import public_key
+from silotune.certificate.verify import Demands, Verification, verify
 from silotune.core.units import count_text, epsilon_text, number_text
 from silotune.federation.opening import identity
 from silotune.federation.run import described
@@ -25,11 +26,22 @@ from .console import busy, emit, say, speaker
 from .errors import ERROR
 
 
-def check(path: Path, *, as_json: bool) -> None:
-    """Verify, show it, and exit 1 if anything does not add up."""
+def check(path: Path, keys: Sequence[str], *, require_signatures: bool, as_json: bool) -> None:
+    """Verify, show it, and exit 1 if anything does not add up.
+
+    Args:
+        path: of a run, or a certificate.
+        keys: ``SILO=PUBLIC``, of silos that must have signed.
+        require_signatures: whether all must have.
+        as_json: one line of JSON, for scripts.
+
+    Raises:
+        ValueError: if a key is none.
+    """
     console = speaker(as_json=as_json)
+    demands = Demands(keys=dict(map(_key, keys)), everybody=require_signatures)
     with busy(console, "computing every epsilon again"):
-        verification = verify(path, _described)
+        verification = verify(path, _described, demands)
     if verification.silos:
         console.print(_table(verification))
     for finding in verification.findings:
@@ -37,10 +49,19 @@ def check(path: Path, *, as_json: bool) -> None:
         console.print(line, soft_wrap=True)
     for text, style in _verdict(verification):
         say(console, text, style=style)
+    for limit in verification.limits if verification.private else ():
+        say(console, f"not shown: {limit}", style="dim")
     if as_json:
         emit(_json(verification))
     if not verification.ok:
         raise typer.Exit(ERROR)
+
+
+def _key(text: str) -> tuple[str, str]:
+    silo, _, key = text.rpartition("=")
+    if not silo:
+        raise ValueError(f"key: give SILO=PUBLIC, not {text!r}")
+    return silo, public_key(key)
 
 
 def _described(folder: RunFolder) -> Described:
@@ -78,6 +99,8 @@ def _verdict(verification: Verification) -> Iterator[tuple[str, str | None]]:
         else " alone; no ledger to compare"
     )
     yield f"compared: {verification.certificate}{beside}", None
+    if verification.signed:
+        yield f"signed:   by {', '.join(verification.signed)}", None
     if not verification.ok:
         findings = count_text(len(verification.findings), "finding")
         yield f"refused:  {findings}; do not rely on this certificate", "bold red"
@@ -88,7 +111,7 @@ def _verdict(verification: Verification) -> Iterator[tuple[str, str | None]]:
             "bold red",
         )
         return
-    yield "adds up:  every figure follows from the charges", "bold green"
+    yield "adds up:  every figure follows from the charges, every sentence from those", "bold green"
 
 
 def _json(verification: Verification) -> dict[str, object]:
@@ -99,4 +122,6 @@ def _json(verification: Verification) -> dict[str, object]:
         "findings": [asdict(finding) for finding in verification.findings],
         "silos": {name: asdict(again) for name, again in verification.silos.items()},
         "compared": list(verification.compared),
+        "signed": list(verification.signed),
+        "not_shown": list(verification.limits),
     }

@@ -74,11 +74,20 @@ def append_line(path: Path, data: Mapping[str, Any]) -> None:
     Raises:
         RecordError: if it cannot be written; the lines before it are intact.
     """
+    append_bytes(path, json_line(data))
+
+
+def append_bytes(path: Path, lines: bytes) -> None:
+    """Add whole lines and wait until they are on disk; a torn last line is cut off first.
+
+    Raises:
+        RecordError: if they cannot be written; the lines before them are intact.
+    """
     with in_words(path), path.open("ab", buffering=0) as file:
         end = _end_of_lines(path)
         os.truncate(path, end)
         try:
-            _write(file.fileno(), _line(data).encode())
+            _write(file.fileno(), lines)
         except OSError:
             with suppress(OSError):
                 os.truncate(path, end)
@@ -109,7 +118,27 @@ def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         RecordError: if it cannot be written; the old file is then intact.
     """
-    write_text(path, "".join(map(_line, lines)))
+    write_bytes(path, b"".join(map(json_line, lines)))
+
+
+def json_line(data: Mapping[str, Any]) -> bytes:
+    """One line of a ``.jsonl`` file, its newline included."""
+    content = finite({"version": VERSION, **data})
+    return (json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def parse_line(line: bytes, where: str, newest: int = VERSION) -> dict[str, Any]:
+    """The inverse of ``json_line``.
+
+    Args:
+        line: with its newline or without.
+        where: file and line, for the message.
+        newest: version that the reader knows.
+
+    Raises:
+        RecordError: if it is damaged or of a newer version.
+    """
+    return _parse(line.decode(errors="replace"), where, newest)
 
 
 @contextmanager
@@ -153,11 +182,6 @@ def _parse(text: str, where: str, newest: int = VERSION) -> dict[str, Any]:
             f"{newest}); upgrade silotune to read it"
         )
     return dict(data)
-
-
-def _line(data: Mapping[str, Any]) -> str:
-    content = finite({"version": VERSION, **data})
-    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _write(descriptor: int, data: bytes) -> None:

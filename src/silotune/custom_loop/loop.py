@@ -308,8 +308,7 @@ class PrivateLoop:
 
     def _kept(self) -> int:
         """Steps of this run in the ledger."""
-        charges = self._store.spent(self._run) if self._store is not None else []
-        return sum(charge.steps for charge in charges)
+        return 0 if self._store is None else self._store.book(self._run).steps
 
     def _draws(self) -> RoundRandomness:
         """Of the next step: under a fresh key, or the next of one stream of correlated noise."""

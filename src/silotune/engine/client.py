@@ -41,7 +41,7 @@ def client_round(task: ClientTask, trainer: LocalTrainer, client: Client) -> Cli
         client.check_order(task, "trained")
         if not client.privacy.private:
             return _open_round(task, trainer, client)
-        with SiloStore(client.folder) as store:
+        with client.store() as store:
             return _private_round(task, trainer, client, store)
 
     return discreet(task, client.folder, work) if client.secretive else work()
@@ -82,7 +82,8 @@ def _private_round(
         )
     if charge and not affords(client, store, task.run, charge):
         return over_budget(task, client)
-    sealed = seal(_train(task, trainer, client, store.past(task.run)), task)
+    past = store.past(task.run) if isinstance(charge, CorrelatedCharge) else None
+    sealed = seal(_train(task, trainer, client, past), task)
     entry = charged(task, client, store, charge) if charge else None
     store.release(task.run, task.round, fingerprint, sealed, entry)
     _accept(task, client)

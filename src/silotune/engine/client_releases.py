@@ -82,10 +82,8 @@ def charged(
 
 def _number(release: str, task: ClientTask, store: SiloStore) -> int | None:
     """What has left before: of the run, or of the round if every round has its own."""
-    for entry in store.entries(task.run):
-        if entry.release == release and (release == COUNT or entry.round == task.round):
-            return entry.value
-    return None
+    before = store.book(task.run).of(release, None if release == COUNT else task.round)
+    return before[0].value if before else None
 
 
 def _release(

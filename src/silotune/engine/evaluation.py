@@ -19,7 +19,6 @@ from silotune.core import (
 )
 from silotune.linalg import Matrix
 from silotune.objectives import PerExampleLoss
-from silotune.privacy import SiloStore
 
 from .batches import microbatches, to_device
 from .client_errors import discreet, over_budget, result
@@ -79,7 +78,7 @@ def score_at_home(task: ClientTask, trainer: LocalTrainer, client: Client) -> Cl
         append_line(home / "metrics.jsonl", {"round": task.round, "metrics": metrics})
         if client.releases.metric is None:
             return result(task)
-        with SiloStore(home) as store:
+        with client.store() as store:
             told = noisy_score(task, client, store, round(meters[ACCURACY].total))
         return over_budget(task, client) if told is None else replace(result(task), meters=told)
 

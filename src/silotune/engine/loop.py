@@ -128,7 +128,7 @@ def _hidden_round(
     if server is None:
         raise ValueError("client-level privacy needs a folder of the server's, for its ledger")
 
-    def train(past: NoiseState) -> GlobalState:
+    def train(past: NoiseState | None) -> GlobalState:
         return _round(experiment, runtime, state, past).state
 
     up, down = _expected_bytes(experiment, runtime.clients(), state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -13,7 +14,9 @@ from silotune.core import Batch, ClientDataset, ClientId, ClientTask, Factors
 from silotune.objectives import PerExampleLoss
 from silotune.optim import OptimizerConfig
 from silotune.privacy import ClientMechanism, PrivacyBudget
+from silotune.privacy.ledger.ledger import Ledger
 from silotune.privacy.ledger.noisy_counts import Releases
+from silotune.privacy.ledger.store import LEDGER, SiloStore
 
 from .client_agreement import ClientAgreement, NotAgreedError
 from .order_book import Work, admit
@@ -80,6 +83,19 @@ class Client:
         if self.home is not None:
             admit(self.home, self.agreement, task, work)
 
+    def store(self) -> SiloStore:
+        """Its folder, for this process alone until it is closed.
+
+        Raises:
+            SiloStoreError: if it is in use, or has lost charges.
+        """
+        return SiloStore(self.folder, self._ledger)
+
+    @cached_property
+    def _ledger(self) -> Ledger:
+        """Its charges; from round to round only new ones are read."""
+        return Ledger(self.folder / LEDGER)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Server:
@@ -92,6 +108,15 @@ class Server:
 
     home: Path
     budget: PrivacyBudget | None = None
+
+    def store(self) -> SiloStore:
+        """Its folder, as a client's."""
+        return SiloStore(self.home, self._ledger)
+
+    @cached_property
+    def _ledger(self) -> Ledger:
+        """The charges of every client; from round to round only new ones are read."""
+        return Ledger(self.home / LEDGER)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -37,7 +37,7 @@ def charged(
     experiment: Experiment,
     state: GlobalState,
     server: Server,
-    train: Callable[[NoiseState], GlobalState],
+    train: Callable[[NoiseState | None], GlobalState],
 ) -> GlobalState:
     """The next state, charged for; the one that was released already, if there is one.
 
@@ -45,7 +45,8 @@ def charged(
         experiment: its central mechanism knows the price.
         state: before the round.
         server: keeps the ledger.
-        train: gives the next state, hiding every client, from what the server remembers.
+        train: gives the next state, hiding every client, from what the server remembers of
+            correlated noise, if it is that.
 
     Raises:
         QuorumError: if the budget is spent; nothing was trained.
@@ -53,14 +54,15 @@ def charged(
             noise also if a state that was charged is lost, or the clients are others.
     """
     run, fingerprint = experiment.run, everything(state).digest()
-    with SiloStore(server.home) as store:
+    with server.store() as store:
         released = store.sealed(run, state.round, fingerprint)
         if released is None:
             entry = _entry(experiment, state, store)
-            if isinstance(entry.charge, CorrelatedCharge):
+            correlated = isinstance(entry.charge, CorrelatedCharge)
+            if correlated:
                 _check_stream(entry, experiment.clients, store)
             _check_budget(server.budget, entry, store)
-            released = encode(train(store.past(run)), run, "")
+            released = encode(train(store.past(run) if correlated else None), run, "")
             store.release(run, state.round, fingerprint, released, entry)
     return decode(released)[0]
 

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from silotune.runs.folder import RunFolder
 from silotune.runtimes import InProcess, Pool
 from silotune.version import __version__
 
+from .bookkeeping import Bookkeeping, refuse_spent
 from .built import BuiltFederation, build_clients, build_federation
 from .description import Description
 from .identity import NoIdentityError, decisive, describe, differences, digest, whole
@@ -60,6 +62,7 @@ class OpenRun:
         folder: its result folder.
         state: where it stands.
         facts: what ``run.json`` says.
+        books: every account's ledger, and the run's copy of all.
         runtime: where its silos train.
     """
 
@@ -67,6 +70,7 @@ class OpenRun:
     folder: RunFolder
     state: GlobalState
     facts: RunFacts
+    books: Bookkeeping
     runtime: Runtime
 
 
@@ -97,10 +101,8 @@ def opened(
         refuse_unreachable(describe(federation))
     folder = _folder(federation, path, resume=resume)
     built = build_federation(federation)
-    if folder.run.exists():
-        state, facts = _resumed(built, folder, config)
-    else:
-        state, facts = _begun(built, folder, command, config)
+    begin = _resumed if folder.run.exists() else partial(_begun, command=command)
+    state, facts, books = begin(built, folder, config=config)
     for name in built.agreement.sizes:
         folder.site(name).mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -112,12 +114,9 @@ def opened(
             runtime = stack.enter_context(pool)
         else:
             runtime = InProcess(built.agreement.model.trainer, clients)
-        yield OpenRun(built=built, folder=folder, state=state, facts=facts, runtime=runtime)
-
-
-def state_file(folder: RunFolder) -> Path:
-    """The checkpoint."""
-    return folder.checkpoint / "state.bin"
+        yield OpenRun(
+            built=built, folder=folder, state=state, facts=facts, books=books, runtime=runtime
+        )
 
 
 def is_finished(folder: RunFolder, federation: Description) -> bool:
@@ -160,9 +159,11 @@ def now() -> str:
 def _folder(federation: Description, path: Path, *, resume: bool) -> RunFolder:
     """Refuse early what cannot work: a run in the way, another one's folder, a full disk."""
     folder = RunFolder(path)
-    began, cut_short = folder.run.exists(), state_file(folder).exists()
+    began, cut_short = folder.run.exists(), folder.state.exists()
     if resume and not began and not cut_short:
         RunFolder.existing(folder.path)  # refuses in words
+    if not began:
+        refuse_spent(folder)
     if not resume and (began or (folder.config.exists() and not cut_short)):
         RunFolder.create(folder.path)  # refuses in words
     if began:
@@ -189,20 +190,21 @@ def check_same(federation: Description, folder: RunFolder) -> None:
 
 
 def _begun(
-    built: BuiltFederation, folder: RunFolder, command: Sequence[str], config: str | None
-) -> tuple[GlobalState, RunFacts]:
+    built: BuiltFederation, folder: RunFolder, *, command: Sequence[str], config: str | None
+) -> tuple[GlobalState, RunFacts, Bookkeeping]:
     """Make the folder of a new run; if that fails, nothing is left of it."""
     _clear(folder)
     RunFolder.create(folder.path)
     state, facts = built.agreement.first_state(), _facts(built, command)
     try:
-        save_checkpoint(state_file(folder), state, facts.run, facts.config_digest)
+        save_checkpoint(folder.state, state, facts.run, facts.config_digest)
         _write_description(built, folder, config)
         write_json(folder.run, facts.to_json())
+        books = Bookkeeping(built.agreement, folder, facts.run)
     except BaseException:
         _clear(folder)
         raise
-    return state, facts
+    return state, facts, books
 
 
 def _write_description(built: BuiltFederation, folder: RunFolder, config: str | None) -> None:
@@ -215,9 +217,9 @@ def _write_description(built: BuiltFederation, folder: RunFolder, config: str | 
 
 def _clear(folder: RunFolder) -> None:
     """Remove what a start that was cut short has left, the configuration before its proof."""
-    if not state_file(folder).exists():
+    if not folder.state.exists():
         return
-    for file in (folder.run, folder.config, folder.description, state_file(folder)):
+    for file in (folder.run, folder.config, folder.description, folder.state):
         file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # somebody else keeps something there
         folder.checkpoint.rmdir()
@@ -225,20 +227,24 @@ def _clear(folder: RunFolder) -> None:
 
 
 def _resumed(
-    built: BuiltFederation, folder: RunFolder, config: str | None
-) -> tuple[GlobalState, RunFacts]:
-    state, run, decided = load_checkpoint(state_file(folder))
+    built: BuiltFederation, folder: RunFolder, *, config: str | None
+) -> tuple[GlobalState, RunFacts, Bookkeeping]:
+    """Go on from the checkpoint, if no account has lost a charge. Nothing is written before."""
+    state, run, decided = load_checkpoint(folder.state)
     facts = read_facts(folder)
     if run != facts.run or decided != digest(built.federation):
         raise CheckpointError(f"{folder.checkpoint}: the checkpoint belongs to another run")
     if facts.model_digest != built.agreement.model.digest:
         field = "experts" if getattr(built.terms.method, "experts", ()) else "model"
         raise CheckpointError(f"{field}: the base weights are not those of this run")
+    books = Bookkeeping(built.agreement, folder, facts.run)
+    books.check(state, facts)
+    books.collect()
     folder.truncate_rounds(before=state.round if state.round else -1)
     facts = replace(facts, status="running", finished=None)
     _write_description(built, folder, config)  # where and beside what it runs may change
     write_json(folder.run, facts.to_json())
-    return state, facts
+    return state, facts, books
 
 
 def _facts(built: BuiltFederation, command: Sequence[str]) -> RunFacts:

@@ -1,7 +1,7 @@
 """Run: a configuration becomes a result folder, one whole round after another.
 
-A round is on the disk, metrics first and then the checkpoint, before the next one begins. So a
-killed run continues from its last checkpoint, and what the record holds beyond it is cut off.
+A round is on the disk before the next one begins: its charges, then metrics, then the checkpoint.
+So a killed run continues from its last checkpoint, and what the record holds beyond it is cut off.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 
 from silotune.adapters import save_own, save_peft
 from silotune.certificate.circumstances import Circumstances
-from silotune.certificate.issue import NOTHING_CLAIMED
-from silotune.certificate.statement import ledgers, spent, statement
+from silotune.certificate.issue import NOTHING_CLAIMED, Bound
+from silotune.certificate.statement import spent, statement
 from silotune.core import GlobalState, accumulated
-from silotune.core.files import write_json, write_lines, write_text
+from silotune.core.files import write_json, write_text
 from silotune.engine import Experiment, Round, Server, federate
 from silotune.engine.checkpoint import load as load_checkpoint
 from silotune.engine.checkpoint import save as save_checkpoint
@@ -28,6 +28,7 @@ from silotune.privacy.ledger.noisy_counts import by_table
 from silotune.reports.model_card import model_card, signpost
 from silotune.reports.page import render
 from silotune.reports.totals import outcome
+from silotune.runs.digests import digest_of_facts, digests_of
 from silotune.runs.facts import SILO_ALONE, RunFacts, Summary
 from silotune.runs.folder import RoundRecord, RunFolder
 from silotune.runs.privacy_statement import PrivacyStatement
@@ -36,7 +37,7 @@ from silotune.terms import Agreement, BuiltModel
 from .adapter_folder import write_made
 from .built import BuiltFederation
 from .description import Description
-from .opening import OpenRun, now, state_file
+from .opening import OpenRun, now
 from .scoring import Scores, measured, readable, released_scores, score
 from .trained_models import ModelState, TrainedModels, is_personal, learned_from, own_adapter
 
@@ -56,10 +57,12 @@ def rounds(job: OpenRun) -> Iterator[RoundRecord]:
     start = time.monotonic()
     for done in federate(experiment, job.runtime, state, _server(agreement, folder)):
         seconds = time.monotonic() - start
-        record = _record(job, state, done, seconds, _scores(job, experiment, done.state))
+        scores = _scores(job, experiment, done.state)
+        job.books.collect()
+        record = _record(job, state, done, seconds, scores)
         folder.append_round(record)
-        _write_privacy(job, grid=COARSE)  # the fine one takes seconds
-        save_checkpoint(state_file(folder), done.state, job.facts.run, job.facts.config_digest)
+        _write_privacy(job, Bound(facts=digest_of_facts(job.facts)), grid=COARSE)
+        save_checkpoint(folder.state, done.state, job.facts.run, job.facts.config_digest)
         yield record
         state, start = done.state, time.monotonic()
 
@@ -77,17 +80,21 @@ def finish(
         status: for ``run.json``.
     """
     built, folder = job.built, job.folder
-    state, _, _ = load_checkpoint(state_file(folder))
+    state, _, _ = load_checkpoint(folder.state)
     learned = _learned(job, state)
+    job.books.collect()
+    _save_adapters(built.agreement, folder, learned)
     facts = replace(
         job.facts,
         status=status,
         finished=now(),
         baselines={SILO_ALONE: baseline} if baseline else {},
         final=_final(built, learned),
+        ledgers=job.books.heads() if built.terms.private else {},
     )
-    certificate, description = _write_privacy(job, grid=FINE), summary(built)
-    _write_adapters(built.agreement, folder, learned, description, facts, certificate)
+    bound = Bound(files=digests_of(folder), facts=digest_of_facts(facts))
+    certificate, description = _write_privacy(job, bound, grid=FINE), summary(built)
+    _write_cards(folder, learned, description, facts, certificate)
     write_json(folder.run, facts.to_json())
     write_text(folder.report, render(folder, description))
     if "tensorboard" in built.federation.report_to:
@@ -101,15 +108,15 @@ def exhausted(job: OpenRun) -> list[str]:
     built, limit = job.built, job.built.agreement.budget
     if limit is None:
         return []
-    entries = ledgers(built.agreement, job.folder, job.facts.run)
+    job.books.follow()
 
     def after_one_more(name: str) -> float:
-        charge = built.agreement.price(name)
-        charges = by_table((entry.release, entry.charge) for entry in entries[name]).training
+        charge, account = built.agreement.price(name), job.books.account(name)
+        charges = by_table((line.release, line.charge) for line in account).training
         after = [*charges, charge] if charge else charges
         return epsilon(after, limit.delta, relation=limit.relation)
 
-    return [name for name in entries if after_one_more(name) > limit.epsilon]
+    return [name for name in job.books.chains if after_one_more(name) > limit.epsilon]
 
 
 def stop(job: OpenRun, status: str) -> None:
@@ -117,30 +124,39 @@ def stop(job: OpenRun, status: str) -> None:
     write_json(job.folder.run, replace(job.facts, status=status).to_json())
 
 
-def _write_adapters(
-    agreement: Agreement,
+def _save_adapters(agreement: Agreement, folder: RunFolder, learned: TrainedModels) -> None:
+    """Write ``adapter/``: PEFT's two files, or our own, and how the model was made.
+
+    Silos' own models are written into their own folders.
+    """
+    for place, model in _places(folder, learned).items():
+        _save(agreement.model, model, place)
+        write_made(place, agreement.terms, agreement.labels, agreement.model)
+
+
+def _write_cards(
     folder: RunFolder,
     learned: TrainedModels,
     description: Summary,
     facts: RunFacts,
     certificate: PrivacyStatement | None,
 ) -> None:
-    """Write ``adapter/``: PEFT's two files, or our own, and the model card.
-
-    Silos' own models are written into their own folders, and into ``adapter/`` where they are.
-    """
+    """The model card of every adapter; where silos have their own, ``adapter/`` says where."""
     totals = outcome(folder.read_rounds(), facts.metric)
     card = model_card(description, facts, totals, certificate)
-    places = {own_adapter(folder, silo): model for silo, model in learned.own.items()}
-    if learned.shared is not None:
-        places[folder.adapter] = learned.shared
-    for place, model in places.items():
-        _save(agreement.model, model, place)
-        write_made(place, agreement.terms, agreement.labels, agreement.model)
+    for place in _places(folder, learned):
         write_text(place / "README.md", card)
     if learned.shared is None:
         folder.adapter.mkdir(parents=True, exist_ok=True)
         write_text(folder.adapter / "README.md", signpost(description))
+
+
+def _places(folder: RunFolder, learned: TrainedModels) -> dict[Path, ModelState]:
+    """Where each model's adapter goes."""
+    places = {own_adapter(folder, silo): model for silo, model in learned.own.items()}
+    if learned.shared is not None:
+        places[folder.adapter] = learned.shared
+    return places
 
 
 def described(federation: Description) -> Circumstances:
@@ -227,20 +243,30 @@ def _record(
     job: OpenRun, before: GlobalState, done: Round, seconds: float, scores: Scores
 ) -> RoundRecord:
     built, pooled = job.built, done.pooled
-    hidden = built.agreement.server.private
     return RoundRecord(
         round=before.round,
-        seconds=math.nan if hidden else seconds,  # it tells how many took part
+        seconds=_told(seconds, built.agreement),
         bytes_up=pooled.bytes_up,
         bytes_down=done.bytes_down,
         clients=pooled.clients,
         missing={str(client): why for client, why in pooled.missing.items()},
         aggregation_error=done.aggregation_error,
-        epsilon=spent(built.agreement, ledgers(built.agreement, job.folder, job.facts.run)),
+        epsilon=spent(built.agreement, job.facts.run, job.books.chains),
         metrics=scores.overall,
         silos=scores.silos,
         update_norm=update_norm(before, done.state),
     )
+
+
+def _told(seconds: float, agreement: Agreement) -> float:
+    """How long a round took, as far as it is told.
+
+    Under client-level privacy not at all, as it tells how many took part; where records are hidden
+    in whole seconds, as the digits below show what a machine did with them.
+    """
+    if agreement.server.private:
+        return math.nan
+    return float(math.ceil(seconds)) if agreement.terms.private else seconds
 
 
 def update_norm(before: GlobalState, after: GlobalState) -> float:
@@ -269,15 +295,17 @@ def _final(built: BuiltFederation, learned: TrainedModels) -> dict[str, float]:
     return readable(measured(built, learned.models(), test))
 
 
-def _write_privacy(job: OpenRun, *, grid: float) -> PrivacyStatement | None:
-    """``privacy.json`` and the collected ``ledger.jsonl``, as the silos' ledgers stand."""
-    entries = ledgers(job.built.agreement, job.folder, job.facts.run)
+def _write_privacy(job: OpenRun, bound: Bound, *, grid: float) -> PrivacyStatement | None:
+    """``privacy.json``, as the ledgers stand; the fine grid takes seconds."""
     certificate = statement(
-        job.built.agreement, circumstances(job.built), job.facts.run, entries, grid=grid
+        job.built.agreement,
+        circumstances(job.built),
+        job.facts.run,
+        job.books.chains,
+        grid=grid,
+        bound=bound,
     )
     write_json(job.folder.privacy, certificate.to_json() if certificate else NOTHING_CLAIMED)
-    charges = sorted((e for es in entries.values() for e in es), key=lambda e: (e.round, e.silo))
-    write_lines(job.folder.ledger, [e.to_json() for e in charges])
     return certificate
 
 

@@ -94,7 +94,7 @@ class RunPrivacy:
         return {name: silo.epsilon for name, silo in silos.items()}
 
     def verify(self) -> Verification:
-        """Compute every epsilon again, and compare with ledgers, record and description."""
+        """Make figures and sentences again, and compare with all that lies in the run's folder."""
         federation = self.federation
 
         def describe(folder: RunFolder) -> Described:

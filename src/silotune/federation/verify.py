@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from silotune.certificate import verify as certificate
 from silotune.certificate.circumstances import Circumstances, Described
-from silotune.certificate.verify import Verification
+from silotune.certificate.signature import public_key
+from silotune.certificate.verify import Demands, Verification
 from silotune.core.files import read_json
 from silotune.runs.folder import RunFolder
 
 from .identity import BESIDE, decisive, decoded, digest_of
 
 
-def verify(place: str | Path) -> Verification:
-    """Compute every epsilon of a certificate again; nothing trains and no record is read.
+def verify(
+    place: str | Path,
+    *,
+    keys: Mapping[str, str] | None = None,
+    require_signatures: bool = False,
+) -> Verification:
+    """Make every figure and sentence of a certificate again; nothing trains, no record is read.
 
     Args:
-        place: a run's folder, whose description, record and ledgers are then compared; or a
-            certificate, which is checked alone.
+        place: a run's folder, whose description, record, ledgers, metrics, checkpoint and adapter
+            are then compared; or a certificate, which is checked alone.
+        keys: client -> its public key, 64 hexadecimal digits or a file that holds it: these must
+            have signed.
+        require_signatures: whether all must have.
 
     Raises:
+        ValueError: if a key is none.
         RecordError: if there is no certificate, or it cannot be read at all.
     """
     path = Path(place)
     is_described = RunFolder(path).description.is_file()
-    return certificate.verify(path, described_beside if is_described else None)
+    demands = Demands(
+        keys={name: public_key(key) for name, key in (keys or {}).items()},
+        everybody=require_signatures,
+    )
+    return certificate.verify(path, described_beside if is_described else None, demands)
 
 
 def described_beside(folder: RunFolder) -> Described:

@@ -43,6 +43,8 @@ class RunFacts:
         baselines: baseline -> silo -> metric -> value, scored on the records of the silo's metric,
             or of the global one where rounds have no silo metrics.
         final: metrics of the finished adapter on the test records; empty without any.
+        ledgers: account -> ``lines`` of its ledger and ``head``, SHA-256 of the last, once the run
+            has ended; empty without privacy.
     """
 
     run: str
@@ -62,6 +64,7 @@ class RunFacts:
     labels: Sequence[str] = ()
     baselines: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     final: Mapping[str, float] = field(default_factory=dict)
+    ledgers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""

@@ -21,7 +21,7 @@ class RoundRecord:
 
     Attributes:
         round: 0-based; -1 is the state before training.
-        seconds: wall time of the round.
+        seconds: wall time of the round; where records are hidden in whole seconds, rounded up.
         bytes_up: from all clients to the server, in bytes.
         bytes_down: from the server to all clients, in bytes.
         clients: silos whose result was used.
@@ -148,6 +148,11 @@ class RunFolder:
         return self.path / "checkpoint"
 
     @property
+    def state(self) -> Path:
+        """The state after the last whole round."""
+        return self.checkpoint / "state.bin"
+
+    @property
     def adapter(self) -> Path:
         """The result in PEFT's format, with its model card."""
         return self.path / "adapter"
@@ -164,8 +169,7 @@ class RunFolder:
 
     def site(self, silo: str) -> Path:
         """What belongs to one silo alone. Any name is safe: odd characters become ``%XX``."""
-        safe = re.sub(r"^\.|[^\w .\-]", lambda odd: "".join(map(_percent, odd[0].encode())), silo)
-        return self.path / "sites" / (safe or "%")
+        return self.path / "sites" / safe_name(silo)
 
     def append_round(self, record: RoundRecord) -> None:
         """Add a round; it is on disk when this returns.
@@ -191,6 +195,12 @@ class RunFolder:
         """
         kept = [record for record in self.read_rounds() if record.round < before]
         write_lines(self.metrics, [record.to_json() for record in kept])
+
+
+def safe_name(name: str) -> str:
+    """A name as that of one file: odd characters become ``%XX``."""
+    safe = re.sub(r"^\.|[^\w .\-]", lambda odd: "".join(map(_percent, odd[0].encode())), name)
+    return safe or "%"
 
 
 def unbounded(epsilons: Mapping[str, float | None]) -> dict[str, float]:

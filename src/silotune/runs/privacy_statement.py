@@ -12,8 +12,8 @@ from silotune.core.files import RecordError, build, read_json
 
 from .folder import RunFolder, unbounded
 
-FORMAT = 2
-"""Of ``privacy.json``; the first one listed no charges and cannot be checked."""
+FORMAT = 3
+"""Of ``privacy.json``; those before were bound to nothing but themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,8 @@ class SiloPrivacy:
         epsilon_if_secret: what epsilon would be if the noise were secret; None where it is.
         delta: for the whole run.
         charges: all that the ledger holds, equal ones added up, in the form of ``charge_lines``.
+        lines: of the ledger.
+        head: SHA-256 of the last of them, which binds all.
     """
 
     num_examples: int
@@ -44,6 +46,8 @@ class SiloPrivacy:
     epsilon_if_secret: float | None = None
     delta: float
     charges: Sequence[Mapping[str, Any]] = ()
+    lines: int = 0
+    head: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +60,9 @@ class PrivacyStatement:
         private: whether anything is claimed.
         not_private_because: why nothing is; empty if something is.
         unit: what is hidden; ``example`` is one record at one silo.
+        hidden: the same, for people.
         relation: when two data sets are neighbours; ``add-remove``, say.
+        neighbours: the same, for people.
         mechanism: kinds of ``sampling`` and ``noise``, as the configuration names them.
         sampling: how batches are drawn, for people.
         noise: which noise is added, and from which source, for people.
@@ -84,6 +90,10 @@ class PrivacyStatement:
         released: what leaves a silo under this guarantee.
         not_covered: what the guarantee says nothing about.
         not_claimed: what would make epsilon smaller, and is not counted on.
+        grounds: what decides the sentences, besides the fields above.
+        files: SHA-256 of the run's files as they are released, by path; empty while the run goes
+            on.
+        facts: SHA-256 of what decides in ``run.json``.
     """
 
     format: int = 1
@@ -91,7 +101,9 @@ class PrivacyStatement:
     private: bool = True
     not_private_because: str = ""
     unit: str
+    hidden: str = ""
     relation: str
+    neighbours: str = ""
     mechanism: Mapping[str, str] = field(default_factory=dict)
     sampling: str
     noise: str
@@ -111,6 +123,9 @@ class PrivacyStatement:
     released: Sequence[str] = ()
     not_covered: Sequence[str] = ()
     not_claimed: Sequence[str] = ()
+    grounds: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    facts: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""

@@ -20,7 +20,8 @@ from silotune.privacy import (
 )
 from silotune.privacy.accounting.accountant import epsilon, epsilon_by_round
 from silotune.privacy.accounting.calibration import calibrate
-from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE, read_ledger
+from silotune.privacy.ledger.chain import read_ledger
+from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE
 from silotune.privacy.ledger.noisy_counts import NoisyCount, Releases, by_table
 from toys import silos
 
@@ -135,7 +136,7 @@ def test_a_number_is_charged_before_it_leaves(tmp_path, monkeypatch):
     silo = owner(tmp_path)
     with SiloStore(tmp_path) as store:
         with monkeypatch.context() as patch:
-            patch.setattr("silotune.privacy.ledger.store.append_line", full)
+            patch.setattr("silotune.privacy.ledger.ledger.append_bytes", full)
             with pytest.raises(OSError, match="full"):
                 noisy_records(task(), silo, store)
         assert store.spent("r") == []

@@ -1,5 +1,6 @@
 """What a silo must not lose, through kills, torn files, full disks and mistaken folders."""
 
+import hashlib
 import json
 import os
 import random
@@ -17,7 +18,10 @@ from silotune.core import RecordError
 from silotune.privacy import SiloStore
 from silotune.privacy.accounting.calibration import calibrate
 from silotune.privacy.accounting.charges import Charge, CorrelatedCharge, TruncatedCharge
-from silotune.privacy.ledger.entry import LedgerEntry, SiloStoreError, read_ledger
+from silotune.privacy.ledger.chain import read_ledger
+from silotune.privacy.ledger.entry import LedgerEntry, LedgerLine, SiloStoreError
+from silotune.privacy.ledger.ledger import Ledger
+from silotune.privacy.ledger.parcel import read_parcel
 
 CHARGE = Charge(0.25, 2.0, 10)
 STREAM = CorrelatedCharge(2.0, 10, 3, 4)
@@ -74,9 +78,12 @@ def test_a_release_is_there_after_reopening(folder):
 
 
 def test_a_ledger_line_has_the_agreed_fields(ledger):
-    line = json.loads(ledger.read_text().splitlines()[1])
+    first, second = ledger.read_text().splitlines(keepends=True)
+    line = json.loads(second)
     assert line == {
-        "version": 2,
+        "version": 3,
+        "line": 2,
+        "previous": hashlib.sha256(first.encode()).hexdigest(),
         "run": "r1",
         "silo": "north",
         "round": 1,
@@ -91,10 +98,12 @@ def test_a_ledger_line_has_the_agreed_fields(ledger):
         },
         "max_grad_norm": 1.0,
         "time": "2026-01-02T03:04:05+00:00",
+        "sent": hashlib.sha256(b"bytes").hexdigest(),
     }
+    assert json.loads(first)["previous"] == ""
 
 
-def test_a_line_of_version_1_is_still_read(folder):
+def test_a_ledger_without_a_chain_is_refused_in_words(folder):
     line = {
         "version": 1,
         "run": "r1",
@@ -110,13 +119,9 @@ def test_a_line_of_version_1_is_still_read(folder):
     folder.mkdir(parents=True)
     ledger = folder / "ledger.jsonl"
     ledger.write_text(json.dumps(line) + "\n")
-    assert read_ledger(ledger) == [entry()]
-    with SiloStore(folder) as store:
-        release(store, 1)
-    assert read_ledger(ledger) == [entry(), entry(1)]
-    ledger.write_text(json.dumps({**line, "charge": {}}) + "\n")
-    with pytest.raises(SiloStoreError, match="not every charge can be read"):
-        read_ledger(ledger)
+    for open_it in (read_ledger, lambda _: SiloStore(folder)):
+        with pytest.raises(SiloStoreError, match=r"version 1 has no chain.*that wrote it"):
+            open_it(ledger)
 
 
 @pytest.mark.parametrize("charge", [TruncatedCharge(0.25, 2.0, 10, 40, 99), STREAM])
@@ -438,7 +443,7 @@ def test_zeros_behind_the_last_line_are_dropped(folder, ledger):
         lambda text: text.replace('"kind": "poisson"', '"kind": "correlated"'),
         lambda text: text.replace('"release": "update", ', ""),
         lambda text: text.replace('"noise_multiplier": 2.0', '"noise_multiplier": NaN'),
-        lambda text: text.replace('"version": 2', '"version": 3'),
+        lambda text: text.replace('"version": 3', '"version": 4'),
         lambda text: text + "[1]\n",
     ],
 )
@@ -455,14 +460,101 @@ def test_a_ledger_that_cannot_be_read_is_refused_in_words(folder, ledger, damage
 
 def test_lost_charges_are_noticed(folder, ledger):
     ledger.unlink()
-    with pytest.raises(RecordError, match="holds 0 charges, but there were at least 1"):
+    with pytest.raises(RecordError, match="holds 0 charges, but there were at least 2 when round"):
         SiloStore(folder)
 
 
-def test_lines_written_twice_count_twice(folder, ledger):
-    ledger.write_bytes(ledger.read_bytes() * 2)
+def swapped(lines):
+    return [lines[1], lines[0]]
+
+
+def twice(lines):
+    return lines * 2
+
+
+def without_the_first(lines):
+    return lines[1:]
+
+
+def without_the_last(lines):
+    return lines[:-1]
+
+
+def louder(lines):
+    return [lines[0].replace(b'"noise_multiplier": 2.0', b'"noise_multiplier": 9.0'), lines[1]]
+
+
+def louder_at_last(lines):
+    return [lines[0], lines[1].replace(b'"noise_multiplier": 2.0', b'"noise_multiplier": 9.0')]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (swapped, "line 1: is line 2 of north and comes after line 0"),
+        (twice, "line 3: is line 1 of north and comes after line 2"),
+        (without_the_first, "line 1: is line 2 of north and comes after line 0"),
+        (
+            without_the_last,
+            "holds 1 charges, but there were at least 2 when round-000001.bin was sent",
+        ),
+        (louder, "line 2: is not chained to the line before it"),
+        (louder_at_last, "has other lines up to 2 than there were when round-000001.bin was sent"),
+    ],
+)
+def test_no_line_can_be_changed_lost_or_moved(folder, ledger, change, said):
+    ledger.write_bytes(b"".join(change(ledger.read_bytes().splitlines(keepends=True))))
+    with pytest.raises(SiloStoreError, match=said) as refused:
+        SiloStore(folder)
+    assert "bring the file back" in str(refused.value)
+
+
+def test_bytes_that_were_charged_for_get_their_name(folder, ledger):
+    """Killed between the charge and the name; the one of the attempt before is still there."""
     with SiloStore(folder) as store:
-        assert len(store.spent("r1")) == 4
+        release(store, 1, sealed=b"again", task="asked anew")
+    sent = folder / "sent" / "round-000001.bin"
+    sent.rename(sent.with_suffix(".draft"))
+    with SiloStore(folder) as store:
+        assert store.sealed("r1", 1, "asked anew") == b"again"
+    assert [path.name for path in (folder / "sent").iterdir()] == ["round-000001.bin"]
+
+
+def test_a_ledger_is_read_once_and_then_followed(folder, ledger, monkeypatch):
+    known, other = Ledger(ledger), Ledger(ledger)
+    whole = known.follow()
+    assert whole == ledger.read_bytes()
+    assert other.follow() == whole
+    assert known.follow() == b""
+    with SiloStore(folder, known) as store:
+        release(store, 2)
+    parsed = []
+    parse = LedgerLine.parse
+    monkeypatch.setattr(
+        LedgerLine, "parse", lambda line, where: parsed.append(line) or parse(line, where)
+    )
+    assert other.follow() == ledger.read_bytes()[len(whole) :]
+    assert len(parsed) == 1, "only what is new is read again"
+    assert other.chain.head == known.chain.head
+    assert other.chain.book("r1").steps == 30
+
+
+def test_a_ledger_that_changes_behind_its_end_is_refused(folder, ledger):
+    known = Ledger(ledger)
+    known.follow()
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    for changed in ([], lines[:1], louder_at_last(lines)):
+        ledger.write_bytes(b"".join(changed))
+        with pytest.raises(SiloStoreError, match="is not what it was when it was read"):
+            known.follow()
+
+
+def test_bytes_that_are_not_those_charged_for_are_not_sent(folder, ledger):
+    sent = folder / "sent" / "round-000001.bin"
+    forged = replace(read_parcel(sent), sealed=b"other")
+    sent.write_bytes(forged.to_bytes())
+    with pytest.raises(SiloStoreError, match="has other lines up to 2"):
+        SiloStore(folder)
 
 
 @pytest.mark.parametrize("place", [0, 20, 85, 120, -1])
@@ -487,9 +579,14 @@ def test_cut_bytes_count_as_absent(folder, ledger, end):
 
 
 def test_bytes_without_their_charge_do_not_count(folder, ledger):
+    """Killed between the bytes and the charge."""
+    sent = folder / "sent" / "round-000001.bin"
+    sent.rename(sent.with_suffix(".draft"))
     ledger.write_bytes(ledger.read_bytes().splitlines(keepends=True)[0])
     with SiloStore(folder) as store:
         assert store.sealed("r1", 1, "task") is None
+        release(store, 1, sealed=b"again")
+    assert [path.name for path in (folder / "sent").iterdir()] == ["round-000001.bin"]
 
 
 # full disks and other owners

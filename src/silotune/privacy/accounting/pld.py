@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import partial
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any
 
 from .charges import AnyCharge, CorrelatedCharge, Relation, TruncatedCharge
@@ -13,6 +14,19 @@ from .supported import one_gaussian
 
 def loss(charge: AnyCharge, relation: Relation, interval: float, times: int = 1) -> Any:
     """The privacy loss distribution of a charge that was made ``times`` times."""
+    if one_gaussian(charge, relation):
+        return _one(charge, relation, interval, times)
+    steps = times * charge.steps
+    one = _one(replace(charge, steps=1), relation, interval, 1)
+    return one if steps == 1 else one.self_compose(steps)
+
+
+@lru_cache(maxsize=1024)
+def _one(charge: AnyCharge, relation: Relation, interval: float, times: int) -> Any:
+    """Of one step, or of a charge that is one Gaussian mechanism as a whole.
+
+    Remembered: it takes longer than to compose it with itself, and every round asks for it again.
+    """
     from dp_accounting.pld import privacy_loss_distribution as pld
     from dp_accounting.privacy_accountant import NeighboringRelation as Neighbours
 
@@ -37,7 +51,7 @@ def loss(charge: AnyCharge, relation: Relation, interval: float, times: int = 1)
         )
     else:
         one = gaussian(sigma, sampling_prob=q, neighboring_relation=neighbours)
-    return one if times * charge.steps == 1 else one.self_compose(times * charge.steps)
+    return one
 
 
 def interval(parts: Iterable[tuple[AnyCharge, int]], relation: Relation, grid: float) -> float:

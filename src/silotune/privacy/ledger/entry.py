@@ -1,21 +1,23 @@
-"""A silo's ledger: one line for every charge, only ever appended to.
+"""A silo's ledger, line by line: what was charged, chained to the line before.
 
-A line is written in version 2, in which the charge is an object that names its kind. Version 1
-had the fields of a Poisson-subsampled Gaussian in its place, and is still read.
+A line is written in version 3. It has its number, counted from 1, and the SHA-256 of the line
+before it, newline included; so the last line binds all of them, and none can be changed, lost or
+moved alone. Lines of older versions were not chained: nothing shows that none of them was lost, so
+they are refused.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from silotune.core.files import RecordError, read_lines
+from silotune.core.files import RecordError, json_line, parse_line
 from silotune.privacy.accounting.charges import AnyCharge, from_json, to_json, typed
 
-VERSION = 2
+VERSION = 3
 """Of a ledger's lines."""
 
 UPDATE = "update"
@@ -26,6 +28,9 @@ COUNT = "count"
 
 METRIC = "metric"
 """The release of a noisy score; the held-out records pay for it, and no others."""
+
+NOTHING = ""
+"""What the first line is chained to."""
 
 
 class SiloStoreError(RecordError):
@@ -46,6 +51,8 @@ class LedgerEntry:
         max_grad_norm: C.
         time: ISO 8601, UTC.
         value: the number that was released; None where it was tensors.
+        sent: SHA-256 of the sealed tensors that were released; None where it was a number, or
+            nothing left.
 
     Raises:
         ValueError: if a field is out of range.
@@ -60,6 +67,7 @@ class LedgerEntry:
     max_grad_norm: float
     time: str
     value: int | None = None
+    sent: str | None = None
 
     def __post_init__(self) -> None:
         if self.round < 0 or self.attempt < 0:
@@ -68,51 +76,79 @@ class LedgerEntry:
             raise ValueError("max_grad_norm: must be positive and finite")
 
     def to_json(self) -> dict[str, Any]:
-        """A line of the ledger as JSON values."""
-        line = {"version": VERSION, **asdict(self), "charge": to_json(self.charge)}
-        return line if self.value is not None else _without_value(line)
+        """The fields as JSON values, without those that say nothing."""
+        fields = {**asdict(self), "charge": to_json(self.charge)}
+        absent = [name for name in ("value", "sent") if fields[name] is None]
+        return {name: field for name, field in fields.items() if name not in absent}
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> LedgerEntry:
-        """The entry that a decoded line holds.
+        """The inverse of ``to_json``.
 
         Raises:
             ValueError: if a field is missing, unknown, of another type or out of range.
         """
-        rest = dict(values)
-        version = rest.pop("version", None)
-        if version == 1:
-            rest = _from_version_1(rest)
-        elif version != VERSION:
-            raise ValueError(f"version {version} is not known to this silotune")
-        charge = from_json(rest.get("charge"))
-        if not isinstance(rest.setdefault("value", None), int | None):
+        fields = {"value": None, "sent": None, **values}
+        charge = from_json(fields.get("charge"))
+        if not isinstance(fields["value"], int | None):
             raise ValueError("value is not a whole number")
-        return cls(**{**typed(cls, rest), "charge": charge})
+        if not isinstance(fields["sent"], str | None):
+            raise ValueError("sent is no digest")
+        return cls(**{**typed(cls, fields), "charge": charge})
 
 
-def read_ledger(path: Path) -> list[LedgerEntry]:
-    """The charges in a ledger file, oldest first; a last line without a newline is left out.
+@dataclass(frozen=True, kw_only=True)
+class LedgerLine:
+    """A charge in its place in the chain.
 
-    Raises:
-        SiloStoreError: if a line cannot be read.
+    Attributes:
+        number: 1-based.
+        previous: SHA-256 of the line before it; ``NOTHING`` for the first.
+        entry: the charge.
+        digest: SHA-256 of the line itself, newline included.
     """
-    try:
-        return [LedgerEntry.parse(values) for values in read_lines(path, newest=VERSION)]
-    except ValueError as error:
-        raise SiloStoreError(
-            f"{path}: not every charge can be read ({error}), so the privacy spent is not known; "
-            "bring the file back from a copy"
-        ) from error
+
+    number: int
+    previous: str
+    entry: LedgerEntry
+    digest: str
+
+    @classmethod
+    def parse(cls, line: bytes, where: str) -> LedgerLine:
+        """The inverse of ``written``.
+
+        Args:
+            line: of a ledger, with its newline.
+            where: file and line, for the message.
+
+        Raises:
+            ValueError: if it is not one of ours, or of another version.
+        """
+        values = parse_line(line, where, newest=VERSION)
+        version = values.pop("version")
+        if version != VERSION:
+            raise ValueError(
+                f"{where}: version {version} has no chain, so that nothing shows whether lines "
+                "were lost; read it with the silotune that wrote it"
+            )
+        number, previous = values.pop("line", None), values.pop("previous", None)
+        if type(number) is not int or not isinstance(previous, str):
+            raise ValueError(f"{where}: line or previous is missing or of the wrong type")
+        try:
+            entry = LedgerEntry.parse(values)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        digest = hashlib.sha256(line).hexdigest()
+        return cls(number=number, previous=previous, entry=entry, digest=digest)
 
 
-def _without_value(line: dict[str, Any]) -> dict[str, Any]:
-    return {name: field for name, field in line.items() if name != "value"}
+def written(number: int, previous: str, entry: LedgerEntry) -> bytes:
+    """A line as it is written, newline included.
 
-
-def _from_version_1(values: dict[str, Any]) -> dict[str, Any]:
-    if newer := values.keys() & {"release", "charge"}:
-        raise ValueError(f"version 1 has no {', '.join(sorted(newer))}")
-    names = ("sampling_rate", "noise_multiplier", "steps")
-    charge = {name: values.pop(name, None) for name in names}
-    return {**values, "release": UPDATE, "charge": {"kind": "poisson", "discrete": False, **charge}}
+    Args:
+        number: 1-based.
+        previous: SHA-256 of the line before it.
+        entry: the charge.
+    """
+    place = {"version": VERSION, "line": number, "previous": previous}
+    return json_line({**place, **entry.to_json()})

@@ -1,24 +1,29 @@
 """What a silo owns and must not lose: what it has spent, what it sent last, and its keys.
 
-    <folder>/ledger.jsonl            one line a charge, only ever appended to
-    <folder>/sent/round-000007.bin   the sealed bytes of the newest round, to be sent again
-    <folder>/keys/<digest>.key       the silo's 32 secret bytes for the run of that digest
+    <folder>/ledger.jsonl            one line a charge, each chained to the one before it
+    <folder>/sent/round-000007.bin   the sealed bytes of the newest round, to be sent again; until
+                                     they are charged for they are called .draft
+    <folder>/keys/<digest>.key       the silo's 32 secret bytes for the run of that digest, where
+                                     correlated noise needs them
     <folder>/keys/<digest>.records   SHA-256 of the records that correlated noise was begun for
     <folder>/lock                    held while a process uses the folder
 
 A server that hides whole clients has such a folder too; what is said of records holds of clients.
 
 The charge commits a release. Bytes are written first, with their charge in their header; then the
-charge goes into the ledger; each is on the disk before the next step, and nobody is given the
-bytes before both are. Bytes whose charge is not in the ledger do not count. So a crash leaves one
-of two states: not charged, nothing sent, and the round is trained anew at no loss; or charged, and
-a retry gets the same bytes at no further charge. A full disk shows before anything is charged.
+charge goes into the ledger, with the digest of the bytes; each is on the disk before the next step,
+and nobody is given the bytes before both are. Bytes whose charge is not in the ledger do not count.
+So a crash leaves one of two states: not charged, nothing sent, and the round is trained anew at no
+loss; or charged, and a retry gets the same bytes at no further charge. A full disk shows before
+anything is charged.
 
 A torn last line of the ledger (no newline at its end) counts as a charge if it can be read. If
 not, it is dropped: its charge was still being written, and as bytes leave only after the whole
-line is on the disk, nothing was sent for it. Any other unreadable line, or fewer charges than
-there were before the last release, means that spent privacy was forgotten: the store refuses to
-open.
+line is on the disk, nothing was sent for it. Any other line that cannot be read or is not chained
+to the one before it, or bytes that were charged for with a line that is not here, means that spent
+privacy was forgotten: the store refuses to open. Whoever puts the whole folder back from an older
+copy is not found out here: the run that it belongs to has a copy of every line
+(``certificate.evidence``).
 
 Bytes that fail their checksum count as absent: their round is trained, and charged, again. Under
 correlated noise it is not: its steps are a part of a stream that other rounds continue, so a round
@@ -32,39 +37,56 @@ import fcntl
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from silotune.core.files import append_line, in_words, write_bytes
+from silotune.core.files import in_words, write_bytes
 from silotune.privacy.accounting.accountant import COARSE, FINE, epsilon
 from silotune.privacy.accounting.charges import AnyCharge, CorrelatedCharge, Relation
 from silotune.privacy.mechanisms.base import NoiseState
 
-from .entry import UPDATE, LedgerEntry, SiloStoreError, read_ledger
+from .book import Book
+from .chain import CURE, Chain
+from .entry import UPDATE, LedgerEntry, SiloStoreError
+from .ledger import Ledger
 from .noisy_counts import column_of
+from .parcel import Parcel, read_parcel
 
-_MAGIC = b"silotune-sent-1 "
+LEDGER, SENT = "ledger.jsonl", "sent"
+"""In a silo's folder."""
+
+_CHARGED, _DRAFT = ".bin", ".draft"
+
 _KEY_BYTES = 32
 
 
 class SiloStore:
     """The folder of one silo, used by one process at a time. A context manager.
 
+    Args:
+        folder: the silo's own.
+        ledger: of that folder, as this process knows it from before: what was read is not read
+            again. None reads, and proves, all of it.
+
     Raises:
         SiloStoreError: if the folder is in use, or charges in it are damaged or lost.
         RecordError: if it cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._ledger, self._sent = folder / "ledger.jsonl", folder / "sent"
-        self._keys = folder / "keys"
+    def __init__(self, folder: Path, ledger: Ledger | None = None) -> None:
+        self._ledger = ledger or Ledger(folder / LEDGER)
+        self._sent, self._keys = folder / SENT, folder / "keys"
         with in_words(folder):
             _make(self._sent)
         self._lock = _locked(folder / "lock")
         try:
             with in_words(folder):
-                self._entries = self._load()
+                _mend(self._ledger.path)
+                self._ledger.follow()
+                self._finish_drafts()
+                check_kept(folder, self._chain)
         except BaseException:
             self.close()
             raise
@@ -81,11 +103,15 @@ class SiloStore:
 
     def runs(self) -> set[str]:
         """All that have charges here."""
-        return {entry.run for entry in self._entries}
+        return self._chain.runs()
+
+    def book(self, run: str) -> Book:
+        """The charges of ``run``, added up."""
+        return self._chain.book(run)
 
     def entries(self, run: str) -> list[LedgerEntry]:
         """The charges of ``run``, oldest first."""
-        return [entry for entry in self._entries if entry.run == run]
+        return list(self.book(run).entries)
 
     def spent(self, run: str) -> list[AnyCharge]:
         """What the accountant composes for ``run`` so far."""
@@ -94,24 +120,25 @@ class SiloStore:
     def past(self, run: str) -> NoiseState:
         """The silo's own key for ``run``, made when first asked for, and its released steps.
 
+        Correlated noise alone needs it.
+
         Raises:
             SiloStoreError: if the key is damaged, or lost after correlated noise was drawn from it.
             RecordError: if it cannot be written.
         """
-        steps = sum(e.charge.steps for e in self.entries(run) if e.release == UPDATE)
-        path = self._secret(run, "key")
-        drawn = any(isinstance(charge, CorrelatedCharge) for charge in self.spent(run))
+        book, path = self.book(run), self._secret(run, "key")
+        drawn = any(isinstance(line.charge, CorrelatedCharge) for line in book.account)
         with in_words(path):
             if not path.exists() and not drawn:
                 _make(self._keys, mode=0o700)
-                _write_secret(path, os.urandom(_KEY_BYTES))
+                write_secret(path, os.urandom(_KEY_BYTES))
             key = path.read_bytes() if path.exists() else b""
         if len(key) != _KEY_BYTES:
             raise SiloStoreError(
                 f"{path}: the key of this run is lost or damaged, and the noise it has drawn "
                 "cannot be continued; bring the file back from a copy, or begin a new run"
             )
-        return NoiseState(key, steps)
+        return NoiseState(key, book.steps)
 
     def still_holds(self, run: str, records: str) -> bool:
         """Whether the records are those that ``run`` began with, by their digest; says so once.
@@ -123,17 +150,17 @@ class SiloStore:
         with in_words(path):
             if not path.exists():
                 _make(self._keys, mode=0o700)
-                _write_secret(path, records.encode())
+                write_secret(path, records.encode())
             return path.read_bytes() == records.encode()
 
     def attempts(self, run: str, round: int, release: str = UPDATE) -> int:
         """How often a release of ``round`` has been charged: the number of its next attempt."""
-        return sum((e.round, e.release) == (round, release) for e in self.entries(run))
+        return len(self.book(run).of(release, round))
 
     def may_train(self, run: str, round: int) -> bool:
         """Whether ``round`` may be trained: not again, once correlated noise was charged for it."""
-        charged = [e.charge for e in self.entries(run) if (e.round, e.release) == (round, UPDATE)]
-        return not any(isinstance(charge, CorrelatedCharge) for charge in charged)
+        charged = self.book(run).of(UPDATE, round)
+        return not any(isinstance(entry.charge, CorrelatedCharge) for entry in charged)
 
     def affords(
         self,
@@ -149,7 +176,7 @@ class SiloStore:
 
         Only charges that the same records pay count together (``noisy_counts``).
         """
-        paid = ((entry.release, entry.charge) for entry in self.entries(run))
+        paid = ((line.release, line.charge) for line in self.book(run).account)
         after = [*column_of(release, paid), charge]
         grids = (COARSE, FINE)  # both upper bounds, and the first is quick
         return any(
@@ -164,8 +191,8 @@ class SiloStore:
             round: 0-based.
             fingerprint: of the task they answered. Another task needs another answer.
         """
-        parcel = _unpack(self._parcel(round))
-        if parcel is None or (parcel.entry and parcel.entry not in self._entries):
+        parcel = read_parcel(self._parcel(round))
+        if parcel is None or not parcel.paid(self._chain):
             return None
         task = (parcel.run, parcel.round, parcel.fingerprint)
         return parcel.sealed if task == (run, round, fingerprint) else None
@@ -189,13 +216,23 @@ class SiloStore:
         """
         if entry:
             self._check_due(run, round, entry)
-        parcel = _Parcel(run, round, fingerprint, entry, len(self._entries), sealed)
-        write_bytes(self._parcel(round), _pack(parcel))
+            entry = replace(entry, sent=hashlib.sha256(sealed).hexdigest())
+        parcel = Parcel(
+            run=run,
+            round=round,
+            fingerprint=fingerprint,
+            entry=entry,
+            lines=len(self._chain),
+            head=self._chain.head,
+            sealed=sealed,
+        )
+        draft = self._parcel(round).with_suffix(_DRAFT)
+        write_bytes(draft, parcel.to_bytes())
         if entry:
-            append_line(self._ledger, entry.to_json())
-            self._entries.append(entry)
+            self._ledger.append(entry)
         with in_words(self._sent):
-            for path in self._sent.glob("round-*.bin"):
+            draft.replace(self._parcel(round))
+            for path in self._sent.glob("round-*"):
                 if path != self._parcel(round):
                     path.unlink()
 
@@ -207,8 +244,11 @@ class SiloStore:
             ValueError: if the charge is not that of the next attempt.
         """
         self._check_due(entry.run, entry.round, entry)
-        append_line(self._ledger, entry.to_json())
-        self._entries.append(entry)
+        self._ledger.append(entry)
+
+    @property
+    def _chain(self) -> Chain:
+        return self._ledger.chain
 
     def _check_due(self, run: str, round: int, entry: LedgerEntry) -> None:
         due = (run, round, self.attempts(run, round, entry.release))
@@ -221,61 +261,47 @@ class SiloStore:
         return self._keys / f"{hashlib.sha256(run.encode()).hexdigest()[:32]}.{kind}"
 
     def _parcel(self, round: int) -> Path:
-        return self._sent / f"round-{round:06d}.bin"
+        return self._sent / f"round-{round:06d}{_CHARGED}"
 
-    def _load(self) -> list[LedgerEntry]:
-        _mend(self._ledger)
-        entries = read_ledger(self._ledger)
-        for parcel in map(_unpack, self._sent.glob("round-*.bin")):
-            if parcel and parcel.charges_before > len(entries):
-                raise SiloStoreError(
-                    f"{self._ledger}: holds {len(entries)} charges, but there were at least "
-                    f"{parcel.charges_before}; the privacy spent is not known. Bring the file "
-                    "back from a copy"
-                )
-        return entries
+    def _finish_drafts(self) -> None:
+        """What a crash kept from its name, once it was charged for."""
+        for path in self._sent.glob(f"round-*{_DRAFT}"):
+            parcel = read_parcel(path)
+            if parcel and parcel.paid(self._chain):
+                path.replace(path.with_suffix(_CHARGED))
 
 
-@dataclass(frozen=True)
-class _Parcel:
-    """Bytes to send, with the task they answer and their charge."""
+def check_kept(folder: Path, chain: Chain) -> None:
+    """That a ledger has the charges of all that was sent and is still here.
 
-    run: str
-    round: int
-    fingerprint: str
-    entry: LedgerEntry | None
-    charges_before: int
-    sealed: bytes
+    Args:
+        folder: of a silo; nothing is written.
+        chain: of its ledger.
 
-
-def _pack(parcel: _Parcel) -> bytes:
-    """A line with the checksum of the rest, a line of JSON, then the bytes."""
-    header = {
-        "run": parcel.run,
-        "round": parcel.round,
-        "fingerprint": parcel.fingerprint,
-        "entry": parcel.entry.to_json() if parcel.entry else None,
-        "charges_before": parcel.charges_before,
-    }
-    rest = json.dumps(header).encode() + b"\n" + parcel.sealed
-    return _MAGIC + hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest
+    Raises:
+        SiloStoreError: if it has not.
+    """
+    for path, parcel in parcels(folder):
+        if parcel.paid(chain) and chain.holds(parcel.lines, parcel.head):
+            continue
+        due = parcel.lines + (parcel.entry is not None)
+        why = f"holds {len(chain)} charges, but there were at least {due}"
+        if len(chain) >= due:
+            why = f"has other lines up to {due} than there were"
+        raise SiloStoreError(
+            f"{folder / LEDGER}: {why} when {path.name} was sent; the privacy spent is not known; "
+            f"{CURE}"
+        )
 
 
-def _unpack(path: Path) -> _Parcel | None:
-    """The parcel in a file; None if there is none or its checksum does not hold."""
-    try:
-        first, _, rest = path.read_bytes().partition(b"\n")
-    except OSError:
-        return None
-    if first != _MAGIC + hashlib.sha256(rest).hexdigest().encode():
-        return None
-    line, _, sealed = rest.partition(b"\n")
-    header = json.loads(line)
-    entry = header.pop("entry")
-    return _Parcel(**header, entry=LedgerEntry.parse(entry) if entry else None, sealed=sealed)
+def parcels(folder: Path) -> Iterator[tuple[Path, Parcel]]:
+    """What is kept of what was charged for, with its file; damaged ones are left out."""
+    for path in sorted((folder / SENT).glob(f"round-*{_CHARGED}")):
+        if parcel := read_parcel(path):
+            yield path, parcel
 
 
-def _write_secret(path: Path, secret: bytes) -> None:
+def write_secret(path: Path, secret: bytes) -> None:
     """Create a file whole, durably, for its owner's eyes only."""
     draft = path.with_name(f".{path.name}.tmp")
     draft.unlink(missing_ok=True)
@@ -293,11 +319,22 @@ def _mend(path: Path) -> None:
     if not path.exists():
         path.touch()
         _sync(path.parent)
-    elif _is_json(path.read_bytes().rpartition(b"\n")[2]):
+    elif _is_json(_torn(path)):
         with path.open("ab") as file:
             file.write(b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _torn(path: Path) -> bytes:
+    """What stands behind the last newline; the file is read only if there is something."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        if file.read(1) in (b"\n", b""):
+            return b""
+        file.seek(0)
+        return file.read().rpartition(b"\n")[2]
 
 
 def _is_json(text: bytes) -> bool:

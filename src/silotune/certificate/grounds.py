@@ -1,0 +1,101 @@
+"""Grounds: what decides the sentences of a certificate, besides its figures.
+
+They stand in the certificate as plain values, so that whoever has it can make its sentences again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+from silotune.objectives import is_known
+from silotune.privacy import ClientDP
+from silotune.privacy.accounting.charges import typed
+from silotune.terms import Terms
+from silotune.terms.terms import Evaluation
+
+from .circumstances import Circumstances
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grounds:
+    """What was released, to whom, and how the run was made.
+
+    Attributes:
+        roles: of the trained tensors, which are sent in every round.
+        count: whether silos release a noisy number of records.
+        metric: whether silos release noisy scores.
+        turns: rounds in which a rotation of clients asks each once; 0 where none is asked so.
+        everybody: whether every client is asked in every round.
+        evaluation: who scores on what.
+        baselines: what was trained besides, without counting.
+        limited: only some of the records were used, drawn by looking at all of them.
+        dealt: records were dealt out to clients, which looks at all of them.
+        composed: a column names the person of each record.
+        most: records that one person has at one silo, as counted in a simulation; else 0.
+        experts: whether adapters that were trained before take part.
+        own_objective: whether the loss is none of this package's.
+    """
+
+    roles: tuple[str, ...] = ()
+    count: bool = False
+    metric: bool = False
+    turns: int = 0
+    everybody: bool = False
+    evaluation: str = "simulation"
+    baselines: tuple[str, ...] = ()
+    limited: bool = False
+    dealt: bool = False
+    composed: bool = False
+    most: int = 0
+    experts: bool = False
+    own_objective: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return {**asdict(self), "roles": list(self.roles), "baselines": list(self.baselines)}
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Grounds:
+        """The inverse of ``to_json``.
+
+        Raises:
+            ValueError: if a field is missing, unknown or of another type.
+        """
+        fields = typed(cls, values)
+        for name in ("roles", "baselines"):
+            if not isinstance(fields[name], list) or not all(
+                isinstance(item, str) for item in fields[name]
+            ):
+                raise ValueError(f"{name} is no list of names")
+            fields[name] = tuple(fields[name])
+        if fields["evaluation"] not in get_args(Evaluation):
+            raise ValueError(f"evaluation is none of {', '.join(get_args(Evaluation))}")
+        return cls(**fields)
+
+
+def grounds(terms: Terms, circumstances: Circumstances) -> Grounds:
+    """The grounds of a run.
+
+    Args:
+        terms: of the run.
+        circumstances: how it was made.
+    """
+    privacy, people = terms.hiding, circumstances.people
+    central = privacy if isinstance(privacy, ClientDP) else None
+    return Grounds(
+        roles=tuple(sorted(terms.axes(head=terms.trains_head).trained())),
+        count=privacy.count_noise is not None,
+        metric=privacy.metric_noise is not None,
+        turns=central.turns if central and central.sampling == "rotation" else 0,
+        everybody=central is not None and central.client_sampling_rate == 1.0,
+        evaluation=terms.evaluation,
+        baselines=tuple(circumstances.baselines),
+        limited=circumstances.limited,
+        dealt=circumstances.dealt,
+        composed=circumstances.composed,
+        most=people.most if people else 0,
+        experts=bool(getattr(terms.method, "experts", ())),
+        own_objective=not is_known(terms.objective),
+    )

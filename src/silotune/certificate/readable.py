@@ -1,0 +1,87 @@
+"""Readable: whether a certificate has the fields, types and kinds that all else is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import get_args
+
+from silotune.engine import EVERY_CLIENT
+from silotune.privacy import Relation
+from silotune.privacy.accounting.charges import typed
+from silotune.runs.privacy_statement import FORMAT, PrivacyStatement, SiloPrivacy
+
+from .consistency import Discrepancy
+from .grounds import Grounds
+from .sentences import WORDINGS
+
+
+def readable(statement: PrivacyStatement) -> Iterator[Discrepancy]:
+    """What keeps everything else from being computed: an old format, fields of a wrong type."""
+    if statement.format != FORMAT:
+        yield Discrepancy(
+            "format",
+            f"is {statement.format}, and only {FORMAT} is bound to ledger and adapter; verify it "
+            "with the silotune that made it",
+        )
+        return
+    yield from _types("certificate", statement)
+    for name, silo in statement.silos.items():
+        yield from _types(f"silo {name}", silo)
+        if not isinstance(silo.charges, list):
+            yield Discrepancy(f"silo {name}: charges", "are no list")
+    objects = ("mechanism", "overall", "recognition", "coupling", "versions", "grounds", "files")
+    for field in objects:
+        if not isinstance(getattr(statement, field), dict):
+            yield Discrepancy(field, "is no object")
+            return
+    for field in ("released", "not_covered", "not_claimed"):
+        if not isinstance(getattr(statement, field), list):
+            yield Discrepancy(field, "is no list")
+    yield from _numbers(statement)
+    if statement.relation not in get_args(Relation):
+        yield Discrepancy("relation", f"is none of {', '.join(get_args(Relation))}")
+    if not statement.silos:
+        yield Discrepancy("silos", "there is no account")
+    try:
+        Grounds.parse(statement.grounds)
+    except ValueError as error:
+        yield Discrepancy("grounds", str(error))
+    yield from _kinds(statement)
+
+
+def _types(where: str, part: PrivacyStatement | SiloPrivacy) -> Iterator[Discrepancy]:
+    try:
+        typed(type(part), vars(part))
+    except ValueError as error:
+        yield Discrepancy(where, str(error))
+
+
+def _numbers(statement: PrivacyStatement) -> Iterator[Discrepancy]:
+    """Fields that may be null, or lie deeper."""
+    numbers = {f"silo {n}": silo.epsilon_if_secret for n, silo in statement.silos.items()}
+    numbers |= {"target_epsilon": statement.target_epsilon, **statement.recognition}
+    numbers |= {f"coupling: {name}": value for name, value in statement.coupling.items()}
+    for where, number in {**numbers, "overall": statement.overall.get("epsilon", "")}.items():
+        if number is not None and type(number) not in (int, float):
+            yield Discrepancy(where, f"is no number: {number!r}")
+
+
+def _kinds(statement: PrivacyStatement) -> Iterator[Discrepancy]:
+    """Kinds that sentences are made from."""
+    words = WORDINGS.get(statement.unit)
+    if words is None:
+        yield Discrepancy("unit", f"is none of {', '.join(WORDINGS)}")
+        return
+    if (statement.unit == "client") != (list(statement.silos) == [EVERY_CLIENT]):
+        yield Discrepancy(
+            "unit",
+            f"is {statement.unit}, but the accounts are those of {', '.join(statement.silos)}: "
+            f"{EVERY_CLIENT} has one account where clients are hidden, and else each silo",
+        )
+    known = {"sampling": words.sampling, "noise": words.noise}
+    for field, kinds in known.items():
+        kind = statement.mechanism.get(field)
+        if not isinstance(kind, str) or kind not in kinds:
+            yield Discrepancy(
+                "mechanism", f"{field} is {kind!r}, which unit {statement.unit} lacks"
+            )
