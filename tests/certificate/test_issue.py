@@ -188,8 +188,9 @@ def test_clients_need_no_isolation_within(place):
     config = small(place, *CLIENTS)
     with opened(config, [], NO_WORKER, resume=False) as job:
         agreed = job.built.agreement
-        entries = {EVERY_CLIENT: [entry(r, charge=agreed.price(EVERY_CLIENT)) for r in range(3)]}
-        said = issue(agreed, circumstances(job.built), "run", entries, grid=1e-3)
+        entries = [entry(r, charge=agreed.price(EVERY_CLIENT)) for r in range(3)]
+        chains = {EVERY_CLIENT: chain_of(entries)}
+        said = issue(agreed, circumstances(job.built), "run", chains, grid=1e-3)
     assert said.coupling == {}
     assert "Isolation" not in dict(guarantee(said))
 
@@ -204,9 +205,9 @@ def test_an_objective_of_ones_own_was_only_tried(place):
         agreed = job.built.agreement
         own = Own(text="text", label="label", labels=("a", "b"))
         theirs = replace(agreed, terms=replace(agreed.terms, objective=own))
-        entries = {n: [entry(charge=agreed.price(n))] for n in agreed.sizes}
+        chains = {n: chain_of([entry(charge=agreed.price(n))]) for n in agreed.sizes}
         for agreement, says in ((agreed, False), (theirs, True)):
-            said = issue(agreement, circumstances(job.built), "run", entries, grid=1e-3)
+            said = issue(agreement, circumstances(job.built), "run", chains, grid=1e-3)
             assert any("not of this package" in text for text in said.not_covered) == says
 
 
