@@ -40,6 +40,6 @@ def test_an_image_is_its_bytes_wherever_it_lies(tmp_path):
 
 
 def test_an_image_that_is_not_there_is_named_by_its_row():
-    with pytest.raises(ValueError, match="image: row 0 .*cannot be read") as caught:
+    with pytest.raises(ValueError, match=r"image: row 0 .*cannot be read") as caught:
         digests(image=["/nowhere/secret.png"])
     assert "secret" not in str(caught.value)

@@ -90,5 +90,7 @@ def _templated(turns: Sequence[Turn], template: Template) -> Passage:
 def _rendered(template: Template, turns: Sequence[Turn], asks: bool) -> str:
     try:
         return template(turns, asks)
-    except Exception as error:  # a template is a program of its own and may raise anything
-        raise ValueError(f"the chat template refuses it: {error}") from None
+    except Exception:  # a template is a program of its own and may raise anything, and quote it
+        raise ValueError(
+            "the chat template refuses it; see which roles it knows, and in which order"
+        ) from None

@@ -6,7 +6,7 @@ one text under two labels is still one text. An image is its bytes, wherever its
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,16 @@ def record_digests(table: Dataset) -> list[bytes]:
         ValueError: naming the row of an image whose file cannot be read.
     """
     return list(_digests(table))
+
+
+def tables_digest(tables: Sequence[Dataset]) -> str:
+    """SHA-256 of whole tables, labels and the order of rows included, in hexadecimal."""
+    whole = sha256()
+    for table in tables:
+        labels = table["label"][:] if "label" in table.column_names else None
+        whole.update(repr((len(table), labels)).encode())
+        whole.update(b"".join(record_digests(table)))
+    return whole.hexdigest()
 
 
 def _digests(table: Dataset) -> Iterator[bytes]:

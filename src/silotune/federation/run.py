@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from silotune.adapters import save_own, save_peft
-from silotune.certificate.circumstances import Circumstances
+from silotune.certificate.circumstances import Circumstances, counted
 from silotune.certificate.issue import NOTHING_CLAIMED
 from silotune.certificate.statement import ledgers, spent, statement
 from silotune.core import GlobalState, accumulated
@@ -144,19 +144,15 @@ def _write_adapters(
 
 
 def described(federation: Description) -> Circumstances:
-    """How a run is made, as far as its description alone tells."""
+    """How a run is made, as far as epsilon does not cover it."""
     records = federation.records
     return Circumstances(
         baselines=federation.baselines,
         limited=records.limit is not None,
         dealt=records.dealt,
         composed=records.person is not None,
+        counted=counted(federation.terms, vars(records)),
     )
-
-
-def circumstances(built: BuiltFederation) -> Circumstances:
-    """How the run was made, as far as epsilon does not cover it."""
-    return replace(described(built.federation), people=built.people)
 
 
 def summary(built: BuiltFederation) -> Summary:
@@ -273,7 +269,7 @@ def _write_privacy(job: OpenRun, *, grid: float) -> PrivacyStatement | None:
     """``privacy.json`` and the collected ``ledger.jsonl``, as the silos' ledgers stand."""
     entries = ledgers(job.built.agreement, job.folder, job.facts.run)
     certificate = statement(
-        job.built.agreement, circumstances(job.built), job.facts.run, entries, grid=grid
+        job.built.agreement, described(job.built.federation), job.facts.run, entries, grid=grid
     )
     write_json(job.folder.privacy, certificate.to_json() if certificate else NOTHING_CLAIMED)
     charges = sorted((e for es in entries.values() for e in es), key=lambda e: (e.round, e.silo))
