@@ -19,7 +19,7 @@ from silotune.certificate.accounts import (
 from silotune.certificate.issue import issue, standing
 from silotune.config import build
 from silotune.core.files import read_json
-from silotune.federation.run import circumstances
+from silotune.federation.run import described
 from silotune.privacy import Charge, CorrelatedCharge, LedgerEntry
 from silotune.privacy.accounting.accountant import FINE, epsilon, epsilon_over_silos
 from silotune.privacy.ledger.entry import read_ledger
@@ -51,7 +51,7 @@ def certified(place, *overrides, entries=None, grid=FINE):
     with opened(config, [], NO_WORKER, resume=False) as job:
         agreed = job.built.agreement
         planned = {n: [entry(r, charge=agreed.price(n)) for r in range(3)] for n in agreed.sizes}
-        return issue(agreed, circumstances(job.built), "run", entries or planned, grid=grid)
+        return issue(agreed, described(job.built.federation), "run", entries or planned, grid=grid)
 
 
 def test_equal_charges_are_added_up_and_others_are_not():

@@ -37,8 +37,8 @@ CLIPPING_NORM = "after each round, the clipping norm, which follows a noised cou
 SIMULATED = "all metrics, notices and pictures of the data: this was a simulation"
 
 STARTED = (
-    "that the run began: a record that cannot be used, or a silo or held-out part without any, "
-    "ends it before the first step"
+    "that the run began: a record that cannot be used, a silo without records, or none to score "
+    "by, ends it before the first step"
 )
 
 LAYOUT = (

@@ -261,7 +261,7 @@ def _held_out(silo: ClientTables, fraction: float, name: str, seed: int) -> Clie
     if silo.valid is not None or fraction == 0:
         return silo
     held = own_coins(silo.train, seed, "hold out", name) < fraction
-    if not held.any():
+    if not held.any():  # a small silo may train on all it has, and is not scored
         return silo
     if held.all():
         raise ValueError(
@@ -285,9 +285,8 @@ def _check_measurable(
             "in splits, or choose site or simulation"
         )
     needs_own = evaluation == "site" or (evaluation == "simulation" and not has_public)
-    without = [name for name, silo in silos.items() if silo.valid is None]
-    if needs_own and without:
+    if needs_own and all(silo.valid is None for silo in silos.values()):
         raise ValueError(
-            f"evaluation: {evaluation} needs held-out records in {listed(without)}; raise "
-            "valid_fraction or give them a valid part"
+            f"evaluation: {evaluation} needs held-out records, and {listed(silos)} has none; raise "
+            "valid_fraction or give a valid part"
         )

@@ -55,7 +55,7 @@ def build_federation(federation: Description) -> BuiltFederation:
     prepared = prepared or read_tables(terms, records)
     true_sizes = {name: len(silo.train) for name, silo in prepared.silos.items()}
     sizes, size_notices = public_sizes(terms, records, true_sizes)
-    held = {name: len(silo.valid) for name, silo in prepared.silos.items() if silo.valid}
+    held = {name: len(silo.valid or ()) for name, silo in prepared.silos.items()}
     held_out, held_notices = _public_held_out(terms, records, held)
     return BuiltFederation(
         federation=federation,

@@ -15,6 +15,9 @@ FEWEST = 200
 """Records from which a number may be taken: one in ten moves it below a thousand, in a hundred
 beyond."""
 
+_NAMED = 12
+"""Clients that an error names."""
+
 
 def declared_sizes(
     field: str, declared: int | Mapping[str, int] | None, records: Mapping[str, int]
@@ -33,10 +36,11 @@ def declared_sizes(
     check_declared(field, declared, records)
     if declared is None:
         if few := [name for name, n in records.items() if n < FEWEST]:
+            whose = ", ".join(few[:_NAMED]) + (" and others" if len(few) > _NAMED else "")
             raise ValueError(
-                f"{field}: {', '.join(few)} has fewer than {FEWEST} records, of which a number "
-                "taken from the data would tell too much; declare one, below the real one, say: "
-                "a number for all, or one for each by name"
+                f"{field}: none is declared, and taken from fewer than {FEWEST} records, as those "
+                f"of {whose}, it would tell too much; declare a public one, below the real one, "
+                "say: one for all, or one for each by name"
             )
         sizes = {name: _two_digits(n) for name, n in records.items()}
         listed = ", ".join(f"{name}: {n}" for name, n in sizes.items())
