@@ -37,7 +37,8 @@ def sgd(adapted: AdaptedModel, lr: float = 0.1):
 def private(adapted=None, optimizer=None, terms=NOISE, **arguments) -> tuple:
     adapted = adapted or model()
     optimizer = optimizer or torch.optim.AdamW(adapted.trainable_parameters(), lr=0.05)
-    given = {"dataset": notes(), "collate_fn": collate, "batch_size": 16, "steps": 4}
+    given = {"dataset": notes(), "num_examples": 80, "collate_fn": collate}
+    given |= {"batch_size": 16, "steps": 4}
     loop = PrivacyEngine(**terms).make_private(
         model=adapted, optimizer=optimizer, **(given | arguments)
     )
@@ -225,10 +226,10 @@ def test_the_noise_pays_for_all_steps_and_no_more_are_taken():
 
 
 def test_sizes_are_public():
-    loop, _ = private(dataset=notes(87))
-    assert loop.mechanism.sampling.rate == 16 / 87
-    loop, _ = private(dataset=notes(187))
-    assert loop.mechanism.sampling.rate == 16 / 180
+    with pytest.raises(ValueError, match=r"^num_examples: none is declared"):
+        private(dataset=notes(199), num_examples=None)
+    loop, _ = private(dataset=notes(287), num_examples=None)
+    assert loop.mechanism.sampling.rate == 16 / 280
     loop, _ = private(dataset=notes(87), num_examples=100)
     assert loop.mechanism.sampling.rate == 0.16
 
