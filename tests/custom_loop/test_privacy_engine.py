@@ -85,7 +85,7 @@ def test_the_quick_start(tmp_path, no_network):
         target_epsilon=6, target_delta=1e-5, max_grad_norm=1.0
     ).make_private(
         model=model, optimizer=optimizer, dataset=train, collate_fn=collate,
-        batch_size=16, steps=5, micro_batch_size=4,
+        num_examples=80, batch_size=16, steps=5, micro_batch_size=4,
     )  # fmt: skip
     schedule = get_linear_schedule_with_warmup(private.optimizer, 2, 5)
 
@@ -728,7 +728,12 @@ def test_tuples_of_tensors_and_the_usual_collate_function():
     adapted.train_only({Role.B})
     data = torch.utils.data.TensorDataset(torch.randn(40, 3), torch.arange(40) % 2)
     loop = PrivacyEngine(**NOISE).make_private(
-        model=adapted, optimizer=sgd(adapted), dataset=data, batch_size=8, steps=2
+        model=adapted,
+        optimizer=sgd(adapted),
+        dataset=data,
+        num_examples=40,
+        batch_size=8,
+        steps=2,
     )
     for batch in loop.loader:
         for x, y in batch:

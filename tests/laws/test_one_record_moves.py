@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,16 +65,18 @@ def bert(tmp_path_factory) -> Path:
     return tiny_bert(tmp_path_factory.mktemp("models") / "bert")
 
 
+MODELS: dict[object, Any] = {}
+
+
 @pytest.fixture(autouse=True)
 def one_model(monkeypatch):
     """No record decides it but by the label set, so it is opened once for each."""
-    known: dict[object, Any] = {}
 
     def remembered(terms, labels, machine=None, given=None):
         key = (repr(terms), labels)
-        if key not in known:
-            known[key] = open_model(terms, labels, machine, given)
-        return known[key]
+        if key not in MODELS:
+            MODELS[key] = open_model(terms, labels, machine, given)
+        return MODELS[key]
 
     monkeypatch.setattr(building, "open_model", remembered)
     monkeypatch.setattr("silotune.federation.plan.open_model", remembered)
@@ -343,6 +345,14 @@ def unexplained(differs: set[str], not_covered: list[str]) -> list[str]:
     return sorted(path for path in differs if not named(path))
 
 
+class Moved(NamedTuple):
+    """What a neighbour changes."""
+
+    neighbour: str
+    differs: set[str]
+    not_covered: list[str]
+
+
 class Decided(NamedTuple):
     """What a federation decides before it trains."""
 
@@ -359,21 +369,27 @@ def decided(bert: Path, place: Path, rows: Sequence[Record], **settings) -> Deci
     return Decided(facts, said, places(one) if facts["begins"] else {})
 
 
-def compared(bert: Path, place: Path, neighbour: str, **settings) -> tuple[set[str], list[str]]:
-    """What differs between the records and their neighbour; and what is said of it."""
-    other = NEIGHBOURS[neighbour]()
-    one = decided(bert, place, records(), **settings)
-    two = decided(bert, place, other, **settings)
+def moved(neighbours: Iterable[str], *where: Path, **settings) -> Iterator[Moved]:
+    """What differs between the records and each of their neighbours; and what is said of it."""
+    one = decided(*where, records(), **settings)
     assert one.facts["begins"]
+    for neighbour in neighbours:
+        other = NEIGHBOURS[neighbour]()
+        two = decided(*where, other, **settings)
+        yield Moved(neighbour, differences(one, two, other), one.not_covered)
+
+
+def differences(one: Decided, two: Decided, other: Sequence[Record]) -> set[str]:
+    """The paths of all facts that differ, and whether another record is elsewhere."""
     if not two.facts["begins"]:
-        return {"begins"}, one.not_covered
+        return {"begins"}
     both = {**one.facts, **two.facts}
     differs = {path for path in both if one.facts.get(path) != two.facts.get(path)}
     texts = Counter(r["text"] for r in other)
     same = {r["text"] for r in records() if texts[r["text"]] == 1}
     if any(one.places.get(text) != two.places.get(text) for text in same):
         differs.add("membership")
-    return differs, one.not_covered
+    return differs
 
 
 @every_combination(
@@ -385,28 +401,26 @@ def compared(bert: Path, place: Path, neighbour: str, **settings) -> tuple[set[s
         ("client", "public"),
         ("client", "simulation"),
     ],
-    declared=list(DECLARED),
-    limit=[None, 550],
+    declared_and_limit=[("all", None), ("nothing", 550)],
 )
 def test_whatever_one_record_moves_is_named(
-    bert, tmp_path, layout, unit_and_evaluation, declared, limit
+    bert, tmp_path, layout, unit_and_evaluation, declared_and_limit
 ):
     unit, evaluation = unit_and_evaluation
-    found = {}
-    for neighbour in NEIGHBOURS:
-        differs, said = compared(
-            bert,
-            tmp_path,
-            neighbour,
-            layout=layout,
-            unit=unit,
-            evaluation=evaluation,
-            declared=declared,
-            limit=limit,
-            person=None if unit == "client" else "person",
-        )
-        if left := unexplained(differs, said):
-            found[neighbour] = left
+    declared, limit = declared_and_limit
+    settings = {
+        "layout": layout,
+        "unit": unit,
+        "evaluation": evaluation,
+        "declared": declared,
+        "limit": limit,
+        "person": None if unit == "client" else "person",
+    }
+    found = {
+        neighbour: left
+        for neighbour, differs, said in moved(NEIGHBOURS, bert, tmp_path, **settings)
+        if (left := unexplained(differs, said))
+    }
     assert found == {}
 
 
@@ -433,21 +447,15 @@ def test_whatever_one_record_moves_is_named(
 )
 def test_the_walk_sees(bert, tmp_path, neighbour, settings, path):
     """Or it could not fail."""
-    differs, _ = compared(bert, tmp_path, neighbour, **settings)
-    assert path in differs
+    (found,) = moved([neighbour], bert, tmp_path, **settings)
+    assert path in found.differs
 
 
 @every_combination(evaluation=EVALUATIONS, layout=[by_column, folders, in_memory])
 def test_with_all_declared_nothing_moves_but_that_record(bert, tmp_path, evaluation, layout):
-    for neighbour in ("one fewer", "one more", "a copy", "a long one", "a blank one"):
-        differs, _ = compared(
-            bert,
-            tmp_path,
-            neighbour,
-            evaluation=evaluation,
-            layout=layout,
-            declared="all",
-        )
-        shown = {path for path in differs if not re.match("summary/split|notices/|plan/not", path)}
-        assert shown == set()
-        assert evaluation == "simulation" or not differs
+    settings = {"evaluation": evaluation, "layout": layout, "declared": "all"}
+    own = ("one fewer", "one more", "a copy", "a long one", "a blank one")
+    for neighbour, differs, _ in moved(own, bert, tmp_path, **settings):
+        seen = {path for path in differs if re.match("summary/split|notices/|plan/not", path)}
+        assert differs - seen == set(), neighbour
+        assert evaluation == "simulation" or not seen
