@@ -13,7 +13,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadgr
 FAST := CI= $(PYTEST) -m "not slow and not full"
 # What trains whole federations, starts processes or attacks.
 LONG := $(addprefix --ignore=tests/,audit certificate cli custom_loop docs federation runtimes \
-	$(addprefix laws/test_,client_level_laws.py magnitudes.py round_laws.py sent_is_accounted.py state_laws.py))
+	$(addprefix laws/test_,client_level_laws.py magnitudes.py one_record_moves.py round_laws.py sent_is_accounted.py state_laws.py))
 INSTALLED := .venv/.installed
 SITE_TOOLS := .venv/.site-tools
 DEMO_MODEL := .venv/.demo-model

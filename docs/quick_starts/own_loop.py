@@ -37,6 +37,7 @@ private = st.PrivacyEngine(
     optimizer=optimizer,
     dataset=train,
     collate_fn=collate,
+    num_examples=200,  # what you declare in public; below the real number is safe
     batch_size=128,
     steps=500,
     micro_batch_size=32,

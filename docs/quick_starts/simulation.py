@@ -16,6 +16,7 @@ federation = st.Federation(
     method=st.methods.FFALoRA(r=8, lora_alpha=16, target_modules=["query", "value"]),
     optimizer=st.optim.SGD(lr=0.5),
     privacy=st.ExampleDP(target_epsilon=6, target_delta=1e-5, max_grad_norm=1.0),
+    num_examples=150,  # what each client declares in public; below the real number is safe
     rounds=10,
     local_steps=20,
     batch_size=64,

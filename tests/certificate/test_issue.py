@@ -24,7 +24,7 @@ from silotune.config import build
 from silotune.core.files import read_json
 from silotune.core.units import number_text
 from silotune.engine import EVERY_CLIENT
-from silotune.federation.run import circumstances
+from silotune.federation.run import described
 from silotune.objectives import SequenceClassification
 from silotune.privacy import Charge, CorrelatedCharge, LedgerEntry
 from silotune.privacy.accounting.accountant import FINE, epsilon, epsilon_over_silos
@@ -62,7 +62,7 @@ def certified(place, *overrides, entries=None, grid=FINE):
         agreed = job.built.agreement
         planned = {n: [entry(r, charge=agreed.price(n)) for r in range(3)] for n in agreed.sizes}
         chains = {name: chain_of(own) for name, own in (entries or planned).items()}
-        return issue(agreed, circumstances(job.built), "run", chains, grid=grid)
+        return issue(agreed, described(job.built.federation), "run", chains, grid=grid)
 
 
 def test_equal_charges_are_added_up_and_others_are_not():
@@ -190,7 +190,7 @@ def test_clients_need_no_isolation_within(place):
         agreed = job.built.agreement
         entries = [entry(r, charge=agreed.price(EVERY_CLIENT)) for r in range(3)]
         chains = {EVERY_CLIENT: chain_of(entries)}
-        said = issue(agreed, circumstances(job.built), "run", chains, grid=1e-3)
+        said = issue(agreed, described(job.built.federation), "run", chains, grid=1e-3)
     assert said.coupling == {}
     assert "Isolation" not in dict(guarantee(said))
 
@@ -207,7 +207,7 @@ def test_an_objective_of_ones_own_was_only_tried(place):
         theirs = replace(agreed, terms=replace(agreed.terms, objective=own))
         chains = {n: chain_of([entry(charge=agreed.price(n))]) for n in agreed.sizes}
         for agreement, says in ((agreed, False), (theirs, True)):
-            said = issue(agreement, circumstances(job.built), "run", chains, grid=1e-3)
+            said = issue(agreement, described(job.built.federation), "run", chains, grid=1e-3)
             assert any("not of this package" in text for text in said.not_covered) == says
 
 

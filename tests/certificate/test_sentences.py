@@ -14,7 +14,6 @@ from by_config import open_federation
 from federation.small import chain_of, small
 from silotune.certificate.circumstances import Circumstances
 from silotune.certificate.statement import statement
-from silotune.data.persons import People
 from silotune.engine import EVERY_CLIENT
 from silotune.privacy import LedgerEntry
 
@@ -48,7 +47,7 @@ CIRCUMSTANCES = {
         limited=True,
         dealt=True,
         composed=True,
-        people=People(shared=2, silos=("east", "west"), most=3),
+        counted=("num_examples", "num_held_out"),
     ),
 }
 

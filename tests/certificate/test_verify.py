@@ -78,7 +78,12 @@ def consistent(data):
         ("privacy.sampling=rotation", "privacy.noise=correlated"),
         ("privacy.relation=replace-one",),
         ("data.person=silo",),
-        ("privacy.count_noise=5", "privacy.metric_noise=3", "evaluation=site"),
+        (
+            "privacy.count_noise=5",
+            "privacy.metric_noise=3",
+            "evaluation=site",
+            "data.num_held_out=2",
+        ),
         ("train.local_steps=1", "evaluation=site"),
     ],
     ids=lambda overrides: "-".join(o.partition("=")[2] for o in overrides) or "poisson",
@@ -463,7 +468,12 @@ def test_another_version_of_the_library_may_differ_a_little(trained):
 
 
 def test_an_optional_release_cannot_be_left_out(copy, tmp_path):
-    folder = copy("privacy.count_noise=5", "privacy.metric_noise=3", "evaluation=site")
+    folder = copy(
+        "privacy.count_noise=5",
+        "privacy.metric_noise=3",
+        "evaluation=site",
+        "data.num_held_out=2",
+    )
     releases = [line["release"] for line in silo_of(folder)["charges"]]
     assert sorted(releases) == ["count", "metric", "update"]
 

@@ -38,7 +38,8 @@ def sgd(adapted: AdaptedModel, lr: float = 0.1):
 def private(adapted=None, optimizer=None, terms=NOISE, **arguments) -> tuple:
     adapted = adapted or model()
     optimizer = optimizer or torch.optim.AdamW(adapted.trainable_parameters(), lr=0.05)
-    given = {"dataset": notes(), "collate_fn": collate, "batch_size": 16, "steps": 4}
+    given = {"dataset": notes(), "num_examples": 80, "collate_fn": collate}
+    given |= {"batch_size": 16, "steps": 4}
     loop = PrivacyEngine(**terms).make_private(
         model=adapted, optimizer=optimizer, **(given | arguments)
     )
@@ -85,7 +86,7 @@ def test_the_quick_start(tmp_path, no_network):
         target_epsilon=6, target_delta=1e-5, max_grad_norm=1.0
     ).make_private(
         model=model, optimizer=optimizer, dataset=train, collate_fn=collate,
-        batch_size=16, steps=5, micro_batch_size=4,
+        num_examples=80, batch_size=16, steps=5, micro_batch_size=4,
     )  # fmt: skip
     schedule = get_linear_schedule_with_warmup(private.optimizer, 2, 5)
 
@@ -226,10 +227,10 @@ def test_the_noise_pays_for_all_steps_and_no_more_are_taken():
 
 
 def test_sizes_are_public():
-    loop, _ = private(dataset=notes(87))
-    assert loop.mechanism.sampling.rate == 16 / 87
-    loop, _ = private(dataset=notes(187))
-    assert loop.mechanism.sampling.rate == 16 / 180
+    with pytest.raises(ValueError, match=r"^num_examples: none is declared"):
+        private(dataset=notes(199), num_examples=None)
+    loop, _ = private(dataset=notes(287), num_examples=None)
+    assert loop.mechanism.sampling.rate == 16 / 280
     loop, _ = private(dataset=notes(87), num_examples=100)
     assert loop.mechanism.sampling.rate == 0.16
 
@@ -772,7 +773,12 @@ def test_tuples_of_tensors_and_the_usual_collate_function():
     adapted.train_only({Role.B})
     data = torch.utils.data.TensorDataset(torch.randn(40, 3), torch.arange(40) % 2)
     loop = PrivacyEngine(**NOISE).make_private(
-        model=adapted, optimizer=sgd(adapted), dataset=data, batch_size=8, steps=2
+        model=adapted,
+        optimizer=sgd(adapted),
+        dataset=data,
+        num_examples=40,
+        batch_size=8,
+        steps=2,
     )
     for batch in loop.loader:
         for x, y in batch:

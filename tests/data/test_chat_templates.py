@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from silotune.data.chat_templates import Passage, passage
+from silotune.data.chat_templates import Passage, PublicWordsError, passage
 
 CHAT = [
     {"role": "system", "content": "be brief"},
@@ -63,11 +63,18 @@ def test_a_template_that_rewrites_earlier_turns_is_refused():
         passage({"messages": CHAT}, forgetful)
 
 
-def test_what_a_template_refuses_is_said():
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PublicWordsError("roles must alternate"), "refuses it: roles must alternate$"),
+        (TypeError("secret has no role"), r"refuses it \(TypeError\)$"),
+    ],
+)
+def test_what_a_template_refuses_is_said_in_its_own_words_alone(error, words):
     def strict(turns, asks):
-        raise TypeError("roles must alternate")
+        raise error
 
-    with pytest.raises(ValueError, match="the chat template refuses it: roles must alternate"):
+    with pytest.raises(ValueError, match=words):
         passage({"messages": CHAT}, strict)
 
 

@@ -26,6 +26,10 @@ def prepare(source, silos=None, **more):
     return prepare_silos(source, **(settings | more))
 
 
+SMALL = {"valid_fraction": 0.5, "seed": 2}
+"""Something of a few records is held out, and not all."""
+
+
 def notes(silo):
     return set(silo.train["text"][:]) | set(silo.valid["text"][:] if silo.valid else [])
 
@@ -37,14 +41,15 @@ def refused(words, source, silos=None, **more):
 
 
 def test_a_pool_becomes_silos_with_held_out_records():
-    prepared = prepare(Source(train=table(30)))
+    prepared = prepare(Source(train=table(300)))
     assert list(prepared.silos) == ["silo-0", "silo-1", "silo-2"]
     for silo in prepared.silos.values():
-        assert (len(silo.train), len(silo.valid), silo.test, silo.empty) == (8, 2, None, 0)
+        assert len(silo.valid) == pytest.approx(20, abs=5 * 16**0.5)
+        assert (len(silo.train) + len(silo.valid), silo.test, silo.empty) == (100, None, 0)
         assert silo.train.column_names == ["text", "label"]
     together = [notes(silo) for silo in prepared.silos.values()]
-    assert set().union(*together) == set(table(30)["note"])
-    assert sum(map(len, together)) == 30
+    assert set().union(*together) == set(table(300)["note"])
+    assert sum(map(len, together)) == 300
     assert prepared.labels == ("bad", "good")
     assert prepared.notices == ()
 
@@ -58,9 +63,9 @@ def test_many_silos_sort_by_number():
 def test_silos_by_column():
     pool = table(12, clinic=["west", "east", "east"] * 4)
     prepared = prepare(Source(train=pool), Partition(by="clinic"), valid_fraction=0.25)
-    assert {name: len(silo.train) for name, silo in prepared.silos.items()} == {
-        "east": 6,
-        "west": 3,
+    assert {name: len(notes(silo)) for name, silo in prepared.silos.items()} == {
+        "east": 8,
+        "west": 4,
     }
     assert notes(prepared.silos["west"]) == {f"note {i}" for i in range(0, 12, 3)}
 
@@ -85,40 +90,43 @@ def test_silos_as_folders():
         },
         test=table(7, 300),
     )
-    prepared = prepare(source, Partition())
+    prepared = prepare(source, Partition(), valid_fraction=0.5, seed=1)
     east, west = prepared.silos["east"], prepared.silos["west"]
     assert (len(east.train), len(east.valid), len(east.test)) == (10, 3, 2)
-    assert (len(west.train), len(west.valid), west.test) == (4, 1, None)
+    assert (len(west.train) + len(west.valid), west.test) == (5, None)
     assert (prepared.valid, len(prepared.test)) == (None, 7)
 
 
 @pytest.mark.parametrize(
     ("evaluation", "parts", "held_out"),
     [
-        ("simulation", {}, 2),
-        ("simulation", {"test": table(4)}, 2),
-        ("simulation", {"valid": table(4)}, None),
-        ("public", {"valid": table(4)}, None),
-        ("public", {"test": table(4)}, None),
+        ("simulation", {}, True),
+        ("simulation", {"test": table(4)}, True),
+        ("simulation", {"valid": table(4)}, False),
+        ("public", {"valid": table(4)}, False),
+        ("public", {"test": table(4)}, False),
     ],
 )
 def test_what_is_held_out(evaluation, parts, held_out):
-    prepared = prepare(Source(train=table(30), **parts), evaluation=evaluation)
+    prepared = prepare(Source(train=table(300), **parts), evaluation=evaluation)
     for silo in prepared.silos.values():
-        assert (silo.valid and len(silo.valid)) == held_out
-        assert len(notes(silo)) == 10
+        assert (silo.valid is not None) == held_out
+        assert len(notes(silo)) == 100
     assert (prepared.valid is None) == ("valid" not in parts)
     assert (prepared.test is None) == ("test" not in parts)
 
 
-@pytest.mark.parametrize("parts", [{}, {"valid": table(4)}])
-def test_where_silos_score_at_home_a_record_has_no_say_in_where_others_are(parts):
+@pytest.mark.parametrize(
+    ("evaluation", "parts"),
+    [("site", {}), ("site", {"valid": table(4)}), ("simulation", {})],
+)
+def test_a_record_has_no_say_in_where_others_are(evaluation, parts):
     """Or one record would move many between the table that trains and the one that scores."""
 
     def divided(rows) -> tuple[set[str], set[str]]:
         pool = table(300, clinic=["east"] * 300).select(rows)
         silo = prepare(
-            Source(train=pool, **parts), Partition(by="clinic"), evaluation="site"
+            Source(train=pool, **parts), Partition(by="clinic"), evaluation=evaluation
         ).silos["east"]
         return set(silo.train["text"][:]), set(silo.valid["text"][:])
 
@@ -151,7 +159,7 @@ def test_equal_records_are_held_out_together():
     ("evaluation", "fraction", "words"),
     [
         ("public", 0.2, "evaluation: public needs records that everybody may see"),
-        ("site", 0.0, "evaluation: site needs held-out records in silo-0, silo-1, silo-2; raise"),
+        ("site", 0.0, "evaluation: site needs held-out records, and silo-0, silo-1, silo-2 has"),
         ("simulation", 0.0, "evaluation: simulation needs held-out records"),
         ("site", 1.0, r"valid_fraction: 1\.0 must be at least 0 and below 1"),
     ],
@@ -160,9 +168,13 @@ def test_nothing_to_measure_by(evaluation, fraction, words):
     refused(words, Source(train=table(30)), evaluation=evaluation, valid_fraction=fraction)
 
 
-def test_a_silo_too_small_to_hold_out():
-    pool = table(6, clinic=["west"] + ["east"] * 5)
-    refused("silo 'west' has 1 records, too few", Source(train=pool), Partition(by="clinic"))
+def test_a_silo_too_small_to_hold_out_is_not_scored():
+    pool = table(41, clinic=["west"] + ["east"] * 40)
+    silos = prepare(Source(train=pool), Partition(by="clinic"), valid_fraction=0.1).silos
+    assert (len(silos["west"].train), silos["west"].valid) == (1, None)
+    assert len(silos["east"].valid) > 0
+    everything = r"at 0\.99 every record of silo 'west' would be held out; lower it"
+    refused(everything, Source(train=pool), Partition(by="clinic"), valid_fraction=0.99)
 
 
 def test_empty_records_go_before_sizes_are_fixed():
@@ -196,7 +208,7 @@ def test_empty_tables_are_named():
 
 
 def test_labels_from_the_data_are_said():
-    prepared = prepare(Source(train=table(30)), labels=None)
+    prepared = prepare(Source(train=table(300)), labels=None)
     assert prepared.labels == ("0", "1")
     (notice,) = prepared.notices
     assert notice.startswith("labels: taken from the data once: 0, 1; write them")
@@ -204,7 +216,9 @@ def test_labels_from_the_data_are_said():
 
 def test_labels_from_the_data_are_those_of_all_silos():
     tables = {"a": table(9), "b": Dataset.from_dict({"note": ["x"] * 9, "kind": [2] * 9})}
-    source = Source(silos={name: Tables(train=rows) for name, rows in tables.items()})
+    source = Source(
+        silos={name: Tables(train=rows) for name, rows in tables.items()}, valid=table(4)
+    )
     prepared = prepare(source, Partition(), labels=None)
     assert prepared.labels == ("0", "1", "2")
     assert set(prepared.silos["b"].train["label"][:]) == {2}
@@ -232,7 +246,7 @@ def test_a_test_part_without_labels_is_not_used():
 
 
 def test_a_language_model_has_no_labels():
-    prepared = prepare(Source(train=table(9)), columns=Columns(text="note"), labels=None)
+    prepared = prepare(Source(train=table(300)), columns=Columns(text="note"), labels=None)
     assert prepared.labels == ()
     assert prepared.silos["silo-0"].train.column_names == ["text"]
     words = "split: dirichlet needs label"
@@ -275,10 +289,22 @@ def test_limit_draws_from_each_silo_before_holding_out():
     pool = table(40, clinic=["east"] * 30 + ["west"] * 10)
     prepared = prepare(Source(train=pool, test=table(50)), Partition(by="clinic"), limit=15)
     assert {name: len(notes(s)) for name, s in prepared.silos.items()} == {"east": 15, "west": 10}
-    assert len(prepared.silos["east"].valid) == 3
+    assert 0 < len(prepared.silos["east"].valid) < 8
     assert notes(prepared.silos["east"]) != {f"note {i}" for i in range(15)}
     assert len(prepared.test) == 50
     refused("limit: 0 must be at least 1", Source(train=pool), Partition(by="clinic"), limit=0)
+
+
+def test_what_a_limit_leaves_changes_by_one_record_at_most():
+    def left(rows) -> set[str]:
+        pool = table(40, clinic=["east"] * 40).select(rows)
+        return notes(prepare(Source(train=pool), Partition(by="clinic"), limit=15).silos["east"])
+
+    whole = left(range(40))
+    for out in range(40):
+        fewer = left([i for i in range(40) if i != out])
+        assert len(fewer) == 15
+        assert fewer == whole or len(whole - fewer) == 1
 
 
 def test_the_seed_decides():
@@ -292,7 +318,7 @@ def test_the_seed_decides():
 
 def test_silos_hold_out_at_different_places():
     pool = table(60, clinic=["east", "west"] * 30)
-    silos = prepare(Source(train=pool), Partition(by="clinic")).silos
+    silos = prepare(Source(train=pool), Partition(by="clinic"), **SMALL).silos
     places = [[int(t.removeprefix("note ")) // 2 for t in s.valid["text"]] for s in silos.values()]
     assert places[0] != places[1]
 

@@ -86,9 +86,9 @@ def test_what_is_no_image_is_named_before_training(cell):
         image_examples(table, processor, "silo x, train")
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_named_by_its_row(tmp_path):
     table = Dataset.from_dict({"image": [str(tmp_path / "gone.png")], "label": [0]})
-    with pytest.raises(ValueError, match=r"row 0 .*gone\.png"):
+    with pytest.raises(ValueError, match=r"row 0 .* is no readable image$"):
         image_examples(table, processor, "silo x, train")
 
 

@@ -177,6 +177,18 @@ def test_a_column_split_divides_one_table(tmp_path):
     swapped = load(str(path), splits=Splits(train="test", valid="train"))
     assert (len(swapped.train), len(swapped.valid), swapped.test) == (1, 2, None)
     refused("no 'dev' in the column 'split' of a.csv", str(path), splits=Splits(valid="dev"))
+    assert source.notices == (
+        "splits: of the column 'split' of a.csv only these are used: test, train",
+    )
+
+
+def test_what_else_a_column_split_holds_is_not_told(tmp_path):
+    rows = [{"text": str(i), "split": part} for i, part in enumerate(["train", "secret", "test"])]
+    path = write(tmp_path / "a.csv", rows)
+    assert "secret" not in str(load(str(path)).notices)
+    with pytest.raises(ValueError, match=r"splits\.valid: .* it has: test, train") as caught:
+        load(str(path), splits=Splits(valid="secre"))
+    assert "secret" not in str(caught.value)
 
 
 def test_a_column_split_that_means_something_else_is_left_alone(tmp_path):

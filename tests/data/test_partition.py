@@ -121,8 +121,19 @@ def test_by_column_names_silos_in_order():
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "a\\b", "c:d", "two\nlines"])
 def test_by_column_refuses_what_is_no_folder_name(name):
-    with pytest.raises(ValueError, match=r"by: silo .* cannot name a folder"):
+    with pytest.raises(ValueError, match=r"by: the silo of row 1 .* cannot name") as caught:
         partition.by_column(["a", name])
+    assert name not in str(caught.value).replace("/ \\ :", "")
+
+
+@pytest.mark.parametrize(
+    "values", [[f"secret {i}" for i in range(40)], ["secret" * 20, *["a"] * 40]]
+)
+def test_a_column_that_names_no_silos_is_not_quoted(values):
+    words = "by: the column does not look like names of silos"
+    with pytest.raises(ValueError, match=words) as caught:
+        partition.by_column(values)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", [None, "", "  "])

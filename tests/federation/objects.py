@@ -40,6 +40,7 @@ def federation(model: Any, **changes: Any) -> st.Federation:
         "rounds": 3,
         "local_steps": 2,
         "batch_size": 8,
+        "valid_fraction": 0.11,
         "micro_batch_size": 8,
     }
     return st.Federation(**{**given, **changes})

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from by_config import of_config, of_run
-from federation.small import PRIVATE, small, train
+from federation.small import PRIVATE, notes, small, train, write_csv
 from silotune.audit import canary_run
 from silotune.audit.step import Verdict
 from silotune.federation import audit as auditing
@@ -38,9 +38,10 @@ def test_no_record_is_read_if_everything_is_declared(place):
 
 
 def test_names_and_sizes_are_looked_up_if_not(place):
+    write_csv(place.parent / "notes.csv", notes(300))
     subject = of_config(small(place, PRIVATE[0]))
     assert subject.sizes.keys() == {"east", "west"}
-    assert all(20 <= size <= 24 for size in subject.sizes.values())
+    assert all(size in (250, 260, 270) for size in subject.sizes.values())
 
 
 def test_every_part_of_a_configuration_is_audited(place, quick):
@@ -81,7 +82,7 @@ def test_noise_from_a_seed_is_no_privacy(place):
 
 def test_a_server_that_hides_clients_is_audited(place, quick):
     hidden = "privacy={unit: client, noise_multiplier: 2, target_delta: 1e-3}"
-    parts = list(audit(of_config(small(place, hidden, "train.weighting=uniform"))))
+    parts = list(audit(of_config(small(place, hidden, "train.weighting=uniform", PRIVATE[1]))))
     assert [part.what for part in parts] == ["model", "server, calibrated"]
     assert parts[-1].verdict is not Verdict.FAIL
 

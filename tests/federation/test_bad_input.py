@@ -265,6 +265,16 @@ def test_objects_and_worker_processes(bert, model, place, tmp_path):
             federation(bert, clients=write_tables(tmp_path), method=method, **pool).fit(place)
 
 
+def test_a_quorum_of_more_clients_than_there_are(bert, tmp_path):
+    too_many = federation(bert, min_clients=3)
+    words = r"^min_clients: must be at most the number of clients, 2, not 3"
+    for act in (too_many.plan, lambda: too_many.fit(tmp_path / "run")):
+        with pytest.raises(ValueError, match=words):
+            act()
+    assert not (tmp_path / "run").exists()
+    federation(bert, min_clients=2).plan()
+
+
 def test_the_folder_of_another_run(bert, tmp_path):
     federation(bert, rounds=1).fit(tmp_path / "run")
     kept = {f: f.read_bytes() for f in (tmp_path / "run").rglob("*") if f.is_file()}
@@ -274,9 +284,7 @@ def test_the_folder_of_another_run(bert, tmp_path):
     with pytest.raises(ValueError, match=r"another federation: .*method.r \(2 -> 4\).*seed"):
         other.fit(tmp_path / "run", resume=True)
     fewer = {"east": tables()["east"][:5], "west": tables()["west"]}
-    with pytest.raises(
-        ValueError, match=r"another federation: records\.clients\.east\.rows\. Give"
-    ):
+    with pytest.raises(ValueError, match=r"^resume: east has other records than this run began"):
         federation(bert, rounds=1, clients=fewer).fit(tmp_path / "run", resume=True)
     with pytest.raises(ValueError, match=r"no run is here"):
         federation(bert).fit(tmp_path / "none", resume=True)

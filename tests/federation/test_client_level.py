@@ -30,7 +30,8 @@ def hidden(place, *overrides: str, **keys):
     """The small configuration under client-level privacy."""
     privacy = {"unit": "client", **KEYS, **keys}
     given = json.dumps({key: value for key, value in privacy.items() if value is not None})
-    return small(place, f"privacy={given}", "train.weighting=uniform", *overrides)
+    declared = "data.num_examples=20"
+    return small(place, f"privacy={given}", "train.weighting=uniform", declared, *overrides)
 
 
 def folder_of(config) -> RunFolder:

@@ -40,7 +40,9 @@ def test_a_full_disk_is_found(place, monkeypatch):
 
 
 def test_delta_beyond_a_silo_is_found(place):
-    config = small(place, "privacy={unit: example, noise_multiplier: 1, target_delta: 0.2}")
+    config = small(
+        place, "privacy={unit: example, noise_multiplier: 1, target_delta: 0.2}", PRIVATE[1]
+    )
     assert "target_delta" in wrong(config)["privacy"]
 
 

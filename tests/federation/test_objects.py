@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.figure
 import pytest
@@ -144,6 +145,51 @@ def test_a_killed_process_is_resumed_to_the_bit(bert, tmp_path):
     federation(bert, **one, num_examples=20).fit(tmp_path / "killed", resume=True)
     federation(bert, **one, num_examples=20).fit(tmp_path / "whole")
     assert adapters(tmp_path / "killed") == adapters(tmp_path / "whole")
+
+
+def with_another_word(records, row=3):
+    """The same shape in all that may be seen of it."""
+    return [{**r, "text": r["text"] + "s"} if i == row else r for i, r in enumerate(records)]
+
+
+def test_other_records_of_the_same_shape_are_not_the_same_run(bert, tmp_path):
+    """Not to be gone on with, nor shown as if it were theirs."""
+    given, place = {"privacy": SEEDED, "num_examples": SIZES, "rounds": 2}, tmp_path / "run"
+    one = federation(bert, **given)
+    other = federation(
+        bert, **given, clients={**tables(), "west": with_another_word(tables()["west"])}
+    )
+    words = "^resume: west has other records than this run began with"
+    begun = one.rounds(place)
+    next(begun), next(begun)
+    begun.close()
+    with pytest.raises(ValueError, match=words):
+        other.fit(place, resume=True)
+    one.fit(place, resume=True)
+    for show in (lambda: other.fit(place, resume=True), lambda: other.result(place)):
+        with pytest.raises(ValueError, match=words):
+            show()
+    assert one.result(place).metrics is not None
+    public = [f for f in place.rglob("*") if f.is_file() and "sites" not in f.parts]
+    kept = json.loads((place / "sites" / "west" / "records.json").read_text())["sha256"]
+    assert len(kept) == 64
+    assert not any(kept.encode() in file.read_bytes() for file in public)
+    assert "rows" not in (place / "federation.json").read_text()
+    (place / "sites" / "west" / "records.json").unlink()
+    with pytest.raises(ValueError, match=r"records.json is gone"):
+        one.fit(place, resume=True)
+
+
+def test_other_records_in_the_same_file_are_not_the_same_run(bert, tmp_path):
+    clients = write_tables(tmp_path)
+    given = {"clients": clients, "privacy": SEEDED, "num_examples": SIZES, "rounds": 2}
+    begun = federation(bert, **given).rounds(tmp_path / "run")
+    next(begun), next(begun)
+    begun.close()
+    file = Path(clients["east"])
+    file.write_text(file.read_text().replace("cat", "dog", 1))
+    with pytest.raises(ValueError, match=r"^resume: east has other records"):
+        federation(bert, **given).fit(tmp_path / "run", resume=True)
 
 
 def test_a_pool_gives_the_same_bits(bert, tmp_path, monkeypatch):

@@ -319,9 +319,18 @@ def test_a_guarantee_that_is_none_is_refused_in_words(fields, clients, words):
 
 
 def test_a_size_that_is_not_declared_is_rounded_down_and_said():
-    sizes, said = declared_sizes("num_examples", None, {"a": 8, "b": 47, "c": 1999})
-    assert sizes == {"a": 8, "b": 47, "c": 1900}
+    sizes, said = declared_sizes("num_examples", None, {"a": 200, "b": 479, "c": 1999})
+    assert sizes == {"a": 200, "b": 470, "c": 1900}
     assert said[0].startswith("num_examples: declared as public, rounded down")
+
+
+def test_of_few_records_a_number_must_be_declared():
+    few = {f"clinic {i}": 199 for i in range(20)}
+    with pytest.raises(ValueError, match=r"^n: none is declared, .* fewer than 200") as caught:
+        declared_sizes("n", None, {"north": 5000, **few})
+    assert "clinic 11 and others" in str(caught.value)
+    assert not {"north", "199"} & set(str(caught.value).replace(",", "").split())
+    assert declared_sizes("n", 100, few)[0] == dict.fromkeys(few, 100)
 
 
 def test_one_declared_number_is_for_every_client():

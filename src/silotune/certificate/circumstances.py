@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from silotune.data.persons import People
 from silotune.terms import Terms
 
 
@@ -15,17 +15,30 @@ class Circumstances:
 
     Attributes:
         baselines: what was trained besides, without counting.
-        limited: only some of the records were used, drawn by looking at all of them.
+        limited: only some of the records were used, chosen by looking at all of them.
         dealt: records were dealt out to clients, which looks at all of them.
         composed: a column names the person of each record, so that costs of clients are composed.
-        people: whose the records are, as counted in a simulation.
+        counted: public numbers that were taken from the data, as nobody declared them.
     """
 
     baselines: tuple[str, ...] = ()
     limited: bool = False
     dealt: bool = False
     composed: bool = False
-    people: People | None = None
+    counted: tuple[str, ...] = ()
+
+
+def counted(terms: Terms, declared: Mapping[str, object]) -> tuple[str, ...]:
+    """The public numbers of records that nobody declared.
+
+    Args:
+        terms: say which numbers are public.
+        declared: ``num_examples`` and ``num_held_out``, as given; None where nothing was.
+    """
+    numbers = ["num_examples"]
+    if terms.privacy.metric_noise is not None:
+        numbers.append("num_held_out")
+    return tuple(name for name in numbers if declared[name] is None)
 
 
 class Described(NamedTuple):

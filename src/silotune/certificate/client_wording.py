@@ -42,6 +42,7 @@ CLIENT = Wording(
     if_infinite=ONE_CLIENT,
     baselines="the baselines ({names}): they were trained without any noise",
     site_scores="scores on held-out records, which stay in each client's own folder",
+    dealt="how records were dealt out to clients, which looks at all of them (data.silos.num)",
     insiders="what the server, or whoever reads its messages or its memory, learns of a client",
     people="people whose records are at several clients: the unit is one client",
     participation=("that somebody is one of the clients at all: their list is taken as public",),

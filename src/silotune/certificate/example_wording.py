@@ -39,9 +39,9 @@ EXAMPLE = Wording(
     "composed",
     baselines="the baselines ({names})",
     site_scores="exact scores on held-out records, which stay in each silo's own folder",
-    limited="which records data.limit leaves: that depends on all of them",
+    limited="which records data.limit leaves: with one record more, another one is left out",
     dealt="how records were dealt out to silos, which looks at all of them (data.silos.num)",
-    people="several records of one person at one silo: the unit is one record{most}",
+    people="several records of one person at one silo: the unit is one record",
     participation=(
         "that a silo took part in the run at all, and which rounds it missed",
         "that something failed at a silo, and when; the reason stays in its own folder. Where one "

@@ -17,6 +17,8 @@ from silotune.terms.terms import Evaluation
 
 from .circumstances import Circumstances
 
+_LISTS = ("roles", "baselines", "counted")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Grounds:
@@ -33,7 +35,8 @@ class Grounds:
         limited: only some of the records were used, drawn by looking at all of them.
         dealt: records were dealt out to clients, which looks at all of them.
         composed: a column names the person of each record.
-        most: records that one person has at one silo, as counted in a simulation; else 0.
+        counted: public numbers of records that nobody declared, so that the data did.
+        labels_from_data: whether nobody declared the labels.
         experts: whether adapters that were trained before take part.
         own_objective: whether the loss is none of this package's.
     """
@@ -48,13 +51,15 @@ class Grounds:
     limited: bool = False
     dealt: bool = False
     composed: bool = False
-    most: int = 0
+    counted: tuple[str, ...] = ()
+    labels_from_data: bool = False
     experts: bool = False
     own_objective: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
-        return {**asdict(self), "roles": list(self.roles), "baselines": list(self.baselines)}
+        lists = {name: list(getattr(self, name)) for name in _LISTS}
+        return {**asdict(self), **lists}
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Grounds:
@@ -64,7 +69,7 @@ class Grounds:
             ValueError: if a field is missing, unknown or of another type.
         """
         fields = typed(cls, values)
-        for name in ("roles", "baselines"):
+        for name in _LISTS:
             if not isinstance(fields[name], list) or not all(
                 isinstance(item, str) for item in fields[name]
             ):
@@ -82,7 +87,7 @@ def grounds(terms: Terms, circumstances: Circumstances) -> Grounds:
         terms: of the run.
         circumstances: how it was made.
     """
-    privacy, people = terms.hiding, circumstances.people
+    privacy, objective = terms.hiding, terms.objective
     central = privacy if isinstance(privacy, ClientDP) else None
     return Grounds(
         roles=tuple(sorted(terms.axes(head=terms.trains_head).trained())),
@@ -95,7 +100,8 @@ def grounds(terms: Terms, circumstances: Circumstances) -> Grounds:
         limited=circumstances.limited,
         dealt=circumstances.dealt,
         composed=circumstances.composed,
-        most=people.most if people else 0,
+        counted=tuple(circumstances.counted),
+        labels_from_data="label" in objective.columns and objective.label_names is None,
         experts=bool(getattr(terms.method, "experts", ())),
-        own_objective=not is_known(terms.objective),
+        own_objective=not is_known(objective),
     )

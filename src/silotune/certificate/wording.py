@@ -31,7 +31,27 @@ METRIC = (
 
 CLIPPING_NORM = "after each round, the clipping norm, which follows a noised count"
 
-SIMULATED = "all metrics and the pictures of the data: this was a simulation"
+SIMULATED = "all metrics, notices and pictures of the data: this was a simulation"
+
+STARTED = (
+    "that the run began: a record that cannot be used, a silo without records, or none to score "
+    "by, ends it before the first step"
+)
+
+LAYOUT = (
+    "how the data are laid out: which columns, silos and parts (train, valid, test) there are, "
+    "also where records name them"
+)
+
+LABELS = (
+    "the set of labels: nobody declared it, so it was taken from the data, and a single record "
+    "can add a label"
+)
+
+COUNTED = (
+    "the declared numbers of records ({names}): nobody gave them, so they were taken from the "
+    "data, rounded down to two digits; one record at the edge of a step moves them"
+)
 
 BASE_MODEL = "the base model, and whatever it had learned before"
 
@@ -68,10 +88,10 @@ class Wording:
         if_composed: the same where accounts are composed; empty if they never are.
         baselines: the runs named {names} for comparison.
         site_scores: scores that stay at a client.
-        limited: a draw from all records.
+        limited: a choice among all records.
         dealt: records dealt out by looking at all of them.
         insiders: who sees more than the adversary that is counted on.
-        people: people with several units; {most} is a remark on how many.
+        people: people with several units.
         participation: what taking part shows.
         noise_rounding: of all noise but the discrete one.
         gradient_rounding: of what is computed together; not said of what is computed one by one.
@@ -146,14 +166,18 @@ class Wording:
             yield SIMULATED
         if grounds.evaluation == "site":
             yield self.site_scores
+        yield STARTED
+        yield LAYOUT
+        yield LABELS if grounds.labels_from_data else ""
+        if grounds.counted:
+            yield COUNTED.format(names=", ".join(grounds.counted))
         yield self.limited if grounds.limited else ""
         yield self.dealt if grounds.dealt else ""
         yield self.insiders
         yield BASE_MODEL
         yield EXPERTS if grounds.experts else ""
         yield CHOICES
-        most = grounds.most
-        yield self.people.format(most=f"; here one person has {most}" if most > 1 else "")
+        yield self.people
         yield from self.participation
         yield MACHINES
         yield self.noise_rounding if mechanism["noise"] != "discrete" else ""

@@ -184,13 +184,13 @@ class DataConfig(BaseModel):
         default=None,
         description="Public number of training records that each silo declares, one number or "
         "silo: number. Sampling rates, denominators and the check of delta use only this. null = "
-        "rounded down from the data once, with a notice.",
+        "rounded down from the data once, with a notice; under privacy from 200 records on.",
     )
     num_held_out: Annotated[Count | dict[Name, Count] | None, Sorted] = Field(
         default=None,
         description="Public number of held-out records that each silo declares, one number or "
         "silo: number; noisy scores (`privacy.metric_noise`) are divided by it. null = rounded "
-        "down from the data once, with a notice.",
+        "down from the data once, with a notice, from 200 records on.",
     )
     max_length: int = Field(
         default=128, ge=1, description="Tokens of a text or pair; the rest is cut."
@@ -199,8 +199,8 @@ class DataConfig(BaseModel):
         default=0.1,
         ge=0,
         lt=1,
-        description="Share of each silo held out for scoring when there is no valid split and "
-        "`evaluation` is site or simulation.",
+        description="Chance of each record to be held out for scoring when there is no valid split "
+        "and `evaluation` is site or simulation. A record's own content decides, and no other one.",
     )
     person: Text | None = Field(
         default=None,

@@ -101,7 +101,7 @@ class PrivacyEngine:
             collate_fn: makes a batch of a list of records; tensors' first dimension counts them.
             micro_batch_size: records that go through the model at once; None = ``batch_size``.
             num_examples: the public number of records; None = the length of the dataset, rounded
-                down to two digits.
+                down to two digits, from 200 records on.
             losses: of the model on a batch, (n,), to check with, and to compare the first real
                 ones with, record by record; None = random ones of its logits.
             synthetic: a batch as ``collate_fn`` makes it, of made-up records, two or more, to check

@@ -17,6 +17,10 @@ Template = Callable[[Sequence[Turn], bool], str]
 """A tokenizer's chat template: turns, and whether to ask for the assistant's next one -> text."""
 
 
+class PublicWordsError(ValueError):
+    """In words that stand in the template itself, so that they are of no record."""
+
+
 @dataclass(frozen=True)
 class Passage:
     """A text with the spans ``[start, end)`` of its characters that carry loss.
@@ -90,5 +94,7 @@ def _templated(turns: Sequence[Turn], template: Template) -> Passage:
 def _rendered(template: Template, turns: Sequence[Turn], asks: bool) -> str:
     try:
         return template(turns, asks)
-    except Exception as error:  # a template is a program of its own and may raise anything
+    except PublicWordsError as error:
         raise ValueError(f"the chat template refuses it: {error}") from None
+    except Exception as error:  # a template is a program of its own, and may quote the chat
+        raise ValueError(f"the chat template refuses it ({type(error).__name__})") from None

@@ -35,8 +35,11 @@ FORMS: Mapping[str, tuple[frozenset[str], ...]] = {
 AT_ONCE = 1000
 """Records in one slice: bounds what is in memory as Python objects."""
 
-_MOST_LABELS, _LONGEST_LABEL, _FEW = 1000, 100, 20
-"""Of a label set that is taken from data; below so few records every label may be another."""
+_MOST_LABELS, _LONGEST_NAME, _FEW = 1000, 100, 20
+"""Of names that are taken from data; of so few records each may have one of its own."""
+
+_LONGEST_HEADING, _MOST_WORDS = 40, 4
+"""Of the name of a column; what is longer may be a record, in a file without a header."""
 
 _CONTENT = {"text", "text_pair", "completion", "messages", "image"}
 
@@ -87,11 +90,17 @@ def require(table: Dataset, column: str, key: str, where: str) -> None:
         ValueError: with the columns that are.
     """
     names = table.column_names
-    if column not in names:
+    if column in names:
+        return
+    if not all(map(_is_heading, names)):
         raise ValueError(
-            f"{key}: column {column!r} is not in {where}; it has: {listed(names)}"
-            f"{did_you_mean(column, names)}"
+            f"{key}: column {column!r} is not in {where}; what it has instead does not look like "
+            "names of columns and is not shown. Is its header missing?"
         )
+    raise ValueError(
+        f"{key}: column {column!r} is not in {where}; it has: {listed(names)}"
+        f"{did_you_mean(column, names)}"
+    )
 
 
 def readable(table: Dataset, columns: Columns, labels: Sequence[str], where: str) -> Dataset:
@@ -156,7 +165,7 @@ def labels_in(tables: Iterable[Dataset], column: str, where: str) -> tuple[str, 
         records += len(table)
     if not found:
         raise ValueError(f"label: column {column!r} of {where} holds no label")
-    if not _is_label_set(found, records):
+    if len(found) > _MOST_LABELS or not are_names(found, records):
         raise ValueError(
             f"labels: column {column!r} of {where} does not look like labels: it has {len(found)} "
             f"different values in {records} records, or long ones. A label set is public, so it is "
@@ -167,11 +176,16 @@ def labels_in(tables: Iterable[Dataset], column: str, where: str) -> tuple[str, 
     return (*map(str, numbers), *words)
 
 
-def _is_label_set(found: Collection[object], records: int) -> bool:
-    """Whether values can be labels, rather than what records say."""
-    many = len(found) > _MOST_LABELS or (records > _FEW and len(found) > records / 2)
+def are_names(found: Collection[object], records: int) -> bool:
+    """Whether values can be names, of labels or of silos, rather than what records say.
+
+    Args:
+        found: the different values.
+        records: how many there are in all.
+    """
+    many = records > _FEW and len(found) > records / 2
     return not many and all(
-        len(text := str(value)) <= _LONGEST_LABEL and len(text.splitlines()) < 2 for value in found
+        len(text := str(value)) <= _LONGEST_NAME and len(text.splitlines()) < 2 for value in found
     )
 
 
@@ -219,6 +233,12 @@ def _says(part: str, value: Any) -> bool:
 
 def _is_visible(text: str | None) -> bool:
     return text is not None and any(c.isprintable() and not c.isspace() for c in text)
+
+
+def _is_heading(name: str) -> bool:
+    """Whether this is the name of a column, rather than the cell of a record."""
+    is_number = name.replace(".", "", 1).lstrip("-").isdigit()
+    return not is_number and len(name) <= _LONGEST_HEADING and len(name.split()) <= _MOST_WORDS
 
 
 def _is_missing(value: object) -> bool:

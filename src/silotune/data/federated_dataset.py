@@ -14,14 +14,12 @@ from typing import Literal
 import numpy as np
 from datasets import Dataset
 
-from silotune.core import seed_of
-
 from .columns import Columns, filled_rows, is_unlabelled, labels_in, readable
-from .holdout import own_coins, random_share
 from .loading import Source, Tables
 from .messages import listed
+from .own_coins import own_coins
 from .partition import Indices, Partition, drawn_rows, named_rows
-from .persons import People, count_people, without_person
+from .persons import count_people, without_person
 from .persons import notices as people_notices
 
 Evaluation = Literal["public", "site", "simulation"]
@@ -54,7 +52,6 @@ class Prepared:
         test: the same, for the final figure.
         labels: the public label set in order of ids; empty for a task without.
         notices: sentences that a user should see.
-        people: whose the records are; None outside a simulation, or where nothing says so.
     """
 
     silos: Mapping[str, ClientTables]
@@ -62,7 +59,6 @@ class Prepared:
     test: Dataset | None
     labels: tuple[str, ...]
     notices: tuple[str, ...]
-    people: People | None = None
 
 
 def prepare_silos(
@@ -85,8 +81,8 @@ def prepare_silos(
         labels: the public label set; None: taken from the training data once, with a notice.
         evaluation: ``site`` holds out of every silo that has no valid table of its own;
             ``simulation`` does so unless the source has one for everybody; ``public`` never does.
-        valid_fraction: how much of a silo is held out, but one record at least; 0: nothing.
-        limit: the most records of each table of a silo, drawn at random; None: all.
+        valid_fraction: the chance of each record to be held out; 0: nothing is.
+        limit: the most records of each table of a silo; None: all.
         seed: of the run.
 
     Raises:
@@ -100,9 +96,7 @@ def prepare_silos(
     holds_out = evaluation == "site" or (evaluation == "simulation" and source.valid is None)
     fraction = valid_fraction if holds_out else 0.0
     ready = {
-        name: _held_out(
-            _limited(silo, limit, name, seed), fraction, name, seed, apart=evaluation == "site"
-        )
+        name: _held_out(_limited(silo, limit, name, seed), fraction, name, seed)
         for name, silo in divided.items()
     }
     public = replace(columns, person=None)
@@ -110,7 +104,7 @@ def prepare_silos(
     test, said_test = _for_all(source.test, "test", public, names)
     _check_measurable(ready, evaluation, valid is not None or test is not None)
     seen = evaluation == "simulation"
-    people, said_people = _people(ready, columns, seen=seen)
+    said_people = () if columns.person is None else _said_people(ready, seen=seen)
     notices = (*source.notices, *said_labels, *(said if seen else ()), *said_valid, *said_test)
     return Prepared(
         silos={name: _forgotten(silo) for name, silo in ready.items()},
@@ -118,18 +112,13 @@ def prepare_silos(
         test=test,
         labels=names,
         notices=(*notices, *said_people),
-        people=people,
     )
 
 
-def _people(
-    silos: Mapping[str, ClientTables], columns: Columns, *, seen: bool
-) -> tuple[People | None, tuple[str, ...]]:
-    """Whose the records are, and notices of it; counted only where all are ``seen`` anyway."""
-    if columns.person is None:
-        return None, ()
+def _said_people(silos: Mapping[str, ClientTables], *, seen: bool) -> tuple[str, ...]:
+    """Notices of whose the records are; they are counted only where all are ``seen`` anyway."""
     people = count_people({name: silo.train for name, silo in silos.items()}) if seen else None
-    return people, tuple(people_notices(people))
+    return tuple(people_notices(people))
 
 
 def _forgotten(silo: ClientTables) -> ClientTables:
@@ -247,14 +236,15 @@ def _for_all(
 
 
 def _limited(silo: ClientTables, limit: int | None, name: str, seed: int) -> ClientTables:
-    """At most ``limit`` records a table. Drawn, because files are often sorted."""
+    """At most ``limit`` records a table: those of the lowest coins, because files are sorted."""
     if limit is None:
         return silo
     if limit < 1:
         raise ValueError(f"limit: {limit} must be at least 1")
 
     def cut(table: Dataset, role: str) -> Dataset:
-        return table.select(np.sort(_shuffled(len(table), seed, "limit", name, role)[:limit]))
+        coins = own_coins(table, seed, f"limit {role}", name)
+        return table.select(np.sort(np.argsort(coins, kind="stable")[:limit]))
 
     return replace(
         silo,
@@ -264,38 +254,25 @@ def _limited(silo: ClientTables, limit: int | None, name: str, seed: int) -> Cli
     )
 
 
-def _held_out(
-    silo: ClientTables, fraction: float, name: str, seed: int, *, apart: bool
-) -> ClientTables:
-    """A random part of ``train`` becomes ``valid``, unless the silo has one.
-
-    ``apart``: by a coin for each record, so that no record has a say in where others are.
-    """
+def _held_out(silo: ClientTables, fraction: float, name: str, seed: int) -> ClientTables:
+    """A part of ``train`` becomes ``valid``, record by record, unless the silo has one."""
     if not 0 <= fraction < 1:
         raise ValueError(f"valid_fraction: {fraction} must be at least 0 and below 1")
     if silo.valid is not None or fraction == 0:
         return silo
-    records = len(silo.train)
-    if apart:
-        held = own_coins(silo.train, fraction, seed, name)
-    else:
-        held = random_share(records, fraction, seed, name)
-    if not held.any():
+    held = own_coins(silo.train, seed, "hold out", name) < fraction
+    if not held.any():  # a small silo may train on all it has, and is not scored
         return silo
     if held.all():
         raise ValueError(
-            f"valid_fraction: silo {name!r} has {records} records, too few to hold out "
-            f"{fraction:.0%} of them"
+            f"valid_fraction: at {fraction:g} every record of silo {name!r} would be held out; "
+            "lower it, or give the silo a valid part"
         )
     return replace(
         silo,
         train=silo.train.select(np.flatnonzero(~held)),
         valid=silo.train.select(np.flatnonzero(held)),
     )
-
-
-def _shuffled(records: int, seed: int, *purpose: str) -> Indices:
-    return np.random.default_rng(seed_of(seed, *purpose)).permutation(records)
 
 
 def _check_measurable(
@@ -308,9 +285,8 @@ def _check_measurable(
             "in splits, or choose site or simulation"
         )
     needs_own = evaluation == "site" or (evaluation == "simulation" and not has_public)
-    without = [name for name, silo in silos.items() if silo.valid is None]
-    if needs_own and without:
+    if needs_own and all(silo.valid is None for silo in silos.values()):
         raise ValueError(
-            f"evaluation: {evaluation} needs held-out records in {listed(without)}; raise "
-            "valid_fraction or give them a valid part"
+            f"evaluation: {evaluation} needs held-out records, and {listed(silos)} has none; raise "
+            "valid_fraction or give a valid part"
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,7 +20,14 @@ from datasets import Dataset
 FORMATS = (".csv", ".json", ".jsonl", ".parquet")
 """Suffixes that can be read; text files also with ``.gz`` behind."""
 
+_OTHER_COLUMNS = re.compile(r"(Row #\d+: )?Expected \d+ columns, got \d+")
+"""What may be told of Arrow's words: numbers."""
+
 _SHARD = re.compile(r"-\d+-of-\d+$")
+
+
+class _UnreadableError(ValueError):
+    """In words of our own."""
 
 
 def part_name(file_name: str) -> str:
@@ -48,9 +56,22 @@ def read_file(path: Path, image: str | None = None) -> Dataset:
     try:
         table = _plain(_arrow(path, suffix))
         return Dataset(_anchored(table, image, path.parent) if image else table)
-    except (OSError, ValueError, pa.ArrowException, NotImplementedError) as error:
-        cause = " ".join(str(error).split())[:300]
-        raise ValueError(f"clients: cannot read {path}: {cause}") from None
+    except (OSError, ValueError, EOFError, zlib.error, pa.ArrowException) as error:
+        raise ValueError(f"clients: cannot read {path}: {_cause(error, suffix)}") from None
+
+
+def _cause(error: Exception, suffix: str) -> str:
+    """Why a file cannot be read, in words that no record is in: Arrow's own quote cells."""
+    if isinstance(error, _UnreadableError):
+        return str(error)
+    if isinstance(error, json.JSONDecodeError):
+        return f"line {error.lineno} is not JSON ({error.msg})"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    counted = _OTHER_COLUMNS.search(str(error))
+    return counted[0] if counted else f"it is no sound {suffix.removeprefix('.')} file"
 
 
 def _arrow(path: Path, suffix: str) -> pa.Table:
@@ -75,7 +96,7 @@ def _json(text: str) -> pa.Table:
         lines = enumerate(text.split("\n"), start=1)
         rows = [_object(line, number) for number, line in lines if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("every record must be an object, {...}")
+        raise _UnreadableError("every record must be an object, {...}")
     names = dict.fromkeys(name for row in rows for name in row)
     return pa.table({name: _column(name, [row.get(name) for row in rows]) for name in names})
 
@@ -84,14 +105,16 @@ def _object(line: str, number: int) -> object:
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"line {number} is not JSON ({error.msg})") from None
+        raise _UnreadableError(f"line {number} is not JSON ({error.msg})") from None
 
 
 def _column(name: str, values: list[object]) -> pa.Array:
     try:
         return pa.array(values)
-    except pa.ArrowException as error:
-        raise ValueError(f"the values of {name!r} are of different kinds ({error})") from None
+    except pa.ArrowException:
+        raise _UnreadableError(
+            f"the values of {name!r} are of different kinds; make them all text, or all numbers"
+        ) from None
 
 
 def _plain(table: pa.Table) -> pa.Table:

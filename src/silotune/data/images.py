@@ -81,19 +81,17 @@ def _opened(cell: Any, row: int, where: str) -> Image:
     content = cell["bytes"] or cell["path"] if isinstance(cell, dict) else cell
     try:
         return Image.open(BytesIO(content) if isinstance(content, bytes) else content)
-    except Exception as error:  # each format of Pillow raises kinds of its own
-        raise _broken(row, where, error) from None
+    except Exception:  # each format of Pillow raises kinds of its own, which may quote the cell
+        raise _broken(row, where) from None
 
 
 def _decoded(cell: Any, row: int, where: str) -> Image:
     with _opened(cell, row, where) as image:
         try:
             return image.convert("RGB")
-        except Exception as error:  # as above
-            raise _broken(row, where, error) from None
+        except Exception:  # as above
+            raise _broken(row, where) from None
 
 
-def _broken(row: int, where: str, error: Exception) -> ValueError:
-    return ValueError(
-        f"image: row {row} (the first is 0) of {where} is no readable image ({error})"
-    )
+def _broken(row: int, where: str) -> ValueError:
+    return ValueError(f"image: row {row} (the first is 0) of {where} is no readable image")

@@ -20,6 +20,9 @@ from .demo import triage
 from .files import FORMATS, part_name, read_file
 from .messages import did_you_mean, listed
 
+_QUOTING = (pa.ArrowException, UnicodeError, datasets.exceptions.DatasetGenerationError)
+"""Errors of reading records, whose words may quote them."""
+
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 _USUAL = {
@@ -27,6 +30,8 @@ _USUAL = {
     "valid": ("valid", "validation", "val", "dev"),
     "test": ("test", "test_labeled"),
 }
+
+_COMMON = {name for names in _USUAL.values() for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,14 +190,18 @@ def _single(table: Dataset, where: str, splits: Splits) -> Source:
             )
         return Source(train=table)
     values = [str(value) for value in table["split"]]
-    names = list(dict.fromkeys(values))
+    names = set(values)
     if splits == Splits() and "train" not in names:
         return Source(train=table)
 
     def rows(part: str) -> Dataset:
         return table.select([row for row, value in enumerate(values) if value == part])
 
-    return _pooled(names, rows, f"the column 'split' of {where}", splits)
+    place = f"the column 'split' of {where}"
+    # What else the column holds is of records, and not told.
+    chosen, _ = _choose(names, splits, place, shown=sorted(names & _COMMON))
+    notice = f"splits: of {place} only these are used: {listed(sorted(chosen.values()))}"
+    return Source(notices=(notice,), **{role: rows(part) for role, part in chosen.items()})
 
 
 def _folder(place: Path, splits: Splits, image: str | None) -> Source:
@@ -259,16 +268,20 @@ def _pooled(
 
 
 def _choose(
-    names: Collection[str], splits: Splits, where: str
+    names: Collection[str], splits: Splits, where: str, shown: Collection[str] | None = None
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Which part plays which role, and a notice of those that play none."""
+    """Which part plays which role, and a notice of those that play none.
+
+    ``shown``: of the names, those that an error may tell; None: all.
+    """
+    shown = names if shown is None else shown
     asked = {role: part_name(name) for role, name in asdict(splits).items() if name}
     chosen = {"train": "train", **asked} if asked else {"train": "train", **_usual(names)}
     for role, name in chosen.items():
         if name not in names:
             raise ValueError(
                 f"splits.{role}: there is no {name!r} in {where}; it has: "
-                f"{listed(names)}{did_you_mean(name, names)}"
+                f"{listed(shown)}{did_you_mean(name, shown)}"
             )
     unused = sorted(set(names) - set(chosen.values()))
     text = f"splits: not used of {where}: {listed(unused)}"
@@ -308,7 +321,8 @@ def _hub(path: str, name: str | None) -> Mapping[str, Dataset]:
     try:
         parts: Mapping[str, Dataset] = datasets.load_dataset(path, name)
     except Exception as error:  # the hub client raises a dozen kinds, none of them ours
-        cause = " ".join(str(error).split())[:300]
+        quotes = isinstance(error, _QUOTING)
+        cause = type(error).__name__ if quotes else " ".join(str(error).split())[:300]
         raise ValueError(
             f"clients: {path!r} is no file or folder here, and could not be loaded as a hub "
             f"data set ({cause}). Check clients and name; without a network give a local "

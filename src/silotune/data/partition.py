@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from silotune.core import seed_of
 
-from .columns import require, values_of
+from .columns import are_names, require, values_of
 
 Indices = NDArray[np.int64]
 
@@ -44,7 +44,8 @@ def by_column(values: Sequence[object]) -> dict[str, Indices]:
     """Silos as the data names them, in order of their names.
 
     Raises:
-        ValueError: at a record without a name, or a name that could not be a folder.
+        ValueError: at a record without a name, or a name that could not be a folder; or if these
+            are no names of silos. None is quoted: a wrong column may have been named.
     """
     members: dict[str, list[int]] = {}
     for row, value in enumerate(values):
@@ -52,11 +53,18 @@ def by_column(values: Sequence[object]) -> dict[str, Indices]:
         if not name:
             raise ValueError(f"by: row {row} (the first is 0) names no silo")
         members.setdefault(name, []).append(row)
-    for name in members:
-        if name.startswith(".") or set(name) & set("/\\:\0\n"):
+    for name, rows in members.items():
+        if name.startswith(".") or set(name) & set("/\\:") or not name.isprintable():
             raise ValueError(
-                f"by: silo {name!r} cannot name a folder; rename it without / \\ : or a leading dot"
+                f"by: the silo of row {rows[0]} (the first is 0) cannot name a folder; rename it "
+                "without / \\ : or a leading dot"
             )
+    if not are_names(members, len(values)):
+        raise ValueError(
+            f"by: the column does not look like names of silos: it has {len(members)} different "
+            f"values in {len(values)} records, or long ones. Names of silos are public, so they "
+            "are not taken from there; name the right column"
+        )
     return {name: np.array(rows, dtype=np.int64) for name, rows in sorted(members.items())}
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 
 import numpy as np
 from datasets import Dataset
 
-from .columns import slices
+from .record_digests import record_digests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +57,6 @@ def summarize(
         records=len(table),
         labels={label: int(count) for label, count in zip(labels, counts, strict=True)},
         lengths=Lengths(p50=int(p50), p95=int(p95), max=int(most)),
-        duplicates=len(table) - len(set(_contents(table))),
+        duplicates=len(table) - len(set(record_digests(table))),
         empty=empty,
     )
-
-
-def _contents(table: Dataset) -> Iterator[bytes]:
-    """What makes two records the same, short: all but the label."""
-    parts = [part for part in table.column_names if part != "label"]
-    for _, columns in slices(table):
-        for cells in zip(*(columns[part] for part in parts), strict=True):
-            yield sha256(repr(cells).encode()).digest()

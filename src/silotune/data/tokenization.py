@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from silotune.core.dataset import Batch
 
-from .chat_templates import Passage, Template, passage
+from .chat_templates import Passage, PublicWordsError, Template, passage
 from .columns import slices
 
 if TYPE_CHECKING:
@@ -204,9 +204,14 @@ def _template(tokenizer: PreTrainedTokenizerBase) -> Template | None:
         return None
 
     def render(turns: Sequence[Mapping[str, Any]], asks: bool) -> str:
-        text: str = tokenizer.apply_chat_template(
-            list(turns), tokenize=False, add_generation_prompt=asks
-        )
+        try:
+            text: str = tokenizer.apply_chat_template(
+                list(turns), tokenize=False, add_generation_prompt=asks
+            )
+        except Exception as error:  # any that its template raises
+            if str(error) in str(tokenizer.chat_template):
+                raise PublicWordsError(str(error)) from None
+            raise
         return text
 
     return render

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from silotune.core import ClientId
-from silotune.data.persons import People
 from silotune.engine import Client
 from silotune.privacy import declared_sizes
 from silotune.runs.folder import RunFolder
@@ -14,7 +13,7 @@ from silotune.terms import Agreement, Terms, open_model
 from silotune.terms.agreement import agree
 
 from .description import Description
-from .inputs import ReadData, read_examples, read_tables
+from .inputs import ReadData, digests_of, read_examples, read_tables
 from .records import Records
 
 
@@ -26,14 +25,14 @@ class BuiltFederation:
         federation: as it was described.
         agreement: terms, model, declared sizes and mechanisms.
         data: all records as the model reads them.
-        people: whose the records are; None outside a simulation, or where nothing says so.
+        digests: by client, of its records; for itself alone.
         notices: what the user should know.
     """
 
     federation: Description
     agreement: Agreement
     data: ReadData
-    people: People | None
+    digests: Mapping[str, str]
     notices: tuple[str, ...]
 
     @property
@@ -56,13 +55,13 @@ def build_federation(federation: Description) -> BuiltFederation:
     prepared = prepared or read_tables(terms, records)
     true_sizes = {name: len(silo.train) for name, silo in prepared.silos.items()}
     sizes, size_notices = public_sizes(terms, records, true_sizes)
-    held = {name: len(silo.valid) for name, silo in prepared.silos.items() if silo.valid}
+    held = {name: len(silo.valid or ()) for name, silo in prepared.silos.items()}
     held_out, held_notices = _public_held_out(terms, records, held)
     return BuiltFederation(
         federation=federation,
         agreement=agree(terms, model, prepared.labels, sizes, held_out),
         data=read_examples(terms, prepared, model.loaded),
-        people=prepared.people,
+        digests=digests_of(prepared),
         notices=(*prepared.notices, *model.loaded.notices, *size_notices, *held_notices),
     )
 
@@ -105,7 +104,8 @@ def public_sizes(
         true_sizes: real training sizes; they go no further than this function.
 
     Raises:
-        ValueError: if a client is declared that does not exist, or one that exists is not.
+        ValueError: if a client is declared that does not exist, or one that exists is not; or if
+            nothing is declared and records are too few for that.
     """
     if records.num_examples is None and not terms.private:
         return dict(true_sizes), []

@@ -15,7 +15,7 @@ from .audit_subject import of_federation
 from .baselines import silo_alone
 from .data_summary import Division, divide
 from .description import Description
-from .opening import OpenRun, check_same, is_finished, opened
+from .opening import OpenRun, check_records, check_same, is_finished, opened
 from .plan import Plan, forecast
 from .progress import watched
 from .run import exhausted, finish, rounds, stop
@@ -94,6 +94,7 @@ class Federation(Description):
         """
         place = RunFolder.existing(folder)
         check_same(self, place)
+        check_records(self, place)
         return Run(self, place)
 
     def data(self) -> Division:

@@ -150,7 +150,7 @@ def encoded(value: object, where: str) -> Any:
         case Path():
             code = str(value)
         case Dataset():
-            code = _table(len(value), value.column_names)
+            code = _table(value.column_names)
         case Mapping() if CLASS in value:
             raise NoIdentityError(f"{where}: {CLASS} has a meaning of its own; take another name")
         case Mapping():
@@ -159,7 +159,7 @@ def encoded(value: object, where: str) -> Any:
             each = [encoded(v, where) for v in value]
             code = {CLASS: _SET, "values": sorted(each, key=json.dumps)}
         case Sequence() if value and isinstance(value[0], Mapping):
-            code = _table(len(value), value[0])
+            code = _table(value[0])
         case Sequence():
             code = [encoded(v, f"{where}[{i}]") for i, v in enumerate(value)]
         case _:
@@ -250,8 +250,9 @@ def _class_named(name: str, where: str) -> type:
     return found
 
 
-def _table(rows: int, columns: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
-    return {CLASS: _TABLE, "rows": rows, "columns": sorted(map(str, columns))}
+def _table(columns: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """What may be seen of a table; which one it was, its owner keeps (``opening``)."""
+    return {CLASS: _TABLE, "columns": sorted(map(str, columns))}
 
 
 def _fields(value: object, where: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from silotune.core import ClientDataset
 from silotune.data.columns import Columns, check_columns
 from silotune.data.federated_dataset import Prepared, prepare_silos
 from silotune.data.images import image_examples
+from silotune.data.record_digests import tables_digest
 from silotune.data.summary import SiloSummary, summarize
 from silotune.data.tokenization import text_examples
 from silotune.models.load import Loaded
@@ -61,6 +62,14 @@ def read_tables(terms: Terms, records: Records) -> Prepared:
         limit=records.limit,
         seed=terms.seed,
     )
+
+
+def digests_of(prepared: Prepared) -> dict[str, str]:
+    """By client, SHA-256 of all it trains on and is scored by, in their order."""
+    return {
+        name: tables_digest([t for t in (silo.train, silo.valid, silo.test) if t is not None])
+        for name, silo in prepared.silos.items()
+    }
 
 
 def read_examples(terms: Terms, prepared: Prepared, loaded: Loaded) -> ReadData:

@@ -31,10 +31,12 @@ from silotune.runs.folder import RunFolder
 from silotune.runtimes import InProcess, Pool
 from silotune.version import __version__
 
+from . import own_records
 from .bookkeeping import Bookkeeping, refuse_spent
 from .built import BuiltFederation, build_clients, build_federation
 from .description import Description
 from .identity import NoIdentityError, decisive, describe, differences, digest, whole
+from .inputs import digests_of, read_tables
 from .scoring import metric_name
 from .workers import refuse_unreachable
 
@@ -120,11 +122,18 @@ def opened(
 
 
 def is_finished(folder: RunFolder, federation: Description) -> bool:
-    """Whether nothing is left to do for this federation, the page for people included."""
+    """Whether nothing is left to do for this federation, the page for people included.
+
+    Raises:
+        ValueError: if all is done, but with other records.
+    """
     if not folder.run.is_file() or not folder.report.is_file():
         return False
     facts = read_facts(folder)
-    return facts.status == "finished" and facts.config_digest == identity(federation)
+    if facts.status != "finished" or facts.config_digest != identity(federation):
+        return False
+    check_records(federation, folder)
+    return True
 
 
 def identity(federation: Description) -> str:
@@ -189,6 +198,16 @@ def check_same(federation: Description, folder: RunFolder) -> None:
         )
 
 
+def check_records(federation: Description, folder: RunFolder) -> None:
+    """That a folder's run is of the tables that lie in memory; others are told by their path.
+
+    Raises:
+        ValueError: naming a client that has other records.
+    """
+    if federation.records.in_memory:
+        own_records.check(folder, digests_of(read_tables(federation.terms, federation.records)))
+
+
 def _begun(
     built: BuiltFederation, folder: RunFolder, *, command: Sequence[str], config: str | None
 ) -> tuple[GlobalState, RunFacts, Bookkeeping]:
@@ -198,6 +217,7 @@ def _begun(
     state, facts = built.agreement.first_state(), _facts(built, command)
     try:
         save_checkpoint(folder.state, state, facts.run, facts.config_digest)
+        own_records.keep(folder, built.digests)
         _write_description(built, folder, config)
         write_json(folder.run, facts.to_json())
         books = Bookkeeping(built.agreement, folder, facts.run)
@@ -221,6 +241,7 @@ def _clear(folder: RunFolder) -> None:
         return
     for file in (folder.run, folder.config, folder.description, folder.state):
         file.unlink(missing_ok=True)
+    own_records.forget(folder)
     with contextlib.suppress(OSError):  # somebody else keeps something there
         folder.checkpoint.rmdir()
         folder.path.rmdir()
@@ -237,6 +258,7 @@ def _resumed(
     if facts.model_digest != built.agreement.model.digest:
         field = "experts" if getattr(built.terms.method, "experts", ()) else "model"
         raise CheckpointError(f"{field}: the base weights are not those of this run")
+    own_records.check(folder, built.digests)
     books = Bookkeeping(built.agreement, folder, facts.run)
     books.check(state, facts)
     books.collect()

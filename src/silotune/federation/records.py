@@ -45,9 +45,11 @@ class Records:
         valid: records for everybody, to watch training by; beside tables by client only.
         test: the same, for the final figure.
         num_examples: public number of training records that each client declares; None = rounded
-            down from the data once, with a notice (or the real one, without privacy).
+            down from the data once, with a notice, from 200 records on (or the real one, without
+            privacy).
         num_held_out: the same of held-out records, where noisy scores are released.
-        valid_fraction: share of each client's records held out where nothing else is.
+        valid_fraction: chance of each record to be held out, where nothing else is; its own
+            content decides.
         person: column that names the person of each record; it is not learned from.
         limit: use at most this many records of each client.
 

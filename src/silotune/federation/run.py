@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from silotune.adapters import save_own, save_peft
-from silotune.certificate.circumstances import Circumstances
+from silotune.certificate.circumstances import Circumstances, counted
 from silotune.certificate.issue import NOTHING_CLAIMED, Bound
 from silotune.certificate.statement import spent, statement
 from silotune.core import GlobalState, accumulated
@@ -160,19 +160,15 @@ def _places(folder: RunFolder, learned: TrainedModels) -> dict[Path, ModelState]
 
 
 def described(federation: Description) -> Circumstances:
-    """How a run is made, as far as its description alone tells."""
+    """How a run is made, as far as epsilon does not cover it."""
     records = federation.records
     return Circumstances(
         baselines=federation.baselines,
         limited=records.limit is not None,
         dealt=records.dealt,
         composed=records.person is not None,
+        counted=counted(federation.terms, vars(records)),
     )
-
-
-def circumstances(built: BuiltFederation) -> Circumstances:
-    """How the run was made, as far as epsilon does not cover it."""
-    return replace(described(built.federation), people=built.people)
 
 
 def summary(built: BuiltFederation) -> Summary:
@@ -299,7 +295,7 @@ def _write_privacy(job: OpenRun, bound: Bound, *, grid: float) -> PrivacyStateme
     """``privacy.json``, as the ledgers stand; the fine grid takes seconds."""
     certificate = statement(
         job.built.agreement,
-        circumstances(job.built),
+        described(job.built.federation),
         job.facts.run,
         job.books.chains,
         grid=grid,

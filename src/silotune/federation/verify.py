@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from silotune.certificate import verify as certificate
-from silotune.certificate.circumstances import Circumstances, Described
+from silotune.certificate.circumstances import Circumstances, Described, counted
 from silotune.certificate.signature import public_key
 from silotune.certificate.verify import Demands, Verification
 from silotune.core.files import read_json
@@ -53,13 +53,14 @@ def described_beside(folder: RunFolder) -> Described:
     found = read_json(file)
     try:
         records = found["records"]
+        terms = decoded({**found["terms"], "eval_every": found[BESIDE]["eval_every"]}, str(file))
         circumstances = Circumstances(
             baselines=tuple(found[BESIDE]["baselines"]),
             limited=records["limit"] is not None,
             dealt=records["partition"]["num"] is not None,
             composed=records["person"] is not None,
+            counted=counted(terms, records),
         )
-        terms = decoded({**found["terms"], "eval_every": found[BESIDE]["eval_every"]}, str(file))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{file}: damaged, this describes no federation") from error
     return Described(terms, circumstances, digest_of(decisive(found)), file.name)

@@ -1,13 +1,22 @@
 """Declared sizes: how many records a client says that it has. They are public.
 
-A client that declares nothing has its number rounded down to two digits, once. Sampling rates,
-denominators and weights come from declared sizes, so that no true one has an effect that is seen.
+A client that declares nothing has its number rounded down to two digits, once; one record at the
+edge of such a step moves it, which certificates say. Below ``FEWEST`` records a step is so narrow
+that a declaration is asked for. Sampling rates, denominators and weights come from declared sizes
+alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import floor, log10
+
+FEWEST = 200
+"""Records from which a number may be taken: one in ten moves it below a thousand, in a hundred
+beyond."""
+
+_NAMED = 12
+"""Clients that an error names."""
 
 
 def declared_sizes(
@@ -21,10 +30,18 @@ def declared_sizes(
         records: real sizes; they go no further than this function.
 
     Raises:
-        ValueError: if a client is declared that does not exist, or one that exists is not.
+        ValueError: if a client is declared that does not exist, or one that exists is not; or if
+            nothing is declared and a client has fewer than ``FEWEST`` records.
     """
     check_declared(field, declared, records)
     if declared is None:
+        if few := [name for name, n in records.items() if n < FEWEST]:
+            whose = ", ".join(few[:_NAMED]) + (" and others" if len(few) > _NAMED else "")
+            raise ValueError(
+                f"{field}: none is declared, and taken from fewer than {FEWEST} records, as those "
+                f"of {whose}, it would tell too much; declare a public one, below the real one, "
+                "say: one for all, or one for each by name"
+            )
         sizes = {name: _two_digits(n) for name, n in records.items()}
         listed = ", ".join(f"{name}: {n}" for name, n in sizes.items())
         return sizes, [f"{field}: declared as public, rounded down from the data once: {listed}"]

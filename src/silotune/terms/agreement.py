@@ -107,6 +107,11 @@ def agree(
     Raises:
         ValueError: naming a field, if sizes do not fit the terms or a target cannot be reached.
     """
+    if terms.min_clients is not None and terms.min_clients > len(sizes):
+        raise ValueError(
+            f"min_clients: must be at most the number of clients, {len(sizes)}, not "
+            f"{terms.min_clients}, or no round could count; lower it, or leave it out for all"
+        )
     ranks(terms, sizes)  # a client that does not exist ends here, before anything is written
     return Agreement(
         terms=terms,
