@@ -19,7 +19,6 @@ from silotune.objectives import PerExampleLoss
 
 from .batches import taken
 
-
 MOST = 2.0
 """What one clipped gradient can move by, in units of C."""
 
