@@ -474,7 +474,8 @@ def test_ordinary_models_pass(kind, implementation, reader):
 def test_images_pass(tmp_path):
     from silotune.models.load import load_model
     from silotune.objectives import ImageClassification
-    from silotune.terms.build import build_model, proved
+    from silotune.terms.build import build_model
+    from silotune.terms.opening import proved
 
     folder = tiny_models.tiny_vit(tmp_path)
     objective = ImageClassification(image="image", label="label", labels=("a", "b"))

@@ -2,6 +2,6 @@
 
 from .agreement import Agreement as Agreement
 from .build import BuiltModel as BuiltModel
-from .build import open_model as open_model
 from .machine import Machine as Machine
+from .opening import open_model as open_model
 from .terms import Terms as Terms

@@ -1,0 +1,203 @@
+"""Opening: from terms to a model that is adapted, and proved before any record is read."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from silotune.adapters import AdaptedLinear, AdaptedModel, MixedLinear
+from silotune.core import Batch, ImageInput, Meters
+from silotune.engine import (
+    Coupling,
+    GradientCheckError,
+    RecordsMixError,
+    StateKeptError,
+    check_gradients,
+    is_coarse,
+)
+from silotune.engine.batches import to_device
+from silotune.models.load import GivenModel
+from silotune.objectives import Objective
+from silotune.privacy.choice import Unit
+
+from .build import BuiltModel, build_model, read_model
+from .cures import cures
+from .machine import Machine
+from .terms import Terms
+
+
+def open_model(
+    terms: Terms,
+    labels: tuple[str, ...],
+    machine: Machine | None = None,
+    given: GivenModel | None = None,
+) -> BuiltModel:
+    """Open the base model, adapt it, and prove its gradients; no record is read.
+
+    Args:
+        terms: say which model, method and objective.
+        labels: the public label set.
+        machine: how to compute.
+        given: an object in place of the name in ``terms``.
+
+    Raises:
+        ValueError: in words, naming the field.
+    """
+    machine = machine or Machine()
+    machine.use_threads()
+    loaded = read_model(terms, labels, given)
+    return proved(build_model(terms, loaded, machine), terms)
+
+
+SHORT = (5, 8, 4, 7, 6, 8, 5, 7)
+"""Tokens of the short made-up records."""
+
+
+def proved(model: BuiltModel, terms: Terms) -> BuiltModel:
+    """Make the gradient check on made-up records, and see that scores come.
+
+    It finds what it tries: losses that look at other records only where records are many, or of a
+    certain kind, are not found. Those of this package do not.
+
+    In half precision rounding is no small matter: where it moves other records by more than float32
+    would, and single records are hidden, they go through the model one by one.
+
+    Returns:
+        The model with its coupling, as it is to be trained.
+
+    Raises:
+        GradientCheckError: if a gradient escapes, or records do not keep apart, with the cure.
+        ValueError: if the metric that a run is judged by is missing.
+    """
+    with _without_dropout(model.trainer.adapted):
+        found = _isolated(model, terms)
+        records = _made_up(model, terms, min(SHORT[0], _longest(model, terms)))
+        metrics = _measured(model.trainer.adapted, terms.objective, records)
+    needed = "loss" if terms.objective.task == "causal-lm" else "accuracy"
+    if needed not in metrics:
+        raise ValueError(
+            f"objective: measure of {type(terms.objective).__name__} must give {needed}, by which "
+            f"a run of {terms.objective.task} is judged; it gives "
+            f"{', '.join(metrics) or 'nothing'}"
+        )
+    return found
+
+
+def _isolated(model: BuiltModel, terms: Terms) -> BuiltModel:
+    """The model with what was measured; one record at a time if rounding asks for it."""
+    try:
+        return replace(model, coupling=_checked(model, terms))
+    except RecordsMixError as error:
+        if not is_coarse(model.trainer.adapted):
+            raise RecordsMixError(_with_cures(error, model, terms), error.moved) from error
+        mixed = error
+    except StateKeptError as error:
+        raise StateKeptError(_with_cures(error, model, terms)) from error
+    apart = replace(_checked(model, terms, micro_batch=1), moved_if_together=mixed.moved)
+    return replace(
+        model,
+        trainer=replace(model.trainer, micro_batch=1),
+        coupling=apart,
+        loaded=replace(model.loaded, notices=(*model.loaded.notices, _one_by_one(mixed, model))),
+    )
+
+
+def _one_by_one(mixed: RecordsMixError, model: BuiltModel) -> str:
+    return (
+        f"dtype: in half precision gradients move by up to {mixed.moved:.2g} of the clipping norm "
+        "with the records computed beside them, which clipping does not bound; so records go "
+        f"through the model one by one, up to {model.trainer.micro_batch} times as many passes in "
+        "a step; float32 computes them together"
+    )
+
+
+def _with_cures(error: Exception, model: BuiltModel, terms: Terms) -> str:
+    def well(**changes: Any) -> bool:
+        try:
+            _checked(model, terms, **changes)
+        except GradientCheckError:
+            return False
+        return True
+
+    trainer = model.trainer
+    listed = cures(
+        trainer.adapted.model, well, _longest(model, terms), trainer.micro_batch, terms.unit
+    )
+    return f"model: {error}; {'; or '.join(listed)}"
+
+
+def _checked(
+    model: BuiltModel,
+    terms: Terms,
+    *,
+    longest: int | None = None,
+    unit: Unit | None = None,
+    micro_batch: int | None = None,
+) -> Coupling:
+    trainer = model.trainer
+    return check_gradients(
+        trainer.adapted,
+        trainer.objective,
+        _made_up(model, terms, longest or _longest(model, terms)),
+        model.axes.trained(),
+        fixed=model.fixed,
+        idle=model.axes.adapter.idle(model.sites) if model.axes.adapter else (),
+        unit=unit or terms.unit,
+        micro_batch=micro_batch or trainer.micro_batch,
+    )
+
+
+def _made_up(model: BuiltModel, terms: Terms, longest: int) -> Batch:
+    """Records of lengths that real ones reach; images are all of one size.
+
+    Besides short ones: the full length and one token less, where something may be cut off; half of
+    it; and where a context ends that the configuration speaks of.
+    """
+    inputs = model.loaded.inputs
+    if isinstance(inputs, ImageInput):
+        return terms.objective.synthetic(inputs, SHORT, terms.seed)
+    ends = _contexts(model.loaded.model.config.to_dict())  # type: ignore[union-attr, operator]
+    marks = {longest // 2, longest - 1, longest, *(e + i for e in ends for i in (-1, 0, 1))}
+    lengths = [min(n, longest) for n in SHORT]
+    lengths += sorted(n for n in marks if max(SHORT) < n <= longest)
+    return terms.objective.synthetic(inputs, lengths, terms.seed)
+
+
+def _longest(model: BuiltModel, terms: Terms) -> int:
+    """Tokens of the longest record; no tokenizer gives more than its model reads."""
+    reads = getattr(model.loaded.tokenizer, "model_max_length", terms.objective.max_length)
+    return min(terms.objective.max_length, reads)
+
+
+def _contexts(config: Mapping[str, Any]) -> set[int]:
+    """Numbers of positions that a configuration, or one inside it, was made for."""
+    found = {
+        n for k, n in config.items() if "max_position" in str(k) and isinstance(n, int) and n > 0
+    }
+    inner = [part for part in config.values() if isinstance(part, Mapping)]
+    return found.union(*map(_contexts, inner))
+
+
+def _measured(adapted: AdaptedModel, task: Objective, batch: Batch) -> Meters:
+    """Scores of a batch, as a run scores."""
+    adapted.model.eval()
+    with torch.inference_mode():
+        return adapted.measure(task.measure, to_device(batch, adapted.device))
+
+
+@contextlib.contextmanager
+def _without_dropout(adapted: AdaptedModel) -> Iterator[None]:
+    """The adapters' dropout is drawn anew in each pass, so that no two could be compared."""
+    layers = [m for m in adapted.model.modules() if isinstance(m, AdaptedLinear | MixedLinear)]
+    rates = [layer.dropout for layer in layers]
+    for layer in layers:
+        layer.dropout = 0.0
+    try:
+        yield
+    finally:
+        for layer, rate in zip(layers, rates, strict=True):
+            layer.dropout = rate
