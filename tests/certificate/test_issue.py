@@ -112,7 +112,7 @@ def test_people_at_several_silos_make_the_silos_compose(place):
     ("overrides", "sampling", "noise", "accountant", "unclaimed"),
     [
         ((), "by its own coin", "in double precision", "PLD", "shuffling"),
-        (DISCRETE, "by its own coin", "discrete Gaussian on a grid", "Rényi", "shuffling"),
+        (DISCRETE, "by its own coin", "discrete Gaussian on a grid", "PLD", "shuffling"),
         (TRUNCATED, "a random part is left out", "in double precision", "PLD", "shuffling"),
         (CORRELATED, "in turn", "correlated over steps", "PLD", "amplification by sampling"),
     ],

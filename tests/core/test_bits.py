@@ -121,7 +121,7 @@ PINNED = {
     "factors": "deacc8f85fc17513",
     "task": "b94ab3a24afaa3ed",
     "result": "be7f2927aab87073",
-    "ledger": "d72cd47940a798b9",
+    "ledger": "54546e5003d74bcd",
     "coins": "b772b90d1fa6700c",
 }
 

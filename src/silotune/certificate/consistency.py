@@ -17,6 +17,7 @@ from silotune.core.units import number_text
 from silotune.privacy import AnyCharge, Charge, CorrelatedCharge, Relation, TruncatedCharge
 from silotune.privacy.accounting.accountant import FINE
 from silotune.privacy.accounting.charges import typed
+from silotune.privacy.accounting.discrete import is_discrete
 from silotune.privacy.ledger.entry import UPDATE
 from silotune.runs.privacy_statement import FORMAT, PrivacyStatement, SiloPrivacy
 
@@ -206,7 +207,7 @@ def _kind(
     """Whether a charge is what the mechanism charges, with the numbers that are stated."""
     kind = KINDS.get(statement.mechanism.get("sampling", ""))
     discrete = statement.mechanism.get("noise") == "discrete"
-    if type(charge) is not kind or getattr(charge, "discrete", False) != discrete:
+    if type(charge) is not kind or is_discrete(charge) != discrete:
         yield Discrepancy(
             f"{where}: charges",
             f"{type(charge).__name__} is not the charge of sampling "

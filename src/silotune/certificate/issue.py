@@ -131,7 +131,7 @@ def accountants(terms: Terms) -> tuple[str, str]:
     pld = f"PLD (dp-accounting {version('dp-accounting')}), grid {{grid}}"
     privacy = terms.hiding
     if privacy.noise == "discrete":
-        return RDP, "none: nothing tighter is proved for discrete noise"
+        pld += ", of the Gaussian noise that the discrete noise is a rounding of"
     if privacy.sampling == "truncated-poisson" or (
         privacy.sampling == "poisson" and privacy.relation == "replace-one"
     ):

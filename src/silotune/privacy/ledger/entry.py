@@ -115,4 +115,4 @@ def _from_version_1(values: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"version 1 has no {', '.join(sorted(newer))}")
     names = ("sampling_rate", "noise_multiplier", "steps")
     charge = {name: values.pop(name, None) for name in names}
-    return {**values, "release": UPDATE, "charge": {"kind": "poisson", "discrete": False, **charge}}
+    return {**values, "release": UPDATE, "charge": {"kind": "poisson", **charge}}
