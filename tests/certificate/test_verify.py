@@ -73,14 +73,9 @@ def consistent(data):
     "overrides",
     [
         (),
-        ("privacy.noise=discrete",),
-        ("privacy.noise=discrete", "privacy.relation=replace-one"),
+        ("privacy.noise=gaussian",),
+        ("privacy.noise=gaussian", "privacy.relation=replace-one"),
         ("privacy.sampling=truncated-poisson", "privacy.relation=zero-out"),
-        (
-            "privacy.sampling=truncated-poisson",
-            "privacy.relation=zero-out",
-            "privacy.noise=discrete",
-        ),
         ("privacy.sampling=rotation", "privacy.noise=correlated"),
         ("privacy.relation=replace-one",),
         ("data.person=silo",),
@@ -182,13 +177,12 @@ def nothing_proved(data):
 
 
 def too_coarse_a_grid(data):
-    data["mechanism"]["noise"] = "discrete"
     for silo in data["silos"].values():
         silo["charges"][0]["charge"]["grid_points"] = 16
 
 
 def on_no_grid(data):
-    data["mechanism"]["noise"] = "discrete"
+    data["silos"]["east"]["charges"][0]["charge"]["grid_points"] = 0
 
 
 def not_a_number(data):
@@ -304,9 +298,8 @@ def a_budget(data):
 
 
 def another_grid(data):
-    data["mechanism"]["noise"] = "discrete"
     for silo in data["silos"].values():
-        silo["charges"][0]["charge"]["grid_points"] = 2**20
+        silo["charges"][0]["charge"]["grid_points"] = 2**19
 
 
 def hidden_retry(data):

@@ -78,7 +78,7 @@ class ExampleDP:
     relation: Relation = "add-remove"
     sampling: Literal["poisson", "truncated-poisson", "rotation"] = "poisson"
     max_batch_size: int | None = None
-    noise: Literal["gaussian", "discrete", "correlated"] = "gaussian"
+    noise: Literal["gaussian", "discrete", "correlated"] = "discrete"
     bands: int | None = None
     count_noise: float | None = None
     metric_noise: float | None = None
