@@ -26,7 +26,14 @@ from silotune.models.load import Loaded, load_model
 from silotune.models.target_modules import find_sites
 from silotune.objectives import SequenceClassification
 from silotune.optim import SGD
-from silotune.privacy import ClientMechanism, ExampleLevel, Gaussian, NoPrivacy, Poisson
+from silotune.privacy import (
+    ClientMechanism,
+    Discrete,
+    ExampleLevel,
+    Gaussian,
+    NoPrivacy,
+    Poisson,
+)
 from silotune.testing.tiny_models import tiny_bert
 
 TARGETS: Mapping[str, str | list[str]] = {"q,v": ["query", "value"], "all-linear": "all-linear"}
@@ -166,16 +173,18 @@ def our_peer(case: Case) -> Peer:
     return _ours(case, NoPrivacy(batch_size=case.batch_size))
 
 
-def our_private_peer(case: Case) -> Peer:
+def our_private_peer(case: Case, noise: type[Gaussian | Discrete] = Gaussian) -> Peer:
     """Ours, every record clipped, and noise of the operating system."""
-    return _ours(case, mechanism(case, records=100 * case.batch_size))
+    return _ours(case, mechanism(case, 100 * case.batch_size, noise))
 
 
-def mechanism(case: Case, records: int) -> ExampleLevel:
+def mechanism(
+    case: Case, records: int, noise: type[Gaussian | Discrete] = Gaussian
+) -> ExampleLevel:
     """The private step's mechanism at a silo of so many records."""
     return ExampleLevel(
         sampling=Poisson(case.batch_size / records),
-        noise=Gaussian(case.noise),
+        noise=noise(case.noise),
         max_grad_norm=MAX_GRAD_NORM,
         expected_batch_size=float(case.batch_size),
     )

@@ -26,13 +26,13 @@ from silotune.core.units import number_text
 from silotune.engine import EVERY_CLIENT
 from silotune.federation.run import described
 from silotune.objectives import SequenceClassification
-from silotune.privacy import Charge, CorrelatedCharge, LedgerEntry
+from silotune.privacy import Charge, CorrelatedCharge, Discrete, LedgerEntry
 from silotune.privacy.accounting.accountant import FINE, epsilon, epsilon_over_silos
 from silotune.privacy.ledger.chain import read_ledger
 from silotune.runs.folder import RunFolder
 from silotune.runs.privacy_statement import read_statement
 
-DISCRETE = ("privacy.noise=discrete",)
+GAUSSIAN = ("privacy.noise=gaussian",)
 TRUNCATED = ("privacy.sampling=truncated-poisson", "privacy.relation=zero-out")
 CORRELATED = ("privacy.sampling=rotation", "privacy.noise=correlated")
 CLIENTS = (
@@ -40,6 +40,7 @@ CLIENTS = (
     "train.weighting=uniform",
 )
 SEEDED = ("privacy.insecure_seeded_noise=true",)
+PLANNED = Charge(0.4, 2.0, 6, Discrete.grid_points)
 
 
 def entry(round=0, attempt=0, steps=2, release="update", silo="east", charge=None):
@@ -113,21 +114,20 @@ def test_rounds_are_those_in_which_a_silo_took_part(place):
 
 def test_people_at_several_silos_make_the_silos_compose(place):
     said = certified(place, "data.person=silo")
-    charges = [[Charge(0.4, 2.0, 6)], [Charge(0.4, 2.0, 6)]]
     assert said.overall["rule"] == "composition"
-    assert said.overall["epsilon"] == epsilon_over_silos(charges, 1e-3)
+    assert said.overall["epsilon"] == epsilon_over_silos([[PLANNED], [PLANNED]], 1e-3)
     assert said.overall["epsilon"] > said.silos["east"].epsilon
 
 
 @pytest.mark.parametrize(
     ("overrides", "sampling", "noise", "accountant", "unclaimed"),
     [
-        ((), "by its own coin", "in double precision", "PLD", "shuffling"),
-        (DISCRETE, "by its own coin", "discrete Gaussian on a grid", "Rényi", "shuffling"),
-        (TRUNCATED, "a random part is left out", "in double precision", "PLD", "shuffling"),
+        ((), "by its own coin", "discrete Gaussian on a grid", "PLD", "shuffling"),
+        (GAUSSIAN, "by its own coin", "in double precision", "PLD", "shuffling"),
+        (TRUNCATED, "a random part is left out", "discrete Gaussian", "PLD", "shuffling"),
         (CORRELATED, "in turn", "correlated over steps", "PLD", "amplification by sampling"),
     ],
-    ids=["poisson", "discrete", "truncated", "correlated"],
+    ids=["poisson", "gaussian", "truncated", "correlated"],
 )
 def test_every_mechanism_has_its_words(place, overrides, sampling, noise, accountant, unclaimed):
     said = certified(place, *overrides)
@@ -138,7 +138,7 @@ def test_every_mechanism_has_its_words(place, overrides, sampling, noise, accoun
     assert any(unclaimed in text for text in said.not_claimed)
     assert all("operating system" in text for text in (said.noise, said.trust_model))
     rounding = any("floating-point numbers in the noise" in text for text in said.not_covered)
-    assert rounding == (overrides != DISCRETE), "discrete noise closes what the others leave open"
+    assert rounding == (overrides in (GAUSSIAN, CORRELATED)), "discrete noise closes it"
     assert ("counted on" in said.sampling) == (overrides != CORRELATED)
     assert all(silo.epsilon <= silo.epsilon_rdp for silo in said.silos.values())
 
@@ -152,7 +152,7 @@ def test_seeded_noise_claims_nothing_and_shows_what_would_hold(place):
     assert "operating system" not in said.noise + said.sampling
     for silo in said.silos.values():
         assert (silo.epsilon, silo.epsilon_rdp) == (math.inf, math.inf)
-        assert silo.epsilon_if_secret == epsilon([Charge(0.4, 2.0, 6)], 1e-3)
+        assert silo.epsilon_if_secret == epsilon([PLANNED], 1e-3)
 
 
 def test_hardly_any_noise_is_not_private(place):

@@ -24,7 +24,7 @@ CLIENT = {**EXAMPLE, "unit": "client", "max_update_norm": 0.5}
 TURNS = {"sampling": "rotation", "noise": "correlated"}
 CASES = {
     "poisson": EXAMPLE,
-    "discrete": {**EXAMPLE, "noise": "discrete"},
+    "gaussian": {**EXAMPLE, "noise": "gaussian"},
     "truncated": {**EXAMPLE, "sampling": "truncated-poisson", "relation": "zero-out"},
     "replaced": {**EXAMPLE, "relation": "replace-one"},
     "correlated": {**EXAMPLE, **TURNS},

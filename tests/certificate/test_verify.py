@@ -73,7 +73,8 @@ def consistent(data):
     "overrides",
     [
         (),
-        ("privacy.noise=discrete",),
+        ("privacy.noise=gaussian",),
+        ("privacy.noise=gaussian", "privacy.relation=replace-one"),
         ("privacy.sampling=truncated-poisson", "privacy.relation=zero-out"),
         ("privacy.sampling=rotation", "privacy.noise=correlated"),
         ("privacy.relation=replace-one",),
@@ -177,10 +178,19 @@ def no_reason(data):
 
 
 def nothing_proved(data):
-    data["relation"] = "replace-one"
-    data["mechanism"]["noise"] = "discrete"
+    data["mechanism"]["sampling"] = "truncated-poisson"
     for silo in data["silos"].values():
-        silo["charges"][0]["charge"]["discrete"] = True
+        charge = silo["charges"][0]["charge"]
+        charge |= {"kind": "truncated-poisson", "largest": 32, "num_examples": 20}
+
+
+def too_coarse_a_grid(data):
+    for silo in data["silos"].values():
+        silo["charges"][0]["charge"]["grid_points"] = 16
+
+
+def on_no_grid(data):
+    data["silos"]["east"]["charges"][0]["charge"]["grid_points"] = 0
 
 
 def not_a_number(data):
@@ -227,6 +237,8 @@ ALONE = [
     (another_kind, r"silo east: charges: Charge is not the charge of sampling rotation"),
     (no_reason, r"private: is true exactly if"),
     (nothing_proved, r"silo east: charges: have no proved price"),
+    (too_coarse_a_grid, r"silo east: charges: grid_points: nothing is proved for discrete noise"),
+    (on_no_grid, r"silo east: charges: Charge is not the charge of .* with noise discrete"),
     (not_a_number, r"silo east: epsilon: "),
     (claimed_without_noise, r"silo east: epsilon: is not finite, and yet private is true"),
     (secret_seed, r"mechanism: noise is from 'a friend'"),
@@ -294,6 +306,11 @@ def a_budget(data):
     data["target_epsilon"] = 50.0
 
 
+def another_grid(data):
+    for silo in data["silos"].values():
+        silo["charges"][0]["charge"]["grid_points"] = 2**19
+
+
 def hidden_retry(data):
     data["silos"]["east"]["charges"][0]["times"] = 5
 
@@ -315,6 +332,7 @@ FORGED = [
     (another_run, r"run: says 0123456789ab, run.json says"),
     (another_relation, r"relation: says zero-out, config.yaml says add-remove"),
     (a_budget, r"target_epsilon: says 50.0, config.yaml says None"),
+    (another_grid, r"silo east: charges: update: 0 charges of 0 steps here, 3 charges of 6 steps"),
     (hidden_retry, r"silo east: charges: update: 5 charges of 6 steps here, 3 charges of 6 steps"),
 ]
 

@@ -74,7 +74,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "privacy.relation": "add-remove",
     "privacy.sampling": "poisson",
     "privacy.max_batch_size": None,
-    "privacy.noise": "gaussian",
+    "privacy.noise": None,
     "privacy.bands": None,
     "privacy.max_update_norm": 1.0,
     "privacy.client_sampling_rate": 1.0,

@@ -122,7 +122,7 @@ PINNED = {
     "factors": "deacc8f85fc17513",
     "task": "b94ab3a24afaa3ed",
     "result": "be7f2927aab87073",
-    "ledger": "a33829bf4bb52f4d",
+    "ledger": "8808fca82c7d8603",
     "coins": "b772b90d1fa6700c",
 }
 

@@ -239,6 +239,8 @@ def test_sizes_are_public():
     "fields",
     [
         {"noise": "discrete"},
+        {"noise": "discrete", "relation": "replace-one"},
+        {"noise": "discrete", "sampling": "truncated-poisson", "relation": "zero-out"},
         {"sampling": "truncated-poisson", "relation": "zero-out", "max_batch_size": 20},
         {"noise": "correlated", "sampling": "rotation"},
     ],

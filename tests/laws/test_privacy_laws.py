@@ -19,7 +19,6 @@ from silotune.privacy import (
     NoPrivacy,
     Poisson,
     Rotation,
-    TruncatedPoisson,
 )
 from silotune.privacy.mechanisms.clipping import accumulate, clipped_sum
 from toys import CLASSIFY, adapted, adapter, notes, random_factors
@@ -264,7 +263,6 @@ def test_only_an_insecure_seed_makes_draws_reproducible(noise):
 REFUSED = [
     (Poisson(0.5), Correlated(1.0, 2), "belong together"),
     (Rotation(4), Gaussian(1.0), "belong together"),
-    (TruncatedPoisson(0.5, 4, 8), Discrete(1.0), "not proved"),
     (Poisson(0.5), Discrete(0.0), "some spread"),
     (Poisson(0.5), Gaussian(-1.0), "must not be negative"),
 ]

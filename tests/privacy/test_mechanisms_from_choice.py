@@ -19,6 +19,7 @@ from silotune.privacy import (
     Poisson,
     PrivacyBudget,
     Rotation,
+    TruncatedCharge,
     TruncatedPoisson,
     calibrated,
 )
@@ -91,12 +92,7 @@ def test_what_makes_no_sense_is_refused(choice, fields, words):
         ({"reserve_rounds": None}, "reserve_rounds: must be a whole number"),
         ({"insecure_seeded_noise": "no"}, "insecure_seeded_noise: must be true or false"),
         ({"sampling": "truncated-poisson"}, "relation: sampling: truncated-poisson is proved for"),
-        (
-            {"sampling": "truncated-poisson", "relation": "zero-out", "noise": "discrete"},
-            "noise: sampling: truncated-poisson is proved for gaussian",
-        ),
         ({"max_batch_size": 9}, "max_batch_size: is for sampling: truncated-poisson"),
-        ({"noise": "discrete", "relation": "replace-one"}, "relation: noise: discrete is proved"),
         ({"count_noise": 5.0, "relation": "replace-one"}, "count_noise: relation: replace-one"),
         ({"count_noise": 0.0}, "count_noise: must be a positive"),
         ({"metric_noise": -1.0}, "metric_noise: must be a positive"),
@@ -180,14 +176,15 @@ def test_kinds_of_sampling_and_noise():
     truncated = replace(NOISE, sampling="truncated-poisson", relation="zero-out")
     assert of(truncated).sampling == TruncatedPoisson(0.1, 32, 80)
     assert of(replace(truncated, max_batch_size=9)).sampling == TruncatedPoisson(0.1, 9, 80)
-    assert of(replace(NOISE, noise="discrete")).noise == Discrete(2.0)
+    assert of(replace(NOISE, noise="gaussian")).noise == Gaussian(2.0)
+    assert of(truncated).charge(3) == TruncatedCharge(0.1, 2.0, 3, 32, 80, Discrete.grid_points)
     stream = of(replace(NOISE, **TURNS), size=85)
     assert stream.sampling == Rotation(10)
     assert stream.noise == Correlated(2.0, best_bands(10, 6))
     assert stream.expected_batch_size == 8.5
     assert of(replace(NOISE, **TURNS, bands=3)).noise == Correlated(2.0, 3)
     assert of(NOISE).sampling == Poisson(0.1)
-    assert of(NOISE).noise == Gaussian(2.0)
+    assert of(NOISE).noise == Discrete(2.0)
 
 
 def test_only_where_it_is_asked_for_noise_comes_from_the_seed():

@@ -135,7 +135,7 @@ def _account(size: int, sigma: float, epsilon: float, rounds: int) -> SiloPrivac
         "sampling_rate": 128 / size,
         "noise_multiplier": sigma,
         "steps": 10 * rounds,
-        "discrete": False,
+        "grid_points": 0,
     }
     return SiloPrivacy(
         num_examples=size,

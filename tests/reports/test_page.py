@@ -86,7 +86,7 @@ def test_the_privacy_statement_says_everything_that_epsilon_depends_on(whole):
         "north 1,200 0.1067 1.42 20 200 5.98 6.34 1e-5",
         "hill 400 0.32 3.61 19 190 5.71 6.06 1e-5",
         "north update poisson sampling rate 0.1067, noise multiplier 1.42, steps 200, "
-        "discrete False 20 times",
+        "grid points 0 20 times",
         "averaging over silos: every silo's update is seen",
         "silotune privacy verify",
         "Made with silotune 0.1.0, dp-accounting 0.6.0",

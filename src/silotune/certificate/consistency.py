@@ -15,6 +15,7 @@ from importlib.metadata import version
 from silotune.core.units import number_text
 from silotune.privacy import AnyCharge, Charge, CorrelatedCharge, Relation, TruncatedCharge
 from silotune.privacy.accounting.accountant import FINE
+from silotune.privacy.accounting.discrete import is_discrete
 from silotune.privacy.ledger.book import Account, ChargeLine
 from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE
 from silotune.runs.privacy_statement import PrivacyStatement, SiloPrivacy
@@ -217,7 +218,7 @@ def _kind(
     """Whether a charge is what the mechanism charges, with the numbers that are stated."""
     kind = KINDS.get(statement.mechanism.get("sampling", ""))
     discrete = statement.mechanism.get("noise") == "discrete"
-    if type(charge) is not kind or getattr(charge, "discrete", False) != discrete:
+    if type(charge) is not kind or is_discrete(charge) != discrete:
         yield Discrepancy(
             f"{where}: charges",
             f"{type(charge).__name__} is not the charge of sampling "

@@ -97,7 +97,7 @@ def accountants(said: Said) -> tuple[str, str]:
     pld = f"PLD (dp-accounting {said.library}), grid {said.grid:g}"
     sampling = said.mechanism["sampling"]
     if said.mechanism["noise"] == "discrete":
-        return RDP, "none: nothing tighter is proved for discrete noise"
+        pld += ", of the Gaussian noise that the discrete noise is a rounding of"
     if sampling == "truncated-poisson" or (
         sampling == "poisson" and said.relation == "replace-one"
     ):

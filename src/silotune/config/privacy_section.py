@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -66,11 +66,12 @@ class PrivacyConfig(BaseModel):
         ge=1,
         description="Most records in a batch of `truncated-poisson`; null = 4 * train.batch_size.",
     )
-    noise: Literal["gaussian", "discrete", "correlated"] = Field(
-        default="gaussian",
+    noise: Literal["gaussian", "discrete", "correlated"] | None = Field(
+        default=None,
         description="Gaussian in double precision; discrete, on a grid, which closes attacks on "
-        "floating-point noise for some more epsilon (unit: example); or correlated over steps "
-        "(unit: client: over rounds), for sampling: rotation.",
+        "floating-point noise at the same epsilon (unit: example); or correlated over steps "
+        "(unit: client: over rounds), for sampling: rotation. null = discrete (unit: client: "
+        "gaussian).",
     )
     bands: int | None = Field(
         default=None,
@@ -138,8 +139,13 @@ class PrivacyConfig(BaseModel):
         """
         match self.unit:
             case "example":
-                return ExampleDP(**{f.name: getattr(self, f.name) for f in fields(ExampleDP)})
+                return ExampleDP(**self._given(ExampleDP))
             case "client":
-                return ClientDP(**{f.name: getattr(self, f.name) for f in fields(ClientDP)})
+                return ClientDP(**self._given(ClientDP))
             case "none":
                 return NoDP()
+
+    def _given(self, choice: type[ExampleDP | ClientDP]) -> dict[str, Any]:
+        """The fields of a choice, but for a noise that is left to it."""
+        given = {field.name: getattr(self, field.name) for field in fields(choice)}
+        return given if self.noise else {k: v for k, v in given.items() if k != "noise"}

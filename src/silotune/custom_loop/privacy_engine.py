@@ -56,7 +56,7 @@ class PrivacyEngine:
     relation: Relation = "add-remove"
     sampling: Literal["poisson", "truncated-poisson", "rotation"] = "poisson"
     max_batch_size: int | None = None
-    noise: Literal["gaussian", "discrete", "correlated"] = "gaussian"
+    noise: Literal["gaussian", "discrete", "correlated"] = "discrete"
     bands: int | None = None
     insecure_seeded_noise: bool = False
 

@@ -78,7 +78,7 @@ class ExampleDP:
     relation: Relation = "add-remove"
     sampling: Literal["poisson", "truncated-poisson", "rotation"] = "poisson"
     max_batch_size: int | None = None
-    noise: Literal["gaussian", "discrete", "correlated"] = "gaussian"
+    noise: Literal["gaussian", "discrete", "correlated"] = "discrete"
     bands: int | None = None
     count_noise: float | None = None
     metric_noise: float | None = None
@@ -223,19 +223,14 @@ def _records(choice: ExampleDP) -> Problems:
     if choice.sampling == "truncated-poisson":
         if choice.relation != "zero-out":
             yield "relation", "sampling: truncated-poisson is proved for zero-out alone; set it"
-        if choice.noise != "gaussian":
-            yield "noise", "sampling: truncated-poisson is proved for gaussian; set it"
     elif choice.max_batch_size is not None:
         yield "max_batch_size", "is for sampling: truncated-poisson; leave it out"
-    if choice.relation == "replace-one":
-        if choice.noise == "discrete":
-            yield "relation", "noise: discrete is proved for add-remove and zero-out; choose one"
-        if choice.count_noise is not None:
-            yield (
-                "count_noise",
-                "relation: replace-one takes the number of records as known to everybody; declare "
-                "it (num_examples) and leave this out",
-            )
+    if choice.relation == "replace-one" and choice.count_noise is not None:
+        yield (
+            "count_noise",
+            "relation: replace-one takes the number of records as known to everybody; declare "
+            "it (num_examples) and leave this out",
+        )
 
 
 def _server(choice: ClientDP) -> Problems:

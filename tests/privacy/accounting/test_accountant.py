@@ -191,7 +191,9 @@ EACH = [
     (Charge(0.1, 2.0, 5), "add-remove"),
     (Charge(0.1, 2.0, 5), "replace-one"),
     (Charge(1.0, 20.0, 5), "replace-one"),
-    (Charge(0.1, 2.0, 5, discrete=True), "zero-out"),
+    (Charge(0.1, 2.0, 5, 2**20), "zero-out"),
+    (Charge(0.1, 2.0, 5, 2**20), "replace-one"),
+    (TruncatedCharge(0.1, 2.0, 5, 20, 60, 2**20), "zero-out"),
     (TruncatedCharge(0.1, 2.0, 5, 20, 60), "zero-out"),
     (CorrelatedCharge(8.0, 5, 3, 4), "add-remove"),
 ]

@@ -16,8 +16,9 @@ from silotune.privacy.accounting.charges import (
 
 KINDS = [
     Charge(0.25, 2.0, 10),
-    Charge(1.0, 0.0, 0, discrete=True),
+    Charge(1.0, 0.0, 0, 2**20),
     TruncatedCharge(0.25, 2.0, 10, 40, 100),
+    TruncatedCharge(0.25, 2.0, 10, 40, 100, 2**20),
     CorrelatedCharge(2.0, 10, 3, 4),
 ]
 
@@ -33,10 +34,10 @@ def test_the_kind_and_all_fields_are_written():
         "sampling_rate": 0.25,
         "noise_multiplier": 2.0,
         "steps": 10,
-        "discrete": False,
+        "grid_points": 0,
     }
     assert to_json(KINDS[2])["kind"] == "truncated-poisson"
-    assert to_json(KINDS[3])["kind"] == "correlated"
+    assert to_json(KINDS[4])["kind"] == "correlated"
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_the_kind_and_all_fields_are_written():
         ({**to_json(KINDS[0]), "steps": "10"}, "steps"),
         ({**to_json(KINDS[0]), "steps": True}, "steps"),
         ({**to_json(KINDS[0]), "steps": 1.0}, "steps"),
-        ({**to_json(KINDS[0]), "discrete": 0}, "discrete"),
+        ({**to_json(KINDS[0]), "grid_points": True}, "grid_points"),
         ({**to_json(KINDS[0]), "steps": -1}, "steps"),
         ({**to_json(KINDS[0]), "noise_multiplier": math.nan}, "noise_multiplier"),
         ({"kind": "poisson", "sampling_rate": 0.1, "noise_multiplier": 1.0}, "steps"),
@@ -68,13 +69,14 @@ def test_charges_that_differ_in_steps_only_are_one():
         Charge(0.1, 2.0, 7),
         Charge(0.25, 2.0, 10),
         TruncatedCharge(0.25, 2.0, 10, 40, 100),
+        TruncatedCharge(0.25, 2.0, 10, 40, 100, 2**20),
         CorrelatedCharge(2.0, 15, 3, 4),
     }
     assert merged(parts) == merged(parts[::-1])
 
 
 def test_discrete_noise_is_another_mechanism():
-    assert len(merged([Charge(0.1, 2.0, 3), Charge(0.1, 2.0, 3, discrete=True)])) == 2
+    assert len(merged([Charge(0.1, 2.0, 3), Charge(0.1, 2.0, 3, 2**20)])) == 2
 
 
 @pytest.mark.parametrize(

@@ -103,21 +103,6 @@ def test_renyi_is_never_below_on_the_grid_that_certifies(q, sigma, steps):
     assert epsilon_rdp(charges, DELTA) >= epsilon(charges, DELTA)
 
 
-@settings(max_examples=10, deadline=None)
-@given(plain)
-def test_discrete_noise_is_certified_by_renyi_and_never_cheaper(charge):
-    discrete = Charge(charge.sampling_rate, charge.noise_multiplier, charge.steps, discrete=True)
-    certificate = epsilon([discrete], DELTA)
-    assert certificate == epsilon_rdp([discrete], DELTA) == epsilon_rdp([charge], DELTA)
-    assert certificate >= epsilon([charge], DELTA, grid=COARSE)
-
-
-def test_discrete_noise_beside_other_noise_is_certified_by_renyi():
-    charges = [Charge(0.1, 2.0, 10, discrete=True), Charge(0.2, 3.0, 10)]
-    assert epsilon(charges, DELTA) == epsilon_rdp(charges, DELTA)
-    assert epsilon([*charges, Charge(0.1, 0.0, 1, discrete=True)], DELTA) == math.inf
-
-
 def test_where_renyi_cannot_say_it_is_infinite():
     truncated = [TruncatedCharge(0.1, 2.0, 10, 30, 90)]
     assert epsilon_rdp(truncated, DELTA, relation="zero-out") == math.inf
@@ -127,6 +112,6 @@ def test_where_renyi_cannot_say_it_is_infinite():
 
 
 def test_replacing_a_record_without_sampling_is_adding_one_of_twice_the_size():
-    for discrete in (False, True):
-        twice = epsilon_rdp([Charge(1.0, 2.0, 10, discrete)], DELTA, relation="replace-one")
-        assert twice == epsilon_rdp([Charge(1.0, 1.0, 10, discrete)], DELTA)
+    for points in (0, 2**20):
+        twice = epsilon_rdp([Charge(1.0, 2.0, 10, points)], DELTA, relation="replace-one")
+        assert twice == epsilon_rdp([Charge(1.0, 1.0, 10, points)], DELTA)

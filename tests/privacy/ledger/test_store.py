@@ -94,7 +94,7 @@ def test_a_ledger_line_has_the_agreed_fields(ledger):
             "sampling_rate": 0.25,
             "noise_multiplier": 2.0,
             "steps": 10,
-            "discrete": False,
+            "grid_points": 0,
         },
         "max_grad_norm": 1.0,
         "time": "2026-01-02T03:04:05+00:00",

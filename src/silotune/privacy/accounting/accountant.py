@@ -3,8 +3,8 @@
 Epsilon comes from privacy loss distributions (dp-accounting; Doroshenko et al. 2022, arXiv
 2207.04380): the discretised loss dominates the true one, so every epsilon here is an upper bound,
 tighter on a finer grid. Gaussian mechanisms alone compose to one, whose epsilon is known (Balle,
-Wang 2018, arXiv 1805.06530). Discrete noise is certified by Renyi divergences (``rdp``). What is
-not proved is refused (``supported``).
+Wang 2018, arXiv 1805.06530). Discrete noise costs what the continuous noise costs that it is a
+rounding of (``discrete``). What is not proved is refused (``supported``).
 
 Units: sigma in clip norms, epsilon and delta are pure numbers. Importing dp-accounting takes a
 second, so it is done when needed.
@@ -21,8 +21,9 @@ from itertools import accumulate, chain, repeat
 
 from . import rdp
 from .charges import AnyCharge, Charge, Relation, merged
+from .discrete import SLACK, continuous, is_discrete
 from .pld import interval, loss
-from .supported import check_proved, is_discrete, one_gaussian
+from .supported import check_proved, one_gaussian
 
 FINE, COARSE = 1e-4, 1e-3
 """Grids of the privacy loss: to certify with, to search with."""
@@ -131,9 +132,10 @@ def epsilon_by_round(
         return [
             epsilon([*besides, charge], delta, relation=relation, grid=grid) for charge in spent
         ]
-    one = loss(per_round, relation, interval(parts, relation, grid))
+    slack = _slack(parts)
+    one = loss(continuous(per_round), relation, interval(_continuous(parts), relation, grid))
     totals = accumulate(repeat(one, rounds), lambda total, one: total.compose(one))
-    return [float(total.get_epsilon_for_delta(delta)) for total in totals]
+    return [float(t.get_epsilon_for_delta(delta * (1 - slack))) + slack for t in totals]
 
 
 def _parts(silos: Iterable[Iterable[AnyCharge]], delta: float, relation: Relation) -> Parts:
@@ -164,8 +166,19 @@ def _epsilon(parts: Parts, delta: float, relation: Relation, grid: float) -> flo
         return 0.0
     if any(charge.noise_multiplier < MIN_SIGMA for charge, _ in parts):
         return math.inf
-    if any(is_discrete(charge) for charge, _ in parts):
-        return _epsilon_rdp(parts, delta, relation)
+    slack = _slack(parts)
+    return _epsilon_continuous(_continuous(parts), delta * (1 - slack), relation, grid) + slack
+
+
+def _slack(parts: Parts) -> float:
+    return SLACK if any(is_discrete(charge) for charge, _ in parts) else 0.0
+
+
+def _continuous(parts: Parts) -> Parts:
+    return tuple((continuous(charge), times) for charge, times in parts)
+
+
+def _epsilon_continuous(parts: Parts, delta: float, relation: Relation, grid: float) -> float:
     sigmas = [one_gaussian(charge, relation) for charge, times in parts for _ in range(times)]
     if None not in sigmas:
         return _gaussian(math.hypot(*(1.0 / sigma for sigma in sigmas if sigma)), delta)
@@ -203,4 +216,4 @@ def _curve(charge: AnyCharge, relation: Relation) -> rdp.Curve:
 def _is_composed(charge: AnyCharge) -> bool:
     """Whether its privacy loss is that of its steps, composed."""
     noisy = charge.noise_multiplier >= MIN_SIGMA
-    return noisy and not is_discrete(charge) and one_gaussian(charge, "add-remove") is None
+    return noisy and one_gaussian(charge, "add-remove") is None

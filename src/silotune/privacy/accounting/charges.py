@@ -33,7 +33,8 @@ class Charge:
         sampling_rate: q in (0, 1], the chance of each record to be in a batch.
         noise_multiplier: sigma >= 0, noise std in units of what one record can move the sum by.
         steps: how many steps were, or will be, executed.
-        discrete: whether the noise is the discrete Gaussian on a grid.
+        grid_points: of discrete noise, within one standard deviation at least; 0 for noise that
+            is on no grid.
 
     Raises:
         ValueError: if a field is out of range.
@@ -42,12 +43,13 @@ class Charge:
     sampling_rate: float
     noise_multiplier: float
     steps: int
-    discrete: bool = False
+    grid_points: int = 0
 
     def __post_init__(self) -> None:
         _check_rate(self.sampling_rate)
         _check_noise(self.noise_multiplier)
         _check_least("steps", self.steps, 0)
+        _check_grid(self.grid_points)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class TruncatedCharge:
         steps: how many steps were, or will be, executed.
         largest: places kept at most.
         num_examples: places, with a record or without; no more records than that take part.
+        grid_points: as for ``Charge``.
 
     Raises:
         ValueError: if a field is out of range.
@@ -70,6 +73,7 @@ class TruncatedCharge:
     steps: int
     largest: int
     num_examples: int
+    grid_points: int = 0
 
     def __post_init__(self) -> None:
         _check_rate(self.sampling_rate)
@@ -77,6 +81,7 @@ class TruncatedCharge:
         _check_least("steps", self.steps, 0)
         _check_least("max_batch_size", self.largest, 1)
         _check_least("num_examples", self.num_examples, 1)
+        _check_grid(self.grid_points)
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,9 @@ class CorrelatedCharge:
         _check_least("bands", self.bands, 1)
         _check_least("separation", self.separation, 1)
 
+
+LEAST_GRID_POINTS = 2**10
+"""On a coarser grid no price of discrete noise is proved here (``discrete``)."""
 
 AnyCharge = Charge | TruncatedCharge | CorrelatedCharge
 
@@ -145,7 +153,10 @@ def from_json(values: object) -> AnyCharge:
     if not isinstance(values, Mapping) or values.get("kind") not in _KINDS:
         raise ValueError(f"a charge must name its kind: {', '.join(_KINDS)}")
     charge = _KINDS[values["kind"]]
-    return charge(**typed(charge, {name: v for name, v in values.items() if name != "kind"}))
+    rest = {name: value for name, value in values.items() if name != "kind"}
+    if charge is not CorrelatedCharge and "grid_points" not in rest:
+        rest = _on_no_grid(rest)
+    return charge(**typed(charge, rest))
 
 
 def typed(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,6 +182,13 @@ def typed(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(values)
 
 
+def _on_no_grid(values: dict[str, Any]) -> dict[str, Any]:
+    """A line from before charges told their grid, if its noise was on none."""
+    if values.pop("discrete", False):
+        raise ValueError("discrete noise without its grid_points has no price any more")
+    return {**values, "grid_points": 0}
+
+
 def _kind(charge: AnyCharge) -> str:
     return next(kind for kind, cls in _KINDS.items() if cls is type(charge))
 
@@ -190,6 +208,14 @@ def _check_rate(q: float) -> None:
 def _check_noise(sigma: float) -> None:
     if not 0.0 <= sigma < math.inf:
         raise ValueError(f"noise_multiplier: must be a finite number of 0 or more, not {sigma}")
+
+
+def _check_grid(points: int) -> None:
+    if points and points < LEAST_GRID_POINTS:
+        raise ValueError(
+            f"grid_points: nothing is proved for discrete noise on {points} points to a standard "
+            f"deviation; it takes {LEAST_GRID_POINTS}, or 0 for noise on no grid"
+        )
 
 
 def _check_least(name: str, value: int, least: int) -> None:

@@ -7,7 +7,7 @@
   product grows (by the interpolation that proves Slepian's inequality).
 - Truncated Poisson sampling: zero-out (arXiv 2508.15089). Under the others, a record more or less
   changes how the rest is cut, which that proof does not cover: refused.
-- Discrete noise under Poisson sampling: add-remove and zero-out (``rdp``). Replace-one: refused.
+- Discrete noise: whatever is proved for continuous noise (``discrete``).
 - Correlated noise: the steps of one stream together are one Gaussian mechanism whose sensitivity
   is that of the factorisation (``privacy.mechanisms.matrix_factorization``), also where each step
   depends on those before (Denisov et al. 2022, arXiv 2202.08312). Replace-one doubles it.
@@ -33,27 +33,11 @@ def check_proved(charges: Sequence[AnyCharge], relation: Relation) -> None:
         ValueError: naming the keys that would have to change.
     """
     truncated = any(isinstance(charge, TruncatedCharge) for charge in charges)
-    discrete = [charge for charge in charges if is_discrete(charge)]
     if truncated and relation != "zero-out":
         raise ValueError(
             f"relation: truncated Poisson sampling has no proved price under {relation}; "
             "set it to zero-out, or sampling to poisson"
         )
-    if truncated and discrete:
-        raise ValueError(
-            "noise: discrete noise is certified by Renyi divergences, which do not cover "
-            "truncated Poisson sampling; set it to gaussian, or sampling to poisson"
-        )
-    if relation == "replace-one" and any(one_gaussian(c, relation) is None for c in discrete):
-        raise ValueError(
-            "noise: discrete noise under Poisson sampling has no proved price under "
-            "replace-one; set it to gaussian, or relation to add-remove or zero-out"
-        )
-
-
-def is_discrete(charge: AnyCharge) -> bool:
-    """Whether the noise lies on a grid, so that continuous losses do not describe it."""
-    return isinstance(charge, Charge) and charge.discrete
 
 
 def one_gaussian(charge: AnyCharge, relation: Relation) -> float | None:

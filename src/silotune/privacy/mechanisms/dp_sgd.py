@@ -26,7 +26,7 @@ from silotune.privacy.accounting.charges import AnyCharge, Charge, CorrelatedCha
 
 from .base import Losses, NoiseState, RoundRandomness
 from .clipping import Accumulated, accumulate
-from .noise import Correlated, Discrete, Noise, drawn
+from .noise import Correlated, Discrete, Gaussian, Noise, drawn
 from .sampling import Poisson, Rotation, Sampling, TruncatedPoisson
 
 
@@ -62,11 +62,6 @@ class ExampleLevel:
             raise ValueError(
                 "noise: correlated and sampling: rotation belong together; no "
                 "guarantee is proved here for one without the other"
-            )
-        if isinstance(self.noise, Discrete) and isinstance(self.sampling, TruncatedPoisson):
-            raise ValueError(
-                "noise: discrete is certified by RDP, which is not proved for "
-                "sampling: truncated-poisson; use gaussian, or poisson"
             )
 
     @property
@@ -132,10 +127,10 @@ class ExampleLevel:
         match self.sampling, self.noise:
             case Rotation(turns), Correlated(bands=bands):
                 return CorrelatedCharge(sigma, steps, bands, turns)
-            case TruncatedPoisson(rate, largest, places), _:
-                return TruncatedCharge(rate, sigma, steps, largest, places)
-            case Poisson(rate), _:
-                return Charge(rate, sigma, steps, isinstance(self.noise, Discrete))
+            case TruncatedPoisson(rate, largest, places), Gaussian() | Discrete() as noise:
+                return TruncatedCharge(rate, sigma, steps, largest, places, noise.grid_points)
+            case Poisson(rate), Gaussian() | Discrete() as noise:
+                return Charge(rate, sigma, steps, noise.grid_points)
         raise AssertionError("refused when it was built")
 
     def _noise(self, sizes: Sequence[int], draws: RoundRandomness) -> Sequence[Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,13 +20,12 @@ from .gaussian import standard_normal
 from .matrix_factorization import CorrelatedStream
 from .secure_rng import Randomness
 
-RESOLUTION = 2**20
-"""Grid points of the discrete Gaussian within one standard deviation, at least."""
-
 
 @dataclass(frozen=True)
 class Gaussian:
     """N(0, sigma^2 bound^2) in every coordinate, independent over steps, in float64."""
+
+    grid_points: ClassVar[int] = 0
 
     multiplier: float
 
@@ -47,13 +47,18 @@ class Discrete:
     floating-point noise (Mironov 2012) have nothing to hold on to. Rounding P coordinates moves
     a record's part by at most sqrt(P) grid / 2, which the bound takes in. What stays open: the last
     bits of a record's own gradient may depend on the shape of the batch it is computed in.
+
+    Attributes:
+        grid_points: within one standard deviation, at least. It is part of what is charged.
     """
+
+    grid_points: ClassVar[int] = 2**20
 
     multiplier: float
 
     def grid(self, bound: float) -> float:
-        """The largest power of two that leaves ``RESOLUTION`` points to sigma bound."""
-        return 2.0 ** math.floor(math.log2(self.multiplier * bound / RESOLUTION))
+        """The largest power of two that leaves ``grid_points`` to sigma bound."""
+        return 2.0 ** math.floor(math.log2(self.multiplier * bound / self.grid_points))
 
     def source(self, g: Randomness, start: int) -> NoiseSource:
         """Fresh noise for every step."""
