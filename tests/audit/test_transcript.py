@@ -154,6 +154,17 @@ def test_the_real_rate_is_read_from_the_records(tmp_path):
     own = transcript("ffa-lora", dict.fromkeys(SILOS, HALF), tmp_path, 8)
     sizes = [len(step) for steps in own.read.values() for step in steps]
     assert 8 < np.mean(sizes) < 16
-    assert SIZE == HALF.expected_batch_size
+    assert HALF.expected_batch_size == SIZE
     assert LABELS == ("cat", "dog")
     assert HALF.sampling == Poisson(0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_200_audits_without_a_false_alarm(tmp_path):
+    """Transcripts of all four kinds of mechanism, and every canary."""
+    for i in range(200):
+        kind = list(KINDS)[i % len(KINDS)]
+        found = alarms(KINDS[kind], lambda silo, kind=kind: KINDS[kind], tmp_path / str(i))
+        assert not any(found.values()), (i, kind, found)
+        assert not sensitivity_alarms(certain(KINDS[kind]))

@@ -147,10 +147,11 @@ def sensitivity_part(stand: Stand, mechanism: ExampleLevel, *, whole: bool) -> P
             found += effects(model, quiet, plan, steps, (task, rows))
     worst = max((e.measured / e.claimed for e in found), default=0.0)
     unseen = sorted({e.canary for e in found if e.unseen})
+    count = f"{len(found)} canaries" if len(found) != 1 else "1 canary"
+    where = "through the whole model" if stand.routed else "on every trained tensor and on all"
     text = (
-        f"{len(found)} canaries, on every trained tensor by itself and on all, in rounds of "
-        f"{steps} steps and micro-batches of two: one moves a message by at most {worst:.3f} C / b "
-        "a step"
+        f"{count} {where}, in rounds of {steps} steps and micro-batches of two: one moves a "
+        f"message by at most {worst:.3f} C / b a step"
     )
     if unseen or not found:
         text += f"; not seen at all: {', '.join(unseen) or 'any'}"
