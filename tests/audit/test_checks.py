@@ -5,6 +5,8 @@ import pytest
 from scipy.stats import kstest
 
 from silotune.audit.checks import (
+    FALSE_ALARM,
+    PARTS,
     Check,
     centre,
     failed,
@@ -85,4 +87,4 @@ def test_a_group_shares_one_false_alarm():
     fine = [Check("fine", 1e-6)] * 99
     assert failed(fine) == []
     assert failed([*fine, Check("bad", 1e-10), Check("worse", 0.0)])[0].what == "worse"
-    assert share(100) == pytest.approx(1e-9)
+    assert share(100) == pytest.approx(FALSE_ALARM / PARTS / 100)

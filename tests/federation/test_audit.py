@@ -67,6 +67,7 @@ def test_every_part_of_a_configuration_is_audited(place, quick):
         "sampling",
         "sensitivity",
         "worker processes",
+        "composition",
         "step, calibrated",
         "pipeline, calibrated",
         "pipeline, as configured",

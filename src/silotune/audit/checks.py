@@ -20,7 +20,7 @@ from scipy.stats import binom, chi2, kstest, norm
 FALSE_ALARM = 1e-6
 """Of a whole audit, at most."""
 
-PARTS = 10
+PARTS = 12
 """Groups of checks that an audit has at most; each has an equal share of the false alarm."""
 
 FAR = 3.0

@@ -87,9 +87,7 @@ def _independent(silo: str, coins: Flags, rate: float) -> list[Check]:
             float(binom.sf(coins.sum() - 1, coins.size, rate)),
         )
     ]
-    for a, b in combinations(range(len(coins)), 2):
-        chance = shared_coins(coins[a], coins[b], rate)
-        checks.append(Check(f"coins of {silo} in step {a} and step {b}", chance))
+    checks.append(Check(f"coins of {silo} in any two steps", _likest(coins, coins, rate)))
     for gap in range(1, len(coins) // 2 + 1):
         first = np.flatnonzero(np.arange(len(coins) - gap) // gap % 2 == 0)  # none on both sides
         what = f"coins of {silo} in steps {gap} apart"
@@ -147,8 +145,22 @@ def _between_silos(flags: Mapping[str, Flags], mechanisms: Mapping[str, Sampled]
         checks.append(
             Check(f"coins of {a} and of {b}", shared_coins(given[:steps], fresh[:steps], rate))
         )
-        both_up = given.astype(np.int64) @ fresh.astype(np.int64).T
-        chances = binom.sf(both_up - 1, given.sum(axis=1)[:, None], rate)
-        worst = float(min(1.0, chances.min(initial=1.0) * chances.size))
+        worst = _likest(given, fresh, rate, apart=False)
         checks.append(Check(f"coins of any step of {a} and of any step of {b}", worst))
     return checks
+
+
+def _likest(given: Flags, fresh: Flags, rate: float, *, apart: bool = True) -> float:
+    """Chance of the two steps that are most alike, all pairs allowed for.
+
+    Args:
+        given: (steps, n).
+        fresh: (steps, n) with coins of ``rate``.
+        rate: as claimed.
+        apart: whether only later steps are compared with a given one, since both are of one silo.
+    """
+    both_up = given.astype(np.float64) @ fresh.astype(np.float64).T
+    chances = binom.sf(both_up - 1, given.sum(axis=1)[:, None], rate)
+    if apart:
+        chances = chances[np.triu_indices(len(given), 1)]
+    return float(min(1.0, chances.min(initial=1.0) * chances.size))

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg import solve_triangular, toeplitz
 
 from silotune.core import Key
 from silotune.privacy import Correlated, ExampleLevel
@@ -140,20 +140,25 @@ def whitened(
 def covariance(bands: int, rounds: int, steps: int) -> Numbers:
     """Of the sums over each round's steps of z = C^-1 xi, in units of the variance of xi.
 
-    C is the banded square root of the matrix of prefix sums (Kalinin and Lampert 2024, arXiv
-    2405.13763), written down here afresh: C^2 has ones on and below the diagonal, before the cut.
-
     Returns:
         (rounds, rounds).
     """
-    total = rounds * steps
-    column = np.zeros(total)
-    column[0] = 1.0
-    for k in range(1, min(bands, total)):
-        column[k] = column[k - 1] * (2 * k - 1) / (2 * k)
-    lower = np.array(
-        [[column[i - j] if i >= j else 0.0 for j in range(total)] for i in range(total)]
-    )
-    noise = np.linalg.inv(lower)
-    sums = noise.reshape(rounds, steps, total).sum(axis=1)
+    noise = np.linalg.inv(square_root(bands, rounds * steps))
+    sums = noise.reshape(rounds, steps, -1).sum(axis=1)
     return np.asarray(sums @ sums.T)
+
+
+def square_root(bands: int, steps: int) -> Numbers:
+    """C: the banded square root of the matrix of prefix sums, written down here afresh.
+
+    C^2 has ones on and below the diagonal, before the cut (Kalinin and Lampert 2024, arXiv
+    2405.13763).
+
+    Returns:
+        (steps, steps), lower triangular.
+    """
+    column = np.zeros(steps)
+    column[0] = 1.0
+    for k in range(1, min(bands, steps)):
+        column[k] = column[k - 1] * (2 * k - 1) / (2 * k)
+    return np.asarray(toeplitz(column, np.zeros(steps)))

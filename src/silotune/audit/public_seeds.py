@@ -48,7 +48,8 @@ def public_numbers(release: Noise) -> dict[str, int]:
 
 def seed_checks(noises: Sequence[Noise]) -> list[Check]:
     """Whether a stream that anybody can make is in the first messages."""
-    return [check for noise in noises[:MOST_MESSAGES] for check in _of_message(noise)]
+    first = sorted(noises, key=lambda noise: (noise.round, noise.of))[:MOST_MESSAGES]
+    return [check for noise in first for check in _of_message(noise)]
 
 
 def coin_checks(drawn: Flags, release: Noise, rate: float) -> list[Check]:

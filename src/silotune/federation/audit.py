@@ -43,6 +43,7 @@ from .audit_subject import (
     small_model,
 )
 from .audit_transcript import (
+    composition_part,
     parts_of,
     read_silent,
     sensitivity_part,
@@ -109,6 +110,8 @@ def audit(subject: Subject, effort: Effort = SHORT, worker: Sequence[str] = ()) 
             yield from _pool(stand, run, subject, worker)
         else:
             yield Part(what="worker processes", verdict=Verdict.NO_POWER, text=IN_PROCESS)
+        name, all_steps = _most_exposed(silos), subject.terms.rounds * subject.terms.local_steps
+        yield composition_part(silos[name], all_steps, name)
         yield _step(first, stand, effort)
         if stand.routed:
             yield Part(what="pipeline", verdict=Verdict.NO_POWER, text=ROUTED)
@@ -207,7 +210,7 @@ def _calibrated_run(mechanism: ExampleLevel, model: BuiltModel) -> Part:
 def _configured_run(silos: Mapping[str, ExampleLevel], model: BuiltModel, subject: Subject) -> Part:
     """Of the silo whose records show most; a run's claim is that of its certificate."""
     privacy = subject.terms.hiding
-    name = max(silos, key=lambda s: rate_of(silos[s]) / max(silos[s].noise.multiplier, 1e-9))
+    name = _most_exposed(silos)
     stated = subject.certificate.silos[name] if subject.certificate else None
     total = _steps(stated, subject.terms)
     steps, delta = min(MOST_STEPS, total), min(MOST_DELTA, privacy.target_delta)
@@ -223,6 +226,11 @@ def _configured_run(silos: Mapping[str, ExampleLevel], model: BuiltModel, subjec
         "every one, whatever its schedule"
     )
     return _run("pipeline, as configured", guesses, claim, about)
+
+
+def _most_exposed(silos: Mapping[str, ExampleLevel]) -> str:
+    """The silo whose records show most."""
+    return max(silos, key=lambda s: rate_of(silos[s]) / max(silos[s].noise.multiplier, 1e-9))
 
 
 def _run(what: str, guesses: Guesses, claim: float, about: str, *, decides: bool = False) -> Part:

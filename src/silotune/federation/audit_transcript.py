@@ -10,6 +10,7 @@ from pathlib import Path
 from silotune.aggregation import Mean
 from silotune.audit.checks import Check, failed
 from silotune.audit.coins import coins_of, rate_of, sampling_checks, times_claimed
+from silotune.audit.composition import DELTA, composition_checks
 from silotune.audit.correlations import correlation_checks, over_rounds
 from silotune.audit.noise_claimed import Noise, in_claimed_units, steps_in_claimed_units, still
 from silotune.audit.noise_shape import grid_checks, shape_checks, size, too_few
@@ -19,7 +20,8 @@ from silotune.audit.server_transcript import SERVER, transcribed_server
 from silotune.audit.step import Verdict
 from silotune.audit.transcript import Course, Open, Transcript, cycle_of, in_process, transcribed
 from silotune.core import Factors, RoundPlan
-from silotune.privacy import Discrete, ExampleLevel, Rotation
+from silotune.privacy import Discrete, ExampleLevel, Rotation, TruncatedCharge
+from silotune.privacy.accounting.accountant import COARSE, epsilon
 from silotune.privacy.mechanisms.dp_fedavg import ClientLevel
 from silotune.terms import BuiltModel
 
@@ -34,10 +36,16 @@ LEAST_STEPS, MOST_STEPS = 3, 8
 MOST_RECORDS, MOST_IN_ROTATION = 1000, 200
 """Of a silo. Correlated noise reads all of them in every round, to see that they are the same."""
 
+MOST_NUMBERS = 30_000_000
+"""Of noise, that are read of all silos together; of two silos at least."""
+
 MOST_PLANS = 4
 """Of a schedule, whose rounds are measured one by one."""
 
 MICRO_BATCH = 16
+
+AGAIN = ", a second time"
+"""After the name of a silo that is the only one."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,17 +69,15 @@ def silent_run(
         sizes: declared numbers of records.
         effort: of the audit.
     """
-    chosen = _chosen(silos, effort.silos)
+    trained = [t.numel() for t in stand.model.plan.only_trained(stand.model.first).values()]
+    steps, rounds = steps_for(stand), rounds_for(min(trained), effort)
+    course = Course(rounds=rounds, local_steps=steps, micro_batch=MICRO_BATCH)
+    room = MOST_NUMBERS // (rounds * steps * sum(trained))
+    chosen = _chosen(silos, min(effort.silos, room))
     rotating = any(isinstance(m.sampling, Rotation) for m in chosen.values())
     most = MOST_IN_ROTATION if rotating else MOST_RECORDS
-    steps = steps_for(stand)
-    smallest = min(t.numel() for t in stand.model.plan.only_trained(stand.model.first).values())
-    course = Course(rounds=rounds_for(smallest, effort), local_steps=steps, micro_batch=MICRO_BATCH)
     records = {name: min(sizes[name.removesuffix(AGAIN)], most) for name in chosen}
     return SilentRun(course=course, records=records, mechanisms=chosen)
-
-
-AGAIN = ", a second time"
 
 
 def steps_for(stand: Stand) -> int:
@@ -158,6 +164,23 @@ def sensitivity_part(stand: Stand, mechanism: ExampleLevel, *, whole: bool) -> P
     return judged(
         "sensitivity", effect_checks(found), text, blind=bool(unseen) or not found, decides=True
     )
+
+
+def composition_part(mechanism: ExampleLevel, steps: int, of: str) -> Part:
+    """The accountant's price of all steps, beside the privacy loss drawn by its definition.
+
+    Args:
+        mechanism: of a silo.
+        steps: of the whole run.
+        of: the silo's name.
+    """
+    charge = mechanism.charge(steps)
+    if isinstance(charge, TruncatedCharge):
+        text = "the loss of truncated samples is not drawn; the tests of the accountant do that"
+        return Part(what="composition", verdict=Verdict.NO_POWER, text=text)
+    claim = epsilon([charge], DELTA, grid=COARSE)
+    text = f"{steps:,} steps of {of} cost no more than epsilon {claim:.3g} at delta {DELTA:g}"
+    return judged("composition", composition_checks(charge, claim), text)
 
 
 def judged(
@@ -258,7 +281,7 @@ def _plans(model: BuiltModel) -> list[RoundPlan]:
 
 
 def _chosen(silos: Mapping[str, ExampleLevel], most: int) -> dict[str, ExampleLevel]:
-    """The first and, of those after it, the ones with the least noise; two at least."""
+    """Those with the least noise; two at least, if need be of the one mechanism."""
     by_noise = sorted(silos, key=lambda name: silos[name].noise.multiplier)
     names = by_noise[: max(2, most)]
     if len(names) == 1:
