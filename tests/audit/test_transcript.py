@@ -7,6 +7,8 @@ import pytest
 
 from audit.attacked import LABELS, SILOS, alarms, course, sensitivity_alarms, stand, transcript
 from audit.faults import HALF, NOISE, SAMPLING, SENSITIVITY, SIZE, Faulty, honest
+from silotune.audit.checks import failed
+from silotune.audit.coins import many_coins, sampling_checks
 from silotune.audit.noise_claimed import covariance, in_claimed_units
 from silotune.audit.noise_shape import too_few
 from silotune.audit.sensitivity import TINY, certain, effects
@@ -148,6 +150,16 @@ def test_several_micro_batches_make_a_step(tmp_path):
     own = transcript("ffa-lora", dict.fromkeys(SILOS, honest()), tmp_path, 2)
     assert own.read["east"] == [list(range(24))] * 6
     assert course("ffa-lora").micro_batch < 24
+
+
+def test_a_rate_that_is_a_little_too_high_shows_in_a_million_coins():
+    rare = replace(HALF, sampling=Poisson(0.02))
+    sampled = replace(HALF, sampling=Poisson(0.022))
+    size, claim = {"east": 1000}, {"east": rare}
+    fair = sampling_checks({"east": many_coins(rare, 1000, 1000)}, claim, size, 1000)
+    more = sampling_checks({"east": many_coins(sampled, 1000, 1000)}, claim, size, 1000)
+    assert not failed(fair)
+    assert failed(more)
 
 
 def test_the_real_rate_is_read_from_the_records(tmp_path):

@@ -15,6 +15,7 @@ from scipy.stats import binom
 from silotune.privacy import ClientLevel, ExampleLevel, Poisson, Rotation, TruncatedPoisson
 
 from .checks import Check, Flags, both, shared_coins
+from .transcript import SEED
 
 Sampled = ExampleLevel | ClientLevel
 """Whoever draws: a silo its records, or the server its clients."""
@@ -64,6 +65,20 @@ def sampling_checks(
                 checks += _independent(silo, coins, rate)
                 checks.append(Check(f"no batch of {silo} is too large", float(most <= largest)))
     return [*checks, *_between_silos(flags, mechanisms)]
+
+
+def many_coins(mechanism: ExampleLevel, records: int, steps: int) -> list[list[int]]:
+    """What the mechanism itself draws in one long round: more coins than a transcript has.
+
+    A rate that is a twentieth too high shows in a million of them.
+
+    Args:
+        mechanism: whose records do not rotate.
+        records: to draw from.
+        steps: of the round.
+    """
+    draws = mechanism.draws(SEED, None)
+    return [list(batch) for batch in mechanism.batches(records, steps, draws)]
 
 
 def times_claimed(flags: Flags, rate: float) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from silotune.aggregation import Mean
 from silotune.audit.checks import Check, failed
-from silotune.audit.coins import coins_of, rate_of, sampling_checks, times_claimed
+from silotune.audit.coins import coins_of, many_coins, rate_of, sampling_checks, times_claimed
 from silotune.audit.composition import DELTA, composition_checks
 from silotune.audit.correlations import correlation_checks, over_rounds
 from silotune.audit.noise_claimed import Noise, in_claimed_units, steps_in_claimed_units, still
@@ -43,6 +43,9 @@ MOST_PLANS = 4
 """Of a schedule, whose rounds are measured one by one."""
 
 MICRO_BATCH = 16
+
+MANY_STEPS = 1000
+"""Whose coins are drawn beside a transcript."""
 
 AGAIN = ", a second time"
 """After the name of a silo that is the only one."""
@@ -239,13 +242,17 @@ def _sampling(what: str, read: Read) -> Part:
     run, transcript = read.run, read.transcript
     steps = run.course.rounds * run.course.local_steps
     checks = sampling_checks(transcript.read, run.mechanisms, run.records, steps)
-    text = f"{steps} steps of every silo"
+    text = f"{steps} steps of every silo, and the coins of {MANY_STEPS:,} more"
     rates = []
     for name, mechanism in run.mechanisms.items():
         own = coins_of(transcript.read[name], run.records[name])
         rates.append(times_claimed(own, rate_of(mechanism)))
         if isinstance(mechanism.sampling, Rotation):
             continue
+        records = min(run.records[name], MOST_RECORDS)
+        long = {f"{name}, in one long round,": many_coins(mechanism, records, MANY_STEPS)}
+        claim, size = dict.fromkeys(long, mechanism), dict.fromkeys(long, records)
+        checks += sampling_checks(long, claim, size, MANY_STEPS)
         first = transcript.of(name)[0]
         release = next(n for n in read.noises if (n.of, n.round) == (first.silo, first.round))
         checks += coin_checks(own[: run.course.local_steps], release, rate_of(mechanism))
