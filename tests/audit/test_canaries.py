@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from silotune.audit.canaries import CanaryObjective, Subset, probed_layers, slots
+from silotune.audit.canaries import (
+    CanaryObjective,
+    Strengthened,
+    Subset,
+    away_from_zero,
+    probed_layers,
+    random_probes,
+    silent,
+    slots,
+    tensor_probe,
+)
 from silotune.core import Role
 from silotune.privacy.mechanisms.clipping import clipped_sum
 from toys import CLASSES, INNER, WIDTH, adapted, adapter, first_factors
@@ -25,6 +35,41 @@ def rows(model, examples, indices, roles):
         return dict(left)
 
 
+def flat(sums):
+    return {key: t.flatten().double().numpy() for key, t in sums.items()}
+
+
+def gradient(model, layers, record, roles):
+    """By autograd, with the sink closed."""
+    tensors = model.train_only(roles)
+    CanaryObjective(layers).losses(model.model, record).sum().backward()
+    return {key: float(p.grad.norm()) for key, p in tensors.items()}
+
+
+@pytest.mark.parametrize("key", [k for k in first_factors(adapter()) if k.role is not Role.D])
+def test_a_tensors_canary_moves_that_tensor_alone(key):
+    model, start = adapted(adapter()), away_from_zero(first_factors(adapter()))
+    model.load(start)
+    layers = probed_layers(model, set(Role))
+    record = tensor_probe(layers, key, start, torch.Generator().manual_seed(1))
+    lengths = gradient(model, layers, record, set(Role))
+    own = lengths.pop(key)
+    assert own > 0
+    assert max(lengths.values()) < 2e-4 * own
+
+
+def test_silent_records_have_no_gradient_at_all():
+    model = adapted(adapter())
+    model.load(away_from_zero(first_factors(adapter())))
+    layers = probed_layers(model, set(Role))
+    records = silent(random_probes(layers, 1, torch.Generator().manual_seed(1)), 5)
+    assert list(records.lengths) == [1] * 5
+    tensors = model.train_only(set(Role))
+    objective = Strengthened(CanaryObjective(layers))
+    objective.losses(model.model, records.batch([0, 3])).sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in tensors.values())
+
+
 def test_there_is_a_slot_for_every_number_of_b_and_of_the_heads_weight():
     _, found = planted({Role.B, Role.HEAD})
     assert len(found.lengths) == 2 * (INNER + WIDTH) + CLASSES * WIDTH
@@ -38,7 +83,7 @@ def test_a_clipped_canary_moves_its_own_slot_by_c_and_nothing_else(roles):
     m = len(found.lengths)
     for i in range(m):
         sums, dropped = clipped_sum(rows(model, found, [i], roles), 1.0)
-        moved = found.read(sums)
+        moved = found.read(flat(sums))
         assert dropped == 0
         assert moved[i] == pytest.approx(1.0, abs=2e-3)
         moved[i] = 0.0
@@ -51,7 +96,7 @@ def test_canaries_in_a_batch_move_their_own_slots():
     sums, _ = clipped_sum(rows(model, found, some, {Role.B, Role.HEAD}), 1.0)
     expected = torch.zeros(len(found.lengths), dtype=torch.float64)
     expected[some] = 1.0
-    torch.testing.assert_close(found.read(sums), expected, atol=5e-3, rtol=0)
+    torch.testing.assert_close(found.read(flat(sums)), expected, atol=5e-3, rtol=0)
 
 
 def test_fewer_canaries_than_slots_are_spread_over_them():

@@ -6,7 +6,8 @@ import pytest
 
 from silotune.audit.step import Verdict
 from silotune.cli import audit
-from silotune.federation.audit import Part
+from silotune.federation.audit_effort import SHORT, THOROUGH
+from silotune.federation.audit_part import Part
 
 PRIVATE = (
     "privacy={unit: example, noise_multiplier: 2, target_delta: 1e-3}",
@@ -35,7 +36,7 @@ def attack(verdict: Verdict, claimed: float, measured: float) -> Part:
     ],
 )
 def test_the_verdict_is_the_exit_code(place, silotune, monkeypatch, part, code, said):
-    monkeypatch.setattr(audit, "audit", lambda subject: iter([part]))
+    monkeypatch.setattr(audit, "audit", lambda subject, effort, worker: iter([part]))
     result = silotune("audit", "small.yaml", *PRIVATE)
     assert result.exit_code == code
     assert said in result.output
@@ -44,7 +45,7 @@ def test_the_verdict_is_the_exit_code(place, silotune, monkeypatch, part, code, 
 
 def test_scripts_get_one_line(place, silotune, monkeypatch):
     part = attack(Verdict.PASS, 4.4, 3.2)
-    monkeypatch.setattr(audit, "audit", lambda subject: iter([part]))
+    monkeypatch.setattr(audit, "audit", lambda subject, effort, worker: iter([part]))
     result = silotune("audit", "small.yaml", *PRIVATE, "--json")
     found = json.loads(result.stdout)
     assert found["verdict"] == "PASS"
@@ -55,6 +56,19 @@ def test_a_configuration_without_privacy_is_told_so(place, silotune):
     result = silotune("audit", "small.yaml")
     assert result.exit_code == 1
     assert "nothing is claimed" in result.stderr
+
+
+@pytest.mark.parametrize(("flags", "effort"), [((), SHORT), (("--thorough",), THOROUGH)])
+def test_how_deep_it_goes_is_asked_for(place, silotune, monkeypatch, flags, effort):
+    asked = []
+
+    def found(subject, effort, worker):
+        asked.append((effort, worker[-1]))
+        return iter([attack(Verdict.PASS, 4.4, 3.2)])
+
+    monkeypatch.setattr(audit, "audit", found)
+    silotune("audit", "small.yaml", *PRIVATE, *flags)
+    assert asked == [(effort, "audit-worker")]
 
 
 @pytest.mark.slow

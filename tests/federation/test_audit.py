@@ -1,5 +1,6 @@
 """An audit from configuration or run folder to its verdict."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,20 @@ from silotune.audit import canary_run
 from silotune.audit.step import Verdict
 from silotune.federation import audit as auditing
 from silotune.federation import audit_subject
-from silotune.federation.audit import Part, audit, conclusion
+from silotune.federation.audit import audit, conclusion
+from silotune.federation.audit_effort import SHORT
+from silotune.federation.audit_part import Part
 from silotune.federation.audit_subject import secret_mechanisms, small_model
-from silotune.privacy import Correlated, Discrete, Gaussian, Poisson, Rotation, TruncatedPoisson
+from silotune.federation.workers import audit_worker
+from silotune.privacy import (
+    Correlated,
+    Discrete,
+    ExampleLevel,
+    Gaussian,
+    Poisson,
+    Rotation,
+    TruncatedPoisson,
+)
 from silotune.privacy.accounting.accountant import COARSE, epsilon
 from silotune.runs.folder import RunFolder
 
@@ -24,10 +36,12 @@ def private(place: Path, *more: str):
     return small(place, *PRIVATE, *more)
 
 
+QUICK = replace(SHORT, trials=300, rounds=(6, 12))
+"""Enough for everything but certainty of power."""
+
+
 @pytest.fixture
 def quick(monkeypatch):
-    """Fewer trials and canaries: enough for everything but certainty of power."""
-    monkeypatch.setattr(auditing, "TRIALS", 300)
     monkeypatch.setattr(canary_run, "ENOUGH_CANARIES", 900)
 
 
@@ -45,11 +59,16 @@ def test_names_and_sizes_are_looked_up_if_not(place):
 
 
 def test_every_part_of_a_configuration_is_audited(place, quick):
-    parts = {part.what: part for part in audit(of_config(private(place)))}
+    parts = {part.what: part for part in audit(of_config(private(place)), QUICK)}
     assert list(parts) == [
         "coverage",
-        "noise of east, west",
-        "sampling of east, west",
+        "noise",
+        "noise of single steps",
+        "independence of the noise",
+        "sampling",
+        "sensitivity",
+        "worker processes",
+        "composition",
         "step, calibrated",
         "pipeline, calibrated",
         "pipeline, as configured",
@@ -60,6 +79,73 @@ def test_every_part_of_a_configuration_is_audited(place, quick):
     assert all(part.measured <= part.claimed for part in attacks)
     assert parts["step, calibrated"].claimed == pytest.approx(3.139, abs=0.01)  # mu 1, delta 1e-3
     assert "322 numbers" in parts["coverage"].text
+    assert "2 silos, 12 rounds of 3 steps" in parts["noise"].text
+    assert "classifier.head.bias" in parts["noise"].text  # two numbers in twelve rounds
+    assert parts["noise"].verdict is parts["worker processes"].verdict is Verdict.NO_POWER
+    assert parts["sensitivity"].verdict is Verdict.PASS
+    assert "--thorough" in parts["worker processes"].text
+
+
+def test_a_tensor_without_noise_fails_the_audit(place, quick, monkeypatch):
+    """In the real code: the last tensor that trains, a head's weight."""
+    noised = ExampleLevel.noised
+
+    def all_but_one(self, tensors, clipped, draws):
+        noised(self, tensors, clipped, draws)
+        last = [*tensors][-1]
+        if last in clipped.sums:
+            sums = clipped.sums[last] / self.expected_batch_size
+            tensors[last].grad = sums.to(tensors[last].dtype)
+
+    monkeypatch.setattr(ExampleLevel, "noised", all_but_one)
+    parts = {}
+    for part in audit(of_config(private(place)), QUICK):
+        parts[part.what] = part
+        if part.what == "noise":
+            break
+    assert parts["noise"].verdict is Verdict.FAIL
+    assert "classifier.head.weight" in parts["noise"].text
+
+
+def test_silos_in_worker_processes_are_audited(place):
+    found = pool_parts(place, audit_worker)
+    assert all(part.verdict is not Verdict.FAIL for part in found.values()), found
+    assert "in worker processes" in found["noise in worker processes"].text
+
+
+def test_a_stream_that_workers_share_is_found(place):
+    """Each worker begins with the same key, as two forks of one process do."""
+
+    def sharing(federation):
+        return [sys.executable, str(Path(__file__).parent / "sharing_worker.py")]
+
+    found = pool_parts(place, sharing)
+    shared = found["independence of the noise in worker processes"]
+    assert shared.verdict is Verdict.FAIL
+    assert "same rounds" in shared.text or "and of" in shared.text
+
+
+def pool_parts(place, worker) -> dict[str, Part]:
+    subject = of_config(private(place))
+    parts = {}
+    for part in audit(subject, replace(QUICK, pool=True), worker(subject.federation)):
+        parts[part.what] = part
+        if part.what == "sampling in worker processes":
+            break
+    return parts
+
+
+def test_what_other_processes_cannot_open_is_said(place, quick):
+    subject = of_config(private(place))
+    parts = {part.what: part for part in audit(subject, replace(QUICK, pool=True))}
+    assert parts["worker processes"].verdict is Verdict.NO_POWER
+    assert "no worker" in parts["worker processes"].text
+
+
+def test_discrete_noise_is_read_from_its_grid(place, quick):
+    config = private(place, "privacy.noise=discrete")
+    parts = {part.what: part for part in audit(of_config(config), QUICK)}
+    assert parts["grid of the noise"].verdict is Verdict.PASS
 
 
 def test_a_run_is_audited_against_its_certificate(place, quick, monkeypatch):
@@ -69,7 +155,7 @@ def test_a_run_is_audited_against_its_certificate(place, quick, monkeypatch):
     subject = of_run(RunFolder(Path(config.output_dir)))
     assert subject.certificate is not None
     assert secret_mechanisms(subject)["west"].noise.multiplier == 2.0
-    *_, last = audit(subject)
+    *_, last = audit(subject, QUICK)
     assert last.claimed == subject.certificate.silos["east"].epsilon
     assert last.measured <= last.claimed
     assert "all 4 steps" in last.text
@@ -82,9 +168,16 @@ def test_noise_from_a_seed_is_no_privacy(place):
 
 def test_a_server_that_hides_clients_is_audited(place, quick):
     hidden = "privacy={unit: client, noise_multiplier: 2, target_delta: 1e-3}"
-    parts = list(audit(of_config(small(place, hidden, "train.weighting=uniform", PRIVATE[1]))))
-    assert [part.what for part in parts] == ["model", "server, calibrated"]
-    assert parts[-1].verdict is not Verdict.FAIL
+    config = small(place, hidden, "train.weighting=uniform", PRIVATE[1])
+    parts = list(audit(of_config(config), QUICK))
+    assert [part.what for part in parts] == [
+        "model",
+        "noise of the server",
+        "independence of the server's noise",
+        "cohorts",
+        "server, calibrated",
+    ]
+    assert all(part.verdict is not Verdict.FAIL for part in parts)
 
 
 def test_without_a_claim_there_is_nothing_to_audit(place):
@@ -95,9 +188,9 @@ def test_without_a_claim_there_is_nothing_to_audit(place):
 def test_a_tiny_model_stands_in_for_a_large_one(place, tmp_path, monkeypatch):
     monkeypatch.setattr(audit_subject, "MOST_TRAINED", 10)
     subject = of_config(private(place, "method.target_modules=[query]"))
-    model, said = small_model(subject, tmp_path / "other")
-    assert "a tiny model that trains the same roles" in said
-    assert {str(role) for role in model.axes.schedule.plan(0).trained()} == {"B", "head"}
+    stand = small_model(subject, tmp_path / "other")
+    assert "a tiny model that trains the same roles" in stand.about
+    assert {str(role) for role in stand.model.axes.schedule.plan(0).trained()} == {"B", "head"}
 
 
 def part(verdict: Verdict, *, decides: bool) -> Part:
@@ -127,7 +220,7 @@ def mechanism(place, request):
 
 
 def run(place, tmp_path, mechanism):
-    model, _ = small_model(of_config(private(place)), tmp_path)
+    model = small_model(of_config(private(place)), tmp_path).model
     steps = canary_run.CALIBRATED_STEPS
     truncated = isinstance(mechanism.sampling, TruncatedPoisson)
     relation = "zero-out" if truncated else "add-remove"

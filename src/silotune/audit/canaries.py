@@ -18,11 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from silotune.adapters import AdaptedLinear, AdaptedModel, Head, ResLinear
-from silotune.core import Batch, ClientDataset, Factors, Key, Meters, Role
+from silotune.core import Batch, ClientDataset, Factors, Key, Meters, Role, generator
 from silotune.linalg import pinv
+from silotune.objectives import PerExampleLoss
+from silotune.terms import BuiltModel, Terms
+
+from .checks import Numbers
 
 READS, RETURNS = "reads ", "returns "
 """What a layer reads (n, in), and the gradient at its output (n, out); the layer's name follows."""
+
+STRENGTH = "strength"
+"""Entry of a batch: what each record's loss, and so its gradient, is multiplied by."""
 
 Layer = AdaptedLinear | Head
 
@@ -51,6 +58,77 @@ class CanaryObjective:
         return {}
 
 
+@dataclass(frozen=True, eq=False)
+class Strengthened:
+    """An objective with losses as large as an auditor wants them; 0 makes a record silent.
+
+    Attributes:
+        objective: of probe records, or one that goes through the whole model.
+    """
+
+    objective: PerExampleLoss
+    metric: str = "none"
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(n,)."""
+        rest = {name: t for name, t in batch.items() if name != STRENGTH}
+        return self.objective.losses(model, rest) * batch[STRENGTH]
+
+    def measure(self, model: nn.Module, batch: Batch) -> Meters:
+        """Nothing."""
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Records that an auditor made: rows of a batch, each with a strength.
+
+    Attributes:
+        rows: what there is to choose from, for ``Strengthened``.
+        chosen: (n,) the row of every record.
+        strengths: (n,).
+    """
+
+    rows: Mapping[str, Tensor]
+    chosen: Sequence[int]
+    strengths: Sequence[float]
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """All alike, so that micro-batches are cut in the records' own order."""
+        return [1] * len(self.chosen)
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Rows and strengths of those records."""
+        rows = torch.tensor([self.chosen[i] for i in indices])
+        strength = torch.tensor([self.strengths[i] for i in indices])
+        return {**{name: t[rows] for name, t in self.rows.items()}, STRENGTH: strength}
+
+
+def silence(model: BuiltModel, terms: Terms) -> tuple[PerExampleLoss, Mapping[str, Tensor]]:
+    """An objective, and rows for ``silent`` records of it.
+
+    Probes go through the adapted layers. Where layers ask a router, made-up inputs go through the
+    whole model.
+    """
+    if model.axes.adapter and model.axes.adapter.routed:
+        rows = terms.objective.synthetic(model.loaded.inputs, (8, 5), terms.seed)
+        return Strengthened(terms.objective), rows
+    layers = probed_layers(model.trainer.adapted, model.axes.trained())
+    rows = random_probes(layers, 1, generator("audit", "silence"))
+    return Strengthened(CanaryObjective(layers)), rows
+
+
+def silent(rows: Mapping[str, Tensor], n: int) -> Prepared:
+    """Records whose gradients are exactly zero, so that what is sent is noise alone.
+
+    Args:
+        rows: one at least; all records are the first.
+        n: how many.
+    """
+    return Prepared(rows, [0] * n, [0.0] * n)
+
+
 def probed_layers(adapted: AdaptedModel, roles: Collection[Role]) -> dict[str, Layer]:
     """The adapted layers and heads of which something is trained, by name."""
     trained = {key.site for key in adapted.tensors if key.role in roles}
@@ -71,6 +149,51 @@ def random_probes(layers: Mapping[str, Layer], n: int, g: torch.Generator) -> di
         batch[READS + name] = _unit(torch.randn(n, into, generator=g))
         batch[RETURNS + name] = _unit(torch.randn(n, out, generator=g))
     return batch
+
+
+def tensor_probe(
+    layers: Mapping[str, Layer], key: Key, factors: Factors, g: torch.Generator
+) -> dict[str, Tensor]:
+    """One record whose gradient is in one tensor alone, as far as its layer allows that.
+
+    For A, what the layer reads is such that A x = 0, so that B has no gradient; for B, B^T times
+    what returns is 0. A head's bias moves alone if x = 0; its weight moves 10,000 times as much as
+    the bias if x is large.
+
+    Args:
+        layers: all that are probed; zero at the others.
+        key: of a pair, or of a head.
+        factors: at which the gradient is to be so.
+        g: decides the rest.
+
+    Returns:
+        A batch of one row.
+    """
+    batch = {"labels": torch.zeros(1, dtype=torch.long)}
+    for name, layer in layers.items():
+        out, into = _features(layer)
+        x, back = torch.randn(into, generator=g), torch.randn(out, generator=g)
+        if name != key.site:
+            x, back = torch.zeros(into), torch.zeros(out)
+        elif key.role is Role.A:
+            x = _without(x, factors[key])
+        elif key.role is Role.B:
+            back = _without(back, factors[key].T)
+        elif key.name == "bias":
+            x = torch.zeros(into)
+        else:
+            x = 1e4 * _unit(x[None])[0]
+        batch[READS + name], batch[RETURNS + name] = x[None], back[None]
+    return batch
+
+
+def away_from_zero(factors: Factors) -> Factors:
+    """Away from B = 0, where A would have no gradient."""
+
+    def moved(key: Key, t: Tensor) -> Tensor:
+        return t + 0.1 * torch.randn(t.shape, generator=generator("audit", key)).to(t)
+
+    return Factors({key: moved(key, t) for key, t in factors.items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,12 +237,14 @@ class NumberCanaries:
             batch[RETURNS + name] = onehot * own * self.strength
         return batch
 
-    def read(self, factors: Mapping[Key, Tensor]) -> Tensor:
-        """(m,) the slots' numbers, float64."""
+    def read(self, moved: Mapping[Key, Numbers]) -> Tensor:
+        """(m,) the slots' numbers in what a message moved, float64."""
         found = torch.empty(len(self.layer), dtype=torch.float64)
-        for i, key in enumerate(self.keys):
+        for i, (key, reads) in enumerate(zip(self.keys, self.reads, strict=True)):
             own = self.layer == i
-            found[own] = factors[key][self.row[own], self.column[own]].double()
+            if own.any():
+                flat = torch.from_numpy(moved[key])
+                found[own] = flat[self.row[own] * len(reads) + self.column[own]]
         return found
 
 
@@ -200,6 +325,13 @@ def _features(layer: Layer) -> tuple[int, int]:
     if isinstance(layer, Head):
         return layer.weight.shape[0], layer.weight.shape[1]
     return layer.B.shape[0], layer.A.shape[1]
+
+
+def _without(x: Tensor, rows: Tensor) -> Tensor:
+    """What is left of x without its parts along the rows; x itself if that is nothing."""
+    a, v = rows.double(), x.double()
+    rest = v - pinv(a) @ (a @ v)
+    return rest.float() if rest.norm() > 1e-3 * v.norm() else x
 
 
 def _unit(t: Tensor) -> Tensor:

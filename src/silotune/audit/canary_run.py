@@ -1,33 +1,32 @@
-"""Canary run: one run of the whole pipeline with canaries in it, as an audit needs it.
+"""Canary run: a transcript of a run with canaries in it, and how well they are recognised.
 
-The run is real: silo, coins, gradients, noise, ledger, messages, server. Only the records are made
-up, steps are released one by one, which is what the accountant prices, and the optimiser is plain
-SGD, so that an adversary can read them; any other would be post-processing.
+The run is real (``transcript``), and its steps are released one by one, which is what the
+accountant prices. The method's own schedule, what it keeps at home and the server's rule are not
+attacked here: all that trains moves in every round, and the server takes the mean.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from silotune.core import ClientId, GlobalState, Phase, RoundPlan, generator
-from silotune.engine import Client, ClientAgreement, Experiment, federate
-from silotune.methods import Axes
-from silotune.optim import SGD
+from silotune.aggregation import Mean
+from silotune.core import Phase, RoundPlan, generator
 from silotune.privacy import Correlated, ExampleLevel, Poisson, Rotation, TruncatedPoisson
 from silotune.privacy.mechanisms.sampling import Sampling
-from silotune.runtimes import InProcess
 from silotune.schedules import Constant
 from silotune.terms import BuiltModel
 
 from .canaries import CanaryObjective, NumberCanaries, Subset, probed_layers, slots
+from .coins import rate_of
 from .one_run import Guesses, evidence, fair_coins, guess
+from .transcript import Course, audited, transcribed
 
 MOST_CANARIES, MOST_WORK = 10_000, 2e9
 """Canaries, and numbers that the gradients of all their steps have together."""
@@ -43,7 +42,8 @@ ENOUGH_CANARIES, MOST_STEPS = 4000, 400
 CALIBRATED_STEPS, CALIBRATED_NOISE = 4, 1.3
 """Of a calibrated run: its epsilon is that of one step with mu a little above 1."""
 
-_SILO = ClientId("canaries")
+SILOS = ("first", "second")
+"""Each has canaries of its own."""
 
 
 def smoke(
@@ -55,38 +55,53 @@ def smoke(
 
     Args:
         model: its tensors are overwritten.
-        mechanism: of the one silo; secret draws, so not one with a seed.
+        mechanism: of every silo; secret draws, so not one with a seed.
         steps: rounds of one step each.
         claim: epsilon of the run.
         delta: of the claim.
     """
     canaries = _canaries(model, mechanism, steps)
-    times = min(math.ceil(ENOUGH_CANARIES / len(canaries.layer)), max(1, MOST_STEPS // steps))
-    inside = [fair_coins(len(canaries.layer)) for _ in range(times)]
-    odds = [_odds(model, mechanism, steps, canaries, present) for present in inside]
+    m = len(canaries.layer)
+    times = min(math.ceil(ENOUGH_CANARIES / len(SILOS) / m), max(1, MOST_STEPS // steps))
+    inside, odds = list[Tensor](), list[Tensor]()
+    for _ in range(times):
+        present = {silo: fair_coins(m) for silo in SILOS}
+        inside += present.values()
+        odds += _odds(model, mechanism, steps, canaries, present)
     return guess(torch.cat(odds), torch.cat(inside), claim, delta)
 
 
 def _odds(
-    model: BuiltModel, mechanism: ExampleLevel, steps: int, canaries: NumberCanaries, inside: Tensor
-) -> Tensor:
-    start = GlobalState(round=0, factors=model.first)
+    model: BuiltModel,
+    mechanism: ExampleLevel,
+    steps: int,
+    canaries: NumberCanaries,
+    inside: Mapping[str, Tensor],
+) -> list[Tensor]:
+    """Of every silo's canaries, in the order of silos."""
+    roles = model.axes.trained()
+    layers = probed_layers(model.trainer.adapted, roles)
+    course = Course(rounds=steps, local_steps=1, micro_batch=MICRO_BATCH)
+    records = {
+        silo: (Subset(canaries, present.nonzero().flatten().tolist()), mechanism)
+        for silo, present in inside.items()
+    }
     with tempfile.TemporaryDirectory() as home:
-        silo = Client(
-            client=_SILO,
-            train=Subset(canaries, inside.nonzero().flatten().tolist()),
-            held_out=None,
-            privacy=mechanism,
-            home=Path(home),
+        trainer, silos = audited(model, CanaryObjective(layers), course, records, Path(home))
+        always = RoundPlan(phases=(Phase(roles=roles),), share=roles)
+        transcript = transcribed(
+            model, trainer, silos, course, schedule=Constant(always), aggregator=Mean()
         )
-        return evidence(
-            start,
-            _states(model, silo, start, steps),
+    return [
+        evidence(
+            transcript.of(silo),
             canaries,
             unit=mechanism.max_grad_norm / mechanism.expected_batch_size,
-            rate=rate(mechanism),
+            rate=rate_of(mechanism),
             sigma=mechanism.noise.multiplier,
         )
+        for silo in inside
+    ]
 
 
 def calibrated(mechanism: ExampleLevel) -> ExampleLevel:
@@ -105,65 +120,12 @@ def calibrated(mechanism: ExampleLevel) -> ExampleLevel:
     return replace(mechanism, sampling=sampling, noise=noise)
 
 
-def rate(mechanism: ExampleLevel) -> float:
-    """Chance of a record to be in a step."""
-    sampling = mechanism.sampling
-    return 1.0 / sampling.turns if isinstance(sampling, Rotation) else sampling.rate
-
-
 def _canaries(model: BuiltModel, mechanism: ExampleLevel, steps: int) -> NumberCanaries:
     adapted = model.trainer.adapted
     adapted.load(model.first)
-    most = min(MOST_CANARIES, int(MOST_WORK / (steps * rate(mechanism) * model.trained)) + 1)
+    most = min(MOST_CANARIES, int(MOST_WORK / (steps * rate_of(mechanism) * model.trained)) + 1)
     if isinstance(mechanism.sampling, TruncatedPoisson):
         most = min(most, mechanism.sampling.places)  # others would have no place
     roles = model.axes.trained()
     strength = STRENGTH * mechanism.max_grad_norm
     return slots(adapted, model.first, roles, most, strength, generator("canaries"))
-
-
-def _states(
-    model: BuiltModel, silo: Client, start: GlobalState, steps: int
-) -> Iterator[GlobalState]:
-    """The server's states, one a step."""
-    sgd = SGD(lr=1.0)
-    roles = model.axes.trained()
-    trainer = replace(
-        model.trainer,
-        objective=CanaryObjective(probed_layers(model.trainer.adapted, roles)),
-        optimizer=sgd,
-        micro_batch=MICRO_BATCH,
-    )
-    experiment = Experiment(
-        run="audit",
-        axes=_plain(model.axes, sgd),
-        weights={silo.client: 1.0},
-        rounds=steps,
-        local_steps=1,
-        linear_decay=False,
-        seed=0,
-        draw=model.trainer.draw,
-        fixed=model.fixed,
-        quorum=1,
-        private=True,
-    )
-    agreement = ClientAgreement(
-        client=silo.client,
-        experiment=experiment,
-        first=model.first,
-        base=model.digest,
-        mechanism=repr(silo.privacy),
-        clips=True,
-    )
-    runtime = InProcess(trainer, {silo.client: replace(silo, agreement=agreement)})
-    return (done.state for done in federate(experiment, runtime, start))
-
-
-def _plain(axes: Axes, sgd: SGD) -> Axes:
-    """All that trains moves and is seen in every round, so that an adversary can read it.
-
-    The method's own schedule, what it keeps at home and the server's rule are not attacked.
-    """
-    roles = axes.trained()
-    always = RoundPlan(phases=(Phase(roles=roles),), share=roles)
-    return Axes(schedule=Constant(always), optimizer=sgd, adapter=axes.adapter)

@@ -1,11 +1,11 @@
 """The one-run audit: canaries in one training run, and an adversary who guesses which were in it.
 
-Each canary (a ``canaries.Slots`` record) is in the data by a fair coin. The adversary sees every
-released state, adds up for each canary what its slot says, and speaks on the clearest cases only.
-How often it is right bounds epsilon from below (Steinke et al. 2023, arXiv 2305.08846). One run is
-enough, of the real loop with real messages, ledger, coins and noise; several runs with different
-canaries are one with more of them. But the bound is loose, so this is a smoke alarm for the whole,
-and the two-world audit measures the step.
+Each canary (a record of ``canaries.NumberCanaries``) is in the data by a fair coin. The adversary
+sees every message, adds up for each canary what its slot says, and speaks on the clearest cases
+only. How often it is right bounds epsilon from below (Steinke et al. 2023, arXiv 2305.08846). One
+run is enough, of the real loop with real messages, ledger, coins and noise; several silos and runs
+with different canaries are one with more of them. But the bound is loose, so this is a smoke alarm
+for the whole, and the two-world audit measures the step.
 
 Shapes: m canaries.
 """
@@ -13,17 +13,16 @@ Shapes: m canaries.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from silotune.core import GlobalState
-
 from .canaries import NumberCanaries
 from .lower_bounds import one_run
+from .transcript import Message
 
 SPOKEN = 20
 """The adversary speaks on one canary in so many, or more where a high claim asks for it."""
@@ -65,31 +64,27 @@ def fair_coins(n: int) -> Tensor:
 
 
 def evidence(
-    start: GlobalState,
-    states: Iterable[GlobalState],
+    messages: Sequence[Message],
     slots: NumberCanaries,
     *,
     unit: float,
     rate: float,
     sigma: float,
 ) -> Tensor:
-    """(m,) log-odds that each canary was in, from what rounds of one step of plain SGD release.
+    """(m,) log-odds that each canary was in, from what a silo sent in rounds of one step.
 
     Unit, rate and sigma sharpen the guesses; wrong ones make the bound lower, not wrong.
 
     Args:
-        start: before the first round.
-        states: after each round; the learning rate is 1.
+        messages: of that silo.
         slots: the canaries.
         unit: by how much one canary moves its slot in a step, C / b.
         rate: chance of a record to be in a step.
         sigma: noise multiplier of a step.
     """
-    total, before = torch.zeros(len(slots.layer), dtype=torch.float64), slots.read(start.factors)
-    for state in states:
-        now = slots.read(state.factors)
-        total += _log_odds((before - now) / unit, rate, sigma)
-        before = now
+    total = torch.zeros(len(slots.layer), dtype=torch.float64)
+    for message in messages:
+        total += _log_odds(slots.read(message.moved) / unit, rate, sigma)
     return total
 
 

@@ -30,14 +30,23 @@ import torch
 from torch import Tensor, nn
 
 from silotune.adapters import AdaptedModel, Head
-from silotune.core import Batch, Factors, Key, Role, generator
+from silotune.core import Batch, Key, Role, generator
 from silotune.engine.batches import to_device
 from silotune.objectives import Objective
 from silotune.privacy import ClientMechanism, NoiseState
 from silotune.privacy.mechanisms.base import Losses
 from silotune.privacy.mechanisms.secure_rng import KEY_BYTES
 
-from .canaries import RETURNS, CanaryObjective, Layer, probed_layers, random_probes
+from .canaries import (
+    RETURNS,
+    STRENGTH,
+    CanaryObjective,
+    Layer,
+    Strengthened,
+    away_from_zero,
+    probed_layers,
+    random_probes,
+)
 from .lower_bounds import CONFIDENCE, Bounds, Numbers, gaussian_epsilon, two_worlds
 
 TRIALS = 2500
@@ -45,9 +54,6 @@ TRIALS = 2500
 
 HUGE = 1000.0
 """Raw gradients in units of C: the partner's; the canary's is three times as long."""
-
-STRENGTH = "strength"
-"""Entry of a batch: what each record's loss is multiplied by."""
 
 
 class Verdict(StrEnum):
@@ -111,11 +117,13 @@ def audit_step(
             the whole model instead of the adapted layers alone. As slow as training.
     """
     kept, training = adapted.extract(), adapted.model.training
-    adapted.load(_somewhere(kept))
+    adapted.load(away_from_zero(kept))
     adapted.model.eval()
     tensors = adapted.train_only(roles)
     try:
-        canaries = [*_probe_canaries(adapted, tensors, probed_layers(adapted, roles))]
+        layers = probed_layers(adapted, roles)
+        probed = {key.site for key in tensors} <= layers.keys()  # not where a router is trained
+        canaries = [*_probe_canaries(adapted, tensors, layers)] if probed else []
         if whole is not None:
             canaries.append(_real_canary(adapted, *whole))
         confidence = 1.0 - (1.0 - CONFIDENCE) / len(canaries)
@@ -174,11 +182,12 @@ def _probe_canary(
     sites: Collection[str],
 ) -> Canary:
     """Random probes; the canary's gradient at each of ``sites`` has length 1, and 0 elsewhere."""
+    objective = Strengthened(CanaryObjective(layers))
 
     def losses(batch: Batch) -> Tensor:
-        return CanaryObjective(layers).losses(adapted.model, batch)
+        return objective.losses(adapted.model, batch)
 
-    records = random_probes(layers, 3, generator("audit"))
+    records = random_probes(layers, 3, generator("audit")) | {STRENGTH: torch.ones(3)}
     rows = _rows(adapted, tensors, losses, _cut(records, [2]))
     for layer in layers:
         parts = [r.flatten() for key, r in rows.items() if key.site == layer]
@@ -187,10 +196,13 @@ def _probe_canary(
 
 
 def _real_canary(adapted: AdaptedModel, objective: Objective, batch: Batch) -> Canary:
-    def losses(part: Batch) -> Tensor:
-        return adapted.losses(objective.losses, part)
+    real = Strengthened(objective)
 
-    return Canary("whatever its loss moves", losses, _cut(batch, [0, 1, 2]))
+    def losses(part: Batch) -> Tensor:
+        return adapted.losses(real.losses, part)
+
+    records = _cut(batch, [0, 1, 2]) | {STRENGTH: torch.ones(3)}
+    return Canary("whatever its loss moves", losses, records)
 
 
 def _worlds(
@@ -207,7 +219,7 @@ def _worlds(
         return to_device({**chosen, STRENGTH: torch.tensor(strength)}, adapted.device)
 
     return _Worlds(
-        losses=_with_strength(canary.losses),
+        losses=canary.losses,
         absent=records(1.0, 1.0, partner),
         present=records(1.0, 1.0, partner, -3.0 * partner),
         directions=torch.stack([gradient / gradient.norm(), by_tensor / by_tensor.norm()]),
@@ -244,26 +256,9 @@ def _rows(
         return {key: rows[key][0].detach().clone() for key in tensors}
 
 
-def _with_strength(losses: Losses) -> Losses:
-    def scaled(batch: Batch) -> Tensor:
-        rest = {name: t for name, t in batch.items() if name != STRENGTH}
-        return losses(rest) * batch[STRENGTH]
-
-    return scaled
-
-
 def _cut(batch: Batch, indices: Sequence[int]) -> dict[str, Tensor]:
     return {name: t[list(indices)] for name, t in batch.items()}
 
 
 def _flat(tensors: Mapping[Key, Tensor]) -> Tensor:
     return torch.cat([t.detach().flatten() for t in tensors.values()]).double().cpu()
-
-
-def _somewhere(factors: Factors) -> Factors:
-    """Away from B = 0, where A would have no gradient."""
-
-    def moved(key: Key, t: Tensor) -> Tensor:
-        return t + 0.1 * torch.randn(t.shape, generator=generator("audit", key)).to(t)
-
-    return Factors({key: moved(key, t) for key, t in factors.items()})

@@ -14,8 +14,11 @@ from rich.text import Text
 from silotune.audit.step import Verdict
 from silotune.config import build
 from silotune.core.units import epsilon_text, number_text
-from silotune.federation.audit import Part, audit, conclusion
+from silotune.federation.audit import audit, conclusion
+from silotune.federation.audit_effort import SHORT, THOROUGH
+from silotune.federation.audit_part import Part
 from silotune.federation.audit_subject import Subject, of_federation, of_run
+from silotune.federation.workers import audit_worker
 from silotune.runs.folder import RunFolder
 
 from .config_source import chosen
@@ -32,11 +35,12 @@ MEANING = {
 }
 
 
-def investigate(name: str, overrides: Sequence[str], *, as_json: bool) -> None:
+def investigate(name: str, overrides: Sequence[str], *, thorough: bool, as_json: bool) -> None:
     """Show every part; exit 1 unless the whole passes."""
     console, parts = speaker(as_json=as_json), list[Part]()
     subject = _subject(name, overrides)
-    found = audit(subject)
+    effort = THOROUGH if thorough else SHORT
+    found = audit(subject, effort, audit_worker(subject.federation))
     while True:
         with busy(console, "attacking"):
             part = next(found, None)
@@ -82,7 +86,8 @@ def _figures(part: Part) -> str:
 def _summary(subject: Subject, parts: Sequence[Part]) -> str:
     """The claim of the whole beside what was measured."""
     what = "this run" if subject.certificate else "this configuration"
-    return f"{what}: {_figures(parts[-1])}"
+    figures = [text for part in parts if (text := _figures(part))]
+    return f"{what}: {figures[-1] if figures else 'no attack was made'}"
 
 
 def _json(part: Part) -> dict[str, object]:

@@ -6,7 +6,9 @@ import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
+from silotune.federation.audit_pool import ordered_silos
 from silotune.federation.built import build_clients, build_federation
 from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
@@ -28,11 +30,7 @@ def work(path: Path, modules: Sequence[str] = ()) -> None:
     Raises:
         ValueError: if one of them cannot be imported.
     """
-    for name in modules:
-        _import(name)
-    results = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever prints must not get between the bytes
-    tasks = os.fdopen(os.dup(0), "rb")
+    tasks, results = _pipes(modules)
     folder = RunFolder(path)
     built = build_federation(of_run(folder))
     if built.terms.private:  # what it says from here on may be of records, and stays with them
@@ -41,6 +39,30 @@ def work(path: Path, modules: Sequence[str] = ()) -> None:
         os.dup2(log, 1)
     trainer = built.agreement.model.trainer
     serve(trainer, build_clients(built, folder, read_facts(folder).run), tasks, results)
+
+
+def work_for_audit(path: Path, modules: Sequence[str] = ()) -> None:
+    """Make an audit's silos, whose records are made up, and answer tasks until the pool is gone.
+
+    Args:
+        path: of the audit's folder.
+        modules: as ``work``.
+
+    Raises:
+        ValueError: if one of them cannot be imported.
+    """
+    tasks, results = _pipes(modules)
+    trainer, silos = ordered_silos(path)
+    serve(trainer, silos, tasks, results)
+
+
+def _pipes(modules: Sequence[str]) -> tuple[BinaryIO, BinaryIO]:
+    """Tasks and results; imports the modules first."""
+    for name in modules:
+        _import(name)
+    results = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever prints must not get between the bytes
+    return os.fdopen(os.dup(0), "rb"), results
 
 
 def _import(name: str) -> None:

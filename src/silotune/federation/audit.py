@@ -1,24 +1,28 @@
 """Audit: the mechanisms of a configuration, or of a finished run, attacked with canaries.
 
-No private record is read: canaries are made up. What is attacked is the code that trains (sink,
-clipping, noise, ledger, messages, server) with the clipping norm, denominator, kinds of sampling
-and noise, and the trained tensors of the configuration. An attack shows most where a single step
-tells much, so the parts that decide are calibrated: noise of one clipping norm (mu = 1), and every
-record in the batch, or every second one. The last part takes noise and rate as they are.
+No private record is read: canaries are made up. What is attacked is the code that trains (loop,
+sink, clipping, noise, ledger, messages, server, workers) with the clipping norm, denominator, kinds
+of sampling and noise, and the trained tensors of the configuration.
+
+First come transcripts (``audit.transcript``): what several silos sent over several rounds is
+compared with what it must be, by exact tests that decide. Then attacks, which bound epsilon from
+below without asking what the mechanism is. They show most where a single step tells much, so the
+parts that decide are calibrated: noise of one clipping norm (mu = 1), and every record in the
+batch, or every second one. The last part takes noise and rate as they are.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from silotune.audit.canary_run import CALIBRATED_NOISE, CALIBRATED_STEPS, calibrated, rate, smoke
-from silotune.audit.distribution_tests import Check, coins_check, noise_check, turns_check
+from silotune.audit.canary_run import CALIBRATED_NOISE, CALIBRATED_STEPS, calibrated, smoke
+from silotune.audit.coins import rate_of
 from silotune.audit.one_run import Guesses
 from silotune.audit.server import audit_server
-from silotune.audit.step import TRIALS, Attack, Verdict, audit_step, verdict
+from silotune.audit.step import Attack, Verdict, audit_step, verdict
 from silotune.certificate.guarantee import SEEDED
 from silotune.core import Statistics
 from silotune.privacy import ExampleLevel, Poisson, Relation, Rotation, TruncatedPoisson
@@ -27,7 +31,26 @@ from silotune.privacy.mechanisms.dp_fedavg import ClientLevel
 from silotune.runs.privacy_statement import SiloPrivacy
 from silotune.terms import BuiltModel, Terms
 
-from .audit_subject import Subject, calibrated_server, secret_mechanisms, small_model
+from .audit_effort import SHORT, Effort
+from .audit_part import Part
+from .audit_pool import SilentRun, pooled, write_orders
+from .audit_subject import (
+    Stand,
+    Subject,
+    calibrated_server,
+    secret_mechanisms,
+    secret_server,
+    small_model,
+)
+from .audit_transcript import (
+    composition_part,
+    parts_of,
+    read_silent,
+    sensitivity_part,
+    server_parts,
+    silent_run,
+    transcript_parts,
+)
 
 MOST_WHOLE = 2_000_000
 """Numbers in all; with more, no canary goes through the whole model."""
@@ -38,35 +61,27 @@ MOST_STEPS = 300
 MOST_DELTA = 1e-5
 """Of the one-run audits: a larger one would blur what so few canaries show."""
 
-UNLIKELY = 1e-6
-"""A check fails if its result had less chance than this."""
+IN_PROCESS = (
+    "not audited: silos trained in this process, so a fault of workers alone, such as a stream "
+    "that two of them share, would not have shown; --thorough starts them, reads more silos and "
+    "rounds, and sends canaries through the whole model"
+)
+"""What a short audit has no power to see."""
+
+ROUTED = (
+    "not audited: what a router passes on depends on the whole prompt, so no canary can be aimed "
+    "at one number; noise, coins and sensitivity were read from whole messages above"
+)
+"""Why the one-run audits are left out."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One thing that was looked at.
+def audit(subject: Subject, effort: Effort = SHORT, worker: Sequence[str] = ()) -> Iterator[Part]:
+    """Every part, one after another.
 
-    Attributes:
-        what: its name.
-        verdict: of this part.
-        text: what was done and found.
-        claimed: epsilon that must not be exceeded; None where the part is no attack.
-        measured: a lower bound on it that holds with 99 % confidence.
-        delta: of both.
-        decides: whether the audit has no power if this part has none.
-    """
-
-    what: str
-    verdict: Verdict
-    text: str
-    claimed: float | None = None
-    measured: float | None = None
-    delta: float | None = None
-    decides: bool = False
-
-
-def audit(subject: Subject) -> Iterator[Part]:
-    """Every part, one after another; under a minute on a tiny model.
+    Args:
+        subject: what is audited.
+        effort: how deep the audit goes.
+        worker: the command that starts a worker of the audit's pool, without the folder.
 
     Raises:
         ValueError: in words, naming the key of the configuration.
@@ -78,19 +93,31 @@ def audit(subject: Subject) -> Iterator[Part]:
         yield Part(what="secrecy", verdict=Verdict.FAIL, text=SEEDED)
     with tempfile.TemporaryDirectory() as folder:
         if privacy.unit == "client":
-            central = calibrated_server(subject)
-            model, about = small_model(subject, Path(folder))
-            yield Part(what="model", verdict=Verdict.PASS, text=about)
-            yield _server(central, model, privacy.target_delta)
+            central = secret_server(subject)
+            stand = small_model(subject, Path(folder))
+            yield Part(what="model", verdict=Verdict.PASS, text=stand.about)
+            yield from server_parts(central, stand.model, effort)
+            yield _server(calibrated_server(central), stand.model, privacy.target_delta, effort)
             return
         silos = secret_mechanisms(subject)
-        model, about = small_model(subject, Path(folder))
-        yield Part(what="coverage", verdict=Verdict.PASS, text=about)
-        for name, mechanism in _different(silos).items():
-            yield from _checks(name, mechanism, model)
-        yield _step(next(iter(silos.values())), model, subject.terms)
-        yield _calibrated_run(next(iter(silos.values())), model)
-        yield _configured_run(silos, model, subject)
+        stand = small_model(subject, Path(folder))
+        yield Part(what="coverage", verdict=Verdict.PASS, text=stand.about)
+        run = silent_run(stand, silos, subject.sizes, effort)
+        yield from transcript_parts(stand, run)
+        first = next(iter(run.mechanisms.values()))
+        yield sensitivity_part(stand, first, whole=_through_all(stand, effort))
+        if effort.pool or subject.federation.runtime == "pool":
+            yield from _pool(stand, run, subject, worker)
+        else:
+            yield Part(what="worker processes", verdict=Verdict.NO_POWER, text=IN_PROCESS)
+        name, all_steps = _most_exposed(silos), subject.terms.rounds * subject.terms.local_steps
+        yield composition_part(silos[name], all_steps, name)
+        yield _step(first, stand, effort)
+        if stand.routed:
+            yield Part(what="pipeline", verdict=Verdict.NO_POWER, text=ROUTED)
+            return
+        yield _calibrated_run(first, stand.model)
+        yield _configured_run(silos, stand.model, subject)
 
 
 def conclusion(parts: Sequence[Part]) -> Verdict:
@@ -101,76 +128,52 @@ def conclusion(parts: Sequence[Part]) -> Verdict:
     return Verdict.NO_POWER if weak else Verdict.PASS
 
 
-def _different(silos: Mapping[str, ExampleLevel]) -> dict[str, ExampleLevel]:
-    """One silo for each mechanism; silos that share one are named together."""
-    names = dict[ExampleLevel, list[str]]()
-    for name, mechanism in silos.items():
-        names.setdefault(mechanism, []).append(name)
-    return {", ".join(same): mechanism for mechanism, same in names.items()}
+def _pool(stand: Stand, run: SilentRun, subject: Subject, worker: Sequence[str]) -> Iterator[Part]:
+    """The transcript once more, from processes of the pool."""
+    if stand.given or not worker:
+        why = "the model is an object of this program" if stand.given else "there is no worker"
+        text = f"not audited: {why}, and other processes cannot open it"
+        yield Part(what="worker processes", verdict=Verdict.NO_POWER, text=text)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        machine = subject.federation.machine
+        write_orders(place, stand.terms, subject.labels, machine, run)
+        read = read_silent(stand, run, place, pooled(worker, place))
+    yield from parts_of(read, " in worker processes")
 
 
-def _checks(name: str, mechanism: ExampleLevel, model: BuiltModel) -> Iterator[Part]:
-    """Noise and sampling of a silo, as configured."""
-    roles = model.axes.trained()
-    sigma, sampling = mechanism.noise.multiplier, mechanism.sampling
-    std = sigma * mechanism.max_grad_norm / mechanism.expected_batch_size
-    noise = noise_check(mechanism, model.trainer.adapted, roles, std)
-    yield _check(
-        f"noise of {name}",
-        noise,
-        f"{noise.draws:,} numbers with no record in the batch spread {noise.measured:.4f} times as "
-        f"claimed (σ = {sigma:.4g})",
-    )
-    match sampling:
-        case Rotation(turns):
-            coins = turns_check(mechanism, turns, records=1000)
-            text = (
-                f"{coins.measured:.0%} of 1,000 records have one turn in {turns}, always the same"
-            )
-        case TruncatedPoisson(q, largest, places):
-            coins = coins_check(mechanism, q, records=places, steps=100, largest=largest)
-            text = f"{coins.measured:.4f} times as often drawn as claimed (q = {q:.4g}, cut)"
-        case Poisson(q):
-            coins = coins_check(mechanism, q, records=1000, steps=1000)
-            text = (
-                f"{coins.draws:,} coins came up {coins.measured:.4f} times as often as claimed "
-                f"(q = {q:.4g}), and batches vary in size as they must"
-            )
-    yield _check(f"sampling of {name}", coins, text)
+def _through_all(stand: Stand, effort: Effort) -> bool:
+    """Whether a canary goes through the whole model."""
+    return effort.whole or stand.routed or stand.model.total <= MOST_WHOLE
 
 
-def _check(what: str, check: Check, text: str) -> Part:
-    failed = check.chance < UNLIKELY
-    about = f"{text}; chance of so bad a result {check.chance:.1e}" if failed else text
-    return Part(what=what, verdict=Verdict.FAIL if failed else Verdict.PASS, text=about)
-
-
-def _step(mechanism: ExampleLevel, model: BuiltModel, terms: Terms) -> Part:
+def _step(mechanism: ExampleLevel, stand: Stand, effort: Effort) -> Part:
     """The two-world audit, calibrated. Silos differ in nothing that plays a part in it."""
-    delta = terms.hiding.target_delta
+    model, task = stand.model, stand.terms.objective
+    delta = stand.terms.hiding.target_delta
     privacy = replace(mechanism, noise=replace(mechanism.noise, multiplier=1.0))
     if not isinstance(mechanism.sampling, Rotation):
         privacy = replace(privacy, sampling=Poisson(1.0))
     claim = epsilon([privacy.charge(1)], delta)
-    trainer, task = model.trainer, terms.objective
-    batch = task.synthetic(model.loaded.inputs, (8, 5, 6), terms.seed)
+    batch = task.synthetic(model.loaded.inputs, (8, 5, 6), stand.terms.seed)
     attacks = audit_step(
         privacy,
-        trainer.adapted,
+        model.trainer.adapted,
         model.axes.trained(),
         delta,
-        trials=TRIALS,
-        whole=(task, batch) if model.total <= MOST_WHOLE else None,
+        trials=effort.trials,
+        whole=(task, batch) if _through_all(stand, effort) else None,
     )
     return _attacked("step, calibrated", "one step at μ = 1", attacks, claim, delta)
 
 
-def _server(central: ClientLevel, model: BuiltModel, delta: float) -> Part:
+def _server(central: ClientLevel, model: BuiltModel, delta: float, effort: Effort) -> Part:
     """The two-world audit of the server, calibrated."""
     shared = Statistics.of(model.plan.shared(model.first), 1.0)
     if not model.axes.aggregator.needs_product:
         shared = replace(shared, product={})
-    attacks = audit_server(central, shared, delta, trials=TRIALS)
+    attacks = audit_server(central, shared, delta, trials=effort.trials)
     about = f"one round of all {central.clients} clients at μ = {1 / central.noise_multiplier:.3g}"
     return _attacked(
         "server, calibrated", about, attacks, epsilon([central.charge()], delta), delta
@@ -184,8 +187,8 @@ def _attacked(what: str, about: str, attacks: Sequence[Attack], claim: float, de
     return Part(
         what=what,
         verdict=verdict(attacks, claim, delta),
-        text=f"{about}, {TRIALS:,} times with and without a canary on {canaries}; at least "
-        f"{gaussian:.3g} (Gaussian), {free:.3g} (distribution-free)",
+        text=f"{about}, {attacks[0].trials:,} times with and without a canary on {canaries}; at "
+        f"least {gaussian:.3g} (Gaussian), {free:.3g} (distribution-free)",
         claimed=claim,
         measured=max(gaussian, free),
         delta=delta,
@@ -207,7 +210,7 @@ def _calibrated_run(mechanism: ExampleLevel, model: BuiltModel) -> Part:
 def _configured_run(silos: Mapping[str, ExampleLevel], model: BuiltModel, subject: Subject) -> Part:
     """Of the silo whose records show most; a run's claim is that of its certificate."""
     privacy = subject.terms.hiding
-    name = max(silos, key=lambda s: rate(silos[s]) / max(silos[s].noise.multiplier, 1e-9))
+    name = _most_exposed(silos)
     stated = subject.certificate.silos[name] if subject.certificate else None
     total = _steps(stated, subject.terms)
     steps, delta = min(MOST_STEPS, total), min(MOST_DELTA, privacy.target_delta)
@@ -223,6 +226,11 @@ def _configured_run(silos: Mapping[str, ExampleLevel], model: BuiltModel, subjec
         "every one, whatever its schedule"
     )
     return _run("pipeline, as configured", guesses, claim, about)
+
+
+def _most_exposed(silos: Mapping[str, ExampleLevel]) -> str:
+    """The silo whose records show most."""
+    return max(silos, key=lambda s: rate_of(silos[s]) / max(silos[s].noise.multiplier, 1e-9))
 
 
 def _run(what: str, guesses: Guesses, claim: float, about: str, *, decides: bool = False) -> Part:

@@ -104,8 +104,8 @@ def secret_mechanisms(subject: Subject) -> dict[str, ExampleLevel]:
     return secret
 
 
-def calibrated_server(subject: Subject) -> ClientLevel:
-    """The server's mechanism, calibrated: all clients are asked, with mu = 1 or as configured."""
+def secret_server(subject: Subject) -> ClientLevel:
+    """The server's, with secret draws; of a run, with the noise that its certificate states."""
     terms, clients = subject.terms, len(subject.sizes)
     privacy = terms.privacy
     if subject.certificate is not None:
@@ -113,37 +113,62 @@ def calibrated_server(subject: Subject) -> ClientLevel:
         privacy, clients = _with_noise(terms, every), every.num_examples
     central = server_mechanism(privacy, clients, terms.training)
     assert isinstance(central, ClientLevel)
+    return replace(central, insecure_seed=None)
+
+
+def calibrated_server(central: ClientLevel) -> ClientLevel:
+    """The same, where all clients are asked, with mu = 1 or as configured."""
     z = min(1.0, central.noise_multiplier)  # where clipping adapts, more may be too much
-    calibrated = replace(central, noise=replace(central.noise, multiplier=z), insecure_seed=None)
+    calibrated = replace(central, noise=replace(central.noise, multiplier=z))
     if isinstance(central.sampling, Rotation):
         return calibrated
     return replace(calibrated, sampling=Poisson(1.0))
 
 
-def small_model(subject: Subject, folder: Path) -> tuple[BuiltModel, str]:
-    """The configured model if it is small, or a tiny one that trains the same roles; and which.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stand:
+    """What is attacked.
 
-    Raises:
-        ValueError: if its layers ask a router.
+    Attributes:
+        model: the configured one, or a tiny one in its place.
+        terms: that it was opened by.
+        given: whether it is an object, which no other process can open.
+        about: which it is, in words.
+    """
+
+    model: BuiltModel
+    terms: Terms
+    given: bool
+    about: str
+
+    @property
+    def routed(self) -> bool:
+        """Whether its layers ask a router, so that canaries must go through the whole model."""
+        adapter = self.model.axes.adapter
+        return adapter is not None and adapter.routed
+
+
+def small_model(subject: Subject, folder: Path) -> Stand:
+    """The configured model if it is small, or a tiny one that trains the same roles.
+
+    Args:
+        subject: whose model.
+        folder: where a tiny one is made, which must stay as long as other processes open it.
     """
     federation, terms = subject.federation, subject.terms
     model = open_model(terms, subject.labels, federation.machine, federation.given)
-    which = terms.model
-    if model.axes.adapter and model.axes.adapter.routed:
-        raise ValueError(
-            f"method: {terms.method.name} cannot be audited: what a router passes on depends on "
-            "the whole prompt, so no canary can be aimed at one number; `silotune run` still "
-            "proves the gradient of every example before it trains"
-        )
-    if model.trained > MOST_TRAINED:
-        tiny = _with_tiny_model(terms, folder)
-        model = open_model(tiny, subject.labels, federation.machine)
+    given, which = federation.given is not None, terms.model
+    routed = model.axes.adapter is not None and model.axes.adapter.routed  # experts fit it alone
+    if model.trained > MOST_TRAINED and not routed:
+        terms, given = _with_tiny_model(terms, folder), False
+        model = open_model(terms, subject.labels, federation.machine)
         which = f"a tiny model that trains the same roles as {which}"
     roles = ", ".join(sorted(model.axes.trained()))
-    return model, (
+    about = (
         f"{which}: {model.trained:,} numbers are trained ({roles}), and the gradient of every "
         "single example is what autograd gives for it alone"
     )
+    return Stand(model=model, terms=terms, given=given, about=about)
 
 
 def _with_noise(terms: Terms, silo: SiloPrivacy) -> ExampleDP | ClientDP:

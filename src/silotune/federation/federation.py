@@ -10,7 +10,9 @@ from silotune.core import RecordError
 from silotune.engine import QuorumError
 from silotune.runs.folder import RoundRecord, RunFolder
 
-from .audit import Part, audit
+from .audit import audit
+from .audit_effort import SHORT, THOROUGH
+from .audit_part import Part
 from .audit_subject import of_federation
 from .baselines import silo_alone
 from .data_summary import Division, divide
@@ -21,7 +23,7 @@ from .progress import watched
 from .run import exhausted, finish, rounds, stop
 from .run_result import Run
 from .scoring import metric_name
-from .workers import worker_command
+from .workers import audit_worker, worker_command
 
 
 class Federation(Description):
@@ -101,9 +103,15 @@ class Federation(Description):
         """How the records divide over the clients. Epsilon does not cover what it says."""
         return divide(self)
 
-    def audit(self) -> list[Part]:
-        """Attack the training step with canaries: is epsilon what it claims?"""
-        return list(audit(of_federation(self)))
+    def audit(self, *, thorough: bool = False) -> list[Part]:
+        """Attack what silos send with canaries: is it what is claimed?
+
+        Args:
+            thorough: up to twenty minutes instead of two: also worker processes, more silos,
+                rounds and trials, and canaries through the whole model.
+        """
+        effort = THOROUGH if thorough else SHORT
+        return list(audit(of_federation(self), effort, audit_worker(self)))
 
     def _noted(self, run: OpenRun, error: BaseException) -> None:
         """Say in the folder why a run ends; if its budget is spent, what is done is the result."""

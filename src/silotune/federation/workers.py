@@ -25,8 +25,17 @@ def worker_command(federation: Description) -> list[str]:
     """
     described = describe(federation)
     refuse_unreachable(described)
-    modules = sorted({name.partition(":")[0] for name in classes(described) if not is_ours(name)})
-    return [*SILOTUNE, "worker", *(part for name in modules for part in ("--import", name))]
+    return [*SILOTUNE, "worker", *_imports(described)]
+
+
+def audit_worker(federation: Description) -> list[str]:
+    """Starts a worker of an audit, without its folder; empty if it cannot be told what to open."""
+    try:
+        described = describe(federation)
+        refuse_unreachable(described)
+    except ValueError:
+        return []
+    return [*SILOTUNE, "audit-worker", *_imports(described)]
 
 
 def refuse_unreachable(described: Mapping[str, Any]) -> None:
@@ -43,3 +52,9 @@ def refuse_unreachable(described: Mapping[str, Any]) -> None:
                 f"runtime: {kind} is a class of {where}, which worker processes cannot import; "
                 "put it into a module of its own, or use runtime='in-process'"
             )
+
+
+def _imports(described: Mapping[str, Any]) -> list[str]:
+    """Options that name the modules of classes which are not ours."""
+    modules = sorted({name.partition(":")[0] for name in classes(described) if not is_ours(name)})
+    return [part for name in modules for part in ("--import", name)]
