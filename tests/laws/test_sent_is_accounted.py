@@ -167,6 +167,7 @@ PRIVACY_JSON = {
     "privacy.json.silos": "declared sizes, and what follows from the ledgers",
     "privacy.json.overall": "post-processing of the ledgers",
     "privacy.json.recognition": "post-processing of the ledgers",
+    "privacy.json.coupling": "measured on made-up records, before any is read",
     "privacy.json.versions": "software",
     "privacy.json.released": CONFIGURED,
     "privacy.json.not_covered": CONFIGURED + "; people are counted in a simulation only",
