@@ -28,8 +28,19 @@ WRONG = {
         "privacy.target_epsilon: must be greater than 0",
     ),
     "delta beyond 1/n": (
-        ["privacy={unit: example, noise_multiplier: 2, target_delta: 0.1}"],
+        [
+            "privacy={unit: example, noise_multiplier: 2, target_delta: 0.1}",
+            "data.num_examples=20",
+        ],
         "privacy.target_delta: must be below 1 / data.num_examples",
+    ),
+    "few records and no number of them": (
+        ["privacy={unit: example, noise_multiplier: 2, target_delta: 0.001}"],
+        "data.num_examples: none is declared, and taken from fewer than 200 records",
+    ),
+    "a quorum beyond the silos": (
+        ["train.min_clients=3"],
+        "train.min_clients: must be at most the number of clients, 2, not 3",
     ),
     "model absent, no network": (
         ["model.name_or_path=nobody/nothing"],

@@ -77,6 +77,7 @@ def test_plan_under_client_level_privacy_speaks_of_clients(silotune, place, nois
         "small.yaml",
         "privacy={unit: client, target_epsilon: 8, target_delta: 0.01}",
         "train.weighting=uniform",
+        "data.num_examples=20",
         f"privacy.noise={noise}",
         f"privacy.sampling={sampling}",
     )

@@ -18,6 +18,7 @@ from silotune.core.files import read_json, read_lines
 from silotune.runs.folder import RoundRecord
 
 ONE = "train.num_rounds=1"
+SIZE = "data.num_examples=20"
 
 
 def test_a_run_tells_what_it_does_and_ends_with_what_came_of_it(silotune, place, no_network):
@@ -51,7 +52,7 @@ def test_a_private_run_shows_epsilon_and_budget(silotune, place):
 
 def test_a_run_that_hides_clients_shows_its_noise_and_no_time(silotune, place):
     privacy = "privacy={unit: client, noise_multiplier: 2, target_delta: 0.01}"
-    result = silotune("run", "small.yaml", privacy, "train.weighting=uniform", ONE)
+    result = silotune("run", "small.yaml", privacy, "train.weighting=uniform", SIZE, ONE)
     assert result.exit_code == 0
     said = result.stdout.splitlines()
     assert said[2] == "  every client: hidden by the server, noise multiplier σ = 2, δ = 0.01"
@@ -62,7 +63,7 @@ def test_a_run_that_hides_clients_shows_its_noise_and_no_time(silotune, place):
     assert done.endswith(" down"), "no time, and no guess at what is left"
     found = json.loads(
         silotune(
-            "run", "small.yaml", privacy, "train.weighting=uniform", ONE, "--resume", "--json"
+            "run", "small.yaml", privacy, "train.weighting=uniform", SIZE, ONE, "--resume", "--json"
         ).stdout
     )
     assert found["seconds"] is None

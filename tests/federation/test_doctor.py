@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from by_config import configuration, divide
-from federation.small import PRIVATE, small
+from federation.small import PRIVATE, notes, small, write_csv
 from silotune.federation.doctor import environment
 
 
@@ -40,9 +40,8 @@ def test_a_full_disk_is_found(place, monkeypatch):
 
 
 def test_delta_beyond_a_silo_is_found(place):
-    config = small(
-        place, "privacy={unit: example, noise_multiplier: 1, target_delta: 0.2}", PRIVATE[1]
-    )
+    write_csv(place.parent / "notes.csv", notes(300))
+    config = small(place, "privacy={unit: example, noise_multiplier: 1, target_delta: 0.2}")
     assert "target_delta" in wrong(config)["privacy"]
 
 
