@@ -66,6 +66,7 @@ def test_every_part_of_a_configuration_is_audited(place, quick):
         "noise of single steps",
         "independence of the noise",
         "sampling",
+        "grid of the noise",
         "sensitivity",
         "worker processes",
         "composition",

@@ -178,7 +178,8 @@ def audited(
             privacy=mechanism,
             home=place,
         )
-    return trainer, silos
+    experiment = _experiment(model, trainer, silos, course, model.axes)
+    return trainer, _agreed(silos, experiment, model, model.first)
 
 
 def transcribed(
@@ -207,31 +208,15 @@ def transcribed(
     Raises:
         QuorumError: if a silo gave nothing that the server takes.
     """
-    axes = Axes(
-        schedule=AllSent(schedule or model.axes.schedule),
-        optimizer=trainer.optimizer,
-        adapter=model.axes.adapter,
+    axes = replace(
+        model.axes,
+        schedule=schedule or model.axes.schedule,
         aggregator=aggregator or model.axes.aggregator,
     )
-    experiment = Experiment(
-        run="audit",
-        axes=axes,
-        weights=dict.fromkeys(silos, 1.0),
-        rounds=course.rounds,
-        local_steps=course.local_steps,
-        linear_decay=False,
-        seed=SEED,
-        draw=trainer.draw,
-        sites=tuple(trainer.adapted.layers),
-        fixed=model.fixed,
-        largest_update=math.inf,
-        quorum=len(silos),
-        private=True,
-    )
+    experiment = _experiment(model, trainer, silos, course, axes)
     begun = model.first_state() if start is None else GlobalState(round=0, factors=start)
     order = list(trainer.adapted.tensors)
-    agreed = {name: _agreed(client, experiment, model, begun) for name, client in silos.items()}
-    with opened(trainer, agreed) as runtime:
+    with opened(trainer, _agreed(silos, experiment, model, begun.factors)) as runtime:
         recording = _Recording(runtime)
         states = [begun, *(done.state for done in federate(experiment, recording, begun))]
     messages = [
@@ -244,19 +229,48 @@ def transcribed(
     )
 
 
-def _agreed(
-    client: Client, experiment: Experiment, model: BuiltModel, begun: GlobalState
-) -> Client:
-    """The silo, which lets itself be asked for this run; SGD at this rate may go far."""
-    agreement = ClientAgreement(
-        client=client.client,
-        experiment=experiment,
-        first=begun.factors,
-        base=model.digest,
-        mechanism=repr(client.privacy),
-        clips=False,
+def _experiment(
+    model: BuiltModel, trainer: LocalTrainer, silos: Silos, course: Course, axes: Axes
+) -> Experiment:
+    """The run of a course, by whatever of the method it keeps."""
+    return Experiment(
+        run="audit",
+        axes=Axes(
+            schedule=AllSent(axes.schedule),
+            optimizer=trainer.optimizer,
+            adapter=axes.adapter,
+            aggregator=axes.aggregator,
+        ),
+        weights=dict.fromkeys(silos, 1.0),
+        rounds=course.rounds,
+        local_steps=course.local_steps,
+        linear_decay=False,
+        seed=SEED,
+        draw=trainer.draw,
+        sites=tuple(trainer.adapted.layers),
+        fixed=model.fixed,
+        largest_update=math.inf,
+        quorum=len(silos),
+        private=True,
     )
-    return replace(client, agreement=agreement)
+
+
+def _agreed(
+    silos: Silos, experiment: Experiment, model: BuiltModel, first: Factors
+) -> dict[ClientId, Client]:
+    """Silos that let themselves be asked for this run; SGD at its rate may go far."""
+
+    def agreement(silo: Client) -> ClientAgreement:
+        return ClientAgreement(
+            client=silo.client,
+            experiment=experiment,
+            first=first,
+            base=model.digest,
+            mechanism=repr(silo.privacy),
+            clips=False,
+        )
+
+    return {name: replace(silo, agreement=agreement(silo)) for name, silo in silos.items()}
 
 
 class _Recording:
