@@ -18,6 +18,7 @@ class Circumstances:
         limited: only some of the records were used, drawn by looking at all of them.
         dealt: records were dealt out to clients, which looks at all of them.
         composed: a column names the person of each record, so that costs of clients are composed.
+        recorded: what it charges is written into the silos' books for life.
         people: whose the records are, as counted in a simulation.
     """
 
@@ -25,6 +26,7 @@ class Circumstances:
     limited: bool = False
     dealt: bool = False
     composed: bool = False
+    recorded: bool = True
     people: People | None = None
 
 

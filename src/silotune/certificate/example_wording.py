@@ -46,6 +46,13 @@ EXAMPLE = Wording(
         "that a silo took part in the run at all, and which rounds it missed",
         "that something failed at a silo, and when; the reason stays in its own folder",
     ),
+    other_runs=(
+        "other runs on the same records, which add up: epsilon is that of this run, and each "
+        "silo's figure for life adds those that its book knows from the same declared place",
+        "that a silo refuses a run because its records have paid too much in others",
+    ),
+    unrecorded="other runs on the same records, which add up: no book for life knows of this one "
+    "(privacy.lifetime: off)",
     noise_rounding="rounding of floating-point numbers in the noise (noise: discrete closes this)",
     gradient_rounding="rounding in the gradients of records that are computed together",
     unclaimed=(

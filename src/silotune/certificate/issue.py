@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -17,6 +18,7 @@ from silotune.engine import EVERY_CLIENT
 from silotune.privacy import AnyCharge, ClientDP, ExampleDP, LedgerEntry
 from silotune.privacy.accounting.accountant import FINE
 from silotune.privacy.ledger.entry import UPDATE
+from silotune.privacy.lifetime.budget import Earlier
 from silotune.runs.privacy_statement import FORMAT, PrivacyStatement, SiloPrivacy
 from silotune.terms import Agreement, Terms
 from silotune.version import __version__
@@ -35,6 +37,7 @@ from .circumstances import Circumstances
 from .client_wording import CLIENT
 from .example_wording import EXAMPLE
 from .guarantee import NO_NOISE, NO_PRIVACY, NOT_PRIVATE, SEEDED
+from .lifetime import mark, stated
 from .wording import RDP
 
 NOTHING_CLAIMED = {"unit": "none", "private": False, "not_private_because": NO_PRIVACY}
@@ -55,6 +58,7 @@ def issue(
     entries: Mapping[str, Sequence[LedgerEntry]],
     *,
     grid: float,
+    elsewhere: Mapping[str, Sequence[Earlier]] | None = None,
 ) -> PrivacyStatement:
     """The certificate of a run under privacy. Its epsilons are upper bounds on any grid.
 
@@ -64,6 +68,7 @@ def issue(
         run: its identity.
         entries: the charges of every account: each silo's, or that of every client.
         grid: of the privacy loss; only on the fine one it says what an attack can reach.
+        elsewhere: of each silo that keeps a book, the other runs in it that count.
     """
     terms, privacy = agreement.terms, agreement.terms.hiding
     words = WORDINGS[terms.unit]
@@ -75,6 +80,11 @@ def issue(
     finite = all(math.isfinite(_figure(account)) for account in accounts.values())
     because = SEEDED if privacy.insecure_seeded_noise else "" if finite else NO_NOISE
     certified = grid <= FINE and not because
+    if certified and circumstances.recorded:
+        accounts = {
+            name: _with_life(account, own, (elsewhere or {}).get(name), privacy)
+            for (name, account), own in zip(accounts.items(), charges, strict=True)
+        }
     accountant, cross_check = accountants(terms)
     return PrivacyStatement(
         format=FORMAT,
@@ -97,6 +107,7 @@ def issue(
         silos=accounts,
         overall=_overall(terms, circumstances, charges, accounts, grid=grid),
         recognition=membership_bound(charges, privacy.relation) if certified else {},
+        lifetime=mark(terms, circumstances),
         versions=versions(),
         released=list(words.released(agreement)),
         not_covered=list(words.not_covered(terms, circumstances)),
@@ -206,6 +217,19 @@ def _account(
         delta=privacy.target_delta,
         charges=to_lines(charges),
     )
+
+
+def _with_life(
+    silo: SiloPrivacy,
+    own: Account,
+    earlier: Sequence[Earlier] | None,
+    privacy: ExampleDP | ClientDP,
+) -> SiloPrivacy:
+    """With what the silo's book knows of other runs, if it keeps one."""
+    if earlier is None:
+        return silo
+    life = stated(earlier, own, privacy.target_delta, privacy.relation)
+    return replace(silo, lifetime=life)
 
 
 def _figure(silo: SiloPrivacy) -> float:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from silotune.engine import EVERY_CLIENT
 from silotune.privacy import LedgerEntry, NoDP
 from silotune.privacy.accounting.accountant import COARSE, FINE
 from silotune.privacy.ledger.entry import read_ledger
 from silotune.privacy.ledger.noisy_counts import by_table
+from silotune.privacy.lifetime.budget import Earlier
 from silotune.runs.folder import RunFolder
 from silotune.runs.privacy_statement import PrivacyStatement
 from silotune.terms import Agreement
@@ -51,8 +52,9 @@ def statement(
     entries: Mapping[str, list[LedgerEntry]],
     *,
     grid: float = FINE,
+    elsewhere: Mapping[str, Sequence[Earlier]] | None = None,
 ) -> PrivacyStatement | None:
     """The certificate of a run; None without privacy. Its epsilons are upper bounds on any grid."""
     if isinstance(agreement.terms.privacy, NoDP):
         return None
-    return issue(agreement, circumstances, run, entries, grid=grid)
+    return issue(agreement, circumstances, run, entries, grid=grid, elsewhere=elsewhere)

@@ -43,6 +43,11 @@ EXPERTS = (
     "own run, if any, and where records are the same, the two add up"
 )
 
+EXPERTS_COUNTED = (
+    "what the experts (method.experts) learned before: those with a certificate beside them are "
+    "counted in the figure for life of each silo of the same name; of others nothing is known"
+)
+
 CHOICES = "choices made by looking at private data: hyper-parameters, label set, declared sizes"
 
 MACHINES = "how long a round takes, and the behaviour of the machines"
@@ -71,6 +76,8 @@ class Wording:
         insiders: who sees more than the adversary that is counted on.
         people: people with several units; {most} is a remark on how many.
         participation: what taking part shows.
+        other_runs: that they add up, and how far they are counted.
+        unrecorded: the same, where no book is kept.
         noise_rounding: of all noise but the discrete one.
         gradient_rounding: of what is computed together.
         unclaimed: what would make epsilon smaller, and is not counted on.
@@ -92,6 +99,8 @@ class Wording:
     insiders: str = ""
     people: str
     participation: tuple[str, ...]
+    other_runs: tuple[str, ...] = ()
+    unrecorded: str
     noise_rounding: str
     gradient_rounding: str = ""
     unclaimed: tuple[str, ...]
@@ -146,7 +155,10 @@ class Wording:
         yield self.dealt if circumstances.dealt else ""
         yield self.insiders
         yield BASE_MODEL
-        yield EXPERTS if getattr(terms.method, "experts", ()) else ""
+        counted = circumstances.recorded and bool(self.other_runs)
+        if getattr(terms.method, "experts", ()):
+            yield EXPERTS_COUNTED if counted else EXPERTS
+        yield from self.other_runs if counted else (self.unrecorded,)
         yield CHOICES
         most = circumstances.people.most if circumstances.people else 0
         yield self.people.format(most=f"; here one person has {most}" if most > 1 else "")

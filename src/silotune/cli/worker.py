@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from silotune.federation.built import build_clients, build_federation
+from silotune.federation.lifetimes import open_accounts
 from silotune.runs.folder import RunFolder
 from silotune.runtimes import serve
 
@@ -39,7 +40,7 @@ def work(path: Path, modules: Sequence[str] = ()) -> None:
         os.dup2(log, 2)
         os.dup2(log, 1)
     trainer = built.agreement.model.trainer
-    serve(trainer, build_clients(built, folder), tasks, results)
+    serve(trainer, build_clients(built, folder, open_accounts(built)), tasks, results)
 
 
 def _import(name: str) -> None:

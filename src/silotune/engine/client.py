@@ -18,7 +18,7 @@ from silotune.privacy import CorrelatedCharge, NoiseState, SiloStore
 
 from .channel import seal
 from .client_errors import discreet, over_budget, result
-from .client_releases import affords, charged, noisy_records
+from .client_releases import affords, charged, noisy_records, pay_for_life
 from .client_state import start_of
 from .local_training import local_training
 from .participants import Client, LocalTrainer
@@ -91,6 +91,8 @@ def _private_round(
         return over_budget(task, client)
     sealed = seal(_train(task, trainer, client, store.past(task.run)), task)
     entry = charged(task, client, store, charge) if charge else None
+    if entry:
+        pay_for_life(client, entry)
     store.release(task.run, task.round, fingerprint, sealed, entry)
     _accept(task, client)
     return replace(result(task, sealed), meters=meters)

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from silotune.core import ClientTask, ClientUpdate, RecordError, append_line
+from silotune.privacy.lifetime.budget import OVER_LIFE, CeilingReached
 
 from .participants import Client
 
@@ -51,6 +52,8 @@ def discreet(task: ClientTask, home: Path, work: Callable[[], ClientUpdate]) -> 
     """What ``work`` gives; the public refusal if it raises anything that a process survives."""
     try:
         return work()
+    except CeilingReached:
+        return result(task, refusal=f"its records {OVER_LIFE}")
     except Exception:
         with suppress(RecordError):  # on a full disk the reason is lost, not told
             _note(task, home)

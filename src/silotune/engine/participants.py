@@ -14,6 +14,7 @@ from silotune.objectives import PerExampleLoss
 from silotune.optim import OptimizerConfig
 from silotune.privacy import ClientMechanism, PrivacyBudget
 from silotune.privacy.ledger.noisy_counts import Releases
+from silotune.privacy.lifetime.budget import Account
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,6 +28,7 @@ class Client:
             round needs it.
         budget: None when no epsilon was set.
         releases: what it sends besides its update.
+        lifetime: its records in the silo's book for life; None where none is kept.
         discreet: whether its errors stay at home although its own mechanism hides nothing, since
             the server's does.
     """
@@ -38,6 +40,7 @@ class Client:
     home: Path | None = None
     budget: PrivacyBudget | None = None
     releases: Releases = field(default_factory=Releases)
+    lifetime: Account | None = None
     discreet: bool = False
 
     @property

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from silotune.core import ClientId
+from silotune.data import ClientTables
 from silotune.data.persons import People
 from silotune.engine import Client
 from silotune.privacy import declared_sizes
+from silotune.privacy.lifetime.budget import Account
 from silotune.runs.folder import RunFolder
 from silotune.terms import Agreement, Terms, open_model
 from silotune.terms.agreement import agree
@@ -26,6 +28,8 @@ class BuiltFederation:
         federation: as it was described.
         agreement: terms, model, declared sizes and mechanisms.
         data: all records as the model reads them.
+        tables: the silos' records as they are told again in a book for life; empty where none is
+            kept.
         people: whose the records are; None outside a simulation, or where nothing says so.
         notices: what the user should know.
     """
@@ -33,6 +37,7 @@ class BuiltFederation:
     federation: Description
     agreement: Agreement
     data: ReadData
+    tables: Mapping[str, ClientTables]
     people: People | None
     notices: tuple[str, ...]
 
@@ -62,13 +67,22 @@ def build_federation(federation: Description) -> BuiltFederation:
         federation=federation,
         agreement=agree(terms, model, prepared.labels, sizes, held_out),
         data=read_examples(terms, prepared, model.loaded),
+        tables=prepared.silos if federation.is_recorded else {},
         people=prepared.people,
         notices=(*prepared.notices, *model.loaded.notices, *size_notices, *held_notices),
     )
 
 
-def build_clients(built: BuiltFederation, folder: RunFolder | None) -> dict[ClientId, Client]:
-    """The clients of a simulation; each owns a folder inside the run's."""
+def build_clients(
+    built: BuiltFederation, folder: RunFolder | None, accounts: Mapping[str, Account]
+) -> dict[ClientId, Client]:
+    """The clients of a simulation; each owns a folder inside the run's.
+
+    Args:
+        built: their parts.
+        folder: of the run.
+        accounts: of each in its book for life; empty where none is kept.
+    """
     agreement = built.agreement
     return {
         ClientId(name): Client(
@@ -79,6 +93,7 @@ def build_clients(built: BuiltFederation, folder: RunFolder | None) -> dict[Clie
             home=folder.site(name) if folder else None,
             budget=agreement.budget,
             releases=agreement.releases(name),
+            lifetime=accounts.get(name),
             discreet=agreement.server.private,
         )
         for name, examples in built.data.silos.items()

@@ -33,6 +33,8 @@ from silotune.version import __version__
 from .built import BuiltFederation, build_clients, build_federation
 from .description import Description
 from .identity import NoIdentityError, decisive, describe, differences, digest, whole
+from .lifetimes import Accounts, open_accounts, refuse_beyond
+from .lifetimes import notices as lifetime_notices
 from .scoring import metric_name
 from .workers import refuse_unreachable
 
@@ -61,6 +63,7 @@ class OpenRun:
         state: where it stands.
         facts: what ``run.json`` says.
         runtime: where its silos train.
+        accounts: of its silos in their book for life; empty where none is kept.
     """
 
     built: BuiltFederation
@@ -68,6 +71,7 @@ class OpenRun:
     state: GlobalState
     facts: RunFacts
     runtime: Runtime
+    accounts: Accounts
 
 
 @contextlib.contextmanager
@@ -97,6 +101,9 @@ def opened(
         refuse_unreachable(describe(federation))
     folder = _folder(federation, path, resume=resume)
     built = build_federation(federation)
+    accounts = open_accounts(built)
+    refuse_beyond(accounts, folder, read_facts(folder).run if folder.run.exists() else "")
+    built = replace(built, notices=(*built.notices, *lifetime_notices(accounts)))
     if folder.run.exists():
         state, facts = _resumed(built, folder, config)
     else:
@@ -105,14 +112,21 @@ def opened(
         folder.site(name).mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         runtime: Runtime
-        clients = build_clients(built, folder)
+        clients = build_clients(built, folder, accounts)
         if federation.runtime == "pool":
             workers = [*worker, str(folder.path)]
             pool = Pool(workers, list(clients), federation.workers, federation.round_deadline)
             runtime = stack.enter_context(pool)
         else:
             runtime = InProcess(built.agreement.model.trainer, clients)
-        yield OpenRun(built=built, folder=folder, state=state, facts=facts, runtime=runtime)
+        yield OpenRun(
+            built=built,
+            folder=folder,
+            state=state,
+            facts=facts,
+            runtime=runtime,
+            accounts=accounts,
+        )
 
 
 def state_file(folder: RunFolder) -> Path:

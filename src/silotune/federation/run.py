@@ -151,6 +151,7 @@ def described(federation: Description) -> Circumstances:
         limited=records.limit is not None,
         dealt=records.dealt,
         composed=records.person is not None,
+        recorded=federation.lifetime.record,
     )
 
 
@@ -272,8 +273,15 @@ def _final(built: BuiltFederation, learned: TrainedModels) -> dict[str, float]:
 def _write_privacy(job: OpenRun, *, grid: float) -> PrivacyStatement | None:
     """``privacy.json`` and the collected ``ledger.jsonl``, as the silos' ledgers stand."""
     entries = ledgers(job.built.agreement, job.folder, job.facts.run)
+    run = job.facts.run
+    accounts = job.accounts if grid <= FINE else {}  # while the run goes on, nobody asks
     certificate = statement(
-        job.built.agreement, circumstances(job.built), job.facts.run, entries, grid=grid
+        job.built.agreement,
+        circumstances(job.built),
+        run,
+        entries,
+        grid=grid,
+        elsewhere={name: account.elsewhere(run) for name, account in accounts.items()},
     )
     write_json(job.folder.privacy, certificate.to_json() if certificate else NOTHING_CLAIMED)
     charges = sorted((e for es in entries.values() for e in es), key=lambda e: (e.round, e.silo))

@@ -43,6 +43,7 @@ def described_beside(folder: RunFolder) -> Described:
             limited=records["limit"] is not None,
             dealt=records["partition"]["num"] is not None,
             composed=records["person"] is not None,
+            recorded=found[BESIDE].get("lifetime", {}).get("record", True),
         )
         terms = decoded({**found["terms"], "eval_every": found[BESIDE]["eval_every"]}, str(file))
     except (KeyError, TypeError) as error:

@@ -32,6 +32,9 @@ class SiloPrivacy:
         epsilon_if_secret: what epsilon would be if the noise were secret; None where it is.
         delta: for the whole run.
         charges: all that the ledger holds, equal ones added up, in the form of ``charge_lines``.
+        lifetime: ``runs`` on records from the same declared place, this one among them, their
+            ``epsilon`` together at the same delta (None: infinite, ``because``), and the charges
+            of the ``earlier`` ones. None while the run goes on, and where no book is kept.
     """
 
     num_examples: int
@@ -44,6 +47,7 @@ class SiloPrivacy:
     epsilon_if_secret: float | None = None
     delta: float
     charges: Sequence[Mapping[str, Any]] = ()
+    lifetime: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,8 @@ class PrivacyStatement:
         recognition: the most that any attack can do: ``at_most`` so many records that took part
             are recognised, if ``false_alarms`` of those that did not are suspected. Empty while
             the run goes on.
+        lifetime: whether the charges are in the silos' books for life: ``recorded``; ``off``,
+            as somebody wanted it; or ``none``, as nobody keeps one of whole clients.
         versions: of the software that drew noise and counted.
         released: what leaves a silo under this guarantee.
         not_covered: what the guarantee says nothing about.
@@ -100,6 +106,7 @@ class PrivacyStatement:
     silos: Mapping[str, SiloPrivacy]
     overall: Mapping[str, Any]
     recognition: Mapping[str, float] = field(default_factory=dict)
+    lifetime: str = "none"
     versions: Mapping[str, str] = field(default_factory=dict)
     released: Sequence[str] = ()
     not_covered: Sequence[str] = ()
