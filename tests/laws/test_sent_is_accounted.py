@@ -160,6 +160,7 @@ PRIVACY_JSON = {
     "privacy.json.overall": "post-processing of the ledgers",
     "privacy.json.recognition": "post-processing of the ledgers",
     "privacy.json.versions": "software",
+    "privacy.json.lifetime": "whether a book is kept: the silo's choice, and not of its records",
     "privacy.json.released": CONFIGURED,
     "privacy.json.not_covered": CONFIGURED + "; people are counted in a simulation only",
     "privacy.json.not_claimed": CONFIGURED,
@@ -176,6 +177,7 @@ SILO = {
     "epsilon_if_secret": "of the ledger",
     "delta": CONFIGURED,
     "charges": "of the ledger, without the numbers that were released",
+    "lifetime": "charges of runs on the same declared place, whatever its records are",
 }
 
 CHECKPOINT = {

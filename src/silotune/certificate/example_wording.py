@@ -50,6 +50,8 @@ EXAMPLE = Wording(
         "other runs on the same records, which add up: epsilon is that of this run, and each "
         "silo's figure for life adds those that its book knows from the same declared place",
         "that a silo refuses a run because its records have paid too much in others",
+        "noise or length of a run that somebody chose by what others had released: runs are "
+        "composed as if chosen beforehand",
     ),
     unrecorded="other runs on the same records, which add up: no book for life knows of this one "
     "(privacy.lifetime: off)",

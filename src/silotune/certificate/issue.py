@@ -18,7 +18,7 @@ from silotune.engine import EVERY_CLIENT
 from silotune.privacy import AnyCharge, ClientDP, ExampleDP, LedgerEntry
 from silotune.privacy.accounting.accountant import FINE
 from silotune.privacy.ledger.entry import UPDATE
-from silotune.privacy.lifetime.budget import Earlier
+from silotune.privacy.lifetime.composition import Earlier
 from silotune.runs.privacy_statement import FORMAT, PrivacyStatement, SiloPrivacy
 from silotune.terms import Agreement, Terms
 from silotune.version import __version__

@@ -14,7 +14,7 @@ from typing import Any
 from silotune.privacy import Relation
 from silotune.privacy.accounting.accountant import FINE
 from silotune.privacy.accounting.charges import from_json, to_json
-from silotune.privacy.lifetime.budget import Earlier, Life, life
+from silotune.privacy.lifetime.composition import Earlier, Life, life
 from silotune.runs.privacy_statement import PrivacyStatement, SiloPrivacy
 from silotune.terms import Terms
 

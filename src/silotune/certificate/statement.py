@@ -9,7 +9,7 @@ from silotune.privacy import LedgerEntry, NoDP
 from silotune.privacy.accounting.accountant import COARSE, FINE
 from silotune.privacy.ledger.entry import read_ledger
 from silotune.privacy.ledger.noisy_counts import by_table
-from silotune.privacy.lifetime.budget import Earlier
+from silotune.privacy.lifetime.composition import Earlier
 from silotune.runs.folder import RunFolder
 from silotune.runs.privacy_statement import PrivacyStatement
 from silotune.terms import Agreement

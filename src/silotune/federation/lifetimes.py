@@ -16,7 +16,8 @@ from silotune.data.messages import listed
 from silotune.privacy import ExampleDP
 from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE, read_ledger
 from silotune.privacy.lifetime.book import Book
-from silotune.privacy.lifetime.budget import Account, Earlier, Priced, Run, ceiling_of
+from silotune.privacy.lifetime.budget import Account, Run, ceiling_of
+from silotune.privacy.lifetime.composition import Earlier, Priced
 from silotune.privacy.lifetime.record_set import RecordSet, keyed
 from silotune.privacy.mechanisms_from_choice import worst_case_steps
 from silotune.runs.folder import RunFolder

@@ -1,46 +1,27 @@
-"""What records have paid in their life: the charges of all runs of a book, composed.
+"""An account: the records of one silo in a book, and whether they can pay for one more release.
 
-Charges of different runs compose, by the accountant that each run has, up to a ceiling that is
-fixed beforehand: a privacy filter (Rogers et al. 2016, arXiv 1605.08294; over sets of records:
-Sage, arXiv 1909.01502). A record pays
-
-- what any set was charged that holds it, or that came from the same place (``record_set``);
-- of another run, what both training and held-out records paid, since it may have been either;
-- of the run that is asked about, what this silo paid, and of its two tables the dearer one:
-  records of different silos of one run are different by origin.
-
-Relations: a charge describes a mechanism, and not how it was priced. So all of them are priced
-anew under the relation of the run that is asked about, each by what is proved for its mechanism
-(``accounting.supported``): nothing is converted. Where one of them has no proved price there, the
-whole has none, and a ceiling refuses.
-
-Composition takes the noise of each run as chosen beforehand. For Gaussian mechanisms it holds as
-well where somebody chooses it by what earlier runs have released (Smith, Thakurta 2022, arXiv
-2210.17520); for sampled ones that is not proved here.
-
-Noise from a seed hides nothing. Such a charge is remembered as one that nothing bounds: it makes
-epsilon for life infinite, which only a ceiling refuses.
+A ceiling is asked three times: of the whole run before it trains, of each release before anything
+is computed for it, and again as it is written down, when somebody else may have spent meanwhile.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from silotune.privacy.accounting.accountant import COARSE, FINE, epsilon_over_silos
+from silotune.privacy.accounting.accountant import COARSE, FINE
 from silotune.privacy.accounting.charges import AnyCharge, Relation
 from silotune.privacy.ledger.entry import LedgerEntry
-from silotune.privacy.ledger.noisy_counts import by_table
 
 from .book import Book, BookError, Payment
 from .choice import Lifetime
+from .composition import Earlier, Life, Priced, life, priced, summed
 from .record_set import RecordSet, histories
 
-Priced = tuple[str, AnyCharge]
-"""A release, and what it is charged."""
+OVER_LIFE = "have paid all that they may in their life"
+"""What is said of records that can pay no more."""
 
 BROUGHT = ""
 """Name of the set of charges that came with something else than a run on this machine."""
@@ -52,77 +33,6 @@ class CeilingReached(ValueError):
     That a silo says so is an event that epsilon does not cover: whether its records are those of
     an earlier run decides it.
     """
-
-
-class Earlier(NamedTuple):
-    """What another run charged the records of one silo.
-
-    Attributes:
-        run: which.
-        charges: of both tables.
-        seeded: whether its noise came from a seed.
-    """
-
-    run: str
-    charges: tuple[Priced, ...]
-    seeded: bool = False
-
-
-@dataclass(frozen=True)
-class Life:
-    """What records have paid.
-
-    Attributes:
-        runs: how many charged them.
-        epsilon: of all together, an upper bound; infinite where nothing bounds them.
-        because: why it is infinite; empty where it is not.
-    """
-
-    runs: int
-    epsilon: float
-    because: str = ""
-
-
-OVER_LIFE = "have paid all that they may in their life"
-"""What is said of records that can pay no more."""
-
-SEEDED = "a run drew its noise from a seed, which protects nothing"
-NOISELESS = "the noise of a run was too small to bound anything"
-UNPROVED = "the charges of all runs have no proved price together under this relation"
-
-
-def life(
-    earlier: Sequence[Earlier],
-    own: Iterable[Priced],
-    delta: float,
-    relation: Relation,
-    grid: float = FINE,
-    *,
-    seeded: bool = False,
-) -> Life:
-    """What any one record has paid that was in one run after the other.
-
-    Args:
-        earlier: other runs, or other silos of them.
-        own: of the run that is asked about, in which a record is in one of two tables.
-        delta: over all runs.
-        relation: between neighbouring data sets.
-        grid: of the privacy loss.
-        seeded: whether the noise of the run that is asked about came from a seed.
-    """
-    columns = by_table(own)
-    runs = len({one.run for one in earlier}) + bool(columns.training or columns.held_out)
-    if seeded or any(run.seeded for run in earlier):
-        return Life(runs, math.inf, SEEDED)
-    others = [[charge for _, charge in run.charges] for run in earlier]
-    try:
-        spent = max(
-            epsilon_over_silos([*others, column], delta, relation=relation, grid=grid)
-            for column in columns
-        )
-    except ValueError as error:
-        return Life(runs, math.inf, f"{UNPROVED} ({error})")
-    return Life(runs, spent, "" if math.isfinite(spent) else NOISELESS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +92,8 @@ class Account:
             records: that pay.
             run: how.
             ceiling: None = everything is recorded, and nothing refused.
-            brought: run -> what it charged these records elsewhere; counted unless the book knows
-                the run.
+            brought: run -> what it charged these records elsewhere; counted unless the book has
+                that run for them.
         """
         self._book, self.records, self._run, self._ceiling = book, records, run, ceiling
         self._brought = brought or {}
@@ -309,7 +219,7 @@ class Account:
 
     def _plan_fits(self, run: str, more: Priced) -> bool:
         """Whether the run keeps to its plan, and that fits on top of what others have charged."""
-        after, planned = _summed([*self._own(run), more]), _summed(self._run.planned)
+        after, planned = summed([*self._own(run), more]), summed(self._run.planned)
         if any(steps > planned[kind] for kind, steps in after.items()):
             return False
         others = self._payments.total() - self._payments[run]
@@ -338,7 +248,7 @@ class Account:
         parts = [
             of for part, of in self._sums.items() if (part.run, part.silo) == (run, self._silo)
         ]
-        return _priced(sum(parts, Counter[Priced]()))
+        return priced(sum(parts, Counter[Priced]()))
 
     def _earlier(self, run: str, group: frozenset[str]) -> list[Earlier]:
         """What other runs, or silos of them, charged the sets of a group."""
@@ -350,9 +260,9 @@ class Account:
         brought = [
             charged
             for name, charged in self._brought.items()
-            if BROUGHT in group and name != run and name not in self._payments
+            if BROUGHT in group and name not in {run, *(known for known, _ in sums)}
         ]
-        known = [Earlier(who[0], tuple(_priced(of)), who in seeded) for who, of in sums.items()]
+        known = [Earlier(who[0], tuple(priced(of)), who in seeded) for who, of in sums.items()]
         return known + brought
 
     def _catch_up(self) -> None:
@@ -360,7 +270,7 @@ class Account:
         for payment in self._book.payments[self._payments.total() :]:
             part = _Part(payment.run, payment.silo, payment.records)
             of = self._sums.setdefault(part, Counter())
-            of.update(_summed([(payment.release, payment.charge)]))
+            of.update(summed([(payment.release, payment.charge)]))
             self._payments[payment.run] += 1
             if payment.seeded:
                 self._seeded.add(part)
@@ -373,7 +283,7 @@ class Account:
         """See, once for a run, that the book has every charge that the silo's own ledger has."""
         if run in self._followed:
             return
-        if lost := _summed(ledger) - _summed(self._own(run)):
+        if lost := summed(ledger) - summed(self._own(run)):
             raise BookError(
                 f"lifetime: {self._book.folder}: lacks {lost.total()} steps of this run that the "
                 f"ledger of {self._silo} has, so that what its records have paid in their life is "
@@ -392,16 +302,3 @@ class _Part(NamedTuple):
     run: str
     silo: str
     records: str
-
-
-def _summed(charges: Iterable[Priced]) -> Counter[Priced]:
-    """Release and kind -> steps."""
-    steps = Counter[Priced]()
-    for release, charge in charges:
-        steps[release, replace(charge, steps=0)] += charge.steps
-    return steps
-
-
-def _priced(sums: Mapping[Priced, int]) -> list[Priced]:
-    """The inverse of ``_summed``."""
-    return [(release, replace(kind, steps=steps)) for (release, kind), steps in sums.items()]

@@ -13,7 +13,8 @@ from silotune.privacy.accounting.charges import Relation
 from silotune.privacy.ledger.entry import UPDATE
 
 from .book import Book, Payment
-from .budget import Account, Ceiling, Life, Run, life
+from .budget import Account, Ceiling, Run
+from .composition import Life, life
 
 
 @dataclass(frozen=True, kw_only=True)
