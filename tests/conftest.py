@@ -1,21 +1,28 @@
-"""What every test stands on: no screen, no model hub, equal seeds; and `no_network`.
+"""What every test stands on: no screen, no model hub, equal seeds, and a book for life of its own
+(fixtures of a whole session share one); and `no_network`.
 
 Torch has one thread, or as many as SILOTUNE_TEST_THREADS says. Hypothesis tries 10 examples of a
 law, and 100 where CI is set.
 """
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["SILOTUNE_LIFETIME_FOLDER"] = tempfile.mkdtemp(prefix="silotune-lifetime-")
 
 import pytest
 import torch
 from hypothesis import settings
 
+atexit.register(shutil.rmtree, os.environ["SILOTUNE_LIFETIME_FOLDER"], ignore_errors=True)
 torch.set_num_threads(int(os.environ.get("SILOTUNE_TEST_THREADS", "1")))
 settings.register_profile("at hand", deadline=None, max_examples=10)
 settings.register_profile("full", deadline=None, max_examples=100)
@@ -27,6 +34,14 @@ LOCAL_HOSTS = {"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def book_folder(tmp_path_factory, monkeypatch) -> Path:
+    """Where this test's runs keep their book for life, unless it says another place."""
+    folder = tmp_path_factory.mktemp("lifetime") / "book"
+    monkeypatch.setenv("SILOTUNE_LIFETIME_FOLDER", str(folder))
+    return folder
 
 
 class SocketGuard:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from silotune.privacy import ClientDP as ClientDP
     from silotune.privacy import ExampleDP as ExampleDP
     from silotune.privacy import NoDP as NoDP
+    from silotune.privacy.lifetime.choice import Lifetime as Lifetime
     from silotune.schedules import Schedule as Schedule
 
 _HOMES = {
@@ -84,6 +85,7 @@ _HOMES = {
     "ClientDP": "silotune.privacy",
     "ExampleDP": "silotune.privacy",
     "NoDP": "silotune.privacy",
+    "Lifetime": "silotune.privacy.lifetime.choice",
     "Schedule": "silotune.schedules",
 }
 """Public name -> module, or module:name."""

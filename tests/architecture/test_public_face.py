@@ -24,6 +24,7 @@ NAMES = [
     "Federation",
     "ImageClassification",
     "Key",
+    "Lifetime",
     "LoRA",
     "LoadedModel",
     "Method",

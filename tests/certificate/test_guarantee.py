@@ -36,6 +36,7 @@ def test_the_guarantee_never_leaves_out_a_term():
         "Noise",
         "Accountant",
         "Cross-check",
+        "Other runs",
     ]
 
 

@@ -123,3 +123,38 @@ def test_a_merged_model_says_it_too(silotune, place):
     text = (place / "merged" / "README.md").read_text()
     assert "**No differential privacy.** Noise and sampling coins came from the seed" in text
     assert silotune("privacy", "verify", "merged/privacy.json").exit_code == 0
+
+
+def test_what_records_have_paid_is_listed(silotune, place, book_folder):
+    for name in ("first", "second"):
+        silotune("run", "small.yaml", *PRIVATE, ONE, "--output-dir", name)
+    result = silotune("privacy", "spent")
+    assert result.exit_code == 0
+    assert f"{book_folder}: 2 sets of records" in result.stdout
+    assert f"east ({place / 'notes.csv'}): " in result.stdout
+    assert "over 2 runs that had, or may have had, a record of this set" in result.stdout
+    found = json.loads(silotune("privacy", "spent", str(book_folder), "--json").stdout)
+    east, west = found["sets"]
+    assert (east["whose"], west["whose"]) == ("east", "west")
+    assert [run["rounds"] for run in east["runs"]] == [1, 1]
+    assert [run["releases"] for run in east["runs"]] == [{"update": 1}] * 2
+    each = read_json(place / "first" / "privacy.json")["silos"]["east"]["epsilon"]
+    assert [run["life"]["epsilon"] for run in east["runs"]] == [each, each]
+    said = read_json(place / "second" / "privacy.json")["silos"]["east"]["lifetime"]
+    assert (east["life"]["runs"], east["life"]["epsilon"]) == (2, said["epsilon"])
+    dearer = json.loads(silotune("privacy", "spent", "--delta", "1e-6", "--json").stdout)
+    assert dearer["sets"][0]["life"]["epsilon"] > said["epsilon"]
+
+
+def test_where_no_book_is_it_is_a_sentence(silotune, place, book_folder):
+    result = silotune("privacy", "spent")
+    assert result.exit_code == 1
+    assert f"error: privacy.lifetime: there is no book in {book_folder}" in result.stderr
+    assert not book_folder.exists()
+
+
+def test_a_seeded_run_is_listed_as_unbounded(silotune, place):
+    silotune("run", "small.yaml", *PRIVATE, ONE, SEEDED)
+    result = silotune("privacy", "spent")
+    assert "for life: ε ≤ ∞" in result.stdout
+    assert "noise from a seed" in result.stdout

@@ -1,7 +1,7 @@
 import pytest
 from datasets import Dataset
 
-from silotune.data.record_digests import record_digests
+from silotune.data.record_digests import record_digests, tables_digest
 
 
 def digests(**columns):
@@ -43,3 +43,49 @@ def test_an_image_that_is_not_there_is_named_by_its_row():
     with pytest.raises(ValueError, match=r"image: row 0 .*cannot be read") as caught:
         digests(image=["/nowhere/secret.png"])
     assert "secret" not in str(caught.value)
+
+
+def test_case_spacing_and_width_do_not_tell_records_apart():
+    said = digests(text=["A  note\r\n", "a note", "ａ note", " a\tNOTE"])
+    assert len(set(said)) == 1
+    assert digests(text=["an ote"])[0] not in said
+
+
+def test_a_text_is_the_same_alone_and_beside_nothing():
+    assert (
+        digests(text=["a"], text_pair=[None])
+        == digests(text=["a"])
+        == digests(text=["a"], label=[1])
+    )
+    assert digests(text=["ab"], text_pair=["c"]) != digests(text=["a"], text_pair=["bc"])
+
+
+def test_chats_are_told_by_their_turns():
+    def chat(*turns):
+        return digests(messages=[[{"role": role, "content": text} for role, text in turns]])
+
+    one = chat(("user", "hello"), ("assistant", "yes"))
+    assert one == chat(("user", "Hello "), ("assistant", "yes"))
+    assert one != chat(("user", "hello"), ("assistant", "no"))
+    assert one != chat(("user", "hello yes"))
+
+
+@pytest.mark.parametrize("text", ["", "\u0130stanbul", "x" * 10_000])
+def test_any_text_has_a_digest(text):
+    (found,) = digests(text=[text])
+    assert len(found) == 32
+
+
+def test_whole_tables_count_to_the_letter():
+    def whole(**columns):
+        return tables_digest([Dataset.from_dict(columns)])
+
+    one = whole(text=["a note", "b"], label=[0, 1])
+    assert one == whole(text=["a note", "b"], label=[0, 1])
+    others = [
+        whole(text=["A note", "b"], label=[0, 1]),
+        whole(text=["a note", "b"], label=[1, 0]),
+        whole(text=["b", "a note"], label=[0, 1]),
+        whole(text=["a note"], label=[0]),
+    ]
+    assert one not in others

@@ -169,6 +169,7 @@ PRIVACY_JSON = {
     "privacy.json.recognition": "post-processing of the ledgers",
     "privacy.json.coupling": "measured on made-up records, before any is read",
     "privacy.json.versions": "software",
+    "privacy.json.lifetime": "whether a book is kept: the silo's choice, and not of its records",
     "privacy.json.released": CONFIGURED,
     "privacy.json.not_covered": CONFIGURED + "; people are counted in a simulation only",
     "privacy.json.not_claimed": CONFIGURED,
@@ -187,6 +188,7 @@ SILO = {
     "charges": "of the ledger, without the numbers that were released",
     "lines": "of the ledger",
     "head": "digest of its last line",
+    "lifetime": "charges of runs on the same declared place, whatever its records are",
 }
 
 CHECKPOINT = {

@@ -19,6 +19,7 @@ class Circumstances:
         dealt: records were dealt out to clients, which looks at all of them.
         composed: a column names the person of each record, so that costs of clients are composed.
         counted: public numbers that were taken from the data, as nobody declared them.
+        recorded: what it charges is written into the silos' books for life.
     """
 
     baselines: tuple[str, ...] = ()
@@ -26,6 +27,7 @@ class Circumstances:
     dealt: bool = False
     composed: bool = False
     counted: tuple[str, ...] = ()
+    recorded: bool = True
 
 
 def counted(terms: Terms, declared: Mapping[str, object]) -> tuple[str, ...]:

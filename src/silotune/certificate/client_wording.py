@@ -46,6 +46,7 @@ CLIENT = Wording(
     insiders="what the server, or whoever reads its messages or its memory, learns of a client",
     people="people whose records are at several clients: the unit is one client",
     participation=("that somebody is one of the clients at all: their list is taken as public",),
+    unrecorded="other runs with the same clients, which add up: no book is kept of them",
     noise_rounding="rounding of floating-point numbers in the noise",
     unclaimed=(
         "amplification by shuffling or by local steps: one release a round, charged in full",

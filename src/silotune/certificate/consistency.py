@@ -20,6 +20,7 @@ from silotune.privacy.ledger.book import Account, ChargeLine
 from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE
 from silotune.runs.privacy_statement import PrivacyStatement, SiloPrivacy
 
+from . import lifetime
 from .accounts import (
     cost,
     cost_rdp,
@@ -186,6 +187,9 @@ def _account(statement: PrivacyStatement, where: str, silo: SiloPrivacy) -> Iter
         yield Discrepancy(f"{where}: charges", f"have no proved price: {error}")
         return
     yield from _figures(statement, where, silo, true, upper)
+    slack = 10 * tolerance(statement)
+    for field, text in lifetime.add_up(statement, silo, _relation(statement), slack):
+        yield Discrepancy(f"{where}: {field}", text)
 
 
 def _counts(where: str, silo: SiloPrivacy, updates: Sequence[ChargeLine]) -> Iterator[Discrepancy]:

@@ -38,6 +38,7 @@ from .evidence import (
 from .grounds import grounds
 from .guarantee import NOT_PRIVATE
 from .issue import mechanism
+from .lifetime import mark
 
 
 def with_record(statement: PrivacyStatement, facts: RunFacts) -> Iterator[Discrepancy]:
@@ -77,6 +78,7 @@ def with_description(statement: PrivacyStatement, described: Described) -> Itera
     for field in ("unit", "relation", "target_epsilon", "target_delta"):
         told = getattr(privacy, field, None)
         yield from _same(field, getattr(statement, field), told, source)
+    yield from _same("lifetime", statement.lifetime, mark(terms, described.circumstances), source)
     composed = described.circumstances.composed and statement.private
     rule = "composition" if composed else "maximum"
     yield from _same("overall: rule", statement.overall.get("rule"), rule, source)

@@ -47,6 +47,15 @@ EXAMPLE = Wording(
         "that something failed at a silo, and when; the reason stays in its own folder. Where one "
         "record can make its silo fail, a failure tells that it was drawn",
     ),
+    other_runs=(
+        "other runs on the same records, which add up: epsilon is that of this run, and each "
+        "silo's figure for life adds those that its book knows from the same declared place",
+        "that a silo refuses a run because its records have paid too much in others",
+        "noise or length of a run that somebody chose by what others had released: runs are "
+        "composed as if chosen beforehand",
+    ),
+    unrecorded="other runs on the same records, which add up: no book for life knows of this one "
+    "(privacy.lifetime: off)",
     noise_rounding="rounding of floating-point numbers in the noise (noise: discrete closes this)",
     gradient_rounding="rounding in the gradients of records that are computed together, which is "
     "measured (coupling) and not bounded",

@@ -37,6 +37,7 @@ class Grounds:
         composed: a column names the person of each record.
         counted: public numbers of records that nobody declared, so that the data did.
         labels_from_data: whether nobody declared the labels.
+        recorded: whether charges are in the silos' books for life.
         experts: whether adapters that were trained before take part.
         own_objective: whether the loss is none of this package's.
     """
@@ -53,6 +54,7 @@ class Grounds:
     composed: bool = False
     counted: tuple[str, ...] = ()
     labels_from_data: bool = False
+    recorded: bool = True
     experts: bool = False
     own_objective: bool = False
 
@@ -101,6 +103,7 @@ def grounds(terms: Terms, circumstances: Circumstances) -> Grounds:
         dealt=circumstances.dealt,
         composed=circumstances.composed,
         counted=tuple(circumstances.counted),
+        recorded=circumstances.recorded,
         labels_from_data="label" in objective.columns and objective.label_names is None,
         experts=bool(getattr(terms.method, "experts", ())),
         own_objective=not is_known(objective),

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from silotune.core.units import count_text, epsilon_text, number_text
 from silotune.runs.privacy_statement import PrivacyStatement
 
+from .lifetime import RECORDED
+
 PROTECTED = {
     "example": "one record at one silo",
     "client": "one client as a whole: all its records, in all rounds",
@@ -128,6 +130,7 @@ def _terms(statement: PrivacyStatement) -> Iterator[tuple[str, str]]:
     yield "Noise", _sentence(statement.noise)
     yield "Accountant", f"{statement.accountant}; every executed step is charged."
     yield "Cross-check", _sentence(statement.cross_check)
+    yield "Other runs", _lifetime(statement)
 
 
 def _clipping(statement: PrivacyStatement) -> str:
@@ -197,6 +200,23 @@ def _overall(statement: PrivacyStatement) -> str:
         return ""
     condition = statement.overall.get("holds_if", "records are disjoint by origin")
     return f"ε = {epsilon_text(epsilon)} over all silos together if {condition.removesuffix('.')}."
+
+
+def _lifetime(statement: PrivacyStatement) -> str:
+    """What all runs on the same records cost, as far as silos' books know."""
+    if statement.lifetime != RECORDED:
+        return "They add up, and no book is kept of them."
+    lives = [silo.lifetime for silo in statement.silos.values() if silo.lifetime]
+    if not lives:
+        return "They add up; the silos' books for life keep count."
+    epsilons = [life.get("epsilon") for life in lives]
+    most = max(math.inf if epsilon is None else epsilon for epsilon in epsilons)
+    runs = max(life.get("runs", 1) for life in lives)
+    delta = number_text(statement.target_delta)
+    return (
+        f"They add up: ε ≤ {epsilon_text(most)} at δ = {delta} over {count_text(runs, 'run')}, as "
+        "far as the silos' books for life know of runs on records from the same declared place."
+    )
 
 
 def _recognition(statement: PrivacyStatement) -> str:

@@ -9,14 +9,16 @@ is one, that of every client: all are charged alike, whether they were asked or 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 
 from silotune.engine import EVERY_CLIENT
 from silotune.privacy import AnyCharge, ClientDP, ExampleDP
 from silotune.privacy.accounting.accountant import FINE
+from silotune.privacy.ledger.book import Account
 from silotune.privacy.ledger.chain import Chain
+from silotune.privacy.lifetime.composition import Earlier
 from silotune.runs.privacy_statement import FORMAT, PrivacyStatement, SiloPrivacy
 from silotune.terms import Agreement, Terms
 from silotune.version import __version__
@@ -25,6 +27,7 @@ from .accounts import cost, cost_rdp, cost_together, membership_bound, sampling_
 from .circumstances import Circumstances
 from .grounds import grounds
 from .guarantee import NO_PRIVACY, NOT_PRIVATE, SEEDED
+from .lifetime import mark, stated
 from .sentences import Said, rule, sentences
 
 NOTHING_CLAIMED = {"unit": "none", "private": False, "not_private_because": NO_PRIVACY}
@@ -58,6 +61,7 @@ def issue(
     *,
     grid: float,
     bound: Bound | None = None,
+    elsewhere: Mapping[str, Sequence[Earlier]] | None = None,
 ) -> PrivacyStatement:
     """The certificate of a run under privacy. Its epsilons are upper bounds on any grid.
 
@@ -68,6 +72,7 @@ def issue(
         chains: the ledger of every account: each silo's, or that of every client.
         grid: of the privacy loss; only on the fine one it says what an attack can reach.
         bound: what else it is of.
+        elsewhere: of each silo that keeps a book, the other runs in it that count.
     """
     terms, privacy = agreement.terms, agreement.terms.hiding
     bound = bound or Bound()
@@ -89,6 +94,12 @@ def issue(
     words = sentences(said)
     holds_if, private = words.pop("holds_if"), not words["not_private_because"]
     charges = [chains[name].book(run).account for name in sizes]
+    certified = private and grid <= FINE
+    if certified and circumstances.recorded:
+        accounts = {
+            name: _with_life(account, own, (elsewhere or {}).get(name), privacy)
+            for (name, account), own in zip(accounts.items(), charges, strict=True)
+        }
     overall = max(account.epsilon for account in accounts.values())
     if rule(said) == "composition":
         overall = cost_together(charges, privacy.target_delta, privacy.relation, grid)
@@ -105,10 +116,9 @@ def issue(
         target_delta=privacy.target_delta,
         silos=accounts,
         overall={"epsilon": overall, "rule": rule(said), "holds_if": holds_if},
-        recognition=(
-            membership_bound(charges, privacy.relation) if grid <= FINE and private else {}
-        ),
+        recognition=membership_bound(charges, privacy.relation) if certified else {},
         coupling=said.coupling,
+        lifetime=mark(terms, circumstances),
         versions=versions(),
         grounds=said.grounds.to_json(),
         files=dict(bound.files),
@@ -198,6 +208,19 @@ def _account(
         lines=len(chain),
         head=chain.head,
     )
+
+
+def _with_life(
+    silo: SiloPrivacy,
+    own: Account,
+    earlier: Sequence[Earlier] | None,
+    privacy: ExampleDP | ClientDP,
+) -> SiloPrivacy:
+    """With what the silo's book knows of other runs, if it keeps one."""
+    if earlier is None:
+        return silo
+    life = stated(earlier, own, privacy.target_delta, privacy.relation)
+    return replace(silo, lifetime=life)
 
 
 def _figure(silo: SiloPrivacy) -> float:

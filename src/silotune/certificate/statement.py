@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from silotune.privacy import NoDP
 from silotune.privacy.accounting.accountant import COARSE, FINE
 from silotune.privacy.ledger.chain import Chain
+from silotune.privacy.lifetime.composition import Earlier
 from silotune.runs.privacy_statement import PrivacyStatement
 from silotune.terms import Agreement
 
@@ -43,8 +44,9 @@ def statement(
     *,
     grid: float = FINE,
     bound: Bound | None = None,
+    elsewhere: Mapping[str, Sequence[Earlier]] | None = None,
 ) -> PrivacyStatement | None:
     """The certificate of a run; None without privacy. Its epsilons are upper bounds on any grid."""
     if isinstance(agreement.terms.privacy, NoDP):
         return None
-    return issue(agreement, circumstances, run, chains, grid=grid, bound=bound)
+    return issue(agreement, circumstances, run, chains, grid=grid, bound=bound, elsewhere=elsewhere)

@@ -60,6 +60,11 @@ EXPERTS = (
     "own run, if any, and where records are the same, the two add up"
 )
 
+EXPERTS_COUNTED = (
+    "what the experts (method.experts) learned before: those with a certificate beside them are "
+    "counted in the figure for life of each silo of the same name; of others nothing is known"
+)
+
 CHOICES = "choices made by looking at private data: hyper-parameters, label set, declared sizes"
 
 OWN_OBJECTIVE = (
@@ -93,6 +98,8 @@ class Wording:
         insiders: who sees more than the adversary that is counted on.
         people: people with several units.
         participation: what taking part shows.
+        other_runs: that they add up, and how far they are counted.
+        unrecorded: the same, where no book is kept.
         noise_rounding: of all noise but the discrete one.
         gradient_rounding: of what is computed together; not said of what is computed one by one.
         unclaimed: what would make epsilon smaller, and is not counted on.
@@ -114,6 +121,8 @@ class Wording:
     insiders: str = ""
     people: str
     participation: tuple[str, ...]
+    other_runs: tuple[str, ...] = ()
+    unrecorded: str
     noise_rounding: str
     gradient_rounding: str = ""
     unclaimed: tuple[str, ...]
@@ -175,7 +184,10 @@ class Wording:
         yield self.dealt if grounds.dealt else ""
         yield self.insiders
         yield BASE_MODEL
-        yield EXPERTS if grounds.experts else ""
+        in_books = grounds.recorded and bool(self.other_runs)
+        if grounds.experts:
+            yield EXPERTS_COUNTED if in_books else EXPERTS
+        yield from self.other_runs if in_books else (self.unrecorded,)
         yield CHOICES
         yield self.people
         yield from self.participation

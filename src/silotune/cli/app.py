@@ -24,7 +24,7 @@ app = typer.Typer(
 
 
 privacy = typer.Typer(no_args_is_help=True)
-app.add_typer(privacy, name="privacy", help="Check what a run claims.")
+app.add_typer(privacy, name="privacy", help="Check what a run claims, and what records have paid.")
 
 
 class Split(StrEnum):
@@ -300,6 +300,41 @@ def verify(
     from .verify import check
 
     check(path, key or [], require_signatures=require_signatures, as_json=as_json)
+
+
+@privacy.command(
+    epilog=_examples("silotune privacy spent", "silotune privacy spent /srv/silotune/lifetime")
+)
+@reported
+def spent(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FOLDER",
+            help="Of the book for life; by default that of privacy.lifetime.folder's default.",
+            show_default=False,
+        ),
+    ] = None,
+    delta: Annotated[
+        float | None,
+        typer.Option(
+            "--delta",
+            metavar="D",
+            min=1e-10,
+            max=1.0,
+            help="At which epsilon for life is told; by default the smallest of a set's runs.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List what records have paid in their life: sets of records, runs, releases, epsilon.
+
+    For the owner of the records alone: which runs have records in common is private.
+    """
+    from .spent import show
+
+    show(folder, delta, as_json=as_json)
 
 
 @privacy.command(

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from silotune.federation.audit_pool import ordered_silos
 from silotune.federation.built import build_clients, build_federation
+from silotune.federation.lifetimes import open_accounts
 from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
 from silotune.runtimes import serve
@@ -38,7 +39,8 @@ def work(path: Path, modules: Sequence[str] = ()) -> None:
         os.dup2(log, 2)
         os.dup2(log, 1)
     trainer = built.agreement.model.trainer
-    serve(trainer, build_clients(built, folder, read_facts(folder).run), tasks, results)
+    clients = build_clients(built, folder, read_facts(folder).run, open_accounts(built))
+    serve(trainer, clients, tasks, results)
 
 
 def work_for_audit(path: Path, modules: Sequence[str] = ()) -> None:

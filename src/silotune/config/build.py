@@ -63,6 +63,7 @@ def arguments(config: Config) -> dict[str, Any]:
         "runtime": config.runtime,
         "workers": config.workers,
         "round_deadline": train.round_deadline,
+        "lifetime": config.privacy.lifetime.build(),
         "baselines": config.baselines,
         "report_to": config.report_to,
     }

@@ -22,6 +22,9 @@ ALIASES: Mapping[str, str] = {
 }
 """Names that users of transformers, TRL, dp-transformers and Flower know -> home."""
 
+SWITCHES: Mapping[str, str] = {"privacy.lifetime": "privacy.lifetime.record"}
+"""Sections that may be ``off`` -> the key that this turns off."""
+
 CLOSE = 0.7  # how similar two names must be (0 to 1) for a guess
 PART = 0.85  # how similar 'epsilon' is to 'target_epsilon'
 WORD = 4  # letters that make a word
@@ -84,6 +87,8 @@ def flatten(
         key, place = ".".join(inner), places.get(inner, places[()])
         if key not in SECTIONS:
             yield Setting(key, value, place)
+        elif key in SWITCHES and value == "off":
+            yield Setting(SWITCHES[key], False, place)
         elif isinstance(value, Mapping):
             yield from flatten(value, inner, places)
         elif value is not None:

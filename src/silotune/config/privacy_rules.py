@@ -66,6 +66,17 @@ def mechanism(privacy: PrivacyConfig) -> Iterator[Problem]:
     yield from refused(privacy.model_copy(update=_ANY_NOISE).build)
 
 
+def lifetime(privacy: PrivacyConfig) -> Iterator[Problem]:
+    """A ceiling is kept for records alone."""
+    yield from refused(privacy.lifetime.build)
+    if privacy.lifetime.max_epsilon is not None and privacy.unit != "example":
+        yield Problem(
+            "privacy.lifetime.max_epsilon",
+            "is for privacy.unit: example: no book is kept of what whole clients pay, nor of runs "
+            "that hide nobody; leave it out",
+        )
+
+
 def clients(privacy: PrivacyConfig, train: TrainConfig) -> Iterator[Problem]:
     """What client-level privacy asks of the rounds."""
     if privacy.unit != "client":

@@ -8,8 +8,40 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from silotune.privacy import ClientDP, ExampleDP, NoDP, PrivacyChoice
+from silotune.privacy.lifetime.choice import Lifetime
 
-from .sections import STRICT
+from .sections import STRICT, Text
+
+
+class LifetimeConfig(BaseModel):
+    """All runs on the same records together; a silo's own choice, and not agreed on."""
+
+    model_config = STRICT
+
+    max_epsilon: float | None = Field(
+        default=None,
+        gt=0,
+        description="Ceiling of epsilon over all runs on the same records; a run that would break "
+        "it is refused before it trains. null = all is recorded, and nothing refused.",
+        examples=[10],
+    )
+    max_delta: float = Field(
+        default=1e-5, gt=0, lt=1, description="Delta of the ceiling, over all runs."
+    )
+    folder: Text | None = Field(
+        default=None,
+        description="Folder of the book, outside of all runs; null = what the environment variable "
+        "SILOTUNE_LIFETIME_FOLDER names, or lifetime in the user's data folder.",
+    )
+    record: bool = Field(
+        default=True,
+        description="Whether charges are written into the book. `lifetime: off` is short for "
+        "`lifetime: {record: false}`, for simulations on public data; the certificate says so.",
+    )
+
+    def build(self) -> Lifetime:
+        """The same as a program would write it."""
+        return Lifetime(**self.model_dump())
 
 
 class PrivacyConfig(BaseModel):
@@ -130,6 +162,7 @@ class PrivacyConfig(BaseModel):
         ge=0,
         description="Rounds paid for in advance, for rounds that must be trained again.",
     )
+    lifetime: LifetimeConfig = LifetimeConfig()
 
     def build(self) -> PrivacyChoice:
         """Who is hidden, and at what price, as a program would write it.

@@ -21,6 +21,7 @@ from .privacy_rules import (
     count,
     delta,
     dropout,
+    lifetime,
     mechanism,
     metric,
     physical,
@@ -68,6 +69,7 @@ def problems(parts: Parts) -> Iterator[Problem]:
     if parts.privacy:
         yield from budget(parts.privacy)
         yield from mechanism(parts.privacy)
+        yield from lifetime(parts.privacy)
         yield from metric(parts.privacy, parts.model, parts.data, parts.evaluation)
     if parts.privacy and parts.method:
         yield from dropout(parts.privacy, parts.method)

@@ -98,6 +98,10 @@ ENVIRONMENT = frozenset(
         "train.round_deadline",
         "train.per_device_eval_batch_size",
         "train.eval_every",
+        "privacy.lifetime.max_epsilon",
+        "privacy.lifetime.max_delta",
+        "privacy.lifetime.folder",
+        "privacy.lifetime.record",
     }
 )
 """Keys that say where and beside what a run happens; a resumed run may change them."""

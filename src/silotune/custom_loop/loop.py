@@ -4,9 +4,9 @@ The order of calls is enforced, since a batch that is stepped twice, or half, is
 than the one that is accounted. A step is charged before a parameter moves. With a folder the
 charges are on the disk and outlive the process: whatever is restored, and however often, all of it
 counts against the same budget, and a loop that restores nothing is refused a folder that holds the
-charges of another. Without one, a loop counts what it did itself and what the state
-that it was given says: restoring one state in two processes makes two trainings that do not know of
-each other.
+charges of another. Without one, a loop counts what it did itself and what the state that it was
+given says: restoring one state in two processes makes two trainings that do not know of each other.
+A book for life knows of all of them, if it is kept: a step is in it before anything else.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from silotune.core import Key
 from silotune.privacy import ExampleLevel, LedgerEntry, Relation, RoundRandomness, SiloStore
 from silotune.privacy.accounting.accountant import epsilon
 from silotune.privacy.accounting.charges import to_json
+from silotune.privacy.ledger.entry import UPDATE
+from silotune.privacy.lifetime.budget import Account
 from silotune.privacy.mechanisms.clipping import NOTHING, Accumulated
 from silotune.privacy.mechanisms.noise import Correlated
 
@@ -81,6 +83,7 @@ class PrivateLoop:
         records: Records,
         folder: Path | None = None,
         alone: Callable[[Any, Any], Tensor] | None = None,
+        account: Account | None = None,
     ) -> None:
         self._mechanism, self._steps = mechanism, steps
         self.loader = _Loader(lambda: self.steps - self._paid(), self._begin)
@@ -98,7 +101,8 @@ class PrivateLoop:
         self._taken = self._charged = 0
         self._batch: Batch | None = None
         self._stream: RoundRandomness | None = None
-        self._alone = alone
+        self._alone, self._account = alone, account
+        self._planned = False  # whether the account was asked for all steps
         self._independent = False  # whether losses were seen to be each its own record's
 
     @property
@@ -213,7 +217,7 @@ class PrivateLoop:
                 f"from after {taken}; noise may not be drawn for a step again; begin anew"
             )
         if self._store is not None and self._kept() < charged:  # they were taken without a folder
-            self._write(self._store, taken, charged - self._kept())
+            self._store.release_number(self._entry(taken, charged - self._kept()))
         self.optimizer.load_state_dict(state["optimizer"])
         self._taken, self._stream = taken, None
 
@@ -240,6 +244,9 @@ class PrivateLoop:
         self._check_folder(self._run)
         if self._paid() >= self.steps:
             return None
+        if self._account is not None and not self._planned:
+            self._account.check_plan(self._run, [(UPDATE, self.mechanism.charge(self._paid()))])
+            self._planned = True
         draws = self._draws()
         [drawn] = self.mechanism.batches(self._records.number, 1, draws)
         self._batch = Batch(self._records.parts(drawn), self._model, self.mechanism, draws)
@@ -276,22 +283,23 @@ class PrivateLoop:
         """One step, on the disk if there is a folder, before anything moves."""
         if self._paid() >= self.steps:
             raise ValueError(f"optimizer.step: all {self.steps} steps are spent")
+        if self._account is not None:
+            self._account.pay(self._entry(self._taken, 1))
         if self._store is not None:
-            self._write(self._store, self._taken, 1)
+            self._store.release_number(self._entry(self._taken, 1))
         self._charged += 1
 
-    def _write(self, store: SiloStore, step: int, steps: int) -> None:
-        """A line of the ledger."""
-        entry = LedgerEntry(
+    def _entry(self, step: int, steps: int) -> LedgerEntry:
+        """A line of the ledger, and of the book for life."""
+        return LedgerEntry(
             run=self._run,
             silo=DATASET,
             round=step,
-            attempt=store.attempts(self._run, step),
+            attempt=self._store.attempts(self._run, step) if self._store is not None else 0,
             charge=self.mechanism.charge(steps),
             max_grad_norm=self.mechanism.max_grad_norm,
             time=datetime.now(UTC).date().isoformat(),
         )
-        store.release_number(entry)
 
     def _check_folder(self, run: str) -> None:
         """What another training spent would not count, though the records may be the same."""

@@ -11,6 +11,7 @@ twice.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,9 +23,15 @@ from torch.utils.data import default_collate
 
 from silotune.adapters import AdaptedModel
 from silotune.privacy import ExampleDP, ExampleLevel, Relation, declared_sizes
+from silotune.privacy.ledger.entry import UPDATE
+from silotune.privacy.lifetime.book import Book
+from silotune.privacy.lifetime.budget import Account, Run, ceiling_of
+from silotune.privacy.lifetime.choice import Lifetime, lifetime_of
+from silotune.privacy.lifetime.record_set import RecordSet, keyed
 from silotune.privacy.mechanisms_from_choice import Training, client_mechanisms
 
 from .batch import Records
+from .contents import contents
 from .gradient_check import check_gradients
 from .loop import DATASET, PrivateLoop, check_held, check_steps_alone
 
@@ -83,6 +90,7 @@ class PrivacyEngine:
         losses: Callable[[Any, Any], Tensor] | None = None,
         synthetic: Any = None,
         folder: str | Path | None = None,
+        lifetime: Lifetime | Literal["off"] | None = None,
         seed: int = 0,
     ) -> PrivateLoop:
         """Find the noise, check the gradients, and give the parts of a private loop.
@@ -109,6 +117,11 @@ class PrivacyEngine:
             folder: where charges are kept, so that they outlive the process; correlated noise
                 needs it. One process at a time, and one training: to go on with it, restore its
                 checkpoint with ``load_state_dict``; other records get another folder.
+            lifetime: a ceiling over all trainings on the same records, and where their book is
+                kept; None = recorded, without a ceiling; ``"off"`` for public data. Records are
+                read once, to be known again by what the dataset gives: runs on texts and loops on
+                their tokens are not told to be of the same records. Records that cannot be digested
+                are in no book, with a warning, and refused under a ceiling.
             seed: decides noise and coins with ``insecure_seeded_noise``, and nothing else.
 
         Raises:
@@ -135,6 +148,7 @@ class PrivacyEngine:
         roles = {key.role for key in tensors}
         micro_batch = micro_batch_size or batch_size
         check_gradients(model, roles, dataset, collate_fn, losses, synthetic, micro_batch)
+        account = self._account(lifetime_of(lifetime), mechanism, steps, dataset)
         return PrivateLoop(
             mechanism=mechanism,
             steps=steps,
@@ -146,7 +160,37 @@ class PrivacyEngine:
             records=Records(dataset, collate_fn, micro_batch),
             folder=None if folder is None else Path(folder),
             alone=losses,
+            account=account,
         )
+
+    def _account(
+        self, lifetime: Lifetime, mechanism: ExampleLevel, steps: int, dataset: Any
+    ) -> Account | None:
+        """The records in their book for life; None if it is off, or they cannot be told again."""
+        if not lifetime.record:
+            return None
+        book = Book(lifetime.place)
+        try:
+            digests = keyed(contents(dataset), book.key)
+        except TypeError as error:
+            problem = (
+                f"lifetime: a record holds a {error}, by which it cannot be known again, so that "
+                "no book can say what it pays; give plain values, lists, mappings, arrays or "
+                "tensors, or lifetime='off'"
+            )
+            if lifetime.max_epsilon is not None:
+                raise ValueError(problem) from None
+            warnings.warn(problem, stacklevel=3)
+            return None
+        run = Run(
+            silo=DATASET,
+            relation=self.relation,
+            delta=self.target_delta,
+            seeded=mechanism.insecure_seed is not None,
+            planned=((UPDATE, mechanism.charge(steps)),),
+        )
+        records = RecordSet(where="", whose=DATASET, digests=digests)
+        return Account(book, records, run, ceiling_of(lifetime))
 
 
 def _check_counts(**counts: int | None) -> None:

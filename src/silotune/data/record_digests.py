@@ -1,12 +1,14 @@
 """Record digests: what makes two records the same, in 32 bytes each.
 
-A record is what is learned from, but for its label: the ids of labels depend on the label set, and
-one text under two labels is still one text. An image is its bytes, wherever its file lies.
+What counts is what tells a record from others: its texts, the turns of a chat, the bytes of an
+image. Labels do not (they are corrected, and have other numbers in another federation), nor do
+persons. Texts count without regard to case, width and spacing, in which exports differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ _BESIDE = {"label", "person"}
 
 
 def record_digests(table: Dataset) -> list[bytes]:
-    """SHA-256 of the content of each record, in order of the rows.
+    """SHA-256 of the content of each record, in order of the rows; equal records have the same.
 
     Args:
         table: a readable table.
@@ -27,31 +29,56 @@ def record_digests(table: Dataset) -> list[bytes]:
     Raises:
         ValueError: naming the row of an image whose file cannot be read.
     """
-    return list(_digests(table))
+    return list(_digests(table, _plain))
 
 
 def tables_digest(tables: Sequence[Dataset]) -> str:
-    """SHA-256 of whole tables, labels and the order of rows included, in hexadecimal."""
+    """SHA-256 of whole tables to the letter, labels and the order of rows included, as text."""
     whole = sha256()
     for table in tables:
         labels = table["label"][:] if "label" in table.column_names else None
         whole.update(repr((len(table), labels)).encode())
-        whole.update(b"".join(record_digests(table)))
+        whole.update(b"".join(_digests(table, _to_the_letter)))
     return whole.hexdigest()
 
 
-def _digests(table: Dataset) -> Iterator[bytes]:
-    parts = [part for part in table.column_names if part not in _BESIDE]
+def _digests(table: Dataset, told: Callable[[Any], bytes]) -> Iterator[bytes]:
+    parts = sorted(part for part in table.column_names if part not in _BESIDE)
     for first, columns in slices(table):
-        cells = {part: columns[part] for part in parts}
-        if "image" in cells:
-            cells["image"] = [_pixels(cell, row) for row, cell in enumerate(cells["image"], first)]
-        for content in zip(*cells.values(), strict=True):
-            yield sha256(repr(content).encode()).digest()
+        cells = [
+            [_pixels(cell, row) for row, cell in enumerate(columns[part], first)]
+            if part == "image"
+            else map(told, columns[part])
+            for part in parts
+        ]
+        yield from map(_joined, zip(*cells, strict=True))
 
 
-def _pixels(cell: Any, row: int) -> bytes | None:
-    """Digest of the bytes of an image; None where there is no image."""
+def _joined(pieces: Iterable[bytes]) -> bytes:
+    """Digest of pieces that are not empty; where one ends counts."""
+    whole = sha256()
+    for piece in pieces:
+        if piece:
+            whole.update(len(piece).to_bytes(8, "big") + piece)
+    return whole.digest()
+
+
+def _plain(cell: Any) -> bytes:
+    """A text, or the turns of a chat."""
+    if cell is None:
+        return b""
+    if isinstance(cell, str):
+        plain = " ".join(unicodedata.normalize("NFKC", cell).casefold().split())
+        return plain.encode(errors="surrogatepass")
+    return _joined(_plain(turn["role"]) + b"\n" + _plain(turn["content"]) for turn in cell)
+
+
+def _to_the_letter(cell: Any) -> bytes:
+    return repr(cell).encode(errors="surrogatepass")
+
+
+def _pixels(cell: Any, row: int) -> bytes:
+    """Digest of the bytes of an image; empty where there is no image."""
     if isinstance(cell, dict):
         cell = cell["bytes"] or cell["path"]
     if isinstance(cell, str):
@@ -61,4 +88,4 @@ def _pixels(cell: Any, row: int) -> bytes | None:
             raise ValueError(
                 f"image: row {row} (the first is 0): the file that it names cannot be read"
             ) from None
-    return None if cell is None else sha256(cell).digest()
+    return b"" if cell is None else sha256(cell).digest()

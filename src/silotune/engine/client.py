@@ -19,7 +19,7 @@ from silotune.privacy import CorrelatedCharge, NoiseState, SiloStore
 
 from .channel import seal
 from .client_errors import discreet, over_budget, result
-from .client_releases import affords, charged, noisy_records
+from .client_releases import affords, charged, noisy_records, pay_for_life
 from .client_state import start_of
 from .local_training import local_training
 from .participants import Client, LocalTrainer
@@ -85,6 +85,8 @@ def _private_round(
     past = store.past(task.run) if isinstance(charge, CorrelatedCharge) else None
     sealed = seal(_train(task, trainer, client, past), task)
     entry = charged(task, client, store, charge) if charge else None
+    if entry:
+        pay_for_life(client, entry)
     store.release(task.run, task.round, fingerprint, sealed, entry)
     _accept(task, client)
     return replace(result(task, sealed), meters=meters)

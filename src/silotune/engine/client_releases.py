@@ -1,7 +1,8 @@
 """A silo's optional releases: charged in its ledger, and then the same number whenever asked.
 
 The number is in the line of the ledger that charges for it, which is on the disk before the
-number leaves: there is no way to send one that was not charged, or to draw a second one.
+number leaves: there is no way to send one that was not charged, or to draw a second one. Before a
+line is in the ledger of the run it is in the silo's book for life, if it keeps one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ RECORDS, ACCURACY = "records", "accuracy"
 def affords(
     client: Client, store: SiloStore, run: str, charge: AnyCharge, release: str = UPDATE
 ) -> bool:
-    """Whether the silo's budget, if it has one, can pay."""
+    """Whether the silo's budget, if it has one, can pay.
+
+    Raises:
+        CeilingReached: if the records have paid so much in other runs that they cannot.
+    """
+    if client.lifetime is not None:
+        ledger = ((entry.release, entry.charge) for entry in store.entries(run))
+        client.lifetime.check(run, release, charge, ledger)
     budget = client.budget
     return budget is None or store.affords(
         run, charge, budget.epsilon, budget.delta, relation=budget.relation, release=release
@@ -80,6 +88,16 @@ def charged(
     )
 
 
+def pay_for_life(client: Client, entry: LedgerEntry) -> None:
+    """Write a charge into the silo's book, if it keeps one, before the run's ledger has it.
+
+    Raises:
+        CeilingReached: if the records cannot pay; then nothing may be sent.
+    """
+    if client.lifetime is not None:
+        client.lifetime.pay(entry)
+
+
 def _number(release: str, task: ClientTask, store: SiloStore) -> int | None:
     """What has left before: of the run, or of the round if every round has its own."""
     before = store.book(task.run).of(release, None if release == COUNT else task.round)
@@ -94,5 +112,6 @@ def _release(
         return None
     entry = charged(task, client, store, noise.charge(), release)
     entry = replace(entry, value=noise.noisy(true, release, task.round))
+    pay_for_life(client, entry)
     store.release_number(entry)
     return entry.value

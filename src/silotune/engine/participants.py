@@ -17,6 +17,7 @@ from silotune.privacy import ClientMechanism, PrivacyBudget
 from silotune.privacy.ledger.ledger import Ledger
 from silotune.privacy.ledger.noisy_counts import Releases
 from silotune.privacy.ledger.store import LEDGER, SiloStore
+from silotune.privacy.lifetime.budget import Account
 
 from .client_agreement import ClientAgreement, NotAgreedError
 from .order_book import Work, admit
@@ -33,6 +34,7 @@ class Client:
             round needs it.
         budget: None when no epsilon was set.
         releases: what it sends besides its update.
+        lifetime: its records in the silo's book for life; None where none is kept.
         discreet: whether its errors stay at home although its own mechanism hides nothing, since
             the server's does.
         agreement: what it may be asked. Without one a client obeys whoever asks, so one that
@@ -46,6 +48,7 @@ class Client:
     home: Path | None = None
     budget: PrivacyBudget | None = None
     releases: Releases = field(default_factory=Releases)
+    lifetime: Account | None = None
     discreet: bool = False
     agreement: ClientAgreement | None = None
 

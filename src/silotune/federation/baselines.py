@@ -1,7 +1,8 @@
 """Baselines for research: what each silo reaches alone, with the same steps and mechanism.
 
 They train on the same records a second time and are not covered by the run's epsilon; the
-configuration allows them in a simulation only. Their ledgers live and die in a temporary folder.
+configuration allows them in a simulation only. Their ledgers live and die in a temporary folder,
+and no book for life knows of them.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def _alone(built: BuiltFederation, name: str) -> Iterator[AloneRound]:
     alone = experiment(built.terms, model, sizes, "alone")
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place))
-        clients = build_clients(built, folder, alone.run)
+        clients = build_clients(built, folder, alone.run, {})
         own = {client: silo for client, silo in clients.items() if client == name}
         runtime = InProcess(model.trainer, own)
         rounds = federate(replace(alone, quorum=1), runtime, agreement.first_state())

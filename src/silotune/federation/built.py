@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from silotune.core import ClientId
+from silotune.data import ClientTables
 from silotune.engine import Client
 from silotune.privacy import declared_sizes
+from silotune.privacy.lifetime.budget import Account
 from silotune.runs.folder import RunFolder
 from silotune.terms import Agreement, Terms, open_model
 from silotune.terms.agreement import agree
@@ -26,6 +28,8 @@ class BuiltFederation:
         agreement: terms, model, declared sizes and mechanisms.
         data: all records as the model reads them.
         digests: by client, of its records; for itself alone.
+        tables: the silos' records as they are told again in a book for life; empty where none is
+            kept.
         notices: what the user should know.
     """
 
@@ -33,6 +37,7 @@ class BuiltFederation:
     agreement: Agreement
     data: ReadData
     digests: Mapping[str, str]
+    tables: Mapping[str, ClientTables]
     notices: tuple[str, ...]
 
     @property
@@ -62,17 +67,21 @@ def build_federation(federation: Description) -> BuiltFederation:
         agreement=agree(terms, model, prepared.labels, sizes, held_out),
         data=read_examples(terms, prepared, model.loaded),
         digests=digests_of(prepared),
+        tables=prepared.silos if federation.is_recorded else {},
         notices=(*prepared.notices, *model.loaded.notices, *size_notices, *held_notices),
     )
 
 
-def build_clients(built: BuiltFederation, folder: RunFolder, run: str) -> dict[ClientId, Client]:
+def build_clients(
+    built: BuiltFederation, folder: RunFolder, run: str, accounts: Mapping[str, Account]
+) -> dict[ClientId, Client]:
     """The clients of a simulation; each owns a folder inside the run's.
 
     Args:
         built: whose clients they are.
         folder: of the run.
         run: the only one that they take part in.
+        accounts: of each in its book for life; empty where none is kept.
     """
     agreement = built.agreement
     return {
@@ -84,6 +93,7 @@ def build_clients(built: BuiltFederation, folder: RunFolder, run: str) -> dict[C
             home=folder.site(name),
             budget=agreement.budget,
             releases=agreement.releases(name),
+            lifetime=accounts.get(name),
             discreet=agreement.server.private,
             agreement=agreement.with_client(run, name),
         )

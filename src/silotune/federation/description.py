@@ -18,6 +18,7 @@ from silotune.models.load import GivenModel, check_given
 from silotune.objectives import Objective
 from silotune.optim import SGD, AdamW, OptimizerConfig
 from silotune.privacy import PrivacyChoice
+from silotune.privacy.lifetime.choice import Lifetime, lifetime_of
 from silotune.terms import Machine, Terms
 from silotune.terms.terms import Evaluation
 
@@ -33,6 +34,7 @@ class Description:
         terms: what all parties agree on.
         records: what this machine owns.
         machine: how it computes.
+        lifetime: what its owner allows all runs on these records together; not agreed on.
         given: the model, where it is an object.
         runtime: where clients train: ``in-process``, or a ``pool`` of worker processes.
         workers: of the pool.
@@ -83,6 +85,7 @@ class Description:
         runtime: Literal["in-process", "pool"] = "in-process",
         workers: int = 2,
         round_deadline: float = 3600.0,
+        lifetime: Lifetime | Literal["off"] | None = None,
         baselines: tuple[Literal["silo-alone"], ...] = (),
         report_to: tuple[Literal["tensorboard"], ...] = (),
     ) -> None:
@@ -131,6 +134,9 @@ class Description:
             runtime: ``in-process`` or ``pool``.
             workers: processes of the pool.
             round_deadline: seconds until clients count as missing.
+            lifetime: a ceiling of epsilon over all runs on the same records, and where their book
+                is kept; None = recorded, without a ceiling; ``"off"`` for simulations on public
+                data, which certificates then say.
             baselines: ``("silo-alone",)`` in a simulation.
             report_to: ``("tensorboard",)``.
 
@@ -200,6 +206,7 @@ class Description:
         check_value("round_deadline", Annotated[float, Gt(0)], round_deadline)
         check_value("baselines", tuple[Literal["silo-alone"], ...], _listed(baselines))
         check_value("report_to", tuple[Literal["tensorboard"], ...], _listed(report_to))
+        self.lifetime = lifetime_of(lifetime)
         self.runtime = runtime
         self.workers = workers
         self.round_deadline = round_deadline
@@ -212,6 +219,11 @@ class Description:
         other = copy.copy(self)
         other.terms = terms
         return other
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether what its records pay is written into a book for life."""
+        return self.lifetime.record and self.terms.unit == "example"
 
     @property
     def title(self) -> str:
@@ -231,6 +243,11 @@ class Description:
             raise ValueError(
                 "runtime: worker processes open model and data by themselves, so a pool needs "
                 "names or paths, not objects; give those, or runtime='in-process'"
+            )
+        if self.lifetime.max_epsilon is not None and self.terms.unit != "example":
+            raise ValueError(
+                "lifetime: a ceiling is kept for records alone (ExampleDP): no book is kept of "
+                "what whole clients pay, nor of runs that hide nobody; leave max_epsilon out"
             )
         if self.terms.unit == "client" and self.records.person is not None:
             raise ValueError(

@@ -69,6 +69,7 @@ def whole(federation: Description) -> dict[str, Any]:
         "eval_batch_size": federation.machine.eval_batch_size,
         "baselines": list(federation.baselines),
         "report_to": list(federation.report_to),
+        "lifetime": encoded(federation.lifetime, "lifetime"),
     }
     return {**describe(federation), BESIDE: beside}
 

@@ -37,6 +37,8 @@ from .built import BuiltFederation, build_clients, build_federation
 from .description import Description
 from .identity import NoIdentityError, decisive, describe, differences, digest, whole
 from .inputs import digests_of, read_tables
+from .lifetimes import Accounts, open_accounts, refuse_beyond
+from .lifetimes import notices as lifetime_notices
 from .scoring import metric_name
 from .workers import refuse_unreachable
 
@@ -66,6 +68,7 @@ class OpenRun:
         facts: what ``run.json`` says.
         books: every account's ledger, and the run's copy of all.
         runtime: where its silos train.
+        accounts: of its silos in their book for life; empty where none is kept.
     """
 
     built: BuiltFederation
@@ -74,6 +77,7 @@ class OpenRun:
     facts: RunFacts
     books: Bookkeeping
     runtime: Runtime
+    accounts: Accounts
 
 
 @contextlib.contextmanager
@@ -103,13 +107,16 @@ def opened(
         refuse_unreachable(describe(federation))
     folder = _folder(federation, path, resume=resume)
     built = build_federation(federation)
+    accounts = open_accounts(built)
+    refuse_beyond(accounts, folder, read_facts(folder).run if folder.run.exists() else "")
+    built = replace(built, notices=(*built.notices, *lifetime_notices(accounts)))
     begin = _resumed if folder.run.exists() else partial(_begun, command=command)
     state, facts, books = begin(built, folder, config=config)
     for name in built.agreement.sizes:
         folder.site(name).mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         runtime: Runtime
-        clients = build_clients(built, folder, facts.run)
+        clients = build_clients(built, folder, facts.run, accounts)
         if federation.runtime == "pool":
             workers = [*worker, str(folder.path)]
             pool = Pool(workers, list(clients), federation.workers, federation.round_deadline)
@@ -117,7 +124,13 @@ def opened(
         else:
             runtime = InProcess(built.agreement.model.trainer, clients)
         yield OpenRun(
-            built=built, folder=folder, state=state, facts=facts, books=books, runtime=runtime
+            built=built,
+            folder=folder,
+            state=state,
+            facts=facts,
+            books=books,
+            runtime=runtime,
+            accounts=accounts,
         )
 
 

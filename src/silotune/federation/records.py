@@ -22,6 +22,9 @@ Table: TypeAlias = Dataset | Sequence[Mapping[str, Any]] | str | Path
 ClientData: TypeAlias = Table | DatasetDict | Mapping[str, Table]
 """A table to train on, or several by part: ``train``, ``valid`` (or ``validation``), ``test``."""
 
+IN_MEMORY = "in memory"
+"""Where tables come from that are objects; of them only the client's name is declared."""
+
 _PART = {
     "train": "train",
     "valid": "valid",
@@ -122,6 +125,17 @@ class Records:
         if isinstance(self.clients, Mapping):
             return f"{len(self.clients)} tables"
         return str(self.clients)
+
+    def place_of(self, client: str) -> str:
+        """Where the records of a client are declared to come from, the same from any folder."""
+        whole = self.clients
+        data = whole[client] if isinstance(whole, Mapping) else whole
+        data = data["train"] if _is_parts(data) else data
+        if not isinstance(data, str | Path):
+            return IN_MEMORY
+        if not Path(data).exists():  # a name
+            return f"{data} {self.name}" if self.name else str(data)
+        return str(Path(data).resolve())
 
     @property
     def dealt(self) -> bool:

@@ -168,6 +168,7 @@ def described(federation: Description) -> Circumstances:
         dealt=records.dealt,
         composed=records.person is not None,
         counted=counted(federation.terms, vars(records)),
+        recorded=federation.lifetime.record,
     )
 
 
@@ -293,13 +294,16 @@ def _final(built: BuiltFederation, learned: TrainedModels) -> dict[str, float]:
 
 def _write_privacy(job: OpenRun, bound: Bound, *, grid: float) -> PrivacyStatement | None:
     """``privacy.json``, as the ledgers stand; the fine grid takes seconds."""
+    run = job.facts.run
+    accounts = job.accounts if grid <= FINE else {}  # while the run goes on, nobody asks
     certificate = statement(
         job.built.agreement,
         described(job.built.federation),
-        job.facts.run,
+        run,
         job.books.chains,
         grid=grid,
         bound=bound,
+        elsewhere={name: account.elsewhere(run) for name, account in accounts.items()},
     )
     write_json(job.folder.privacy, certificate.to_json() if certificate else NOTHING_CLAIMED)
     return certificate

@@ -60,6 +60,7 @@ def described_beside(folder: RunFolder) -> Described:
             dealt=records["partition"]["num"] is not None,
             composed=records["person"] is not None,
             counted=counted(terms, records),
+            recorded=found[BESIDE].get("lifetime", {}).get("record", True),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{file}: damaged, this describes no federation") from error

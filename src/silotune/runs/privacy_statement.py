@@ -34,6 +34,9 @@ class SiloPrivacy:
         charges: all that the ledger holds, equal ones added up, in the form of ``charge_lines``.
         lines: of the ledger.
         head: SHA-256 of the last of them, which binds all.
+        lifetime: ``runs`` on records from the same declared place, this one among them, their
+            ``epsilon`` together at the same delta (None: infinite, ``because``), and the charges
+            of the ``earlier`` ones. None while the run goes on, and where no book is kept.
     """
 
     num_examples: int
@@ -48,6 +51,7 @@ class SiloPrivacy:
     charges: Sequence[Mapping[str, Any]] = ()
     lines: int = 0
     head: str = ""
+    lifetime: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +90,8 @@ class PrivacyStatement:
             moved by ``moved`` (in units of C) when one of full length was computed beside them, and
             by ``moved_at_large`` at factors of L2 norm ``large_norm`` in place of ``small_norm``.
             With one nothing moves; ``moved_if_together`` is why.
+        lifetime: whether the charges are in the silos' books for life: ``recorded``; ``off``,
+            as somebody wanted it; or ``none``, as nobody keeps one of whole clients.
         versions: of the software that drew noise and counted.
         released: what leaves a silo under this guarantee.
         not_covered: what the guarantee says nothing about.
@@ -119,6 +125,7 @@ class PrivacyStatement:
     overall: Mapping[str, Any]
     recognition: Mapping[str, float] = field(default_factory=dict)
     coupling: Mapping[str, float] = field(default_factory=dict)
+    lifetime: str = "none"
     versions: Mapping[str, str] = field(default_factory=dict)
     released: Sequence[str] = ()
     not_covered: Sequence[str] = ()

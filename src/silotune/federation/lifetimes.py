@@ -1,0 +1,134 @@
+"""Lifetimes: every silo's records found in its book for life, before anything trains.
+
+The silos of a simulation share one book, as they share one machine. A record is told by what it
+says, so it does not matter to which silo a run deals it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+
+from silotune.certificate.accounts import from_lines
+from silotune.data.messages import listed
+from silotune.data.record_digests import record_digests
+from silotune.privacy import ExampleDP
+from silotune.privacy.ledger.chain import read_ledger
+from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE
+from silotune.privacy.lifetime.book import Book
+from silotune.privacy.lifetime.budget import Account, Run, ceiling_of
+from silotune.privacy.lifetime.composition import Earlier, Priced
+from silotune.privacy.lifetime.record_set import RecordSet, keyed
+from silotune.privacy.mechanisms_from_choice import worst_case_steps
+from silotune.runs.folder import RunFolder
+from silotune.runs.privacy_statement import read_certificate
+from silotune.terms import Agreement
+
+from .built import BuiltFederation
+
+Accounts = Mapping[str, Account]
+"""Of every silo; empty where no book is kept."""
+
+
+def open_accounts(built: BuiltFederation) -> Accounts:
+    """Find every silo's records in the book; nothing is written into it but its key.
+
+    Raises:
+        ValueError: in words, if the book cannot be read or written.
+    """
+    privacy, lifetime = built.terms.privacy, built.federation.lifetime
+    if not built.federation.is_recorded:
+        return {}
+    assert isinstance(privacy, ExampleDP)
+    book, ceiling = Book(lifetime.place), ceiling_of(lifetime)
+
+    def account(silo: str) -> Account:
+        tables = built.tables[silo]
+        parts = [table for table in (tables.train, tables.valid) if table is not None]
+        records = RecordSet(
+            where=built.federation.records.place_of(silo),
+            whose=silo,
+            digests=keyed(chain.from_iterable(map(record_digests, parts)), book.key),
+        )
+        run = Run(
+            silo=silo,
+            relation=privacy.relation,
+            delta=privacy.target_delta,
+            seeded=privacy.insecure_seeded_noise,
+            planned=tuple(_planned(built.agreement, silo, privacy)),
+        )
+        return Account(book, records, run, ceiling, _brought(built, silo))
+
+    return {silo: account(silo) for silo in built.tables}
+
+
+def refuse_beyond(accounts: Accounts, folder: RunFolder, run: str = "") -> None:
+    """Refuse a run whose records cannot pay for all of it, before it trains.
+
+    Args:
+        accounts: of its silos.
+        folder: of the run; its ledgers are read if it is resumed.
+        run: its identity; empty for a new one.
+
+    Raises:
+        ValueError: in words and figures, naming the silo; or if the book lacks charges that the
+            run's own ledgers have.
+    """
+    for silo, account in accounts.items():
+        path = folder.site(silo) / "ledger.jsonl"
+        entries = [entry for entry in read_ledger(path) if entry.run == run] if run else []
+        account.check_plan(run, [(entry.release, entry.charge) for entry in entries])
+
+
+def notices(accounts: Accounts) -> Iterator[str]:
+    """What somebody should know who may see the book."""
+    exposed = [silo for silo, account in accounts.items() if account.is_exposed()]
+    if exposed:
+        yield (
+            f"lifetime: the records of {listed(exposed)} were in runs whose noise came from a "
+            "seed, so that nothing bounds what they have paid in their life"
+        )
+
+
+def _planned(agreement: Agreement, silo: str, privacy: ExampleDP) -> Iterator[Priced]:
+    """All that a whole run charges, its reserve included."""
+    training, beside = agreement.terms.training, agreement.releases(silo)
+    if charge := agreement.mechanisms[silo].charge(worst_case_steps(privacy, training)):
+        yield UPDATE, charge
+    if beside.count:
+        yield COUNT, beside.count.charge()
+    if beside.metric:
+        yield from [(METRIC, beside.metric.charge())] * training.scores
+
+
+def _brought(built: BuiltFederation, silo: str) -> dict[str, Earlier]:
+    """What the experts of a mixture cost the silo of this name, by the runs that trained them.
+
+    An expert without a certificate beside it brings nothing: as of the base model, nobody knows
+    what it learned from.
+    """
+    found = {}
+    for folder in getattr(built.terms.method, "experts", None) or ():
+        path = _certificate_of(Path(folder).resolve())
+        said = read_certificate(path) if path else None
+        if said is None or said.unit != "example" or silo not in said.silos:
+            continue
+        try:
+            lines = from_lines(said.silos[silo].charges)
+        except ValueError as error:
+            raise ValueError(f"experts: the charges in {path} cannot be read: {error}") from error
+        priced = tuple((line.release, line.charge) for line in lines)
+        found[said.run] = Earlier(said.run, priced, said.mechanism.get("source") == "seed")
+    return found
+
+
+def _certificate_of(adapter: Path) -> Path | None:
+    """What certifies the run that an adapter is of, if it lies where runs leave it.
+
+    Adapters are in ``<run>/adapter`` and in ``<run>/sites/<silo>/adapter``; one that was moved may
+    have the certificate inside.
+    """
+    places = (adapter, *list(adapter.parents)[:3:2])
+    files = (RunFolder(place).privacy for place in places)
+    return next((file for file in files if file.is_file()), None)

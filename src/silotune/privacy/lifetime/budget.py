@@ -1,0 +1,304 @@
+"""An account: the records of one silo in a book, and whether they can pay for one more release.
+
+A ceiling is asked three times: of the whole run before it trains, of each release before anything
+is computed for it, and again as it is written down, when somebody else may have spent meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from silotune.privacy.accounting.accountant import COARSE, FINE
+from silotune.privacy.accounting.charges import AnyCharge, Relation
+from silotune.privacy.ledger.entry import LedgerEntry
+
+from .book import Book, BookError, Payment
+from .choice import Lifetime
+from .composition import Earlier, Life, Priced, life, priced, summed
+from .record_set import RecordSet, histories
+
+OVER_LIFE = "have paid all that they may in their life"
+"""What is said of records that can pay no more."""
+
+BROUGHT = ""
+"""Name of the set of charges that came with something else than a run on this machine."""
+
+
+class CeilingReached(ValueError):
+    """What is asked for would cost records more in their life than their owner allows.
+
+    That a silo says so is an event that epsilon does not cover: whether its records are those of
+    an earlier run decides it.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ceiling:
+    """The most that records may pay in their life."""
+
+    epsilon: float
+    delta: float
+
+
+def ceiling_of(lifetime: Lifetime) -> Ceiling | None:
+    """What an owner chose; None for no ceiling."""
+    if lifetime.max_epsilon is None:
+        return None
+    return Ceiling(epsilon=lifetime.max_epsilon, delta=lifetime.max_delta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one run is to one silo.
+
+    Attributes:
+        silo: its name there.
+        relation: that charges are priced under.
+        delta: of the run.
+        seeded: whether its noise comes from a seed.
+        planned: all that the whole run will charge, at worst.
+    """
+
+    silo: str
+    relation: Relation
+    delta: float
+    seeded: bool = False
+    planned: tuple[Priced, ...] = ()
+
+
+class Account:
+    """The records of one silo in a book: what they have paid, and whether they can pay more.
+
+    The book is read again only where it has grown, and the charges of other runs are composed
+    again only when there are new ones: as long as this run keeps to its plan, a round costs a line
+    of the book and no accountant.
+    """
+
+    def __init__(
+        self,
+        book: Book,
+        records: RecordSet,
+        run: Run,
+        ceiling: Ceiling | None = None,
+        brought: Mapping[str, Earlier] | None = None,
+    ) -> None:
+        """Nothing is written before the first charge.
+
+        Args:
+            book: of the silo.
+            records: that pay.
+            run: how.
+            ceiling: None = everything is recorded, and nothing refused.
+            brought: run -> what it charged these records elsewhere; counted unless the book has
+                that run for them.
+        """
+        self._book, self.records, self._run, self._ceiling = book, records, run, ceiling
+        self._brought = brought or {}
+        self._sums: dict[_Part, Counter[Priced]] = {}
+        self._seeded: set[_Part] = set()
+        self._payments = Counter[str]()  # of each run
+        self._known: frozenset[str] = frozenset()  # sets that groups were made of
+        self._groups = [frozenset({records.id, BROUGHT})]
+        self._followed: set[str] = set()  # runs whose ledgers were held against the book
+        self._plans: dict[str, tuple[int, bool]] = {}
+
+    def check(self, run: str, release: str, charge: AnyCharge, ledger: Iterable[Priced]) -> None:
+        """See that a charge would stay below the ceiling, before anything is computed for it.
+
+        Args:
+            run: that charges.
+            release: what for.
+            charge: its price.
+            ledger: the charges of the run in the silo's own ledger.
+
+        Raises:
+            CeilingReached: if it would not.
+            BookError: if the book lacks charges that the ledger has.
+        """
+        with self._book.locked():
+            self._catch_up()
+            self._follow(run, ledger)
+            self._refuse_above(run, (release, charge))
+
+    def pay(self, entry: LedgerEntry) -> None:
+        """Write a charge down for life; only when this returns may the run's ledger have it.
+
+        Raises:
+            CeilingReached: if somebody else has spent meanwhile what it needs.
+            BookError: if it cannot be written.
+        """
+        run = self._run
+        payment = Payment(
+            records=self.records.id,
+            run=entry.run,
+            silo=run.silo,
+            round=entry.round,
+            attempt=entry.attempt,
+            release=entry.release,
+            charge=entry.charge,
+            relation=run.relation,
+            delta=run.delta,
+            seeded=run.seeded,
+            time=entry.time,
+        )
+        with self._book.locked():
+            self._catch_up()
+            self._refuse_above(entry.run, (entry.release, entry.charge))
+            self._book.append(payment, self.records)
+            self._catch_up()
+
+    def check_plan(self, run: str = "", ledger: Iterable[Priced] = ()) -> None:
+        """See that the whole run fits below the ceiling, and that the book lacks nothing of it.
+
+        Args:
+            run: one that is resumed; empty for a new one.
+            ledger: its charges in the silo's own ledger.
+
+        Raises:
+            ValueError: in words and figures, with the cure.
+        """
+        with self._book.locked():
+            self._catch_up()
+            self._follow(run, ledger)
+        if self._ceiling is None:
+            return
+        of = f"lifetime: the records of {self._silo}"
+        if self._run.seeded:
+            raise ValueError(
+                f"{of} have a ceiling, and insecure_seeded_noise protects nothing; leave one out"
+            )
+        if self._below(run, self._run.planned):
+            return
+        before, after = self._worst(run, ()), self._worst(run, self._run.planned)
+        limit = f"max_epsilon {self._ceiling.epsilon:g} at max_delta {self._ceiling.delta:g}"
+        if after.because:
+            raise ValueError(f"{of} cannot keep below {limit}: {after.because}")
+        raise ValueError(
+            f"{of} have paid epsilon {before.epsilon:.4g} in {before.runs} earlier runs, and this "
+            f"one would make it {after.epsilon:.4g}, above {limit}; take fewer rounds, more noise "
+            "or other records, or raise max_epsilon"
+        )
+
+    def elsewhere(self, run: str) -> list[Earlier]:
+        """What other runs charged sets from the same declared place, and what was brought along.
+
+        It is the same whatever the records are, so that it may be published.
+        """
+        with self._book.locked():
+            self._catch_up()
+            sets = dict(self._book.sets())
+        placed = {name for name, other in sets.items() if self.records.shares_place(other)}
+        return self._earlier(run, frozenset(placed | {BROUGHT}))
+
+    def is_exposed(self) -> bool:
+        """Whether noise from a seed has left some of the records without protection."""
+        with self._book.locked():
+            self._catch_up()
+        exposed = {part.records for part in self._seeded}
+        return any(group & exposed for group in self._groups)
+
+    def spent(self, run: str = "") -> Life:
+        """What the records have paid in all runs that they may have been in.
+
+        Args:
+            run: of which this silo's charges are their own.
+        """
+        with self._book.locked():
+            self._catch_up()
+        return self._worst(run, self._own(run))
+
+    def _refuse_above(self, run: str, more: Priced) -> None:
+        if self._ceiling is None:
+            return
+        within = self._plan_fits(run, more) or self._below(run, [*self._own(run), more])
+        if self._run.seeded or not within:
+            raise CeilingReached(f"lifetime: the records of {self._silo} {OVER_LIFE}")
+
+    def _plan_fits(self, run: str, more: Priced) -> bool:
+        """Whether the run keeps to its plan, and that fits on top of what others have charged."""
+        after, planned = summed([*self._own(run), more]), summed(self._run.planned)
+        if any(steps > planned[kind] for kind, steps in after.items()):
+            return False
+        others = self._payments.total() - self._payments[run]
+        if self._plans.get(run, (-1, False))[0] != others:
+            self._plans[run] = others, self._below(run, self._run.planned)
+        return self._plans[run][1]
+
+    def _below(self, run: str, own: Sequence[Priced]) -> bool:
+        """Whether every record stays below the ceiling; figures on both grids are upper bounds."""
+        assert self._ceiling is not None
+        most = self._ceiling.epsilon
+        return any(self._worst(run, own, grid).epsilon <= most for grid in (COARSE, FINE))
+
+    def _worst(self, run: str, own: Sequence[Priced], grid: float = FINE) -> Life:
+        """Of the record that has paid most, ``run`` having charged ``own``."""
+        delta = self._ceiling.delta if self._ceiling else self._run.delta
+        seeded = any((part.run, part.silo) == (run, self._silo) for part in self._seeded)
+        lives = [
+            life(self._earlier(run, group), own, delta, self._run.relation, grid, seeded=seeded)
+            for group in self._groups
+        ]
+        return max(lives, key=lambda one: (one.epsilon, one.runs))
+
+    def _own(self, run: str) -> list[Priced]:
+        """What this silo was charged in a run, whichever its records were."""
+        parts = [
+            of for part, of in self._sums.items() if (part.run, part.silo) == (run, self._silo)
+        ]
+        return priced(sum(parts, Counter[Priced]()))
+
+    def _earlier(self, run: str, group: frozenset[str]) -> list[Earlier]:
+        """What other runs, or silos of them, charged the sets of a group."""
+        sums: dict[tuple[str, str], Counter[Priced]] = {}
+        for part, of in self._sums.items():
+            if part.run != run and part.records in group:
+                sums.setdefault((part.run, part.silo), Counter()).update(of)
+        seeded = {(part.run, part.silo) for part in self._seeded if part.records in group}
+        brought = [
+            charged
+            for name, charged in self._brought.items()
+            if BROUGHT in group and name not in {run, *(known for known, _ in sums)}
+        ]
+        known = [Earlier(who[0], tuple(priced(of)), who in seeded) for who, of in sums.items()]
+        return known + brought
+
+    def _catch_up(self) -> None:
+        """Add up what is new in the book, and see which records of its sets are ours."""
+        for payment in self._book.payments[self._payments.total() :]:
+            part = _Part(payment.run, payment.silo, payment.records)
+            of = self._sums.setdefault(part, Counter())
+            of.update(summed([(payment.release, payment.charge)]))
+            self._payments[payment.run] += 1
+            if payment.seeded:
+                self._seeded.add(part)
+        if (known := frozenset(part.records for part in self._sums)) != self._known:
+            groups = histories(self.records, self._book.sets())
+            self._known, self._groups = known, [group | {BROUGHT} for group in groups]
+            self._plans.clear()
+
+    def _follow(self, run: str, ledger: Iterable[Priced]) -> None:
+        """See, once for a run, that the book has every charge that the silo's own ledger has."""
+        if run in self._followed:
+            return
+        if lost := summed(ledger) - summed(self._own(run)):
+            raise BookError(
+                f"lifetime: {self._book.folder}: lacks {lost.total()} steps of this run that the "
+                f"ledger of {self._silo} has, so that what its records have paid in their life is "
+                "not known. Bring the folder back from a copy, or from where the run began"
+            )
+        self._followed.add(run)
+
+    @property
+    def _silo(self) -> str:
+        return self._run.silo
+
+
+class _Part(NamedTuple):
+    """Whose charges are added up."""
+
+    run: str
+    silo: str
+    records: str
