@@ -20,7 +20,7 @@ from .circumstances import Described
 from .consistency import Discrepancy
 from .guarantee import NOT_PRIVATE
 from .issue import mechanism
-from .lifetime import mark
+from .lifetime import lacking, mark
 
 
 def with_record(statement: PrivacyStatement, facts: RunFacts) -> Iterator[Discrepancy]:
@@ -36,6 +36,8 @@ def with_record(statement: PrivacyStatement, facts: RunFacts) -> Iterator[Discre
         yield from _same(f"silo {name}: num_examples", silo.num_examples, declared, where)
     if statement.private and facts.privacy.startswith(NOT_PRIVATE):
         yield Discrepancy("private", f"says true; run.json says: {facts.privacy}")
+    for name in lacking(statement) if facts.status == "finished" else ():
+        yield Discrepancy(f"silo {name}: lifetime", f"is missing, though {where} says finished")
 
 
 def with_description(statement: PrivacyStatement, described: Described) -> Iterator[Discrepancy]:
