@@ -132,6 +132,7 @@ def test_somebody_who_spends_meanwhile_stops_a_run(place):
         next(todo)
         next(todo)
         train(at(place, "another"))
+        next(todo)
         with pytest.raises(QuorumError, match="east: its records have paid all that they may"):
             next(todo)
 

@@ -38,7 +38,7 @@ from .evidence import (
 from .grounds import grounds
 from .guarantee import NOT_PRIVATE
 from .issue import mechanism
-from .lifetime import mark
+from .lifetime import lacking, mark
 
 
 def with_record(statement: PrivacyStatement, facts: RunFacts) -> Iterator[Discrepancy]:
@@ -61,6 +61,8 @@ def with_record(statement: PrivacyStatement, facts: RunFacts) -> Iterator[Discre
             name: {"lines": silo.lines, "head": silo.head} for name, silo in statement.silos.items()
         }
         yield from _same("silos: heads of the ledgers", heads, facts.ledgers, where)
+    for name in lacking(statement) if facts.status == "finished" else ():
+        yield Discrepancy(f"silo {name}: lifetime", f"is missing, though {where} says finished")
 
 
 def with_description(statement: PrivacyStatement, described: Described) -> Iterator[Discrepancy]:

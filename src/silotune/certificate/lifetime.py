@@ -60,6 +60,13 @@ def stated(
     }
 
 
+def lacking(statement: PrivacyStatement) -> list[str]:
+    """Accounts that say nothing of their life, as they must when a run that claims is finished."""
+    if not statement.private or statement.lifetime != RECORDED:
+        return []
+    return [name for name, silo in statement.silos.items() if silo.lifetime is None]
+
+
 def add_up(
     statement: PrivacyStatement, silo: SiloPrivacy, relation: Relation, slack: float
 ) -> Iterator[tuple[str, str]]:
@@ -75,8 +82,6 @@ def add_up(
     if statement.lifetime not in (RECORDED, OFF, NONE):
         yield "lifetime", f"is {statement.lifetime!r}: {RECORDED}, {OFF} or {NONE}"
     if said is None:
-        if statement.lifetime == RECORDED and statement.recognition:
-            yield "lifetime", "is missing, though the run is in the silo's book"
         return
     if statement.lifetime != RECORDED:
         yield "lifetime", "is stated, though the run is in no book"

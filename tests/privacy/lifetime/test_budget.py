@@ -96,7 +96,8 @@ def test_a_record_pays_for_the_sets_that_it_was_in(book):
     account(book, 3, 4).pay(entry("february", charge=replace(CHARGE, steps=30)))
     assert account(book, 2, 3).spent().epsilon == cost(replace(CHARGE, steps=30))
     account(book, 2, 3).pay(entry("march"))
-    assert account(book, 2, 3).spent().epsilon == cost(replace(CHARGE, steps=40))
+    both = pytest.approx(cost(replace(CHARGE, steps=40)))
+    assert account(book, 2, 3).spent().epsilon == both
     assert account(book, 1).spent().epsilon == cost(CHARGE)
 
 
@@ -127,8 +128,7 @@ def test_streams_of_different_runs_are_different_streams(book):
             account(book).pay(entry(run, round, STREAM))
     whole = replace(STREAM, steps=20)
     together = epsilon_over_silos([[whole], [whole]], DELTA)
-    assert account(book).spent().epsilon == together
-    assert together > cost(replace(STREAM, steps=40))
+    assert account(book).spent().epsilon == together > cost(whole)
 
 
 def test_what_was_priced_under_one_relation_is_priced_anew_under_another(book):

@@ -17,6 +17,7 @@ damaged or a lost key mean that it is not known what was spent: the book refuses
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -242,6 +243,8 @@ class Book:
 
 def _make_private(folder: Path) -> None:
     """Create a folder and those above it, durably, for their owner alone."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     if not folder.is_dir():
         _make_private(folder.parent)
         folder.mkdir(0o700, exist_ok=True)
