@@ -38,6 +38,7 @@ CORRELATED = ("privacy.sampling=rotation", "privacy.noise=correlated")
 CLIENTS = (
     "privacy={unit: client, noise_multiplier: 2, target_delta: 1e-3, max_update_norm: 0.5}",
     "train.weighting=uniform",
+    PRIVATE[1],
 )
 SEEDED = ("privacy.insecure_seeded_noise=true",)
 PLANNED = Charge(0.4, 2.0, 6, Discrete.grid_points)

@@ -107,7 +107,7 @@ def test_a_module_that_mixes_examples_is_refused_under_privacy(silotune, place, 
         return loaded
 
     monkeypatch.setattr(build, "read_model", with_batch_norm)
-    result = silotune("run", "small.yaml", EXAMPLE)
+    result = silotune("run", "small.yaml", EXAMPLE, "data.num_examples=20")
     refused(result, "LayerNorm (BatchNorm1d) mixes the examples of a batch")
 
 

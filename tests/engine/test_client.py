@@ -30,11 +30,11 @@ def mechanism(sampling, noise, insecure_seed=None) -> ExampleLevel:
     )
 
 
-def play(own: Client, *rounds, lr=0.1):
+def play(own: Client, *rounds, lr=0.1, run="law"):
     """The results of one client in ``rounds``, on the same first state."""
     method = axes("ffa-lora", SGD(lr=lr))
     place = trainer(method)
-    exp = experiment(method, [NAME], private=own.privacy.private, quorum=0)
+    exp = experiment(method, [NAME], private=own.privacy.private, quorum=0, run=run)
     own = agreed(exp, {NAME: own})[NAME]
     state = begin(method)
     for number in rounds:

@@ -18,7 +18,6 @@ OWN = mechanism(Poisson(0.5), Gaussian(3.0))
 DELTA = 1e-3
 RUN = Run(silo="silo-0", relation="add-remove", delta=DELTA)
 STEPS = 4  # of a round
-OVER_LIFE = "its records have paid all that they may in their life"
 
 
 def cost(rounds: int) -> float:
@@ -46,17 +45,17 @@ def test_ten_names_are_not_ten_budgets(tmp_path):
     own = replace(client(tmp_path, most=1.0001 * cost(4)), budget=each)
     refusals = []
     for i in range(10):
-        (result,) = play(own, 0, run=f"name {i}")
+        (result,) = play(own, 0, run=f"name-{i}")
         refusals.append(result.refusal)
-    assert refusals == [""] * 4 + [OVER_LIFE] * 6
-    assert [p.run for p in payments(tmp_path)] == [f"name {i}" for i in range(4)]
+    assert refusals == [""] * 4 + [FAILED] * 6
+    assert [p.run for p in payments(tmp_path)] == [f"name-{i}" for i in range(4)]
     assert client(tmp_path).lifetime.spent().epsilon == cost(4)
-    assert charges(tmp_path, "name 7") == 0
+    assert charges(tmp_path, "name-7") == 0
 
 
 def test_without_a_ceiling_all_of_it_is_remembered(tmp_path):
     for i in range(10):
-        (result,) = play(client(tmp_path), 0, run=f"name {i}")
+        (result,) = play(client(tmp_path), 0, run=f"name-{i}")
         assert result.refusal == ""
     found = client(tmp_path).lifetime.spent()
     assert (found.runs, found.epsilon) == (10, cost(10))
@@ -68,7 +67,8 @@ def test_what_is_refused_is_not_trained(tmp_path, monkeypatch):
 
     monkeypatch.setattr("silotune.engine.client.local_training", trained)
     (result,) = play(client(tmp_path, most=0.5 * cost(1)), 0)
-    assert (result.refusal, result.sealed) == (OVER_LIFE, b"")
+    assert (result.refusal, result.sealed) == (FAILED, b"")
+    assert "CeilingReached" in (tmp_path / "home" / ERRORS).read_text()
 
 
 def test_a_round_that_is_sent_again_is_paid_once(tmp_path):
@@ -80,7 +80,8 @@ def test_a_round_that_is_sent_again_is_paid_once(tmp_path):
 
 def test_a_round_that_is_trained_again_is_paid_again(tmp_path):
     list(play(client(tmp_path), 0))
-    list(play(client(tmp_path), 0, learning_rate=0.7))
+    next((tmp_path / "home" / "sent").iterdir()).write_bytes(b"damaged")
+    list(play(client(tmp_path), 0))
     assert [p.attempt for p in payments(tmp_path)] == [0, 1]
 
 

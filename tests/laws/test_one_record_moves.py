@@ -22,7 +22,7 @@ import pytest
 
 import silotune as st
 from covering import every_combination
-from federation.small import notes
+from federation.small import chain_of, notes
 from silotune.certificate.client_wording import CLIENT
 from silotune.certificate.example_wording import EXAMPLE
 from silotune.certificate.statement import statement
@@ -239,8 +239,8 @@ def public(federation: st.Federation, folder: Path) -> tuple[dict[str, Any], lis
         with opened(federation, folder, resume=False) as job:
             agreement = job.built.agreement
             accounts = [EVERY_CLIENT] if agreement.server.private else list(agreement.sizes)
-            entries = {name: [charged(name, agreement.price(name))] for name in accounts}
-            said = statement(agreement, described(federation), "run", entries, grid=GRID)
+            chains = {n: chain_of([charged(n, agreement.price(n))]) for n in accounts}
+            said = statement(agreement, described(federation), "run", chains, grid=GRID)
             exp = agreement.experiment(job.facts.run)
             tasks = make_tasks(exp, tuple(exp.clients), job.state)
             parts = {

@@ -10,7 +10,9 @@ import typer
 
 from silotune.version import __version__
 
+from .arguments import ConfigName, Json, Overrides, RunPath, examples
 from .errors import reported
+from .privacy import privacy
 
 app = typer.Typer(
     name="silotune",
@@ -23,7 +25,6 @@ app = typer.Typer(
 )
 
 
-privacy = typer.Typer(no_args_is_help=True)
 app.add_typer(privacy, name="privacy", help="Check what a run claims, and what records have paid.")
 
 
@@ -41,35 +42,9 @@ class Format(StrEnum):
     MERGED = "merged"
 
 
-ConfigName = Annotated[
-    str,
-    typer.Argument(
-        metavar="CONFIG",
-        help="A YAML file, a run's folder, or the name of a bundled configuration (triage).",
-        show_default=False,
-    ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="KEY=VALUE",
-        help="Settings that win over the file, such as train.num_rounds=3.",
-        show_default=False,
-    ),
-]
-RunPath = Annotated[
-    Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)
-]
-Json = Annotated[bool, typer.Option("--json", help="One line of JSON on stdout, for scripts.")]
-
-
 def main() -> None:
     """The command ``silotune``."""
     app()
-
-
-def _examples(*lines: str) -> str:
-    return "\n\n".join(["Examples:", *(f"  {line}" for line in lines)])
 
 
 def _version(asked: bool) -> None:
@@ -102,7 +77,7 @@ def _options(
 
 
 @app.command(
-    epilog=_examples("silotune init", "silotune init mine.yaml", "silotune init --example triage")
+    epilog=examples("silotune init", "silotune init mine.yaml", "silotune init --example triage")
 )
 @reported
 def init(
@@ -122,7 +97,7 @@ def init(
     start(path, example)
 
 
-@app.command(epilog=_examples("silotune doctor", "silotune doctor mine.yaml"))
+@app.command(epilog=examples("silotune doctor", "silotune doctor mine.yaml"))
 @reported
 def doctor(
     config: Annotated[
@@ -139,7 +114,7 @@ def doctor(
 
 
 @app.command(
-    epilog=_examples("silotune plan mine.yaml", "silotune plan triage privacy.target_epsilon=1")
+    epilog=examples("silotune plan mine.yaml", "silotune plan triage privacy.target_epsilon=1")
 )
 @reported
 def plan(config: ConfigName, overrides: Overrides = None, as_json: Json = False) -> None:
@@ -150,7 +125,7 @@ def plan(config: ConfigName, overrides: Overrides = None, as_json: Json = False)
 
 
 @app.command(
-    epilog=_examples("silotune data mine.yaml", "silotune data mine.yaml --picture data.svg")
+    epilog=examples("silotune data mine.yaml", "silotune data mine.yaml --picture data.svg")
 )
 @reported
 def data(
@@ -174,7 +149,7 @@ def data(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "silotune run triage",
         "silotune run mine.yaml train.num_rounds=3 --output-dir runs/short",
         "silotune run mine.yaml --resume",
@@ -202,7 +177,7 @@ def run(
 
 
 @app.command(
-    epilog=_examples("silotune evaluate runs/triage", "silotune evaluate runs/triage --split valid")
+    epilog=examples("silotune evaluate runs/triage", "silotune evaluate runs/triage --split valid")
 )
 @reported
 def evaluate(
@@ -229,7 +204,7 @@ def evaluate(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "silotune export runs/triage --format peft --output adapter",
         "silotune export runs/triage --format merged --output model",
     )
@@ -262,110 +237,7 @@ def export(
     export_run(run_path, kind.value, output, silo, approximate=approximate)
 
 
-@privacy.command(
-    epilog=_examples(
-        "silotune privacy verify runs/triage",
-        "silotune privacy verify privacy.json",
-        "silotune privacy verify runs/triage --key north=PUBLIC_KEY",
-    )
-)
-@reported
-def verify(
-    path: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN", help="A run's folder, or a privacy.json alone.", show_default=False
-        ),
-    ],
-    key: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--key",
-            metavar="SILO=PUBLIC",
-            help="A silo's public key, or a file that holds it: it must have signed. May be given "
-            "again.",
-            show_default=False,
-        ),
-    ] = None,
-    require_signatures: Annotated[
-        bool, typer.Option("--require-signatures", help="Every account must be signed.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Make a certificate's figures and sentences again, and compare it with all that lies beside.
-
-    Exit code 1 if anything does not add up. A run that is marked NOT PRIVATE, and claims nothing,
-    adds up. What no verification can show is said at the end.
-    """
-    from .verify import check
-
-    check(path, key or [], require_signatures=require_signatures, as_json=as_json)
-
-
-@privacy.command(
-    epilog=_examples("silotune privacy spent", "silotune privacy spent /srv/silotune/lifetime")
-)
-@reported
-def spent(
-    folder: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="FOLDER",
-            help="Of the book for life; by default that of privacy.lifetime.folder's default.",
-            show_default=False,
-        ),
-    ] = None,
-    delta: Annotated[
-        float | None,
-        typer.Option(
-            "--delta",
-            metavar="D",
-            min=1e-10,
-            max=1.0,
-            help="At which epsilon for life is told; by default the smallest of a set's runs.",
-            show_default=False,
-        ),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """List what records have paid in their life: sets of records, runs, releases, epsilon.
-
-    For the owner of the records alone: which runs have records in common is private.
-    """
-    from .spent import show
-
-    show(folder, delta, as_json=as_json)
-
-
-@privacy.command(
-    epilog=_examples(
-        "silotune privacy sign runs/triage", "silotune privacy sign runs/triage --silo north"
-    )
-)
-@reported
-def sign(
-    run_path: RunPath,
-    silo: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--silo",
-            metavar="NAME",
-            help="For whom; by default for all. May be given again.",
-            show_default=False,
-        ),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Sign a run's certificate and ledger with the key of each silo, which stays in its folder.
-
-    A key is made when there is none. What is signed cannot be written anew without that key.
-    """
-    from .sign import sign_run
-
-    sign_run(run_path, silo or [], as_json=as_json)
-
-
-@app.command(epilog=_examples("silotune audit mine.yaml", "silotune audit runs/triage --thorough"))
+@app.command(epilog=examples("silotune audit mine.yaml", "silotune audit runs/triage --thorough"))
 @reported
 def audit(
     config: ConfigName,
@@ -394,7 +266,7 @@ def audit(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "silotune methods",
         "silotune methods --costs sentence-transformers/all-MiniLM-L6-v2 --clients 10",
     )

@@ -64,13 +64,18 @@ def _joined(pieces: Iterable[bytes]) -> bytes:
 
 
 def _plain(cell: Any) -> bytes:
-    """A text, or the turns of a chat."""
-    if cell is None:
-        return b""
-    if isinstance(cell, str):
-        plain = " ".join(unicodedata.normalize("NFKC", cell).casefold().split())
-        return plain.encode(errors="surrogatepass")
-    return _joined(_plain(turn["role"]) + b"\n" + _plain(turn["content"]) for turn in cell)
+    """A text, or the turns of a chat; whatever else there is, to the letter."""
+    match cell:
+        case None:
+            return b""
+        case str():
+            plain = " ".join(unicodedata.normalize("NFKC", cell).casefold().split())
+            return plain.encode(errors="surrogatepass")
+        case list():
+            return _joined(map(_plain, cell))
+        case dict():
+            return b"\n".join(_plain(cell[name]) for name in sorted(cell))
+    return _to_the_letter(cell)
 
 
 def _to_the_letter(cell: Any) -> bytes:
