@@ -65,7 +65,8 @@ def consistent(data):
         charges = [from_json(line["charge"]) for line in silo["charges"]]
         silo["epsilon"] = epsilon(charges, silo["delta"])
         silo["epsilon_rdp"] = epsilon_rdp(charges, silo["delta"])
-        silo["lifetime"] = {"runs": 1, "epsilon": silo["epsilon"], "because": "", "earlier": []}
+        life = {"runs": int(bool(charges)), "epsilon": silo["epsilon"], "because": ""}
+        silo["lifetime"] = {**life, "earlier": []}
     data["overall"]["epsilon"] = max(silo["epsilon"] for silo in data["silos"].values())
     data["recognition"] = {}
 

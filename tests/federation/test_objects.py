@@ -254,7 +254,7 @@ def test_a_run_of_tables_in_memory_is_evaluated_where_they_are(bert, tmp_path):
 def test_a_spent_budget_leaves_what_is_done(bert, tmp_path):
     """The ledger of one client says that it has been charged for another round already."""
     target = st.ExampleDP(target_epsilon=8.0, target_delta=1e-3, reserve_rounds=0)
-    one = federation(bert, privacy=target, num_examples=SIZES)
+    one = federation(bert, privacy=target, num_examples=SIZES, lifetime="off")  # it would notice
     for record in one.rounds(tmp_path / "run"):
         if record.round == 1:
             break
