@@ -108,6 +108,7 @@ def test_what_was_trained_is_what_peft_saves(tmp_path):
         model=adapted,
         optimizer=optimizer,
         dataset=notes(),
+        num_examples=8,
         collate_fn=collate,
         batch_size=8,
         steps=2,

@@ -22,7 +22,9 @@ def place(tmp_path, bert) -> Path:
 def ended(tmp_path_factory, bert) -> Path:
     """Where a private run of three rounds was finished, in ``run``."""
     place = write_small(tmp_path_factory.mktemp("ended"), bert)
-    train(small(place, *PRIVATE))
+    train(
+        small(place, *PRIVATE, "privacy.lifetime=off")
+    )  # copies of it are changed and gone on with
     return place.parent
 
 

@@ -105,8 +105,9 @@ def test_data_as_a_table_and_a_picture(silotune, place):
     assert Path("data.svg").read_text().startswith("<svg")
     found = json.loads(silotune("data", "small.yaml", "--json").stdout)
     assert found["covered_by_epsilon"] is False
-    assert found["silos"]["west"]["records"] == 22
-    assert sum(found["silos"]["west"]["labels"].values()) == 22
+    records = found["silos"]["west"]["records"]
+    assert 0.7 * 24 < records < 24, "each is held out by a coin of its own"
+    assert sum(found["silos"]["west"]["labels"].values()) == records
     assert silotune("data", "small.yaml", "--picture", "data.png").exit_code == 2
 
 

@@ -271,9 +271,9 @@ def _resumed(
     if facts.model_digest != built.agreement.model.digest:
         field = "experts" if getattr(built.terms.method, "experts", ()) else "model"
         raise CheckpointError(f"{field}: the base weights are not those of this run")
-    own_records.check(folder, built.digests)
     books = Bookkeeping(built.agreement, folder, facts.run)
     books.check(state, facts)
+    own_records.check(folder, built.digests)
     books.collect()
     folder.truncate_rounds(before=state.round if state.round else -1)
     facts = replace(facts, status="running", finished=None)
