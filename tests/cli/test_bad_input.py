@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-import silotune.terms.build as build
+import silotune.terms.opening as opening
 from federation.small import notes, write_csv
 
 EXAMPLE = "privacy={unit: example, noise_multiplier: 2, target_delta: 1e-3}"
@@ -99,14 +99,14 @@ def test_a_label_that_is_a_number_out_of_range(silotune, place):
 
 
 def test_a_module_that_mixes_examples_is_refused_under_privacy(silotune, place, monkeypatch):
-    read = build.read_model
+    read = opening.read_model
 
     def with_batch_norm(*given):
         loaded = read(*given)
         loaded.model.bert.encoder.layer[0].output.LayerNorm = nn.BatchNorm1d(32)
         return loaded
 
-    monkeypatch.setattr(build, "read_model", with_batch_norm)
+    monkeypatch.setattr(opening, "read_model", with_batch_norm)
     result = silotune("run", "small.yaml", EXAMPLE, "data.num_examples=20")
     refused(result, "LayerNorm (BatchNorm1d) mixes the examples of a batch")
 
