@@ -98,17 +98,28 @@ def test_a_label_that_is_a_number_out_of_range(silotune, place):
     )
 
 
+class OverTheBatch(nn.Module):
+    """Batch normalisation of each feature."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(32)
+
+    def forward(self, x):
+        return self.norm(x.transpose(1, 2)).transpose(1, 2)
+
+
 def test_a_module_that_mixes_examples_is_refused_under_privacy(silotune, place, monkeypatch):
     read = opening.read_model
 
     def with_batch_norm(*given):
         loaded = read(*given)
-        loaded.model.bert.encoder.layer[0].output.LayerNorm = nn.BatchNorm1d(32)
+        loaded.model.bert.encoder.layer[0].output.LayerNorm = OverTheBatch()
         return loaded
 
     monkeypatch.setattr(opening, "read_model", with_batch_norm)
     result = silotune("run", "small.yaml", EXAMPLE, "data.num_examples=20")
-    refused(result, "LayerNorm (BatchNorm1d) mixes the examples of a batch")
+    refused(result, "LayerNorm.norm (BatchNorm1d) mixes the examples of a batch")
 
 
 def test_a_full_disk(silotune, place, monkeypatch):
