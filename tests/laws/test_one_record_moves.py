@@ -320,7 +320,7 @@ EXPLAINED: Mapping[str, tuple[str, ...]] = {
     r"notices/num_(examples|held_out)": (COUNTED,),
     r"notices/(data|split|person)|summary/split.*": (SIMULATED,),
     r"notices/splits": (LAYOUT,),
-    r"labels|files/run.json/labels": (LABELS,),
+    r"labels|files/run.json/labels|certificate/coupling/.*": (LABELS,),
     r"files/checkpoint/state.bin|files/run.json/parameters/.*|plan/(trained|total)": (LABELS,),
     r"tasks/.*|plan/bytes_.*|plan/silos": (LABELS, COUNTED, LAYOUT),
     r"(sizes|weights|mechanisms|held_out)/.*|plan/(averaged|epsilon/.*)": (COUNTED, LAYOUT),
