@@ -147,6 +147,14 @@ ORDERS = {
     "another shape of what is added": replace(TASKS[0], folded={"up": torch.zeros(6, 10)}),
     "too much added": replace(TASKS[0], folded={"up": torch.full((10, 6), LARGEST * 1.1)}),
     "endless numbers added": replace(TASKS[0], folded={"up": torch.full((10, 6), math.nan)}),
+    "a fold where nothing is folded": replace(TASKS[0], folded={"up": torch.zeros(10, 6)}),
+    "steps that are no whole number": replace(TASKS[0], steps=float(TASKS[0].steps)),
+    "a seed of somebody else's": replace(TASKS[0], seeded=(replace(TASKS[0].seeded[0], seed=5),)),
+    "another A, which is frozen": replace(
+        TASKS[0],
+        seeded=(),
+        factors=STATE.factors.updated({Key("up", Role.A): STATE.factors[Key("up", Role.A)] * 0}),
+    ),
     "terms that cancel": replace(
         TASKS[0],
         folded={"up": LowRank(torch.ones(10, 2) * torch.tensor([1e6, -1e6]), torch.ones(2, 6))},

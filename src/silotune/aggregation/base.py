@@ -71,6 +71,11 @@ class Aggregator(Protocol):
         return False
 
     @property
+    def leaves_base(self) -> bool:
+        """Whether it never adds anything to the frozen base: clients then take no fold from it."""
+        return False
+
+    @property
     def needs_b_alone(self) -> bool:
         """Whether it is right only where clients train B and never A."""
         return False

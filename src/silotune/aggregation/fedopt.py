@@ -79,6 +79,11 @@ class ServerOptimizer(Aggregator):
         return self.inner.keeps_basis
 
     @property
+    def leaves_base(self) -> bool:
+        """As the inner rule."""
+        return self.inner.leaves_base
+
+    @property
     def needs_b_alone(self) -> bool:
         """As the inner rule."""
         return self.inner.needs_b_alone

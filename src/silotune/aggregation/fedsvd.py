@@ -33,6 +33,7 @@ class Refactor(Aggregator):
     needs_product: ClassVar[bool] = False  # with A common, E[B] A is E[BA]
     mixes_ranks: ClassVar[bool] = False  # it reads E[B]
     keeps_basis: ClassVar[bool] = False  # it turns it
+    leaves_base: ClassVar[bool] = True
     needs_b_alone: ClassVar[bool] = True  # E[B] A is E[BA] only then
 
     every: int = 1

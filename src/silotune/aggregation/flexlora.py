@@ -35,6 +35,7 @@ class Truncate(Aggregator):
     needs_product: ClassVar[bool] = True  # it decomposes E[BA]
     mixes_ranks: ClassVar[bool] = True  # it reads no factor
     keeps_basis: ClassVar[bool] = False  # singular vectors turn from round to round
+    leaves_base: ClassVar[bool] = True
 
     rank: int
     balanced: bool = True

@@ -42,6 +42,7 @@ class Fair(Aggregator):
     needs_product: ClassVar[bool] = True  # B' moves towards E[BA]
     mixes_ranks: ClassVar[bool] = False  # it starts from the means
     keeps_basis: ClassVar[bool] = True  # A' is the mean
+    leaves_base: ClassVar[bool] = True
 
     ridge: float = 0.01
 
@@ -87,6 +88,7 @@ class FairCosine(Aggregator):
     needs_product: ClassVar[bool] = True  # B' turns towards E[BA]
     mixes_ranks: ClassVar[bool] = False  # it starts from the means
     keeps_basis: ClassVar[bool] = True  # A' is the mean
+    leaves_base: ClassVar[bool] = True
 
     ridge: float = 0.01
     steps: int = 1000

@@ -19,6 +19,7 @@ class Mean(Aggregator):
     needs_product: ClassVar[bool] = False  # it averages factors alone
     mixes_ranks: ClassVar[bool] = False  # factors of unequal shapes have no mean
     keeps_basis: ClassVar[bool] = True  # they stay where they were
+    leaves_base: ClassVar[bool] = True
     replaceable: ClassVar[bool] = True
 
     def combine(self, previous: GlobalState, mean: ClientMean) -> Combined:

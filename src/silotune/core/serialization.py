@@ -50,7 +50,7 @@ def unpack(blob: bytes) -> tuple[Factors, dict[str, Any]]:
         size = int.from_bytes(body[:8], "little")
         header = json.loads(json.loads(body[8 : 8 + size])["__metadata__"]["header"])
         tensors = {Key.of(json.loads(name)): t for name, t in load(body).items()}
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptPayload(f"payload of {len(blob)} bytes cannot be read: {error}") from error
     if not isinstance(header, dict):
         raise CorruptPayload("the payload's header is not a JSON object")
@@ -160,7 +160,7 @@ def decode_result(blob: bytes) -> ClientUpdate:
             refusal=_typed(header, "refusal", str),
             resent=_typed(header, "resent", bool),
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise CorruptPayload(f"this is not a result: {error}") from error
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -30,16 +30,37 @@ CANCELLING = 100.0
 """How many times as large as their sum the terms of a fold may be together."""
 
 
+SAME = 1e-3
+"""Distance of first tensors that two machines may compute, relative to their size."""
+
+
 class NotAgreedError(ValueError):
     """A task asks for what was not agreed; the message names a field, and never a number."""
 
 
 class Due(NamedTuple):
-    """What a tensor of the state must be; ``largest`` is its L2 norm."""
+    """A tensor of the state as it was at first, and the largest L2 norm that it may have."""
+
+    first: torch.Tensor
+    largest: float
+
+
+class Layer(NamedTuple):
+    """What may be added to a layer; ``largest`` is an L2 norm."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
+    most_rank: int
     largest: float
+
+    @classmethod
+    def of(cls, shape: Sequence[int], dtype: torch.dtype, rank: int) -> Layer:
+        """Of a layer (out, in) whose pair has a rank.
+
+        A product of more than min(out, in) terms is never sent: the matrix itself is smaller.
+        """
+        size = LARGEST * math.sqrt(math.prod(shape))
+        return cls(tuple(shape), dtype, max(min(shape), rank), size)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,7 +103,7 @@ class ClientAgreement:
             "rates": [experiment.learning_rate(round) for round in rounds],
             "seed": experiment.seed,
             "rank": experiment.ranks.get(self.client),
-            "tensors": [[str(key), t.shape, str(t.dtype)] for key, t in self._tensors.items()],
+            "tensors": [[str(k), list(t.first.shape)] for k, t in self._tensors.items()],
         }
         return hashlib.sha256(json.dumps(agreed).encode()).hexdigest()
 
@@ -117,56 +138,84 @@ class ClientAgreement:
         if type(task.round) is not int or not 0 <= task.round <= last:
             yield "round"
         agreed = {
-            "plan": experiment.plan(task.round),
             "steps": experiment.local_steps,
             "learning_rate": experiment.learning_rate(task.round),
             "rank": experiment.ranks.get(self.client),
             "seed": experiment.client_seed(task.round, self.client),
         }
         for name, value in agreed.items():
-            if getattr(task, name) != value:  # NaN is equal to nothing
+            if repr(getattr(task, name)) != repr(value):  # 2 is not 2.0, nor true
                 yield name
+        if json.dumps(task.plan.outline()) != json.dumps(experiment.plan(task.round).outline()):
+            yield "plan"
         yield from self._wrong_state(task)
+        yield from self._wrong_fold(task.folded)
 
     def _wrong_state(self, task: ClientTask) -> Iterator[str]:
         drawn = [key for seeded in task.seeded for key in seeded.keys]
         if sorted([*task.factors, *drawn]) != list(self._tensors):
             yield "factors"
+        if not {seeded.seed for seeded in task.seeded} <= self._seeds(task.round):
+            yield "seeded"
+        moved = self._moved(task.round)
         for key, tensor in task.factors.items():
             due = self._tensors[key]
-            if (tuple(tensor.shape), tensor.dtype) != (due.shape, due.dtype):
+            if (tuple(tensor.shape), tensor.dtype) != (tuple(due.first.shape), due.first.dtype):
                 yield f"factors: {key}"
             if self.clips and not _size(tensor) <= due.largest:
                 yield f"factors: size of {key}"
-        yield from self._wrong_fold(task.folded)
+            if key not in moved and not _same(tensor, due.first):
+                yield f"factors: {key}, which no round has trained,"
 
     def _wrong_fold(self, folded: Mapping[str, Matrix]) -> Iterator[str]:
-        shapes = self._sites
+        if folded and not self._folds:
+            yield "folded"
         for site, matrix in folded.items():
-            if tuple(matrix.shape) != shapes.get(site):
+            layer = self._layers.get(site)
+            if layer is None or tuple(matrix.shape) != layer.shape:
                 yield f"folded: {site[:100]!r}"
-            elif self.clips and not _fold_size(matrix) <= LARGEST * math.sqrt(
-                math.prod(matrix.shape)
-            ):
+            elif _types(matrix) != {layer.dtype} or _rank(matrix) > layer.most_rank:
+                yield f"folded: type or rank of {site}"
+            elif self.clips and not _fold_size(matrix) <= layer.largest:
                 yield f"folded: size of {site}"
+
+    @property
+    def _folds(self) -> bool:
+        """Whether anything is ever added to the base."""
+        axes = self.experiment.axes
+        return not axes.aggregator.leaves_base or any(plan.fold for plan in axes.schedule.plans())
+
+    def _seeds(self, round: int) -> set[int]:
+        """Of tensors that need not travel: the first ones, and pairs that began afresh."""
+        experiment = self.experiment
+        fresh = (experiment.pair_seed(r) for r in range(1, round + 1)) if self._folds else ()
+        return {experiment.seed, *fresh}
+
+    def _moved(self, round: int) -> Collection[Key]:
+        """Tensors that rounds before this one may have moved; a plain mean moves what is trained."""
+        if not self.experiment.axes.aggregator.rule.replaceable:
+            return self._tensors
+        plans = (self.experiment.plan(r) for r in range(round))
+        return {key for plan in plans for key in plan.only_trained(self.first)}
 
     @cached_property
     def _tensors(self) -> Mapping[Key, Due]:
         """What a state consists of, at this client's rank, in the order of keys."""
         own = self.first.cut(self.experiment.ranks.get(self.client))
         return {
-            key: Due(
-                tuple(t.shape), t.dtype, max(LARGEST * math.sqrt(t.numel()), GROWTH * _size(t))
-            )
+            key: Due(t, max(LARGEST * math.sqrt(t.numel()), GROWTH * _size(t)))
             for key, t in own.items()
         }
 
     @cached_property
-    def _sites(self) -> Mapping[str, tuple[int, ...]]:
-        """(out, in) of every layer with a pair or a whole matrix."""
-        whole = {key.site: tuple(t.shape) for key, t in self.first.items() if key.role is Role.D}
-        pairs = {site: tuple(self.first.pair(site).shape) for site in self.first.pair_sites()}
-        return {**whole, **pairs}
+    def _layers(self) -> Mapping[str, Layer]:
+        """Where something may be added: every layer with a pair or a whole matrix."""
+        wholes = {key.site: t for key, t in self.first.items() if key.role is Role.D}
+        pairs = {site: self.first.pair(site) for site in self.first.pair_sites()}
+        return {
+            **{site: Layer.of(whole.shape, whole.dtype, 0) for site, whole in wholes.items()},
+            **{s: Layer.of(p.shape, p.left.dtype, p.rank) for s, p in pairs.items()},
+        }
 
 
 def _size(tensor: torch.Tensor) -> float:
@@ -175,6 +224,21 @@ def _size(tensor: torch.Tensor) -> float:
         return float(vector_norm(tensor.detach().double().reshape(1, -1)))
     except NumericalError:
         return float("nan")
+
+
+def _same(tensor: torch.Tensor, first: torch.Tensor) -> bool:
+    """Whether a tensor never moved; some begin as what machines compute, to their last digits."""
+    return _size(tensor.double() - first.double()) <= SAME * _size(first)
+
+
+def _types(matrix: Matrix) -> set[torch.dtype]:
+    parts = (matrix.left, matrix.right) if isinstance(matrix, LowRank) else (matrix,)
+    return {part.dtype for part in parts}
+
+
+def _rank(matrix: Matrix) -> int:
+    """Terms of a product; 0 for a matrix."""
+    return matrix.rank if isinstance(matrix, LowRank) else 0
 
 
 def _fold_size(matrix: Matrix) -> float:

@@ -91,6 +91,10 @@ class Experiment:
         """For a client's data order and dropout in ``round``."""
         return seed_of(self.seed, "client", round, client)
 
+    def pair_seed(self, round: int) -> int:
+        """Draws the pairs that begin afresh in ``round``."""
+        return seed_of(self.seed, "pair", round)
+
     def _check_alike(self) -> None:
         if self.ranks:
             raise IncompatibleMethodError(

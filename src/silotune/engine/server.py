@@ -25,7 +25,6 @@ from silotune.core import (
     Role,
     Statistics,
     accumulated,
-    seed_of,
     tensors_of,
 )
 from silotune.linalg import Matrix
@@ -201,7 +200,7 @@ def _pairs(factors: Factors) -> dict[str, Matrix]:
 
 def _afresh(experiment: Experiment, factors: Factors, round: int) -> tuple[Factors, dict[Key, int]]:
     """New pairs for ``round``, and the seed that draws them."""
-    seed = seed_of(experiment.seed, "pair", round)
+    seed = experiment.pair_seed(round)
     pairs = experiment.draw(seed).only({Role.A, Role.B})
     return factors.updated(pairs), dict.fromkeys(pairs, seed)
 
