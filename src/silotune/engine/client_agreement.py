@@ -192,7 +192,7 @@ class ClientAgreement:
         return {experiment.seed, *fresh}
 
     def _moved(self, round: int) -> Collection[Key]:
-        """Tensors that rounds before this one may have moved; a plain mean moves what is trained."""
+        """Tensors that rounds before this one may have moved: a plain mean, what they trained."""
         if not self.experiment.axes.aggregator.rule.replaceable:
             return self._tensors
         plans = (self.experiment.plan(r) for r in range(round))
