@@ -398,6 +398,42 @@ def test_grounds_that_are_changed_with_their_sentences_are_refused_beside_the_bo
     assert "grounds: evaluation: says public, config.yaml says simulation" in said
 
 
+# A description is taken away, or only one of two is changed.
+
+
+def publicly(data):
+    """Scores are said to be of public records; adds up alone."""
+    data["grounds"]["evaluation"] = "public"
+    del data["not_covered"][0]
+
+
+def test_a_description_that_was_taken_away_is_missed(finished):
+    """Nothing else says on what the sentences rest."""
+    tamper(finished, publicly)
+    (finished / "config.yaml").unlink()
+    (finished / "federation.json").unlink()
+    said = findings(finished)
+    assert "federation.json: is missing: run.json has the digest of it" in said
+    assert not verify(finished).private
+
+
+def test_each_description_is_held_against_the_certificate(finished):
+    """A configuration that is as it was does not vouch for the description beside it."""
+    description = finished / "federation.json"
+    written = read_json(description)
+    written["terms"]["eval_every"], written["beside"]["baselines"] = 1, ["pooled"]
+    description.write_text(json.dumps(written))
+    said = findings(finished)
+    assert "grounds: baselines: says [], federation.json says ['pooled']" in said
+    written["terms"]["rounds"], written["beside"]["baselines"] = 7, []
+    description.write_text(json.dumps(written))
+    said = findings(finished)
+    assert "federation.json: is not the configuration that run.json has the digest of" in said
+    assert "config.yaml: " not in said
+    (finished / "federation.json").unlink()
+    assert "federation.json: is missing" in findings(finished)
+
+
 # A run goes on only if nothing was lost.
 
 

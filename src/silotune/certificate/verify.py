@@ -66,6 +66,9 @@ class Verification:
 Describe = Callable[[RunFolder], Described]
 """Reads how a run was described from its folder; ``ValueError`` in words if it cannot."""
 
+Describers = Mapping[str, Describe]
+"""File of a run's folder -> how it is read. Each that is there is compared, by its name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Demands:
@@ -81,14 +84,14 @@ class Demands:
 
 
 def verify(
-    path: Path, describe: Describe | None = None, demands: Demands | None = None
+    path: Path, describers: Describers | None = None, demands: Demands | None = None
 ) -> Verification:
     """Check the certificate of a run, or one by itself.
 
     Args:
         path: a run's folder, whose configuration, record, ledgers, metrics, checkpoint and adapter
             are then compared; or a file, which is checked alone, with the signatures beside it.
-        describe: how the configuration is read; None leaves it out of the comparison.
+        describers: how descriptions are read; those that nobody can read are not compared.
         demands: which signatures must be there; None checks those that are.
 
     Raises:
@@ -99,7 +102,7 @@ def verify(
     statement = read_certificate(file)
     unreadable = list(readable(statement)) if statement else []
     sound = statement if statement and not unreadable else None
-    held = list(_beside(folder, statement, describe)) if folder and not unreadable else []
+    held = list(_beside(folder, statement, describers or {})) if folder and not unreadable else []
     own = [*unreadable, *(within(sound) if sound else ())]
     signed, wrong = _signatures(file, sound, demands)
     found = [*own, *wrong, *(f for _, discrepancies in held for f in discrepancies)]
@@ -125,7 +128,7 @@ def _signatures(
 
 
 def _beside(
-    folder: RunFolder, statement: PrivacyStatement | None, describe: Describe | None
+    folder: RunFolder, statement: PrivacyStatement | None, describers: Describers
 ) -> Iterator[tuple[str, list[Discrepancy]]]:
     """Every other file of the run that is there, and what does not agree with it."""
     facts = read_facts(folder) if folder.run.is_file() else None
@@ -134,9 +137,12 @@ def _beside(
     elif statement:
         missing = Discrepancy(folder.run.name, "is missing: it says which run this is")
         yield folder.run.name, [missing]
-    name = next((f.name for f in (folder.config, folder.description) if f.is_file()), None)
-    if describe and name:
-        yield name, list(_description(name, folder, statement, facts, describe))
+    for name, describe in describers.items():
+        if (folder.path / name).is_file():
+            yield name, list(_description(name, folder, statement, facts, describe))
+    if facts and facts.config_digest and not folder.description.is_file():
+        text = f"is missing: {folder.run.name} has the digest of it"
+        yield folder.description.name, [Discrepancy(folder.description.name, text)]
     if statement:
         yield from with_ledgers(statement, folder)
         yield from with_evidence(statement, folder, facts)

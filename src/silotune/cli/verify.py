@@ -18,7 +18,7 @@ from silotune.certificate.verify import Demands, Verification, verify
 from silotune.core.units import count_text, epsilon_text, number_text
 from silotune.federation.opening import identity
 from silotune.federation.run import described
-from silotune.federation.verify import described_beside
+from silotune.federation.verify import DESCRIBERS
 from silotune.runs.folder import RunFolder
 
 from .config_source import of_run
@@ -41,7 +41,7 @@ def check(path: Path, keys: Sequence[str], *, require_signatures: bool, as_json:
     console = speaker(as_json=as_json)
     demands = Demands(keys=dict(map(_key, keys)), everybody=require_signatures)
     with busy(console, "computing every epsilon again"):
-        verification = verify(path, _described, demands)
+        verification = verify(path, {"config.yaml": _configured, **DESCRIBERS}, demands)
     if verification.silos:
         console.print(_table(verification))
     for finding in verification.findings:
@@ -64,10 +64,8 @@ def _key(text: str) -> tuple[str, str]:
     return silo, public_key(key)
 
 
-def _described(folder: RunFolder) -> Described:
-    """The run as it is described beside the result."""
-    if not folder.config.is_file():
-        return described_beside(folder)
+def _configured(folder: RunFolder) -> Described:
+    """The run as ``config.yaml`` describes it."""
     federation = of_run(folder)
     return Described(federation.terms, described(federation), identity(federation))
 
