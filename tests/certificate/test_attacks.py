@@ -6,8 +6,9 @@ every file can write anew without a trace is shown too, and that a signature end
 
 import hashlib
 import json
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,15 @@ import yaml
 
 from by_config import verify
 from federation.small import PRIVATE, small, train, write_small
+from silotune.certificate.grounds import Grounds
+from silotune.certificate.sentences import Said, sentences
 from silotune.core.files import read_json
 from silotune.privacy.accounting.accountant import COARSE, epsilon, epsilon_rdp
 from silotune.privacy.accounting.charges import from_json
+from silotune.privacy.lifetime.composition import Earlier, life
 
 SILOS = ("east", "west")
+ONE = "train.num_rounds=1"
 NO_BOOK = "privacy.lifetime=off"
 """Copies of a run are gone on with here, of which a book for life would know too much."""
 
@@ -432,6 +437,178 @@ def test_each_description_is_held_against_the_certificate(finished):
     assert "config.yaml: " not in said
     (finished / "federation.json").unlink()
     assert "federation.json: is missing" in findings(finished)
+
+
+# What no charge of this run shows: a life, what was measured, and the software.
+
+EARLIER = {
+    "seeded": False,
+    "charges": [
+        {
+            "release": "update",
+            "charge": {
+                "kind": "poisson",
+                "noise_multiplier": 1.0,
+                "sampling_rate": 0.5,
+                "steps": 4,
+            },
+        }
+    ],
+}
+"""A run before this one, by which its records have paid more."""
+
+
+def lived(data: dict, earlier: Sequence[dict] = (EARLIER,)) -> None:
+    """The certificate as it would be with a book in which there are earlier runs; adds up."""
+    data["lifetime"], data["grounds"]["recorded"] = "recorded", True
+    for silo in data["silos"].values():
+        own = [(line["release"], from_json(line["charge"])) for line in silo["charges"]]
+        before = [
+            Earlier(
+                str(i),
+                tuple((line["release"], from_json(line["charge"])) for line in run["charges"]),
+                run["seeded"],
+            )
+            for i, run in enumerate(earlier)
+        ]
+        found = life(before, own, silo["delta"], data["relation"])
+        paid = None if math.isinf(found.epsilon) else found.epsilon
+        silo["lifetime"] = {
+            "runs": found.runs,
+            "epsilon": paid,
+            "because": found.because,
+            "earlier": list(earlier),
+        }
+
+
+def resaid(data: dict) -> None:
+    """Sentences that follow from the grounds as they are now."""
+    fresh = sentences(
+        Said(
+            unit=data["unit"],
+            relation=data["relation"],
+            mechanism=data["mechanism"],
+            grid=data["grid"],
+            library=data["versions"]["dp-accounting"],
+            finite=True,
+            coupling=data["coupling"],
+            grounds=Grounds.parse(data["grounds"]),
+        )
+    )
+    data["overall"]["holds_if"] = fresh.pop("holds_if")
+    data.update(fresh)
+
+
+@pytest.fixture
+def alone(finished, tmp_path) -> Callable[[Callable[[dict], None]], str]:
+    """What is found in a certificate with two runs of life, after a change, without its folder."""
+
+    def found(change: Callable[[dict], None]) -> str:
+        data = read_json(finished / "privacy.json")
+        lived(data)
+        resaid(data)
+        change(data)
+        file = tmp_path / "alone.json"
+        file.write_text(json.dumps(data))
+        return findings(file)
+
+    return found
+
+
+def _east(change: Callable[[dict], None]) -> Callable[[dict], None]:
+    return lambda data: change(data["silos"]["east"]["lifetime"])
+
+
+LIVES = [
+    (lambda life: life.update(because="audited"), "lifetime: because: says 'audited'"),
+    (lambda life: life.update(certified_by="a friend"), "lifetime: has certified_by, which"),
+    (lambda life: life.pop("because"), "lifetime: lacks because"),
+    (lambda life: life.update(runs=2.5), "lifetime: runs is no number of runs: 2.5"),
+    (lambda life: life.update(epsilon="low"), "lifetime: epsilon is no number: 'low'"),
+    (
+        lambda life: life.update(runs=3, earlier=[EARLIER, {"seeded": False, "charges": []}]),
+        "lifetime: earlier 2 charged nothing",
+    ),
+    (
+        lambda life: life.update(earlier=[{**EARLIER, "whose": "mine"}]),
+        "lifetime: earlier 1 has whose, which",
+    ),
+    (
+        lambda life: life.update(earlier=[{**EARLIER, "seeded": "no"}]),
+        "lifetime: earlier 1: seeded is neither true nor false",
+    ),
+    (
+        lambda life: life.update(
+            earlier=[{**EARLIER, "charges": [{**EARLIER["charges"][0], "free": True}]}]
+        ),
+        "lifetime: a charge of earlier 1 has free, which",
+    ),
+    (
+        lambda life: life.update(
+            earlier=[{**EARLIER, "charges": [{**EARLIER["charges"][0], "release": "gift"}]}]
+        ),
+        "lifetime: a charge of earlier 1 is for 'gift'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), LIVES, ids=[said for _, said in LIVES])
+def test_a_life_has_its_fields_and_no_others(alone, change, said):
+    assert alone(lambda data: None) == "", "or the test does not test what it says"
+    assert f"silo east: {said}" in alone(_east(change))
+
+
+def test_a_life_that_is_rewritten_is_not_the_one_that_was_found(tmp_path, bert):
+    """It adds up by itself: an earlier run is left out, and every figure follows."""
+    place = write_small(tmp_path, bert)
+    for name in ("first", "second"):
+        train(small(place, *PRIVATE, ONE, f"output_dir={tmp_path / name}"))
+    run = tmp_path / "second"
+    assert findings(run) == ""
+    assert read_json(run / "privacy.json")["silos"]["east"]["lifetime"]["runs"] == 2
+    tamper(run, lambda data: lived(data, ()))
+    forged = shutil.copy(run / "privacy.json", tmp_path / "alone.json")
+    assert findings(Path(forged)) == "", "or the test does not test what it says"
+    said = findings(run)
+    assert "run.json: has the digest of another lifetime, coupling or versions" in said
+    assert not verify(run).private
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data["coupling"].update(moved=1e-5),
+        lambda data: data["coupling"].update(moved_at_large=0.0),
+        lambda data: data["versions"].update(silotune="9.9"),
+    ],
+    ids=["moved", "moved_at_large", "versions"],
+)
+def test_what_was_measured_and_by_what_is_bound(finished, tmp_path, change):
+    tamper(finished, change)
+    forged = shutil.copy(finished / "privacy.json", tmp_path / "alone.json")
+    assert findings(Path(forged)) == "", "or the test does not test what it says"
+    said = findings(finished)
+    assert "run.json: has the digest of another lifetime, coupling or versions" in said
+
+
+COUPLINGS = [
+    (lambda found: found.update(moved=-1.0), "moved is -1.0: below 0"),
+    (lambda found: found.update(moved_at_large=math.nan), "moved_at_large is nan: not finite"),
+    (lambda found: found.update(moved=0.5), "moved is 0.5, more than"),
+    (lambda found: found.update(together=0), "together is 0: at least one record goes"),
+    (lambda found: found.update(others=-3), "others is -3: below 0"),
+    (lambda found: found.update(others=0), "others is 0, though 8 go together"),
+    (lambda found: found.update(moved_if_together=0.1), "moved_if_together is 0.1, though"),
+    (lambda found: found.update(together=1), "moved is"),
+    (lambda found: found.update(proved=1.0), "has proved, which is no field of it"),
+    (lambda found: found.pop("moved"), "lacks moved"),
+    (lambda found: found.clear(), "is empty, though single records are hidden"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), COUPLINGS, ids=[said for _, said in COUPLINGS])
+def test_a_coupling_is_within_what_the_check_lets_pass(alone, change, said):
+    assert f"coupling: {said}" in alone(lambda data: change(data["coupling"]))
 
 
 # A run goes on only if nothing was lost.

@@ -16,7 +16,7 @@ from silotune.privacy.ledger.chain import Chain, read_chains
 from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE
 from silotune.privacy.ledger.store import LEDGER
 from silotune.privacy.mechanisms_from_choice import client_mechanisms, releases, server_mechanism
-from silotune.runs.digests import digest_of_facts, digests_of
+from silotune.runs.digests import digest_of_facts, digest_of_observed, digests_of
 from silotune.runs.facts import RunFacts
 from silotune.runs.folder import RoundRecord, RunFolder
 from silotune.runs.privacy_statement import PrivacyStatement, SiloPrivacy
@@ -56,6 +56,9 @@ def with_record(statement: PrivacyStatement, facts: RunFacts) -> Iterator[Discre
         yield Discrepancy("private", f"says true; run.json says: {facts.privacy}")
     if statement.facts != digest_of_facts(facts):
         yield Discrepancy(where, "is not what the certificate is bound to: it was changed")
+    if statement.files and facts.observed != digest_of_observed(statement):
+        has = "has the digest of another" if facts.observed else "lacks the digest of"
+        yield Discrepancy(where, f"{has} lifetime, coupling or versions: they were changed")
     if facts.status == "finished":
         heads = {
             name: {"lines": silo.lines, "head": silo.head} for name, silo in statement.silos.items()

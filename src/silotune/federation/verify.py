@@ -24,8 +24,8 @@ def verify(
     """Make every figure and sentence of a certificate again; nothing trains, no record is read.
 
     Args:
-        place: a run's folder, whose ``federation.json``, record, ledgers, metrics, checkpoint and adapter
-            are then compared; or a certificate, which is checked alone.
+        place: a run's folder, whose ``federation.json``, record, ledgers, metrics, checkpoint and
+            adapter are then compared; or a certificate, which is checked alone.
         keys: client -> its public key, 64 hexadecimal digits or a file that holds it: these must
             have signed.
         require_signatures: whether all must have.
