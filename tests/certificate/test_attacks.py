@@ -17,8 +17,10 @@ import yaml
 from by_config import verify
 from federation.small import PRIVATE, small, train, write_small
 from silotune.certificate.grounds import Grounds
+from silotune.certificate.issue import NOTHING_CLAIMED
 from silotune.certificate.sentences import Said, sentences
 from silotune.core.files import read_json
+from silotune.federation.verify import verify as verify_without_the_file_format
 from silotune.privacy.accounting.accountant import COARSE, epsilon, epsilon_rdp
 from silotune.privacy.accounting.charges import from_json
 from silotune.privacy.lifetime.composition import Earlier, life
@@ -609,6 +611,95 @@ COUPLINGS = [
 @pytest.mark.parametrize(("change", "said"), COUPLINGS, ids=[said for _, said in COUPLINGS])
 def test_a_coupling_is_within_what_the_check_lets_pass(alone, change, said):
     assert f"coupling: {said}" in alone(lambda data: change(data["coupling"]))
+
+
+# What nobody looks at is not there.
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda data: data.update(certified_by="a friend"), "certificate: has certified_by, which"),
+        (
+            lambda data: data["silos"]["east"].update(audited=True),
+            "silo east: has audited, which is no field of it",
+        ),
+        (lambda data: data["overall"].update(delta=0.0), "overall: has delta, which is no field"),
+        (
+            lambda data: data["recognition"].update(proved=1.0),
+            "recognition: has proved, which is no field",
+        ),
+        (
+            lambda data: data["mechanism"].update(amplified="by shuffling"),
+            "mechanism: has amplified, which is no field",
+        ),
+        (lambda data: data["versions"].update(audit="1.0"), "versions: has audit, which is no"),
+    ],
+    ids=["certificate", "silo", "overall", "recognition", "mechanism", "versions"],
+)
+def test_a_certificate_has_no_field_that_nobody_looks_at(alone, change, said):
+    assert said in alone(change)
+
+
+def test_a_certificate_that_claims_nothing_has_nothing_else_either(tmp_path):
+    alone = tmp_path / "privacy.json"
+    for field in ("epsilon", "silos", "hidden"):
+        data = {**NOTHING_CLAIMED, "version": 1, field: 0.1}
+        alone.write_text(json.dumps(data))
+        assert f"certificate: has {field}, which is no field of it" in findings(alone)
+
+
+def test_a_record_has_no_field_that_nobody_looks_at(finished):
+    facts = read_json(finished / "run.json")
+    (finished / "run.json").write_text(json.dumps({**facts, "certified_by": "a friend"}))
+    assert "run.json: has certified_by, which is no field of it" in findings(finished)
+
+
+@pytest.mark.parametrize("status", ["running", "failed: no power", "stopped: interrupted", 3])
+def test_a_certificate_of_an_end_is_of_a_run_that_ended(finished, status):
+    facts = read_json(finished / "run.json")
+    (finished / "run.json").write_text(json.dumps({**facts, "status": status, "finished": None}))
+    said = findings(finished)
+    assert f"status: run.json says {status}, but the certificate is bound to files" in said
+
+
+def test_a_run_that_ended_has_a_time_of_its_end(finished):
+    facts = read_json(finished / "run.json")
+    (finished / "run.json").write_text(json.dumps({**facts, "finished": None}))
+    assert "status: run.json says finished, and not when" in findings(finished)
+
+
+@pytest.mark.parametrize("place", ["sites/north", "server"])
+def test_a_ledger_of_nobody_is_found(finished, place):
+    (finished / place).mkdir(parents=True)
+    shutil.copy(finished / "sites" / "east" / "ledger.jsonl", finished / place)
+    said = findings(finished)
+    assert f"{place}/ledger.jsonl: is of no account here" in said
+
+
+def test_charges_of_a_run_that_claims_nothing_are_found(finished):
+    (finished / "privacy.json").write_text(json.dumps({**NOTHING_CLAIMED, "version": 1}))
+    said = findings(finished)
+    assert "ledger.jsonl: is of no account here" in said
+    assert "sites/east/ledger.jsonl: is of no account here" in said
+
+
+def test_what_was_not_there_is_named(finished):
+    assert verify(finished).uncompared == ()
+    shutil.rmtree(finished / "sites")
+    (finished / "config.yaml").unlink()
+    found = verify(finished)
+    assert found.ok
+    assert found.uncompared == ("sites/east/ledger.jsonl", "sites/west/ledger.jsonl")
+    without_yaml = verify_without_the_file_format(finished)
+    assert without_yaml.uncompared[0] != "config.yaml"
+    (finished / "config.yaml").write_text("privacy: {unit: none}")
+    assert verify_without_the_file_format(finished).uncompared[0] == "config.yaml"
+
+
+def test_what_only_the_run_could_see_is_said_not_to_be_shown(finished, tmp_path):
+    measured = "that how records moved each other, and charges of other runs, are as they were"
+    assert any(limit.startswith(measured) for limit in verify(finished).limits)
 
 
 # A run goes on only if nothing was lost.

@@ -97,6 +97,9 @@ def _verdict(verification: Verification) -> Iterator[tuple[str, str | None]]:
         else " alone; no ledger to compare"
     )
     yield f"compared: {verification.certificate}{beside}", None
+    if verification.uncompared:
+        names = ", ".join(verification.uncompared)
+        yield f"not compared: {names}; not here, or not to be read here", None
     if verification.signed:
         yield f"signed:   by {', '.join(verification.signed)}", None
     if not verification.ok:
@@ -109,7 +112,11 @@ def _verdict(verification: Verification) -> Iterator[tuple[str, str | None]]:
             "bold red",
         )
         return
-    yield "adds up:  every figure follows from the charges, every sentence from those", "bold green"
+    yield (
+        "adds up:  every epsilon follows from the charges, every sentence from the numbers and "
+        "kinds beside it",
+        "bold green",
+    )
 
 
 def _json(verification: Verification) -> dict[str, object]:
@@ -120,6 +127,7 @@ def _json(verification: Verification) -> dict[str, object]:
         "findings": [asdict(finding) for finding in verification.findings],
         "silos": {name: asdict(again) for name, again in verification.silos.items()},
         "compared": list(verification.compared),
+        "not_compared": list(verification.uncompared),
         "signed": list(verification.signed),
         "not_shown": list(verification.limits),
     }
