@@ -462,6 +462,9 @@ def test_an_old_certificate_says_why_it_cannot_be_checked(copy):
 def test_no_privacy_claims_nothing(copy):
     folder = copy()
     write_json(folder / "privacy.json", {"unit": "none"})
+    assert "ledger.jsonl: is of no account here, and has charges" in findings(folder)
+    (folder / "ledger.jsonl").unlink()
+    shutil.rmtree(folder / "sites")
     assert findings(folder) == (
         "unit: says none, config.yaml says example\nunit: says none, federation.json says example"
     )
