@@ -14,7 +14,7 @@ from silotune.federation import export as exporting
 from silotune.federation import results as finished
 from silotune.federation.built import BuiltFederation
 from silotune.federation.run import described
-from silotune.federation.verify import described_beside
+from silotune.federation.verify import DESCRIBERS
 from silotune.privacy import mechanisms_from_choice
 from silotune.runs.folder import RunFolder
 from silotune.terms import BuiltModel
@@ -130,9 +130,7 @@ def export_merged(folder: RunFolder, output: Path, silo: str | None = None, **op
 
 def verify(path: Path) -> Verification:
     def describe(folder: RunFolder) -> Described:
-        if not folder.config.is_file():
-            return described_beside(folder)
         federation = build(saved_config(folder))
         return Described(federation.terms, described(federation), opening.identity(federation))
 
-    return verify_described(path, describe)
+    return verify_described(path, {"config.yaml": describe, **DESCRIBERS})

@@ -6,8 +6,9 @@ every file can write anew without a trace is shown too, and that a signature end
 
 import hashlib
 import json
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,17 @@ import yaml
 
 from by_config import verify
 from federation.small import PRIVATE, small, train, write_small
+from silotune.certificate.grounds import Grounds
+from silotune.certificate.issue import NOTHING_CLAIMED
+from silotune.certificate.sentences import Said, sentences
 from silotune.core.files import read_json
+from silotune.federation.verify import verify as verify_without_the_file_format
 from silotune.privacy.accounting.accountant import COARSE, epsilon, epsilon_rdp
 from silotune.privacy.accounting.charges import from_json
+from silotune.privacy.lifetime.composition import Earlier, life
 
 SILOS = ("east", "west")
+ONE = "train.num_rounds=1"
 NO_BOOK = "privacy.lifetime=off"
 """Copies of a run are gone on with here, of which a book for life would know too much."""
 
@@ -396,6 +403,303 @@ def test_grounds_that_are_changed_with_their_sentences_are_refused_beside_the_bo
     assert findings(alone) == "", "or the test does not test what it says"
     said = findings(finished)
     assert "grounds: evaluation: says public, config.yaml says simulation" in said
+
+
+# A description is taken away, or only one of two is changed.
+
+
+def publicly(data):
+    """Scores are said to be of public records; adds up alone."""
+    data["grounds"]["evaluation"] = "public"
+    del data["not_covered"][0]
+
+
+def test_a_description_that_was_taken_away_is_missed(finished):
+    """Nothing else says on what the sentences rest."""
+    tamper(finished, publicly)
+    (finished / "config.yaml").unlink()
+    (finished / "federation.json").unlink()
+    said = findings(finished)
+    assert "federation.json: is missing: run.json has the digest of it" in said
+    assert not verify(finished).private
+
+
+def test_each_description_is_held_against_the_certificate(finished):
+    """A configuration that is as it was does not vouch for the description beside it."""
+    description = finished / "federation.json"
+    written = read_json(description)
+    written["terms"]["eval_every"], written["beside"]["baselines"] = 1, ["pooled"]
+    description.write_text(json.dumps(written))
+    said = findings(finished)
+    assert "grounds: baselines: says [], federation.json says ['pooled']" in said
+    written["terms"]["rounds"], written["beside"]["baselines"] = 7, []
+    description.write_text(json.dumps(written))
+    said = findings(finished)
+    assert "federation.json: is not the configuration that run.json has the digest of" in said
+    assert "config.yaml: " not in said
+    (finished / "federation.json").unlink()
+    assert "federation.json: is missing" in findings(finished)
+
+
+# What no charge of this run shows: a life, what was measured, and the software.
+
+EARLIER = {
+    "seeded": False,
+    "charges": [
+        {
+            "release": "update",
+            "charge": {
+                "kind": "poisson",
+                "noise_multiplier": 1.0,
+                "sampling_rate": 0.5,
+                "steps": 4,
+            },
+        }
+    ],
+}
+"""A run before this one, by which its records have paid more."""
+
+
+def lived(data: dict, earlier: Sequence[dict] = (EARLIER,)) -> None:
+    """The certificate as it would be with a book in which there are earlier runs; adds up."""
+    data["lifetime"], data["grounds"]["recorded"] = "recorded", True
+    for silo in data["silos"].values():
+        own = [(line["release"], from_json(line["charge"])) for line in silo["charges"]]
+        before = [
+            Earlier(
+                str(i),
+                tuple((line["release"], from_json(line["charge"])) for line in run["charges"]),
+                run["seeded"],
+            )
+            for i, run in enumerate(earlier)
+        ]
+        found = life(before, own, silo["delta"], data["relation"])
+        paid = None if math.isinf(found.epsilon) else found.epsilon
+        silo["lifetime"] = {
+            "runs": found.runs,
+            "epsilon": paid,
+            "because": found.because,
+            "earlier": list(earlier),
+        }
+
+
+def resaid(data: dict) -> None:
+    """Sentences that follow from the grounds as they are now."""
+    fresh = sentences(
+        Said(
+            unit=data["unit"],
+            relation=data["relation"],
+            mechanism=data["mechanism"],
+            grid=data["grid"],
+            library=data["versions"]["dp-accounting"],
+            finite=True,
+            coupling=data["coupling"],
+            grounds=Grounds.parse(data["grounds"]),
+        )
+    )
+    data["overall"]["holds_if"] = fresh.pop("holds_if")
+    data.update(fresh)
+
+
+@pytest.fixture
+def alone(finished, tmp_path) -> Callable[[Callable[[dict], None]], str]:
+    """What is found in a certificate with two runs of life, after a change, without its folder."""
+
+    def found(change: Callable[[dict], None]) -> str:
+        data = read_json(finished / "privacy.json")
+        lived(data)
+        resaid(data)
+        change(data)
+        file = tmp_path / "alone.json"
+        file.write_text(json.dumps(data))
+        return findings(file)
+
+    return found
+
+
+def _east(change: Callable[[dict], None]) -> Callable[[dict], None]:
+    return lambda data: change(data["silos"]["east"]["lifetime"])
+
+
+LIVES = [
+    (lambda life: life.update(because="audited"), "lifetime: because: says 'audited'"),
+    (lambda life: life.update(certified_by="a friend"), "lifetime: has certified_by, which"),
+    (lambda life: life.pop("because"), "lifetime: lacks because"),
+    (lambda life: life.update(runs=2.5), "lifetime: runs is no number of runs: 2.5"),
+    (lambda life: life.update(epsilon="low"), "lifetime: epsilon is no number: 'low'"),
+    (
+        lambda life: life.update(runs=3, earlier=[EARLIER, {"seeded": False, "charges": []}]),
+        "lifetime: earlier 2 charged nothing",
+    ),
+    (
+        lambda life: life.update(earlier=[{**EARLIER, "whose": "mine"}]),
+        "lifetime: earlier 1 has whose, which",
+    ),
+    (
+        lambda life: life.update(earlier=[{**EARLIER, "seeded": "no"}]),
+        "lifetime: earlier 1: seeded is neither true nor false",
+    ),
+    (
+        lambda life: life.update(
+            earlier=[{**EARLIER, "charges": [{**EARLIER["charges"][0], "free": True}]}]
+        ),
+        "lifetime: a charge of earlier 1 has free, which",
+    ),
+    (
+        lambda life: life.update(
+            earlier=[{**EARLIER, "charges": [{**EARLIER["charges"][0], "release": "gift"}]}]
+        ),
+        "lifetime: a charge of earlier 1 is for 'gift'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), LIVES, ids=[said for _, said in LIVES])
+def test_a_life_has_its_fields_and_no_others(alone, change, said):
+    assert alone(lambda data: None) == "", "or the test does not test what it says"
+    assert f"silo east: {said}" in alone(_east(change))
+
+
+def test_a_life_that_is_rewritten_is_not_the_one_that_was_found(tmp_path, bert):
+    """It adds up by itself: an earlier run is left out, and every figure follows."""
+    place = write_small(tmp_path, bert)
+    for name in ("first", "second"):
+        train(small(place, *PRIVATE, ONE, f"output_dir={tmp_path / name}"))
+    run = tmp_path / "second"
+    assert findings(run) == ""
+    assert read_json(run / "privacy.json")["silos"]["east"]["lifetime"]["runs"] == 2
+    tamper(run, lambda data: lived(data, ()))
+    forged = shutil.copy(run / "privacy.json", tmp_path / "alone.json")
+    assert findings(Path(forged)) == "", "or the test does not test what it says"
+    said = findings(run)
+    assert "run.json: has the digest of another lifetime, coupling or versions" in said
+    assert not verify(run).private
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data["coupling"].update(moved=1e-5),
+        lambda data: data["coupling"].update(moved_at_large=0.0),
+        lambda data: data["versions"].update(silotune="9.9"),
+    ],
+    ids=["moved", "moved_at_large", "versions"],
+)
+def test_what_was_measured_and_by_what_is_bound(finished, tmp_path, change):
+    tamper(finished, change)
+    forged = shutil.copy(finished / "privacy.json", tmp_path / "alone.json")
+    assert findings(Path(forged)) == "", "or the test does not test what it says"
+    said = findings(finished)
+    assert "run.json: has the digest of another lifetime, coupling or versions" in said
+
+
+COUPLINGS = [
+    (lambda found: found.update(moved=-1.0), "moved is -1.0: below 0"),
+    (lambda found: found.update(moved_at_large=math.nan), "moved_at_large is nan: not finite"),
+    (lambda found: found.update(moved=0.5), "moved is 0.5, more than"),
+    (lambda found: found.update(together=0), "together is 0: at least one record goes"),
+    (lambda found: found.update(others=-3), "others is -3: below 0"),
+    (lambda found: found.update(others=0), "others is 0, though 8 go together"),
+    (lambda found: found.update(moved_if_together=0.1), "moved_if_together is 0.1, though"),
+    (lambda found: found.update(together=1), "moved is"),
+    (lambda found: found.update(proved=1.0), "has proved, which is no field of it"),
+    (lambda found: found.pop("moved"), "lacks moved"),
+    (lambda found: found.clear(), "is empty, though single records are hidden"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), COUPLINGS, ids=[said for _, said in COUPLINGS])
+def test_a_coupling_is_within_what_the_check_lets_pass(alone, change, said):
+    assert f"coupling: {said}" in alone(lambda data: change(data["coupling"]))
+
+
+# What nobody looks at is not there.
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda data: data.update(certified_by="a friend"), "certificate: has certified_by, which"),
+        (
+            lambda data: data["silos"]["east"].update(audited=True),
+            "silo east: has audited, which is no field of it",
+        ),
+        (lambda data: data["overall"].update(delta=0.0), "overall: has delta, which is no field"),
+        (
+            lambda data: data["recognition"].update(proved=1.0),
+            "recognition: has proved, which is no field",
+        ),
+        (
+            lambda data: data["mechanism"].update(amplified="by shuffling"),
+            "mechanism: has amplified, which is no field",
+        ),
+        (lambda data: data["versions"].update(audit="1.0"), "versions: has audit, which is no"),
+    ],
+    ids=["certificate", "silo", "overall", "recognition", "mechanism", "versions"],
+)
+def test_a_certificate_has_no_field_that_nobody_looks_at(alone, change, said):
+    assert said in alone(change)
+
+
+def test_a_certificate_that_claims_nothing_has_nothing_else_either(tmp_path):
+    alone = tmp_path / "privacy.json"
+    for field in ("epsilon", "silos", "hidden"):
+        data = {**NOTHING_CLAIMED, "version": 1, field: 0.1}
+        alone.write_text(json.dumps(data))
+        assert f"certificate: has {field}, which is no field of it" in findings(alone)
+
+
+def test_a_record_has_no_field_that_nobody_looks_at(finished):
+    facts = read_json(finished / "run.json")
+    (finished / "run.json").write_text(json.dumps({**facts, "certified_by": "a friend"}))
+    assert "run.json: has certified_by, which is no field of it" in findings(finished)
+
+
+@pytest.mark.parametrize("status", ["running", "failed: no power", "stopped: interrupted", 3])
+def test_a_certificate_of_an_end_is_of_a_run_that_ended(finished, status):
+    facts = read_json(finished / "run.json")
+    (finished / "run.json").write_text(json.dumps({**facts, "status": status, "finished": None}))
+    said = findings(finished)
+    assert f"status: run.json says {status}, but the certificate is bound to files" in said
+
+
+def test_a_run_that_ended_has_a_time_of_its_end(finished):
+    facts = read_json(finished / "run.json")
+    (finished / "run.json").write_text(json.dumps({**facts, "finished": None}))
+    assert "status: run.json says finished, and not when" in findings(finished)
+
+
+@pytest.mark.parametrize("place", ["sites/north", "server"])
+def test_a_ledger_of_nobody_is_found(finished, place):
+    (finished / place).mkdir(parents=True)
+    shutil.copy(finished / "sites" / "east" / "ledger.jsonl", finished / place)
+    said = findings(finished)
+    assert f"{place}/ledger.jsonl: is of no account here" in said
+
+
+def test_charges_of_a_run_that_claims_nothing_are_found(finished):
+    (finished / "privacy.json").write_text(json.dumps({**NOTHING_CLAIMED, "version": 1}))
+    said = findings(finished)
+    assert "ledger.jsonl: is of no account here" in said
+    assert "sites/east/ledger.jsonl: is of no account here" in said
+
+
+def test_what_was_not_there_is_named(finished):
+    assert verify(finished).uncompared == ()
+    shutil.rmtree(finished / "sites")
+    (finished / "config.yaml").unlink()
+    found = verify(finished)
+    assert found.ok
+    assert found.uncompared == ("sites/east/ledger.jsonl", "sites/west/ledger.jsonl")
+    without_yaml = verify_without_the_file_format(finished)
+    assert without_yaml.uncompared[0] != "config.yaml"
+    (finished / "config.yaml").write_text("privacy: {unit: none}")
+    assert verify_without_the_file_format(finished).uncompared[0] == "config.yaml"
+
+
+def test_what_only_the_run_could_see_is_said_not_to_be_shown(finished, tmp_path):
+    measured = "that how records moved each other, and charges of other runs, are as they were"
+    assert any(limit.startswith(measured) for limit in verify(finished).limits)
 
 
 # A run goes on only if nothing was lost.

@@ -100,6 +100,7 @@ def test_a_good_certificate_passes(trained, overrides):
     assert found.compared == (
         "run.json",
         "config.yaml",
+        "federation.json",
         "ledger.jsonl",
         "sites/east/ledger.jsonl",
         "sites/west/ledger.jsonl",
@@ -461,10 +462,17 @@ def test_an_old_certificate_says_why_it_cannot_be_checked(copy):
 def test_no_privacy_claims_nothing(copy):
     folder = copy()
     write_json(folder / "privacy.json", {"unit": "none"})
-    assert findings(folder) == "unit: says none, config.yaml says example"
+    assert "ledger.jsonl: is of no account here, and has charges" in findings(folder)
+    (folder / "ledger.jsonl").unlink()
+    shutil.rmtree(folder / "sites")
+    assert findings(folder) == (
+        "unit: says none, config.yaml says example\nunit: says none, federation.json says example"
+    )
     (folder / "config.yaml").unlink()
     assert findings(folder) == "unit: says none, federation.json says example"
     (folder / "federation.json").unlink()
+    assert "federation.json: is missing" in findings(folder)
+    (folder / "run.json").unlink()
     found = verify(folder)
     assert found.ok
     assert not found.private

@@ -4,6 +4,7 @@ import json
 
 from federation.small import PRIVATE
 from silotune.core.files import read_json, write_json
+from silotune.core.units import epsilon_text
 
 ONE = "train.num_rounds=1"
 SEEDED = "privacy.insecure_seeded_noise=true"
@@ -14,7 +15,7 @@ def test_a_good_run_adds_up(silotune, place):
     assert f"verify:   silotune privacy verify {place / 'run'}" in said
     result = silotune("privacy", "verify", "run")
     assert result.exit_code == 0
-    assert "adds up:  every figure follows from the charges" in result.stdout
+    assert "adds up:  every epsilon follows from the charges" in result.stdout
     assert "not shown: that the noise was really drawn" in result.stdout
     assert "not shown: that the records were what they were said to be" in result.stdout
     assert "not shown: that nobody who owns every file wrote all of them anew" in result.stdout
@@ -22,7 +23,8 @@ def test_a_good_run_adds_up(silotune, place):
     found = json.loads(silotune("privacy", "verify", "run", "--json").stdout)
     assert (found["ok"], found["private"], found["findings"]) == (True, True, [])
     assert found["silos"]["east"]["epsilon_rdp"] > found["silos"]["east"]["epsilon"] > 0
-    assert len(found["not_shown"]) == 4
+    assert len(found["not_shown"]) == 5
+    assert found["not_compared"] == []
     alone = silotune("privacy", "verify", "run/privacy.json")
     assert alone.exit_code == 0
     assert "alone; no ledger to compare" in alone.stdout
@@ -144,6 +146,19 @@ def test_what_records_have_paid_is_listed(silotune, place, book_folder):
     assert (east["life"]["runs"], east["life"]["epsilon"]) == (2, said["epsilon"])
     dearer = json.loads(silotune("privacy", "spent", "--delta", "1e-6", "--json").stdout)
     assert dearer["sets"][0]["life"]["epsilon"] > said["epsilon"]
+
+
+def test_a_second_run_says_at_its_end_what_records_have_paid(silotune, place):
+    first = silotune("run", "small.yaml", *PRIVATE, ONE, "--output-dir", "first").stdout
+    assert "for life:" not in first
+    second = silotune("run", "small.yaml", *PRIVATE, ONE, "--output-dir", "second").stdout
+    life = read_json(place / "second" / "privacy.json")["silos"]["east"]["lifetime"]
+    told = f"for life: east, west: ε ≤ {epsilon_text(life['epsilon'])} at δ = 0.001 over 2 runs"
+    assert told in second
+    silotune("run", "small.yaml", *PRIVATE, ONE, SEEDED, "--output-dir", "seeded")
+    fourth = silotune("run", "small.yaml", *PRIVATE, ONE, "--output-dir", "fourth").stdout
+    assert "for life: east, west: ε ≤ ∞ at δ = 0.001 over 4 runs" in fourth
+    assert "a run drew its noise from a seed" in fourth
 
 
 def test_where_no_book_is_it_is_a_sentence(silotune, place, book_folder):

@@ -107,6 +107,7 @@ RUN_JSON = {
     "run.json.baselines": "empty outside a simulation",
     "run.json.final": "scores on public records; empty without any",
     "run.json.ledgers": "lengths and digests of the ledgers",
+    "run.json.observed": "digest of lifetime, coupling and versions, all in privacy.json",
 }
 
 METRICS = {

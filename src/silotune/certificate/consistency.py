@@ -20,7 +20,7 @@ from silotune.privacy.ledger.book import Account, ChargeLine
 from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE
 from silotune.runs.privacy_statement import PrivacyStatement, SiloPrivacy
 
-from . import lifetime
+from . import coupling, lifetime
 from .accounts import (
     cost,
     cost_rdp,
@@ -89,6 +89,8 @@ def within(statement: PrivacyStatement) -> Iterator[Discrepancy]:
     """Everything in a readable certificate that does not follow from the rest of it."""
     yield from _claims(statement)
     yield from _sentences(statement)
+    for text in coupling.measurable(statement):
+        yield Discrepancy("coupling", text)
     for name, silo in statement.silos.items():
         yield from _account(statement, f"silo {name}", silo)
     yield from _overall(statement)

@@ -16,7 +16,7 @@ from silotune.privacy.ledger.chain import Chain, read_chains
 from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE
 from silotune.privacy.ledger.store import LEDGER
 from silotune.privacy.mechanisms_from_choice import client_mechanisms, releases, server_mechanism
-from silotune.runs.digests import digest_of_facts, digests_of
+from silotune.runs.digests import digest_of_facts, digest_of_observed, digests_of
 from silotune.runs.facts import RunFacts
 from silotune.runs.folder import RoundRecord, RunFolder
 from silotune.runs.privacy_statement import PrivacyStatement, SiloPrivacy
@@ -56,13 +56,40 @@ def with_record(statement: PrivacyStatement, facts: RunFacts) -> Iterator[Discre
         yield Discrepancy("private", f"says true; run.json says: {facts.privacy}")
     if statement.facts != digest_of_facts(facts):
         yield Discrepancy(where, "is not what the certificate is bound to: it was changed")
-    if facts.status == "finished":
+    if statement.files and facts.observed != digest_of_observed(statement):
+        has = "has the digest of another" if facts.observed else "lacks the digest of"
+        yield Discrepancy(where, f"{has} lifetime, coupling or versions: they were changed")
+    yield from _ended(statement, facts)
+    finished = bool(statement.files) or facts.status == "finished"
+    if finished:
         heads = {
             name: {"lines": silo.lines, "head": silo.head} for name, silo in statement.silos.items()
         }
         yield from _same("silos: heads of the ledgers", heads, facts.ledgers, where)
-    for name in lacking(statement) if facts.status == "finished" else ():
-        yield Discrepancy(f"silo {name}: lifetime", f"is missing, though {where} says finished")
+    for name in lacking(statement) if finished else ():
+        yield Discrepancy(f"silo {name}: lifetime", "is missing, though the run has ended")
+
+
+def _ended(statement: PrivacyStatement, facts: RunFacts) -> Iterator[Discrepancy]:
+    """Whether certificate and record are both of a run that has ended, or both of one that goes on.
+
+    What a run was stopped for decides nothing. When it was stopped with a result, there is a time.
+    """
+    status, over = str(facts.status), facts.finished is not None
+    if statement.files and not over and status != "finished":
+        yield Discrepancy(
+            "status",
+            f"run.json says {status}, but the certificate is bound to files of a run that ended; "
+            "if it goes on again, let it end",
+        )
+    if status == "finished" and not over:
+        yield Discrepancy("status", "run.json says finished, and not when")
+    if over and status != "finished" and not status.startswith("stopped: "):
+        yield Discrepancy("status", f"run.json says {status}, and that it ended {facts.finished}")
+    if over and not statement.files:
+        yield Discrepancy(
+            "status", f"run.json says that it ended {facts.finished}, the certificate is of before"
+        )
 
 
 def with_description(statement: PrivacyStatement, described: Described) -> Iterator[Discrepancy]:
@@ -152,7 +179,7 @@ def with_ledgers(
     for name in statement.silos if not discrepancies else ():
         copy = copies.get(name, Chain())
         discrepancies += with_ledger(statement, name, copy, folder.ledger.name)
-    yield folder.ledger.name, discrepancies
+    yield folder.ledger.name, [*discrepancies, *strangers(folder, statement)]
     places = {name: place_of(folder, statement.unit, name) / LEDGER for name in statement.silos}
     handed_over = [path for path in places.values() if path.is_file()]
     for name, path in places.items() if handed_over else ():
@@ -166,6 +193,20 @@ def with_ledgers(
         if chains:
             discrepancies.append(Discrepancy(file, f"has charges of {', '.join(chains)}"))
         yield file, discrepancies or list(with_ledger(statement, name, own, file))
+
+
+def strangers(folder: RunFolder, statement: PrivacyStatement | None) -> Iterator[Discrepancy]:
+    """Ledgers in the folder that no account of the certificate has."""
+    accounts = statement.silos if statement else ()
+    unit = statement.unit if statement else "none"
+    known = {place_of(folder, unit, name) / LEDGER for name in accounts}
+    if statement:
+        known.add(folder.ledger)
+    found = [folder.ledger, folder.server / LEDGER, *folder.path.glob(f"sites/*/{LEDGER}")]
+    for path in sorted(set(found) - known):
+        if path.is_file() and path.stat().st_size:
+            where = path.relative_to(folder.path).as_posix()
+            yield Discrepancy(where, "is of no account here, and has charges")
 
 
 def with_evidence(

@@ -219,7 +219,8 @@ def _with_life(
     """With what the silo's book knows of other runs, if it keeps one."""
     if earlier is None:
         return silo
-    life = stated(earlier, own, privacy.target_delta, privacy.relation)
+    charged = [run for run in earlier if run.charges]  # an expert's silo may have sat out
+    life = stated(charged, own, privacy.target_delta, privacy.relation)
     return replace(silo, lifetime=life)
 
 

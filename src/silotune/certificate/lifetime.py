@@ -15,16 +15,24 @@ from silotune.privacy import Relation
 from silotune.privacy.accounting.accountant import FINE
 from silotune.privacy.accounting.charges import from_json, to_json
 from silotune.privacy.ledger.book import Account
+from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE
 from silotune.privacy.lifetime.composition import Earlier, Life, life
 from silotune.runs.privacy_statement import PrivacyStatement, SiloPrivacy
 from silotune.terms import Terms
 
 from .accounts import from_lines
 from .circumstances import Circumstances
+from .fields import strange
 
 RECORDED, OFF, NONE = "recorded", "off", "none"
 """Whether charges are in the silos' books for life: they are; somebody wanted none; nobody keeps
 one (of whole clients)."""
+
+
+FIELDS = ("runs", "epsilon", "because", "earlier")
+EARLIER_FIELDS = ("seeded", "charges")
+CHARGE_FIELDS = ("release", "charge")
+"""Of a life, of each earlier run in it, and of each of its charges; nothing else is in them."""
 
 
 def mark(terms: Terms, circumstances: Circumstances) -> str:
@@ -85,18 +93,56 @@ def add_up(
         return
     if statement.lifetime != RECORDED:
         yield "lifetime", "is stated, though the run is in no book"
+    if wrong := list(_unreadable(said)):
+        yield from (("lifetime", text) for text in wrong)
+        return
     try:
         earlier = [_earlier(i, run) for i, run in enumerate(said["earlier"])]
-        runs, epsilon = said["runs"], said["epsilon"]
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         yield "lifetime", f"cannot be read: {error}"
         return
+    runs, epsilon = said["runs"], said["epsilon"]
     true = _life(earlier, from_lines(silo.charges), statement.target_delta, relation)
     if runs != true.runs:
         yield "lifetime: runs", f"says {runs}, it lists {true.runs}"
     stated = math.inf if epsilon is None else epsilon
     if not (stated == true.epsilon or math.isclose(stated, true.epsilon, rel_tol=slack)):
         yield "lifetime: epsilon", f"says {stated:.6g}, the charges cost {true.epsilon:.6g}"
+    if said["because"] != true.because:
+        told = true.because or "nothing that would be said"
+        yield "lifetime: because", f"says {said['because']!r}, the charges give {told}"
+
+
+def _unreadable(said: Any) -> Iterator[str]:
+    """Fields that are not there, that nobody looks at, or of a wrong type."""
+    if not isinstance(said, Mapping) or not isinstance(said.get("earlier", []), list):
+        yield "is no object with a list of earlier runs"
+        return
+    yield from strange(said, FIELDS)
+    if type(runs := said.get("runs", 0)) is not int:
+        yield f"runs is no number of runs: {runs!r}"
+    if type(epsilon := said.get("epsilon")) not in (int, float, type(None)):
+        yield f"epsilon is no number: {epsilon!r}"
+    for number, run in enumerate(said.get("earlier", []), start=1):
+        yield from _unreadable_run(f"earlier {number}", run)
+
+
+def _unreadable_run(which: str, run: Any) -> Iterator[str]:
+    if not isinstance(run, Mapping) or not isinstance(run.get("charges", []), list):
+        yield f"{which} is no object with a list of charges"
+        return
+    yield from (f"{which} {text}" for text in strange(run, EARLIER_FIELDS))
+    if type(run.get("seeded", False)) is not bool:
+        yield f"{which}: seeded is neither true nor false"
+    if not run.get("charges", True):
+        yield f"{which} charged nothing, so that it is no run that counts"
+    for line in run.get("charges", []):
+        if not isinstance(line, Mapping):
+            yield f"a charge of {which} is no object"
+            continue
+        yield from (f"a charge of {which} {text}" for text in strange(line, CHARGE_FIELDS))
+        if (release := line.get("release", UPDATE)) not in (UPDATE, COUNT, METRIC):
+            yield f"a charge of {which} is for {release!r}, which no run releases"
 
 
 def _life(earlier: Sequence[Earlier], own: Account, delta: float, relation: Relation) -> Life:

@@ -16,6 +16,11 @@ RECORDS = (
     "run that has spent of the same ones"
 )
 
+OBSERVED = (
+    "that how records moved each other, and charges of other runs, are as they were found: "
+    "run.json has a digest of both, and no other file shows them"
+)
+
 REWRITTEN = (
     "that nobody who owns every file wrote all of them anew, or put the whole folder back from an "
     "older copy: then everything agrees. A signature shows it, by a key that they do not have "
@@ -47,6 +52,8 @@ def limits(
     """
     yield NOISE
     yield RECORDS.format(noun=statement.unit if statement.unit == "client" else "record")
+    if statement.coupling or any(silo.lifetime for silo in statement.silos.values()):
+        yield OBSERVED
     unsigned = [name for name in statement.silos if name not in signed]
     if unsigned:
         told = f"{', '.join(unsigned)} {'has' if len(unsigned) == 1 else 'have'}"

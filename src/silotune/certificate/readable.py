@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import get_args
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import fields
+from typing import Any, get_args
 
 from silotune.engine import EVERY_CLIENT
 from silotune.privacy import Relation
 from silotune.privacy.accounting.charges import typed
+from silotune.runs.facts import RunFacts
 from silotune.runs.privacy_statement import FORMAT, PrivacyStatement, SiloPrivacy
 
 from .consistency import Discrepancy
+from .fields import beyond
 from .grounds import Grounds
+from .issue import NOISE_PACKAGES, NOTHING_CLAIMED
 from .sentences import WORDINGS
+
+_KNOWN: Mapping[str, tuple[str, ...]] = {
+    "mechanism": ("sampling", "noise", "source", "clipping"),
+    "overall": ("epsilon", "rule", "holds_if"),
+    "recognition": ("false_alarms", "at_most"),
+    "versions": ("silotune", *NOISE_PACKAGES),
+}
+"""Objects of a certificate, and their fields; the others are looked at field by field."""
 
 
 def readable(statement: PrivacyStatement) -> Iterator[Discrepancy]:
@@ -47,6 +59,40 @@ def readable(statement: PrivacyStatement) -> Iterator[Discrepancy]:
     except ValueError as error:
         yield Discrepancy("grounds", str(error))
     yield from _kinds(statement)
+
+
+def unaccounted(data: Mapping[str, Any]) -> Iterator[Discrepancy]:
+    """Fields of the file that nobody looks at, and that may say anything.
+
+    Args:
+        data: the file's JSON, from which a certificate was read.
+    """
+    if data.get("unit") == "none":
+        yield from _beyond("certificate", data, {"version", *NOTHING_CLAIMED})
+        return
+    if data.get("format") != FORMAT:
+        return  # ``readable`` has said why
+    yield from _beyond("certificate", data, {"version", *_names(PrivacyStatement)})
+    for field, known in _KNOWN.items():
+        yield from _beyond(field, data.get(field), known)
+    for name, silo in data["silos"].items():
+        yield from _beyond(f"silo {name}", silo, _names(SiloPrivacy))
+        for line in silo.get("charges") or ():
+            yield from _beyond(f"silo {name}: charges", line, ("release", "times", "charge"))
+
+
+def unaccounted_facts(data: Mapping[str, Any]) -> Iterator[Discrepancy]:
+    """The same of ``run.json``."""
+    yield from _beyond("run.json", data, {"version", *_names(RunFacts)})
+
+
+def _beyond(where: str, part: object, known: Collection[str]) -> Iterator[Discrepancy]:
+    if isinstance(part, Mapping):
+        yield from (Discrepancy(where, text) for text in beyond(part, known))
+
+
+def _names(cls: type[Any]) -> set[str]:
+    return {field.name for field in fields(cls)}
 
 
 def _types(where: str, part: PrivacyStatement | SiloPrivacy) -> Iterator[Discrepancy]:

@@ -6,10 +6,12 @@ What it cannot prove is said with every result (``limits``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from silotune.core.files import read_json
+from silotune.privacy.ledger.store import LEDGER
 from silotune.runs.facts import RunFacts, read_facts
 from silotune.runs.folder import RunFolder
 from silotune.runs.privacy_statement import PrivacyStatement, read_certificate
@@ -18,6 +20,7 @@ from silotune.version import __version__
 from .circumstances import Described
 from .consistency import Discrepancy, Recomputed, recompute, within
 from .cross_check import (
+    strangers,
     with_description,
     with_digest,
     with_evidence,
@@ -25,8 +28,9 @@ from .cross_check import (
     with_ledgers,
     with_record,
 )
+from .evidence import place_of
 from .limits import limits
-from .readable import readable
+from .readable import readable, unaccounted, unaccounted_facts
 from .signature import check_signatures
 
 
@@ -40,6 +44,8 @@ class Verification:
         findings: what does not add up; empty if everything does.
         silos: the figures of every account, computed again.
         compared: what it was held against, beside itself.
+        uncompared: what else it could have been held against: files that are not there, or cannot
+            be read here.
         signed: accounts whose owner's signature holds.
         limits: what no verification of these files can show, a sentence each.
     """
@@ -49,6 +55,7 @@ class Verification:
     findings: tuple[Discrepancy, ...]
     silos: Mapping[str, Recomputed]
     compared: tuple[str, ...]
+    uncompared: tuple[str, ...] = ()
     signed: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
 
@@ -66,6 +73,9 @@ class Verification:
 Describe = Callable[[RunFolder], Described]
 """Reads how a run was described from its folder; ``ValueError`` in words if it cannot."""
 
+Describers = Mapping[str, Describe]
+"""File of a run's folder -> how it is read. Each that is there is compared, by its name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Demands:
@@ -81,14 +91,14 @@ class Demands:
 
 
 def verify(
-    path: Path, describe: Describe | None = None, demands: Demands | None = None
+    path: Path, describers: Describers | None = None, demands: Demands | None = None
 ) -> Verification:
     """Check the certificate of a run, or one by itself.
 
     Args:
         path: a run's folder, whose configuration, record, ledgers, metrics, checkpoint and adapter
             are then compared; or a file, which is checked alone, with the signatures beside it.
-        describe: how the configuration is read; None leaves it out of the comparison.
+        describers: how descriptions are read; those that nobody can read are not compared.
         demands: which signatures must be there; None checks those that are.
 
     Raises:
@@ -99,8 +109,9 @@ def verify(
     statement = read_certificate(file)
     unreadable = list(readable(statement)) if statement else []
     sound = statement if statement and not unreadable else None
-    held = list(_beside(folder, statement, describe)) if folder and not unreadable else []
-    own = [*unreadable, *(within(sound) if sound else ())]
+    held = list(_beside(folder, statement, describers or {})) if folder and not unreadable else []
+    compared = tuple(name for name, _ in held)
+    own = [*unaccounted(read_json(file)), *unreadable, *(within(sound) if sound else ())]
     signed, wrong = _signatures(file, sound, demands)
     found = [*own, *wrong, *(f for _, discrepancies in held for f in discrepancies)]
     return Verification(
@@ -108,7 +119,8 @@ def verify(
         statement=statement,
         findings=tuple(dict.fromkeys(found)),
         silos=recompute(sound) if sound else {},
-        compared=tuple(name for name, _ in held),
+        compared=compared,
+        uncompared=tuple(_uncompared(folder, sound, compared)) if folder and sound else (),
         signed=signed,
         limits=tuple(limits(sound, signed, demands.keys, alone=folder is None)) if sound else (),
     )
@@ -125,22 +137,43 @@ def _signatures(
 
 
 def _beside(
-    folder: RunFolder, statement: PrivacyStatement | None, describe: Describe | None
+    folder: RunFolder, statement: PrivacyStatement | None, describers: Describers
 ) -> Iterator[tuple[str, list[Discrepancy]]]:
     """Every other file of the run that is there, and what does not agree with it."""
     facts = read_facts(folder) if folder.run.is_file() else None
-    if facts and statement:
-        yield folder.run.name, list(with_record(statement, facts))
+    if facts:
+        agreed = with_record(statement, facts) if statement else ()
+        yield folder.run.name, [*unaccounted_facts(read_json(folder.run)), *agreed]
     elif statement:
         missing = Discrepancy(folder.run.name, "is missing: it says which run this is")
         yield folder.run.name, [missing]
-    name = next((f.name for f in (folder.config, folder.description) if f.is_file()), None)
-    if describe and name:
-        yield name, list(_description(name, folder, statement, facts, describe))
+    for name, describe in describers.items():
+        if (folder.path / name).is_file():
+            yield name, list(_description(name, folder, statement, facts, describe))
+    if facts and facts.config_digest and not folder.description.is_file():
+        text = f"is missing: {folder.run.name} has the digest of it"
+        yield folder.description.name, [Discrepancy(folder.description.name, text)]
     if statement:
         yield from with_ledgers(statement, folder)
         yield from with_evidence(statement, folder, facts)
         yield folder.adapter.name, list(with_files(statement, folder))
+    elif unclaimed := list(strangers(folder, None)):
+        yield folder.ledger.name, unclaimed
+
+
+def _uncompared(
+    folder: RunFolder, statement: PrivacyStatement, compared: Collection[str]
+) -> Iterator[str]:
+    """Descriptions that nobody here can read or that are not there, and ledgers kept at home."""
+    descriptions = (folder.config, folder.description)
+    yield from (f.name for f in descriptions if f.is_file() and f.name not in compared)
+    if not any(f.is_file() for f in descriptions):
+        yield folder.description.name
+    for name, silo in statement.silos.items():
+        ledger = place_of(folder, statement.unit, name) / LEDGER
+        where = ledger.relative_to(folder.path).as_posix()
+        if silo.lines and where not in compared:
+            yield where
 
 
 def _description(

@@ -25,7 +25,7 @@ from silotune.reports.tables import silos_table
 from silotune.reports.totals import Outcome, outcome, silo_outcomes
 from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
-from silotune.runs.privacy_statement import read_statement
+from silotune.runs.privacy_statement import PrivacyStatement, read_statement
 
 from .console import say
 
@@ -82,6 +82,26 @@ def _alarm(folder: RunFolder) -> str:
     return f"privacy:  {NOT_PRIVATE}. {alarm}" if alarm else ""
 
 
+def _for_life(statement: PrivacyStatement) -> Iterator[str]:
+    """What records have paid with other runs, at most; nothing where this run is the only one."""
+    lives = {
+        name: silo.lifetime
+        for name, silo in statement.silos.items()
+        if silo.lifetime and silo.lifetime["runs"] > 1
+    }
+    if not lives:
+        return
+    paid = [life["epsilon"] for life in lives.values()]
+    worst = math.inf if None in paid else max(paid)
+    runs = {life["runs"] for life in lives.values()}
+    over = f"{'up to ' if len(runs) > 1 else ''}{max(runs)} runs"
+    why = next((f"; {life['because']}" for life in lives.values() if life["because"]), "")
+    yield (
+        f"for life: {', '.join(lives)}: ε ≤ {epsilon_text(worst)} at "
+        f"δ = {number_text(statement.target_delta)} over {over} on records of the same place{why}"
+    )
+
+
 def _rest(folder: RunFolder) -> Iterator[str]:
     statement = read_statement(folder)
     if statement is None:
@@ -92,6 +112,7 @@ def _rest(folder: RunFolder) -> Iterator[str]:
             f"at δ = {number_text(statement.target_delta)} for the whole run; {folder.privacy} "
             "says what that covers"
         )
+        yield from _for_life(statement)
         yield f"verify:   {shlex.join(['silotune', 'privacy', 'verify', str(folder.path)])}"
     yield f"report:   {folder.report}"
     if own_adapters(folder):

@@ -18,7 +18,7 @@ from silotune.certificate.verify import Demands, Verification, verify
 from silotune.core.units import count_text, epsilon_text, number_text
 from silotune.federation.opening import identity
 from silotune.federation.run import described
-from silotune.federation.verify import described_beside
+from silotune.federation.verify import DESCRIBERS
 from silotune.runs.folder import RunFolder
 
 from .config_source import of_run
@@ -41,7 +41,7 @@ def check(path: Path, keys: Sequence[str], *, require_signatures: bool, as_json:
     console = speaker(as_json=as_json)
     demands = Demands(keys=dict(map(_key, keys)), everybody=require_signatures)
     with busy(console, "computing every epsilon again"):
-        verification = verify(path, _described, demands)
+        verification = verify(path, {"config.yaml": _configured, **DESCRIBERS}, demands)
     if verification.silos:
         console.print(_table(verification))
     for finding in verification.findings:
@@ -64,10 +64,8 @@ def _key(text: str) -> tuple[str, str]:
     return silo, public_key(key)
 
 
-def _described(folder: RunFolder) -> Described:
-    """The run as it is described beside the result."""
-    if not folder.config.is_file():
-        return described_beside(folder)
+def _configured(folder: RunFolder) -> Described:
+    """The run as ``config.yaml`` describes it."""
     federation = of_run(folder)
     return Described(federation.terms, described(federation), identity(federation))
 
@@ -99,6 +97,9 @@ def _verdict(verification: Verification) -> Iterator[tuple[str, str | None]]:
         else " alone; no ledger to compare"
     )
     yield f"compared: {verification.certificate}{beside}", None
+    if verification.uncompared:
+        names = ", ".join(verification.uncompared)
+        yield f"not compared: {names}; not here, or not to be read here", None
     if verification.signed:
         yield f"signed:   by {', '.join(verification.signed)}", None
     if not verification.ok:
@@ -111,7 +112,11 @@ def _verdict(verification: Verification) -> Iterator[tuple[str, str | None]]:
             "bold red",
         )
         return
-    yield "adds up:  every figure follows from the charges, every sentence from those", "bold green"
+    yield (
+        "adds up:  every epsilon follows from the charges, every sentence from the numbers and "
+        "kinds beside it",
+        "bold green",
+    )
 
 
 def _json(verification: Verification) -> dict[str, object]:
@@ -122,6 +127,7 @@ def _json(verification: Verification) -> dict[str, object]:
         "findings": [asdict(finding) for finding in verification.findings],
         "silos": {name: asdict(again) for name, again in verification.silos.items()},
         "compared": list(verification.compared),
+        "not_compared": list(verification.uncompared),
         "signed": list(verification.signed),
         "not_shown": list(verification.limits),
     }

@@ -28,7 +28,7 @@ from silotune.privacy.ledger.noisy_counts import by_table
 from silotune.reports.model_card import model_card, signpost
 from silotune.reports.page import render
 from silotune.reports.totals import outcome
-from silotune.runs.digests import digest_of_facts, digests_of
+from silotune.runs.digests import digest_of_facts, digest_of_observed, digests_of
 from silotune.runs.facts import SILO_ALONE, RunFacts, Summary
 from silotune.runs.folder import RoundRecord, RunFolder
 from silotune.runs.privacy_statement import PrivacyStatement
@@ -61,7 +61,8 @@ def rounds(job: OpenRun) -> Iterator[RoundRecord]:
         job.books.collect()
         record = _record(job, state, done, seconds, scores)
         folder.append_round(record)
-        _write_privacy(job, Bound(facts=digest_of_facts(job.facts)), grid=COARSE)
+        bound = Bound(facts=digest_of_facts(job.facts))
+        _write_privacy(folder, _certificate(job, bound, grid=COARSE))
         save_checkpoint(folder.state, done.state, job.facts.run, job.facts.config_digest)
         yield record
         state, start = done.state, time.monotonic()
@@ -92,8 +93,12 @@ def finish(
         final=_final(built, learned),
         ledgers=job.books.heads() if built.terms.private else {},
     )
-    bound = Bound(files=digests_of(folder), facts=digest_of_facts(facts))
-    certificate, description = _write_privacy(job, bound, grid=FINE), summary(built)
+    certificate = _certificate(job, Bound(files=digests_of(folder)), grid=FINE)
+    if certificate:  # the two are bound to each other
+        facts = replace(facts, observed=digest_of_observed(certificate))
+        certificate = replace(certificate, facts=digest_of_facts(facts))
+    _write_privacy(folder, certificate)
+    description = summary(built)
     _write_cards(folder, learned, description, facts, certificate)
     write_json(folder.run, facts.to_json())
     write_text(folder.report, render(folder, description))
@@ -292,11 +297,11 @@ def _final(built: BuiltFederation, learned: TrainedModels) -> dict[str, float]:
     return readable(measured(built, learned.models(), test))
 
 
-def _write_privacy(job: OpenRun, bound: Bound, *, grid: float) -> PrivacyStatement | None:
-    """``privacy.json``, as the ledgers stand; the fine grid takes seconds."""
+def _certificate(job: OpenRun, bound: Bound, *, grid: float) -> PrivacyStatement | None:
+    """As the ledgers stand; the fine grid takes seconds."""
     run = job.facts.run
     accounts = job.accounts if grid <= FINE else {}  # while the run goes on, nobody asks
-    certificate = statement(
+    return statement(
         job.built.agreement,
         described(job.built.federation),
         run,
@@ -305,8 +310,10 @@ def _write_privacy(job: OpenRun, bound: Bound, *, grid: float) -> PrivacyStateme
         bound=bound,
         elsewhere={name: account.elsewhere(run) for name, account in accounts.items()},
     )
-    write_json(job.folder.privacy, certificate.to_json() if certificate else NOTHING_CLAIMED)
-    return certificate
+
+
+def _write_privacy(folder: RunFolder, certificate: PrivacyStatement | None) -> None:
+    write_json(folder.privacy, certificate.to_json() if certificate else NOTHING_CLAIMED)
 
 
 def _server(agreement: Agreement, folder: RunFolder) -> Server | None:

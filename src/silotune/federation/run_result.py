@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from silotune.certificate.circumstances import Described
 from silotune.certificate.guarantee import NOT_PRIVATE
 from silotune.certificate.verify import Verification, verify
+from silotune.core.files import read_json
 from silotune.core.units import count_text, epsilon_text, metric_text, number_text
 from silotune.reports.tables import as_text, rounds_table
 from silotune.reports.totals import outcome
@@ -20,7 +21,7 @@ from silotune.runs.privacy_statement import PrivacyStatement, read_statement
 
 from .description import Description
 from .export import export_peft, merged
-from .opening import identity
+from .identity import decisive, digest_of
 from .results import Evaluation, Split, evaluate, evaluate_table
 from .run import described
 
@@ -98,10 +99,11 @@ class RunPrivacy:
         federation = self.federation
 
         def describe(folder: RunFolder) -> Described:
-            terms, name = federation.terms, folder.description.name
-            return Described(terms, described(federation), identity(federation), name)
+            file = folder.description
+            written = digest_of(decisive(read_json(file)))  # objects may be known to nobody else
+            return Described(federation.terms, described(federation), written, file.name)
 
-        return verify(self.folder.path, describe)
+        return verify(self.folder.path, {self.folder.description.name: describe})
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from silotune.certificate import verify as certificate
 from silotune.certificate.circumstances import Circumstances, Described, counted
 from silotune.certificate.signature import public_key
-from silotune.certificate.verify import Demands, Verification
+from silotune.certificate.verify import Demands, Describe, Verification
 from silotune.core.files import read_json
 from silotune.runs.folder import RunFolder
 
@@ -24,8 +24,8 @@ def verify(
     """Make every figure and sentence of a certificate again; nothing trains, no record is read.
 
     Args:
-        place: a run's folder, whose description, record, ledgers, metrics, checkpoint and adapter
-            are then compared; or a certificate, which is checked alone.
+        place: a run's folder, whose ``federation.json``, record, ledgers, metrics, checkpoint and
+            adapter are then compared; or a certificate, which is checked alone.
         keys: client -> its public key, 64 hexadecimal digits or a file that holds it: these must
             have signed.
         require_signatures: whether all must have.
@@ -34,13 +34,11 @@ def verify(
         ValueError: if a key is none.
         RecordError: if there is no certificate, or it cannot be read at all.
     """
-    path = Path(place)
-    is_described = RunFolder(path).description.is_file()
     demands = Demands(
         keys={name: public_key(key) for name, key in (keys or {}).items()},
         everybody=require_signatures,
     )
-    return certificate.verify(path, described_beside if is_described else None, demands)
+    return certificate.verify(Path(place), DESCRIBERS, demands)
 
 
 def described_beside(folder: RunFolder) -> Described:
@@ -65,3 +63,7 @@ def described_beside(folder: RunFolder) -> Described:
     except (KeyError, TypeError) as error:
         raise ValueError(f"{file}: damaged, this describes no federation") from error
     return Described(terms, circumstances, digest_of(decisive(found)), file.name)
+
+
+DESCRIBERS: Mapping[str, Describe] = {"federation.json": described_beside}
+"""What can be read without the file format: a configuration beside it is not."""

@@ -16,6 +16,7 @@ from silotune.core.files import finite
 
 from .facts import RunFacts
 from .folder import RunFolder
+from .privacy_statement import PrivacyStatement
 
 PASSING = ("status", "finished", "command", "host")
 """Fields of ``run.json`` that decide nothing."""
@@ -41,6 +42,20 @@ def digest_of_facts(facts: RunFacts) -> str:
     fields = finite(facts.to_json())
     decisive = {name: value for name, value in fields.items() if name not in PASSING}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def digest_of_observed(statement: PrivacyStatement) -> str:
+    """SHA-256 of what nothing but the run could see, so that nothing else can show it.
+
+    It is: how records moved each other (``coupling``), what every account says of its life, and the
+    versions by which noise was drawn and figures were counted.
+    """
+    seen = {
+        "coupling": statement.coupling,
+        "lifetime": {name: silo.lifetime for name, silo in statement.silos.items()},
+        "versions": statement.versions,
+    }
+    return hashlib.sha256(json.dumps(finite(seen), sort_keys=True).encode()).hexdigest()
 
 
 def _bound(folder: RunFolder) -> Iterator[Path]:

@@ -45,6 +45,8 @@ class RunFacts:
         final: metrics of the finished adapter on the test records; empty without any.
         ledgers: account -> ``lines`` of its ledger and ``head``, SHA-256 of the last, once the run
             has ended; empty without privacy.
+        observed: SHA-256 of what the certificate has from nowhere else (``digest_of_observed``),
+            once the run has ended; empty without privacy.
     """
 
     run: str
@@ -65,6 +67,7 @@ class RunFacts:
     baselines: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     final: Mapping[str, float] = field(default_factory=dict)
     ledgers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    observed: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
