@@ -125,6 +125,40 @@ def test_a_run_killed_between_book_and_ledger_goes_on(place, book_folder, monkey
     assert verify(Path(config.output_dir)).findings == ()
 
 
+def put_back(config, until: int) -> None:
+    """Go on with a run up to a round, and put its folder back as it was before."""
+    folder = Path(config.output_dir)
+    copy = folder.with_name("copy")
+    shutil.copytree(folder, copy)
+    train(config, resume=True, until=until)
+    shutil.rmtree(folder)
+    copy.rename(folder)
+
+
+def test_a_folder_put_back_from_a_copy_is_no_new_budget(place, book_folder):
+    config = small(place, *PRIVATE)
+    train(config, until=0)
+    put_back(config, until=2)
+    before = (book_folder / "book.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match=r"privacy.lifetime: .*put back from an older copy"):
+        train(config, resume=True)
+    assert (book_folder / "book.jsonl").read_bytes() == before
+
+
+def test_a_round_that_was_put_back_stays_in_the_figure_for_life(place, book_folder):
+    """It cannot be told from a crash, and so it is paid for again."""
+    config = small(place, *PRIVATE, "privacy.reserve_rounds=0")
+    train(config, until=0)
+    for _ in range(3):
+        put_back(config, until=1)
+    train(config, resume=True)
+    assert [p.round for p in payments(book_folder) if p.silo == "east"] == [0, 1, 1, 1, 1, 2]
+    silo = certificate(config)["silos"]["east"]
+    assert silo["epsilon"] == pytest.approx(cost(3))
+    assert silo["lifetime"]["epsilon"] == pytest.approx(cost(6))
+    assert verify(Path(config.output_dir)).findings == ()
+
+
 def test_somebody_who_spends_meanwhile_stops_a_run(place):
     config = small(place, *PRIVATE, "privacy.reserve_rounds=0", *ceiling(3))
     with opened(config, [], NO_WORKER, resume=False) as job:

@@ -72,13 +72,14 @@ def refuse_beyond(accounts: Accounts, folder: RunFolder, run: str = "") -> None:
         run: its identity; empty for a new one.
 
     Raises:
-        ValueError: in words and figures, naming the silo; or if the book lacks charges that the
-            run's own ledgers have.
+        ValueError: in words and figures, naming the silo; or if the book and one of the run's own
+            ledgers lack what the other has.
     """
     for silo, account in accounts.items():
         path = folder.site(silo) / "ledger.jsonl"
-        entries = [entry for entry in read_ledger(path) if entry.run == run] if run else []
-        account.check_plan(run, [(entry.release, entry.charge) for entry in entries])
+        if run:
+            account.follow(run, [entry for entry in read_ledger(path) if entry.run == run])
+        account.check_plan(run)
 
 
 def notices(accounts: Accounts) -> Iterator[str]:

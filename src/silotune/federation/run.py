@@ -296,6 +296,9 @@ def _write_privacy(job: OpenRun, bound: Bound, *, grid: float) -> PrivacyStateme
     """``privacy.json``, as the ledgers stand; the fine grid takes seconds."""
     run = job.facts.run
     accounts = job.accounts if grid <= FINE else {}  # while the run goes on, nobody asks
+    ledgers = {
+        name: [(line.release, line.charge) for line in job.books.account(name)] for name in accounts
+    }
     certificate = statement(
         job.built.agreement,
         described(job.built.federation),
@@ -303,7 +306,7 @@ def _write_privacy(job: OpenRun, bound: Bound, *, grid: float) -> PrivacyStateme
         job.books.chains,
         grid=grid,
         bound=bound,
-        elsewhere={name: account.elsewhere(run) for name, account in accounts.items()},
+        elsewhere={name: own.elsewhere(run, ledgers[name]) for name, own in accounts.items()},
     )
     write_json(job.folder.privacy, certificate.to_json() if certificate else NOTHING_CLAIMED)
     return certificate
