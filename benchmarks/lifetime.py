@@ -6,6 +6,8 @@ same line in a run's own ledger; opening is beside reading as many lines of a le
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import tempfile
 from collections.abc import Callable
@@ -14,12 +16,12 @@ from statistics import median
 from typing import Any
 
 from datasets import Dataset
-from silotune.data.contents import contents
 
-from silotune.core.files import append_line
+from silotune.core.files import append_line, json_line
 from silotune.data.columns import Columns, filled_rows, readable
 from silotune.privacy.accounting.charges import Charge
-from silotune.privacy.ledger.entry import LedgerEntry, read_ledger
+from silotune.privacy.ledger.chain import read_ledger
+from silotune.privacy.ledger.entry import LedgerEntry
 from silotune.privacy.lifetime.book import Book
 from silotune.privacy.lifetime.budget import Account, Ceiling, Run
 from silotune.privacy.lifetime.record_set import RecordSet, histories, keyed
@@ -121,12 +123,16 @@ def filling(
 
 def fill(place: Path, lines: int) -> None:
     """Many more lines like the first, by ten earlier runs."""
-    file = place / "full" / "book.jsonl"
-    first = file.read_text()
-    with file.open("a") as book:
+    folder = place / "full"
+    last = (folder / "book.jsonl").read_bytes()
+    values = json.loads(last)
+    with (folder / "book.jsonl").open("ab") as book:
         for i in range(1, lines):
-            line = first.replace('"number": 0', f'"number": {i}')
-            book.write(line.replace('"earlier"', f'"earlier {i % 10}"'))
+            previous = hashlib.sha256(last).hexdigest()
+            values |= {"number": i, "previous": previous, "run": f"earlier {i % 10}"}
+            book.write(last := json_line(values))
+    head = {"lines": lines, "digest": hashlib.sha256(last).hexdigest()}
+    (folder / "head").write_text(json.dumps(head))
 
 
 def entry(name: str, round: int) -> LedgerEntry:

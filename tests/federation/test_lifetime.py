@@ -173,9 +173,18 @@ def test_somebody_who_spends_meanwhile_stops_a_run(place):
 
 def test_a_book_that_was_rolled_back_is_refused_in_words(place, book_folder):
     config = small(place, *PRIVATE)
-    train(config, until=1)
-    lines = book_folder / "book.jsonl"
-    lines.write_text("".join(lines.read_text().splitlines(keepends=True)[:2]))
+    train(config, until=0)
+    shutil.copytree(book_folder, copy := book_folder.with_name("older"))
+    train(config, resume=True, until=1)
+    lines, whole = book_folder / "book.jsonl", (book_folder / "book.jsonl").read_bytes()
+    lines.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+    with pytest.raises(ConfigError, match=r"privacy.lifetime: .*has 2 lines, and had 4"):
+        train(config, resume=True)
+    lines.unlink()
+    with pytest.raises(ConfigError, match=r"privacy.lifetime: .*book.jsonl was there, and is gone"):
+        train(config, resume=True)
+    shutil.rmtree(book_folder)
+    copy.rename(book_folder)
     with pytest.raises(ConfigError, match=r"privacy.lifetime: .*book: lacks 2 steps of this run"):
         train(config, resume=True)
 
