@@ -19,9 +19,10 @@ from datasets import Dataset
 
 from silotune.core.files import append_line, json_line
 from silotune.data.columns import Columns, filled_rows, readable
+from silotune.data.record_digests import record_digests
 from silotune.privacy.accounting.charges import Charge
 from silotune.privacy.ledger.chain import read_ledger
-from silotune.privacy.ledger.entry import LedgerEntry
+from silotune.privacy.ledger.entry import NOTHING, LedgerEntry, written
 from silotune.privacy.lifetime.book import Book
 from silotune.privacy.lifetime.budget import Account, Ceiling, Run
 from silotune.privacy.lifetime.record_set import RecordSet, histories, keyed
@@ -55,13 +56,13 @@ def telling(records: int, repetitions: int, clock: Callable[[], float]) -> dict[
     def check() -> object:
         return filled_rows(readable(table, columns, ("0", "1"), "the table"))
 
-    whole = keyed(contents(table), key)
+    whole = keyed(record_digests(table), key)
     mine = RecordSet(where="", whose="north", digests=whole)
     others = [RecordSet(where="", whose=f"{i}", digests=whole[i::10]) for i in range(10)]
     known = {other.id: other for other in others}
     runs = {
         "check columns": check,
-        "digest records": lambda: keyed(contents(table), key),
+        "digest records": lambda: keyed(record_digests(table), key),
         "ten other sets": lambda: histories(mine, known),
     }
     return told(f"{records:,} records of 40 words", "check columns", runs, repetitions, clock)
@@ -83,11 +84,11 @@ def filling(
     accounts["full"].pay(entry("earlier", 0))
     accounts["young"].pay(entry("earlier", 0))
     fill(place, lines)
-    ledger = place / "ledger.jsonl"
-    with ledger.open("a") as file:
-        one = place / "one.jsonl"
-        append_line(one, entry("earlier", 0).to_json())
-        file.writelines([one.read_text()] * lines)
+    ledger, previous = place / "ledger.jsonl", NOTHING
+    with ledger.open("wb") as file:
+        for i in range(1, lines + 1):
+            file.write(line := written(i, previous, entry("earlier", 0)))
+            previous = hashlib.sha256(line).hexdigest()
 
     def charge(account: Account) -> Callable[[], object]:
         def act() -> None:

@@ -232,6 +232,38 @@ def test_off_writes_nothing_and_the_certificate_says_so(place, book_folder):
     assert found == ["silo east: lifetime", "silo west: lifetime", "lifetime"]
 
 
+@pytest.mark.parametrize(
+    ("began", "resumed", "told"),
+    [
+        ([], ["privacy.lifetime=off"], "was begun with a book for life, and is to go on without"),
+        (["privacy.lifetime=off"], [], "was begun without a book for life, and is to go on with"),
+    ],
+)
+def test_a_resume_changes_nothing_about_the_book(place, book_folder, began, resumed, told):
+    train(small(place, *PRIVATE, *began), until=0)
+    before = sorted((file, file.read_bytes()) for file in book_folder.rglob("*") if file.is_file())
+    config = small(place, *PRIVATE, *resumed)
+    with pytest.raises(ConfigError, match=f"privacy.lifetime: .*{told}"):
+        train(config, resume=True)
+    assert before == sorted((f, f.read_bytes()) for f in book_folder.rglob("*") if f.is_file())
+    train(small(place, *PRIVATE, *began), resume=True)
+
+
+@pytest.mark.parametrize("damage", ["lost", "silent"])
+def test_a_run_of_which_nobody_knows_goes_on_with_its_book_alone(place, damage):
+    train(small(place, *PRIVATE), until=0)
+    file = RunFolder(place.parent / "run").description
+    if damage == "lost":
+        file.unlink()
+    else:
+        described = read_json(file)
+        del described["beside"]
+        write_json(file, described)
+    with pytest.raises(ConfigError, match=r"privacy.lifetime: .*federation.json does not say"):
+        train(small(place, *PRIVATE, "privacy.lifetime=off"), resume=True)
+    train(small(place, *PRIVATE), resume=True)
+
+
 def test_a_touched_figure_for_life_is_refused_by_name(place):
     train(at(place, "first"))
     config = at(place, "run")
