@@ -91,6 +91,15 @@ def test_a_copy_with_a_record_less_is_the_same_and_a_disjoint_set_is_not(book):
     assert account(book, *range(20, 40), where="/a.csv").spent().runs == 1, "all may be edited"
 
 
+def test_a_silo_that_is_renamed_and_all_edited_is_a_new_life(book):
+    """A limit that the page on privacy names: nothing is left to know the records by."""
+    account(book, *range(20), where="/a.csv").pay(entry("first"))
+    edited = [f"{i} edited" for i in range(20)]
+    assert account(book, *edited, where="/a.csv").spent().runs == 1
+    assert account(book, *range(20), where="/a.csv", whose="south").spent().runs == 1
+    assert account(book, *edited, where="/a.csv", whose="south").spent().runs == 0
+
+
 def test_a_record_pays_for_the_sets_that_it_was_in(book):
     account(book, 1, 2).pay(entry("january"))
     account(book, 3, 4).pay(entry("february", charge=replace(CHARGE, steps=30)))
