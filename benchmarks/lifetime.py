@@ -6,6 +6,8 @@ same line in a run's own ledger; opening is beside reading as many lines of a le
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import tempfile
 from collections.abc import Callable
@@ -14,12 +16,13 @@ from statistics import median
 from typing import Any
 
 from datasets import Dataset
-from silotune.data.contents import contents
 
-from silotune.core.files import append_line
+from silotune.core.files import append_line, json_line
 from silotune.data.columns import Columns, filled_rows, readable
+from silotune.data.record_digests import record_digests
 from silotune.privacy.accounting.charges import Charge
-from silotune.privacy.ledger.entry import LedgerEntry, read_ledger
+from silotune.privacy.ledger.chain import read_ledger
+from silotune.privacy.ledger.entry import NOTHING, LedgerEntry, written
 from silotune.privacy.lifetime.book import Book
 from silotune.privacy.lifetime.budget import Account, Ceiling, Run
 from silotune.privacy.lifetime.record_set import RecordSet, histories, keyed
@@ -53,13 +56,13 @@ def telling(records: int, repetitions: int, clock: Callable[[], float]) -> dict[
     def check() -> object:
         return filled_rows(readable(table, columns, ("0", "1"), "the table"))
 
-    whole = keyed(contents(table), key)
+    whole = keyed(record_digests(table), key)
     mine = RecordSet(where="", whose="north", digests=whole)
     others = [RecordSet(where="", whose=f"{i}", digests=whole[i::10]) for i in range(10)]
     known = {other.id: other for other in others}
     runs = {
         "check columns": check,
-        "digest records": lambda: keyed(contents(table), key),
+        "digest records": lambda: keyed(record_digests(table), key),
         "ten other sets": lambda: histories(mine, known),
     }
     return told(f"{records:,} records of 40 words", "check columns", runs, repetitions, clock)
@@ -81,11 +84,11 @@ def filling(
     accounts["full"].pay(entry("earlier", 0))
     accounts["young"].pay(entry("earlier", 0))
     fill(place, lines)
-    ledger = place / "ledger.jsonl"
-    with ledger.open("a") as file:
-        one = place / "one.jsonl"
-        append_line(one, entry("earlier", 0).to_json())
-        file.writelines([one.read_text()] * lines)
+    ledger, previous = place / "ledger.jsonl", NOTHING
+    with ledger.open("wb") as file:
+        for i in range(1, lines + 1):
+            file.write(line := written(i, previous, entry("earlier", 0)))
+            previous = hashlib.sha256(line).hexdigest()
 
     def charge(account: Account) -> Callable[[], object]:
         def act() -> None:
@@ -121,12 +124,16 @@ def filling(
 
 def fill(place: Path, lines: int) -> None:
     """Many more lines like the first, by ten earlier runs."""
-    file = place / "full" / "book.jsonl"
-    first = file.read_text()
-    with file.open("a") as book:
+    folder = place / "full"
+    last = (folder / "book.jsonl").read_bytes()
+    values = json.loads(last)
+    with (folder / "book.jsonl").open("ab") as book:
         for i in range(1, lines):
-            line = first.replace('"number": 0', f'"number": {i}')
-            book.write(line.replace('"earlier"', f'"earlier {i % 10}"'))
+            previous = hashlib.sha256(last).hexdigest()
+            values |= {"number": i, "previous": previous, "run": f"earlier {i % 10}"}
+            book.write(last := json_line(values))
+    head = {"lines": lines, "digest": hashlib.sha256(last).hexdigest()}
+    (folder / "head").write_text(json.dumps(head))
 
 
 def entry(name: str, round: int) -> LedgerEntry:

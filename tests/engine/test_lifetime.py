@@ -1,5 +1,6 @@
 """A silo and its book for life: charged before the run's ledger, whatever a run is called."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -113,14 +114,20 @@ def test_a_crash_before_the_book_costs_nothing(tmp_path, monkeypatch):
     assert (payments(tmp_path), charges(tmp_path, "law")) == ([], 0)
 
 
-@pytest.mark.parametrize("damage", ["rolled back", "unreadable", "another"])
+@pytest.mark.parametrize("damage", ["rolled back", "cut", "unreadable", "another"])
 def test_a_book_that_is_not_whole_stops_the_silo(tmp_path, damage):
-    list(play(client(tmp_path), 0, 1))
+    list(play(client(tmp_path), 0))
+    book, copy = tmp_path / "book", tmp_path / "copy"
+    shutil.copytree(book, copy)
+    list(play(client(tmp_path), 1))
     own = client(tmp_path)
-    lines = tmp_path / "book" / "book.jsonl"
+    lines = book / "book.jsonl"
     if damage == "rolled back":
-        lines.write_text(lines.read_text().splitlines(keepends=True)[0])
+        shutil.rmtree(book)
+        copy.rename(book)
         own = client(tmp_path)
+    elif damage == "cut":
+        lines.write_text(lines.read_text().splitlines(keepends=True)[0])
     elif damage == "unreadable":
         lines.write_text(lines.read_text() + "not a line\nnor this\n")
     else:
@@ -136,7 +143,7 @@ def test_a_book_that_cannot_be_written_lets_nothing_leave(tmp_path, monkeypatch)
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("silotune.privacy.lifetime.book.append_line", full)
+    monkeypatch.setattr("silotune.privacy.lifetime.book.append_bytes", full)
     (result,) = play(client(tmp_path), 0)
     assert (result.refusal, result.sealed) == (FAILED, b"")
     assert charges(tmp_path, "law") == 0

@@ -125,6 +125,40 @@ def test_a_run_killed_between_book_and_ledger_goes_on(place, book_folder, monkey
     assert verify(Path(config.output_dir)).findings == ()
 
 
+def put_back(config, until: int) -> None:
+    """Go on with a run up to a round, and put its folder back as it was before."""
+    folder = Path(config.output_dir)
+    copy = folder.with_name("copy")
+    shutil.copytree(folder, copy)
+    train(config, resume=True, until=until)
+    shutil.rmtree(folder)
+    copy.rename(folder)
+
+
+def test_a_folder_put_back_from_a_copy_is_no_new_budget(place, book_folder):
+    config = small(place, *PRIVATE)
+    train(config, until=0)
+    put_back(config, until=2)
+    before = (book_folder / "book.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match=r"privacy.lifetime: .*put back from an older copy"):
+        train(config, resume=True)
+    assert (book_folder / "book.jsonl").read_bytes() == before
+
+
+def test_a_round_that_was_put_back_stays_in_the_figure_for_life(place, book_folder):
+    """It cannot be told from a crash, and so it is paid for again."""
+    config = small(place, *PRIVATE, "privacy.reserve_rounds=0")
+    train(config, until=0)
+    for _ in range(3):
+        put_back(config, until=1)
+    train(config, resume=True)
+    assert [p.round for p in payments(book_folder) if p.silo == "east"] == [0, 1, 1, 1, 1, 2]
+    silo = certificate(config)["silos"]["east"]
+    assert silo["epsilon"] == pytest.approx(cost(3))
+    assert silo["lifetime"]["epsilon"] == pytest.approx(cost(6))
+    assert verify(Path(config.output_dir)).findings == ()
+
+
 def test_somebody_who_spends_meanwhile_stops_a_run(place):
     config = small(place, *PRIVATE, "privacy.reserve_rounds=0", *ceiling(3))
     with opened(config, [], NO_WORKER, resume=False) as job:
@@ -139,9 +173,18 @@ def test_somebody_who_spends_meanwhile_stops_a_run(place):
 
 def test_a_book_that_was_rolled_back_is_refused_in_words(place, book_folder):
     config = small(place, *PRIVATE)
-    train(config, until=1)
-    lines = book_folder / "book.jsonl"
-    lines.write_text("".join(lines.read_text().splitlines(keepends=True)[:2]))
+    train(config, until=0)
+    shutil.copytree(book_folder, copy := book_folder.with_name("older"))
+    train(config, resume=True, until=1)
+    lines, whole = book_folder / "book.jsonl", (book_folder / "book.jsonl").read_bytes()
+    lines.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+    with pytest.raises(ConfigError, match=r"privacy.lifetime: .*has 2 lines, and had 4"):
+        train(config, resume=True)
+    lines.unlink()
+    with pytest.raises(ConfigError, match=r"privacy.lifetime: .*book.jsonl was there, and is gone"):
+        train(config, resume=True)
+    shutil.rmtree(book_folder)
+    copy.rename(book_folder)
     with pytest.raises(ConfigError, match=r"privacy.lifetime: .*book: lacks 2 steps of this run"):
         train(config, resume=True)
 
@@ -187,6 +230,38 @@ def test_off_writes_nothing_and_the_certificate_says_so(place, book_folder):
     write_json(Path(config.output_dir) / "privacy.json", {**said, "lifetime": "recorded"})
     found = [f.where for f in verify(Path(config.output_dir)).findings]
     assert found == ["silo east: lifetime", "silo west: lifetime", "lifetime", "lifetime"]
+
+
+@pytest.mark.parametrize(
+    ("began", "resumed", "told"),
+    [
+        ([], ["privacy.lifetime=off"], "was begun with a book for life, and is to go on without"),
+        (["privacy.lifetime=off"], [], "was begun without a book for life, and is to go on with"),
+    ],
+)
+def test_a_resume_changes_nothing_about_the_book(place, book_folder, began, resumed, told):
+    train(small(place, *PRIVATE, *began), until=0)
+    before = sorted((file, file.read_bytes()) for file in book_folder.rglob("*") if file.is_file())
+    config = small(place, *PRIVATE, *resumed)
+    with pytest.raises(ConfigError, match=f"privacy.lifetime: .*{told}"):
+        train(config, resume=True)
+    assert before == sorted((f, f.read_bytes()) for f in book_folder.rglob("*") if f.is_file())
+    train(small(place, *PRIVATE, *began), resume=True)
+
+
+@pytest.mark.parametrize("damage", ["lost", "silent"])
+def test_a_run_of_which_nobody_knows_goes_on_with_its_book_alone(place, damage):
+    train(small(place, *PRIVATE), until=0)
+    file = RunFolder(place.parent / "run").description
+    if damage == "lost":
+        file.unlink()
+    else:
+        described = read_json(file)
+        del described["beside"]
+        write_json(file, described)
+    with pytest.raises(ConfigError, match=r"privacy.lifetime: .*federation.json does not say"):
+        train(small(place, *PRIVATE, "privacy.lifetime=off"), resume=True)
+    train(small(place, *PRIVATE), resume=True)
 
 
 def test_a_touched_figure_for_life_is_refused_by_name(place):

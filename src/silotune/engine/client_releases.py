@@ -28,10 +28,10 @@ def affords(
 
     Raises:
         CeilingReached: if the records have paid so much in other runs that they cannot.
+        BookError: if the silo's book and its ledger lack what the other has.
     """
     if client.lifetime is not None:
-        ledger = ((entry.release, entry.charge) for entry in store.entries(run))
-        client.lifetime.check(run, release, charge, ledger)
+        client.lifetime.check(run, release, charge, store.entries(run))
     budget = client.budget
     return budget is None or store.affords(
         run, charge, budget.epsilon, budget.delta, relation=budget.relation, release=release

@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from silotune.certificate.accounts import from_lines
+from silotune.core.files import read_json
 from silotune.data.messages import listed
 from silotune.data.record_digests import record_digests
 from silotune.privacy import ExampleDP
@@ -26,6 +27,7 @@ from silotune.runs.privacy_statement import read_certificate
 from silotune.terms import Agreement
 
 from .built import BuiltFederation
+from .description import Description
 
 Accounts = Mapping[str, Account]
 """Of every silo; empty where no book is kept."""
@@ -72,13 +74,55 @@ def refuse_beyond(accounts: Accounts, folder: RunFolder, run: str = "") -> None:
         run: its identity; empty for a new one.
 
     Raises:
-        ValueError: in words and figures, naming the silo; or if the book lacks charges that the
-            run's own ledgers have.
+        ValueError: in words and figures, naming the silo; or if the book and one of the run's own
+            ledgers lack what the other has.
     """
     for silo, account in accounts.items():
         path = folder.site(silo) / "ledger.jsonl"
-        entries = [entry for entry in read_ledger(path) if entry.run == run] if run else []
-        account.check_plan(run, [(entry.release, entry.charge) for entry in entries])
+        if run:
+            account.follow(run, [entry for entry in read_ledger(path) if entry.run == run])
+        account.check_plan(run)
+
+
+def refuse_other_record(federation: Description, folder: RunFolder) -> None:
+    """Refuse to resume a run that kept a book without it, or one that kept none with it.
+
+    With a book, a run of which the description is lost needs no word of it: the book must have
+    every charge of the run.
+
+    Args:
+        federation: that is to go on.
+        folder: of the run, which has begun.
+
+    Raises:
+        ValueError: in words; also if a run is to go on without a book, and nothing says that it
+            began without one.
+    """
+    if federation.terms.unit != "example":
+        return
+    began, goes_on = _began_recorded(folder), federation.lifetime.record
+    if began is None and not goes_on:
+        raise ValueError(
+            f"lifetime: {folder.description} does not say whether this run was begun with a book "
+            "for life, so that it goes on with one alone; leave off out, or begin a new run"
+        )
+    if began not in (None, goes_on):
+        how = {True: "with", False: "without"}
+        raise ValueError(
+            f"lifetime: the run in {folder.path} was begun {how[not goes_on]} a book for life, and "
+            f"is to go on {how[goes_on]}; a resume changes nothing about that: leave it as it was, "
+            "or begin a new run"
+        )
+
+
+def _began_recorded(folder: RunFolder) -> bool | None:
+    """Whether a run was begun with a book; None if nothing says."""
+    if not folder.description.is_file():
+        return None
+    match read_json(folder.description):
+        case {"beside": {"lifetime": {"record": bool(began)}}}:
+            return began
+    return None
 
 
 def notices(accounts: Accounts) -> Iterator[str]:

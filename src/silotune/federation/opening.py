@@ -37,7 +37,7 @@ from .built import BuiltFederation, build_clients, build_federation
 from .description import Description
 from .identity import NoIdentityError, decisive, describe, differences, digest, whole
 from .inputs import digests_of, read_tables
-from .lifetimes import Accounts, open_accounts, refuse_beyond
+from .lifetimes import Accounts, open_accounts, refuse_beyond, refuse_other_record
 from .lifetimes import notices as lifetime_notices
 from .scoring import metric_name
 from .workers import refuse_unreachable
@@ -190,6 +190,7 @@ def _folder(federation: Description, path: Path, *, resume: bool) -> RunFolder:
         RunFolder.create(folder.path)  # refuses in words
     if began:
         check_same(federation, folder)
+        refuse_other_record(federation, folder)
     free_space(folder.path)
     return folder
 

@@ -301,6 +301,9 @@ def _certificate(job: OpenRun, bound: Bound, *, grid: float) -> PrivacyStatement
     """As the ledgers stand; the fine grid takes seconds."""
     run = job.facts.run
     accounts = job.accounts if grid <= FINE else {}  # while the run goes on, nobody asks
+    ledgers = {
+        name: [(line.release, line.charge) for line in job.books.account(name)] for name in accounts
+    }
     return statement(
         job.built.agreement,
         described(job.built.federation),
@@ -308,7 +311,7 @@ def _certificate(job: OpenRun, bound: Bound, *, grid: float) -> PrivacyStatement
         job.books.chains,
         grid=grid,
         bound=bound,
-        elsewhere={name: account.elsewhere(run) for name, account in accounts.items()},
+        elsewhere={name: own.elsewhere(run, ledgers[name]) for name, own in accounts.items()},
     )
 
 

@@ -121,8 +121,16 @@ def test_processes_that_write_at_once_lose_nothing(folder):
 # what is lost
 
 
+def cut_short(folder: Path) -> None:
+    """A second payment, up to where its line is written and the head is not."""
+    pay(Book(folder), 0)
+    head = (folder / "head").read_bytes()
+    pay(Book(folder), 1)
+    (folder / "head").write_bytes(head)
+
+
 def test_a_torn_last_line_that_says_nothing_is_dropped(folder):
-    pay(Book(folder), 0, 1)
+    cut_short(folder)
     lines = folder / "book.jsonl"
     lines.write_bytes(lines.read_bytes()[:-9])
     book = Book(folder)
@@ -132,11 +140,97 @@ def test_a_torn_last_line_that_says_nothing_is_dropped(folder):
 
 
 def test_a_last_line_that_lacks_its_newline_alone_counts(folder):
-    pay(Book(folder), 0, 1)
+    cut_short(folder)
     lines = folder / "book.jsonl"
     lines.write_bytes(lines.read_bytes()[:-1])
     assert [p.round for p in Book(folder).payments] == [0, 1]
     assert lines.read_bytes().endswith(b"}\n")
+
+
+def test_a_line_that_the_head_lacks_counts_and_goes_into_it(folder):
+    cut_short(folder)
+    assert [p.round for p in Book(folder).payments] == [0, 1]
+    assert json.loads((folder / "head").read_text())["lines"] == 2
+    pay(Book(folder), 2)
+    assert len(Book(folder).payments) == 3
+
+
+@pytest.mark.parametrize("kept", [0, 1, 1.5])
+def test_a_book_that_lost_lines_at_its_end_is_refused(folder, kept):
+    """All its other files are there; half a line is no crash where the head has seen it."""
+    pay(Book(folder), 0, 1)
+    lines = folder / "book.jsonl"
+    whole = lines.read_bytes()
+    lines.write_bytes(whole[: round(kept * len(whole) / 2)])
+    assert f"book.jsonl has {int(kept)} lines, and had 2" in refused(folder)
+
+
+def test_a_book_whose_lines_are_gone_is_not_taken_for_a_new_one(folder):
+    pay(Book(folder), 0, 1)
+    (folder / "book.jsonl").unlink()
+    assert "is gone" in refused(folder)
+    (folder / "head").unlink()
+    assert "is gone" in refused(folder)
+    (folder / "key").unlink()
+    assert "is gone" in refused(folder)
+    (folder / "sets" / records().id).unlink()
+    assert Book(folder).payments == [], "nothing of it is left"
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{}", b'{"lines": "many"}', b'{"lines": -1, "digest": ""}']
+)
+def test_a_head_that_is_lost_or_damaged_is_refused(folder, content):
+    pay(Book(folder), 0)
+    head = folder / "head"
+    head.unlink() if content is None else head.write_bytes(content)
+    assert "its head" in refused(folder)
+
+
+def test_an_older_head_or_older_lines_are_refused(folder):
+    pay(Book(folder), 0)
+    head = (folder / "head").read_bytes()
+    pay(Book(folder), 1, 2)
+    newest = (folder / "head").read_bytes()
+    (folder / "head").write_bytes(head)
+    assert "of another time" in refused(folder)
+    (folder / "head").write_bytes(newest)
+    assert len(Book(folder).payments) == 3
+
+
+@pytest.mark.parametrize("line", [0, 1])
+def test_a_charge_that_was_made_smaller_breaks_the_chain(folder, line):
+    pay(Book(folder), 0, 1)
+    lines = folder / "book.jsonl"
+    each = lines.read_text().splitlines(keepends=True)
+    each[line] = each[line].replace('"noise_multiplier": 2.0', '"noise_multiplier": 90.0')
+    lines.write_text("".join(each))
+    assert ("changed since" if line == 0 else "of another time") in refused(folder)
+
+
+def test_a_start_that_was_cut_short_goes_on(folder):
+    Book(folder)
+    (folder / "key").unlink()
+    Book(folder)
+    (folder / "key").unlink()
+    (folder / "head").unlink()
+    pay(Book(folder), 0)
+    assert len(Book(folder).payments) == 1
+
+
+def test_a_full_disk_at_the_head_lets_the_line_count(folder, monkeypatch):
+    book = Book(folder)
+    pay(book, 0)
+
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(book_module, "write_private", full)
+        for _ in range(2):
+            with pytest.raises(BookError, match="No space left"):
+                pay(book, 1)
+    assert [p.round for p in Book(folder).payments] == [0, 1]
 
 
 def test_a_line_that_cannot_be_read_is_refused(folder):
@@ -165,11 +259,11 @@ def test_a_line_with_a_field_that_is_none_is_refused(folder, field, value):
     assert "line 1 cannot be read" in refused(folder)
 
 
-def test_a_line_of_a_newer_version_is_refused(folder):
+def test_a_line_of_another_version_is_refused(folder):
     pay(Book(folder), 0)
     lines = folder / "book.jsonl"
-    lines.write_text(json.dumps({**json.loads(lines.read_text()), "version": 2}) + "\n")
-    assert "newer" in refused(folder)
+    lines.write_text(json.dumps({**json.loads(lines.read_text()), "version": 3}) + "\n")
+    assert "of version 3" in refused(folder)
 
 
 def test_a_book_that_grows_shorter_while_it_is_open_is_refused(folder):
@@ -236,7 +330,7 @@ def test_a_full_disk_writes_nothing(folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(book_module, "append_line", full)
+        patch.setattr(book_module, "append_bytes", full)
         with pytest.raises(BookError, match="No space left"):
             pay(book, 1)
     pay(book, 1)

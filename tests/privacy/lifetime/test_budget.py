@@ -91,6 +91,15 @@ def test_a_copy_with_a_record_less_is_the_same_and_a_disjoint_set_is_not(book):
     assert account(book, *range(20, 40), where="/a.csv").spent().runs == 1, "all may be edited"
 
 
+def test_a_silo_that_is_renamed_and_all_edited_is_a_new_life(book):
+    """A limit that the page on privacy names: nothing is left to know the records by."""
+    account(book, *range(20), where="/a.csv").pay(entry("first"))
+    edited = [f"{i} edited" for i in range(20)]
+    assert account(book, *edited, where="/a.csv").spent().runs == 1
+    assert account(book, *range(20), where="/a.csv", whose="south").spent().runs == 1
+    assert account(book, *edited, where="/a.csv", whose="south").spent().runs == 0
+
+
 def test_a_record_pays_for_the_sets_that_it_was_in(book):
     account(book, 1, 2).pay(entry("january"))
     account(book, 3, 4).pay(entry("february", charge=replace(CHARGE, steps=30)))
@@ -210,22 +219,50 @@ def test_a_run_that_keeps_to_its_plan_asks_the_accountant_once(book, monkeypatch
 def test_a_book_that_lacks_what_the_ledger_has_is_refused(book):
     own = account(book)
     own.pay(entry("r", 0))
-    ledger = [("update", CHARGE), ("update", CHARGE)]
+    ledger = [entry("r", 0), entry("r", 1)]
     for act in (
         lambda: own.check("r", "update", CHARGE, ledger),
-        lambda: own.check_plan("r", ledger),
+        lambda: own.follow("r", ledger),
+        lambda: own.check_plan("r", [("update", replace(CHARGE, steps=20))]),
     ):
         with pytest.raises(BookError, match=r"lacks 10 steps of this run that the ledger of north"):
             act()
     own.check("r", "update", CHARGE, ledger[:1])
 
 
-def test_more_in_the_book_than_in_the_ledger_is_a_crash_and_counts(book):
+def test_one_more_in_the_book_than_in_the_ledger_is_a_crash_and_counts(book):
     own = account(book)
     own.pay(entry("r", 0))
     own.check("r", "update", CHARGE, [])
     own.pay(entry("r", 0))
     assert own.spent("r").epsilon == cost(replace(CHARGE, steps=20))
+    assert own.elsewhere("r", [("update", CHARGE)]) == [Earlier("r", (("update", CHARGE),))]
+    again = account(book)
+    again.follow("r", [])
+
+
+@pytest.mark.parametrize(
+    "ledger",
+    [[], [entry(round=0)], [entry(round=0), entry(round=2)], [entry(round=1), entry(round=2)]],
+)
+def test_a_ledger_that_lacks_more_than_the_newest_payment_was_put_back(book, ledger):
+    for round in range(3):
+        account(book).pay(entry(round=round))
+    for act in (
+        lambda: account(book).check("r", "update", CHARGE, ledger),
+        lambda: account(book).follow("r", ledger),
+    ):
+        with pytest.raises(BookError, match=r"put back from an older copy"):
+            act()
+    account(book).follow("r", [entry(round=0), entry(round=1)])
+
+
+def test_other_runs_and_silos_are_no_part_of_what_a_ledger_lacks(book):
+    account(book).pay(entry("r"))
+    for round in range(3):
+        account(book).pay(entry("another", round))
+        account(book, run=replace(RUN, silo="south")).pay(entry("r", round))
+    account(book).follow("r", [])
 
 
 def test_a_run_that_is_resumed_is_planned_once(book):
@@ -233,7 +270,8 @@ def test_a_run_that_is_resumed_is_planned_once(book):
     ceiling = cost(replace(CHARGE, steps=20)) * 1.0001
     account(book, most=ceiling, run=plan).pay(entry("r", 0))
     again = account(Book(book.folder), most=ceiling, run=plan)
-    again.check_plan("r", [("update", CHARGE)])
+    again.follow("r", [entry("r", 0)])
+    again.check_plan("r")
     with pytest.raises(ValueError, match="max_epsilon"):
         again.check_plan()
     again.pay(entry("r", 1))
@@ -248,7 +286,7 @@ def test_what_another_run_charged_elsewhere_counts_unless_the_book_knows_the_run
     brought = {"expert": Earlier("expert", (("update", CHARGE),))}
     own = account(book, brought=brought)
     assert own.spent().epsilon == cost(CHARGE)
-    assert own.elsewhere("r") == [brought["expert"]]
+    assert own.elsewhere("r", []) == [brought["expert"]]
     account(book).pay(entry("expert"))
     again = account(book, brought=brought)
     assert (again.spent().runs, again.spent().epsilon) == (1, cost(CHARGE))
@@ -257,8 +295,8 @@ def test_what_another_run_charged_elsewhere_counts_unless_the_book_knows_the_run
 def test_what_is_published_does_not_depend_on_the_records(book):
     account(book, 1, 2, where="/a.csv").pay(entry("first"))
     account(book, 1, 2, where="/b.csv").pay(entry("second"))
-    same = account(book, 1, 2, where="/a.csv").elsewhere("r")
-    other = account(book, 8, 9, where="/a.csv").elsewhere("r")
+    same = account(book, 1, 2, where="/a.csv").elsewhere("r", [])
+    other = account(book, 8, 9, where="/a.csv").elsewhere("r", [])
     assert same == other == [Earlier("first", (("update", CHARGE),))]
     assert account(book, 1, 2, where="/a.csv").spent().runs == 2, "the silo itself is told"
 

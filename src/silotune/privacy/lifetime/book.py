@@ -1,6 +1,7 @@
 """The book for life: a folder outside of all runs, with one line for every charge of every run.
 
-    <folder>/book.jsonl   one line a charge, numbered, only ever appended to
+    <folder>/book.jsonl   one line a charge, numbered and chained, only ever appended to
+    <folder>/head         how many lines there are, and SHA-256 of the last
     <folder>/sets/<name>  the records that a line speaks of, as keyed digests (``record_set``)
     <folder>/key          the book's 32 secret bytes, made once
     <folder>/lock         held while something is read or written
@@ -10,15 +11,19 @@ charge, and so before anything leaves. A crash between the two leaves a charge f
 nothing was sent: an overcount. The reverse cannot be.
 
 A torn last line is handled as in the silo's ledger: it counts if it can be read, and else nothing
-was sent for it. Any other line that cannot be read, a number that is missing, a set that is
-damaged or a lost key mean that it is not known what was spent: the book refuses to open.
+was sent for it. Every line has the SHA-256 of the line before it, newline included. The head is
+written after a line and before anything is sent for it, so that it lacks one line at most, as a
+crash leaves it. Fewer lines than the head has, another line than it names, one that cannot be read,
+a set that is damaged, or a lost file beside others of the book mean that it is not known what was
+spent: the book refuses to open. Only a folder that is gone as a whole, or as a whole is older, can
+look like a true one; a run that is resumed then notices by its own ledger.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -26,14 +31,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from silotune.core.files import append_line
+from silotune.core.files import append_bytes, json_line
 from silotune.privacy.accounting.charges import AnyCharge, Relation, from_json, to_json, typed
-from silotune.privacy.ledger.entry import SiloStoreError
+from silotune.privacy.ledger.entry import NOTHING, SiloStoreError
 
 from .choice import ENVIRONMENT
+from .private_files import append_durably, make_private, write_private
 from .record_set import RecordSet
 
-VERSION = 1
+VERSION = 2
 """Of a book's lines."""
 
 KEY_BYTES = 32
@@ -88,7 +94,7 @@ class Payment:
             raise ValueError("round and attempt must not be negative")
 
     def to_json(self) -> dict[str, Any]:
-        """A line as JSON values, but for its number."""
+        """A line as JSON values, but for its place in the chain."""
         return {**asdict(self), "charge": to_json(self.charge)}
 
     @classmethod
@@ -118,10 +124,12 @@ class Book:
         self.folder = folder
         self.payments: list[Payment] = []
         self._lines, self._lock = folder / "book.jsonl", folder / "lock"
+        self._head, self._key = folder / "head", folder / "key"
         self._read = 0  # bytes
+        self._digests: list[str] = []  # of lines
         self._sets: dict[str, RecordSet] = {}
         with self._in_words():
-            _make_private(folder / "sets")
+            make_private(folder / "sets")
         with self.locked(), self._in_words():
             self.key = self._own_key()
 
@@ -148,10 +156,12 @@ class Book:
         assert payment.records == records.id
         with self._in_words():
             self._keep(records)
-            line = {**payment.to_json(), "version": VERSION, "number": len(self.payments)}
-            append_line(self._lines, line)
+            place = {"version": VERSION, "number": len(self.payments), "previous": self._digest()}
+            line = json_line({**place, **payment.to_json()})
+            append_bytes(self._lines, line)
             self._read = self._lines.stat().st_size
-        self.payments.append(payment)
+            self._take(payment, line)
+            self._write_head()
 
     def sets(self) -> dict[str, RecordSet]:
         """All sets that have paid, by name.
@@ -164,11 +174,11 @@ class Book:
         return self._sets
 
     def _catch_up(self) -> None:
-        """Read what is new, and mend a torn end."""
+        """Read what is new, and mend a torn end and a head that lacks one line."""
         if not self._lines.exists():
-            if self._read:
-                raise self._lost("it was there, and is gone")
-            _write_private(self._lines, b"")
+            if self._read or self._head.exists() or self._has_more():
+                raise self._lost("book.jsonl was there, and is gone")
+            write_private(self._lines, b"")
         with self._lines.open("rb") as file:
             if self._lines.stat().st_size < self._read:
                 raise self._lost("it has become shorter")
@@ -177,33 +187,74 @@ class Book:
         whole, _, torn = fresh.rpartition(b"\n")
         whole += b"\n" if b"\n" in fresh else b""
         if torn and _is_json(torn):
-            _append(self._lines, b"\n")
+            append_durably(self._lines, b"\n")
             whole += torn + b"\n"
         elif torn:
             os.truncate(self._lines, self._read + len(whole))
-        for line in whole.splitlines():
-            self.payments.append(self._parsed(line))
+        for line in whole.splitlines(keepends=True):
+            self._take(self._parsed(line), line)
         self._read += len(whole)
+        self._check_head()
 
     def _parsed(self, line: bytes) -> Payment:
         number = len(self.payments)
         try:
             values = json.loads(line)
-            if values.pop("version") != VERSION:
-                raise ValueError("written by a newer silotune")
+            version = values.pop("version")
+            if version != VERSION:
+                raise ValueError(f"of version {version}, written by another silotune")
             if values.pop("number") != number:
                 raise ValueError("a line before it is missing")
+            if values.pop("previous") != self._digest():
+                raise ValueError("the line before it was changed since")
             return Payment.parse(values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._lost(f"line {number + 1} cannot be read ({error})") from error
 
+    def _take(self, payment: Payment, line: bytes) -> None:
+        self.payments.append(payment)
+        self._digests.append(hashlib.sha256(line).hexdigest())
+
+    def _digest(self, lines: int | None = None) -> str:
+        """SHA-256 of the last of so many lines; None = of all."""
+        last = len(self._digests) if lines is None else lines
+        return self._digests[last - 1] if last else NOTHING
+
+    def _check_head(self) -> None:
+        """See that no line is lost that was there, and that they are the same."""
+        if not self._head.exists():
+            if self.payments or self._has_more():
+                raise self._lost("its head is lost, so that lines may be missing")
+            self._write_head()
+        try:
+            head = json.loads(self._head.read_bytes())
+            lines, digest = int(head["lines"]), str(head["digest"])
+            if lines < 0:
+                raise ValueError("fewer than no lines")
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._lost(f"its head cannot be read ({error})") from error
+        found = len(self.payments)
+        if found < lines:
+            raise self._lost(f"book.jsonl has {found} lines, and had {lines}")
+        if found > lines + 1 or self._digest(lines) != digest:
+            raise self._lost("its head is not that of book.jsonl: one of them is of another time")
+        if found > lines:
+            self._write_head()
+
+    def _write_head(self) -> None:
+        head = {"lines": len(self.payments), "digest": self._digest()}
+        write_private(self._head, json.dumps(head).encode() + b"\n")
+
+    def _has_more(self) -> bool:
+        """Whether there is a key or a set, which a book has that was begun."""
+        return self._key.exists() or any((self.folder / "sets").iterdir())
+
     def _own_key(self) -> bytes:
-        path = self.folder / "key"
-        if not path.exists():
-            if self.payments:
+        if not self._key.exists():
+            if self.payments or self._has_more():
                 raise self._lost("its key is lost, so that no record can be told again")
-            _write_private(path, os.urandom(KEY_BYTES))
-        key = path.read_bytes()
+            write_private(self._key, os.urandom(KEY_BYTES))
+        key = self._key.read_bytes()
         if len(key) != KEY_BYTES:
             raise self._lost("its key is damaged, so that no record can be told again")
         return key
@@ -211,7 +262,7 @@ class Book:
     def _keep(self, records: RecordSet) -> None:
         path = self.folder / "sets" / records.id
         if not path.exists():
-            _write_private(path, records.to_bytes())
+            write_private(path, records.to_bytes())
         self._sets[records.id] = records
 
     def _set_named(self, name: str) -> RecordSet:
@@ -239,45 +290,6 @@ class Book:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise BookError(f"lifetime: {self.folder}: {reason}; {CURE}") from error
-
-
-def _make_private(folder: Path) -> None:
-    """Create a folder and those above it, durably, for their owner alone."""
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    if not folder.is_dir():
-        _make_private(folder.parent)
-        folder.mkdir(0o700, exist_ok=True)
-        _sync(folder.parent)
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    """Create a file whole, durably, for its owner alone."""
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.unlink(missing_ok=True)
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(handle)
-    os.replace(draft, path)
-    _sync(path.parent)
-
-
-def _append(path: Path, content: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Make new names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _is_json(text: bytes) -> bool:

@@ -105,7 +105,27 @@ class Account:
         self._followed: set[str] = set()  # runs whose ledgers were held against the book
         self._plans: dict[str, tuple[int, bool]] = {}
 
-    def check(self, run: str, release: str, charge: AnyCharge, ledger: Iterable[Priced]) -> None:
+    def follow(self, run: str, ledger: Iterable[LedgerEntry]) -> None:
+        """Hold the book, once for a run, against the silo's own ledger of it.
+
+        A charge is in the book before it is in the ledger, and nobody charges the next one before
+        both have it. So a crash leaves the book ahead by its newest payment, and by no other. A
+        ledger that lacks more has lost what it had.
+
+        Args:
+            run: that is resumed, or has begun.
+            ledger: its charges in the silo's own ledger.
+
+        Raises:
+            BookError: if one of them lacks what the other has.
+        """
+        with self._book.locked():
+            self._catch_up()
+            self._follow(run, ledger)
+
+    def check(
+        self, run: str, release: str, charge: AnyCharge, ledger: Iterable[LedgerEntry]
+    ) -> None:
         """See that a charge would stay below the ceiling, before anything is computed for it.
 
         Args:
@@ -116,7 +136,7 @@ class Account:
 
         Raises:
             CeilingReached: if it would not.
-            BookError: if the book lacks charges that the ledger has.
+            BookError: as ``follow``.
         """
         with self._book.locked():
             self._catch_up()
@@ -150,19 +170,19 @@ class Account:
             self._book.append(payment, self.records)
             self._catch_up()
 
-    def check_plan(self, run: str = "", ledger: Iterable[Priced] = ()) -> None:
+    def check_plan(self, run: str = "", charged: Iterable[Priced] = ()) -> None:
         """See that the whole run fits below the ceiling, and that the book lacks nothing of it.
 
         Args:
             run: one that is resumed; empty for a new one.
-            ledger: its charges in the silo's own ledger.
+            charged: what the run knows to have charged, where no ledger was followed.
 
         Raises:
             ValueError: in words and figures, with the cure.
         """
         with self._book.locked():
             self._catch_up()
-            self._follow(run, ledger)
+            self._refuse_lost(run, charged)
         if self._ceiling is None:
             return
         of = f"lifetime: the records of {self._silo}"
@@ -182,16 +202,24 @@ class Account:
             "or other records, or raise max_epsilon"
         )
 
-    def elsewhere(self, run: str) -> list[Earlier]:
-        """What other runs charged sets from the same declared place, and what was brought along.
+    def elsewhere(self, run: str, ledger: Iterable[Priced]) -> list[Earlier]:
+        """What the records from the same declared place paid beside what a run's ledger has.
 
-        It is the same whatever the records are, so that it may be published.
+        That is what other runs charged, what was brought along, and what this run was paid for
+        twice: after a crash, or because its folder was put back. It is the same whatever the
+        records are, so that it may be published.
+
+        Args:
+            run: that is asked about.
+            ledger: its charges in the silo's own ledger.
         """
         with self._book.locked():
             self._catch_up()
             sets = dict(self._book.sets())
         placed = {name for name, other in sets.items() if self.records.shares_place(other)}
-        return self._earlier(run, frozenset(placed | {BROUGHT}))
+        others = self._earlier(run, frozenset(placed | {BROUGHT}))
+        again = summed(self._own(run)) - summed(ledger)
+        return [*others, Earlier(run, tuple(priced(again)), self._run.seeded)] if again else others
 
     def is_exposed(self) -> bool:
         """Whether noise from a seed has left some of the records without protection."""
@@ -279,21 +307,39 @@ class Account:
             self._known, self._groups = known, [group | {BROUGHT} for group in groups]
             self._plans.clear()
 
-    def _follow(self, run: str, ledger: Iterable[Priced]) -> None:
-        """See, once for a run, that the book has every charge that the silo's own ledger has."""
+    def _follow(self, run: str, ledger: Iterable[LedgerEntry]) -> None:
         if run in self._followed:
             return
-        if lost := summed(ledger) - summed(self._own(run)):
+        entries = list(ledger)
+        self._refuse_lost(run, [(entry.release, entry.charge) for entry in entries])
+        who = (run, self._silo)
+        paid = [_which(p) for p in self._book.payments if (p.run, p.silo) == who]
+        if set(paid[:-1]) - {*map(_which, entries), *paid[-1:]}:
+            raise BookError(
+                f"lifetime: {self._book.folder}: was paid for more of this run than the ledger of "
+                f"{self._silo} has, so that the folder of the run was put back from an older copy; "
+                "what was charged since stays charged. Bring the newest folder back, or begin a "
+                "new run"
+            )
+        self._followed.add(run)
+
+    def _refuse_lost(self, run: str, charged: Iterable[Priced]) -> None:
+        """See that the book has every charge that the run knows of."""
+        if lost := summed(charged) - summed(self._own(run)):
             raise BookError(
                 f"lifetime: {self._book.folder}: lacks {lost.total()} steps of this run that the "
                 f"ledger of {self._silo} has, so that what its records have paid in their life is "
                 "not known. Bring the folder back from a copy, or from where the run began"
             )
-        self._followed.add(run)
 
     @property
     def _silo(self) -> str:
         return self._run.silo
+
+
+def _which(charge: Payment | LedgerEntry) -> tuple[str, int, int]:
+    """By what a charge is told from the others of its run and silo."""
+    return charge.release, charge.round, charge.attempt
 
 
 class _Part(NamedTuple):
