@@ -5,6 +5,8 @@ runs whose data differ in a record that no coin drew must then be the same to th
 """
 
 import json
+import os
+import shutil
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -426,6 +428,7 @@ def both(place: Path, config, other) -> tuple[list[tuple[Tapped, Path]], list[di
     first, folder = spied(config)
     summaries = [summary_of(folder)]
     runs = [(first, moved(folder, "first"))]
+    shutil.rmtree(os.environ["SILOTUNE_LIFETIME_FOLDER"])  # each world has a book of its own
     write_records(place, other)
     second, folder = spied(config)
     summaries.append(summary_of(folder))
