@@ -140,10 +140,12 @@ def test_what_records_have_paid_is_listed(silotune, place, book_folder):
     assert (east["whose"], west["whose"]) == ("east", "west")
     assert [run["rounds"] for run in east["runs"]] == [1, 1]
     assert [run["releases"] for run in east["runs"]] == [{"update": 1}] * 2
-    each = read_json(place / "first" / "privacy.json")["silos"]["east"]["epsilon"]
-    assert [run["life"]["epsilon"] for run in east["runs"]] == [each, each]
+    one = read_json(place / "first" / "privacy.json")["silos"]["east"]["epsilon"]
+    for run in east["runs"]:
+        assert one <= run["life"]["epsilon"] <= 1.01 * one, "at most, on a coarser grid"
     said = read_json(place / "second" / "privacy.json")["silos"]["east"]["lifetime"]
-    assert (east["life"]["runs"], east["life"]["epsilon"]) == (2, said["epsilon"])
+    assert east["life"]["runs"] == 2
+    assert said["epsilon"] <= east["life"]["epsilon"] <= 1.01 * said["epsilon"]
     dearer = json.loads(silotune("privacy", "spent", "--delta", "1e-6", "--json").stdout)
     assert dearer["sets"][0]["life"]["epsilon"] > said["epsilon"]
 
@@ -171,5 +173,5 @@ def test_where_no_book_is_it_is_a_sentence(silotune, place, book_folder):
 def test_a_seeded_run_is_listed_as_unbounded(silotune, place):
     silotune("run", "small.yaml", *PRIVATE, ONE, SEEDED)
     result = silotune("privacy", "spent")
-    assert "for life: ε ≤ ∞" in result.stdout
+    assert "for life: ε at most ∞" in result.stdout
     assert "noise from a seed" in result.stdout

@@ -40,7 +40,7 @@ def _heading(found: SetSpent) -> str:
 
 def _table(found: SetSpent) -> Table:
     table = Table("run", "began", "releases", box=box.SIMPLE_HEAD, header_style="dim")
-    for name in ("rounds", "relation", "δ", "ε"):
+    for name in ("rounds", "relation", "δ", "ε at most"):
         table.add_column(name, justify="right")
     for run in found.runs:
         table.add_row(
@@ -59,7 +59,7 @@ def _life(found: SetSpent) -> str:
     life = found.life
     why = f" ({life.because})" if life.because else ""
     return (
-        f"for life: ε ≤ {epsilon_text(life.epsilon)} at δ = {number_text(found.delta)} "
+        f"for life: ε at most {epsilon_text(life.epsilon)} at δ = {number_text(found.delta)} "
         f"({found.relation}), over {count_text(life.runs, 'run')} that had, or may have had, a "
         f"record of this set{why}"
     )

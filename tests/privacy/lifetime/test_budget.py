@@ -279,6 +279,22 @@ def test_a_run_that_is_resumed_is_planned_once(book):
         again.pay(entry("r", 2))
 
 
+def test_records_that_paid_alike_are_priced_once(book, monkeypatch):
+    """Twenty records, each at another of ten sets before: one sum, and not ten."""
+    for i in range(10):
+        account(book, 2 * i, 2 * i + 1, whose=f"silo {i}").pay(entry(f"run {i}"))
+    asked = []
+    composed = budget.life
+    monkeypatch.setattr(budget, "life", lambda *a, **k: asked.append(a) or composed(*a, **k))
+    found = account(book).spent()
+    assert (found.runs, found.epsilon, len(asked)) == (1, cost(CHARGE), 1)
+    account(book, 3, 30, whose="silo 30").pay(entry("dearer", charge=replace(CHARGE, steps=30)))
+    asked.clear()
+    found = account(book).spent()
+    assert (found.runs, found.epsilon) == (2, pytest.approx(cost(replace(CHARGE, steps=40))))
+    assert len(asked) == 2
+
+
 # what is brought along, and what may be published
 
 

@@ -38,6 +38,7 @@ from silotune.privacy.ledger.entry import NOTHING, SiloStoreError
 from .choice import ENVIRONMENT
 from .private_files import append_durably, make_private, write_private
 from .record_set import RecordSet
+from .sums import Part, Sums
 
 VERSION = 2
 """Of a book's lines."""
@@ -111,6 +112,11 @@ class Payment:
 class Book:
     """The book in one folder; any number of processes may have it open.
 
+    Attributes:
+        payments: oldest first.
+        sums: of them.
+        key: the book's secret.
+
     Raises:
         BookError: if it cannot be read or written, or what it holds is damaged.
     """
@@ -123,6 +129,7 @@ class Book:
         """
         self.folder = folder
         self.payments: list[Payment] = []
+        self.sums = Sums()
         self._lines, self._lock = folder / "book.jsonl", folder / "lock"
         self._head, self._key = folder / "head", folder / "key"
         self._read = 0  # bytes
@@ -213,6 +220,8 @@ class Book:
 
     def _take(self, payment: Payment, line: bytes) -> None:
         self.payments.append(payment)
+        part = Part(payment.run, payment.silo, payment.records)
+        self.sums.add(part, (payment.release, payment.charge), seeded=payment.seeded)
         self._digests.append(hashlib.sha256(line).hexdigest())
 
     def _digest(self, lines: int | None = None) -> str:

@@ -7,9 +7,8 @@ is computed for it, and again as it is written down, when somebody else may have
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from silotune.privacy.accounting.accountant import COARSE, FINE
 from silotune.privacy.accounting.charges import AnyCharge, Relation
@@ -97,10 +96,7 @@ class Account:
         """
         self._book, self.records, self._run, self._ceiling = book, records, run, ceiling
         self._brought = brought or {}
-        self._sums: dict[_Part, Counter[Priced]] = {}
-        self._seeded: set[_Part] = set()
-        self._payments = Counter[str]()  # of each run
-        self._known: frozenset[str] = frozenset()  # sets that groups were made of
+        self._known = 0  # sets that groups were made of
         self._groups = [frozenset({records.id, BROUGHT})]
         self._followed: set[str] = set()  # runs whose ledgers were held against the book
         self._plans: dict[str, tuple[int, bool]] = {}
@@ -225,18 +221,19 @@ class Account:
         """Whether noise from a seed has left some of the records without protection."""
         with self._book.locked():
             self._catch_up()
-        exposed = {part.records for part in self._seeded}
+        exposed = {part.records for part in self._book.sums.seeded}
         return any(group & exposed for group in self._groups)
 
-    def spent(self, run: str = "") -> Life:
+    def spent(self, run: str = "", grid: float = FINE) -> Life:
         """What the records have paid in all runs that they may have been in.
 
         Args:
             run: of which this silo's charges are their own.
+            grid: of the privacy loss; the figure is an upper bound on any.
         """
         with self._book.locked():
             self._catch_up()
-        return self._worst(run, self._own(run))
+        return self._worst(run, self._own(run), grid)
 
     def _refuse_above(self, run: str, more: Priced) -> None:
         if self._ceiling is None:
@@ -250,7 +247,7 @@ class Account:
         after, planned = summed([*self._own(run), more]), summed(self._run.planned)
         if any(steps > planned[kind] for kind, steps in after.items()):
             return False
-        others = self._payments.total() - self._payments[run]
+        others = len(self._book.payments) - self._book.sums.payments[run]
         if self._plans.get(run, (-1, False))[0] != others:
             self._plans[run] = others, self._below(run, self._run.planned)
         return self._plans[run][1]
@@ -264,27 +261,39 @@ class Account:
     def _worst(self, run: str, own: Sequence[Priced], grid: float = FINE) -> Life:
         """Of the record that has paid most, ``run`` having charged ``own``."""
         delta = self._ceiling.delta if self._ceiling else self._run.delta
-        seeded = any((part.run, part.silo) == (run, self._silo) for part in self._seeded)
+        seeded = any((part.run, part.silo) == (run, self._silo) for part in self._book.sums.seeded)
+        different = {self._alike(run, group): group for group in self._groups}
         lives = [
             life(self._earlier(run, group), own, delta, self._run.relation, grid, seeded=seeded)
-            for group in self._groups
+            for group in different.values()
         ]
         return max(lives, key=lambda one: (one.epsilon, one.runs))
 
     def _own(self, run: str) -> list[Priced]:
         """What this silo was charged in a run, whichever its records were."""
-        parts = [
-            of for part, of in self._sums.items() if (part.run, part.silo) == (run, self._silo)
-        ]
+        sums = self._book.sums.of
+        parts = [of for part, of in sums.items() if (part.run, part.silo) == (run, self._silo)]
         return priced(sum(parts, Counter[Priced]()))
+
+    def _alike(self, run: str, group: frozenset[str]) -> Hashable:
+        """Equal for groups that other runs charged alike, whatever these are called."""
+        kinds: dict[tuple[str, str], list[int]] = {}
+        for part in self._book.sums.parts(group):
+            if part.run != run:
+                kinds.setdefault((part.run, part.silo), []).append(self._book.sums.kind(part))
+        runs = {run for run, _ in kinds}
+        charged = Counter(tuple(sorted(each)) for each in kinds.values())
+        return len(runs), frozenset(charged.items()), frozenset(runs & self._brought.keys())
 
     def _earlier(self, run: str, group: frozenset[str]) -> list[Earlier]:
         """What other runs, or silos of them, charged the sets of a group."""
-        sums: dict[tuple[str, str], Counter[Priced]] = {}
-        for part, of in self._sums.items():
-            if part.run != run and part.records in group:
-                sums.setdefault((part.run, part.silo), Counter()).update(of)
-        seeded = {(part.run, part.silo) for part in self._seeded if part.records in group}
+        sums, seeded = dict[tuple[str, str], Counter[Priced]](), set[tuple[str, str]]()
+        for part in self._book.sums.parts(group):
+            who = (part.run, part.silo)
+            if part.run != run:
+                sums.setdefault(who, Counter()).update(self._book.sums.of[part])
+            if part in self._book.sums.seeded:
+                seeded.add(who)
         brought = [
             charged
             for name, charged in self._brought.items()
@@ -294,17 +303,11 @@ class Account:
         return known + brought
 
     def _catch_up(self) -> None:
-        """Add up what is new in the book, and see which records of its sets are ours."""
-        for payment in self._book.payments[self._payments.total() :]:
-            part = _Part(payment.run, payment.silo, payment.records)
-            of = self._sums.setdefault(part, Counter())
-            of.update(summed([(payment.release, payment.charge)]))
-            self._payments[payment.run] += 1
-            if payment.seeded:
-                self._seeded.add(part)
-        if (known := frozenset(part.records for part in self._sums)) != self._known:
+        """See which records of the book's sets are ours, where there are new ones."""
+        if self._book.sums.sets != self._known:
             groups = histories(self.records, self._book.sets())
-            self._known, self._groups = known, [group | {BROUGHT} for group in groups]
+            self._known = self._book.sums.sets
+            self._groups = [group | {BROUGHT} for group in groups]
             self._plans.clear()
 
     def _follow(self, run: str, ledger: Iterable[LedgerEntry]) -> None:
@@ -340,11 +343,3 @@ class Account:
 def _which(charge: Payment | LedgerEntry) -> tuple[str, int, int]:
     """By what a charge is told from the others of its run and silo."""
     return charge.release, charge.round, charge.attempt
-
-
-class _Part(NamedTuple):
-    """Whose charges are added up."""
-
-    run: str
-    silo: str
-    records: str

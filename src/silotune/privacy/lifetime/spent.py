@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from silotune.privacy.accounting.accountant import COARSE
 from silotune.privacy.accounting.charges import Relation
 from silotune.privacy.ledger.entry import UPDATE
 
@@ -29,7 +30,7 @@ class RunSpent:
         releases: name -> how many were charged.
         relation: that it was priced under.
         delta: of the run.
-        life: its cost alone; infinite where the noise came from a seed.
+        life: its cost alone, at most; infinite where the noise came from a seed.
     """
 
     run: str
@@ -52,8 +53,8 @@ class SetSpent:
         whose: the silo's name.
         records: how many different ones.
         runs: that charged this very set, oldest first.
-        life: of all runs that may have had a record of it, whatever their sets are called, under
-            the relation of its last run and at its smallest delta.
+        life: at most, of all runs that may have had a record of it, whatever their sets are
+            called, under the relation of its last run and at its smallest delta.
         relation: that life is priced under.
         delta: that life is at.
     """
@@ -71,6 +72,8 @@ class SetSpent:
 def spent(folder: Path, delta: float | None = None) -> list[SetSpent]:
     """All sets of a book, in the order in which they were first charged.
 
+    Its figures are upper bounds on the coarse grid; certificates have those on the fine one.
+
     Args:
         folder: of the book.
         delta: for life; None = the smallest of the runs of a set.
@@ -83,12 +86,13 @@ def spent(folder: Path, delta: float | None = None) -> list[SetSpent]:
             f"lifetime: there is no book in {folder}; name its folder, or run something first"
         )
     book = Book(folder)
-    names = dict.fromkeys(payment.records for payment in book.payments)
-    return [_set_spent(book, name, delta) for name in names]
+    paid: dict[str, list[Payment]] = {}
+    for payment in book.payments:
+        paid.setdefault(payment.records, []).append(payment)
+    return [_set_spent(book, name, own, delta) for name, own in paid.items()]
 
 
-def _set_spent(book: Book, name: str, delta: float | None) -> SetSpent:
-    own = [payment for payment in book.payments if payment.records == name]
+def _set_spent(book: Book, name: str, own: list[Payment], delta: float | None) -> SetSpent:
     records, last = book.sets()[name], own[-1]
     at = min(payment.delta for payment in own) if delta is None else delta
     who = Run(silo=last.silo, relation=last.relation, delta=at)
@@ -98,15 +102,17 @@ def _set_spent(book: Book, name: str, delta: float | None) -> SetSpent:
         whose=records.whose,
         records=len(records.digests),
         runs=tuple(_runs(own)),
-        life=Account(book, records, who, Ceiling(epsilon=0.0, delta=at)).spent(last.run),
+        life=Account(book, records, who, Ceiling(epsilon=0.0, delta=at)).spent(last.run, COARSE),
         relation=last.relation,
         delta=at,
     )
 
 
 def _runs(payments: list[Payment]) -> Iterator[RunSpent]:
-    for run, silo in dict.fromkeys((payment.run, payment.silo) for payment in payments):
-        own = [p for p in payments if (p.run, p.silo) == (run, silo)]
+    made: dict[tuple[str, str], list[Payment]] = {}
+    for payment in payments:
+        made.setdefault((payment.run, payment.silo), []).append(payment)
+    for (run, silo), own in made.items():
         first, releases = own[0], [payment.release for payment in own]
         charges = [(payment.release, payment.charge) for payment in own]
         seeded = any(payment.seeded for payment in own)
@@ -118,5 +124,5 @@ def _runs(payments: list[Payment]) -> Iterator[RunSpent]:
             releases={name: releases.count(name) for name in dict.fromkeys(releases)},
             relation=first.relation,
             delta=first.delta,
-            life=life((), charges, first.delta, first.relation, seeded=seeded),
+            life=life((), charges, first.delta, first.relation, COARSE, seeded=seeded),
         )
