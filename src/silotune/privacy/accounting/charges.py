@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 Relation = Literal["add-remove", "zero-out", "replace-one"]
@@ -129,9 +130,16 @@ _KINDS: Mapping[str, type[AnyCharge]] = {
 def merged(charges: Iterable[AnyCharge]) -> tuple[AnyCharge, ...]:
     """One charge for all that differ in their steps only; those without steps are left out.
 
+    Remembered, since many records of many runs paid the same.
+
     Args:
         charges: of one silo and one run, in any order.
     """
+    return _merged(tuple(charges))
+
+
+@lru_cache(maxsize=4096)
+def _merged(charges: tuple[AnyCharge, ...]) -> tuple[AnyCharge, ...]:
     steps = Counter[AnyCharge]()
     for charge in charges:
         steps[replace(charge, steps=0)] += charge.steps
