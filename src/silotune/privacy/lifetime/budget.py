@@ -105,8 +105,8 @@ class Account:
         """Hold the book, once for a run, against the silo's own ledger of it.
 
         A charge is in the book before it is in the ledger, and nobody charges the next one before
-        both have it. So a crash leaves the book ahead by its newest payment, and by no other. A
-        ledger that lacks more has lost what it had.
+        both have it. So a crash leaves the book ahead by its newest payment, and of the rounds from
+        the ledger's newest on by no other. A ledger that lacks more has lost what it had.
 
         Args:
             run: that is resumed, or has begun.
@@ -316,8 +316,11 @@ class Account:
         entries = list(ledger)
         self._refuse_lost(run, [(entry.release, entry.charge) for entry in entries])
         who = (run, self._silo)
-        paid = [_which(p) for p in self._book.payments if (p.run, p.silo) == who]
-        if set(paid[:-1]) - {*map(_which, entries), *paid[-1:]}:
+        newest = max((entry.round for entry in entries), default=0)
+        # An older round that the ledger lacks was cut short, and the silo went on without it.
+        paid = [p for p in self._book.payments if (p.run, p.silo) == who and p.round >= newest]
+        known = {*map(_which, entries), *map(_which, paid[-1:])}
+        if {*map(_which, paid)} - known:
             raise BookError(
                 f"lifetime: {self._book.folder}: was paid for more of this run than the ledger of "
                 f"{self._silo} has, so that the folder of the run was put back from an older copy; "
