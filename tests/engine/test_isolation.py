@@ -353,7 +353,7 @@ def rows_of(trainer, records, indices):
     ids=["bert", "llama"],
 )
 def test_in_half_precision_no_bit_of_a_record_depends_on_another(make, reader):
-    model = opened(make(), reader, dtype="bfloat16")
+    model = opened(make(), reader, dtype="bfloat16", micro_batch=1)
     trainer, records = model.trainer, Texts(reader)
     if trainer.objective.task == "causal-lm":
         batch = records.batch
@@ -365,9 +365,16 @@ def test_in_half_precision_no_bit_of_a_record_depends_on_another(make, reader):
     for others in ([0], [0, 1], [7, 0, 3], [2, 0, 5, 6, 4]):
         some = rows_of(trainer, records, others)
         assert all(torch.equal(some[i], whole[i]) for i in others)
-    assert any("one by one" in notice for notice in model.loaded.notices)
     assert (model.coupling.together, model.coupling.moved) == (1, 0.0)
-    assert model.coupling.moved_if_together > 1e-4
+
+
+def test_in_half_precision_records_that_would_move_each_other_go_one_by_one(reader):
+    """Kernels of some processors add half-precision numbers so that nothing moves."""
+    model = opened(bert(), reader, dtype="bfloat16")
+    apart = model.coupling.together == 1
+    assert any("one by one" in notice for notice in model.loaded.notices) == apart
+    assert apart == (model.coupling.moved_if_together > 1e-4)
+    assert model.coupling.moved < 1e-4
 
 
 def test_float32_goes_together_and_its_rounding_is_measured(reader):
