@@ -109,7 +109,7 @@ def _sentences(statement: PrivacyStatement) -> Iterator[Discrepancy]:
         relation=statement.relation,
         mechanism=statement.mechanism,
         grid=statement.grid,
-        library=str(statement.versions.get("dp-accounting")),
+        counter=str(statement.versions.get("dp-accounting")),
         finite=math.isfinite(statement.largest_if_secret()),
         coupling=statement.coupling,
         grounds=Grounds.parse(statement.grounds),

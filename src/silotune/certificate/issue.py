@@ -86,7 +86,7 @@ def issue(
         relation=privacy.relation,
         mechanism=mechanism(terms),
         grid=grid,
-        library=version(LIBRARY),
+        counter=version(LIBRARY),
         finite=all(math.isfinite(_figure(account)) for account in accounts.values()),
         coupling=_coupling(agreement),
         grounds=grounds(terms, circumstances),

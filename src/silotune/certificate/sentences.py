@@ -28,7 +28,7 @@ class Said:
         relation: when two data sets are neighbours.
         mechanism: kinds of ``sampling`` and ``noise``, the ``source`` of both, ``clipping``.
         grid: of the privacy loss.
-        library: version of dp-accounting.
+        counter: version of dp-accounting.
         finite: whether the noise bounds anything.
         coupling: of the certificate.
         grounds: the rest.
@@ -38,7 +38,7 @@ class Said:
     relation: str
     mechanism: Mapping[str, str]
     grid: float
-    library: str
+    counter: str
     finite: bool
     coupling: Mapping[str, float]
     grounds: Grounds
@@ -94,7 +94,7 @@ def because(said: Said) -> str:
 
 def accountants(said: Said) -> tuple[str, str]:
     """By what epsilon was computed, and by what it was checked."""
-    pld = f"PLD (dp-accounting {said.library}), grid {said.grid:g}"
+    pld = f"PLD (dp-accounting {said.counter}), grid {said.grid:g}"
     sampling = said.mechanism["sampling"]
     if said.mechanism["noise"] == "discrete":
         pld += ", of the Gaussian noise that the discrete noise is a rounding of"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -28,7 +28,6 @@ GROWTH = 10.0
 
 CANCELLING = 100.0
 """How many times as large as their sum the terms of a fold may be together."""
-
 
 SAME = 1e-3
 """Distance of first tensors that two machines may compute, relative to their size."""
@@ -155,16 +154,15 @@ class ClientAgreement:
         drawn = [key for seeded in task.seeded for key in seeded.keys]
         if sorted([*task.factors, *drawn]) != list(self._tensors):
             yield "factors"
-        if not {seeded.seed for seeded in task.seeded} <= self._seeds(task.round):
+        if any(self._seeds.get(seeded.seed, math.inf) > task.round for seeded in task.seeded):
             yield "seeded"
-        moved = self._moved(task.round)
         for key, tensor in task.factors.items():
             due = self._tensors[key]
             if (tuple(tensor.shape), tensor.dtype) != (tuple(due.first.shape), due.first.dtype):
                 yield f"factors: {key}"
             if self.clips and not _size(tensor) <= due.largest:
                 yield f"factors: size of {key}"
-            if key not in moved and not _same(tensor, due.first):
+            if self._trained.get(key, math.inf) >= task.round and not _same(tensor, due.first):
                 yield f"factors: {key}, which no round has trained,"
 
     def _wrong_fold(self, folded: Mapping[str, Matrix]) -> Iterator[str]:
@@ -185,18 +183,23 @@ class ClientAgreement:
         axes = self.experiment.axes
         return not axes.aggregator.leaves_base or any(plan.fold for plan in axes.schedule.plans())
 
-    def _seeds(self, round: int) -> set[int]:
-        """Of tensors that need not travel: the first ones, and pairs that began afresh."""
+    @cached_property
+    def _seeds(self) -> Mapping[int, int]:
+        """Seed of tensors that need not travel -> the round from which it may be named."""
         experiment = self.experiment
-        fresh = (experiment.pair_seed(r) for r in range(1, round + 1)) if self._folds else ()
-        return {experiment.seed, *fresh}
+        fresh = range(1, experiment.rounds + 1) if self._folds else ()
+        return {**{experiment.pair_seed(r): r for r in fresh}, experiment.seed: 0}
 
-    def _moved(self, round: int) -> Collection[Key]:
-        """Tensors that rounds before this one may have moved: a plain mean, what they trained."""
+    @cached_property
+    def _trained(self) -> Mapping[Key, int]:
+        """Tensor -> the first round that may move it; a plain mean moves what is trained alone."""
         if not self.experiment.axes.aggregator.rule.replaceable:
-            return self._tensors
-        plans = (self.experiment.plan(r) for r in range(round))
-        return {key for plan in plans for key in plan.only_trained(self.first)}
+            return dict.fromkeys(self._tensors, -1)
+        first = dict[Key, int]()
+        for round in range(self.experiment.rounds):
+            for key in self.experiment.plan(round).only_trained(self.first):
+                first.setdefault(key, round)
+        return first
 
     @cached_property
     def _tensors(self) -> Mapping[Key, Due]:
