@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from silotune.core.files import RecordError, in_words, read_json, write_json
 from silotune.privacy.ledger.chain import Chain
-from silotune.privacy.ledger.store import write_secret
+from silotune.privacy.ledger.private_files import write_private
 from silotune.runs.digests import digest_of_file
 from silotune.runs.folder import safe_name
 from silotune.runs.privacy_statement import PrivacyStatement
@@ -173,7 +173,7 @@ def _own_key(path: Path) -> Ed25519PrivateKey:
     """The owner's, made when it is first needed; never printed, sent or copied."""
     with in_words(path):
         if not path.exists():
-            write_secret(path, Ed25519PrivateKey.generate().private_bytes_raw())
+            write_private(path, Ed25519PrivateKey.generate().private_bytes_raw())
         secret = path.read_bytes()
     try:
         return Ed25519PrivateKey.from_private_bytes(secret)

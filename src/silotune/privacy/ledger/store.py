@@ -53,6 +53,7 @@ from .entry import UPDATE, LedgerEntry, SiloStoreError
 from .ledger import Ledger
 from .noisy_counts import column_of
 from .parcel import Parcel, read_parcel
+from .private_files import sync, write_private
 
 LEDGER, SENT = "ledger.jsonl", "sent"
 """In a silo's folder."""
@@ -131,7 +132,7 @@ class SiloStore:
         with in_words(path):
             if not path.exists() and not drawn:
                 _make(self._keys, mode=0o700)
-                write_secret(path, os.urandom(_KEY_BYTES))
+                write_private(path, os.urandom(_KEY_BYTES))
             key = path.read_bytes() if path.exists() else b""
         if len(key) != _KEY_BYTES:
             raise SiloStoreError(
@@ -150,7 +151,7 @@ class SiloStore:
         with in_words(path):
             if not path.exists():
                 _make(self._keys, mode=0o700)
-                write_secret(path, records.encode())
+                write_private(path, records.encode())
             return path.read_bytes() == records.encode()
 
     def attempts(self, run: str, round: int, release: str = UPDATE) -> int:
@@ -301,24 +302,11 @@ def parcels(folder: Path) -> Iterator[tuple[Path, Parcel]]:
             yield path, parcel
 
 
-def write_secret(path: Path, secret: bytes) -> None:
-    """Create a file whole, durably, for its owner's eyes only."""
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.unlink(missing_ok=True)
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(handle, "wb") as file:
-        file.write(secret)
-        file.flush()
-        os.fsync(handle)
-    os.replace(draft, path)
-    _sync(path.parent)
-
-
 def _mend(path: Path) -> None:
     """Create the ledger, or give a last line that can be read the newline it lacks."""
     if not path.exists():
         path.touch()
-        _sync(path.parent)
+        sync(path.parent)
     elif _is_json(_torn(path)):
         with path.open("ab") as file:
             file.write(b"\n")
@@ -368,13 +356,4 @@ def _make(folder: Path, mode: int = 0o777) -> None:
     if not folder.is_dir():
         _make(folder.parent)
         folder.mkdir(mode, exist_ok=True)
-        _sync(folder.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Make new names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(folder.parent)

@@ -34,9 +34,9 @@ from typing import Any, get_args
 from silotune.core.files import append_bytes, json_line
 from silotune.privacy.accounting.charges import AnyCharge, Relation, from_json, to_json, typed
 from silotune.privacy.ledger.entry import NOTHING, SiloStoreError
+from silotune.privacy.ledger.private_files import append_durably, make_private, write_private
 
 from .choice import ENVIRONMENT
-from .private_files import append_durably, make_private, write_private
 from .record_set import RecordSet
 from .sums import Part, Sums
 

@@ -14,7 +14,7 @@ def make_private(folder: Path) -> None:
     if not folder.is_dir():
         make_private(folder.parent)
         folder.mkdir(0o700, exist_ok=True)
-        _sync(folder.parent)
+        sync(folder.parent)
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -27,7 +27,7 @@ def write_private(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(handle)
     os.replace(draft, path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def append_durably(path: Path, content: bytes) -> None:
@@ -38,7 +38,7 @@ def append_durably(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
     """Make new names in a folder durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:
