@@ -491,7 +491,7 @@ def resaid(data: dict) -> None:
             relation=data["relation"],
             mechanism=data["mechanism"],
             grid=data["grid"],
-            library=data["versions"]["dp-accounting"],
+            counter=data["versions"]["dp-accounting"],
             finite=True,
             coupling=data["coupling"],
             grounds=Grounds.parse(data["grounds"]),
