@@ -125,7 +125,7 @@ def export_merged(folder: RunFolder, output: Path, silo: str | None = None, **op
     RunFolder.existing(folder.path)
     with naming_keys():
         federation = build(saved_config(folder))
-        exporting.export_merged(federation, folder, output, silo, **options)
+        return exporting.export_merged(federation, folder, output, silo, **options)
 
 
 def verify(path: Path) -> Verification:

@@ -127,6 +127,38 @@ def test_a_merged_language_model_with_transposed_weights_computes_the_same(place
     assert torch.allclose(logits(merged, batch), logits(ours, batch), atol=1e-5)
 
 
+def test_an_export_says_what_merging_lost(place, tmp_path):
+    run = finished(small(place, "train.num_rounds=1"))
+    error = export_merged(run, tmp_path / "out")
+    assert error.lost < 1e-5 * error.learned
+    assert str(error)[1:] in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_small_update_of_a_half_precision_base_is_lost_in_part_which_is_said(place, tmp_path):
+    config = small(place, "train.num_rounds=1", "model.dtype=bfloat16", "model.head=frozen")
+    run, kept = finished(config), tmp_path / "kept"
+    model = open_model(config, LABELS)
+    numbers = model_in(run.adapter, model).factors
+    near = {k: t + 3e-3 * torch.randn(t.shape, generator=generator(k)) for k, t in numbers.items()}
+    save_peft(run.adapter, Factors(near), model.axes.adapter, model.sites, model.layout)
+    error = export_merged(run, kept)
+    text = (kept / "README.md").read_text()
+    assert "bfloat16 weights have too few digits" in text
+    assert "--format peft loses nothing" in text
+
+    batch = tokens(kept)
+    whole = AutoModelForSequenceClassification.from_pretrained(kept, dtype=torch.float32).eval()
+    base = model.trainer.adapted
+    base.model.float()
+    base.load(model.first)
+    untrained = logits(base.model, batch)
+    base.load(Factors(near))
+    trained = logits(base.model, batch)
+    share = (logits(whole, batch) - trained).norm() / (trained - untrained).norm()
+    assert error.share > 0.02
+    assert 0.3 < error.share / share < 3, "other made-up records, the same size"
+
+
 def test_nothing_is_merged_into_a_tied_weight(place, tmp_path):
     gpt2 = tiny_models.tiny_gpt2(tmp_path / "gpt2")
     config = small(

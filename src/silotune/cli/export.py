@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from silotune.adapters.merge_error import MergeError
 from silotune.federation.export import export_merged, export_peft
 from silotune.runs.folder import RunFolder
 
@@ -21,11 +22,13 @@ def export_run(
     approximate: bool,
 ) -> None:
     """Write an adapter or a whole model: the one that all silos share, or a silo's own."""
-    console = speaker()
+    console, folder = speaker(), RunFolder(path)
+    error: MergeError | None = None
     with busy(console, "writing"):
         if kind == "peft":
-            export_peft(RunFolder(path), output, silo)
+            export_peft(folder, output, silo)
         else:
-            folder = RunFolder(path)
-            export_merged(of_run(folder), folder, output, silo, approximate=approximate)
+            error = export_merged(of_run(folder), folder, output, silo, approximate=approximate)
+    if error is not None:
+        say(console, str(error), style="yellow" if error.is_notable else None)
     say(console, f"wrote {output}; its README.md says how to load it")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
-from silotune.adapters import OWN_WEIGHTS, merge, straighten
+from silotune.adapters import OWN_WEIGHTS
+from silotune.adapters.merge_error import MergeError
 from silotune.certificate.guarantee import guarantee, warning
 from silotune.core.files import in_words, write_text
 from silotune.models.pooling import MeanPooledClassifier
@@ -22,6 +24,7 @@ from silotune.runs.privacy_statement import read_statement
 from silotune.terms import BuiltModel, Terms, open_model
 
 from .description import Description
+from .merging import merged_whole
 from .results import adapter_of, model_in
 
 
@@ -49,7 +52,7 @@ def export_merged(
     silo: str | None = None,
     *,
     approximate: bool = False,
-) -> None:
+) -> MergeError:
     """Write the whole model with adapters and heads merged in, as transformers reads it.
 
     Args:
@@ -59,6 +62,9 @@ def export_merged(
         silo: whose own adapter; None for the one that all share.
         approximate: estimate input shortcuts by weight norms (``adapters.reslora``), which no
             weight computes. What the result does is not what the run has scored.
+
+    Returns:
+        What was lost by merging, which the folder's README says as well.
 
     Raises:
         ValueError: if there is no such adapter, it does not fit, nothing can be merged, or
@@ -73,18 +79,17 @@ def export_merged(
             terms, tuple(read_facts(folder).labels), federation.machine, federation.given
         )
         numbers = model_in(place, model)
-        model.trainer.adapted.load(numbers.factors, numbers.folded)
-        if approximate:
-            straighten(model.trainer.adapted.layers)
-        _save(model, draft)
-        text = _readme(folder, terms, own=silo is not None, estimated=unmerged)
+        whole, error = merged_whole(terms, model, numbers, approximate=approximate)
+        _save(whole, model, draft)
+        text = _readme(folder, terms, error, own=silo is not None, estimated=unmerged)
         write_text(draft / "README.md", text)
         if folder.privacy.exists():
             shutil.copy(folder.privacy, draft / folder.privacy.name)
+        return error
 
 
 def merged(federation: Description, folder: RunFolder, silo: str | None = None) -> Any:
-    """The whole model with adapters and heads merged in.
+    """The whole model with adapters and heads merged in; warns if much was lost by it.
 
     Args:
         federation: that the run is of.
@@ -98,9 +103,10 @@ def merged(federation: Description, folder: RunFolder, silo: str | None = None) 
     _refuse_own(place, "merged_model", "no single weight could be added instead")
     labels = tuple(read_facts(folder).labels)
     model = open_model(federation.terms, labels, federation.machine, federation.given)
-    numbers = model_in(place, model)
-    model.trainer.adapted.load(numbers.factors, numbers.folded)
-    return merge(model.trainer.adapted, model.loaded.heads).cpu()
+    whole, error = merged_whole(federation.terms, model, model_in(place, model))
+    if error.is_notable:
+        warnings.warn(f"merged_model: {error}", stacklevel=3)
+    return whole
 
 
 def _refuse_own(place: Path, key: str, why: str) -> None:
@@ -113,16 +119,15 @@ def _refuse_own(place: Path, key: str, why: str) -> None:
         )
 
 
-def _save(model: BuiltModel, folder: Path) -> None:
-    """Merge, and write in transformers' format; a classifier of ours beside its encoder."""
+def _save(whole: Any, model: BuiltModel, folder: Path) -> None:
+    """Write in transformers' format; a classifier of ours beside its encoder."""
     loaded = model.loaded
-    whole = merge(model.trainer.adapted, loaded.heads).cpu()
     if isinstance(whole, MeanPooledClassifier):
         save_file(whole.classifier.state_dict(), folder / "classifier.safetensors")
         whole = whole.encoder
     for part in (whole, loaded.tokenizer, loaded.image_processor):
         if part is not None:
-            part.save_pretrained(folder)  # type: ignore[operator]  # transformers' own
+            part.save_pretrained(folder)  # transformers' own
 
 
 @contextlib.contextmanager
@@ -141,7 +146,9 @@ def _new_folder(output: Path) -> Iterator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def _readme(folder: RunFolder, terms: Terms, *, own: bool, estimated: bool) -> str:
+def _readme(
+    folder: RunFolder, terms: Terms, error: MergeError, *, own: bool, estimated: bool
+) -> str:
     statement = read_statement(folder)
     rows = [f"- **{term}.** {text}" for term, text in guarantee(statement)] if statement else []
     alarm = [f"**No differential privacy.** {warning(statement)}"] if warning(statement) else []
@@ -153,6 +160,7 @@ def _readme(folder: RunFolder, terms: Terms, *, own: bool, estimated: bool) -> s
         f"{base}, fine-tuned by silotune with {terms.method.label} and merged.",
         *([ESTIMATED] if estimated else []),
         f"## Use\n\n```python\n{code}```",
+        f"## Accuracy\n\n{str(error).capitalize()}.",
         "\n\n".join(
             ["## Privacy", *([OWN] if own else []), *alarm, *(["\n".join(rows)] if rows else [])]
         ),
