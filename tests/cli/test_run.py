@@ -42,6 +42,22 @@ def test_a_run_tells_what_it_does_and_ends_with_what_came_of_it(silotune, place,
     assert (place / "run" / "report.html").is_file()
 
 
+def test_a_result_worse_than_the_start_is_said_everywhere(silotune, place):
+    """All that trains has one label, and all that scores the other."""
+    (place / "data").mkdir()
+    for name, label, silos in (("train", "cat", ("east", "west")), ("valid", "dog", ("v",))):
+        write_csv(place / "data" / f"{name}.csv", [n | {"label": label} for n in notes(8, silos)])
+    result = silotune(
+        "run", "small.yaml", "data.path=./data", "evaluation=public", "data.valid_fraction=0", ONE
+    )
+    assert result.exit_code == 0
+    words = "Worse than before training: accuracy went from 50.0 % to 0.0 %"
+    assert words in result.stdout
+    assert read_json(place / "run" / "run.json")["worse_than_before"] is True
+    assert "finished, worse than before training" in (place / "run" / "report.html").read_text()
+    assert words in (place / "run" / "adapter" / "README.md").read_text()
+
+
 def test_a_private_run_shows_epsilon_and_budget(silotune, place):
     result = silotune("run", "small.yaml", *BUDGET)
     assert result.exit_code == 0

@@ -39,6 +39,16 @@ def test_a_base_model_of_this_machine_is_not_published():
     assert 'BASE = "path/to/bert"' in text
 
 
+def test_a_result_worse_than_the_start_is_said():
+    lines = [
+        replace(rounds()[-1], round=-1),
+        replace(rounds()[0], round=0, metrics={"accuracy": 0.027}),
+    ]
+    text = model_card(summary(), facts(), outcome(lines, "accuracy"), None)
+    assert "**Worse than before training: accuracy went from 87.7 % to 2.7 %." in text
+    assert "Worse" not in card()
+
+
 def test_the_card_names_no_silo():
     text = card(privacy=statement())
     assert not [name for name in CLINICS if re.search(rf"\b{name}\b", text)]

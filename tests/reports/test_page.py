@@ -185,6 +185,25 @@ def test_a_run_that_stopped(fake_run):
     assert "in 4 rounds of 10 steps" in html
 
 
+def test_a_result_worse_than_the_start_is_on_the_badge(fake_run, whole):
+    """A finished run is no longer green; silos that fell are named in a simulation alone."""
+    fallen = [
+        replace(rounds()[-1], round=-1),
+        replace(rounds()[0], round=0, metrics={"accuracy": 0.027}),
+    ]
+    run = fake_run(lines=fallen)
+    html = render(run, summary())
+    badge = '<span class="status finished worse">finished, worse than before training</span>'
+    assert badge in html
+    text = Page(html).text
+    assert "Worse than before training: accuracy went from 87.7 % to 2.7 %." in text
+    assert "Worse than before training: north, harbour, hill." in text
+    assert "worse" not in Page(whole).text.lower()
+    public = render(run, replace(summary(), evaluation="public"))
+    assert badge in public
+    assert "north, harbour, hill." not in Page(public).text
+
+
 def test_a_budget_that_was_not_given(fake_run):
     given_noise = replace(statement(), target_epsilon=None, released=(), not_covered=())
     page = Page(render(fake_run(privacy=given_noise), summary()))

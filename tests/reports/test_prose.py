@@ -13,10 +13,11 @@ from silotune.core.units import (
     human_bytes,
     human_seconds,
     metric_text,
+    names_text,
     number_text,
     scientific,
 )
-from silotune.reports.prose import final_score, what_was_done
+from silotune.reports.prose import decline, final_score, what_was_done
 from silotune.reports.totals import outcome, silo_outcomes
 from silotune.runs.folder import RoundRecord
 
@@ -147,3 +148,42 @@ def test_the_final_score():
     assert final_score(scored) == (
         "The finished adapter on the test records: accuracy 88.1 %, loss 0.412."
     )
+
+
+@pytest.mark.parametrize(
+    ("metric", "before", "after", "worse"),
+    [
+        ("accuracy", 0.727, 0.027, True),
+        ("accuracy", 0.5, 0.5, False),
+        ("accuracy", 0.5, 0.6, False),
+        ("perplexity", 236.0, 307.0, True),
+        ("perplexity", 236.0, 200.0, False),
+        ("perplexity", 236.0, math.nan, True),
+        ("accuracy", math.nan, 0.5, None),
+    ],
+)
+def test_a_result_worse_than_the_start_is_said(metric, before, after, worse):
+    """Also one that is no number; of what was not scored nothing is said."""
+    told = outcome(
+        [
+            RoundRecord(round=-1, metrics={metric: before}),
+            RoundRecord(round=0, metrics={metric: after}),
+        ],
+        metric,
+    )
+    assert told.worse is worse
+    assert decline(told).startswith("Worse than before training") == bool(worse)
+    unscored = outcome([RoundRecord(round=-1, metrics={metric: before})], metric)
+    assert (unscored.worse, decline(unscored)) == (None, "")
+
+
+def test_the_sentence_says_from_what_to_what():
+    lines = [
+        RoundRecord(round=i - 1, metrics={"accuracy": a}) for i, a in enumerate((0.727, 0.027))
+    ]
+    assert "accuracy went from 72.7 % to 2.7 %" in decline(outcome(lines, "accuracy"))
+
+
+def test_names_beyond_the_first_few_are_a_number():
+    assert names_text(["a", "b", "c"], 2) == "a, b, c"
+    assert names_text(list("abcd"), 2) == "a, b and 2 others"

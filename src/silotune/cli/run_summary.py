@@ -21,6 +21,7 @@ from silotune.core.units import (
     number_text,
 )
 from silotune.federation.results import own_adapters
+from silotune.reports.prose import decline
 from silotune.reports.tables import silos_table
 from silotune.reports.totals import Outcome, outcome, silo_outcomes
 from silotune.runs.facts import read_facts
@@ -37,6 +38,8 @@ def tell(folder: RunFolder, console: Console) -> None:
     totals = outcome(rounds, facts.metric)
     say(console)
     say(console, _scores(totals, facts.final.get(facts.metric)), style="bold")
+    if worse := decline(totals):
+        say(console, worse, style="bold red")
     console.print(silos_table(silos, facts.metric))
     if alarm := _alarm(folder):
         say(console, alarm, style="bold red")

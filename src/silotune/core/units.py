@@ -1,6 +1,7 @@
 """Numbers as people read them. Absent and undefined values are a dash."""
 
 import math
+from collections.abc import Sequence
 from decimal import ROUND_CEILING, Decimal
 
 DASH = "–"
@@ -68,6 +69,13 @@ def scientific(value: float) -> str:
 def count_text(count: int, noun: str) -> str:
     """A count and its noun: ``1 round``, ``3,200 records``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def names_text(names: Sequence[str], most: int) -> str:
+    """Names in a row, those beyond the first few as a number: ``a, b and 4 others``."""
+    if len(names) <= most + 1:  # "and 1 other" is no shorter than the name
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most:,} others"
 
 
 def _short(text: str) -> str:

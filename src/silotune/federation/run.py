@@ -93,6 +93,8 @@ def finish(
         final=_final(built, learned),
         ledgers=job.books.heads() if built.terms.private else {},
     )
+    totals = outcome(folder.read_rounds(), facts.metric)
+    facts = replace(facts, worse_than_before=totals.worse)
     certificate = _certificate(job, Bound(files=digests_of(folder)), grid=FINE)
     if certificate:  # the two are bound to each other
         facts = replace(facts, observed=digest_of_observed(certificate))

@@ -13,6 +13,7 @@ from silotune.certificate.guarantee import NOT_PRIVATE
 from silotune.certificate.verify import Verification, verify
 from silotune.core.files import read_json
 from silotune.core.units import count_text, epsilon_text, metric_text, number_text
+from silotune.reports.prose import WORSE
 from silotune.reports.tables import as_text, rounds_table
 from silotune.reports.totals import outcome
 from silotune.runs.facts import RunFacts, read_facts
@@ -124,6 +125,8 @@ class Run:
         words = [facts.status, count_text(total.rounds, "round")]
         if math.isfinite(total.after):
             words.append(f"{facts.metric} {metric_text(facts.metric, total.after)}")
+        if total.worse:
+            words.append(WORSE.lower())
         if self.privacy.epsilon:
             words.append(f"largest ε {epsilon_text(max(self.privacy.epsilon.values()))}")
         return f"Run({str(self.folder.path)!r}: {', '.join(words)})"

@@ -23,7 +23,7 @@ from silotune.core.units import count_text, epsilon_text, metric_text, number_te
 from silotune.runs.facts import RunFacts, Summary
 from silotune.runs.privacy_statement import PrivacyStatement, SiloPrivacy
 
-from .prose import EVALUATION, PERSONAL, final_score, method_name, what_was_done
+from .prose import EVALUATION, PERSONAL, decline, final_score, method_name, what_was_done
 from .totals import Outcome
 from .usage import adapter_program, is_hub_name, public_name
 
@@ -125,6 +125,8 @@ def _method(summary: Summary, facts: RunFacts) -> str:
 
 def _result(summary: Summary, facts: RunFacts, outcome: Outcome) -> str:
     note = f"{_inline(final_score(facts))} {EVALUATION.get(summary.evaluation, '')}".strip()
+    if outcome.worse:
+        note = f"**{_inline(decline(outcome))}.**\n\n{note}"
     if not math.isfinite(outcome.after):
         return note
     before = metric_text(outcome.metric, outcome.before)

@@ -53,6 +53,8 @@ def render(run: RunFolder, summary: Summary) -> str:
             rounds=rounds,
             outcome=totals,
             silos=silos,
+            decline=prose.decline(totals),
+            worse_silos=_worse_silos(silos, facts.metric),
             change=units.change_text(totals.metric, totals.before, totals.after),
             has_baseline=any(math.isfinite(row.alone) for row in silos),
             scored_on=_scored_on(rounds),
@@ -76,6 +78,16 @@ def render(run: RunFolder, summary: Summary) -> str:
             config=run.config.read_text(encoding="utf-8") if run.config.exists() else "",
         )
     )
+
+
+def _worse_silos(silos: Sequence[SiloOutcome], metric: str) -> str:
+    """Which silos ended below their own start; the first few by name."""
+    names = [row.silo for row in silos if row.is_worse(metric)]
+    return units.names_text(names, _NAMED)
+
+
+_NAMED = 12
+"""Silos that a sentence names."""
 
 
 def _charges(statement: PrivacyStatement) -> list[tuple[str, str, str, str, str]]:

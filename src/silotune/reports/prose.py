@@ -27,6 +27,8 @@ PERSONAL = (
     "model of its own, and figures of the whole run are of all these models together."
 )
 
+WORSE = "Worse than before training"
+
 EVALUATION = {
     "public": "Metrics were computed on public records, which costs no privacy.",
     "site": "Every silo scored the model on its own records and kept the scores in its own folder.",
@@ -60,6 +62,19 @@ def final_score(facts: RunFacts) -> str:
     """How the finished adapter does on the test records; empty if there are none."""
     scores = [f"{name} {metric_text(name, value)}" for name, value in facts.final.items()]
     return f"The finished adapter on the test records: {', '.join(scores)}." if scores else ""
+
+
+def decline(outcome: Outcome) -> str:
+    """What nobody may overlook of a result that is worse than the start; empty of any other."""
+    if not outcome.worse:
+        return ""
+    after = metric_text(outcome.metric, outcome.after)
+    left = after if math.isfinite(outcome.after) else "no number"
+    return (
+        f"{WORSE}: {outcome.metric} went from {metric_text(outcome.metric, outcome.before)} to "
+        f"{left}. The usual causes are a learning rate that is too large and, under privacy, more "
+        "noise than signal, which silotune plan foretells"
+    )
 
 
 def _result(outcome: Outcome) -> str:

@@ -21,6 +21,7 @@ class Outcome:
         metric: the metric to look at first.
         before: its global value before training; NaN if unknown.
         after: its global value after the last round that was scored; NaN if unknown.
+        worse: whether training left it worse than it found it; None if either is unknown.
         rounds: whole rounds done.
         seconds: of all rounds; NaN where they are not told.
         bytes_up: to the server, in all.
@@ -30,6 +31,7 @@ class Outcome:
     metric: str
     before: float
     after: float
+    worse: bool | None
     rounds: int
     seconds: float
     bytes_up: int
@@ -56,6 +58,10 @@ class SiloOutcome:
     after: float = NAN
     epsilon: float = NAN
 
+    def is_worse(self, metric: str) -> bool:
+        """Whether training left it worse than it found it, as far as is known."""
+        return bool(is_worse(metric, self.before, self.after))
+
 
 def outcome(rounds: Sequence[RoundRecord], metric: str) -> Outcome:
     """Sum up the rounds of a run."""
@@ -64,6 +70,7 @@ def outcome(rounds: Sequence[RoundRecord], metric: str) -> Outcome:
         metric=metric,
         before=_value(first, metric),
         after=_value(last, metric),
+        worse=is_worse(metric, _value(first, metric), _value(last, metric), metric in last),
         rounds=sum(record.round >= 0 for record in rounds),
         seconds=math.fsum(record.seconds for record in rounds),
         bytes_up=sum(record.bytes_up for record in rounds),
@@ -94,6 +101,20 @@ def silo_outcomes(
         )
 
     return [row(name) for name in facts.silos]
+
+
+def is_worse(metric: str, before: float, after: float, scored: bool = False) -> bool | None:
+    """Whether a metric is worse after training than before; None if that is unknown.
+
+    Args:
+        metric: accuracy is good when large, any other when small.
+        before: NaN if it was not scored.
+        after: no number, though it was scored, is worse than any.
+        scored: whether it was scored after training.
+    """
+    if math.isnan(before) or (math.isnan(after) and not scored):
+        return None
+    return math.isnan(after) or (after < before if metric == "accuracy" else after > before)
 
 
 def has_silo_metrics(rounds: Sequence[RoundRecord]) -> bool:

@@ -42,6 +42,8 @@ class RunFacts:
         labels: the public label set in the order of ids.
         baselines: baseline -> silo -> metric -> value, scored on the records of the silo's metric,
             or of the global one where rounds have no silo metrics.
+        worse_than_before: whether training left the metric worse than it found it; None if that is
+            not known.
         final: metrics of the finished adapter on the test records; empty without any.
         ledgers: account -> ``lines`` of its ledger and ``head``, SHA-256 of the last, once the run
             has ended; empty without privacy.
@@ -65,6 +67,7 @@ class RunFacts:
     silos: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     labels: Sequence[str] = ()
     baselines: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    worse_than_before: bool | None = None
     final: Mapping[str, float] = field(default_factory=dict)
     ledgers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     observed: str = ""
