@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -28,18 +29,22 @@ settings.register_profile("at hand", deadline=None, max_examples=10)
 settings.register_profile("full", deadline=None, max_examples=100)
 settings.load_profile("full" if os.environ.get("CI") else "at hand")
 
+TESTS = count()
 LOCAL_HOSTS = {"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # no device's but the CPU's, or each test takes 1 ms
 
 
 @pytest.fixture(autouse=True)
-def book_folder(tmp_path_factory, monkeypatch) -> Path:
-    """Where this test's runs keep their book for life, unless it says another place."""
-    folder = tmp_path_factory.mktemp("lifetime") / "book"
+def book_folder(monkeypatch) -> Path:
+    """Where this test's runs keep their book for life, unless it says another place.
+
+    Nothing is made: most tests train nothing.
+    """
+    folder = Path(os.environ["SILOTUNE_LIFETIME_FOLDER"]) / f"test-{next(TESTS)}" / "book"
     monkeypatch.setenv("SILOTUNE_LIFETIME_FOLDER", str(folder))
     return folder
 

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft
-from scipy.stats import binom, chi2, kstest, norm
+from scipy.special import ndtr
+from scipy.stats import binom, chi2, kstest
 
 FALSE_ALARM = 1e-6
 """Of a whole audit, at most."""
@@ -64,7 +65,7 @@ def spread(numbers: Numbers) -> float:
 
 def centre(numbers: Numbers) -> float:
     """Chance of a mean so far from that of N(0, 1)."""
-    return float(2.0 * norm.sf(abs(numbers.sum()) / len(numbers) ** 0.5))
+    return float(2.0 * ndtr(-abs(numbers.sum()) / len(numbers) ** 0.5))
 
 
 def form(numbers: Numbers) -> float:
@@ -74,7 +75,7 @@ def form(numbers: Numbers) -> float:
 
 def tails(numbers: Numbers) -> float:
     """Chance of so many, or so few, numbers beyond ``FAR`` standard deviations."""
-    far, rate = int((np.abs(numbers) > FAR).sum()), 2.0 * norm.sf(FAR)
+    far, rate = int((np.abs(numbers) > FAR).sum()), 2.0 * ndtr(-FAR)
     n = len(numbers)
     return both(float(binom.cdf(far, n, rate)), float(binom.sf(far - 1, n, rate)))
 
@@ -90,7 +91,7 @@ def likeness(given: Sequence[Numbers], fresh: Sequence[Numbers]) -> float:
     """
     product = sum(float(u @ v) for u, v in zip(given, fresh, strict=True))
     length = sum(float(u @ u) for u in given) ** 0.5
-    return float(2.0 * norm.sf(abs(product) / length)) if length else 1.0
+    return float(2.0 * ndtr(-abs(product) / length)) if length else 1.0
 
 
 def shifted_likeness(given: Numbers, fresh: Numbers) -> Numbers:
@@ -116,7 +117,7 @@ def shifted_likeness(given: Numbers, fresh: Numbers) -> Numbers:
     overlapping = np.r_[0:q, length - p + 1 : length]
     scale = np.sqrt(np.maximum(squares[overlapping], 1e-6))
     worst = np.abs(products[..., overlapping] / scale).max(axis=-1)
-    return np.asarray(np.minimum(1.0, 2.0 * shifts * norm.sf(worst)))
+    return np.asarray(np.minimum(1.0, 2.0 * shifts * ndtr(-worst)))
 
 
 def shared_coins(given: Flags, fresh: Flags, rate: float) -> float:

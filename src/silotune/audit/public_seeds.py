@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,8 +49,12 @@ def public_numbers(release: Noise) -> dict[str, int]:
 
 def seed_checks(noises: Sequence[Noise]) -> list[Check]:
     """Whether a stream that anybody can make is in the first messages."""
-    first = sorted(noises, key=lambda noise: (noise.round, noise.of))[:MOST_MESSAGES]
-    return [check for noise in first for check in _of_message(noise)]
+    tried: dict[_Stream, list[tuple[str, Noise]]] = {}
+    for noise in sorted(noises, key=lambda noise: (noise.round, noise.of))[:MOST_MESSAGES]:
+        sizes = tuple(len(t) for t in noise.tensors.values())
+        for name, seed in public_numbers(noise).items():
+            tried.setdefault(_Stream(seed, sizes, noise.steps), []).append((name, noise))
+    return [check for stream, told in tried.items() for check in _of_stream(stream, told)]
 
 
 def coin_checks(drawn: Flags, release: Noise, rate: float) -> list[Check]:
@@ -70,29 +75,43 @@ def coin_checks(drawn: Flags, release: Noise, rate: float) -> list[Check]:
     ]
 
 
-def _of_message(noise: Noise) -> Iterator[Check]:
-    sizes = [len(t) for t in noise.tensors.values()]
-    seen = noise.flat[:MOST_NUMBERS][None]
-    total = sum(sizes)
-    length = min(MOST_STREAM, total * noise.steps)
-    for name, seed in public_numbers(noise).items():
-        for maker, stream in _streams(seed, total, sizes, length):
+class _Stream(NamedTuple):
+    """What a message may have been made of; several messages may share it.
+
+    Attributes:
+        seed: of the generator.
+        sizes: of the tensors, in the order in which they are drawn.
+        steps: that draw them.
+    """
+
+    seed: int
+    sizes: tuple[int, ...]
+    steps: int
+
+
+def _of_stream(stream: _Stream, told: Sequence[tuple[str, Noise]]) -> Iterator[Check]:
+    """It beside every message for which its seed is public, by the name that it has there."""
+    seen = np.stack([noise.flat[:MOST_NUMBERS] for _, noise in told])[:, None]
+    for maker, numbers in _numbers(stream):
+        chances = shifted_likeness(numbers[None], seen)
+        for (name, noise), chance in zip(told, chances, strict=True):
             what = f"noise of {noise.of} in round {noise.round} made from {name} by {maker}"
-            yield Check(what, float(shifted_likeness(stream[None, :length], seen)))
+            yield Check(what, float(chance))
 
 
-def _streams(
-    seed: int, total: int, sizes: Sequence[int], length: int
-) -> Iterator[tuple[str, Numbers]]:
+def _numbers(stream: _Stream) -> Iterator[tuple[str, Numbers]]:
     """Normal numbers as many libraries make them: for all tensors at once, or one by one."""
+    seed, sizes, steps = stream
+    total = sum(sizes)
+    length = min(MOST_STREAM, total * steps)
     steps = -(-length // total)
     for dtype in (torch.float32, torch.float64):
         g = torch.Generator().manual_seed(seed)
         whole = [torch.randn(total, generator=g, dtype=dtype) for _ in range(steps)]
-        yield f"torch, {dtype}", torch.cat(whole).double().numpy()
+        yield f"torch, {dtype}", torch.cat(whole)[:length].double().numpy()
         g = torch.Generator().manual_seed(seed)
         parts = [torch.randn(n, generator=g, dtype=dtype) for _ in range(steps) for n in sizes]
-        yield f"torch tensor by tensor, {dtype}", torch.cat(parts).double().numpy()
+        yield f"torch tensor by tensor, {dtype}", torch.cat(parts)[:length].double().numpy()
     yield "numpy", np.random.default_rng(seed).standard_normal(length)
     yield "numpy's old generator", np.random.RandomState(seed % 2**32).standard_normal(length)
     g_python = random.Random(seed)

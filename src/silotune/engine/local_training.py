@@ -11,6 +11,7 @@ client is left in the model. What a round may cost, and what leaves, is the busi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, cycle, islice
 
 import torch
@@ -48,8 +49,7 @@ def local_training(
     randomness = mechanism.draws(task.seed, past)
     batches = mechanism.batches(len(client.train.lengths), task.steps, randomness)
     dropped = 0
-    with torch.random.fork_rng(devices=_cuda(adapted.device)):
-        torch.manual_seed(task.seed)  # adapter dropout has no other source; undone on leaving
+    with _seeded(adapted.device, task.seed):  # adapter dropout has no other source
         for roles, indices in zip(_phases(task.plan, task.steps), batches, strict=True):
             optimizer.zero_grad()
             active = adapted.train_only(roles, task.plan.fixed)
@@ -73,5 +73,15 @@ def _records(
         yield to_device(examples.batch(part), trainer.adapted.device)
 
 
-def _cuda(device: torch.device) -> list[torch.device]:
-    return [device] if device.type == "cuda" else []
+@contextmanager
+def _seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Torch's generators of the CPU and of ``device``, as they were found again on leaving.
+
+    Those of no other device: to seed one that is not there costs as much as a small step.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
