@@ -8,6 +8,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from silotune.data import Splits, load
 from silotune.data.files import part_name, read_file
+from silotune.data.formats import FileOptions
 
 ROWS = [{"text": "good film", "label": 1}, {"text": "bad film", "label": 0}]
 
@@ -43,7 +44,7 @@ def refused(words, *args, **kwargs):
     with pytest.raises(ValueError, match=words) as caught:
         load(*args, **kwargs)
     message = str(caught.value)
-    assert message.partition(":")[0].partition(".")[0] in ("clients", "splits")
+    assert message.partition(":")[0].partition(".")[0] in ("clients", "splits", "encoding")
     assert "\n" not in message
 
 
@@ -108,17 +109,22 @@ def test_parquet_keeps_class_labels_and_undoes_categories(tmp_path):
         ("a.jsonl", "[1, 2]", "every record must be an object"),
         ("a.jsonl", '{"a": 1}\n{"a": "x"}\n', "the values of 'a' are of different kinds"),
         ("a.jsonl", b"\xff\xfe\x00", "cannot read"),
-        ("a.csv", "", "cannot read"),
         ("a.csv", "a,b\n1,2,3\n", "cannot read"),
         ("a.parquet", "not parquet", "cannot read"),
         ("a.jsonl.gz", "not gzip", "cannot read"),
-        ("a.txt", "text", "none of csv, json, jsonl and parquet"),
+        ("a.txt", "text", "none of csv, tsv, json, jsonl, parquet"),
     ],
 )
 def test_broken_files_are_named(tmp_path, name, content, words):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     refused(words, str(path))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.json", "a.jsonl", "a.csv.gz"])
+def test_an_empty_file_has_no_records(tmp_path, name):
+    (tmp_path / name).write_bytes(gzip.compress(b"") if name.endswith("gz") else b" \n")
+    assert len(read_file(tmp_path / name)) == 0
 
 
 def test_part_names():
@@ -256,7 +262,7 @@ def test_images_by_part_and_class(tmp_path):
 
 def test_relative_image_paths_count_from_their_file(tmp_path):
     path = write(tmp_path / "a.jsonl", [{"image": "pictures/1.png"}, {"image": None}])
-    assert load(str(path), image="image").train["image"][:] == [
+    assert load(str(path), files=FileOptions(image="image")).train["image"][:] == [
         str(tmp_path / "pictures/1.png"),
         None,
     ]

@@ -23,8 +23,8 @@ from silotune.data import (
     prepare_silos,
     text_examples,
 )
+from silotune.data.given import table_of
 from silotune.data.images import image_examples
-from silotune.data.loading import table_of
 
 MARK = "zebra"
 """In every cell, and nowhere else."""
@@ -122,14 +122,26 @@ def broken_files(folder: Path) -> Iterator[tuple[Path, str]]:
 
     row = ",".join(cell(0, i) for i in range(2))
     yield written("wide.csv", f"text,label\n{row}\n{row},{MARK}\n"), r"Expected 2 columns, got 3"
-    yield written("none.csv", ""), "cannot read"
+    yield written("semicolons.csv", f"text;label\n{MARK}, {MARK};1\n"), "semicolon separated"
+    yield written("latin.csv", f"text,label\n{MARK} \xe9,1\n".encode("latin-1")), "latin-1"
+    yield written("wide.csv.gz", gzip.compress(f"a\n{row}\n".encode())), "Expected 1 columns, got 2"
+    yield written("quotes.csv", f'"text,label\n{MARK} "" {MARK}'), "no sound csv"
+    yield written("no.xlsx", MARK * 50), "no sound xlsx file"
+    yield written("no.zip", MARK * 50), "no sound zip file"
+    yield written("no.arrow", MARK * 50), "no sound file"
+    yield written("no.feather", "FEA1" + MARK * 50), "no sound file"
+    mixed_parts = [
+        {"m": [{"role": "user", "content": [{"type": "image", "text": MARK}]}]},
+        {"m": MARK},
+    ]
+    yield written("parts.json", json.dumps(mixed_parts)), "the values of 'm' are of different kinds"
     yield written("cut.json", f'[{{"text": "{MARK}", "label"'), "line 1 is not JSON"
     yield written("cut.jsonl", f'{{"text": "{MARK}"}}\n{{"text": "{MARK}'), "line 2 is not JSON"
     yield written("list.jsonl", json.dumps([MARK])), "every record must be an object"
     mixed = [{"text": 1}, {"text": MARK}]
     yield written("mixed.json", json.dumps(mixed)), "the values of 'text' are of different kinds"
     yield written("latin.json", f'[{{"text": "{MARK} \xe9"}}]'.encode("latin-1")), "not UTF-8"
-    yield written("no.parquet", MARK * 50), "no sound parquet file"
+    yield written("no.parquet", MARK * 50), "no sound file of its kind"
     yield written("no.csv.gz", MARK * 50), "cannot read"
     yield written("cut.csv.gz", gzip.compress(f"text\n{MARK}\n".encode())[:-9]), "cannot read"
 

@@ -49,6 +49,8 @@ def arguments(config: Config) -> dict[str, Any]:
         "seed": train.seed,
         "clients": data.path,
         "name": data.name,
+        "delimiter": data.delimiter,
+        "encoding": data.encoding,
         "splits": Splits(**data.splits.model_dump()),
         "partition": Partition(**data.silos.model_dump()),
         "num_examples": data.num_examples,

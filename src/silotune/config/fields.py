@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 
+from .data_section import ColumnsConfig, DataConfig, SilosConfig
 from .errors import ConfigError, Problem
 from .method_section import method_fields
 from .privacy_section import PrivacyConfig
-from .sections import ColumnsConfig, DataConfig, ModelConfig, SilosConfig, TrainConfig
+from .sections import ModelConfig, TrainConfig
 
 RENAMED: Mapping[str, str] = {
     "model": "model.name_or_path",

@@ -15,13 +15,14 @@ from pydantic import BaseModel, ValidationError
 
 from . import keys, messages, own_method, rules
 from . import yaml as yaml_door
+from .data_section import DataConfig
 from .errors import ConfigError, Problem
 from .keys import Setting
 from .method_section import DEFAULT, MethodConfig, read_section, section_model
 from .overrides import apply
 from .privacy_section import PrivacyConfig
 from .schema import LEAVES, SECTIONS, Config, leaf
-from .sections import DataConfig, ModelConfig, TrainConfig
+from .sections import ModelConfig, TrainConfig
 from .yaml import KeyPath
 
 S = TypeVar("S", bound=BaseModel)

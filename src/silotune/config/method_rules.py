@@ -14,11 +14,12 @@ from silotune.methods.axes import completed, refuse_unproved
 from silotune.methods.options import options
 from silotune.methods.registry import takers
 
+from .data_section import DataConfig
 from .errors import Problem
 from .fields import in_keys, keys
 from .method_section import MethodConfig
 from .privacy_section import PrivacyConfig
-from .sections import DataConfig, ModelConfig, TrainConfig
+from .sections import ModelConfig, TrainConfig
 
 SERVER_KEYS = ("server_learning_rate", "server_momentum")
 

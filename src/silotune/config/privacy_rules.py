@@ -10,11 +10,12 @@ from silotune.privacy.mechanisms_from_choice import (
     check_max_batch_size,
 )
 
+from .data_section import DataConfig
 from .errors import Problem
 from .fields import refused
 from .method_section import MethodConfig
 from .privacy_section import PrivacyConfig
-from .sections import DataConfig, ModelConfig, TrainConfig
+from .sections import ModelConfig, TrainConfig
 
 ONLY_FOR = {
     "max_batch_size": "example",

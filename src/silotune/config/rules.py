@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePath
+
+from silotune.data.files import is_file_name
 
 from . import method_rules
+from .data_section import ColumnsConfig, DataConfig, SilosConfig
 from .errors import Problem
 from .method_rules import SERVER_KEYS
 from .method_section import MethodConfig
@@ -27,13 +29,17 @@ from .privacy_rules import (
     physical,
 )
 from .privacy_section import PrivacyConfig
-from .sections import ColumnsConfig, DataConfig, ModelConfig, SilosConfig, TrainConfig
+from .sections import ModelConfig, TrainConfig
 
 HEAD_KEYS = ("head", "head_init", "head_scale", "pooling")
 DEALING_KEYS = ("split", "alpha")
-FILE_SUFFIXES = {".csv", ".json", ".jsonl", ".parquet", ".gz"}
 BY_LABEL = {"dirichlet", "label-skew-mild", "label-skew-severe"}
-CAUSAL_CHOICES = ({"text"}, {"prompt", "completion"}, {"messages"})
+CAUSAL_CHOICES = (
+    {"text"},
+    {"prompt", "completion"},
+    {"prompt", "input", "completion"},
+    {"messages"},
+)
 
 
 @dataclass(frozen=True)
@@ -143,8 +149,7 @@ def _silos(data: DataConfig) -> Iterator[Problem]:
                     f"data.silos.{key}",
                     "is for records dealt out to `num` silos; give num or leave this key out",
                 )
-    is_file = PurePath(data.path).suffix.lower() in FILE_SUFFIXES
-    if silos.by is None and silos.num is None and is_file:
+    if silos.by is None and silos.num is None and is_file_name(data.path):
         yield Problem(
             "data.silos",
             "say which silo each record of this file belongs to: {by: <column>}, or {num: 3} to "

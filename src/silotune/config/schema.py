@@ -14,9 +14,10 @@ from pydantic.fields import FieldInfo
 from silotune.methods.registry import known
 
 from . import rules
+from .data_section import DataConfig
 from .method_section import MethodConfig, Section, field_of, method_fields, read_section
 from .privacy_section import PrivacyConfig
-from .sections import STRICT, AsTuple, DataConfig, ModelConfig, Text, TrainConfig
+from .sections import STRICT, AsTuple, ModelConfig, Text, TrainConfig
 
 
 class Config(BaseModel):

@@ -17,6 +17,18 @@ Template = Callable[[Sequence[Turn], bool], str]
 """A tokenizer's chat template: turns, and whether to ask for the assistant's next one -> text."""
 
 
+ALPACA = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes "
+    "the request.\n\n### Instruction:\n{instruction}\n\n### Response:\n"
+)
+ALPACA_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further "
+    "context. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+)
+"""The prompts that https://github.com/tatsu-lab/stanford_alpaca trains on."""
+
+
 class PublicWordsError(ValueError):
     """In words that stand in the template itself, so that they are of no record."""
 
@@ -61,6 +73,18 @@ def passage(record: Mapping[str, Any], template: Template | None) -> Passage:
         whole = prompt + completion
         return Passage(whole, [(len(prompt), len(whole))])
     return Passage(record["text"], [(0, len(record["text"]))])
+
+
+def instruction(text: str | None, about: str | None) -> str:
+    """The prompt of an instruction, with or without an input, in the words of Stanford Alpaca.
+
+    Args:
+        text: the instruction.
+        about: its input; None or blank where there is none.
+    """
+    if about is None or not about.strip():
+        return ALPACA.format(instruction=text or "")
+    return ALPACA_WITH_INPUT.format(instruction=text or "", input=about)
 
 
 def _lines(turns: Sequence[Turn]) -> Passage:

@@ -16,7 +16,9 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, Image, List, Value
 from numpy.typing import NDArray
 
-from .messages import did_you_mean, listed
+from .chat_templates import instruction
+from .chats import is_chat, turns
+from .messages import UnreadableError, did_you_mean, listed
 
 FORMS: Mapping[str, tuple[frozenset[str], ...]] = {
     "sequence-classification": (
@@ -26,6 +28,7 @@ FORMS: Mapping[str, tuple[frozenset[str], ...]] = {
     "causal-lm": (
         frozenset({"text"}),
         frozenset({"prompt", "completion"}),
+        frozenset({"prompt", "input", "completion"}),
         frozenset({"messages"}),
     ),
     "image-classification": (frozenset({"image", "label"}),),
@@ -48,7 +51,8 @@ _CONTENT = {"text", "text_pair", "completion", "messages", "image"}
 class Columns:
     """Which column of the data plays which part. None: not used.
 
-    ``person`` says whose a record is (``person``); it is in no form, and not learned from.
+    ``input`` goes with an instruction in ``prompt``, as in Alpaca's data: the two become one
+    prompt. ``person`` says whose a record is; it is in no form, and not learned from.
     """
 
     text: str | None = None
@@ -56,6 +60,7 @@ class Columns:
     image: str | None = None
     label: str | None = None
     prompt: str | None = None
+    input: str | None = None
     completion: str | None = None
     messages: str | None = None
     person: str | None = None
@@ -128,12 +133,34 @@ def readable(table: Dataset, columns: Columns, labels: Sequence[str], where: str
         # A ClassLabel without a name in common has other names for the same ids.
         values = values_of(table, columns.label) if has_names else table[columns.label][:]
         arrays["label"] = pa.array(_ids(values, labels, where), pa.int64())
+    if columns.messages is not None and not _is_plain(table.features[columns.messages]):
+        arrays["messages"] = _plain_chats(rows[columns.messages], where)
+    if columns.input is not None:
+        inputs = arrays.pop("input").to_pylist()
+        pairs = zip(arrays["prompt"].to_pylist(), inputs, strict=True)
+        arrays["prompt"] = pa.array([instruction(*pair) for pair in pairs], pa.string())
     if columns.person is not None:
         people = (_whole(value) for value in values_of(table, columns.person))
         arrays["person"] = pa.array(
             [None if _is_missing(p) else str(p) for p in people], pa.string()
         )
     return Dataset(pa.table(arrays))
+
+
+def _is_plain(feature: object) -> bool:
+    """Whether these are chats already as templates read them."""
+    turn = feature.feature if isinstance(feature, List) else {}
+    return not isinstance(turn.get("content"), List) and "from" not in turn
+
+
+def _plain_chats(chats: pa.ChunkedArray, where: str) -> pa.Array:
+    plain = []
+    for row, chat in enumerate(chats.to_pylist()):
+        try:
+            plain.append(turns(chat))
+        except UnreadableError as error:
+            raise ValueError(f"messages: row {row} (the first is 0) of {where}: {error}") from None
+    return pa.array(plain)
 
 
 def values_of(table: Dataset, column: str) -> list[object]:
@@ -288,7 +315,7 @@ def _check_kind(table: Dataset, part: str, column: str, where: str) -> None:
         return
     kinds = {
         "label": "labels",
-        "messages": "lists of {role, content}",
+        "messages": "lists of {role, content}, with text in content,",
         "image": "images",
         "person": "names or numbers",
     }
@@ -306,8 +333,7 @@ def _is_kind(feature: object, part: str) -> bool:
         words = ("int", "uint", "float", "bool", "string", "large_string")
         return isinstance(feature, ClassLabel) or dtype.startswith(words)
     if part == "messages":
-        turn = feature.feature if isinstance(feature, List) else None
-        return isinstance(turn, dict) and {"role", "content"} <= set(turn)
+        return is_chat(feature)
     if part == "image":
         cell = isinstance(feature, dict) and {"bytes", "path"} <= set(feature)
         kinds = ("binary", "large_binary", "string", "large_string")

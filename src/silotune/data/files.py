@@ -1,120 +1,146 @@
-"""Files: one local csv, json, jsonl or parquet file as a table in memory.
-
-Read directly, so that nothing is cached and no text is reinterpreted: the words "NA" and "null"
-in a csv stay words, and a broken line of json is named by its number.
-"""
+"""Files: one data file, on a disk or at a URL, as a table in memory. Nothing is cached."""
 
 from __future__ import annotations
 
+import bz2
 import gzip
-import json
+import lzma
 import re
+import zipfile
 import zlib
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pa_parquet
 from datasets import Dataset
 
-FORMATS = (".csv", ".json", ".jsonl", ".parquet")
-"""Suffixes that can be read; text files also with ``.gz`` behind."""
+from .formats import FORMATS, FileOptions
+from .messages import UnreadableError
 
-_OTHER_COLUMNS = re.compile(r"(Row #\d+: )?Expected \d+ columns, got \d+")
-"""What may be told of Arrow's words: numbers."""
+_PACKED: Mapping[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.decompress,
+    ".bz2": bz2.decompress,
+    ".xz": lzma.decompress,
+}
+
+_ZIP = ".zip"
+
+KINDS = "csv, tsv, json, jsonl, parquet, feather, arrow and xlsx"
+"""For people: all that can be read, by its suffix, also packed."""
+
+_BROKEN = (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
 
 _SHARD = re.compile(r"-\d+-of-\d+$")
 
 
-class _UnreadableError(ValueError):
-    """In words of our own."""
-
-
 def part_name(file_name: str) -> str:
     """What a file is called as a part: ``train`` for train.csv.gz and train-0-of-2.parquet."""
-    name = file_name.removesuffix(".gz")
-    for suffix in FORMATS:
-        name = name.removesuffix(suffix)
+    name = file_name
+    for suffixes in (_PACKED, (_ZIP,), FORMATS):
+        suffix = PurePosixPath(name).suffix
+        name = name.removesuffix(suffix) if suffix.lower() in suffixes else name
     return _SHARD.sub("", name)
 
 
-def read_file(path: Path, image: str | None = None) -> Dataset:
-    """Read one file.
+def is_file_name(name: str) -> bool:
+    """Whether a file of this name, or a URL that ends so, would be one of data."""
+    last = PurePosixPath(urlsplit(name).path if is_url(name) else name).name
+    return part_name(last) != _SHARD.sub("", last)
+
+
+def is_url(path: str) -> bool:
+    """Whether it says by which protocol a file is fetched."""
+    return re.match(r"[a-z][a-z0-9+.-]+(://|::)", path) is not None
+
+
+def read_file(path: Path, options: FileOptions | None = None) -> Dataset:
+    """Read one file of a disk.
 
     Args:
         path: the file, told by its suffix.
-        image: a column that may hold image paths; relative ones are taken from the file's folder.
+        options: how.
 
     Raises:
         ValueError: if the file is of another kind or broken.
     """
-    suffix = Path(path.name.removesuffix(".gz")).suffix
-    if suffix not in FORMATS:
-        raise ValueError(
-            f"clients: {path} is none of csv, json, jsonl and parquet (each by its suffix)"
-        )
+    options = options or FileOptions()
+
+    def table() -> pa.Table:
+        return _anchored(_read(path.name, path.read_bytes(), options), options.image, path.parent)
+
+    return _in_words(str(path), table)
+
+
+def read_url(url: str, options: FileOptions | None = None) -> Dataset:
+    """Read one file that fsspec fetches: https, s3, hf and others.
+
+    Args:
+        url: whose path ends like the name of a file.
+        options: how.
+
+    Raises:
+        ValueError: if it cannot be fetched, or is of another kind or broken.
+    """
+    name = PurePosixPath(urlsplit(url).path).name
+    return _in_words(url, lambda: _read(name, _fetched(url), options or FileOptions()))
+
+
+def _fetched(url: str) -> bytes:
+    import fsspec
+
     try:
-        table = _plain(_arrow(path, suffix))
-        return Dataset(_anchored(table, image, path.parent) if image else table)
-    except (OSError, ValueError, EOFError, zlib.error, pa.ArrowException) as error:
-        raise ValueError(f"clients: cannot read {path}: {_cause(error, suffix)}") from None
-
-
-def _cause(error: Exception, suffix: str) -> str:
-    """Why a file cannot be read, in words that no record is in: Arrow's own quote cells."""
-    if isinstance(error, _UnreadableError):
-        return str(error)
-    if isinstance(error, json.JSONDecodeError):
-        return f"line {error.lineno} is not JSON ({error.msg})"
-    if isinstance(error, UnicodeDecodeError):
-        return "it is not UTF-8"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    counted = _OTHER_COLUMNS.search(str(error))
-    return counted[0] if counted else f"it is no sound {suffix.removeprefix('.')} file"
-
-
-def _arrow(path: Path, suffix: str) -> pa.Table:
-    if suffix == ".parquet":
-        return pa_parquet.ParquetFile(path).read()
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        content = gzip.decompress(content)
-    return _csv(content) if suffix == ".csv" else _json(content.decode("utf-8-sig"))
-
-
-def _csv(content: bytes) -> pa.Table:
-    options = pa_csv.ParseOptions(newlines_in_values=True)
-    return pa_csv.read_csv(pa.BufferReader(content), parse_options=options)
-
-
-def _json(text: str) -> pa.Table:
-    """An array of objects, or one object a line; a missing key is null."""
-    if text.lstrip().startswith("["):
-        rows = json.loads(text)
-    else:
-        lines = enumerate(text.split("\n"), start=1)
-        rows = [_object(line, number) for number, line in lines if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise _UnreadableError("every record must be an object, {...}")
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pa.table({name: _column(name, [row.get(name) for row in rows]) for name in names})
-
-
-def _object(line: str, number: int) -> object:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise _UnreadableError(f"line {number} is not JSON ({error.msg})") from None
-
-
-def _column(name: str, values: list[object]) -> pa.Array:
-    try:
-        return pa.array(values)
-    except pa.ArrowException:
-        raise _UnreadableError(
-            f"the values of {name!r} are of different kinds; make them all text, or all numbers"
+        with fsspec.open(url, "rb") as file:
+            content: bytes = file.read()
+    except Exception as error:  # every protocol raises kinds of its own; no record is read yet
+        cause = " ".join(str(error).split())[:200]
+        raise UnreadableError(
+            f"it cannot be fetched ({type(error).__name__}: {cause}); without a network give a "
+            "local file or folder"
         ) from None
+    return content
+
+
+def _in_words(where: str, read: Callable[[], pa.Table]) -> Dataset:
+    try:
+        return Dataset(_plain(read()))
+    except UnreadableError as error:
+        raise ValueError(f"{error.field}: cannot read {where}: {error}") from None
+    except _BROKEN as error:  # whose own words may quote cells
+        cause = error.strerror if isinstance(error, OSError) else None
+        raise ValueError(
+            f"clients: cannot read {where}: {cause or 'it is no sound file of its kind'}"
+        ) from None
+
+
+def _read(name: str, content: bytes, options: FileOptions) -> pa.Table:
+    """Unpack as the suffixes say, and read."""
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix in _PACKED:
+        return _read(name[: -len(suffix)], _PACKED[suffix](content), options)
+    if suffix == _ZIP:
+        return _read(*_only_file(content), options)
+    if suffix not in FORMATS:
+        raise UnreadableError(f"it is none of {KINDS} (each by its suffix)")
+    return FORMATS[suffix](content, options)
+
+
+def _only_file(content: bytes) -> tuple[str, bytes]:
+    """Name and content of the only data file in a zip archive."""
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            names = [n for n in archive.namelist() if is_file_name(n) and not _is_hidden(n)]
+            if len(names) != 1:
+                raise UnreadableError(f"it holds {len(names)} data files; a zip file holds one")
+            return names[0], archive.read(names[0])
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError):  # the last two: a password
+        raise UnreadableError("it is no sound zip file, or needs a password") from None
+
+
+def _is_hidden(name: str) -> bool:
+    """What macOS adds, and the like."""
+    return any(part.startswith((".", "__")) for part in PurePosixPath(name).parts)
 
 
 def _plain(table: pa.Table) -> pa.Table:
@@ -124,9 +150,9 @@ def _plain(table: pa.Table) -> pa.Table:
     return table.cast(pa.schema(fields, metadata=table.schema.metadata))
 
 
-def _anchored(table: pa.Table, image: str, folder: Path) -> pa.Table:
+def _anchored(table: pa.Table, image: str | None, folder: Path) -> pa.Table:
     """Image paths made absolute; bytes stay as they are."""
-    place = table.schema.get_field_index(image)
+    place = table.schema.get_field_index(image) if image else -1
     kind = table.schema.field(place).type if place >= 0 else pa.null()
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return table

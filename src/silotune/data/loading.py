@@ -7,18 +7,22 @@ single table), and ``splits`` says which of them are train, valid and test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import difflib
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import datasets
 import pyarrow as pa
 from datasets import Dataset
 
 from .demo import triage
-from .files import FORMATS, part_name, read_file
+from .files import KINDS, is_file_name, is_url, part_name, read_file, read_url
+from .formats import FileOptions
 from .messages import did_you_mean, listed
+from .saved import Parts, is_saved, saved_parts
 
 _QUOTING = (pa.ArrowException, UnicodeError, datasets.exceptions.DatasetGenerationError)
 """Errors of reading records, whose words may quote them."""
@@ -72,107 +76,40 @@ class Source:
 
 
 def load(
-    path: str, name: str | None = None, splits: Splits | None = None, image: str | None = None
+    path: str,
+    name: str | None = None,
+    splits: Splits | None = None,
+    files: FileOptions | None = None,
 ) -> Source:
-    """Read a demo, a file, a folder or a hub data set.
+    """Read a demo, a file, a folder, a URL or a hub data set.
 
     Folders are: files named by part (``train.parquet``; ``train-00000-of-00002.parquet`` and its
-    like are joined), one folder a silo (``<site>/train.jsonl``, with tables for everybody beside
-    them), or images (``<class>/*.png`` or ``train/<class>/*.png``, giving columns ``image`` and
-    ``label``).
+    like are joined), what ``save_to_disk`` of ``datasets`` wrote, one folder or one file a silo
+    (``<site>/train.jsonl``, ``<site>.csv``, with tables for everybody beside them), or images
+    (``<class>/*.png`` or ``train/<class>/*.png``, giving columns ``image`` and ``label``).
 
     Args:
         path: ``clients``.
         name: ``name``, the configuration of a hub data set; local data has none.
         splits: ``splits``.
-        image: the column that may hold image paths; relative ones count from their own file.
+        files: how single files are read.
 
     Raises:
         ValueError: if there is nothing there that can be read, in words.
     """
-    splits = splits or Splits()
+    splits, files = splits or Splits(), files or FileOptions()
     if path.startswith("demo:"):
         return _single(_demo(path), path, splits)
+    if is_url(path):
+        return _elsewhere(path, name, splits, files)
     place = Path(path).expanduser()
     if place.is_file():
-        return _single(read_file(place, image), place.name, splits)
+        return _single(read_file(place, files), place.name, splits)
     if place.is_dir():
-        return _folder(place, splits, image)
-    is_file_name = part_name(place.name) != place.name
-    if is_file_name or path.startswith((".", "/", "~")) or path.count("/") > 1:
+        return _folder(place, splits, files)
+    if is_file_name(place.name) or path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise ValueError(f"clients: there is no file or folder {path}")
-    parts = _hub(path, name)
-    return _pooled(parts, lambda part: parts[part], path, splits)
-
-
-def table_of(
-    table: Dataset | Sequence[Mapping[str, Any]] | str | Path, where: str, image: str | None = None
-) -> Dataset:
-    """A table that somebody gives: a data set, a list of records, or a file or folder of one.
-
-    Args:
-        table: as given.
-        where: the field, and whose it is, for messages.
-        image: the column that may hold image paths.
-
-    Raises:
-        ValueError: if it is none of these, has no records, or a column of mixed types.
-    """
-    check_table(table, where)
-    if isinstance(table, str | Path):
-        source = load(str(table), image=image)
-        if source.train is None:
-            raise ValueError(f"{where}: {table} has a folder for each client itself")
-        table = source.train
-    elif not isinstance(table, Dataset):
-        table = _of_records(table, where)
-    if len(table) == 0:
-        raise ValueError(f"{where}: has no records")
-    return table
-
-
-def check_table(table: object, where: str) -> None:
-    """See that something is of the kind of a table; nothing is opened.
-
-    Args:
-        table: as given.
-        where: the field, and whose it is, for messages.
-
-    Raises:
-        ValueError: naming its type only, because what it holds is private.
-    """
-    if isinstance(table, Dataset | str | Path):
-        return
-    if not isinstance(table, Sequence):
-        found = type(table).__name__
-    else:
-        found = next((type(r).__name__ for r in table if not isinstance(r, Mapping)), "")
-        found = found and f"{type(table).__name__} of {found}"
-    if found:
-        raise ValueError(
-            f"{where}: give a datasets.Dataset, a list of dicts, a file or a folder, not {found}"
-        )
-
-
-def _of_records(records: Sequence[Mapping[str, Any]], where: str) -> Dataset:
-    """A table of dicts; where Arrow cannot hold them, its own words would quote a value."""
-    table = _held(records)
-    if table is not None:
-        return table
-    alone = {name: [{name: record.get(name)} for record in records] for name in records[0]}
-    column = next((f"column {name!r}" for name in alone if _held(alone[name]) is None), "a column")
-    raise ValueError(
-        f"{where}: {column} holds values of several types, or of one that no table holds; make "
-        "them all text, or all numbers"
-    )
-
-
-def _held(records: Sequence[Mapping[str, Any]]) -> Dataset | None:
-    """The records as a table, if their values have types that go together."""
-    try:
-        return Dataset.from_list([dict(record) for record in records])
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        return None
+    return _hub(path, name, splits)
 
 
 def _demo(path: str) -> Dataset:
@@ -204,39 +141,81 @@ def _single(table: Dataset, where: str, splits: Splits) -> Source:
     return Source(notices=(notice,), **{role: rows(part) for role, part in chosen.items()})
 
 
-def _folder(place: Path, splits: Splits, image: str | None) -> Source:
-    top = _files(place)
-    inner = {folder.name: _files(folder) for folder in sorted(place.iterdir()) if folder.is_dir()}
+def _folder(place: Path, splits: Splits, files: FileOptions) -> Source:
+    if is_saved(place):
+        return _saved(place, splits)
+    top = _parts(place, files)
+    inner = {
+        folder.name: saved_parts(folder) if is_saved(folder) else _parts(folder, files)
+        for folder in sorted(place.iterdir())
+        if folder.is_dir()
+    }
     sites = {site: parts for site, parts in inner.items() if parts}
-    has_train = part_name(splits.train or "train") in top
-    if sites and not has_train:
-        return _sites(sites, top, str(place), splits, image)
-    if len(top) == 1 and not has_train:
-        (only,) = top.values()
-        return _single(_read(only, image), only[0].name, splits)
-    if not top:
+    if not sites and not top:
         return _images(place, splits)
-    source = _pooled(top, lambda part: _read(top[part], image), str(place), splits)
-    notice = f"clients: not used of {place}: the folders {listed(sites)}"
-    return replace(source, notices=(*source.notices, notice)) if sites else source
+    if part_name(splits.train or "train") in top:
+        source = _of_parts(top, str(place), splits)
+        unused = f"clients: not used of {place}: the folders {listed(sites)}"
+        return _with_notice(source, unused) if sites else source
+    if "train" in sites and set(sites) <= _COMMON:
+        return _of_parts(_from_folders(sites), str(place), splits)
+    return _sites(sites, top, str(place), splits) if sites else _files(top, place, splits)
 
 
-def _sites(
-    sites: Mapping[str, Mapping[str, list[Path]]],
-    top: Mapping[str, list[Path]],
-    where: str,
-    splits: Splits,
-    image: str | None,
-) -> Source:
-    """One folder a silo; tables beside the folders are for everybody."""
+def _files(top: Parts, place: Path, splits: Splits) -> Source:
+    """Files of which none is called train: one alone, or one a silo."""
+    if len(top) == 1:
+        ((only, read),) = top.items()
+        return _single(read(), only, splits)
+    silos = _file_silos(top) if splits == Splits() else []
+    if not silos:
+        return _of_parts(top, str(place), splits)
+    source = _sites({s: {"train": top[s]} for s in silos}, top, str(place), splits)
+    return _with_notice(
+        source, f"clients: each file of {place} is taken for a silo: {listed(silos)}"
+    )
+
+
+def _with_notice(source: Source, text: str) -> Source:
+    return replace(source, notices=(*source.notices, text))
+
+
+def _saved(place: Path, splits: Splits) -> Source:
+    parts = saved_parts(place)
+    if set(parts) == {"train"}:
+        return _single(parts["train"](), str(place), splits)
+    return _of_parts(parts, str(place), splits)
+
+
+def _file_silos(top: Collection[str]) -> list[str]:
+    """Files that are a silo each; none where one of them may be meant as a part.
+
+    ``training`` beside ``testing`` is no silo, but a part by another name, which ``splits`` says.
+    """
+    silos = [name for name in top if name not in _COMMON]
+    is_part = any(
+        difflib.get_close_matches(word, _COMMON, n=1, cutoff=0.75)
+        for name in silos
+        for word in re.split(r"[\W\d_]+", name.lower())
+    )
+    return [] if is_part or len(silos) < 2 else silos
+
+
+def _from_folders(folders: Mapping[str, Parts]) -> Parts:
+    """Parts that are a folder each, with one table."""
+    return {name: next(iter(parts.values())) for name, parts in folders.items() if len(parts) == 1}
+
+
+def _sites(sites: Mapping[str, Parts], top: Parts, where: str, splits: Splits) -> Source:
+    """Parts by silo; tables beside them are for everybody."""
     silos: dict[str, Tables] = {}
     notices: list[str] = []
     for site, parts in sites.items():
         chosen, unused = _choose(parts, splits, f"{where}/{site}")
-        silos[site] = Tables(**{role: _read(parts[p], image) for role, p in chosen.items()})
+        silos[site] = Tables(**{role: parts[part]() for role, part in chosen.items()})
         notices += unused
     shared = {role: part for role, part in _usual(top).items() if role != "train"}
-    tables = {role: _read(top[part], image) for role, part in shared.items()}
+    tables = {role: top[part]() for role, part in shared.items()}
     return Source(silos=silos, notices=tuple(notices), **tables)
 
 
@@ -244,7 +223,8 @@ def _images(place: Path, splits: Splits) -> Source:
     """``<class>/*.png``, or the same inside ``train`` and other parts."""
     inner = [folder.name for folder in sorted(place.iterdir()) if folder.is_dir()]
     if (splits.train or "train") in inner:
-        return _pooled(inner, lambda part: _labelled_images(place / part), str(place), splits)
+        parts = {part: partial(_labelled_images, place / part) for part in inner}
+        return _of_parts(parts, str(place), splits)
     return _single(_labelled_images(place), str(place), splits)
 
 
@@ -252,19 +232,17 @@ def _labelled_images(place: Path) -> Dataset:
     files = sorted(f for f in place.glob("*/*") if f.suffix.lower() in IMAGES)
     if not files:
         raise ValueError(
-            f"clients: {place} has neither data files ({listed(FORMATS)}), nor folders with "
+            f"clients: {place} has neither data files ({KINDS}), nor folders with "
             "train files, one a silo, nor folders with images, one a class"
         )
     labels = [file.parent.name for file in files]
     return Dataset.from_dict({"image": [str(f.resolve()) for f in files], "label": labels})
 
 
-def _pooled(
-    names: Collection[str], read: Callable[[str], Dataset], where: str, splits: Splits
-) -> Source:
+def _of_parts(parts: Parts, where: str, splits: Splits) -> Source:
     """Parts of one pool; only the chosen ones are read."""
-    chosen, notices = _choose(names, splits, where)
-    return Source(notices=notices, **{role: read(part) for role, part in chosen.items()})
+    chosen, notices = _choose(parts, splits, where)
+    return Source(notices=notices, **{role: parts[part]() for role, part in chosen.items()})
 
 
 def _choose(
@@ -297,11 +275,11 @@ def _usual(names: Collection[str]) -> dict[str, str]:
     }
 
 
-def _files(folder: Path) -> dict[str, list[Path]]:
+def _parts(folder: Path, options: FileOptions) -> Parts:
     """Data files by part name; several only where they are numbered shards of one part."""
     parts: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
-        if file.is_file() and file.name.removesuffix(".gz").endswith(tuple(FORMATS)):
+        if file.is_file() and is_file_name(file.name):
             parts.setdefault(part_name(file.name), []).append(file)
     for name, files in parts.items():
         if len(files) > 1 and not all("-of-" in file.name for file in files):
@@ -309,23 +287,34 @@ def _files(folder: Path) -> dict[str, list[Path]]:
                 f"clients: {listed(file.name for file in files)} in {folder} are all called "
                 f"{name!r}; keep one"
             )
-    return parts
+    return {name: partial(_read, files, options) for name, files in parts.items()}
 
 
-def _read(files: list[Path], image: str | None) -> Dataset:
-    tables = [read_file(file, image) for file in files]
+def _read(files: list[Path], options: FileOptions) -> Dataset:
+    tables = [read_file(file, options) for file in files]
     return tables[0] if len(tables) == 1 else datasets.concatenate_datasets(tables)
 
 
-def _hub(path: str, name: str | None) -> Mapping[str, Dataset]:
+def _elsewhere(url: str, name: str | None, splits: Splits, files: FileOptions) -> Source:
+    """A file that is fetched; or of ``hf://datasets/owner/name``, the hub's data set."""
+    if is_file_name(url):
+        return _single(read_url(url, files), url, splits)
+    on_hub = re.fullmatch(r"hf://datasets/([^/@]+/[^/@]+)/?", url)
+    if on_hub:
+        return _hub(on_hub[1], name, splits)
+    raise ValueError(f"clients: {url} does not end like a data file: {KINDS}")
+
+
+def _hub(path: str, name: str | None, splits: Splits) -> Source:
     try:
-        parts: Mapping[str, Dataset] = datasets.load_dataset(path, name)
+        loaded: Mapping[str, Dataset] = datasets.load_dataset(path, name)
     except Exception as error:  # the hub client raises a dozen kinds, none of them ours
         quotes = isinstance(error, _QUOTING)
         cause = type(error).__name__ if quotes else " ".join(str(error).split())[:300]
         raise ValueError(
             f"clients: {path!r} is no file or folder here, and could not be loaded as a hub "
             f"data set ({cause}). Check clients and name; without a network give a local "
-            "file or folder: csv, json, jsonl, parquet or images"
+            f"file or folder: {KINDS}, or images"
         ) from None
-    return parts
+    chosen, notices = _choose(loaded, splits, path)
+    return Source(notices=notices, **{role: loaded[part] for role, part in chosen.items()})

@@ -8,6 +8,18 @@ from collections.abc import Iterable
 _MOST = 12
 
 
+class UnreadableError(ValueError):
+    """Why a file or a cell cannot be read, in words of our own: no record is in them.
+
+    Attributes:
+        field: what the words are about: where the file is, or how it is read.
+    """
+
+    def __init__(self, text: str, field: str = "clients") -> None:
+        super().__init__(text)
+        self.field = field
+
+
 def listed(names: Iterable[object]) -> str:
     """Names with commas between them; a long list is cut and says so."""
     words = [str(name) for name in names]

@@ -69,6 +69,8 @@ class Description:
         gradient_checkpointing: Literal["none", "reentrant", "non-reentrant"] = "none",
         seed: int = 0,
         name: str | None = None,
+        delimiter: str | None = None,
+        encoding: str | None = None,
         splits: Splits | None = None,
         partition: Partition | None = None,
         valid: Table | None = None,
@@ -118,6 +120,8 @@ class Description:
             gradient_checkpointing: less memory, more time.
             seed: of all that is not secret.
             name: see ``Records``, as all fields up to ``limit``.
+            delimiter: between the columns of csv and tsv files.
+            encoding: of text files.
             splits: which part of a path is for what.
             partition: how one pool becomes clients.
             valid: records for everybody, to watch training by.
@@ -185,6 +189,8 @@ class Description:
         self.records = Records(
             clients=clients,
             name=name,
+            delimiter=delimiter,
+            encoding=encoding,
             splits=splits or Splits(),
             partition=partition or Partition(),
             valid=valid,

@@ -30,6 +30,7 @@ from .records import Records
 T = TypeVar("T")
 
 EXTRAS = {
+    "openpyxl": "needed for xlsx files only: pip install 'silotune[excel]'",
     "pillow": "needed for images only: pip install 'silotune[images]'",
     "tensorboard": "needed for report_to: [tensorboard] only: pip install 'silotune[tensorboard]'",
     "peft": "needed to use the adapter elsewhere, not to train it: pip install peft",

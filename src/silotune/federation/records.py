@@ -13,7 +13,10 @@ from datasets import ClassLabel, Dataset, DatasetDict
 from silotune.core.fields import check_value
 from silotune.core.names import LONGEST_NAME, is_client_name
 from silotune.data import Partition, Source, Splits, Tables, load
-from silotune.data.loading import check_table, table_of
+from silotune.data.delimited import check_delimiter
+from silotune.data.encodings import check_encoding
+from silotune.data.formats import FileOptions
+from silotune.data.given import check_table, table_of
 from silotune.privacy import check_declared
 
 Table: TypeAlias = Dataset | Sequence[Mapping[str, Any]] | str | Path
@@ -43,6 +46,8 @@ class Records:
         clients: tables by client; or a hub name, file or folder that ``partition`` divides, or
             that has one folder a client.
         name: configuration of a hub data set.
+        delimiter: between the columns of csv and tsv files; None: a comma, or a tab.
+        encoding: of text files, as Python calls it; None: UTF-8.
         splits: which part of a path is for what.
         partition: how one pool becomes clients.
         valid: records for everybody, to watch training by; beside tables by client only.
@@ -62,6 +67,8 @@ class Records:
 
     clients: str | Path | Mapping[str, ClientData]
     name: str | None = None
+    delimiter: str | None = None
+    encoding: str | None = None
     splits: Splits = field(default_factory=Splits)
     partition: Partition = field(default_factory=Partition)
     valid: Table | None = None
@@ -105,6 +112,8 @@ class Records:
     def _check_numbers(self) -> None:
         check_value("valid_fraction", Annotated[float, Ge(0), Lt(1)], self.valid_fraction)
         check_value("limit", Annotated[int, Ge(1)] | None, self.limit)
+        check_delimiter(self.delimiter)
+        check_encoding(self.encoding)
         clients = self.clients if isinstance(self.clients, Mapping) else None
         check_declared("num_examples", self.num_examples, clients)
         check_declared("num_held_out", self.num_held_out, clients)
@@ -142,6 +151,14 @@ class Records:
         """Whether records were dealt out to clients, which looks at all of them."""
         return self.partition.num is not None
 
+    def file_options(self, image: str | None) -> FileOptions:
+        """How its files are read.
+
+        Args:
+            image: the column that may hold image paths.
+        """
+        return FileOptions(image=image, delimiter=self.delimiter, encoding=self.encoding)
+
     def source(self, image: str | None) -> Source:
         """Everything there is, opened.
 
@@ -152,14 +169,15 @@ class Records:
             ValueError: in words, if something cannot be read, or two clients have other columns or
                 other labels.
         """
+        files = self.file_options(image)
         if not isinstance(self.clients, Mapping):
-            return load(str(self.clients), self.name, self.splits, image)
-        silos = {name: _tables(name, data, image) for name, data in sorted(self.clients.items())}
+            return load(str(self.clients), self.name, self.splits, files)
+        silos = {name: _tables(name, data, files) for name, data in sorted(self.clients.items())}
         _check_alike({name: tables.train for name, tables in silos.items()})
         return Source(
             silos=silos,
-            valid=None if self.valid is None else table_of(self.valid, "valid", image),
-            test=None if self.test is None else table_of(self.test, "test", image),
+            valid=None if self.valid is None else table_of(self.valid, "valid", files),
+            test=None if self.test is None else table_of(self.test, "test", files),
         )
 
 
@@ -199,12 +217,12 @@ def _is_parts(data: object) -> TypeGuard[Mapping[str, Table]]:
     return isinstance(data, Mapping)
 
 
-def _tables(client: str, data: ClientData, image: str | None) -> Tables:
+def _tables(client: str, data: ClientData, files: FileOptions) -> Tables:
     where = f"clients: client {client}"
     if not _is_parts(data):
-        return Tables(train=table_of(data, where, image))
+        return Tables(train=table_of(data, where, files))
     return Tables(
-        **{_PART[part]: table_of(t, f"{where}, {_PART[part]}", image) for part, t in data.items()}
+        **{_PART[part]: table_of(t, f"{where}, {_PART[part]}", files) for part, t in data.items()}
     )
 
 

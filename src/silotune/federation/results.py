@@ -12,7 +12,7 @@ from silotune.adapters.peft_io import WEIGHTS
 from silotune.core import pool
 from silotune.data.columns import Columns
 from silotune.data.columns import readable as readable_table
-from silotune.data.loading import table_of
+from silotune.data.given import table_of
 from silotune.engine import evaluate as score_examples
 from silotune.methods import MoLE
 from silotune.privacy import NoDP
@@ -107,7 +107,8 @@ def evaluate_table(federation: Description, folder: RunFolder, table: Table) -> 
     labels = tuple(read_facts(folder).labels)
     model = open_model(terms, labels, federation.machine, federation.given)
     columns = Columns(**objective.columns)
-    rows = readable_table(table_of(table, "table", columns.image), columns, labels, "the table")
+    files = federation.records.file_options(columns.image)
+    rows = readable_table(table_of(table, "table", files), columns, labels, "the table")
     examples = examples_of(terms, rows, model.loaded, "the table")
     places = list(own_adapters(folder).values()) or [shared_adapter(folder)]
     numbers = [model_in(place, model) for place in places]

@@ -26,7 +26,7 @@ IGNORED = -100
 """The label of tokens that are not learned: padding and prompts."""
 
 
-FORMS = ({"text"}, {"prompt", "completion"}, {"messages"})
+FORMS = ({"text"}, {"prompt", "completion"}, {"prompt", "input", "completion"}, {"messages"})
 """Parts that make a record."""
 
 
@@ -37,8 +37,9 @@ class CausalLM:
     Attributes:
         text: column of plain texts; or
         prompt: column of prompts, which are not learned, with
+        input: column of inputs, where prompts are instructions (Alpaca): they become one prompt;
         completion: column of their completions, which are; or
-        messages: column of chats, lists of {role, content}.
+        messages: column of chats, lists of {role, content} or, as in ShareGPT, {from, value}.
         max_length: tokens of a record; the rest is cut.
 
     Raises:
@@ -57,6 +58,7 @@ class CausalLM:
 
     text: str | None = None
     prompt: str | None = None
+    input: str | None = None
     completion: str | None = None
     messages: str | None = None
     max_length: int = 128
@@ -76,6 +78,7 @@ class CausalLM:
         parts = {
             "text": self.text,
             "prompt": self.prompt,
+            "input": self.input,
             "completion": self.completion,
             "messages": self.messages,
         }

@@ -1,0 +1,145 @@
+"""The section ``data``: where the records are, and how they are read and divided."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from .sections import STRICT, AsTuple, Count, Name, Sorted, Text
+
+
+class SplitsConfig(BaseModel):
+    """Which part of the data is for what."""
+
+    model_config = STRICT
+
+    train: Text | None = Field(
+        default=None,
+        description="File name inside `data.path`, or hub split, to train on; null = the one "
+        "called train.",
+    )
+    valid: Text | None = Field(
+        default=None,
+        description="The one to score rounds on; null = the one called valid, validation or dev.",
+    )
+    test: Text | None = Field(
+        default=None,
+        description="The one to score the result on; null = the one called test or test_labeled.",
+    )
+
+
+class ColumnsConfig(BaseModel):
+    """What the columns of the data are called; give those that your task needs."""
+
+    model_config = STRICT
+
+    text: Text | None = Field(default=None, description="Column of the text.")
+    text_pair: Text | None = Field(
+        default=None, description="Column of the second text of a pair (classification)."
+    )
+    label: Text | None = Field(default=None, description="Column of the label (classification).")
+    prompt: Text | None = Field(
+        default=None,
+        description="Column of the prompt, not learned (causal-lm, with `completion`).",
+    )
+    input: Text | None = Field(
+        default=None,
+        description="Column of the input that goes with an instruction in `prompt`, as in Alpaca's "
+        "data; the two become one prompt in Alpaca's words (causal-lm).",
+    )
+    completion: Text | None = Field(
+        default=None, description="Column of the completion, learned (causal-lm, with `prompt`)."
+    )
+    messages: Text | None = Field(
+        default=None,
+        description="Column of chat messages, a list of {role, content}, or of {from, value} as in "
+        "ShareGPT (causal-lm).",
+    )
+    image: Text | None = Field(
+        default=None, description="Column of images, or of the bytes of JPEG or PNG files."
+    )
+
+
+class SilosConfig(BaseModel):
+    """How records belong to silos: `by` a column, or dealt out to `num` silos (a simulation)."""
+
+    model_config = STRICT
+
+    by: Text | None = Field(default=None, description="Column that names the silo of each record.")
+    num: int | None = Field(
+        default=None, ge=1, description="Number of silos to deal records out to."
+    )
+    split: Literal["iid", "dirichlet", "quantity", "label-skew-mild", "label-skew-severe"] = Field(
+        default="iid",
+        description="How records are dealt out to `num` silos: evenly; with label shares from a "
+        "Dirichlet distribution; in unequal amounts; with the label skews of the FFA-LoRA paper.",
+    )
+    alpha: float = Field(
+        default=0.5,
+        gt=0,
+        description="Concentration of `dirichlet` and `quantity`; smaller = more skew.",
+    )
+
+
+class DataConfig(BaseModel):
+    """The private records."""
+
+    model_config = STRICT
+
+    path: Text = Field(
+        description="Hub name; file (csv, tsv, json, jsonl, parquet, feather, arrow, xlsx; also "
+        "packed: gz, bz2, xz, zip); URL of one; folder with train.parquet and the like; what "
+        "`save_to_disk` wrote; image folder; folder of silos (`<silo>/train.jsonl`, or a file a "
+        "silo); or demo:triage. Relative paths start at the current working directory.",
+        examples=["demo:triage"],
+    )
+    name: Text | None = Field(
+        default=None, description="Configuration of a hub data set, such as sst2 of nyu-mll/glue."
+    )
+    delimiter: Text | None = Field(
+        default=None,
+        description="What separates the columns of csv and tsv files; null = a comma, or a tab.",
+    )
+    encoding: Text | None = Field(
+        default=None,
+        description="Of text files, as Python calls it, such as latin-1; null = UTF-8.",
+    )
+    splits: SplitsConfig = SplitsConfig()
+    columns: ColumnsConfig = ColumnsConfig()
+    labels: Annotated[tuple[Name, ...] | dict[Name, Text] | None, AsTuple] = Field(
+        default=None,
+        description="The public set of labels in order of ids; as a mapping, label: description "
+        "(for `head_init: label-prototypes`). null = taken from the data once, with a notice.",
+    )
+    silos: SilosConfig = SilosConfig()
+    num_examples: Annotated[Count | dict[Name, Count] | None, Sorted] = Field(
+        default=None,
+        description="Public number of training records that each silo declares, one number or "
+        "silo: number. Sampling rates, denominators and the check of delta use only this. null = "
+        "rounded down from the data once, with a notice; under privacy from 200 records on.",
+    )
+    num_held_out: Annotated[Count | dict[Name, Count] | None, Sorted] = Field(
+        default=None,
+        description="Public number of held-out records that each silo declares, one number or "
+        "silo: number; noisy scores (`privacy.metric_noise`) are divided by it. null = rounded "
+        "down from the data once, with a notice, from 200 records on.",
+    )
+    max_length: int = Field(
+        default=128, ge=1, description="Tokens of a text or pair; the rest is cut."
+    )
+    valid_fraction: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Chance of each record to be held out for scoring when there is no valid split "
+        "and `evaluation` is site or simulation. A record's own content decides, and no other one.",
+    )
+    person: Text | None = Field(
+        default=None,
+        description="Column that names the person of each record. It is not learned from; people "
+        "with records at several silos are counted and the statement composes their silos.",
+    )
+    limit: int | None = Field(
+        default=None, ge=1, description="Use at most this many records of each silo (quick looks)."
+    )
