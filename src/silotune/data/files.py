@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 from datasets import Dataset
@@ -46,7 +45,7 @@ def part_name(file_name: str) -> str:
 
 def is_file_name(name: str) -> bool:
     """Whether a file of this name, or a URL that ends so, would be one of data."""
-    last = PurePosixPath(urlsplit(name).path if is_url(name) else name).name
+    last = _url_name(name) if is_url(name) else PurePosixPath(name).name
     return part_name(last) != _SHARD.sub("", last)
 
 
@@ -83,8 +82,15 @@ def read_url(url: str, options: FileOptions | None = None) -> Dataset:
     Raises:
         ValueError: if it cannot be fetched, or is of another kind or broken.
     """
-    name = PurePosixPath(urlsplit(url).path).name
-    return _in_words(url, lambda: _read(name, _fetched(url), options or FileOptions()))
+
+    def table() -> pa.Table:
+        return _read(_url_name(url), _fetched(url), options or FileOptions())
+
+    return _in_words(url, table)
+
+
+def _url_name(url: str) -> str:
+    return url.partition("?")[0].rpartition("/")[2]
 
 
 def _fetched(url: str) -> bytes:

@@ -7,7 +7,6 @@ single table), and ``splits`` says which of them are train, valid and test.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -193,10 +192,11 @@ def _file_silos(top: Collection[str]) -> list[str]:
     ``training`` beside ``testing`` is no silo, but a part by another name, which ``splits`` says.
     """
     silos = [name for name in top if name not in _COMMON]
+    words = [word for name in silos for word in re.split(r"[\W\d_]+", name.lower())]
     is_part = any(
-        difflib.get_close_matches(word, _COMMON, n=1, cutoff=0.75)
-        for name in silos
-        for word in re.split(r"[\W\d_]+", name.lower())
+        word == usual or (len(usual) > len("dev") and word.startswith(usual))
+        for word in words
+        for usual in _COMMON
     )
     return [] if is_part or len(silos) < 2 else silos
 
