@@ -90,16 +90,14 @@ def test_the_forward_is_the_formula(net, between):
 
 
 @pytest.mark.parametrize("between", BETWEEN)
-def test_totals_are_autograds_gradient_and_it_is_passed_on_below(net, between):
-    data, totals = batch(4, *between), {}
+def test_sums_are_autograds_gradient_and_it_is_passed_on_below(net, between):
+    data = batch(4, *between)
     *expected, below = autograd(net, data)
-    with net.sink.collect(4, totals) as rows:
+    with net.sink.summed():
         net.losses(data).sum().backward()
-        assert D not in rows, "no (n, out, in) tensor was made"
-        assert rows.keys() | totals.keys() == net.tensors().keys()
-    torch.testing.assert_close(totals[D], expected[0])
+    for parameter, gradient in zip(net.tensors().values(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
     torch.testing.assert_close(net.below.grad, below)
-    assert net.layer.D.grad is None
 
 
 @pytest.mark.parametrize("between", BETWEEN)
@@ -114,24 +112,27 @@ def test_where_only_rows_will_do_each_is_that_of_its_example(net, between):
 
 
 def test_a_layer_that_is_used_twice_adds_up():
-    net, x, totals = Net(), torch.randn(3, IN), {}
+    net, x = Net(), torch.randn(3, IN)
 
     def loss():
         return (net.layer(x) * net.layer(2 * x)).sum()
 
     (expected,) = torch.autograd.grad(loss(), [net.layer.D])
-    with net.sink.collect(3, totals):
+    with net.sink.summed():
         loss().backward()
-    torch.testing.assert_close(totals[D], expected)
+    torch.testing.assert_close(net.layer.D.grad, expected)
 
 
 def test_a_frozen_matrix_leaves_nothing():
-    net, data, totals = Net(), batch(3), {}
+    net, data = Net(), batch(3)
     net.layer.D.requires_grad_(False)
-    with net.sink.collect(3, totals) as rows:
+    with net.sink.collect(3) as rows:
         net.losses(data).sum().backward()
-        assert not totals
+        assert rows
         assert D not in rows
+    with net.sink.summed():
+        net.losses(data).sum().backward()
+    assert net.layer.D.grad is None
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])
@@ -170,35 +171,24 @@ def test_a_sum_that_is_not_finite_stops_the_step(bad, head):
         mechanism.gradients(net.layer.tensors(), net.sink, losses, [data], mechanism.draws(0, None))
 
 
-def test_a_sink_that_is_for_rows_takes_no_totals():
-    sink, totals = PerExampleGradients(), {}
-    assert not sink.takes_totals
-    with sink.collect(2, totals):
-        assert sink.takes_totals
-    with sink.collect(2):
-        assert not sink.takes_totals
-        with pytest.raises(AssertionError, match="needs rows"):
-            sink.add_total(D, torch.zeros(OUT, IN))
-
-
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_half_precision_base_keeps_its_matrix_beside_it_in_float32(transposed):
     """An entry far below the base's precision still acts, and its gradient is in float32."""
     base = (Conv1D(OUT, IN) if transposed else nn.Linear(IN, OUT)).to(torch.bfloat16)
-    sink, totals = PerExampleGradients(), {}
+    sink = PerExampleGradients()
     layer = DenseLinear(Site("q", base.requires_grad_(False), IN, OUT, transposed), sink)
     assert layer.D.dtype == torch.float32
     x = torch.randn(3, 4, IN, dtype=torch.bfloat16, requires_grad=True)
     with torch.no_grad():
         layer.D.fill_(0.5)
     expected = (base(x).float() + 0.5 * x.float().sum(-1, keepdim=True)).to(torch.bfloat16)
-    with sink.collect(3, totals):
+    with sink.summed():
         y = layer(x)
         y.float().sum().backward()
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y, expected, rtol=2e-2, atol=2e-2)
-    assert totals[D].dtype == torch.float32
-    torch.testing.assert_close(totals[D], x.float().sum((0, 1)).expand(OUT, IN))
+    assert layer.D.grad.dtype == torch.float32
+    torch.testing.assert_close(layer.D.grad, x.float().sum((0, 1)).expand(OUT, IN))
     assert x.grad is not None
 
 

@@ -3,9 +3,8 @@
 The full-rank update of "Why Gradient Subspace?" (arXiv 2410.23111), whose clients train it with
 GaLore and average it as it is: exact, since y is linear in D, at out x in numbers a site. Scale 1.
 
-Without privacy only the gradient's sum over the batch is made, g^T x (out, in). A sink that takes
-nothing but rows gets them, n times as many numbers; so a method under example-level privacy should
-train something smaller.
+Without privacy only the gradient's sum over the batch is made, g^T x (out, in). Rows are n times as
+many numbers; so a method under example-level privacy should train something smaller.
 
 Shapes: n examples, T positions (tokens, patches; 1 after pooling), out, in.
 """
@@ -14,16 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-from torch.autograd import Function
 
 from silotune.core import Context, Key, PerExampleGradients, Role, Site
 
 from .base import Adapter, Layer
+from .kernels import dense_map
 from .site_layer import SiteLayer, zeros
 
 
@@ -85,51 +84,5 @@ class DenseLinear(SiteLayer):
     def _map(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         """``x (W + D)^T + b``, by the kernel while gradients are collected."""
         if self._sink.is_open and self.D.requires_grad:
-            return _by_kernel(x, weight, bias, self.D, self._sink, self._key)
-        return F.linear(x, _merged(weight, self.D), bias)
-
-
-def _by_kernel(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    delta: Tensor,
-    sink: PerExampleGradients,
-    key: Key,
-) -> Tensor:
-    y: Tensor = _DenseMap.apply(x, weight, bias, delta, sink, key)
-    return y
-
-
-def _merged(weight: Tensor | None, delta: Tensor) -> Tensor:
-    return delta if weight is None else weight + delta
-
-
-class _DenseMap(Function):
-    """W + D is made again for the backward pass rather than kept: it is as large as the layer."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        delta: Tensor,
-        sink: PerExampleGradients,
-        key: Key,
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight, delta)
-        ctx.sink, ctx.key = sink, key
-        return F.linear(x, _merged(weight, delta), bias)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, delta = ctx.saved_tensors
-        g = grads[0]
-        if ctx.sink.takes_totals:
-            ctx.sink.add_total(ctx.key, g.flatten(end_dim=-2).mT @ x.flatten(end_dim=-2))
-        else:
-            g_rows, x_rows = (t.reshape(t.shape[0], -1, t.shape[-1]) for t in (g, x))  # (n, T, ..)
-            ctx.sink.add(ctx.key, torch.bmm(g_rows.mT, x_rows))
-        dx = g @ _merged(weight, delta) if ctx.needs_input_grad[0] else None
-        return dx, None, None, None, None, None
+            return dense_map(x, (weight, bias), self.D, self._sink, self._key, self.records)
+        return F.linear(x, self.D if weight is None else weight + self.D, bias)

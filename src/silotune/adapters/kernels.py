@@ -1,11 +1,16 @@
-"""The two backward kernels: one backward pass leaves the gradient of every single example.
+"""The backward kernels: one backward pass leaves the gradient of every single example.
 
 A weight's per-example gradient is one batched product of the layer's input and the gradient of
 its output. The kernels write it into the sink and give autograd nothing for the weight, so there
 is no second pass, no hook and no list of gradients to sum up again. The base weight needs no
-gradient, which is why ghost clipping (two backward passes) cannot be faster here.
+gradient, which is why ghost clipping (two backward passes) cannot be faster here. Where the sink
+takes sums, autograd gets the weight's gradient, and nothing is asked of the input's shape.
 
-Shapes: n examples, T positions (tokens, patches; 1 after pooling), in, out, r rank.
+Every kernel works on two dimensions, positions and features: what it gives is no view, so models
+may write into it.
+
+Shapes: n examples, P positions of all examples (tokens, patches; 1 each after pooling), in, out,
+r rank.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.autograd import Function
 
-from silotune.core import Key, PerExampleGradients
+from silotune.core import LEADING, Key, PerExampleGradients, RecordAxis
 
 
 def rows_linear(
@@ -27,19 +32,22 @@ def rows_linear(
     scale: float,
     sink: PerExampleGradients,
     keys: list[Key],
+    records: RecordAxis = LEADING,
 ) -> Tensor:
-    """``scale * (x W^T + b)``; rows for W (and b) go to the sink under ``keys``.
+    """``scale * (x W^T + b)``; gradients of W (and b) go to the sink under ``keys``.
 
     Args:
-        x: (n, ..., in).
+        x: (..., in).
         weight: (out, in), trained.
         bias: (out,), trained, or None.
         scale: the layer's one scale.
         sink: open.
         keys: of the weight, then of the bias.
+        records: where they lie in x.
     """
-    y: Tensor = _RowsLinear.apply(x, weight, bias, scale, sink, keys)
-    return y
+    place = (x.shape[:-1], records)
+    y: Tensor = _RowsLinear.apply(_flat(x), weight, bias, scale, sink, keys, place)
+    return y.view(*x.shape[:-1], -1)
 
 
 def merged_lora(
@@ -49,22 +57,50 @@ def merged_lora(
     scale: float,
     sink: PerExampleGradients,
     keys: tuple[Key, Key],
+    records: RecordAxis = LEADING,
 ) -> Tensor:
-    """``x (W + scale B A)^T + b`` as one product; rows for those of A, B that require a gradient.
+    """``x (W + scale B A)^T + b`` as one product; gradients of A, B that train go to the sink.
 
     Only z = x A^T is kept for the backward pass when A is frozen (FFA-LoRA); the merged weight is
     made again there rather than kept.
 
     Args:
-        x: (n, ..., in).
+        x: (..., in).
         base: frozen W (out, in) and b (out,) or None.
         factors: A (r, in) and B (out, r).
         scale: alpha/r.
         sink: open.
         keys: of A and of B.
+        records: where they lie in x.
     """
-    y: Tensor = _MergedLoRA.apply(x, *base, *factors, scale, sink, keys)
-    return y
+    place = (x.shape[:-1], records)
+    y: Tensor = _MergedLoRA.apply(_flat(x), *base, *factors, scale, sink, keys, place)
+    return y.view(*x.shape[:-1], -1)
+
+
+def dense_map(
+    x: Tensor,
+    base: tuple[Tensor | None, Tensor | None],
+    delta: Tensor,
+    sink: PerExampleGradients,
+    key: Key,
+    records: RecordAxis = LEADING,
+) -> Tensor:
+    """``x (W + D)^T + b``; the gradient of D goes to the sink.
+
+    W + D is made again for the backward pass rather than kept: it is as large as the layer.
+
+    Args:
+        x: (..., in).
+        base: frozen W (out, in), None for zero, and b (out,) or None.
+        delta: D (out, in), trained.
+        sink: open.
+        key: of D.
+        records: where they lie in x.
+    """
+    place = (x.shape[:-1], records)
+    y: Tensor = _DenseMap.apply(_flat(x), *base, delta, sink, key, place)
+    return y.view(*x.shape[:-1], -1)
 
 
 def rows_expanded(parameter: Tensor, n: int, sink: PerExampleGradients, key: Key) -> Tensor:
@@ -82,6 +118,10 @@ def rows_expanded(parameter: Tensor, n: int, sink: PerExampleGradients, key: Key
     return y
 
 
+_Place = tuple[torch.Size, RecordAxis]
+"""The shape of an input without its features, and where the records lie in it."""
+
+
 class _RowsLinear(Function):
     @staticmethod
     def forward(
@@ -92,9 +132,10 @@ class _RowsLinear(Function):
         scale: float,
         sink: PerExampleGradients,
         keys: list[Key],
+        place: _Place,
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.scale, ctx.sink, ctx.keys, ctx.has_bias = scale, sink, keys, bias is not None
+        ctx.scale, ctx.sink, ctx.keys, ctx.place = scale, sink, keys, place
         y = F.linear(x, weight, bias)
         return y if scale == 1.0 else y * scale
 
@@ -102,13 +143,14 @@ class _RowsLinear(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         g = grads[0] if ctx.scale == 1.0 else grads[0] * ctx.scale
-        g_rows = _by_example(g)
+        shape, records = ctx.place
+        dw = db = None
         if ctx.needs_input_grad[1]:
-            ctx.sink.add(ctx.keys[0], torch.bmm(g_rows.mT, _by_example(x)))
-        if ctx.has_bias and ctx.needs_input_grad[2]:
-            ctx.sink.add(ctx.keys[1], g_rows.sum(dim=1))
+            dw = ctx.sink.product(ctx.keys[0], _as(g, shape), _as(x, shape), records)
+        if ctx.needs_input_grad[2]:
+            db = ctx.sink.total(ctx.keys[1], _as(g, shape), records)
         dx = g @ weight if ctx.needs_input_grad[0] else None
-        return dx, None, None, None, None, None
+        return dx, dw, db, None, None, None, None
 
 
 class _MergedLoRA(Function):
@@ -123,10 +165,11 @@ class _MergedLoRA(Function):
         scale: float,
         sink: PerExampleGradients,
         keys: tuple[Key, Key],
+        place: _Place,
     ) -> Tensor:
         kept = x if ctx.needs_input_grad[3] else F.linear(x, a)
         ctx.save_for_backward(kept, weight, a, b)
-        ctx.scale, ctx.sink, ctx.keys = scale, sink, keys
+        ctx.scale, ctx.sink, ctx.keys, ctx.place = scale, sink, keys, place
         return F.linear(x, torch.addmm(weight, b, a, alpha=scale), bias)
 
     @staticmethod
@@ -134,16 +177,44 @@ class _MergedLoRA(Function):
         kept, weight, a, b = ctx.saved_tensors
         need_x, _, _, need_a, need_b = ctx.needs_input_grad[:5]
         g = grads[0]
-        g_rows = _by_example(g)
-        z = kept
+        shape, records = ctx.place
+        z, da, db = kept, None, None
         if need_a:
             z = F.linear(kept, a)
-            h = torch.matmul(g_rows, b * ctx.scale)  # (n, T, r)
-            ctx.sink.add(ctx.keys[0], torch.bmm(h.mT, _by_example(kept)))
+            h = g @ (b * ctx.scale)  # (P, r)
+            da = ctx.sink.product(ctx.keys[0], _as(h, shape), _as(kept, shape), records)
         if need_b:
-            ctx.sink.add(ctx.keys[1], torch.bmm(g_rows.mT, _by_example(z) * ctx.scale))
+            db = ctx.sink.product(ctx.keys[1], _as(g, shape), _as(z * ctx.scale, shape), records)
         dx = g @ torch.addmm(weight, b, a, alpha=ctx.scale) if need_x else None
-        return dx, None, None, None, None, None, None, None
+        return dx, None, None, da, db, None, None, None, None
+
+
+class _DenseMap(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        delta: Tensor,
+        sink: PerExampleGradients,
+        key: Key,
+        place: _Place,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, delta)
+        ctx.sink, ctx.key, ctx.place = sink, key, place
+        return F.linear(x, _merged(weight, delta), bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, delta = ctx.saved_tensors
+        g = grads[0]
+        shape, records = ctx.place
+        dd = None
+        if ctx.needs_input_grad[3]:
+            dd = ctx.sink.product(ctx.key, _as(g, shape), _as(x, shape), records)
+        dx = g @ _merged(weight, delta) if ctx.needs_input_grad[0] else None
+        return dx, None, None, dd, None, None, None
 
 
 class _RowsExpanded(Function):
@@ -154,10 +225,18 @@ class _RowsExpanded(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        ctx.sink.add(ctx.key, grads[0])
-        return None, None, None, None
+        return ctx.sink.copies(ctx.key, grads[0]), None, None, None
 
 
-def _by_example(t: Tensor) -> Tensor:
-    """(n, ..., features) as (n, T, features)."""
-    return t.reshape(t.shape[0], -1, t.shape[-1])
+def _flat(x: Tensor) -> Tensor:
+    """(..., features) as (P, features)."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def _as(t: Tensor, shape: torch.Size) -> Tensor:
+    """(P, features) as (..., features)."""
+    return t.view(*shape, -1)
+
+
+def _merged(weight: Tensor | None, delta: Tensor) -> Tensor:
+    return delta if weight is None else weight + delta

@@ -63,7 +63,7 @@ class AdaptedLinear(SiteLayer):
         return self.scale * whole
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, ..., in) to (n, ..., out)."""
+        """(..., in) to (..., out)."""
         dropout = self.dropout if self.training and self._sink.is_open else 0.0
         if dropout or self.weight.dtype != self.A.dtype:
             return self._beside(x, dropout)
@@ -73,7 +73,7 @@ class AdaptedLinear(SiteLayer):
         if not self._sink.is_open:
             return F.linear(x, torch.addmm(weight, self.B, self.A, alpha=self.scale), self.bias)
         base, factors = (weight, self.bias), (self.A, self.B)
-        return merged_lora(x, base, factors, self.scale, self._sink, self._keys)
+        return merged_lora(x, base, factors, self.scale, self._sink, self._keys, self.records)
 
     def _beside(self, x: Tensor, dropout: float) -> Tensor:
         """The pair in its own precision, added to the base's output."""
@@ -86,7 +86,7 @@ class AdaptedLinear(SiteLayer):
 
     def _map(self, x: Tensor, weight: Tensor, scale: float, key: Key) -> Tensor:
         if self._sink.is_open and weight.requires_grad:
-            return rows_linear(x, weight, None, scale, self._sink, [key])
+            return rows_linear(x, weight, None, scale, self._sink, [key], self.records)
         return F.linear(x, weight) * scale
 
 
@@ -107,6 +107,7 @@ class Head(nn.Module):
             nn.Parameter(torch.zeros(site.out_features, device=device)) if has_bias else None
         )
         self._sink = sink
+        self._records = site.records
         self._keys = [Key(site.name, Role.HEAD, part) for part in ("weight", "bias")]
 
     def tensors(self) -> dict[Key, nn.Parameter]:
@@ -115,10 +116,11 @@ class Head(nn.Module):
         return dict(zip(self._keys, present, strict=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, ..., in) to (n, ..., out), computed in float32."""
+        """(..., in) to (..., out), computed in float32."""
         x_own = x.to(self.weight.dtype)
         if self._sink.is_open and self.weight.requires_grad:
-            y = rows_linear(x_own, self.weight, self.bias, self.scale, self._sink, self._keys)
+            keys, records = self._keys, self._records
+            y = rows_linear(x_own, self.weight, self.bias, self.scale, self._sink, keys, records)
         else:
             y = F.linear(x_own, self.weight, self.bias) * self.scale
         return y.to(x.dtype)
@@ -132,7 +134,7 @@ def _dense(matrix: Matrix, like: Tensor) -> Tensor:
 
 
 def _applied(matrix: Matrix, x: Tensor) -> Tensor:
-    """(n, ..., in) to (n, ..., out)."""
+    """(..., in) to (..., out)."""
     if isinstance(matrix, LowRank):
         return F.linear(F.linear(x, matrix.right.to(x)), matrix.left.to(x))
     return F.linear(x, matrix.to(x))

@@ -341,7 +341,7 @@ class ResLinear(nn.Module):
     def _mapped(self, x: Tensor, pair: AdaptedLinear, role: Role, scale: float) -> Tensor:
         [(key, weight)] = [(k, p) for k, p in pair.tensors().items() if k.role is role]
         if self._sink.is_open and weight.requires_grad:
-            return rows_linear(x, weight, None, scale, self._sink, [key])
+            return rows_linear(x, weight, None, scale, self._sink, [key], pair.records)
         y = F.linear(x, weight)
         return y if scale == 1.0 else y * scale
 

@@ -18,6 +18,7 @@ class SiteLayer(nn.Module):
         base: the module whose place it takes; never written to.
         transposed: whether the base weight is stored as (in, out).
         site: its name.
+        records: where the records of a batch lie in what it reads.
     """
 
     no_fold: ClassVar[str]
@@ -31,6 +32,7 @@ class SiteLayer(nn.Module):
         self.base = site.module
         self.transposed = site.transposed
         self.site = site.name
+        self.records = site.records
 
     @property
     def weight(self) -> Tensor:

@@ -29,6 +29,8 @@ from .metrics import Meter as Meter
 from .metrics import Meters as Meters
 from .metrics import pool as pool
 from .per_example import PerExampleGradients as PerExampleGradients
+from .record_axis import LEADING as LEADING
+from .record_axis import RecordAxis as RecordAxis
 from .round_plan import Phase as Phase
 from .round_plan import RoundPlan as RoundPlan
 from .round_plan import plan_of as plan_of

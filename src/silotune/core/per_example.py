@@ -1,7 +1,8 @@
 """PerExampleGradients: where the backward pass leaves the gradient of every single example.
 
-Where nothing is bounded by example, a layer may leave the sum over the batch instead: the rows of
-a whole matrix would be n times its size.
+Where nothing is bounded by example, the same kernels give autograd the sum over the batch instead:
+that asks nothing of the shape of what a layer reads, and the rows of a whole matrix would be n
+times its size.
 
 Shapes: n examples. A slot is allocated when backward first writes it, at a moment when
 activations are being freed, so the peak of memory hardly moves.
@@ -12,50 +13,107 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
 from .factors import Key
+from .record_axis import LEADING, RecordAxis
 
 
 class PerExampleGradients:
     """Per-example gradients of one backward pass: one (n, *shape) tensor per key.
 
-    Closed (the normal state), adapted layers are ordinary autograd. Open, their trained tensors
-    get no ``.grad``; the rows appear here instead.
+    Closed (the normal state), adapted layers are ordinary autograd. Open for rows, their trained
+    tensors get no ``.grad``; the rows appear here instead. Open for sums, the kernels leave
+    ``.grad`` as ordinary autograd would, in less memory.
     """
 
     def __init__(self) -> None:
         self._examples: int | None = None
         self._rows: dict[Key, Tensor] = {}
-        self._totals: dict[Key, Tensor] | None = None
+        self._sums = False
 
     @property
     def is_open(self) -> bool:
-        """Whether layers should write rows."""
-        return self._examples is not None
-
-    @property
-    def takes_totals(self) -> bool:
-        """Whether a layer may leave sums over the batch in place of rows."""
-        return self._totals is not None
+        """Whether layers train through the kernels."""
+        return self._examples is not None or self._sums
 
     @contextmanager
-    def collect(
-        self, examples: int, totals: dict[Key, Tensor] | None = None
-    ) -> Iterator[dict[Key, Tensor]]:
-        """Open the sink for one forward and backward pass over ``examples`` records.
-
-        Args:
-            examples: n.
-            totals: where sums over the batch are added up; None if only rows will do, as always
-                under privacy.
-        """
-        assert self._examples is None, "the sink is open already"
-        self._examples, self._rows, self._totals = examples, {}, totals
+    def collect(self, examples: int) -> Iterator[dict[Key, Tensor]]:
+        """Open for the rows of one forward and backward pass over ``examples`` records."""
+        assert not self.is_open, "the sink is open already"
+        self._examples, self._rows = examples, {}
         try:
             yield self._rows
         finally:
-            self._examples, self._rows, self._totals = None, {}, None
+            self._examples, self._rows = None, {}
+
+    @contextmanager
+    def summed(self) -> Iterator[None]:
+        """Open for sums over the batch, which bound nothing: never where records are hidden."""
+        assert not self.is_open, "the sink is open already"
+        self._sums = True
+        try:
+            yield
+        finally:
+            self._sums = False
+
+    def product(
+        self, key: Key, left: Tensor, right: Tensor, records: RecordAxis = LEADING
+    ) -> Tensor | None:
+        """The gradient ``left^T right`` of a matrix: row by row into the sink, or their sum.
+
+        Args:
+            key: of the matrix.
+            left: (..., out).
+            right: (..., in).
+            records: where they lie in both.
+
+        Returns:
+            What autograd is to get: (out, in), or nothing where rows are collected.
+
+        Raises:
+            ValueError: if rows are collected, and the axis does not hold so many records.
+        """
+        if self._sums:
+            return left.reshape(-1, left.shape[-1]).mT @ right.reshape(-1, right.shape[-1])
+        self.add(key, torch.bmm(self.rows(key, left, records).mT, self.rows(key, right, records)))
+        return None
+
+    def total(self, key: Key, rows: Tensor, records: RecordAxis = LEADING) -> Tensor | None:
+        """The gradient of a vector that is added everywhere, as ``product`` has it.
+
+        Args:
+            key: of the vector.
+            rows: (..., features), what arrives at every place.
+            records: where they lie.
+
+        Raises:
+            ValueError: as ``product``.
+        """
+        if self._sums:
+            return rows.reshape(-1, rows.shape[-1]).sum(dim=0)
+        self.add(key, self.rows(key, rows, records).sum(dim=1))
+        return None
+
+    def copies(self, key: Key, rows: Tensor) -> Tensor | None:
+        """The gradient of what each record has a copy of, (n, *shape), as ``product`` has it."""
+        if self._sums:
+            return rows.sum(dim=0)
+        self.add(key, rows)
+        return None
+
+    def rows(self, key: Key, t: Tensor, records: RecordAxis) -> Tensor:
+        """(..., features) as (n, T, features).
+
+        Raises:
+            ValueError: if the axis does not hold so many records.
+        """
+        assert self._examples is not None, "rows are collected from nothing"
+        try:
+            return records.rows(t, self._examples)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
 
     def add(self, key: Key, rows: Tensor) -> None:
         """Add rows (n, *shape); a tensor used several times in a forward pass sums them.
@@ -69,8 +127,3 @@ class PerExampleGradients:
                 f"({self._examples}), but this layer saw {rows.shape[0]}"
             )
         self._rows[key] = self._rows[key] + rows if key in self._rows else rows
-
-    def add_total(self, key: Key, total: Tensor) -> None:
-        """Add a sum over the batch, of the tensor's own shape, if the sink takes totals."""
-        assert self._totals is not None, "what is clipped by example needs rows"
-        self._totals[key] = self._totals[key] + total if key in self._totals else total

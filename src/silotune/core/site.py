@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from .record_axis import LEADING, RecordAxis
+
 
 @dataclass(frozen=True, eq=False)
 class Site:
@@ -16,6 +18,7 @@ class Site:
         in_features: numbers in.
         out_features: numbers out.
         transposed: the weight is stored as (in, out), as in GPT-2's ``Conv1D``.
+        records: where the records of a batch lie in what the module reads.
     """
 
     name: str
@@ -23,6 +26,7 @@ class Site:
     in_features: int
     out_features: int
     transposed: bool = False
+    records: RecordAxis = LEADING
 
     def weight(self) -> Tensor:
         """The base weight as (out, in), a view."""

@@ -2,8 +2,9 @@
 
 On made-up records, with factors that are not zero, in the model as it will be used:
 
-- coverage: the rows in the sink sum up to what ordinary autograd gives, for every tensor that
-  requires a gradient; each of them has one, and it is not zero;
+- coverage: the rows in the sink (where no single record is hidden: what trains in their place)
+  sum up to what ordinary autograd gives, for every tensor that requires a gradient; each of them
+  has one, and it is not zero;
 - history (under privacy): a record gives what it gave before others went through the model;
 - isolation (where single records are hidden): its row is that of the record alone and unpadded
   (``isolation.py``), and no hard choice could make it another (``hard_choices.py``).
@@ -15,7 +16,7 @@ and not by its name.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -57,7 +58,7 @@ def check_gradients(
     unit: Literal["example", "client", "none"] = "example",
     micro_batch: int = MICRO_BATCH,
 ) -> Coupling:
-    """Prove that the rows in the sink are the gradients of single records.
+    """Prove that what is trained by is the gradient, of single records where these are hidden.
 
     Args:
         adapted: the model as it will be trained; tensors and buffers are put back afterwards.
@@ -85,7 +86,7 @@ def check_gradients(
     try:
         with _buffers_restored(adapted) as buffers:
             _refuse_strangers(adapted)
-            _check_coverage(passes, kept, lineup, idle)
+            _check_coverage(passes, kept, lineup, idle, by_rows=unit == "example")
             adapted.load(_drawn(kept, SMALL))
             apart = unit == "example" and micro_batch > 1
             moved = 0.0 if unit == "none" else _moved(passes, buffers, lineup, apart=apart)
@@ -107,7 +108,9 @@ def check_gradients(
             parameter.grad = None
 
 
-def _check_coverage(passes: Passes, kept: Factors, lineup: Lineup, idle: Collection[Key]) -> None:
+def _check_coverage(
+    passes: Passes, kept: Factors, lineup: Lineup, idle: Collection[Key], *, by_rows: bool
+) -> None:
     """Rows sum up to the whole, and every tensor has a gradient at some of the factors tried."""
     adapted = passes.adapted
     which = lineup.short
@@ -116,15 +119,16 @@ def _check_coverage(passes: Passes, kept: Factors, lineup: Lineup, idle: Collect
     for draw in range(DRAWS):
         adapted.load(_drawn(kept, SMALL, draw))
         whole = passes.by_autograd(which, weighed=True)
-        rows = passes.by_sink(which, weighed=True)
-        _refuse_random(whole, rows, tolerance)
-        if missing := waiting - rows.gradients.keys():
+        found = _summed(passes, which) if by_rows else passes.by_sums(which, weighed=True)
+        _refuse_random(whole, found, tolerance)
+        if missing := waiting - found.gradients.keys():
+            kind = "per-example gradient" if by_rows else "gradient"
             raise GradientCheckError(
-                f"{_names(missing)}: trained, but no per-example gradient arrives; the model does "
+                f"{_names(missing)}: trained, but no {kind} arrives; the model does "
                 "not use it, or uses its weight without calling the layer"
             )
-        _check_sums(rows, whole, tolerance)
-        waiting -= {key for key, row in rows.gradients.items() if row.any()}
+        _check_sums(found.gradients, whole.gradients, tolerance)
+        waiting -= {key for key, total in found.gradients.items() if total.any()}
         if not waiting - set(idle):
             return
     raise GradientCheckError(
@@ -145,7 +149,7 @@ def _moved(passes: Passes, buffers: Mapping[str, Tensor], lineup: Lineup, *, apa
     if apart:
         moved = isolation.check_apart(passes, alone, lineup)
     else:
-        passes.by_sink([*lineup.beside, lineup.longest])
+        passes.by_autograd([*lineup.beside, lineup.longest])
     isolation.refuse_state(passes, before, scored, buffers, tolerance)
     return moved
 
@@ -191,18 +195,23 @@ def _refuse_random(one: Found, other: Found, tolerance: float) -> None:
         )
 
 
-def _check_sums(rows: Found, whole: Found, tolerance: float) -> None:
-    """Sums of rows against autograd; a gradient that is zero but for rounding may be any such."""
-    sums = {key: row.sum(dim=0) for key, row in rows.gradients.items()}
-    found = (*sums.values(), *whole.gradients.values())
+def _summed(passes: Passes, which: Sequence[int]) -> Found:
+    """Rows, added up."""
+    losses, rows = passes.by_sink(which, weighed=True)
+    return Found(losses, {key: row.sum(dim=0) for key, row in rows.items()})
+
+
+def _check_sums(sums: Mapping[Key, Tensor], whole: Mapping[Key, Tensor], tolerance: float) -> None:
+    """Against autograd; a gradient that is zero but for rounding may be any such."""
+    found = (*sums.values(), *whole.values())
     largest = max((float(g.abs().max()) for g in found), default=0.0)
     for key, total in sums.items():
-        reference = whole.gradients.get(key, torch.zeros_like(total))
+        reference = whole.get(key, torch.zeros_like(total))
         size = max(float(reference.abs().max()), float(total.abs().max()), 1e-4 * largest, 1e-12)
         gap = float((total - reference).abs().max()) / size
         if not gap <= tolerance:
             raise GradientCheckError(
-                f"{key}: the per-example gradients are off by {gap:.1%} from what autograd gives"
+                f"{key}: the gradients are off by {gap:.1%} from what autograd gives"
             )
 
 

@@ -1,4 +1,4 @@
-"""Passes: what gradients made-up records have, by the mechanism's sink and by ordinary autograd.
+"""Passes: what gradients made-up records have, as they are trained and by ordinary autograd.
 
 Shapes: n records, P trained numbers.
 """
@@ -117,6 +117,19 @@ class Passes:
             losses = self.losses(which)
             _total(losses, weighed=weighed).backward()
             return Found(losses.detach(), dict(rows))
+
+    def by_sums(self, which: Sequence[int], *, weighed: bool = False) -> Found:
+        """The sum over these records, as it is trained where no single record is hidden.
+
+        Args:
+            which: of the records.
+            weighed: as for ``by_autograd``.
+
+        Raises:
+            GradientCheckError: if the model refuses them.
+        """
+        with self.adapted.sink.summed():
+            return self.by_autograd(which, weighed=weighed)
 
     def alone(self, record: int) -> Tensor:
         """(P,) of one record, by autograd: what it is when nothing is beside it.

@@ -86,7 +86,6 @@ def accumulate(
     micro_batches: Iterable[Batch],
     max_grad_norm: float,
     grid: float = 0.0,
-    totals: dict[Key, Tensor] | None = None,
 ) -> Accumulated:
     """One backward pass a micro-batch; the clipped sums add up to those of the whole batch.
 
@@ -96,13 +95,11 @@ def accumulate(
         micro_batches: of one step.
         max_grad_norm: C.
         grid: as for ``clipped_sum``.
-        totals: takes the sums of layers that leave no rows. They are bounded by nothing, so this
-            is not for a mechanism that hides records.
     """
     whole = NOTHING
     for batch in micro_batches:
         n = len(batch["labels"])
-        with sink.collect(n, totals) as rows:
+        with sink.collect(n) as rows:
             losses(batch).sum().backward()
             whole = whole.plus(rows, n, max_grad_norm, grid)
     return whole
