@@ -17,8 +17,9 @@ def test_a_sound_environment_and_configuration_have_no_problem(place):
     config = small(place, *PRIVATE)
     found = {finding.what: finding.text for finding in configuration(config)}
     assert wrong(config) == {}
-    assert list(found) == ["output_dir", "device", "data", "model", "privacy", "records"]
+    assert list(found) == ["output_dir", "device", "data", "model", "adapter", "privacy", "records"]
     assert "2 silos" in found["data"]
+    assert "loads it, and computes the same" in found["adapter"]
     assert not Path(config.output_dir).exists()
 
 

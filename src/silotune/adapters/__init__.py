@@ -21,6 +21,9 @@ from .mole import load_expert as load_expert
 from .native_io import OWN_WEIGHTS as OWN_WEIGHTS
 from .native_io import load_own as load_own
 from .native_io import save_own as save_own
+from .peft_check import PeftRefusedError as PeftRefusedError
+from .peft_check import loaded_by_peft as loaded_by_peft
+from .peft_check import peft_version as peft_version
 from .peft_io import PeftLayout as PeftLayout
 from .peft_io import load_peft as load_peft
 from .peft_io import save_peft as save_peft

@@ -1,8 +1,8 @@
 """PEFT's folder format: what is written here loads with ``PeftModel.from_pretrained``.
 
 ``adapter_config.json`` and ``adapter_model.safetensors``: pairs under ``lora_A`` and ``lora_B``,
-heads whole under ``modules_to_save``. PEFT applies alpha/r itself, so pairs are written unscaled;
-heads carry their scale with them.
+heads under ``modules_to_save``, with all else that lies in these modules. PEFT applies alpha/r
+itself, so pairs are written unscaled; heads carry their scale with them.
 
 PEFT knows nothing but pairs, so what earlier rounds added to the base goes into them,
 
@@ -23,7 +23,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
 _PARTS = {Role.A: "lora_A.weight", Role.B: "lora_B.weight"}
 _NOTHING: Mapping[str, Matrix] = {}
+_NO_TENSORS: Mapping[str, Tensor] = {}
 
 _BESIDE_THE_BASE = frozenset({"gaussian", "eva", "orthogonal"})
 """Ways of PEFT's to begin a pair, by name, that leave the base as it is; True and False do too."""
@@ -57,6 +58,7 @@ class PeftLayout:
             one module that carries a pair of zeros, because PEFT refuses an adapter without any.
         modules_to_save: modules that hold the heads.
         head_scale: what the heads' factors are multiplied by.
+        beside: by name, what else lies in ``modules_to_save`` and never trains.
     """
 
     base_model: str
@@ -64,6 +66,7 @@ class PeftLayout:
     target_modules: Sequence[str]
     modules_to_save: Sequence[str]
     head_scale: float
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def save_peft(
@@ -92,7 +95,9 @@ def save_peft(
         folded = adapter.into_base(sites, factors, folded)
     pairs = {site.name: _pair(site, factors, folded.get(site.name)) for site in sites}
     heads = {_name(k): t * layout.head_scale for k, t in factors.only({Role.HEAD}).items()}
-    tensors = {name: t.contiguous() for name, t in (heads | _named(pairs)).items()}
+    beside = {f"{_PREFIX}{n}": t.to("cpu", copy=True) for n, t in layout.beside.items()}
+    named = beside | heads | _named(pairs)
+    tensors = {name: t.contiguous() for name, t in named.items()}
     write_bytes(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
     config = {
         "peft_type": "LORA",
@@ -114,6 +119,7 @@ def load_peft(
     expected: Mapping[Key, tuple[int, ...]],
     adapter: Adapter | None,
     head_scale: float,
+    beside: Mapping[str, Tensor] = _NO_TENSORS,
 ) -> tuple[Factors, dict[str, Matrix]]:
     """Read an adapter folder, whether we or PEFT wrote it.
 
@@ -125,6 +131,7 @@ def load_peft(
         expected: shapes of the model's factors.
         adapter: the model's; None for a head alone.
         head_scale: what the heads' factors are multiplied by.
+        beside: what else the model has in the modules that are saved whole, by name.
 
     Returns:
         The factors, and by site what has been added to the base, unscaled.
@@ -136,7 +143,9 @@ def load_peft(
     heads = {_name(key): key for key in expected if key.role is Role.HEAD}
     sites = sorted({key.site for key in expected if key.role is not Role.HEAD})
     names = {_name(Key(site, role)) for site in sites for role in _PARTS} | heads.keys()
-    present = {n: t.float() for n, t in tensors.items() if n in names or t.any()}
+    _check_beside(folder, tensors, beside)
+    rest = {name: t for name, t in tensors.items() if name.removeprefix(_PREFIX) not in beside}
+    present = {n: t.float() for n, t in rest.items() if n in names or t.any()}
     if differ := names ^ present.keys():
         raise ValueError(f"{folder} does not fit the model; tensors differ: {min(differ)}")
     factors = {key: present[name] * (1.0 / head_scale) for name, key in heads.items()}
@@ -287,6 +296,16 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return tensors, {"lora_alpha": float(config["lora_alpha"]), **config}
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
+
+
+def _check_beside(
+    folder: Path, tensors: Mapping[str, Tensor], beside: Mapping[str, Tensor]
+) -> None:
+    """What never trains is as the model has it; a folder may leave it out."""
+    for name, own in beside.items():
+        found = tensors.get(f"{_PREFIX}{name}")
+        if found is not None and not torch.equal(found.to(own), own):
+            raise ValueError(f"{folder} does not fit the model; it has another {name}")
 
 
 def _check_shapes(

@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console
 
-from silotune.adapters import OWN_WEIGHTS
 from silotune.certificate.guarantee import NOT_PRIVATE, noun, warning
 from silotune.core.units import (
     count_text,
@@ -118,10 +117,9 @@ def _rest(folder: RunFolder) -> Iterator[str]:
         yield from _for_life(statement)
         yield f"verify:   {shlex.join(['silotune', 'privacy', 'verify', str(folder.path)])}"
     yield f"report:   {folder.report}"
+    checked = read_facts(folder).adapter_check
     if own_adapters(folder):
-        yield f"adapters: {folder.path}/sites/SILO/adapter  (PEFT), one of each silo"
-    elif (folder.adapter / OWN_WEIGHTS).is_file():
-        yield f"adapter:  {folder.adapter}  (silotune's own format: PEFT has none for it)"
+        yield f"adapters: {folder.path}/sites/SILO/adapter, one of each silo  ({checked})"
     else:
-        yield f"adapter:  {folder.adapter}  (PEFT)"
+        yield f"adapter:  {folder.adapter}  ({checked})"
     yield f"evaluate: {shlex.join(['silotune', 'evaluate', str(folder.path)])}"

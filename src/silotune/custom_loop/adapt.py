@@ -17,6 +17,7 @@ from silotune import adapters
 from silotune.adapters import AdaptedModel, Init, PeftLayout, initial_factors, inject, save_peft
 from silotune.core import Factors, Key, Role, Site
 from silotune.models import prepare
+from silotune.models.saved_modules import beside_heads, saved_modules
 from silotune.models.target_modules import find_sites, peft_targets
 
 TRAINABLE = (Role.A, Role.B, Role.HEAD)
@@ -155,12 +156,12 @@ def _layout(model: Any, sites: Sequence[Site], heads: Sequence[str]) -> PeftLayo
     kind = type(model).__name__
     task = "SEQ_CLS" if kind.endswith("ForSequenceClassification") else None
     task = "CAUSAL_LM" if kind.endswith("ForCausalLM") or kind.endswith("LMHeadModel") else task
-    prefix = model.base_model_prefix
-    outermost = {h if h.startswith(f"{prefix}.") else h.partition(".")[0] for h in heads}
+    whole = saved_modules(model, heads)
     return PeftLayout(
         base_model=str(getattr(model, "name_or_path", "")),
         task_type=task,
         target_modules=peft_targets(sites, model, heads),
-        modules_to_save=sorted(outermost),
+        modules_to_save=whole,
         head_scale=1.0,
+        beside=beside_heads(model, whole, heads),
     )

@@ -21,6 +21,7 @@ from silotune.privacy.mechanisms_from_choice import client_mechanisms, server_me
 from silotune.runs.folder import RunFolder
 from silotune.terms import BuiltModel, Terms, open_model
 
+from .adapter_check import refuse_unloadable
 from .built import public_sizes
 from .description import Description
 from .inputs import read_examples, read_tables
@@ -33,7 +34,8 @@ EXTRAS = {
     "openpyxl": "needed for xlsx files only: pip install 'silotune[excel]'",
     "pillow": "needed for images only: pip install 'silotune[images]'",
     "tensorboard": "needed for report_to: [tensorboard] only: pip install 'silotune[tensorboard]'",
-    "peft": "needed to use the adapter elsewhere, not to train it: pip install peft",
+    "peft": "needed to use the adapter elsewhere, and to see before a run that it can be: "
+    "pip install peft",
 }
 
 
@@ -85,6 +87,8 @@ def configuration(federation: Description, output_dir: Path) -> Iterator[Check]:
     found = labels
     model = _tried(lambda: open_model(terms, found, federation.machine, federation.given))
     yield _found("model", lambda: _numbers(_whole(model)))
+    if isinstance(model, BuiltModel):
+        yield _found("adapter", lambda: refuse_unloadable(_whole(model), terms))
     if isinstance(prepared, Prepared):
         tables = prepared
         yield _found("privacy", lambda: _noise(terms, records, tables))

@@ -32,6 +32,7 @@ from silotune.runtimes import InProcess, Pool
 from silotune.version import __version__
 
 from . import own_records
+from .adapter_check import refuse_unloadable
 from .bookkeeping import Bookkeeping, refuse_spent
 from .built import BuiltFederation, build_clients, build_federation
 from .description import Description
@@ -226,9 +227,11 @@ def _begun(
     built: BuiltFederation, folder: RunFolder, *, command: Sequence[str], config: str | None
 ) -> tuple[GlobalState, RunFacts, Bookkeeping]:
     """Make the folder of a new run; if that fails, nothing is left of it."""
+    adapter_check = refuse_unloadable(built.agreement.model, built.terms)
     _clear(folder)
     RunFolder.create(folder.path)
-    state, facts = built.agreement.first_state(), _facts(built, command)
+    state = built.agreement.first_state()
+    facts = replace(_facts(built, command), adapter_check=adapter_check)
     try:
         save_checkpoint(folder.state, state, facts.run, facts.config_digest)
         own_records.keep(folder, built.digests)

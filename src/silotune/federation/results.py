@@ -199,8 +199,8 @@ def model_in(place: Path, model: BuiltModel) -> ModelState:
     shapes = {key: tuple(t.shape) for key, t in model.first.items()}
     if model.axes.adapter and not model.axes.adapter.fits_peft:
         return ModelState(factors=load_own(place, shapes))
-    scale = model.layout.head_scale
-    factors, folded = load_peft(place, shapes, model.axes.adapter, scale)
+    layout = model.layout
+    factors, folded = load_peft(place, shapes, model.axes.adapter, layout.head_scale, layout.beside)
     return ModelState(factors=factors, folded=folded)
 
 

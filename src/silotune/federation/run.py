@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from silotune.adapters import save_own, save_peft
 from silotune.certificate.circumstances import Circumstances, counted
 from silotune.certificate.issue import NOTHING_CLAIMED, Bound
 from silotune.certificate.statement import spent, statement
@@ -32,14 +31,22 @@ from silotune.runs.digests import digest_of_facts, digest_of_observed, digests_o
 from silotune.runs.facts import SILO_ALONE, RunFacts, Summary
 from silotune.runs.folder import RoundRecord, RunFolder
 from silotune.runs.privacy_statement import PrivacyStatement
-from silotune.terms import Agreement, BuiltModel
+from silotune.terms import Agreement
 
+from .adapter_check import check_learned
 from .adapter_folder import write_made
 from .built import BuiltFederation
 from .description import Description
 from .opening import OpenRun, now
 from .scoring import Scores, measured, readable, released_scores, score
-from .trained_models import ModelState, TrainedModels, is_personal, learned_from, own_adapter
+from .trained_models import (
+    ModelState,
+    TrainedModels,
+    is_personal,
+    learned_from,
+    own_adapter,
+    save_adapter,
+)
 
 
 def rounds(job: OpenRun) -> Iterator[RoundRecord]:
@@ -91,6 +98,7 @@ def finish(
         finished=now(),
         baselines={SILO_ALONE: baseline} if baseline else {},
         final=_final(built, learned),
+        adapter_check=check_learned(built.agreement.model, built.terms, learned),
         ledgers=job.books.heads() if built.terms.private else {},
     )
     totals = outcome(folder.read_rounds(), facts.metric)
@@ -137,7 +145,7 @@ def _save_adapters(agreement: Agreement, folder: RunFolder, learned: TrainedMode
     Silos' own models are written into their own folders.
     """
     for place, model in _places(folder, learned).items():
-        _save(agreement.model, model, place)
+        save_adapter(agreement.model, model, place)
         write_made(place, agreement.terms, agreement.labels, agreement.model)
 
 
@@ -217,14 +225,6 @@ def _learned(job: OpenRun, state: GlobalState) -> TrainedModels:
     return learned_from(
         state, built.agreement.model, job.folder, job.facts.run, list(built.agreement.sizes)
     )
-
-
-def _save(model: BuiltModel, numbers: ModelState, place: Path) -> None:
-    """PEFT's two files, or our own where PEFT has no words for the adapter."""
-    if model.axes.adapter and not model.axes.adapter.fits_peft:
-        save_own(place, numbers.factors)
-        return
-    save_peft(place, numbers.factors, model.axes.adapter, model.sites, model.layout, numbers.folded)
 
 
 def _before(job: OpenRun, state: GlobalState) -> RoundRecord:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from silotune.adapters import save_own, save_peft
 from silotune.core import Factors, GlobalState
 from silotune.engine.personalization import personal
 from silotune.linalg import Matrix
@@ -85,3 +86,15 @@ def learned_from(
 def own_adapter(folder: RunFolder, silo: str) -> Path:
     """Where the adapter of one silo's own model lies, in that silo's folder."""
     return folder.site(silo) / folder.adapter.name
+
+
+def save_adapter(model: BuiltModel, numbers: ModelState, place: Path) -> None:
+    """Write an adapter folder: PEFT's two files, or our own where PEFT has no words for it.
+
+    Raises:
+        RecordError: if the disk is full or the place cannot be written.
+    """
+    if model.axes.adapter and not model.axes.adapter.fits_peft:
+        save_own(place, numbers.factors)
+        return
+    save_peft(place, numbers.factors, model.axes.adapter, model.sites, model.layout, numbers.folded)

@@ -18,7 +18,7 @@ from .facts import RunFacts
 from .folder import RunFolder
 from .privacy_statement import PrivacyStatement
 
-PASSING = ("status", "finished", "command", "host")
+PASSING = ("status", "finished", "command", "host", "adapter_check")
 """Fields of ``run.json`` that decide nothing."""
 
 CARD = "README.md"

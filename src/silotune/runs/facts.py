@@ -49,6 +49,7 @@ class RunFacts:
             has ended; empty without privacy.
         observed: SHA-256 of what the certificate has from nowhere else (``digest_of_observed``),
             once the run has ended; empty without privacy.
+        adapter_check: what PEFT made of the adapter when it was last looked at, in words.
     """
 
     run: str
@@ -71,6 +72,7 @@ class RunFacts:
     final: Mapping[str, float] = field(default_factory=dict)
     ledgers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     observed: str = ""
+    adapter_check: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""

@@ -29,6 +29,7 @@ from silotune.engine import (
 from silotune.methods import Axes
 from silotune.models.heads import checkpoint_head, prototype_head, random_head
 from silotune.models.load import GivenModel, Loaded, load_model, prepare_model
+from silotune.models.saved_modules import beside_heads, saved_modules
 from silotune.models.target_modules import find_sites, peft_targets
 
 from .machine import Machine
@@ -139,8 +140,10 @@ def build_model(terms: Terms, loaded: Loaded, machine: Machine) -> BuiltModel:
     if axes.adapter:
         axes.adapter.check_sites(adapted_sites)
     targets = peft_targets(sites, loaded.model, head_names)
+    whole = saved_modules(loaded.model, head_names)
     first = _first_factors(terms, loaded, adapted_sites, axes)
     loaded.model.to(machine.torch_device())
+    beside = beside_heads(loaded.model, whole, head_names)
     adapted = inject(
         loaded.model, adapted_sites, loaded.heads, axes.adapter, terms.objective.head_scale
     )
@@ -168,8 +171,9 @@ def build_model(terms: Terms, loaded: Loaded, machine: Machine) -> BuiltModel:
             base_model=terms.model,
             task_type=_task_type(terms),
             target_modules=targets,
-            modules_to_save=sorted({_outermost(name, loaded) for name in head_names}),
+            modules_to_save=whole,
             head_scale=terms.objective.head_scale,
+            beside=beside,
         ),
     )
 
@@ -214,13 +218,6 @@ def _drawn_keys(terms: Terms, first: Factors, axes: Axes) -> Mapping[Key, int]:
 def _alike(adapter: Adapter | None) -> Adapter | None:
     """The adapter, if its birth depends on the seed alone."""
     return adapter if adapter and adapter.seeded else None
-
-
-def _outermost(head: str, loaded: Loaded) -> str:
-    """The module that PEFT must save to keep a head: all of a head outside the encoder."""
-    prefix = str(loaded.model.base_model_prefix)
-    first = head.split(".", maxsplit=1)[0]
-    return head if first == prefix else first
 
 
 def _task_type(terms: Terms) -> str | None:

@@ -151,6 +151,11 @@ def _checked(
     )
 
 
+def short_records(model: BuiltModel, terms: Terms) -> Batch:
+    """A few made-up records, as the model reads them."""
+    return _made_up(model, terms, min(max(SHORT), _longest(model, terms)))
+
+
 def _made_up(model: BuiltModel, terms: Terms, longest: int) -> Batch:
     """Records of lengths that real ones reach; images are all of one size.
 
