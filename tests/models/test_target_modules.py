@@ -70,10 +70,20 @@ def test_default_is_that_of_peft(folders, name):
     assert ours == chosen_by_peft(model, heads, None)
 
 
-def test_table_of_defaults_agrees_with_peft():
-    shared = DEFAULT_TARGETS.keys() & PEFT_TARGETS.keys()
-    assert len(shared) > 15
-    assert {k: set(DEFAULT_TARGETS[k]) for k in shared} == {k: set(PEFT_TARGETS[k]) for k in shared}
+def as_set(targets):
+    return {targets} if isinstance(targets, str) else set(targets)
+
+
+def test_table_of_defaults_has_all_that_peft_has_and_agrees():
+    expected = {name: as_set(targets) for name, targets in PEFT_TARGETS.items()}
+    assert {n: as_set(DEFAULT_TARGETS[n]) for n in DEFAULT_TARGETS if n in expected} == expected
+
+
+def test_a_default_may_be_a_regular_expression(folders):
+    model, heads = load(folders, "llama")
+    model.config.model_type = "gemma4"
+    with pytest.raises(ValueError, match="matches no module"):
+        find_sites(model, None, exclude=heads)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,9 @@ from torch.utils._pytree import tree_leaves
 _WEIGHT, _RECORD = 1, 2
 _ACTIVATION = _WEIGHT | _RECORD
 
+_SHAPED = ("new_",), ("_like",)
+"""Beginnings and ends of operations that take a tensor's shape and type, not its numbers."""
+
 _JUMPS = frozenset({"sign", "sgn", "round", "floor", "ceil", "trunc", "frac", "heaviside"})
 """Operations of ATen that jump and give real numbers."""
 
@@ -85,6 +88,8 @@ class _Watch(TorchDispatchMode):
 
     def _mark(self, operation: str, given: list[Tensor], result: object) -> None:
         made_of = 0
+        if operation.startswith(_SHAPED[0]) or operation.endswith(_SHAPED[1]):
+            given = []
         for tensor in given:
             storage = _storage(tensor)
             made_of |= self._made_of.get(storage, 0)

@@ -169,7 +169,11 @@ def _refused() -> Iterator[None]:
     """What a layer or an objective refuses in words is a result of the check."""
     try:
         yield
-    except GradientCheckError:
+    except (GradientCheckError, torch.OutOfMemoryError):
         raise
     except ValueError as error:
         raise GradientCheckError(str(error)) from error
+    except (RuntimeError, IndexError, TypeError) as error:
+        raise GradientCheckError(
+            f"the model cannot compute made-up records of the form that it is to read: {error}"
+        ) from error

@@ -263,6 +263,7 @@ def _settled(
     absent, reset = prepare.missing_weights(model, missing, may_lack_heads=num_labels > 0)
     padding = prepare.padding(model, tokenizer) if tokenizer is not None else ()
     prepare.dropout(model)
+    norms = prepare.batch_norms(model)
     if not num_labels:
         prepare.causality(model)
     prepare.checkpointing(_base(model), mode)
@@ -277,7 +278,7 @@ def _settled(
         if tokenizer is not None
         else prepare.image_input(model.config, processor, num_labels),
         digest=prepare.digest(model, [head.name for head in heads]),
-        notices=(*notices, *padding, *reset),
+        notices=(*notices, *padding, *reset, *norms),
     )
 
 

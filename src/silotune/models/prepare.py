@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
+from types import MethodType
 from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from transformers import PreTrainedConfig
 
 from silotune.core import Site
 from silotune.core.inputs import ImageInput, TextInput
@@ -61,24 +64,52 @@ def heads(model: Any, absent: Collection[str]) -> tuple[Site, ...]:
     Raises:
         ValueError: if the model's classifier is not made of linear maps.
     """
-    prefix = model.base_model_prefix
+    base = base_name(model)
     found = tuple(
         Site(name, module, module.in_features, module.out_features)
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and (name in absent or not name.startswith(f"{prefix}."))
+        if isinstance(module, nn.Linear) and (name in absent or not name.startswith(f"{base}."))
     )
-    if prefix not in dict(model.named_children()) or not found:
+    if not found:
         raise ValueError(
             f"model: {type(model).__name__} has no linear classifier apart from its base model"
         )
     return found
 
 
+def base_name(model: Any) -> str:
+    """The child that is all but the classifier: as its class calls it, or else the largest."""
+    children: dict[str, nn.Module] = dict(model.named_children())
+    if model.base_model_prefix in children:
+        return str(model.base_model_prefix)
+    sizes = {n: sum(p.numel() for p in child.parameters()) for n, child in children.items()}
+    return max(sizes, key=sizes.__getitem__)
+
+
+def batch_norms(model: nn.Module) -> tuple[str, ...]:
+    """Let statistics of batches stay those of the checkpoint, in training as well.
+
+    They are a part of the frozen base; as they were, they also keep records apart.
+
+    Returns:
+        A notice if there are any.
+    """
+    found = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    for module in found:
+        module.eval()
+        vars(module)["train"] = MethodType(_stay, module)
+    layers = f"{len(found)} layers of batch normalisation"
+    return (f"{layers} keep the statistics of the checkpoint, in training too",) if found else ()
+
+
 def dropout(model: nn.Module) -> None:
-    """Switch every dropout module off."""
+    """Switch every dropout off: modules, and rates that a module hands to a function."""
     for module in model.modules():
         if isinstance(module, _DROPOUTS):
             module.p = 0.0
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 @torch.no_grad()
@@ -160,8 +191,21 @@ def image_input(config: Any, processor: Any, num_labels: int) -> ImageInput:
     made = processor.to_dict()
     size = made["crop_size"] if made.get("do_center_crop") else made["size"]
     side = size.get("shortest_edge")
-    shape = (config.num_channels, size.get("height", side), size.get("width", side))
+    shape = (_channels(config), size.get("height", side), size.get("width", side))
     return ImageInput(shape=shape, num_labels=num_labels)
+
+
+def _channels(config: Any) -> int:
+    """Of the configuration, or of the one inside it that is about images.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    inner = [part for part in vars(config).values() if isinstance(part, PreTrainedConfig)]
+    for part in (config, *inner):
+        if isinstance(channels := getattr(part, "num_channels", None), int):
+            return channels
+    raise ValueError(f"model: {config.model_type} does not say how many channels its images have")
 
 
 def digest(model: nn.Module, without: Collection[str]) -> str:
@@ -172,6 +216,11 @@ def digest(model: nn.Module, without: Collection[str]) -> str:
             h.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}\n".encode())
             h.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
     return h.hexdigest()
+
+
+def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
+    """In place of ``train``: evaluation mode goes on."""
+    return module
 
 
 @torch.no_grad()

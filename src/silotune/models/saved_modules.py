@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .prepare import base_name
+
 
 def saved_modules(model: Any, heads: Collection[str]) -> list[str]:
     """The modules that hold the heads: all of a head outside the encoder.
@@ -18,8 +20,8 @@ def saved_modules(model: Any, heads: Collection[str]) -> list[str]:
         model: transformers', or a classifier of ours.
         heads: names of linear maps.
     """
-    prefix = str(model.base_model_prefix)
-    return sorted({h if h.startswith(f"{prefix}.") else h.partition(".")[0] for h in heads})
+    base = base_name(model)
+    return sorted({h if h.startswith(f"{base}.") else h.partition(".")[0] for h in heads})
 
 
 def beside_heads(

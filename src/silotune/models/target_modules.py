@@ -20,40 +20,140 @@ ALL_LINEAR = "all-linear"
 _QV = ("q_proj", "v_proj")
 _QUERY_VALUE = ("query", "value")
 
-DEFAULT_TARGETS: Mapping[str, tuple[str, ...]] = {
+DEFAULT_TARGETS: Mapping[str, str | tuple[str, ...]] = {
     "albert": _QUERY_VALUE,
+    "apertus": _QV,
+    "arcee": _QV,
+    "bamba": _QV,
+    "bart": _QV,
+    "beit": (*_QV, *_QUERY_VALUE),
     "bert": _QUERY_VALUE,
+    "big_bird": _QUERY_VALUE,
+    "biogpt": _QV,
+    "blip-2": ("q", "v", *_QV),
     "bloom": ("query_key_value",),
+    "btlm": ("c_proj", "c_attn"),
+    "camembert": _QUERY_VALUE,
+    "chatglm": ("query_key_value",),
+    "clip": _QV,
+    "codegen": ("qkv_proj",),
+    "cohere": _QV,
+    "cohere2": _QV,
+    "convbert": _QUERY_VALUE,
+    "convnext": ("pwconv1", "pwconv2"),
+    "convnextv2": ("pwconv1", "pwconv2"),
+    "data2vec-text": _QUERY_VALUE,
+    "data2vec-vision": (*_QV, *_QUERY_VALUE),
     "deberta": ("in_proj",),
     "deberta-v2": ("query_proj", "value_proj"),
     "deit": (*_QV, *_QUERY_VALUE),
+    "diffllama": _QV,
+    "dinat": (*_QV, *_QUERY_VALUE),
     "dinov2": (*_QV, *_QUERY_VALUE),
+    "dinov2_with_registers": (*_QV, *_QUERY_VALUE),
     "distilbert": ("q_lin", "v_lin"),
+    "donut-swin": (*_QV, *_QUERY_VALUE),
     "electra": _QUERY_VALUE,
+    "ernie": _QUERY_VALUE,
+    "ernie4_5": _QV,
+    "esm": _QUERY_VALUE,
+    "exaone4": _QV,
     "falcon": ("query_key_value",),
+    "falcon_h1": _QV,
+    "falcon_mamba": ("in_proj", "x_proj"),
+    "flaubert": ("q_lin", "v_lin"),
     "gemma": _QV,
     "gemma2": _QV,
     "gemma3_text": _QV,
+    "gemma4": r".*language_model\..*\.(q_proj|v_proj)",
+    "gemma4_text": _QV,
+    "glm": _QV,
+    "glm4": _QV,
+    "gpt-sw3": ("c_attn",),
     "gpt2": ("c_attn",),
+    "gpt_bigcode": ("c_attn",),
     "gpt_neo": _QV,
     "gpt_neox": ("query_key_value",),
+    "gpt_neox_japanese": ("query_key_value",),
+    "gpt_oss": _QV,
     "gptj": _QV,
+    "granite": _QV,
+    "granitemoe": _QV,
+    "helium": _QV,
+    "hunyuan_v1_dense": _QV,
+    "ibert": _QUERY_VALUE,
+    "ijepa": (*_QV, *_QUERY_VALUE),
+    "imagegpt": ("c_attn",),
+    "layoutlm": _QUERY_VALUE,
+    "layoutlmv3": _QUERY_VALUE,
+    "lilt": _QUERY_VALUE,
     "llama": _QV,
+    "llama4": _QV,
+    "llama4_text": _QV,
+    "longformer": _QUERY_VALUE,
+    "mamba": ("in_proj", "x_proj"),
+    "mamba2": ("in_proj",),
+    "mbart": _QV,
+    "megatron-bert": _QUERY_VALUE,
+    "metaclip_2": _QV,
+    "ministral": _QV,
     "mistral": _QV,
+    "mixtral": _QV,
+    "mobilebert": _QUERY_VALUE,
+    "mobilevit": (*_QV, *_QUERY_VALUE),
     "modernbert": ("Wqkv",),
+    "modernbert-decoder": ("Wqkv",),
     "mpnet": ("q", "v"),
+    "mpt": ("Wqkv",),
+    "mra": _QUERY_VALUE,
+    "mt5": ("q", "v"),
+    "nemotron": _QV,
+    "nemotron_h": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "nystromformer": _QUERY_VALUE,
+    "olmo": _QV,
+    "olmo2": _QV,
+    "olmo3": _QV,
+    "olmoe": _QV,
     "opt": _QV,
+    "pegasus": _QV,
     "phi": (*_QV, "fc1", "fc2"),
     "phi3": ("qkv_proj",),
     "qwen2": _QV,
+    "qwen2_moe": _QV,
     "qwen3": _QV,
+    "qwen3_moe": _QV,
+    "RefinedWeb": ("query_key_value",),
+    "RefinedWebModel": ("query_key_value",),
+    "rembert": _QUERY_VALUE,
     "roberta": _QUERY_VALUE,
+    "roberta-prelayernorm": _QUERY_VALUE,
+    "roc_bert": _QUERY_VALUE,
+    "roformer": _QUERY_VALUE,
+    "rwkv": ("key", "value", "receptance", "output"),
+    "rwkv7": ("r_proj", "k_proj", "v_proj", "o_proj", "key", "value"),
+    "seed_oss": _QV,
+    "segformer": (*_QV, *_QUERY_VALUE),
+    "siglip": _QV,
+    "smollm3": _QV,
     "stablelm": _QV,
+    "starcoder2": _QV,
     "swin": (*_QV, *_QUERY_VALUE),
-    "vit": (*_QV, *_QUERY_VALUE),  # named by either, depending on the version of transformers
+    "swinv2": (*_QV, *_QUERY_VALUE),
+    "t5": ("q", "v"),
+    "umt5": ("q", "v"),
+    "vit": (*_QV, *_QUERY_VALUE),
+    "vit_msn": (*_QV, *_QUERY_VALUE),
+    "xglm": _QV,
+    "xlm": ("q_lin", "v_lin"),
     "xlm-roberta": _QUERY_VALUE,
+    "xlm-roberta-xl": _QUERY_VALUE,
+    "xlnet": ("layer_1", "layer_2"),
+    "xmod": _QUERY_VALUE,
+    "yoso": _QUERY_VALUE,
 }
-"""``config.model_type`` to suffixes: attention queries and values, as in PEFT."""
+"""``config.model_type`` to suffixes, or a regular expression for whole names: attention queries and
+values, as in PEFT, under whatever names an architecture or a version of transformers has for them;
+what it has in their place, where it has none."""
 
 
 def find_sites(
@@ -88,6 +188,11 @@ def find_sites(
     return tuple(_site(name, modules[name]) for name in kept)
 
 
+def is_all_linear(target_modules: str | Sequence[str] | None) -> bool:
+    """Whether every linear map is meant, as PEFT writes it."""
+    return isinstance(target_modules, str) and target_modules.lower() == ALL_LINEAR
+
+
 def peft_targets(sites: Sequence[Site], model: nn.Module, exclude: Collection[str]) -> list[str]:
     """What to write as PEFT's ``target_modules``, so that exactly these sites match there.
 
@@ -110,6 +215,8 @@ def _match(
 ) -> list[str]:
     if target_modules is None:
         suffixes = _default(model.config.model_type, modules)
+        if isinstance(suffixes, str):
+            return _match_text(model, modules, suffixes)
         return [n for n in modules if any(_ends(n, s) for s in suffixes)]
     if isinstance(target_modules, str):
         return _match_text(model, modules, target_modules)
@@ -122,7 +229,7 @@ def _match(
 
 
 def _match_text(model: Any, modules: Mapping[str, nn.Module], text: str) -> list[str]:
-    if text.lower() == ALL_LINEAR:
+    if is_all_linear(text):
         output = model.get_output_embeddings()
         return [n for n, m in modules.items() if _is_linear(m) and m is not output]
     try:
@@ -133,7 +240,7 @@ def _match_text(model: Any, modules: Mapping[str, nn.Module], text: str) -> list
         ) from None
 
 
-def _default(model_type: str, modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
+def _default(model_type: str, modules: Mapping[str, nn.Module]) -> str | tuple[str, ...]:
     if model_type not in DEFAULT_TARGETS:
         raise ValueError(
             f"target_modules: there is no default for {model_type!r} models; {_present(modules)}"

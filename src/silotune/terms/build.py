@@ -30,9 +30,10 @@ from silotune.methods import Axes
 from silotune.models.heads import checkpoint_head, prototype_head, random_head
 from silotune.models.load import GivenModel, Loaded, load_model, prepare_model
 from silotune.models.saved_modules import beside_heads, saved_modules
-from silotune.models.target_modules import find_sites, peft_targets
+from silotune.models.target_modules import peft_targets
 
 from .machine import Machine
+from .sites import choose_sites
 from .terms import Terms
 
 
@@ -134,9 +135,10 @@ def build_model(terms: Terms, loaded: Loaded, machine: Machine) -> BuiltModel:
     opened = replace(terms, method=method)
     axes = opened.axes(head=bool(loaded.heads) and terms.trains_head)
     head_names = [site.name for site in loaded.heads]
-    found = find_sites(loaded.model, method.target_modules, method.layers_to_transform, head_names)
-    sites = found if axes.adapter else found[:1]
-    adapted_sites = found if axes.adapter else ()
+    chosen = choose_sites(opened, loaded, axes.adapter)
+    loaded = replace(loaded, heads=chosen.heads, notices=(*loaded.notices, *chosen.notices))
+    sites = chosen.sites if axes.adapter else chosen.sites[:1]
+    adapted_sites = sites if axes.adapter else ()
     if axes.adapter:
         axes.adapter.check_sites(adapted_sites)
     targets = peft_targets(sites, loaded.model, head_names)
@@ -160,7 +162,7 @@ def build_model(terms: Terms, loaded: Loaded, machine: Machine) -> BuiltModel:
             objective=terms.objective,
             optimizer=axes.optimizer,
             draw=draw,
-            micro_batch=machine.micro_batch_size,
+            micro_batch=1 if chosen.one_by_one else machine.micro_batch_size,
         ),
         axes=axes,
         first=first,

@@ -120,20 +120,26 @@ def tiny_vit(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def _save(model: Any, folder: Path, seed: int) -> Path:
-    """Draw the weights and write them with the configuration."""
+def draw_weights(model: Any, seed: int = 0) -> Any:
+    """Every matrix by its own name, of variance 1 / fan-in: signals neither vanish nor explode."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1:
-                bound = math.sqrt(3.0 / parameter[0].numel())  # variance 1 / fan-in
+                bound = math.sqrt(3.0 / parameter[0].numel())
                 g = generator(seed, "tiny", name)
                 parameter.copy_(torch.rand(parameter.shape, generator=g) * (2 * bound) - bound)
+    return model
+
+
+def _save(model: Any, folder: Path, seed: int) -> Path:
+    """Draw the weights and write them with the configuration."""
+    draw_weights(model, seed)
     with quiet():
         model.save_pretrained(folder)
     return folder
 
 
-def _save_with_tokenizer(model: Any, folder: Path, seed: int, *, padding: bool = True) -> Path:
+def byte_tokenizer(*, padding: bool = True) -> PreTrainedTokenizerFast:
     """One token a byte; texts begin with <s> and end with </s>."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate((*_SPECIAL, *alphabet))}
@@ -145,7 +151,7 @@ def _save_with_tokenizer(model: Any, folder: Path, seed: int, *, padding: bool =
         pair="<s> $A </s> $B </s>",
         special_tokens=[("<s>", 1), ("</s>", 2)],
     )
-    PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>" if padding else None,
         bos_token="<s>",
@@ -154,5 +160,9 @@ def _save_with_tokenizer(model: Any, folder: Path, seed: int, *, padding: bool =
         sep_token="</s>",
         mask_token="<mask>",
         model_max_length=_POSITIONS,
-    ).save_pretrained(folder)
+    )
+
+
+def _save_with_tokenizer(model: Any, folder: Path, seed: int, *, padding: bool = True) -> Path:
+    byte_tokenizer(padding=padding).save_pretrained(folder)
     return _save(model, folder, seed)

@@ -1,0 +1,171 @@
+"""Which linear maps are adapted, by what the model does with them.
+
+What is asked for by name is adapted, or refused when gradients are checked. ``all-linear`` means
+all that can be: it leaves out, and says so, what no loss depends on, and, where single records are
+hidden, what reads something that is not by record. Asked for by name, that goes one record at a
+time through the model: of one record everything is its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from silotune.adapters import Adapter
+from silotune.core import LEADING, Key, Role, Site
+from silotune.engine.batches import to_device
+from silotune.models.heads import random_head
+from silotune.models.load import Loaded
+from silotune.models.probe import LENGTHS, Probed, placed, probe
+from silotune.models.target_modules import find_sites, is_all_linear
+
+from .terms import Terms
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenSites:
+    """What is adapted, and how.
+
+    Attributes:
+        sites: with where their records lie.
+        heads: likewise.
+        notices: what the user should know, one sentence each.
+        one_by_one: whether records must go through the model one by one.
+    """
+
+    sites: tuple[Site, ...]
+    heads: tuple[Site, ...]
+    notices: tuple[str, ...] = ()
+    one_by_one: bool = False
+
+
+def choose_sites(terms: Terms, loaded: Loaded, adapter: Adapter | None) -> ChosenSites:
+    """Find the sites that the method asks for, and see how the model uses them.
+
+    Args:
+        terms: with the method opened.
+        loaded: the model.
+        adapter: the method's; None where heads alone train.
+
+    Raises:
+        ValueError: naming the field, if nothing is left to adapt, or a router could not read what
+            is asked for by name.
+    """
+    method = terms.method
+    heads = [head.name for head in loaded.heads]
+    found = find_sites(loaded.model, method.target_modules, method.layers_to_transform, heads)
+    everything = is_all_linear(method.target_modules) and adapter is not None
+    routed = adapter is not None and adapter.routed
+    if not (everything or routed or terms.unit == "example"):
+        return ChosenSites(found, loaded.heads)
+    probed = _probed(terms, loaded, found if adapter else ())
+    sites, own_heads = placed(found, probed), placed(loaded.heads, probed)
+    notices: tuple[str, ...] = ()
+    if everything:
+        sites, notices = _reached(sites, probed, loaded, rows=routed or terms.unit == "example")
+    if routed:
+        sites, more = _readable(sites, probed, everything=everything)
+        notices = (*notices, *more)
+    told_apart = {*probed.records}
+    if not sites:
+        raise ValueError(
+            f"target_modules: nothing is left of all-linear ({'; '.join(notices)}); name modules"
+        )
+    mixed = [s for s in (*sites, *own_heads) if adapter and s.name not in told_apart]
+    if not mixed or terms.unit != "example":
+        return ChosenSites(sites, own_heads, notices)
+    return ChosenSites(sites, own_heads, (*notices, _slowly(mixed)), one_by_one=True)
+
+
+def _probed(terms: Terms, loaded: Loaded, sites: Sequence[Site]) -> Probed:
+    lengths = [min(n, terms.objective.max_length) for n in LENGTHS]
+    records = terms.objective.synthetic(loaded.inputs, lengths, terms.seed)
+    names = [site.name for site in (*sites, *loaded.heads)]
+    device = next(loaded.model.parameters()).device
+    with _begun(loaded, terms.seed):
+        return probe(loaded.model, names, terms.objective.losses, to_device(records, device))
+
+
+@contextmanager
+def _begun(loaded: Loaded, seed: int) -> Iterator[None]:
+    """Heads that a checkpoint lacks are zero, and would let no gradient through."""
+    absent = [head for head in loaded.heads if head.name in loaded.absent]
+    drawn = random_head(absent, seed)
+    weights = [head.module.get_parameter("weight") for head in absent]
+    for head, weight in zip(absent, weights, strict=True):
+        weight.copy_(drawn[Key(head.name, Role.HEAD, "weight")])
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.zero_()
+
+
+def _reached(
+    sites: tuple[Site, ...], probed: Probed, loaded: Loaded, *, rows: bool
+) -> tuple[tuple[Site, ...], tuple[str, ...]]:
+    """What is left of all-linear, and what is not."""
+    unused = [s for s in sites if s.name not in probed.used]
+    mixed = [s for s in sites if rows and s.name in probed.used and s.name not in probed.records]
+    notices = []
+    if unused:
+        notices.append(f"all-linear leaves out {_names(unused)}: no loss depends on it")
+    if mixed:
+        notices.append(
+            f"all-linear leaves out {_names(mixed)}: what it reads is not by record (relative "
+            "positions, experts), so no record has a gradient of its own there; asked for by name "
+            "in target_modules, it trains, and records go through the model one by one"
+        )
+    if experts := list(_experts(loaded.model)):
+        notices.append(
+            f"all-linear does not reach {_listed(experts)}: experts that are one tensor, and no "
+            "linear maps"
+        )
+    left_out = {s.name for s in (*unused, *mixed)}
+    return tuple(s for s in sites if s.name not in left_out), tuple(notices)
+
+
+def _readable(
+    sites: tuple[Site, ...], probed: Probed, *, everything: bool
+) -> tuple[tuple[Site, ...], tuple[str, ...]]:
+    """Sites that a router can follow: those that read (records, positions, features)."""
+    others = [s for s in sites if probed.records.get(s.name) != LEADING]
+    if not others:
+        return sites, ()
+    reason = "a router needs records first, and positions second, in what a module reads"
+    if not everything:
+        raise ValueError(f"target_modules: leave out {_names(others)}: {reason}")
+    names = {s.name for s in others}
+    kept = tuple(s for s in sites if s.name not in names)
+    return kept, (f"all-linear leaves out {_names(others)}: {reason}",)
+
+
+def _experts(model: nn.Module) -> Iterator[str]:
+    """Stacks of matrices that belong to no convolution."""
+    for path, module in model.named_modules():
+        if not isinstance(module, _ConvNd):
+            for name, parameter in module.named_parameters(path, recurse=False):
+                if parameter.dim() == 3 and min(parameter.shape) > 1:
+                    yield name
+
+
+def _slowly(mixed: Sequence[Site]) -> str:
+    return (
+        f"target_modules: what {_names(mixed)} reads is not by record (relative positions, "
+        "experts), so records go through the model one by one, which takes longer; without it in "
+        "target_modules they go together"
+    )
+
+
+def _names(sites: Sequence[Site]) -> str:
+    return _listed([site.name for site in sites])
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names, and how many more."""
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return ", ".join(names[:2]) + more

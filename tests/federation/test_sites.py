@@ -1,0 +1,189 @@
+"""Which linear maps are adapted, by what a model does with them, and that rows are then right."""
+
+from functools import cache
+
+import pytest
+import torch
+from transformers import (
+    BigBirdConfig,
+    BigBirdForSequenceClassification,
+    CLIPForImageClassification,
+    CLIPVisionConfig,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
+    OPTConfig,
+    OPTForSequenceClassification,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
+    SwinConfig,
+    SwinForImageClassification,
+    ViTImageProcessor,
+)
+
+import silotune as st
+from silotune.core import RecordAxis
+from silotune.models.load import GivenModel, quiet
+from silotune.terms.machine import Machine
+from silotune.terms.opening import open_model
+from silotune.terms.terms import Terms
+from silotune.testing.tiny_models import byte_tokenizer, draw_weights
+
+LABELS = ("a", "b")
+TEXT = {"vocab_size": 260, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+DEBERTA = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "share_att_key": True}
+SWIN = {"image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [2, 1], "num_heads": [2, 2]}
+EXPERTS = {"num_experts": 4, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8}
+
+
+def made(name):
+    """The model, random, and what reads its records."""
+    kinds = {
+        "deberta-v2": lambda: DebertaV2ForSequenceClassification(
+            DebertaV2Config(**TEXT, intermediate_size=24, position_buckets=8, **DEBERTA)
+        ),
+        "opt": lambda: OPTForSequenceClassification(
+            OPTConfig(**TEXT, ffn_dim=24, word_embed_proj_dim=16, max_position_embeddings=64)
+        ),
+        "big_bird": lambda: BigBirdForSequenceClassification(
+            BigBirdConfig(**TEXT, intermediate_size=24, max_position_embeddings=64)
+        ),
+        "qwen2_moe": lambda: Qwen2MoeForCausalLM(
+            Qwen2MoeConfig(**TEXT, num_key_value_heads=2, intermediate_size=24, **EXPERTS)
+        ),
+        "swin": lambda: SwinForImageClassification(SwinConfig(**SWIN, window_size=4)),
+        "clip": lambda: CLIPForImageClassification(
+            CLIPForImageClassification.config_class(
+                vision_config=CLIPVisionConfig(
+                    hidden_size=16,
+                    intermediate_size=24,
+                    num_hidden_layers=1,
+                    num_attention_heads=2,
+                    image_size=16,
+                    patch_size=8,
+                ).to_dict()
+            )
+        ),
+    }
+    with quiet():
+        model = draw_weights(kinds[name]())
+    if hasattr(model, "classifier") or name == "opt":
+        model.config.num_labels = 2
+    images = name in ("swin", "clip")
+    reader = ViTImageProcessor(size={"height": 16, "width": 16}) if images else byte_tokenizer()
+    return GivenModel(model, reader)
+
+
+def objective(name):
+    if name == "qwen2_moe":
+        return st.CausalLM(text="text", max_length=8)
+    if name in ("swin", "clip"):
+        return st.ImageClassification(image="image", label="label", labels=LABELS)
+    return st.SequenceClassification(text="text", label="label", labels=LABELS, max_length=16)
+
+
+NODP, EXAMPLE = st.NoDP(), st.ExampleDP(noise_multiplier=1.0, target_delta=1e-3)
+
+
+@cache
+def opened(name, privacy, targets="all-linear", micro_batch=8):
+    """Built, and proved by the gradient check."""
+    asked = targets if targets == "all-linear" else list(targets)
+    method = st.methods.FedIT(r=2, target_modules=asked)
+    terms = Terms(model=name, objective=objective(name), method=method, privacy=privacy)
+    labels = () if name == "qwen2_moe" else LABELS
+    return open_model(terms, labels, Machine(micro_batch_size=micro_batch), made(name))
+
+
+pytestmark = pytest.mark.xdist_group("sites")
+
+
+@pytest.mark.parametrize("name", ["deberta-v2", "opt", "big_bird", "qwen2_moe", "swin", "clip"])
+def test_without_privacy_every_linear_map_that_is_used_trains(name):
+    """Shared positions, flattened tokens and windows ask for nothing."""
+    model = opened(name, NODP)
+    assert len(model.sites) > 5
+    left_out = [n for n in model.loaded.notices if "leaves out" in n]
+    assert left_out == (
+        ["all-linear leaves out bert.pooler: no loss depends on it"] if name == "big_bird" else []
+    )
+
+
+@pytest.mark.parametrize("name", ["deberta-v2", "opt", "big_bird", "swin", "clip"])
+def test_with_privacy_rows_are_the_gradients_of_records_one_by_one(name):
+    """In float64, against ordinary autograd."""
+    model = opened(name, EXAMPLE)
+    adapted, task = model.trainer.adapted, objective(name)
+    assert model.trainer.micro_batch == 8
+    adapted.model.double()
+    try:
+        batch = task.synthetic(model.loaded.inputs, (6, 5, 6, 4, 6), 1)
+        batch = {k: t.double() if t.is_floating_point() else t for k, t in batch.items()}
+        g = torch.Generator().manual_seed(0)
+        for parameter in adapted.tensors.values():
+            parameter.data = torch.randn(parameter.shape, generator=g, dtype=torch.float64) * 0.1
+            parameter.requires_grad_(True)
+        with adapted.sink.collect(5) as rows:
+            adapted.losses(task.losses, batch).sum().backward()
+            found = dict(rows)
+        for i in range(5):
+            alone = {k: t[i : i + 1] for k, t in batch.items()}
+            loss = adapted.losses(task.losses, alone).sum()
+            expected = torch.autograd.grad(loss, [*adapted.tensors.values()])
+            for key, gradient in zip(adapted.tensors, expected, strict=True):
+                torch.testing.assert_close(found[key][i], gradient, rtol=1e-5, atol=1e-9)
+    finally:
+        adapted.model.float()
+        for parameter in adapted.tensors.values():
+            parameter.grad = None
+
+
+def test_windows_and_flattened_tokens_are_found():
+    axes = {site.name: site.records for site in opened("swin", EXAMPLE).sites}
+    windows = [axis for name, axis in axes.items() if "q_proj" in name or "query" in name]
+    assert windows
+    assert RecordAxis(0, "outer") in windows
+    assert all(
+        site.records.axis == 0 for site in opened("opt", EXAMPLE).sites if "fc1" in site.name
+    )
+
+
+def test_what_all_records_share_is_left_out_of_all_linear_in_words():
+    model = opened("deberta-v2", EXAMPLE)
+    assert not [s.name for s in model.sites if "query_proj" in s.name or "key_proj" in s.name]
+    assert any("value_proj" in s.name for s in model.sites)
+    [notice] = [n for n in model.loaded.notices if "leaves out" in n]
+    assert "query_proj" in notice
+    assert "not by record" in notice
+
+
+def test_asked_for_by_name_it_trains_and_records_go_one_by_one():
+    model = opened("deberta-v2", EXAMPLE, ("query_proj", "value_proj"))
+    assert len(model.sites) == 4
+    assert model.trainer.micro_batch == 1
+    [notice] = [n for n in model.loaded.notices if "one by one" in n]
+    assert "query_proj" in notice
+    assert "value_proj" not in notice
+
+
+def test_what_no_loss_depends_on_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"bert\.pooler.*does not use it"):
+        opened("big_bird", NODP, ("pooler", "query"))
+
+
+def test_experts_that_all_linear_does_not_reach_are_named():
+    notices = opened("qwen2_moe", NODP).loaded.notices
+    [notice] = [n for n in notices if "does not reach" in n]
+    assert "mlp.experts.gate_up_proj" in notice
+
+
+def test_experts_are_chosen_hard_so_records_go_one_by_one_or_not_at_all():
+    with pytest.raises(ValueError, match=r"hard choice.*micro_batch_size: 1"):
+        opened("qwen2_moe", EXAMPLE)
+    assert opened("qwen2_moe", EXAMPLE, micro_batch=1).trainer.micro_batch == 1
+
+
+def test_a_classifier_is_found_beside_a_base_of_another_name():
+    """CLIP's class names its base clip, and calls it vision_model."""
+    model = opened("clip", NODP)
+    assert [head.name for head in model.loaded.heads] == ["classifier"]
+    assert model.layout.modules_to_save == ["classifier"]
