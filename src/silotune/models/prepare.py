@@ -14,7 +14,6 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from transformers import PreTrainedConfig
 
 from silotune.core import Site
 from silotune.core.inputs import ImageInput, TextInput
@@ -201,8 +200,7 @@ def _channels(config: Any) -> int:
     Raises:
         ValueError: if there is none.
     """
-    inner = [part for part in vars(config).values() if isinstance(part, PreTrainedConfig)]
-    for part in (config, *inner):
+    for part in (config, *vars(config).values()):
         if isinstance(channels := getattr(part, "num_channels", None), int):
             return channels
     raise ValueError(f"model: {config.model_type} does not say how many channels its images have")
