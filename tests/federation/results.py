@@ -21,7 +21,7 @@ def finished(config) -> RunFolder:
 
 
 def last_state(folder: RunFolder) -> GlobalState:
-    state, _, _ = load_checkpoint(folder.state)
+    state, *_ = load_checkpoint(folder.state)
     return state
 
 

@@ -227,7 +227,7 @@ def test_a_state_that_was_never_charged_for_is_refused(place):
     config = hidden(place)
     train(config)
     folder = folder_of(config)
-    state, run, decided = load(folder.state)
+    state, run, decided, _ = load(folder.state)
     key, tensor = next(iter(state.factors.items()))
     moved = replace(state, factors=state.factors.updated({key: tensor + 1.0}))
     save(folder.state, moved, run, decided)

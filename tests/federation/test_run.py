@@ -1,13 +1,14 @@
 """From a configuration to a result folder, whole or in pieces."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 import silotune.federation.run as run_module
-from by_config import is_finished, open_federation, opened
+from by_config import evaluate, is_finished, open_federation, opened
 from federation.small import (
     BUDGET,
     NO_WORKER,
@@ -22,6 +23,7 @@ from federation.small import (
 from silotune.core.files import read_json, read_lines
 from silotune.engine import QuorumError
 from silotune.federation.baselines import silo_alone
+from silotune.federation.keeping import mend
 from silotune.federation.run import exhausted, finish, rounds, stop
 from silotune.runs.folder import RunFolder
 from silotune.testing.tiny_models import tiny_bert
@@ -133,18 +135,68 @@ def test_a_spent_budget_ends_the_run_with_what_is_done(place):
     assert (folder.adapter / "adapter_model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("resume", [False, True])
-@pytest.mark.parametrize("has_config", [False, True])
-def test_a_start_that_was_killed_begins_anew(place, resume, has_config):
+@pytest.mark.parametrize("there", [(), ("config.yaml",), ("config.yaml", "federation.json")])
+def test_a_start_that_was_killed_goes_on(place, there):
     config = small(place)
     folder = RunFolder(Path(config.output_dir))
     with opened(config, [], NO_WORKER, resume=False):
         pass
-    folder.run.unlink()
-    if not has_config:
-        folder.config.unlink()
-    train(config, resume=resume)
+    for file in {folder.run, folder.config, folder.description}:
+        if file.name not in there:
+            file.unlink()
+    with pytest.raises(ValueError, match=r"already holds a run; continue it with --resume"):
+        train(config)
+    assert folder.state.is_file()
+    train(config, resume=True)
     assert is_finished(folder, config)
+
+
+def test_one_process_at_a_time_has_the_folder(place):
+    config = small(place)
+    with opened(config, [], NO_WORKER, resume=False) as job:
+        todo = rounds(job)
+        next(todo)
+        before = {path: path.read_bytes() for path in job.folder.path.rglob("*") if path.is_file()}
+        for resume in (False, True):
+            with (
+                pytest.raises(
+                    ValueError, match=f"output_dir: a run is going on in .*{os.getpid()}"
+                ),
+                opened(config, [], NO_WORKER, resume=resume),
+            ):
+                pass
+        with pytest.raises(ValueError, match="a run is going on"):
+            evaluate(job.folder)
+        assert before == {path: path.read_bytes() for path in before}
+        assert [record.round for record in todo] == [0, 1, 2]
+        finish(job)
+    assert not job.folder.lock.exists()
+    assert evaluate(job.folder).metrics
+
+
+def test_a_result_that_was_damaged_is_made_again(place):
+    config = small(place)
+    train(config)
+    folder, before = RunFolder(Path(config.output_dir)), weights(config)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        file = folder.adapter / name
+        whole = file.read_bytes()
+        for content in (b"", b"{", b"[7]", whole[: len(whole) // 2]):
+            file.write_bytes(content)
+            assert not is_finished(folder, config)
+            with pytest.raises(ValueError, match=rf"{name} cannot be read: .*\(--resume\)"):
+                evaluate(folder)
+        file.write_bytes(whole)
+    file.unlink()
+    train(config, resume=True)
+    assert weights(config) == before
+    for file in (folder.report, folder.metrics, folder.privacy):
+        file.unlink()
+        assert not is_finished(folder, config)
+        mend(folder)
+        train(config, resume=True)
+        assert is_finished(folder, config)
+    assert [record.round for record in folder.read_rounds()] == [-1, 0, 1, 2]
 
 
 def test_a_folder_with_somebody_elses_config_is_left_alone(place):
@@ -164,7 +216,7 @@ def test_a_start_that_fails_leaves_nothing(place, monkeypatch):
     def full(*_):
         raise ValueError("full")
 
-    monkeypatch.setattr("silotune.federation.opening.write_json", full)
+    monkeypatch.setattr("silotune.federation.keeping.write_text", full)
     with pytest.raises(ValueError, match="full"):
         train(config)
     assert not Path(config.output_dir).exists()

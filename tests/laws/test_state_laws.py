@@ -97,7 +97,7 @@ def test_a_checkpoint_holds_all_that_goes_on(method, clients):
     a = plain(method)
     same = clients()
     half = run(a, InProcess(trainer(a), same), rounds=3)[-1].state
-    back, name, config = decode(encode(half, "law", "digest"))
+    back, name, config, _ = decode(encode(half, "law", "digest"))
     assert (name, config) == ("law", "digest")
     assert everything(back).digest() == everything(half).digest()
     assert (back.round, back.drawn, back.latest.keys) == (3, half.drawn, half.latest.keys)

@@ -113,20 +113,17 @@ def test_fields_of_the_same_version_that_are_unknown_are_ignored(run):
 
 def test_a_line_without_its_round_is_an_error(run):
     run.metrics.write_text('{"version": 1, "seconds": 1.0}\n')
-    with pytest.raises(RecordError, match="missing round"):
+    with pytest.raises(RecordError, match=r"metrics\.jsonl, line 1: damaged, round is missing"):
         run.read_rounds()
 
 
-def test_resume_forgets_rounds_that_will_be_done_again(run):
-    for record in rounds():
-        run.append_round(record)
-    run.truncate_rounds(before=5)
-    assert run.read_rounds() == rounds()[:6]  # before training, and rounds 0 to 4
+def test_a_line_of_other_types_is_an_error(run):
+    run.metrics.write_text('{"version": 1, "round": "0", "clients": [1], "seconds": null}\n')
+    with pytest.raises(RecordError, match="line 1: damaged, round, clients is of another type"):
+        run.read_rounds()
 
 
 def test_no_rounds_yet(run):
-    assert run.read_rounds() == []
-    run.truncate_rounds(before=0)
     assert run.read_rounds() == []
 
 

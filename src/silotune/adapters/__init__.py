@@ -33,3 +33,4 @@ from .reslora import ResLoRA as ResLoRA
 from .reslora import Shortcut as Shortcut
 from .reslora import links as links
 from .reslora import straighten as straighten
+from .saved import check_saved as check_saved

@@ -139,7 +139,7 @@ def load_peft(
     Raises:
         ValueError: if the folder is not an adapter, or not one of this model.
     """
-    tensors, config = _read(folder)
+    tensors, config = read_files(folder)
     heads = {_name(key): key for key in expected if key.role is Role.HEAD}
     sites = sorted({key.site for key in expected if key.role is not Role.HEAD})
     names = {_name(Key(site, role)) for site in sites for role in _PARTS} | heads.keys()
@@ -178,7 +178,7 @@ def read_pairs(folder: Path) -> tuple[dict[str, LowRank], str]:
     Raises:
         ValueError: if the folder is not an adapter, or has no pair.
     """
-    tensors, config = _read(folder)
+    tensors, config = read_files(folder)
     _refuse_more_than_pairs(folder, config)
     pairs: dict[str, LowRank] = {}
     for name, right in tensors.items():
@@ -282,7 +282,7 @@ def _scale(config: Mapping[str, Any], site: str, rank: int) -> float:
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_files(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Both files of an adapter.
 
     Raises:

@@ -235,7 +235,7 @@ def _checkpoint(
     books: Books, rounds: list[RoundRecord], folder: RunFolder, file: str
 ) -> Iterator[Discrepancy]:
     try:
-        state, run, _ = load_checkpoint(folder.state)
+        state, run, *_ = load_checkpoint(folder.state)
     except CheckpointError as error:
         yield Discrepancy(file, str(error))
         return

@@ -8,9 +8,10 @@ from importlib.resources import files
 from pathlib import Path
 
 from silotune.certificate.guarantee import NOT_PRIVATE, SEEDED
-from silotune.config import Config, build, bundled, in_keys, load_config, notices
+from silotune.config import Config, ConfigError, build, bundled, in_keys, load_config, notices
+from silotune.core.files import DamagedError, read_json
 from silotune.federation.description import Description
-from silotune.federation.identity import described_in
+from silotune.federation.identity import decisive, describe, described_in, differences
 from silotune.runs.folder import RunFolder
 
 
@@ -30,7 +31,13 @@ def chosen(name: str, overrides: Sequence[str], output_dir: str | None = None) -
     path, given, of_run = Path(name), list(overrides), False
     if path.is_dir() and (path / "config.yaml").is_file():
         given.insert(0, _folder(name))  # it may have been moved since
+        saved(RunFolder(path))
         path, of_run = path / "config.yaml", True
+    elif path.is_dir() and RunFolder(path).state.is_file():
+        raise DamagedError(
+            f"{path}/config.yaml: is missing; name the file of the configuration, and {path} with "
+            "--output-dir"
+        )
     elif path.is_file() and RunFolder(path.parent).run.is_file():
         of_run = True
     elif not path.exists() and name in bundled():
@@ -46,12 +53,46 @@ def of_run(folder: RunFolder) -> Description:
     Raises:
         RecordError: if there is no run.
         ConfigError: if its configuration cannot be read.
-        ValueError: if it was made from objects, and some of them no file holds.
+        ValueError: if it was made from objects, and some of them no file holds; or if the
+            configuration is not the one that it was made by.
     """
     RunFolder.existing(folder.path)
     if not folder.config.is_file():
-        return described_in(folder.description)
-    return build(load_config(folder.config, [], of_run=True))
+        with folder.advising():
+            return described_in(folder.description)
+    federation = build(saved(folder))
+    if not folder.description.is_file():
+        return federation
+    with folder.advising():
+        differ = differences(decisive(read_json(folder.description)), describe(federation))
+    changed = [text for text in differ if text.startswith("terms.") and not _is_place(text)]
+    if changed:
+        raise ValueError(
+            f"{folder.config}: was changed since the run began: {'; '.join(changed)}; {_CURE}"
+        )
+    return federation
+
+
+def saved(folder: RunFolder) -> Config:
+    """The configuration in the folder of a run.
+
+    Raises:
+        ConfigError: if it cannot be used, with what helps.
+    """
+    try:
+        return load_config(folder.config, [], of_run=True)
+    except ConfigError as error:
+        if not folder.state.is_file():
+            raise
+        raise ConfigError([*error.problems, f"{folder.config}: {_CURE}"]) from error
+
+
+_CURE = "remove the file and resume the run (--resume), which writes it as the run began"
+
+
+def _is_place(difference: str) -> bool:
+    """Whether it is of where the base lies; what it is shows by its digest."""
+    return difference.startswith("terms.model ")
 
 
 def warnings(config: Config, data_notices: Sequence[str]) -> list[str]:

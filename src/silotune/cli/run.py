@@ -11,17 +11,18 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from silotune.config import Config, build, differences, dump, is_path, load_config
+from silotune.config import Config, build, differences, dump, is_path
 from silotune.core import RecordError
 from silotune.core.units import count_text, number_text
 from silotune.engine import EVERY_CLIENT, QuorumError
 from silotune.federation.baselines import silo_alone
+from silotune.federation.keeping import mend
 from silotune.federation.opening import OpenRun, is_finished, opened
 from silotune.federation.run import exhausted, finish, rounds, stop
 from silotune.federation.workers import SILOTUNE
 from silotune.runs.folder import RunFolder
 
-from .config_source import chosen, warnings
+from .config_source import chosen, saved, warnings
 from .console import busy, emit, say, speaker
 from .errors import ERROR, INTERRUPTED, complain, sentences
 from .progress import Watch, watch_alone, watch_rounds
@@ -35,9 +36,14 @@ def train(
     name: str, overrides: Sequence[str], output_dir: str | None, *, resume: bool, as_json: bool
 ) -> None:
     """Run a configuration to its end, or say why not."""
-    console, config = speaker(as_json=as_json), chosen(name, overrides, output_dir)
+    console = speaker(as_json=as_json)
+    if resume and Path(name).is_dir():  # its configuration may be what is lost
+        _mend(RunFolder(Path(name)), console)
+    config = chosen(name, overrides, output_dir)
     folder, federation = RunFolder(Path(config.output_dir)), build(config)
-    if folder.run.exists():
+    if resume:
+        _mend(folder, console)
+    if folder.config.is_file():
         _check_same(folder, config)
     if resume and is_finished(folder, federation):
         say(console, f"{folder.path}: this run is finished already")
@@ -63,14 +69,19 @@ def train(
         emit(result(folder))
 
 
+def _mend(folder: RunFolder, console: Console) -> None:
+    """Write again what a run has lost, and say so."""
+    for told in mend(folder):
+        say(console, f"notice: {told}")
+
+
 def _check_same(folder: RunFolder, config: Config) -> None:
     """That a run was begun by this configuration.
 
     Raises:
         ValueError: naming every key that differs.
     """
-    saved = load_config(folder.config, [], of_run=True)
-    if differ := differences(saved, config):
+    if differ := differences(saved(folder), config):
         raise ValueError(
             f"--resume: {folder.path} was started with another configuration: {'; '.join(differ)}. "
             "Use the same one, or another --output-dir for a new run"

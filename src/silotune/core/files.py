@@ -16,6 +16,8 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .typed import declared, fits
+
 VERSION = 1
 """The version written into every file; files of a newer one are refused."""
 
@@ -24,6 +26,10 @@ T = TypeVar("T")
 
 class RecordError(ValueError):
     """A result folder cannot be written or read; the message says what to do."""
+
+
+class DamagedError(RecordError):
+    """A file is not there, or is not what one of us wrote."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -54,16 +60,24 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     Raises:
         RecordError: if it cannot be written; the old file is then intact.
     """
+    write_text(path, json_text(data))
+
+
+def json_text(data: Mapping[str, Any]) -> str:
+    """What ``write_json`` writes."""
     content = finite({"version": VERSION, **data})
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a file of ``write_json``.
 
     Raises:
-        RecordError: if it is missing, damaged or of a newer version.
+        DamagedError: if it is missing or damaged.
+        RecordError: if it cannot be read, or is of a newer version.
     """
+    if not path.exists():
+        raise DamagedError(f"{path}: is missing")
     with in_words(path):
         return _parse(path.read_text(encoding="utf-8", errors="replace"), str(path))
 
@@ -102,7 +116,8 @@ def read_lines(path: Path, newest: int = VERSION) -> list[dict[str, Any]]:
         newest: version that the reader knows; lines of a newer one are refused.
 
     Raises:
-        RecordError: if a whole line is damaged or of a newer version.
+        DamagedError: if a whole line is damaged.
+        RecordError: if it cannot be read, or is of a newer version.
     """
     if not path.exists():
         return []
@@ -157,31 +172,41 @@ def in_words(path: Path) -> Iterator[None]:
         raise RecordError(f"{path}: {reason}{advice}") from error
 
 
-def build(cls: type[T], data: Mapping[str, Any]) -> T:
+def build(cls: type[T], data: Mapping[str, Any], where: str) -> T:
     """Make a dataclass from JSON; fields that it does not know are ignored.
 
+    Args:
+        cls: of plain values, and mappings and sequences of such.
+        data: of a JSON object.
+        where: file and line, for the message.
+
     Raises:
-        RecordError: if a field without a default is missing.
+        DamagedError: naming fields without a default that are missing, or that have another type.
     """
     known = fields(cls)  # type: ignore[arg-type]
     needed = [f.name for f in known if f.default is MISSING and f.default_factory is MISSING]
     if absent := [name for name in needed if name not in data]:
-        raise RecordError(f"{cls.__name__}: missing {', '.join(absent)}")
-    return cls(**{f.name: data[f.name] for f in known if f.name in data})
+        raise DamagedError(f"{where}: damaged, {', '.join(absent)} is missing")
+    found = {f.name: data[f.name] for f in known if f.name in data}
+    kinds = declared(cls)  # type: ignore[arg-type]  # a class can be hashed
+    if wrong := [name for name, value in found.items() if not fits(value, kinds[name])]:
+        raise DamagedError(f"{where}: damaged, {', '.join(wrong)} is of another type")
+    return cls(**found)
 
 
 def _parse(text: str, where: str, newest: int = VERSION) -> dict[str, Any]:
     try:
         data = json.loads(text)
         newer = data["version"] > newest
+        values = dict(data)
     except (ValueError, KeyError, TypeError) as error:
-        raise RecordError(f"{where}: damaged, this is not a record of silotune") from error
+        raise DamagedError(f"{where}: damaged, this is not a record of silotune") from error
     if newer:
         raise RecordError(
             f"{where}: written by a newer silotune (version {data['version']}, this one reads "
             f"{newest}); upgrade silotune to read it"
         )
-    return dict(data)
+    return values
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -6,7 +6,9 @@ there under names of their own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from silotune.core import (
     Change,
@@ -22,6 +24,7 @@ from silotune.core import (
     unpack,
     write_bytes,
 )
+from silotune.core.files import in_words
 
 _MEMORY, _FOLDED, _LATEST = "", "folded ", "latest "
 
@@ -30,7 +33,30 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message says why."""
 
 
-def save(path: Path, state: GlobalState, run: str, config: str) -> None:
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+        state: after a whole round.
+        run: identifies the run.
+        config: digest of what decides the result.
+        kept: texts that were kept beside them, by name.
+    """
+
+    state: GlobalState
+    run: str
+    config: str
+    kept: Mapping[str, str]
+
+
+NOTHING: Mapping[str, str] = {}
+
+CURE = "bring it back from a copy, or begin a new run in another folder (--output-dir)"
+
+
+def save(
+    path: Path, state: GlobalState, run: str, config: str, kept: Mapping[str, str] = NOTHING
+) -> None:
     """Write ``state`` so that a crash leaves either the old checkpoint or the new one.
 
     Args:
@@ -38,33 +64,36 @@ def save(path: Path, state: GlobalState, run: str, config: str) -> None:
         state: after a whole round.
         run: identifies the run.
         config: digest of what decides the result.
+        kept: texts to keep beside them, by name.
 
     Raises:
         RecordError: if the disk is full or the place cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, encode(state, run, config))
+    with in_words(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, encode(state, run, config, kept))
 
 
-def load(path: Path) -> tuple[GlobalState, str, str]:
-    """State, run and configuration digest.
+def load(path: Path) -> Checkpoint:
+    """What ``save`` wrote.
 
     Raises:
         CheckpointError: if there is none or it is torn.
+        RecordError: if it cannot be read.
     """
     if not path.is_file():
-        raise CheckpointError(
-            f"{path}: there is no checkpoint to resume from; run without --resume"
-        )
+        raise CheckpointError(f"{path}: the checkpoint is gone; {CURE}")
     try:
-        return decode(path.read_bytes())
+        with in_words(path):
+            return decode(path.read_bytes())
     except CorruptPayload as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{path}: {error}; {CURE}") from error
 
 
-def encode(state: GlobalState, run: str, config: str) -> bytes:
+def encode(state: GlobalState, run: str, config: str, kept: Mapping[str, str] = NOTHING) -> bytes:
     """A state as one blob."""
     header = {
+        **({"kept": dict(kept)} if kept else {}),
         "round": state.round,
         "run": run,
         "config": config,
@@ -75,7 +104,7 @@ def encode(state: GlobalState, run: str, config: str) -> bytes:
     return pack(everything(state), header)
 
 
-def decode(blob: bytes) -> tuple[GlobalState, str, str]:
+def decode(blob: bytes) -> Checkpoint:
     """The inverse of ``encode``.
 
     Raises:
@@ -98,7 +127,7 @@ def decode(blob: bytes) -> tuple[GlobalState, str, str]:
         ),
         memory=memory,
     )
-    return state, header["run"], header["config"]
+    return Checkpoint(state, header["run"], header["config"], header.get("kept", {}))
 
 
 def everything(state: GlobalState) -> Factors:

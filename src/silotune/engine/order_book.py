@@ -55,7 +55,7 @@ def admit(home: Path, agreement: ClientAgreement, task: ClientTask, work: Work) 
     path = home / "orders" / f"{agreement.run}.json"
     orders = Orders(agreement=agreement.digest)
     if path.exists():
-        orders = build(Orders, read_json(path))
+        orders = build(Orders, read_json(path), str(path))
     if orders.agreement != agreement.digest:
         raise NotAgreedError("task: the run is not the one that was agreed on at its beginning")
     newest, times = orders.trained if work == "trained" else orders.scored

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from warnings import warn
 
 from silotune.core import RecordError
 from silotune.engine import QuorumError
@@ -17,6 +18,7 @@ from .audit_subject import of_federation
 from .baselines import silo_alone
 from .data_summary import Division, divide
 from .description import Description
+from .keeping import mend
 from .opening import OpenRun, check_records, check_same, is_finished, opened
 from .plan import Plan, forecast
 from .progress import watched
@@ -58,6 +60,8 @@ class Federation(Description):
                 are done are the result: ``result(folder)``.
         """
         place = RunFolder(Path(folder))
+        if resume:
+            _mend(place)
         if not (resume and is_finished(place, self)):
             records = self.rounds(folder, resume=resume)
             metric = metric_name(self.terms.objective)
@@ -75,6 +79,8 @@ class Federation(Description):
         Raises:
             ValueError: as ``fit``.
         """
+        if resume:
+            _mend(RunFolder(Path(folder)))
         worker = worker_command(self) if self.runtime == "pool" else []
         with opened(self, Path(folder), resume=resume, worker=worker) as run:
             try:
@@ -124,3 +130,9 @@ class Federation(Description):
                 stop(run, "stopped: interrupted")
             else:
                 stop(run, f"failed: {' '.join(str(error).split())}")
+
+
+def _mend(folder: RunFolder) -> None:
+    """Write again what a run has lost, and say so."""
+    for told in mend(folder):
+        warn(told, stacklevel=3)

@@ -1,7 +1,7 @@
 """Opening: a run's folder is made, or found again, when everything else is in order.
 
-``run.json`` is written last: with it a run has begun. A folder that holds a checkpoint but no
-``run.json`` is a start that was cut short, in which nothing was trained; it begins anew.
+With its checkpoint a run has begun: whatever else a start that was cut short has left out is
+written when it is resumed (``keeping``). One process at a time has the folder.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import contextlib
 import platform
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,13 +20,14 @@ import torch
 
 from silotune.certificate.issue import standing
 from silotune.core import GlobalState
-from silotune.core.files import read_json, write_json, write_text
+from silotune.core.files import read_json
 from silotune.engine import Runtime
 from silotune.engine.checkpoint import CheckpointError
 from silotune.engine.checkpoint import load as load_checkpoint
 from silotune.engine.checkpoint import save as save_checkpoint
 from silotune.runs.facts import RunFacts, read_facts
 from silotune.runs.folder import RunFolder
+from silotune.runs.lock import held
 from silotune.runtimes import InProcess, Pool
 from silotune.version import __version__
 
@@ -36,8 +36,9 @@ from .adapter_check import refuse_unloadable
 from .bookkeeping import Bookkeeping, refuse_spent
 from .built import BuiltFederation, build_clients, build_federation
 from .description import Description
-from .identity import NoIdentityError, decisive, describe, differences, digest, whole
+from .identity import NoIdentityError, decisive, describe, differences, digest
 from .inputs import digests_of, read_tables
+from .keeping import is_whole, kept, restored, truncate_rounds, write_kept
 from .lifetimes import Accounts, open_accounts, refuse_beyond, refuse_other_record
 from .lifetimes import notices as lifetime_notices
 from .scoring import metric_name
@@ -70,6 +71,7 @@ class OpenRun:
         books: every account's ledger, and the run's copy of all.
         runtime: where its silos train.
         accounts: of its silos in their book for life; empty where none is kept.
+        keep: what its checkpoints keep of the files beside them.
     """
 
     built: BuiltFederation
@@ -79,6 +81,7 @@ class OpenRun:
     books: Bookkeeping
     runtime: Runtime
     accounts: Accounts
+    keep: Mapping[str, str]
 
 
 @contextlib.contextmanager
@@ -106,16 +109,22 @@ def opened(
     """
     if federation.runtime == "pool":
         refuse_unreachable(describe(federation))
-    folder = _folder(federation, path, resume=resume)
-    built = build_federation(federation)
-    accounts = open_accounts(built)
-    refuse_beyond(accounts, folder, read_facts(folder).run if folder.run.exists() else "")
-    built = replace(built, notices=(*built.notices, *lifetime_notices(accounts)))
-    begin = _resumed if folder.run.exists() else partial(_begun, command=command)
-    state, facts, books = begin(built, folder, config=config)
-    for name in built.agreement.sizes:
-        folder.site(name).mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(path)
+    if resume and not folder.state.is_file():
+        RunFolder.existing(path)  # refuses in words, and makes no folder
     with contextlib.ExitStack() as stack:
+        stack.enter_context(held(folder))
+        told = _ready(federation, folder, resume=resume)
+        built = build_federation(federation)
+        accounts = open_accounts(built)
+        refuse_beyond(accounts, folder, read_facts(folder).run if resume else "")
+        built = replace(built, notices=(*built.notices, *lifetime_notices(accounts), *told))
+        if resume:
+            state, facts, books, keep = _resumed(built, folder, config=config)
+        else:
+            state, facts, books, keep = _begun(built, folder, command=command, config=config)
+        for name in built.agreement.sizes:
+            folder.site(name).mkdir(parents=True, exist_ok=True)
         runtime: Runtime
         clients = build_clients(built, folder, facts.run, accounts)
         if federation.runtime == "pool":
@@ -132,22 +141,23 @@ def opened(
             books=books,
             runtime=runtime,
             accounts=accounts,
+            keep=keep,
         )
 
 
 def is_finished(folder: RunFolder, federation: Description) -> bool:
-    """Whether nothing is left to do for this federation, the page for people included.
+    """Whether nothing is left to do for this federation, and all of the result is whole.
 
     Raises:
         ValueError: if all is done, but with other records.
     """
-    if not folder.run.is_file() or not folder.report.is_file():
+    if not folder.run.is_file():
         return False
     facts = read_facts(folder)
     if facts.status != "finished" or facts.config_digest != identity(federation):
         return False
     check_records(federation, folder)
-    return True
+    return is_whole(folder, federation.terms.rounds)
 
 
 def identity(federation: Description) -> str:
@@ -179,21 +189,21 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _folder(federation: Description, path: Path, *, resume: bool) -> RunFolder:
-    """Refuse early what cannot work: a run in the way, another one's folder, a full disk."""
-    folder = RunFolder(path)
-    began, cut_short = folder.run.exists(), folder.state.exists()
-    if resume and not began and not cut_short:
-        RunFolder.existing(folder.path)  # refuses in words
-    if not began:
-        refuse_spent(folder)
-    if not resume and (began or (folder.config.exists() and not cut_short)):
-        RunFolder.create(folder.path)  # refuses in words
-    if began:
+def _ready(federation: Description, folder: RunFolder, *, resume: bool) -> list[str]:
+    """Refuse early what cannot work: a run in the way, another one's folder, a full disk.
+
+    What is damaged of a run that is resumed is written again, as the result tells.
+    """
+    told = []
+    if resume:
+        told = restored(folder)[1]
         check_same(federation, folder)
         refuse_other_record(federation, folder)
+    else:
+        RunFolder.create(folder.path)
+        refuse_spent(folder)
     free_space(folder.path)
-    return folder
+    return told
 
 
 def check_same(federation: Description, folder: RunFolder) -> None:
@@ -223,52 +233,40 @@ def check_records(federation: Description, folder: RunFolder) -> None:
         own_records.check(folder, digests_of(read_tables(federation.terms, federation.records)))
 
 
+_Begun = tuple[GlobalState, RunFacts, Bookkeeping, Mapping[str, str]]
+
+
 def _begun(
     built: BuiltFederation, folder: RunFolder, *, command: Sequence[str], config: str | None
-) -> tuple[GlobalState, RunFacts, Bookkeeping]:
-    """Make the folder of a new run; if that fails, nothing is left of it."""
+) -> _Begun:
+    """Begin a run, whose folder holds none; if that fails, nothing is left of it."""
     adapter_check = refuse_unloadable(built.agreement.model, built.terms)
-    _clear(folder)
-    RunFolder.create(folder.path)
     state = built.agreement.first_state()
     facts = replace(_facts(built, command), adapter_check=adapter_check)
+    keep = kept(facts, built.federation, config)
     try:
-        save_checkpoint(folder.state, state, facts.run, facts.config_digest)
         own_records.keep(folder, built.digests)
-        _write_description(built, folder, config)
-        write_json(folder.run, facts.to_json())
+        save_checkpoint(folder.state, state, facts.run, facts.config_digest, keep)
+        write_kept(folder, keep)
         books = Bookkeeping(built.agreement, folder, facts.run)
     except BaseException:
-        _clear(folder)
+        _take_back(folder)
         raise
-    return state, facts, books
+    return state, facts, books, keep
 
 
-def _write_description(built: BuiltFederation, folder: RunFolder, config: str | None) -> None:
-    """The configuration file, if there is one, and what decides the run, if that can be told."""
-    if config is not None:
-        write_text(folder.config, config)
-    with contextlib.suppress(NoIdentityError):
-        write_json(folder.description, whole(built.federation))
-
-
-def _clear(folder: RunFolder) -> None:
-    """Remove what a start that was cut short has left, the configuration before its proof."""
-    if not folder.state.exists():
-        return
-    for file in (folder.run, folder.config, folder.description, folder.state):
+def _take_back(folder: RunFolder) -> None:
+    """Remove what a start has written that failed; nothing of it was there before."""
+    for file in folder.own_files():
         file.unlink(missing_ok=True)
     own_records.forget(folder)
     with contextlib.suppress(OSError):  # somebody else keeps something there
         folder.checkpoint.rmdir()
-        folder.path.rmdir()
 
 
-def _resumed(
-    built: BuiltFederation, folder: RunFolder, *, config: str | None
-) -> tuple[GlobalState, RunFacts, Bookkeeping]:
-    """Go on from the checkpoint, if no account has lost a charge. Nothing is written before."""
-    state, run, decided = load_checkpoint(folder.state)
+def _resumed(built: BuiltFederation, folder: RunFolder, *, config: str | None) -> _Begun:
+    """Go on from the checkpoint, if no account has lost a charge. Nothing is trained before."""
+    state, run, decided, before = load_checkpoint(folder.state)
     facts = read_facts(folder)
     if run != facts.run or decided != digest(built.federation):
         raise CheckpointError(f"{folder.checkpoint}: the checkpoint belongs to another run")
@@ -279,11 +277,11 @@ def _resumed(
     books.check(state, facts)
     own_records.check(folder, built.digests)
     books.collect()
-    folder.truncate_rounds(before=state.round if state.round else -1)
+    truncate_rounds(folder, state.round)
     facts = replace(facts, status="running", finished=None)
-    _write_description(built, folder, config)  # where and beside what it runs may change
-    write_json(folder.run, facts.to_json())
-    return state, facts, books
+    keep = {**before, **kept(facts, built.federation, config)}  # what it runs beside may change
+    write_kept(folder, keep)
+    return state, facts, books, keep
 
 
 def _facts(built: BuiltFederation, command: Sequence[str]) -> RunFacts:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from silotune.adapters import OWN_WEIGHTS, load_own, load_peft
+from silotune.adapters import OWN_WEIGHTS, check_saved, load_own, load_peft
 from silotune.adapters.peft_io import WEIGHTS
 from silotune.core import pool
 from silotune.data.columns import Columns
@@ -18,6 +18,7 @@ from silotune.methods import MoLE
 from silotune.privacy import NoDP
 from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
+from silotune.runs.lock import refuse_while_written
 from silotune.terms import BuiltModel, Terms, open_model
 
 from .built import build_federation
@@ -27,6 +28,7 @@ from .records import Table
 from .scoring import measured, readable, score
 from .trained_models import ModelState, TrainedModels, own_adapter
 
+T = TypeVar("T")
 Split = Literal["valid", "test"]
 
 
@@ -63,8 +65,7 @@ def evaluate(
     Raises:
         ValueError: in words.
     """
-    own = own_adapters(folder)
-    shared = None if own else shared_adapter(folder)
+    places = _places(folder)
     terms = _masked(federation.terms, masked_experts)
     without_noise = replace(terms, privacy=NoDP())  # which need not find out how much there was
     built = build_federation(federation.with_terms(without_noise))
@@ -73,10 +74,8 @@ def evaluate(
         and built.agreement.model.digest != read_facts(folder).model_digest
     ):
         raise ValueError("experts: these are not the experts that the run was trained with")
-    learned = TrainedModels(
-        shared=model_in(shared, built.agreement.model) if shared else None,
-        own={silo: model_in(place, built.agreement.model) for silo, place in own.items()},
-    )
+    models = {silo: model_in(place, built.agreement.model) for silo, place in places.items()}
+    learned = TrainedModels(shared=models.pop(None, None), own=_named(models))
     test = built.data.test
     if split == "test" and test is None:
         raise ValueError("split: the data has no test part; use valid")
@@ -104,14 +103,14 @@ def evaluate_table(federation: Description, folder: RunFolder, table: Table) -> 
         ValueError: in words.
     """
     terms, objective = federation.terms, federation.terms.objective
+    places = _places(folder)
     labels = tuple(read_facts(folder).labels)
     model = open_model(terms, labels, federation.machine, federation.given)
     columns = Columns(**objective.columns)
     files = federation.records.file_options(columns.image)
     rows = readable_table(table_of(table, "table", files), columns, labels, "the table")
     examples = examples_of(terms, rows, model.loaded, "the table")
-    places = list(own_adapters(folder).values()) or [shared_adapter(folder)]
-    numbers = [model_in(place, model) for place in places]
+    numbers = [model_in(place, model) for place in places.values()]
     size = federation.machine.eval_batch_size
     meters = pool(
         score_examples(model.trainer.adapted, objective, n.factors, examples, size, n.folded)
@@ -145,20 +144,41 @@ def adapter_of(folder: RunFolder, silo: str | None) -> Path:
         silo: whose own model it is; None for the one that all share.
 
     Raises:
-        RecordError: if there is no run.
-        ValueError: if it has no adapter yet, or none of that kind.
+        ValueError: if there is no run, it has no adapter yet, or none of that kind; if a run is
+            going on there, or the adapter is damaged.
     """
-    own = own_adapters(folder)
-    if not own:
-        place = shared_adapter(folder)
+    own = _places(folder)
+    if None in own:
         if silo is not None:
             raise ValueError("client: one model serves all clients of this run; leave it out")
-        return place
+        return own[None]
     if silo not in own:
         why = "every client of this run has a model of its own"
         asked = why if silo is None else f"there is no client {silo!r}"
-        raise ValueError(f"client: {asked}; choose one of {', '.join(sorted(own))}")
+        raise ValueError(f"client: {asked}; choose one of {', '.join(sorted(_named(own)))}")
     return own[silo]
+
+
+def _places(folder: RunFolder) -> dict[str | None, Path]:
+    """Where the adapters are: of every silo, or of None, which all share.
+
+    Raises:
+        FolderInUse: if a run is writing them.
+        DamagedError: if one cannot be read.
+        ValueError: if there are none yet.
+    """
+    refuse_while_written(folder)
+    places: dict[str | None, Path] = dict(own_adapters(folder).items())
+    if not places:
+        places[None] = shared_adapter(folder)
+    with folder.advising():
+        for place in places.values():
+            check_saved(place)
+    return places
+
+
+def _named(found: Mapping[str | None, T]) -> dict[str, T]:
+    return {silo: one for silo, one in found.items() if silo is not None}
 
 
 def own_adapters(folder: RunFolder) -> dict[str, Path]:

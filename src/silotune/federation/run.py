@@ -37,6 +37,7 @@ from .adapter_check import check_learned
 from .adapter_folder import write_made
 from .built import BuiltFederation
 from .description import Description
+from .keeping import append_round
 from .opening import OpenRun, now
 from .scoring import Scores, measured, readable, released_scores, score
 from .trained_models import (
@@ -55,11 +56,11 @@ def rounds(job: OpenRun) -> Iterator[RoundRecord]:
     Raises:
         QuorumError: if too few silos took part.
     """
-    built, folder = job.built, job.folder
+    built, folder, facts = job.built, job.folder, job.facts
     agreement, state = built.agreement, job.state
     experiment = agreement.experiment(job.facts.run)
     if state.round == 0:
-        folder.append_round(first := _before(job, state))
+        append_round(folder, first := _before(job, state))
         yield first
     start = time.monotonic()
     for done in federate(experiment, job.runtime, state, _server(agreement, folder)):
@@ -67,10 +68,10 @@ def rounds(job: OpenRun) -> Iterator[RoundRecord]:
         scores = _scores(job, experiment, done.state)
         job.books.collect()
         record = _record(job, state, done, seconds, scores)
-        folder.append_round(record)
+        append_round(folder, record)
         bound = Bound(facts=digest_of_facts(job.facts))
         _write_privacy(folder, _certificate(job, bound, grid=COARSE))
-        save_checkpoint(folder.state, done.state, job.facts.run, job.facts.config_digest)
+        save_checkpoint(folder.state, done.state, facts.run, facts.config_digest, job.keep)
         yield record
         state, start = done.state, time.monotonic()
 
@@ -88,7 +89,7 @@ def finish(
         status: for ``run.json``.
     """
     built, folder = job.built, job.folder
-    state, _, _ = load_checkpoint(folder.state)
+    state = load_checkpoint(folder.state).state
     learned = _learned(job, state)
     job.books.collect()
     _save_adapters(built.agreement, folder, learned)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from silotune.core.files import build, read_json
@@ -136,9 +137,21 @@ class Summary:
 
 
 def read_facts(folder: RunFolder) -> RunFacts:
-    """Read ``run.json``.
+    """Read ``run.json`` of a folder.
 
     Raises:
-        RecordError: if it is missing, damaged or of a newer version.
+        DamagedError: if it is missing or damaged, with what helps.
+        RecordError: if it cannot be read, or is of a newer version.
     """
-    return build(RunFacts, read_json(folder.run))
+    with folder.advising():
+        return facts_in(folder.run)
+
+
+def facts_in(path: Path) -> RunFacts:
+    """Read a ``run.json``.
+
+    Raises:
+        DamagedError: if it is missing or damaged.
+        RecordError: if it cannot be read, or is of a newer version.
+    """
+    return build(RunFacts, read_json(path), str(path))

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from silotune.core.files import RecordError, append_line, build, in_words, read_lines, write_lines
+from silotune.core.files import (
+    DamagedError,
+    RecordError,
+    append_line,
+    build,
+    in_words,
+    read_lines,
+    write_lines,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +60,17 @@ class RoundRecord:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> RoundRecord:
+    def from_json(cls, data: Mapping[str, Any], where: str) -> RoundRecord:
         """The inverse of ``to_json``; unknown fields are ignored.
 
+        Args:
+            data: of a line.
+            where: file and line, for the message.
+
         Raises:
-            RecordError: if a field is missing.
+            RecordError: if a field is missing or of another type.
         """
-        record = build(cls, data)
+        record = build(cls, data, where)
         return cls(
             **{
                 **vars(record),
@@ -86,7 +99,7 @@ class RunFolder:
             RecordError: if the folder holds a run already or cannot be made.
         """
         folder = cls(Path(path))
-        if any(file.exists() for file in (folder.config, folder.run, folder.metrics)):
+        if any(file.exists() for file in folder.own_files()):
             raise RecordError(
                 f"folder: {path} already holds a run; continue it with --resume "
                 "(resume=True), or choose another folder (--output-dir)"
@@ -104,8 +117,30 @@ class RunFolder:
         """
         folder = cls(Path(path))
         if not folder.run.is_file():
-            raise RecordError(f"{path}: no run is here (there is no {folder.run.name})")
+            with folder.advising():
+                raise DamagedError(f"{path}: no run is here (there is no {folder.run.name})")
         return folder
+
+    def own_files(self) -> tuple[Path, ...]:
+        """Those by which one sees that a run was begun here."""
+        return (self.state, self.config, self.description, self.run, self.metrics)
+
+    @contextmanager
+    def advising(self) -> Iterator[None]:
+        """Say, of a file that is gone or damaged, how it comes back, if it does."""
+        try:
+            yield
+        except DamagedError as error:
+            if not self.state.is_file():
+                raise
+            raise DamagedError(
+                f"{error}; resume the run (--resume), which writes it again from its checkpoint"
+            ) from error
+
+    @property
+    def lock(self) -> Path:
+        """There while a run is going on."""
+        return self.path / "lock"
 
     @property
     def config(self) -> Path:
@@ -153,6 +188,11 @@ class RunFolder:
         return self.checkpoint / "state.bin"
 
     @property
+    def history(self) -> Path:
+        """A copy of the rounds, beside the state."""
+        return self.checkpoint / self.metrics.name
+
+    @property
     def adapter(self) -> Path:
         """The result in PEFT's format, with its model card."""
         return self.path / "adapter"
@@ -185,16 +225,26 @@ class RunFolder:
         Raises:
             RecordError: if a line is damaged or was written by a newer version.
         """
-        return [RoundRecord.from_json(line) for line in read_lines(self.metrics)]
+        with self.advising():
+            return rounds_in(self.metrics)
 
-    def truncate_rounds(self, before: int) -> None:
-        """Keep the rounds below ``before`` (0-based), so that a resumed run writes on from there.
+    def write_rounds(self, records: Sequence[RoundRecord]) -> None:
+        """Make these all the rounds that there are.
 
         Raises:
             RecordError: if the file cannot be rewritten; it is then as it was.
         """
-        kept = [record for record in self.read_rounds() if record.round < before]
-        write_lines(self.metrics, [record.to_json() for record in kept])
+        write_lines(self.metrics, [record.to_json() for record in records])
+
+
+def rounds_in(path: Path) -> list[RoundRecord]:
+    """The rounds in a file; none if it is not there.
+
+    Raises:
+        RecordError: if a line is damaged or was written by a newer version.
+    """
+    lines = enumerate(read_lines(path), start=1)
+    return [RoundRecord.from_json(line, f"{path}, line {i}") for i, line in lines]
 
 
 def safe_name(name: str) -> str:

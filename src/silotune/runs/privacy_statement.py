@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from silotune.core.files import RecordError, build, read_json
+from silotune.core.files import DamagedError, build, read_json
 
 from .folder import RunFolder, unbounded
 
@@ -157,26 +157,35 @@ def read_statement(folder: RunFolder) -> PrivacyStatement | None:
     """Read ``privacy.json``; None for a run without privacy (no file, or ``unit: none``).
 
     Raises:
-        RecordError: if it is damaged or of a newer version.
+        DamagedError: if it is damaged, with what helps.
+        RecordError: if it cannot be read, or is of a newer version.
     """
-    return read_certificate(folder.privacy) if folder.privacy.exists() else None
+    with folder.advising():
+        return read_certificate(folder.privacy) if folder.privacy.exists() else None
 
 
 def read_certificate(path: Path) -> PrivacyStatement | None:
     """Read a certificate, wherever it is; None for ``unit: none``.
 
     Raises:
-        RecordError: if it is missing, damaged or of a newer version.
+        DamagedError: if it is missing or damaged.
+        RecordError: if it cannot be read, or is of a newer version.
     """
     data = read_json(path)
     if data.get("unit") == "none":
         return None
     try:
-        silos = {name: build(SiloPrivacy, _silo(silo)) for name, silo in data["silos"].items()}
+        silos = {
+            name: build(SiloPrivacy, _silo(silo), f"{path}: silos: {name}")
+            for name, silo in data["silos"].items()
+        }
         overall = {**data["overall"], **unbounded({"epsilon": data["overall"].get("epsilon")})}
-        return build(PrivacyStatement, {**data, "silos": silos, "overall": overall})
+        return replace(
+            build(PrivacyStatement, {**data, "silos": {}, "overall": overall}, str(path)),
+            silos=silos,
+        )
     except (AttributeError, KeyError, TypeError) as error:
-        raise RecordError(f"{path}: damaged, this is not a privacy statement") from error
+        raise DamagedError(f"{path}: damaged, this is not a privacy statement") from error
 
 
 def _silo(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,6 @@ a folder put back from an older copy would draw steps twice, which no charge pay
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -43,6 +42,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from silotune.core.files import in_words, write_bytes
+from silotune.core.locks import locked
 from silotune.privacy.accounting.accountant import COARSE, FINE, epsilon
 from silotune.privacy.accounting.charges import AnyCharge, CorrelatedCharge, Relation
 from silotune.privacy.mechanisms.base import NoiseState
@@ -336,19 +336,13 @@ def _is_json(text: bytes) -> bool:
 def _locked(path: Path) -> BinaryIO:
     """The lock file, locked; the kernel unlocks it when the process ends, however it ends."""
     with in_words(path):
-        lock = path.open("wb")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return locked(path)
         except BlockingIOError as error:
-            lock.close()
             raise SiloStoreError(
                 f"{path.parent}: another process is using this silo's folder; "
                 "stop it, or choose another output_dir"
             ) from error
-        except OSError:
-            lock.close()
-            raise
-    return lock
 
 
 def _make(folder: Path, mode: int = 0o777) -> None:

@@ -22,7 +22,6 @@ look like a true one; a run that is resumed then notices by its own ledger.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from silotune.core.files import append_bytes, json_line
+from silotune.core.locks import locked
 from silotune.privacy.accounting.charges import AnyCharge, Relation, from_json, to_json, typed
 from silotune.privacy.ledger.entry import NOTHING, SiloStoreError
 from silotune.privacy.ledger.private_files import append_durably, make_private, write_private
@@ -144,14 +144,11 @@ class Book:
     def locked(self) -> Iterator[None]:
         """Inside, nobody else writes, and all that anybody wrote is in ``payments``."""
         with self._in_words():
-            lock = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
+            lock = locked(self._lock, wait=True, mode=0o600)
+        with lock:
             with self._in_words():
-                fcntl.flock(lock, fcntl.LOCK_EX)
                 self._catch_up()
             yield
-        finally:
-            os.close(lock)  # which unlocks it
 
     def append(self, payment: Payment, records: RecordSet) -> None:
         """Write a charge down; when this returns it is on the disk. Only inside ``locked``.
