@@ -19,15 +19,15 @@ def weights(folder: str) -> bytes:
     return (Path(folder) / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
-def started(*words: str) -> subprocess.Popen[str]:
+def started(*words: str, stdout=subprocess.PIPE, stderr=subprocess.PIPE) -> subprocess.Popen[str]:
     """``silotune`` as a process of its own, which hears Ctrl-C even where this one does not."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it
     try:
         return subprocess.Popen(
             [sys.executable, "-m", "silotune", *words],
             env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=stdout,
+            stderr=stderr,
             text=True,
         )
     finally:
@@ -45,17 +45,28 @@ def wait_for_rounds(process: subprocess.Popen[str], folder: str, rounds: int) ->
 
 @pytest.mark.parametrize(
     ("how", "code", "status"),
-    [(signal.SIGKILL, -9, "running"), (signal.SIGINT, 130, "stopped: interrupted")],
+    [
+        (signal.SIGKILL, -9, "running"),
+        (signal.SIGINT, 130, "stopped: interrupted"),
+        pytest.param(
+            signal.SIGTERM, 143, "stopped: interrupted by SIGTERM", marks=pytest.mark.full
+        ),
+        pytest.param(signal.SIGHUP, 129, "stopped: interrupted by SIGHUP", marks=pytest.mark.full),
+    ],
 )
 def test_a_killed_run_ends_in_the_same_bits(silotune, place, how, code, status):
     process = started("run", "small.yaml", *LONG)
     wait_for_rounds(process, "run", 3)
+    second = silotune("run", "small.yaml", *LONG, "--resume")
+    assert second.exit_code == 1
+    assert f"output_dir: a run is going on in run (process {process.pid} on " in second.stderr
     process.send_signal(how)
     said, complaints = process.communicate(timeout=60)
     assert process.returncode == code, complaints
     assert read_json(Path("run/run.json"))["status"] == status
-    if how == signal.SIGINT:
-        assert "interrupted; whole rounds are kept. Continue with: silotune run" in said
+    if how != signal.SIGKILL:
+        assert f"{status.removeprefix('stopped: ')}; whole rounds are kept: " in said
+        assert " of 30. Continue with: silotune run" in said
         assert "Traceback" not in complaints
     result = silotune("run", "small.yaml", *LONG, "--resume")
     assert result.exit_code == 0
@@ -63,6 +74,35 @@ def test_a_killed_run_ends_in_the_same_bits(silotune, place, how, code, status):
     assert 2 <= done < 30
     assert silotune("run", "small.yaml", *LONG, "--output-dir", "whole").exit_code == 0
     assert weights("run") == weights("whole")
+
+
+def nobody_reads() -> int:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("open_screen", "why"),
+    [
+        (nobody_reads, "Broken pipe"),
+        (lambda: os.open("/dev/full", os.O_WRONLY), "No space left on device"),
+    ],
+    ids=["| head", ">/dev/full"],
+)
+def test_a_run_that_nobody_hears_goes_on(silotune, place, open_screen, why):
+    screen = open_screen()
+    process = started("run", "small.yaml", "train.num_rounds=3", stdout=screen)
+    _, complaints = process.communicate(timeout=120)
+    os.close(screen)
+    assert process.returncode == 74
+    assert f"error: stdout: {why}; the command went on to its end" in complaints
+    assert read_json(Path("run/run.json"))["status"] == "finished"
+    screen = open_screen()
+    process = started("evaluate", "run", stdout=screen, stderr=screen)
+    assert process.wait(timeout=120) == 74
+    os.close(screen)
 
 
 def test_a_pool_ends_in_the_same_bits(silotune, place):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 from io import StringIO
 
 import pytest
@@ -12,9 +13,11 @@ from rich.console import Console
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import silotune.core.files as files
-from federation.small import BUDGET, charge_again, notes, write_csv
+import silotune.privacy.ledger.store as store
+from federation.small import BUDGET, PRIVATE, charge_again, notes, write_csv
 from silotune.cli.progress import Watch, watch_rounds
 from silotune.core.files import read_json, read_lines
+from silotune.core.signals import heard
 from silotune.runs.folder import RoundRecord
 
 ONE = "train.num_rounds=1"
@@ -143,6 +146,43 @@ def test_a_disk_that_fills_up_loses_no_round(silotune, place, monkeypatch):
     assert silotune("run", "small.yaml", "--resume").exit_code == 0
     ends = [place / name / "adapter" / "adapter_model.safetensors" for name in ("run", "whole")]
     assert ends[0].read_bytes() == ends[1].read_bytes()
+
+
+def test_the_reason_of_a_private_failure_is_told_where_the_silo_is(
+    silotune, place, monkeypatch, caplog
+):
+    write = store.write_bytes
+
+    def full(path, data):
+        if path.name == "round-000001.draft":
+            with files.in_words(path):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_bytes", full)
+        result = silotune("run", "small.yaml", *PRIVATE)
+    assert result.exit_code == 1
+    assert "east, round 1: No space left on device; more is in" in caplog.text
+    assert "east: it refused or failed; the reason stays at the silo" in result.stderr
+    assert "whole rounds are kept: 1 of 3" in result.stdout
+    assert silotune("run", "small.yaml", *PRIVATE, "--resume").exit_code == 0
+    rounds = read_lines(place / "run" / "metrics.jsonl")
+    assert [line["round"] for line in rounds] == [-1, 0, 1, 2]
+
+
+def test_a_signal_ends_a_run_as_ctrl_c_does(silotune, place, monkeypatch):
+    def hang_up(records, *_):
+        for record in records:
+            if record.round == 1:
+                signal.raise_signal(signal.SIGHUP)
+
+    with monkeypatch.context() as patch, heard():
+        patch.setattr("silotune.cli.run.watch_rounds", hang_up)
+        result = silotune("run", "small.yaml")
+    assert result.exit_code == 129
+    assert "interrupted by SIGHUP; whole rounds are kept: 2 of 3. Continue with" in result.stdout
+    assert read_json(place / "run" / "run.json")["status"] == "stopped: interrupted by SIGHUP"
 
 
 def test_a_spent_budget_ends_the_run_with_its_result_and_1(silotune, place, monkeypatch):

@@ -27,6 +27,7 @@ from silotune.federation.keeping import mend
 from silotune.federation.run import exhausted, finish, rounds, stop
 from silotune.runs.folder import RunFolder
 from silotune.testing.tiny_models import tiny_bert
+from silotune.version import __version__
 
 
 def names(folder: Path) -> set[str]:
@@ -243,6 +244,32 @@ def test_where_a_run_goes_on_may_change_and_is_written_down(place):
     train(config, resume=True)
     saved = (Path(config.output_dir) / "config.yaml").read_text()
     assert "per_device_eval_batch_size: 3" in saved
+
+
+def test_a_run_that_goes_on_with_another_version_names_both(place, monkeypatch):
+    config, folder = small(place), RunFolder(place.parent / "run")
+    train(config, until=0)
+    began = read_json(folder.run)["versions"]
+    for version, until in (("7.0", 1), ("8.0", -2), ("9.0", None)):
+        with monkeypatch.context() as patch:
+            patch.setattr("silotune.federation.versions.__version__", version)
+            with opened(config, [], NO_WORKER, resume=True) as job:
+                assert f"(silotune {before(version)} -> {version})" in job.built.notices[-1]
+                for record in rounds(job) if until != -2 else ():
+                    if record.round == until:
+                        break
+                else:
+                    if until is None:
+                        finish(job)
+    found = read_json(folder.run)
+    assert found["versions"] == began
+    named = [(one["round"], one["versions"]["silotune"]) for one in found["upgrades"]]
+    assert named == [(1, "7.0"), (2, "9.0")], "with 8.0 no round was made"
+    assert "from round 2 on: silotune 9.0" in (folder.adapter / "README.md").read_text()
+
+
+def before(version: str) -> str:
+    return {"7.0": __version__, "8.0": "7.0", "9.0": "7.0"}[version]
 
 
 def test_other_base_weights_cannot_continue_a_run(place, tmp_path):

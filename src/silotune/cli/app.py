@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
+from silotune.core.signals import heard
 from silotune.version import __version__
 
 from .arguments import ConfigName, Json, Overrides, RunPath, examples
-from .errors import reported
+from .errors import UNHEARD, complain, reported
 from .privacy import privacy
+from .streams import replace_streams
 
 app = typer.Typer(
     name="silotune",
@@ -43,8 +45,17 @@ class Format(StrEnum):
 
 
 def main() -> None:
-    """The command ``silotune``."""
-    app()
+    """The command ``silotune``; it ends with ``UNHEARD`` if it worked and could not say so."""
+    out = replace_streams()
+    try:
+        with heard():
+            app()
+    except SystemExit as end:
+        out.flush()
+        if out.lost and not end.code:
+            complain(f"stdout: {out.lost}; the command went on to its end, but could not say so")
+            raise SystemExit(UNHEARD) from None
+        raise
 
 
 def _version(asked: bool) -> None:

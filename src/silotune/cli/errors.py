@@ -1,12 +1,14 @@
 """Errors as a user reads them: ``error: what is wrong``, and an exit code that tells the truth.
 
-0: it worked. 1: it did not. 2: the command was misspelt. 130: it was interrupted.
+0: it worked. 1: it did not. 2: the command was misspelt. 74: it worked, but what it had to say
+could not be written. 130: it was interrupted; 129, 143: by a signal (SIGHUP, SIGTERM).
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,9 +16,11 @@ from typing import ParamSpec
 
 import typer
 
+from silotune.core.signals import Terminated, how
+
 P = ParamSpec("P")
 
-ERROR, INTERRUPTED = 1, 130
+ERROR, UNHEARD = 1, 74
 
 MEMORY = (
     "out of memory: lower train.per_device_train_batch_size, or set "
@@ -31,11 +35,11 @@ def reported(verb: Callable[P, None]) -> Callable[P, None]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             verb(*args, **kwargs)
-        except (typer.Exit, typer.TyperException, BrokenPipeError):
+        except (typer.Exit, typer.TyperException):
             raise  # typer knows what to do
-        except KeyboardInterrupt:
-            complain("interrupted")
-            raise typer.Exit(INTERRUPTED) from None
+        except KeyboardInterrupt as interrupt:
+            complain(how(interrupt))
+            raise typer.Exit(code_of(interrupt)) from None
         except Exception as error:
             if os.environ.get("SILOTUNE_DEBUG") == "1":
                 traceback.print_exc()
@@ -43,6 +47,12 @@ def reported(verb: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(ERROR) from None
 
     return wrapper
+
+
+def code_of(interrupt: KeyboardInterrupt) -> int:
+    """The exit code, as a shell tells of whoever ends by a signal."""
+    number = interrupt.signal if isinstance(interrupt, Terminated) else signal.SIGINT
+    return 128 + number
 
 
 OPTIONS = {

@@ -13,8 +13,10 @@ from rich.console import Console
 
 from silotune.config import Config, build, differences, dump, is_path
 from silotune.core import RecordError
+from silotune.core.signals import how
 from silotune.core.units import count_text, number_text
 from silotune.engine import EVERY_CLIENT, QuorumError
+from silotune.engine.checkpoint import load as load_checkpoint
 from silotune.federation.baselines import silo_alone
 from silotune.federation.keeping import mend
 from silotune.federation.opening import OpenRun, is_finished, opened
@@ -24,7 +26,7 @@ from silotune.runs.folder import RunFolder
 
 from .config_source import chosen, saved, warnings
 from .console import busy, emit, say, speaker
-from .errors import ERROR, INTERRUPTED, complain, sentences
+from .errors import ERROR, code_of, complain, sentences
 from .progress import Watch, watch_alone, watch_rounds
 from .run_summary import result, tell
 
@@ -61,8 +63,6 @@ def train(
                         worker=_worker(config),
                     )
                 )
-            for line in _heading(job, config):
-                say(console, line)
             _to_the_end(job, config, console)
     tell(folder, console)
     if as_json:
@@ -93,16 +93,20 @@ def _to_the_end(job: OpenRun, config: Config, console: Console) -> None:
     built = job.built
     watch = Watch.of(config, job.state.round, job.facts.metric)
     try:
+        for line in _heading(job, config):
+            say(console, line)
         watch_rounds(rounds(job), watch, console)
         alone = {}
         if built.federation.baselines:
             alone = watch_alone(silo_alone(built), watch, len(built.agreement.sizes), console)
         with busy(console, "writing adapter and report"):
             finish(job, alone)
-    except KeyboardInterrupt:
-        stop(job, "stopped: interrupted")
-        say(console, f"interrupted; whole rounds are kept. Continue with: {_resume(job, config)}")
-        raise typer.Exit(INTERRUPTED) from None
+    except KeyboardInterrupt as interrupt:
+        why = how(interrupt)
+        with suppress(RecordError):
+            stop(job, f"stopped: {why}")
+        say(console, f"{why}; {_kept(job)}. Continue with: {_resume(job, config)}")
+        raise typer.Exit(code_of(interrupt)) from None
     except QuorumError as error:
         if silos := exhausted(job):
             _finish_early(job, f"the privacy budget of {', '.join(silos)} is spent", console)
@@ -124,7 +128,12 @@ def _finish_early(job: OpenRun, reason: str, console: Console) -> None:
 def _fail(job: OpenRun, config: Config, error: Exception, console: Console) -> None:
     with suppress(RecordError):  # on a full disk the first error is the one to tell
         stop(job, f"failed: {'; '.join(sentences(error))}")
-    say(console, f"whole rounds are kept. When it is mended, continue with: {_resume(job, config)}")
+    say(console, f"{_kept(job)}. When it is mended, continue with: {_resume(job, config)}")
+
+
+def _kept(job: OpenRun) -> str:
+    done = load_checkpoint(job.folder.state).state.round
+    return f"whole rounds are kept: {done} of {job.built.terms.rounds}"
 
 
 def _resume(job: OpenRun, config: Config) -> str:

@@ -3,22 +3,27 @@
 The text of an error may hold a record, a count or a loss, and a mechanism covers none of that. So
 where records are hidden an error ends here: its traceback goes into the silo's own folder, and
 only a sentence that is the same for all errors leaves. There is no way to have the text sent, in a
-simulation neither: whoever owns all silos can read their folders.
+simulation neither: whoever owns all silos can read their folders. The log of the process that acts
+for the silo, which goes to the terminal on the user's own machine, has the kind of the error and
+what the operating system says of it; neither is of a record.
 
 That a silo failed, and when, is an event that everybody sees; epsilon does not cover it.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from silotune.core import ClientTask, ClientUpdate, RecordError, append_line
 
 from .participants import Client
+
+_LOG = logging.getLogger(__name__)
 
 ERRORS = "errors.jsonl"
 """In a silo's folder: one line an error."""
@@ -51,10 +56,22 @@ def discreet(task: ClientTask, home: Path, work: Callable[[], ClientUpdate]) -> 
     """What ``work`` gives; the public refusal if it raises anything that a process survives."""
     try:
         return work()
-    except Exception:
-        with suppress(RecordError):  # on a full disk the reason is lost, not told
+    except Exception as error:
+        more = f"more is in {home / ERRORS}"
+        try:
             _note(task, home)
+        except RecordError as full:
+            more = f"and more could not be written down ({in_public(full)})"
+        _LOG.error("%s, round %d: %s; %s", task.client, task.round, in_public(error), more)
         return result(task, refusal=FAILED)
+
+
+def in_public(error: BaseException) -> str:
+    """What of an error is not of a record: its class, and the words of the operating system."""
+    cause = error.__cause__ if isinstance(error, RecordError) else error
+    if isinstance(cause, OSError) and cause.errno is not None:
+        return os.strerror(cause.errno)
+    return type(error).__name__
 
 
 def _note(task: ClientTask, home: Path) -> None:

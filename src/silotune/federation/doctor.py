@@ -25,8 +25,9 @@ from .adapter_check import refuse_unloadable
 from .built import public_sizes
 from .description import Description
 from .inputs import read_examples, read_tables
-from .opening import RECORDED_PACKAGES, free_space
+from .opening import free_space
 from .records import Records
+from .versions import RECORDED_PACKAGES
 
 T = TypeVar("T")
 

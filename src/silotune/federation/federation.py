@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
+import signal
+from collections.abc import Generator
+from contextlib import closing, suppress
 from pathlib import Path
 from warnings import warn
 
 from silotune.core import RecordError
+from silotune.core.signals import Terminated, heard, how
 from silotune.engine import QuorumError
 from silotune.runs.folder import RoundRecord, RunFolder
 
@@ -63,13 +65,17 @@ class Federation(Description):
         if resume:
             _mend(place)
         if not (resume and is_finished(place, self)):
-            records = self.rounds(folder, resume=resume)
-            metric = metric_name(self.terms.objective)
-            for _ in watched(records, self.terms, metric, progress=progress):
-                pass
+            try:
+                with heard():
+                    self._to_the_end(folder, resume=resume, progress=progress)
+            except Terminated as asked:
+                signal.raise_signal(asked.signal)  # the folder is in order
+                raise
         return Run(self, place)
 
-    def rounds(self, folder: str | Path, *, resume: bool = False) -> Iterator[RoundRecord]:
+    def rounds(
+        self, folder: str | Path, *, resume: bool = False
+    ) -> Generator[RoundRecord, None, None]:
         """The same, round by round: each record is yielded when it is safe on the disk.
 
         Args:
@@ -87,7 +93,7 @@ class Federation(Description):
                 yield from rounds(run)
                 alone = {step.silo: step.metrics for step in silo_alone(run.built) if step.metrics}
                 finish(run, alone)
-            except (Exception, KeyboardInterrupt) as error:
+            except (Exception, KeyboardInterrupt, GeneratorExit) as error:
                 self._noted(run, error)
                 raise
 
@@ -119,6 +125,13 @@ class Federation(Description):
         effort = THOROUGH if thorough else SHORT
         return list(audit(of_federation(self), effort, audit_worker(self)))
 
+    def _to_the_end(self, folder: str | Path, *, resume: bool, progress: bool | None) -> None:
+        records = self.rounds(folder, resume=resume)
+        metric = metric_name(self.terms.objective)
+        with closing(records):
+            for _ in watched(records, self.terms, metric, progress=progress):
+                pass
+
     def _noted(self, run: OpenRun, error: BaseException) -> None:
         """Say in the folder why a run ends; if its budget is spent, what is done is the result."""
         with suppress(RecordError):  # on a full disk the first error is the one to tell
@@ -127,7 +140,9 @@ class Federation(Description):
                 finish(run, status=f"stopped: {reason}")
                 error.add_note(f"{reason}; the rounds that are done are the result")
             elif isinstance(error, KeyboardInterrupt):
-                stop(run, "stopped: interrupted")
+                stop(run, f"stopped: {how(error)}")
+            elif isinstance(error, GeneratorExit):
+                stop(run, "stopped: its rounds were left")
             else:
                 stop(run, f"failed: {' '.join(str(error).split())}")
 

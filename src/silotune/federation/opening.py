@@ -7,13 +7,11 @@ written when it is resumed (``keeping``). One process at a time has the folder.
 from __future__ import annotations
 
 import contextlib
-import platform
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -29,7 +27,6 @@ from silotune.runs.facts import RunFacts, read_facts
 from silotune.runs.folder import RunFolder
 from silotune.runs.lock import held
 from silotune.runtimes import InProcess, Pool
-from silotune.version import __version__
 
 from . import own_records
 from .adapter_check import refuse_unloadable
@@ -42,18 +39,9 @@ from .keeping import is_whole, kept, restored, truncate_rounds, write_kept
 from .lifetimes import Accounts, open_accounts, refuse_beyond, refuse_other_record
 from .lifetimes import notices as lifetime_notices
 from .scoring import metric_name
+from .versions import going_on, versions
+from .versions import notices as version_notices
 from .workers import refuse_unreachable
-
-RECORDED_PACKAGES = (
-    "torch",
-    "transformers",
-    "datasets",
-    "dp-accounting",
-    "cryptography",
-    "safetensors",
-    "numpy",
-)
-"""Whose versions a run records."""
 
 LEAST_SPACE = 50_000_000
 """Bytes that must be free: adapters and records are small, but a full disk stops any run."""
@@ -123,6 +111,7 @@ def opened(
             state, facts, books, keep = _resumed(built, folder, config=config)
         else:
             state, facts, books, keep = _begun(built, folder, command=command, config=config)
+        built = replace(built, notices=(*built.notices, *version_notices(facts, state.round)))
         for name in built.agreement.sizes:
             folder.site(name).mkdir(parents=True, exist_ok=True)
         runtime: Runtime
@@ -278,7 +267,7 @@ def _resumed(built: BuiltFederation, folder: RunFolder, *, config: str | None) -
     own_records.check(folder, built.digests)
     books.collect()
     truncate_rounds(folder, state.round)
-    facts = replace(facts, status="running", finished=None)
+    facts = going_on(replace(facts, status="running", finished=None), state.round)
     keep = {**before, **kept(facts, built.federation, config)}  # what it runs beside may change
     write_kept(folder, keep)
     return state, facts, books, keep
@@ -293,8 +282,7 @@ def _facts(built: BuiltFederation, command: Sequence[str]) -> RunFacts:
         privacy=standing(terms),
         seed=terms.seed,
         metric=metric_name(terms.objective),
-        versions={"silotune": __version__, "python": platform.python_version()}
-        | {name: version(name) for name in RECORDED_PACKAGES},
+        versions=versions(),
         config_digest=identity(built.federation),
         model_digest=model.digest,
         parameters={"trained": model.trained, "shared": model.shared, "total": model.total},

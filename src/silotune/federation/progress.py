@@ -24,16 +24,26 @@ def watched(
         progress: whether there is a bar; None = where somebody sees it.
     """
     seen = is_watched() if progress is None else progress
-    with tqdm(total=terms.rounds, desc="round", unit="round", disable=not seen) as bar:
+    with _bar(terms.rounds, seen=seen) as bar:
         for record in records:
-            bar.n = record.round + 1
-            bar.set_postfix_str(_words(record, terms, metric))
+            try:
+                bar.n = record.round + 1
+                bar.set_postfix_str(_words(record, terms, metric))
+            except OSError:  # whoever watched has gone
+                bar.disable = True
             yield record
 
 
 def is_watched() -> bool:
     """Whether this is a terminal or a notebook."""
-    return sys.stderr.isatty() or _in_notebook()
+    return (sys.stderr is not None and sys.stderr.isatty()) or _in_notebook()
+
+
+def _bar(rounds: int, *, seen: bool) -> tqdm:
+    try:
+        return tqdm(total=rounds, desc="round", unit="round", disable=not seen)
+    except OSError:
+        return tqdm(disable=True)
 
 
 def _in_notebook() -> bool:

@@ -183,6 +183,9 @@ def _origin(summary: Summary, facts: RunFacts, statement: PrivacyStatement | Non
         coins = f", which also decided noise and sampling coins: {NOT_PRIVATE}"
     lines.append(f"- seed {facts.seed}{coins}")
     lines += [f"- {_inline(name)} {_inline(version)}" for name, version in facts.versions.items()]
+    for upgrade in facts.upgrades:
+        named = (f"{_inline(n)} {_inline(v)}" for n, v in upgrade["versions"].items())
+        lines.append(f"- from round {upgrade['round']} on: {', '.join(named)}")
     return "\n".join(lines)
 
 

@@ -33,7 +33,9 @@ class RunFacts:
         privacy: the unit of privacy, or ``NOT PRIVATE`` and why.
         seed: of everything but noise and sampling coins.
         metric: the metric to look at first, such as ``accuracy`` or ``perplexity``.
-        versions: of python, torch and so on.
+        versions: of python, torch and so on, with which the run began.
+        upgrades: where it went on with other ones: ``round``, the first that was made with them,
+            and all ``versions``.
         config_digest: SHA-256 of the resolved configuration.
         model_digest: SHA-256 of the base weights; with experts, of what is frozen together.
         parameters: counts of numbers: ``trained``, ``shared``, ``total``.
@@ -61,6 +63,7 @@ class RunFacts:
     privacy: str = ""
     finished: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    upgrades: Sequence[Mapping[str, Any]] = ()
     config_digest: str = ""
     model_digest: str = ""
     parameters: Mapping[str, int] = field(default_factory=dict)

@@ -92,7 +92,8 @@ class PrivacyStatement:
             With one nothing moves; ``moved_if_together`` is why.
         lifetime: whether the charges are in the silos' books for life: ``recorded``; ``off``,
             as somebody wanted it; or ``none``, as nobody keeps one of whole clients.
-        versions: of the software that drew noise and counted.
+        versions: of the software that counted, and drew the noise of the last rounds; ``upgrades``
+            of ``run.json`` tell of a run that began with another.
         released: what leaves a silo under this guarantee.
         not_covered: what the guarantee says nothing about.
         not_claimed: what would make epsilon smaller, and is not counted on.
