@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from by_config import opened
+from by_config import opened, saved_config
+from federation.damage import DAMAGES, cut_short, empty, missing, of_other_types
 from federation.small import NO_WORKER, PRIVATE, small, train, write_small
 from silotune.core.files import RecordError
 from silotune.federation.keeping import mend
@@ -17,41 +18,6 @@ pytestmark = pytest.mark.xdist_group("cut run")
 
 KEPT = ("run.json", "config.yaml", "federation.json", "metrics.jsonl")
 """Written again as they were."""
-
-
-def missing(path: Path) -> None:
-    path.unlink()
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def cut_short(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def garbage(path: Path) -> None:
-    path.write_bytes(bytes(range(256)) * 2)
-
-
-def of_other_types(path: Path) -> None:
-    """Every value of every line is a number, or a text where it was one; YAML and bytes a list."""
-    if path.suffix not in (".json", ".jsonl"):
-        path.write_text("[1, 2]\n")
-        return
-    text = path.read_text()
-    lines = text.splitlines() if path.suffix == ".jsonl" else [text]
-    values = [json.loads(line) for line in lines]
-    turned = [{k: v if k == "version" else _other(v) for k, v in one.items()} for one in values]
-    path.write_text("".join(json.dumps(one) + "\n" for one in turned))
-
-
-def _other(value: object) -> object:
-    return "7" if isinstance(value, int | float) else 7
-
-
-DAMAGES = (missing, empty, cut_short, garbage, of_other_types)
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +86,6 @@ def test_what_cannot_be_written_again_is_named_with_the_cure(cut, tmp_path):
 
 def refusal(folder: RunFolder) -> str:
     """What is said to whoever resumes the run in a copy of its folder; empty if it goes on."""
-    from by_config import saved_config
-
     config = saved_config(folder).model_copy(update={"output_dir": str(folder.path)})
     try:
         with opened(config, [], NO_WORKER, resume=True) as job:

@@ -249,8 +249,11 @@ def test_a_resume_changes_nothing_about_the_book(place, book_folder, began, resu
     train(small(place, *PRIVATE, *began), resume=True)
 
 
-@pytest.mark.parametrize("damage", ["lost", "silent"])
-def test_a_run_of_which_nobody_knows_goes_on_with_its_book_alone(place, damage):
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [("lost", "was begun with a book"), ("silent", "federation.json does not say")],
+)
+def test_a_run_of_which_nobody_knows_goes_on_with_its_book_alone(place, damage, told):
     train(small(place, *PRIVATE), until=0)
     file = RunFolder(place.parent / "run").description
     if damage == "lost":
@@ -259,7 +262,7 @@ def test_a_run_of_which_nobody_knows_goes_on_with_its_book_alone(place, damage):
         described = read_json(file)
         del described["beside"]
         write_json(file, described)
-    with pytest.raises(ConfigError, match=r"privacy.lifetime: .*federation.json does not say"):
+    with pytest.raises(ConfigError, match=f"privacy.lifetime: .*{told}"):
         train(small(place, *PRIVATE, "privacy.lifetime=off"), resume=True)
     train(small(place, *PRIVATE), resume=True)
 

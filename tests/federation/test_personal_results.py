@@ -155,7 +155,7 @@ def test_what_is_exported_is_one_silos(place, tmp_path):
     train(config, until=0)
     run = RunFolder(Path(config.output_dir))
     for silo in (None, "east"):
-        with pytest.raises(ValueError, match=r"no adapter yet; finish it: .* --resume"):
+        with pytest.raises(ValueError, match=r"no adapter yet; resume the run .--resume"):
             export_peft(run, tmp_path / "out", silo)
     train(config, resume=True)
     with pytest.raises(ValueError, match=r"client: every client .* its own; choose .* east, west"):

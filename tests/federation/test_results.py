@@ -64,7 +64,7 @@ def test_what_cannot_be_scored_is_said(place):
 def test_a_run_without_an_adapter_says_how_to_get_one(place):
     config = small(place)
     train(config, until=0)
-    with pytest.raises(ValueError, match=r"no adapter yet; finish it: .* --resume"):
+    with pytest.raises(ValueError, match=r"no adapter yet; resume the run .--resume"):
         evaluate(RunFolder(Path(config.output_dir)), None)
 
 

@@ -293,8 +293,11 @@ def read_files(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = load(file.read_bytes())
         file = folder / CONFIG
         config = json.loads(file.read_bytes())
-        return tensors, {"lora_alpha": float(config["lora_alpha"]), **config}
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        alphas = [config["lora_alpha"], *(config.get("alpha_pattern") or {}).values()]
+        if not all(type(alpha) in (int, float) for alpha in alphas):
+            raise TypeError("a scale is no number")
+        return tensors, config
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from silotune.certificate.guarantee import NOT_PRIVATE, SEEDED
 from silotune.config import Config, ConfigError, build, bundled, in_keys, load_config, notices
-from silotune.core.files import DamagedError, read_json
+from silotune.core.files import DamagedError
 from silotune.federation.description import Description
-from silotune.federation.identity import decisive, describe, described_in, differences
+from silotune.federation.identity import decided_in, describe, described_in, differences
 from silotune.runs.folder import RunFolder
 
 
@@ -35,8 +35,8 @@ def chosen(name: str, overrides: Sequence[str], output_dir: str | None = None) -
         path, of_run = path / "config.yaml", True
     elif path.is_dir() and RunFolder(path).state.is_file():
         raise DamagedError(
-            f"{path}/config.yaml: is missing; name the file of the configuration, and {path} with "
-            "--output-dir"
+            f"{path}/config.yaml: is missing; resume the run (--resume), which writes it again, or "
+            f"name the file of the configuration, with --output-dir {path}"
         )
     elif path.is_file() and RunFolder(path.parent).run.is_file():
         of_run = True
@@ -64,7 +64,7 @@ def of_run(folder: RunFolder) -> Description:
     if not folder.description.is_file():
         return federation
     with folder.advising():
-        differ = differences(decisive(read_json(folder.description)), describe(federation))
+        differ = differences(decided_in(folder.description), describe(federation))
     changed = [text for text in differ if text.startswith("terms.") and not _is_place(text)]
     if changed:
         raise ValueError(

@@ -132,7 +132,10 @@ def _fail(job: OpenRun, config: Config, error: Exception, console: Console) -> N
 
 
 def _kept(job: OpenRun) -> str:
-    done = load_checkpoint(job.folder.state).state.round
+    try:
+        done = load_checkpoint(job.folder.state).state.round
+    except ValueError:  # the first error is the one to tell
+        return "whole rounds are kept"
     return f"whole rounds are kept: {done} of {job.built.terms.rounds}"
 
 

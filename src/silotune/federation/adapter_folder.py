@@ -10,7 +10,7 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from silotune.core.files import read_json, write_json
+from silotune.core.files import DamagedError, read_json, write_json
 from silotune.terms import BuiltModel, Terms
 
 from .identity import NoIdentityError, decoded, encoded
@@ -44,21 +44,19 @@ def read_made(place: Path) -> Made:
     """Read it.
 
     Raises:
-        ValueError: in words, if it is not there, damaged, or names a class that nobody imported.
+        DamagedError: if it is not there, or damaged.
+        ValueError: if it names a class that nobody imported.
     """
     file = place / FILE
     if not file.is_file():
-        raise ValueError(
+        raise DamagedError(
             f"{place}: there is no {FILE}, which says how the model was made. An adapter of PEFT's "
             "own is loaded by PEFT; a run with objects that are no frozen dataclasses is used "
             "where it was made (run.merged_model, run.evaluate)"
         )
-    found = read_json(file)
-    try:
-        return Made(
-            terms=decoded(found["terms"], str(file)),
-            labels=tuple(found["labels"]),
-            digest=found["model_digest"],
-        )
-    except KeyError as error:
-        raise ValueError(f"{file}: damaged, it lacks {error}") from error
+    match read_json(file):
+        case {"terms": dict(terms), "labels": list(labels), "model_digest": str(model)}:
+            made = decoded(terms, str(file))
+            if isinstance(made, Terms) and all(isinstance(label, str) for label in labels):
+                return Made(terms=made, labels=tuple(labels), digest=model)
+    raise DamagedError(f"{file}: damaged, this does not say how the model was made")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from silotune.reports.model_card import OWN
 from silotune.reports.usage import merged_program
 from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
-from silotune.runs.privacy_statement import read_statement
+from silotune.runs.privacy_statement import PrivacyStatement, read_statement
 from silotune.terms import BuiltModel, Terms, open_model
 
 from .description import Description
@@ -71,6 +72,7 @@ def export_merged(
             ``output`` is in use.
     """
     place, terms = adapter_of(folder, silo), federation.terms
+    statement = read_statement(folder)
     unmerged = (place / OWN_WEIGHTS).is_file()
     if not approximate:
         _refuse_own(place, "format: merged", "no single weight could be added instead")
@@ -81,7 +83,7 @@ def export_merged(
         numbers = model_in(place, model)
         whole, error = merged_whole(terms, model, numbers, approximate=approximate)
         _save(whole, model, draft)
-        text = _readme(folder, terms, error, own=silo is not None, estimated=unmerged)
+        text = _readme(statement, terms, error, own=silo is not None, estimated=unmerged)
         write_text(draft / "README.md", text)
         if folder.privacy.exists():
             shutil.copy(folder.privacy, draft / folder.privacy.name)
@@ -135,9 +137,8 @@ def _new_folder(output: Path) -> Iterator[Path]:
     """A draft that becomes ``output`` when it is whole, and is removed when it is not."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"output: {output} exists already; choose another folder")
-    draft = output.with_name(f".{output.name}.tmp")
+    draft = output.with_name(f".{output.name}.{os.getpid()}.tmp")  # nobody else's
     with in_words(output):
-        shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         try:
             yield draft
@@ -147,9 +148,13 @@ def _new_folder(output: Path) -> Iterator[Path]:
 
 
 def _readme(
-    folder: RunFolder, terms: Terms, error: MergeError, *, own: bool, estimated: bool
+    statement: PrivacyStatement | None,
+    terms: Terms,
+    error: MergeError,
+    *,
+    own: bool,
+    estimated: bool,
 ) -> str:
-    statement = read_statement(folder)
     rows = [f"- **{term}.** {text}" for term, text in guarantee(statement)] if statement else []
     alarm = [f"**No differential privacy.** {warning(statement)}"] if warning(statement) else []
     base = terms.model

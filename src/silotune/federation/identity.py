@@ -22,7 +22,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from silotune.core.files import read_json
+from silotune.core.files import DamagedError, read_json
 
 from .description import Description
 
@@ -79,6 +79,18 @@ def decisive(written: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in written.items() if key not in (BESIDE, "version")}
 
 
+def decided_in(path: Path) -> dict[str, Any]:
+    """What decides the run that a file of ``whole`` describes.
+
+    Raises:
+        DamagedError: if it is missing or damaged.
+    """
+    found = decisive(read_json(path))
+    if not all(isinstance(found.get(part), Mapping) for part in ("terms", "records")):
+        raise DamagedError(f"{path}: damaged, this describes no federation")
+    return found
+
+
 def described_in(path: Path) -> Description:
     """The federation that a file of ``whole`` describes.
 
@@ -89,14 +101,13 @@ def described_in(path: Path) -> Description:
         ValueError: if it is damaged, names a class that nobody imported, or its records were
             objects, which no file holds.
     """
-    found = read_json(path)
+    found = {**read_json(path), **decided_in(path)}
     where = str(path)
     try:
-        terms, records = found["terms"], found["records"]
-        given = {**terms, **records, **found[BESIDE]}
+        given = {**found["terms"], **found["records"], **found[BESIDE]}
         given["micro_batch_size"] = found["micro_batch_size"]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: damaged, this describes no federation") from error
+        raise DamagedError(f"{path}: damaged, this describes no federation") from error
     del given[CLASS]
     objects = {name: decoded(value, where) for name, value in given.items()}
     try:

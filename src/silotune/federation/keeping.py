@@ -28,6 +28,7 @@ from silotune.runs.folder import RoundRecord, RunFolder, rounds_in
 from silotune.runs.lock import held
 from silotune.runs.privacy_statement import read_certificate
 
+from .adapter_folder import read_made
 from .description import Description
 from .identity import NoIdentityError, decisive, digest_of, whole
 from .results import own_adapters, shared_adapter
@@ -107,12 +108,20 @@ def restored(folder: RunFolder) -> tuple[Checkpoint, list[str]]:
     return saved, told
 
 
-def is_whole(folder: RunFolder, rounds: int) -> bool:
-    """Whether a finished run has its page, its rounds and its adapters, and they can be read."""
+def is_whole(folder: RunFolder, rounds: int, *, described: bool) -> bool:
+    """Whether a finished run has its page, its rounds and its adapters, and they can be read.
+
+    Args:
+        folder: of the run.
+        rounds: that it has done.
+        described: whether a file can hold how its models were made.
+    """
     try:
         rounds_behind(folder.metrics, rounds)
         for place in own_adapters(folder).values() or [shared_adapter(folder)]:
             check_saved(place)
+            if described:
+                read_made(place)
     except ValueError:
         return False
     return all(path.is_file() and path.stat().st_size for path in (folder.report, folder.privacy))

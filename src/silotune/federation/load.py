@@ -191,7 +191,8 @@ def load(
         ValueError: in words, if the folder holds no adapter of ours, or the base model is another.
     """
     place = _place(Path(folder), client)
-    made = read_made(place)
+    with RunFolder(Path(folder)).advising():
+        made = read_made(place)
     given = None if model is None else GivenModel(model, tokenizer or image_processor)
     machine = Machine(device=device)
     built = build_model(made.terms, _base(made, given), machine)

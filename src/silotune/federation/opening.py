@@ -18,7 +18,6 @@ import torch
 
 from silotune.certificate.issue import standing
 from silotune.core import GlobalState
-from silotune.core.files import read_json
 from silotune.engine import Runtime
 from silotune.engine.checkpoint import CheckpointError
 from silotune.engine.checkpoint import load as load_checkpoint
@@ -33,7 +32,7 @@ from .adapter_check import refuse_unloadable
 from .bookkeeping import Bookkeeping, refuse_spent
 from .built import BuiltFederation, build_clients, build_federation
 from .description import Description
-from .identity import NoIdentityError, decisive, describe, differences, digest
+from .identity import NoIdentityError, decided_in, describe, differences, digest
 from .inputs import digests_of, read_tables
 from .keeping import is_whole, kept, restored, truncate_rounds, write_kept
 from .lifetimes import Accounts, open_accounts, refuse_beyond, refuse_other_record
@@ -146,7 +145,7 @@ def is_finished(folder: RunFolder, federation: Description) -> bool:
     if facts.status != "finished" or facts.config_digest != identity(federation):
         return False
     check_records(federation, folder)
-    return is_whole(folder, federation.terms.rounds)
+    return is_whole(folder, federation.terms.rounds, described=bool(facts.config_digest))
 
 
 def identity(federation: Description) -> str:
@@ -189,8 +188,9 @@ def _ready(federation: Description, folder: RunFolder, *, resume: bool) -> list[
         check_same(federation, folder)
         refuse_other_record(federation, folder)
     else:
+        if not folder.state.exists() and not folder.run.exists():
+            refuse_spent(folder)
         RunFolder.create(folder.path)
-        refuse_spent(folder)
     free_space(folder.path)
     return told
 
@@ -204,7 +204,8 @@ def check_same(federation: Description, folder: RunFolder) -> None:
     now_described = describe(federation)
     if not folder.description.is_file():
         return
-    differ = differences(decisive(read_json(folder.description)), now_described)
+    with folder.advising():
+        differ = differences(decided_in(folder.description), now_described)
     if differ:
         raise ValueError(
             f"resume: {folder.path} holds a run of another federation: {'; '.join(differ)}. Give "

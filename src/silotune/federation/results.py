@@ -199,10 +199,9 @@ def shared_adapter(folder: RunFolder) -> Path:
         ValueError: if the run has none yet.
     """
     if not _holds_adapter(folder.adapter):
-        raise ValueError(
-            f"{folder.path}: the run has no adapter yet; finish it: "
-            f"silotune run {folder.config} --resume"
-        )
+        lost = read_facts(folder).status == "finished"
+        what = f"{folder.adapter / WEIGHTS} is missing" if lost else "it has no adapter yet"
+        raise ValueError(f"{folder.path}: {what}; resume the run (--resume), which writes it")
     return folder.adapter
 
 
