@@ -40,7 +40,7 @@ _TASKS: Mapping[Task, tuple[Any, Mapping[str, Any]]] = {
 PIXELS = 32
 
 _SMALL: Mapping[str, Any] = {
-    "vocab_size": 260,
+    **dict.fromkeys(("vocab_size", "n_words", "vocab_size_per_layer_input"), 260),
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
@@ -53,6 +53,7 @@ _SMALL: Mapping[str, Any] = {
             "embedding_size",
             "embed_dim",
             "word_embed_proj_dim",
+            "emb_dim",
         ),
         32,
     ),
@@ -108,7 +109,19 @@ _SMALL: Mapping[str, Any] = {
     **dict.fromkeys(("num_experts_per_tok", "moe_top_k", "moe_k"), 2),
 }
 
+_STATE_SPACE = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 8}
+
 _OWN: Mapping[str, Mapping[str, Any]] = {
+    "bamba": {**_STATE_SPACE, "attn_layer_indices": [1]},
+    "codegen": {"rotary_dim": 4},
+    "dinat": {"embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "dilations": [[1], [1]]},
+    "donut-swin": {"embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "patch_size": 2},
+    "falcon_h1": {**_STATE_SPACE, "mamba_d_ssm": 64},
+    "gptj": {"rotary_dim": 4},
+    "layoutlmv3": {"coordinate_size": 4, "shape_size": 8, "visual_embed": False},
+    "lilt": {"hidden_size": 48},
+    "mamba2": {"num_heads": 8, "head_dim": 8, "state_size": 8, "chunk_size": 8},
+    "nemotron_h": {"mamba_num_heads": 4, "mamba_head_dim": 16, "ssm_state_size": 8, "n_groups": 1},
     "beit": {"image_size": PIXELS},
     "big_bird": {"attention_type": "block_sparse", "block_size": 4, "num_random_blocks": 1},
     "convnext": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "patch_size": 4},
@@ -173,7 +186,7 @@ def architectures() -> Iterator[tuple[str, Task]]:
     for name in sorted(known):
         tasks = [task for task, (_, names) in _TASKS.items() if name in names]
         both = {"causal-lm", "sequence-classification"} <= set(tasks)
-        encoder = both and "Decoder" not in _TASKS["causal-lm"][1][name] and _is_encoder(name)
+        encoder = both and (name in _READ_BOTH_WAYS or _is_encoder(name))
         yield name, "sequence-classification" if encoder else tasks[0]
 
 
@@ -185,6 +198,7 @@ def tiny(model_type: str, task: Task, seed: int = 0) -> Tiny:
     """
     kind = CONFIG_MAPPING[model_type]
     config = kind(**{**_sizes(kind), **_OWN.get(model_type, {})})
+    config.architectures = []  # a list where a type has several models
     if task != "causal-lm":
         config.num_labels = 2
     with quiet():
@@ -195,6 +209,10 @@ def tiny(model_type: str, task: Task, seed: int = 0) -> Tiny:
         else byte_tokenizer()
     )
     return Tiny(model.eval(), reader)
+
+
+_READ_BOTH_WAYS = ("bert-generation", "cpmant", "xlnet")
+"""Types whose language model looks at the tokens that it is to predict."""
 
 
 def _is_encoder(model_type: str) -> bool:

@@ -11,6 +11,8 @@ from transformers import (
     CLIPVisionConfig,
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
+    LongformerConfig,
+    LongformerForSequenceClassification,
     OPTConfig,
     OPTForSequenceClassification,
     Qwen2MoeConfig,
@@ -46,6 +48,11 @@ def made(name):
         ),
         "big_bird": lambda: BigBirdForSequenceClassification(
             BigBirdConfig(**TEXT, intermediate_size=24, max_position_embeddings=64)
+        ),
+        "longformer": lambda: LongformerForSequenceClassification(
+            LongformerConfig(
+                **TEXT, intermediate_size=24, max_position_embeddings=64, attention_window=4
+            )
         ),
         "qwen2_moe": lambda: Qwen2MoeForCausalLM(
             Qwen2MoeConfig(**TEXT, num_key_value_heads=2, intermediate_size=24, **EXPERTS)
@@ -87,7 +94,7 @@ NODP, EXAMPLE = st.NoDP(), st.ExampleDP(noise_multiplier=1.0, target_delta=1e-3)
 @cache
 def opened(name, privacy, targets="all-linear", micro_batch=8):
     """Built, and proved by the gradient check."""
-    asked = targets if targets == "all-linear" else list(targets)
+    asked = list(targets) if isinstance(targets, tuple) else targets
     method = st.methods.FedIT(r=2, target_modules=asked)
     terms = Terms(model=name, objective=objective(name), method=method, privacy=privacy)
     labels = () if name == "qwen2_moe" else LABELS
@@ -168,6 +175,16 @@ def test_asked_for_by_name_it_trains_and_records_go_one_by_one():
 def test_what_no_loss_depends_on_is_refused_by_name():
     with pytest.raises(ValueError, match=r"bert\.pooler.*does not use it"):
         opened("big_bird", NODP, ("pooler", "query"))
+
+
+def test_the_default_leaves_out_what_no_loss_depends_on():
+    """Of the last layer only the first token counts, which has projections of its own."""
+    model = opened("longformer", NODP, None)
+    assert [s.name for s in model.sites] == [
+        f"longformer.encoder.layer.0.attention.self.{part}" for part in ("query", "value")
+    ]
+    [notice] = [n for n in model.loaded.notices if "leaves out" in n]
+    assert notice.startswith("the default leaves out longformer.encoder.layer.1")
 
 
 def test_experts_that_all_linear_does_not_reach_are_named():

@@ -96,7 +96,7 @@ class Passes:
         """
         for parameter in self.adapted.tensors.values():
             parameter.grad = None
-        with _refused():
+        with refused_in_words():
             losses = self.losses(which)
             _total(losses, weighed=weighed).backward()
         tensors = self.adapted.tensors.items()
@@ -113,7 +113,7 @@ class Passes:
         Raises:
             GradientCheckError: if a layer does not see records.
         """
-        with _refused(), self.adapted.sink.collect(len(which)) as rows:
+        with refused_in_words(), self.adapted.sink.collect(len(which)) as rows:
             losses = self.losses(which)
             _total(losses, weighed=weighed).backward()
             return Found(losses.detach(), dict(rows))
@@ -165,8 +165,8 @@ def _total(losses: Tensor, *, weighed: bool) -> Tensor:
 
 
 @contextmanager
-def _refused() -> Iterator[None]:
-    """What a layer or an objective refuses in words is a result of the check."""
+def refused_in_words() -> Iterator[None]:
+    """What a model, a layer or an objective refuses is a result of the check, in words."""
     try:
         yield
     except (GradientCheckError, torch.OutOfMemoryError):

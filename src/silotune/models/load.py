@@ -149,6 +149,7 @@ def prepare_model(
     model = given.model
     auto = AutoModel if pooling == "mean" else _AUTO[task]
     fitting = auto._model_mapping.get(type(model.config), ())
+    _refuse_pairs(model.config, task)
     if not isinstance(model, fitting):
         raise ValueError(
             f"model: {type(model).__name__} cannot do {task}; load it by {auto.__name__}"
@@ -346,9 +347,18 @@ def _shape(location: Location) -> nn.Module:
 
 def _auto(config: Any, request: _Request) -> Any:
     auto = AutoModel if request.pooling == "mean" else _AUTO[request.task]
-    if config.is_encoder_decoder or type(config) not in auto._model_mapping:
+    _refuse_pairs(config, request.task)
+    if type(config) not in auto._model_mapping:
         raise ValueError(f"a {config.model_type!r} model cannot do task: {request.task}")
     return auto
+
+
+def _refuse_pairs(config: Any, task: Task) -> None:
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(
+            f"model: {config.model_type} is an encoder and a decoder, and cannot do task: {task}; "
+            "take one that is either"
+        )
 
 
 def _zero_dropout(config: Any) -> None:

@@ -81,7 +81,6 @@ DEFAULT_TARGETS: Mapping[str, str | tuple[str, ...]] = {
     "granitemoe": _QV,
     "helium": _QV,
     "hunyuan_v1_dense": _QV,
-    "ibert": _QUERY_VALUE,
     "ijepa": (*_QV, *_QUERY_VALUE),
     "imagegpt": ("c_attn",),
     "layoutlm": _QUERY_VALUE,
@@ -102,10 +101,9 @@ DEFAULT_TARGETS: Mapping[str, str | tuple[str, ...]] = {
     "mobilebert": _QUERY_VALUE,
     "mobilevit": (*_QV, *_QUERY_VALUE),
     "modernbert": ("Wqkv",),
-    "modernbert-decoder": ("Wqkv",),
+    "modernbert-decoder": _QV,
     "mpnet": ("q", "v"),
     "mpt": ("Wqkv",),
-    "mra": _QUERY_VALUE,
     "mt5": ("q", "v"),
     "nemotron": _QV,
     "nemotron_h": ("q_proj", "k_proj", "v_proj", "o_proj"),
@@ -148,7 +146,6 @@ DEFAULT_TARGETS: Mapping[str, str | tuple[str, ...]] = {
     "xlm-roberta": _QUERY_VALUE,
     "xlm-roberta-xl": _QUERY_VALUE,
     "xlnet": ("layer_1", "layer_2"),
-    "xmod": _QUERY_VALUE,
     "yoso": _QUERY_VALUE,
 }
 """``config.model_type`` to suffixes, or a regular expression for whole names: attention queries and

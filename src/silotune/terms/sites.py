@@ -1,9 +1,9 @@
 """Which linear maps are adapted, by what the model does with them.
 
-What is asked for by name is adapted, or refused when gradients are checked. ``all-linear`` means
-all that can be: it leaves out, and says so, what no loss depends on, and, where single records are
-hidden, what reads something that is not by record. Asked for by name, that goes one record at a
-time through the model: of one record everything is its own.
+What is asked for by name is adapted, or refused when gradients are checked. An architecture's
+defaults and ``all-linear`` leave out, and say so, what no loss depends on. Where single records are
+hidden, ``all-linear`` also leaves out what reads something that is not by record; all else that
+does makes records go through the model one by one: of one record everything is its own.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 from silotune.adapters import Adapter
 from silotune.core import LEADING, Key, Role, Site
 from silotune.engine.batches import to_device
+from silotune.engine.passes import refused_in_words
 from silotune.models.heads import random_head
 from silotune.models.load import Loaded
 from silotune.models.probe import LENGTHS, Probed, placed, probe
@@ -60,22 +61,25 @@ def choose_sites(terms: Terms, loaded: Loaded, adapter: Adapter | None) -> Chose
     found = find_sites(loaded.model, method.target_modules, method.layers_to_transform, heads)
     everything = is_all_linear(method.target_modules) and adapter is not None
     routed = adapter is not None and adapter.routed
-    if not (everything or routed or terms.unit == "example"):
+    if method.target_modules and not (everything or routed or terms.unit == "example"):
         return ChosenSites(found, loaded.heads)
     probed = _probed(terms, loaded, found if adapter else ())
     sites, own_heads = placed(found, probed), placed(loaded.heads, probed)
     notices: tuple[str, ...] = ()
-    if everything:
-        sites, notices = _reached(sites, probed, loaded, rows=routed or terms.unit == "example")
+    if adapter is not None and (everything or method.target_modules is None):
+        sites, notices = _used(sites, probed, "all-linear" if everything else "the default")
+    if everything and terms.unit == "example":
+        sites, more = _by_record(sites, probed)
+        notices = (*notices, *more)
+    if everything and (experts := list(_experts(loaded.model))):
+        unreached = f"all-linear does not reach {_listed(experts)}: experts that are one tensor"
+        notices = (*notices, unreached)
     if routed:
         sites, more = _readable(sites, probed, everything=everything)
         notices = (*notices, *more)
-    told_apart = {*probed.records}
     if not sites:
-        raise ValueError(
-            f"target_modules: nothing is left of all-linear ({'; '.join(notices)}); name modules"
-        )
-    mixed = [s for s in (*sites, *own_heads) if adapter and s.name not in told_apart]
+        raise ValueError(f"target_modules: nothing is left ({'; '.join(notices)}); name modules")
+    mixed = [s for s in (*sites, *own_heads) if adapter and s.name not in probed.records]
     if not mixed or terms.unit != "example":
         return ChosenSites(sites, own_heads, notices)
     return ChosenSites(sites, own_heads, (*notices, _slowly(mixed)), one_by_one=True)
@@ -86,7 +90,7 @@ def _probed(terms: Terms, loaded: Loaded, sites: Sequence[Site]) -> Probed:
     records = terms.objective.synthetic(loaded.inputs, lengths, terms.seed)
     names = [site.name for site in (*sites, *loaded.heads)]
     device = next(loaded.model.parameters()).device
-    with _begun(loaded, terms.seed):
+    with _begun(loaded, terms.seed), refused_in_words():
         return probe(loaded.model, names, terms.objective.losses, to_device(records, device))
 
 
@@ -105,28 +109,26 @@ def _begun(loaded: Loaded, seed: int) -> Iterator[None]:
             weight.zero_()
 
 
-def _reached(
-    sites: tuple[Site, ...], probed: Probed, loaded: Loaded, *, rows: bool
+def _used(
+    sites: tuple[Site, ...], probed: Probed, asked: str
 ) -> tuple[tuple[Site, ...], tuple[str, ...]]:
-    """What is left of all-linear, and what is not."""
+    """Sites that a loss depends on, and what is said of the others."""
     unused = [s for s in sites if s.name not in probed.used]
-    mixed = [s for s in sites if rows and s.name in probed.used and s.name not in probed.records]
-    notices = []
-    if unused:
-        notices.append(f"all-linear leaves out {_names(unused)}: no loss depends on it")
-    if mixed:
-        notices.append(
-            f"all-linear leaves out {_names(mixed)}: what it reads is not by record (relative "
-            "positions, experts), so no record has a gradient of its own there; asked for by name "
-            "in target_modules, it trains, and records go through the model one by one"
-        )
-    if experts := list(_experts(loaded.model)):
-        notices.append(
-            f"all-linear does not reach {_listed(experts)}: experts that are one tensor, and no "
-            "linear maps"
-        )
-    left_out = {s.name for s in (*unused, *mixed)}
-    return tuple(s for s in sites if s.name not in left_out), tuple(notices)
+    kept = tuple(s for s in sites if s.name in probed.used)
+    notice = f"{asked} leaves out {_names(unused)}: no loss depends on it"
+    return kept, (notice,) if unused else ()
+
+
+def _by_record(sites: tuple[Site, ...], probed: Probed) -> tuple[tuple[Site, ...], tuple[str, ...]]:
+    """Sites that read something by record, and what is said of the others."""
+    mixed = [s for s in sites if s.name not in probed.records]
+    kept = tuple(s for s in sites if s.name in probed.records)
+    notice = (
+        f"all-linear leaves out {_names(mixed)}: what it reads is not by record (relative "
+        "positions, experts), so no record has a gradient of its own there; asked for by name "
+        "in target_modules, it trains, and records go through the model one by one"
+    )
+    return kept, (notice,) if mixed else ()
 
 
 def _readable(
