@@ -26,6 +26,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "data.columns.messages": None,
     "data.columns.image": None,
     "data.labels": None,
+    "data.label_map": {},
     "data.silos.by": None,
     "data.silos.num": None,
     "data.silos.split": "iid",

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets import Dataset, Features, Image, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,8 +8,6 @@ from silotune.data.columns import (
     Columns,
     check_columns,
     filled_rows,
-    is_unlabelled,
-    labels_in,
     readable,
     slices,
 )
@@ -97,127 +95,6 @@ def test_a_missing_column_lists_those_that_are_there():
 )
 def test_a_column_of_another_kind_is_refused(columns, data, words):
     refused(words, columns, **data)
-
-
-@pytest.mark.parametrize(
-    ("labels", "values", "ids"),
-    [
-        (("bad", "good"), ["good", "bad", None], [1, 0, -1]),
-        (("bad", "good"), [1, 0], [1, 0]),
-        (("bad", "good"), [1.0, None], [1, -1]),
-        (("bad", "good"), [1.0, float("nan")], [1, -1]),
-        (("1", "2"), [1, 2], [0, 1]),
-        (("1", "2"), ["2", "1"], [1, 0]),
-        (("-1", "1"), [1, -1], [1, 0]),
-        (("False", "True"), [True, False], [1, 0]),
-    ],
-)
-def test_labels_become_ids(labels, values, ids):
-    assert read(labels=labels, note=["x"] * len(values), kind=values)["label"][:] == ids
-
-
-@pytest.mark.parametrize(
-    ("labels", "values", "words"),
-    [
-        (
-            ("bad", "good"),
-            [0, 1, 2],
-            r"row 2 \(the first is 0\) of the train table has a label outside of the label set; ",
-        ),
-        (("bad", "good"), [0, -1], r"row 1 .* the label set is: bad, good, or as ids 0 to 1"),
-        (("bad", "good"), ["good", "goood"], r"row 1 .* the label set is: bad, good$"),
-        (("1", "2"), [0], "row 0 .* the label set is: 1, 2"),
-        (("bad", "good"), [0.5], r"row 0 .* outside"),
-        (("bad", "good"), [True], "row 0 .* outside"),
-    ],
-)
-def test_an_unknown_label_is_named_with_its_row(labels, values, words):
-    refused(words, labels=labels, note=["x"] * len(values), kind=values)
-
-
-def with_names(names, ids):
-    features = Features({"note": Value("string"), "kind": ClassLabel(names=names)})
-    return Dataset.from_dict({"note": ["x"] * len(ids), "kind": ids}, features=features)
-
-
-@pytest.mark.parametrize(
-    ("labels", "ids"),
-    [
-        (("yes", "no"), [1, 0]),
-        (("yes", "maybe", "no"), [2, 0]),
-        (("0", "1"), [0, 1]),
-        (("nay", "aye"), [0, 1]),
-    ],
-)
-def test_class_labels_are_matched_by_name_where_the_names_are_known(labels, ids):
-    table = readable(with_names(["no", "yes"], [0, 1]), TEXT, labels, "it")
-    assert table["label"][:] == ids
-
-
-def test_a_class_label_outside_the_set_is_named():
-    with pytest.raises(ValueError, match=r"row 2 .* outside of the label set"):
-        readable(with_names(["no", "yes", "maybe"], [0, 1, 2]), TEXT, ("yes", "no"), "it")
-
-
-@pytest.mark.parametrize(
-    ("values", "labels"),
-    [
-        ([10, 9, None, 10], ("9", "10")),
-        (["b", "a", "b"], ("a", "b")),
-        ([1.0, 0.0, None], ("0", "1")),
-        ([True, False], ("False", "True")),
-    ],
-)
-def test_the_label_set_of_the_data(values, labels):
-    table = Dataset.from_dict({"note": ["x"] * len(values), "kind": values})
-    assert labels_in([table], "kind", "it") == labels
-    assert readable(table, TEXT, labels, "it")["label"][0] == labels.index(
-        str(int(values[0])) if isinstance(values[0], float) else str(values[0])
-    )
-
-
-def test_the_label_set_of_class_labels_keeps_their_order():
-    assert labels_in([with_names(["no", "yes", "maybe"], [0])], "kind", "it") == (
-        "no",
-        "yes",
-        "maybe",
-    )
-
-
-def test_the_label_set_needs_labels():
-    with pytest.raises(ValueError, match="holds no label"):
-        labels_in([Dataset.from_dict({"kind": [None]})], "kind", "it")
-    with pytest.raises(ValueError, match=r"column 'kin' is not in it; .*did you mean 'kind'"):
-        labels_in([Dataset.from_dict({"kind": [0]})], "kin", "it")
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        [f"secret {i}" for i in range(21)],
-        [f"secret {i % 1001}" for i in range(3000)],
-        ["secret" * 20, "other"],
-        ["secret\nand more", "other"],
-    ],
-    ids=["another in each record", "too many", "long", "lines"],
-)
-def test_what_records_say_is_no_label_set(values):
-    with pytest.raises(ValueError, match=r"^labels: column 'kind' of it .* give labels") as caught:
-        labels_in([Dataset.from_dict({"kind": values})], "kind", "it")
-    assert "secret" not in str(caught.value)
-    names = [f"name {i}" for i in range(1001)]
-    assert len(labels_in([with_names(names, [0])], "kind", "it")) == 1001  # declared
-
-
-def test_a_few_records_may_each_have_another_label():
-    table = Dataset.from_dict({"kind": [str(i) for i in range(20)]})
-    assert len(labels_in([table], "kind", "it")) == 20
-
-
-def test_hidden_labels():
-    assert is_unlabelled(Dataset.from_dict({"kind": [-1, -1]}), "kind")
-    assert not is_unlabelled(Dataset.from_dict({"kind": [-1, 0]}), "kind")
-    assert not is_unlabelled(Dataset.from_dict({"note": [""]}), "kind")
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def test_empty_records_go_before_sizes_are_fixed():
     prepared = prepare(source, Partition(by="c"), valid_fraction=0)
     silo = prepared.silos["x"]
     assert (silo.train["text"][:], silo.empty) == (["a", "c"], 2)
-    assert len(prepared.test) == 2
+    assert (len(silo.test), prepared.test) == (2, None)
     assert prepared.notices == (
         "data: 2 empty records are left out of train",
         "data: 4 empty records are left out of test",
@@ -199,9 +199,11 @@ def test_empty_tables_are_named():
     blank = Dataset.from_dict({"note": [""], "kind": [0]})
     source = Source(silos={"east": Tables(train=blank)})
     refused(r"silo 'east', train is empty \(1 blank", source, Partition())
-    refused("the test table is empty", Source(train=table(9), test=blank))
+    prepared = prepare(Source(train=table(300), test=blank))
+    assert prepared.test is None
+    assert prepared.notices == ("splits.test: no record of it can be used, so it is not used",)
     nothing = Dataset.from_dict({"note": [], "kind": []})
-    refused("3 silos, but only 0 records", Source(train=nothing))
+    refused("the train table is empty", Source(train=nothing))
     refused(
         "silo 'east', train is empty", Source(silos={"east": Tables(train=nothing)}), Partition()
     )
@@ -340,8 +342,92 @@ def test_one_silo_draws_alike_whoever_else_is_there():
             Partition(by="knd"),
             r"by: column 'knd' .* mean 'kind'",
         ),
-        (Source(silos={"a": Tables(train=table(9))}), Partition(num=3), "leave partition out"),
+        (Source(silos={"a": Tables(train=table(9))}), Partition(num=3), "leave it out"),
     ],
 )
 def test_silos_that_do_not_fit_the_data(source, silos, words):
     refused(words, source, silos)
+
+
+@pytest.mark.parametrize("evaluation", ["simulation", "site"])
+def test_tables_that_name_silos_are_theirs(evaluation):
+    source = Source(
+        train=table(40, clinic=["west ", "east"] * 20),
+        valid=table(6, 100, clinic=["east", "east", "west"] * 2),
+        test=table(2, 200, clinic=["west"] * 2),
+    )
+    prepared = prepare(source, Partition(by="clinic"), evaluation=evaluation)
+    assert (prepared.valid, prepared.test) == (None, None)
+    east, west = prepared.silos["east"], prepared.silos["west"]
+    assert (len(east.train), len(east.valid), east.test) == (20, 4, None)
+    assert (len(west.train), len(west.valid), len(west.test)) == (20, 2, 2)
+    assert west.test["text"][:] == ["note 200", "note 201"]
+
+
+def test_public_tables_are_everybodys_whatever_they_name():
+    source = Source(train=table(4, clinic=["w", "e"] * 2), valid=table(2, 9, clinic=["e", "w"]))
+    prepared = prepare(source, Partition(by="clinic"), evaluation="public")
+    assert len(prepared.valid) == 2
+    assert prepared.silos["e"].valid is None
+
+
+def test_a_silo_without_a_record_of_its_own_holds_some_out():
+    source = Source(
+        train=table(300, clinic=["w", "e", "e"] * 100), valid=table(2, 900, clinic=["e", "e"])
+    )
+    silos = prepare(source, Partition(by="clinic"), evaluation="site").silos
+    assert len(silos["e"].train) == 200
+    assert 0 < len(silos["w"].valid) < 100
+
+
+def test_a_part_that_names_a_silo_that_does_not_train():
+    source = Source(train=table(4, clinic=["w", "e"] * 2), test=table(1, 9, clinic=["secret"]))
+    refused(
+        "by: the test table has records of a silo that has none", source, Partition(by="clinic")
+    )
+
+
+@pytest.mark.parametrize("empty", [{}, {"note": [], "kind": []}, {"note": [" "], "kind": [0]}])
+def test_an_empty_part_is_as_if_it_were_not_there(empty):
+    none = Dataset.from_dict(empty)
+    tables = {
+        "east": Tables(train=table(100), valid=table(3, 500)),
+        "west": Tables(train=table(100, 100), valid=none, test=none),
+    }
+    prepared = prepare(Source(silos=tables), Partition(), evaluation="site")
+    west = prepared.silos["west"]
+    assert (len(west.train) + len(west.valid), west.test) == (100, None)
+    assert len(prepared.silos["east"].valid) == 3
+    prepared = prepare(Source(train=table(100), valid=none, test=none))
+    assert (prepared.valid, prepared.test) == (None, None)
+    assert prepared.silos["silo-0"].valid is not None
+
+
+def test_a_silo_without_records_is_named():
+    none = Dataset.from_dict({})
+    source = Source(silos={"east": Tables(train=table(9)), "west": Tables(train=none)})
+    refused("data: silo 'west', train is empty", source, Partition())
+    refused("data: the train table is empty", Source(train=none))
+    refused("data: silo 'west', train is empty", source, Partition(), labels=None)
+
+
+def test_silos_that_differ_in_case_only():
+    train = table(6, clinic=["ICU", "ward", "Icu "] * 2)
+    words = r"by: the silos of rows 0 and 2 \(the first is 0\) of the train table differ in case"
+    refused(words, Source(train=train), Partition(by="clinic"))
+    silos = {"ICU": Tables(train=table(3)), "icu": Tables(train=table(3, 3))}
+    refused("clients: 'ICU' and 'icu' differ in case only", Source(silos=silos), Partition())
+
+
+def test_questions_about_labels_and_their_answers_reach_every_table():
+    kinds = ["yes", "no", "maybe ", "", "-1"] * 10
+    train = Dataset.from_dict({"note": [f"note {i}" for i in range(50)], "kind": kinds})
+    valid = Dataset.from_dict({"note": ["x", "y"], "kind": ["-1", " yes"]})
+    source = Source(train=train, valid=valid)
+    refused("labels: .* has the label -1", source, labels=None)
+    refused("label: row 2 .* outside of the label set", source, labels=("yes", "no"))
+    answers = {"-1": None, "maybe": "no"}
+    prepared = prepare(source, labels=None, label_map=answers, evaluation="public")
+    assert prepared.labels == ("no", "yes")
+    assert sum(len(silo.train) for silo in prepared.silos.values()) == 30
+    assert prepared.valid["label"][:] == [1]

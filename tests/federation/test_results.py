@@ -1,5 +1,6 @@
 """What is done with a result: score it, take it elsewhere."""
 
+import json
 import re
 import warnings
 from pathlib import Path
@@ -14,11 +15,12 @@ from transformers import (
 
 from by_config import evaluate, export_merged, open_model
 from federation.results import LABELS, TEXTS, finished, logits, tokens, write_parts
-from federation.small import PRIVATE, small, train
+from federation.small import PRIVATE, SILOS, notes, small, train, write_csv
 from silotune.adapters import save_peft
 from silotune.core import Factors, generator
 from silotune.federation.export import export_peft
 from silotune.federation.results import model_in
+from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
 from silotune.testing import tiny_models
 
@@ -49,6 +51,39 @@ def test_a_test_part_is_preferred_and_can_be_left(place, tmp_path):
     assert (test.split, valid.split) == ("test", "valid")
     assert test.metrics != valid.metrics
     assert test.metrics == evaluate(run, "test").metrics
+
+
+def own_parts(folder, *parts):
+    """The small run's records, a folder a silo, each with parts of its own."""
+    for i, part in enumerate(("train", *parts)):
+        for silo in SILOS:
+            (folder / silo).mkdir(parents=True, exist_ok=True)
+            write_csv(folder / silo / f"{part}.csv", notes(24, (silo,), seed=i))
+    return (f"data.path={folder}", "data.silos=null")
+
+
+def test_test_parts_of_silos_are_the_final_figure(place, tmp_path):
+    overrides = own_parts(tmp_path / "own", "valid", "test")
+    run = finished(small(place, *overrides, "train.num_rounds=1"))
+    test, valid = evaluate(run, None), evaluate(run, "valid")
+    assert (test.split, valid.split) == ("test", "valid")
+    assert set(test.silos) == set(SILOS)
+    assert test.metrics["accuracy"] == pytest.approx(
+        sum(silo["accuracy"] for silo in test.silos.values()) / 2
+    )
+    assert read_facts(run).final == pytest.approx(test.metrics)
+    assert test.metrics != valid.metrics
+
+
+def test_test_parts_of_sites_are_scored_at_home(place, tmp_path):
+    overrides = own_parts(tmp_path / "own", "test")
+    run = finished(small(place, *overrides, "evaluation=site", "train.num_rounds=1"))
+    assert read_facts(run).final == {}
+    for silo in SILOS:
+        lines = (run.site(silo) / "metrics.jsonl").read_text().splitlines()
+        assert json.loads(lines[-1])["split"] == "test"
+    with pytest.raises(ValueError, match="keeps every score at its silo"):
+        evaluate(run, "test")
 
 
 def test_what_cannot_be_scored_is_said(place):

@@ -127,6 +127,9 @@ NEIGHBOURS: Mapping[str, Callable[[], list[Record]]] = {
     "a long one": with_other(text="dog " + "ran " * 200),
     "a blank one": with_other(text=" "),
     "another label": with_other(label="ant"),
+    "a label in capitals": with_other(label="Cat"),
+    "the label -1": with_other(label="-1"),
+    "no label": with_other(label=" "),
     "another person": with_other(person=records()[8]["person"]),
     "another silo": with_more(silo="south"),
     "another part": with_other(split="spare"),
@@ -441,8 +444,11 @@ def test_whatever_one_record_moves_is_named(
         ("one fewer", {}, "sizes/east"),
         ("one fewer", {}, "files/run.json/silos/east/num_examples"),
         ("one fewer", {}, "certificate/silos/east/epsilon"),
-        ("another label", {}, "labels"),
+        ("another label", {}, "begins"),
         ("another label", {"declared": "all"}, "begins"),
+        ("a label in capitals", {}, "begins"),
+        ("the label -1", {}, "begins"),
+        ("no label", {"evaluation": "simulation"}, "notices/data"),
         ("another silo", {"declared": "all"}, "sizes/south"),
         ("one fewer", {"layout": dealt}, "membership"),
         ("one more", {"limit": 400, "declared": "all"}, "membership"),
@@ -460,6 +466,13 @@ def test_the_walk_sees(bert, tmp_path, neighbour, settings, path):
     """Or it could not fail."""
     (found,) = moved([neighbour], bert, tmp_path, **settings)
     assert path in found.differs
+
+
+def test_no_record_puts_a_label_into_the_public_set(bert, tmp_path):
+    """Of more than a few records; a label of its own is asked about before anything begins."""
+    own = ("another label", "a label in capitals", "the label -1")
+    for neighbour, differs, _ in moved(own, bert, tmp_path):
+        assert differs == {"begins"}, neighbour
 
 
 @every_combination(evaluation=EVALUATIONS, layout=[by_column, folders, in_memory])

@@ -51,6 +51,7 @@ def arguments(config: Config) -> dict[str, Any]:
         "name": data.name,
         "delimiter": data.delimiter,
         "encoding": data.encoding,
+        "label_map": data.label_map,
         "splits": Splits(**data.splits.model_dump()),
         "partition": Partition(**data.silos.model_dump()),
         "num_examples": data.num_examples,

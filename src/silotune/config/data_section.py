@@ -112,6 +112,11 @@ class DataConfig(BaseModel):
         description="The public set of labels in order of ids; as a mapping, label: description "
         "(for `head_init: label-prototypes`). null = taken from the data once, with a notice.",
     )
+    label_map: Annotated[dict[Name, Name | None], Sorted] = Field(
+        default={},
+        description="What the data call a label: its name in `labels`, or null for none, so that "
+        'its records are left out: {"-1": null, Yes: "yes"}.',
+    )
     silos: SilosConfig = SilosConfig()
     num_examples: Annotated[Count | dict[Name, Count] | None, Sorted] = Field(
         default=None,

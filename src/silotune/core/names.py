@@ -6,6 +6,8 @@ A name becomes a part of a path, so it must be one that no file system takes for
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterable
 
 LONGEST_NAME = 100
 """Bytes of a client's name, of the 255 that a file system gives."""
@@ -38,3 +40,17 @@ def is_client_name(name: object) -> bool:
         and not set(name) & _RESERVED
         and len(name.encode()) <= LONGEST_NAME
     )
+
+
+def case_twins(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two names, if any, that differ in case only, or in how their letters are encoded.
+
+    Args:
+        names: each once.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(unicodedata.normalize("NFKC", name).casefold(), name)
+        if other != name:
+            return other, name
+    return None

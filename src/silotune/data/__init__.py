@@ -1,8 +1,8 @@
 """Data. From a path to silos, and from their records to what a model reads."""
 
+from .client_tables import ClientTables as ClientTables
 from .columns import Columns as Columns
 from .columns import check_columns as check_columns
-from .federated_dataset import ClientTables as ClientTables
 from .federated_dataset import Prepared as Prepared
 from .federated_dataset import prepare_silos as prepare_silos
 from .images import ImageExamples as ImageExamples

@@ -6,8 +6,7 @@ public label set (-1 where a record has none).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from .chat_templates import instruction
 from .chats import is_chat, turns
+from .labels import AS_THEY_ARE, LabelMap, ids_of, label_text, values_of
 from .messages import UnreadableError, did_you_mean, listed
 
 FORMS: Mapping[str, tuple[frozenset[str], ...]] = {
@@ -37,9 +37,6 @@ FORMS: Mapping[str, tuple[frozenset[str], ...]] = {
 
 AT_ONCE = 1000
 """Records in one slice: bounds what is in memory as Python objects."""
-
-_MOST_LABELS, _LONGEST_NAME, _FEW = 1000, 100, 20
-"""Of names that are taken from data; of so few records each may have one of its own."""
 
 _LONGEST_HEADING, _MOST_WORDS = 40, 4
 """Of the name of a column; what is longer may be a record, in a file without a header."""
@@ -108,7 +105,23 @@ def require(table: Dataset, column: str, key: str, where: str) -> None:
     )
 
 
-def readable(table: Dataset, columns: Columns, labels: Sequence[str], where: str) -> Dataset:
+def require_kind(table: Dataset, column: str, part: str, where: str) -> None:
+    """See that a column is there and holds what its part needs.
+
+    Raises:
+        ValueError: in words.
+    """
+    require(table, column, part, where)
+    _check_kind(table, part, column, where)
+
+
+def readable(
+    table: Dataset,
+    columns: Columns,
+    labels: Sequence[str],
+    where: str,
+    label_map: LabelMap = AS_THEY_ARE,
+) -> Dataset:
     """The columns that are used, under their fixed names, labels as ids.
 
     Args:
@@ -116,6 +129,7 @@ def readable(table: Dataset, columns: Columns, labels: Sequence[str], where: str
         columns: where things are; one of ``FORMS``.
         labels: the public label set; empty for a task without.
         where: what the table is called in an error.
+        label_map: what the data call a label -> what it is called here; None: no label.
 
     Raises:
         ValueError: if a column is missing, holds another kind of thing, or a label is not in the
@@ -123,16 +137,12 @@ def readable(table: Dataset, columns: Columns, labels: Sequence[str], where: str
     """
     named = columns.named()
     for part, column in named.items():
-        require(table, column, part, where)
-        _check_kind(table, part, column, where)
+        require_kind(table, column, part, where)
     rows = table.select_columns(list(named.values())).with_format("arrow")[:]
     arrays = {part: rows[column] for part, column in named.items()}
     if columns.label is not None:
-        feature = table.features[columns.label]
-        has_names = isinstance(feature, ClassLabel) and not set(feature.names).isdisjoint(labels)
-        # A ClassLabel without a name in common has other names for the same ids.
-        values = values_of(table, columns.label) if has_names else table[columns.label][:]
-        arrays["label"] = pa.array(_ids(values, labels, where), pa.int64())
+        ids = ids_of(table, columns.label, labels, where, label_map)
+        arrays["label"] = pa.array(ids, pa.int64())
     if columns.messages is not None and not _is_plain(table.features[columns.messages]):
         arrays["messages"] = _plain_chats(rows[columns.messages], where)
     if columns.input is not None:
@@ -140,10 +150,8 @@ def readable(table: Dataset, columns: Columns, labels: Sequence[str], where: str
         pairs = zip(arrays["prompt"].to_pylist(), inputs, strict=True)
         arrays["prompt"] = pa.array([instruction(*pair) for pair in pairs], pa.string())
     if columns.person is not None:
-        people = (_whole(value) for value in values_of(table, columns.person))
-        arrays["person"] = pa.array(
-            [None if _is_missing(p) else str(p) for p in people], pa.string()
-        )
+        people = [label_text(value) for value in values_of(table, columns.person)]
+        arrays["person"] = pa.array(people, pa.string())
     return Dataset(pa.table(arrays))
 
 
@@ -161,64 +169,6 @@ def _plain_chats(chats: pa.ChunkedArray, where: str) -> pa.Array:
         except UnreadableError as error:
             raise ValueError(f"messages: row {row} (the first is 0) of {where}: {error}") from None
     return pa.array(plain)
-
-
-def values_of(table: Dataset, column: str) -> list[object]:
-    """The values of a column; the ids of a ``ClassLabel`` by their names."""
-    feature = table.features[column]
-    values: list[object] = table[column][:]
-    if not isinstance(feature, ClassLabel):
-        return values
-    known: dict[object, str] = dict(enumerate(feature.names))
-    return [known.get(value, value) for value in values]
-
-
-def labels_in(tables: Iterable[Dataset], column: str, where: str) -> tuple[str, ...]:
-    """The label set that the data shows: the names of a ``ClassLabel``, or its sorted values.
-
-    Raises:
-        ValueError: if the column is missing, holds other things than labels, or is empty. The
-            label set is published, so that values that look like records are refused.
-    """
-    found: set[object] = set()
-    records = 0
-    for table in tables:
-        require(table, column, "label", where)
-        _check_kind(table, "label", column, where)
-        feature = table.features[column]
-        if isinstance(feature, ClassLabel):
-            return tuple(feature.names)
-        found |= {_whole(value) for value in table[column][:] if not _is_missing(value)}
-        records += len(table)
-    if not found:
-        raise ValueError(f"label: column {column!r} of {where} holds no label")
-    if len(found) > _MOST_LABELS or not are_names(found, records):
-        raise ValueError(
-            f"labels: column {column!r} of {where} does not look like labels: it has {len(found)} "
-            f"different values in {records} records, or long ones. A label set is public, so it is "
-            "not taken from there; give labels, or the right column"
-        )
-    numbers = sorted(value for value in found if isinstance(value, int))
-    words = sorted(str(value) for value in found if not isinstance(value, int))
-    return (*map(str, numbers), *words)
-
-
-def are_names(found: Collection[object], records: int) -> bool:
-    """Whether values can be names, of labels or of silos, rather than what records say.
-
-    Args:
-        found: the different values.
-        records: how many there are in all.
-    """
-    many = records > _FEW and len(found) > records / 2
-    return not many and all(
-        len(text := str(value)) <= _LONGEST_NAME and len(text.splitlines()) < 2 for value in found
-    )
-
-
-def is_unlabelled(table: Dataset, column: str) -> bool:
-    """Whether every label is -1, as hub data sets mark labels that are kept secret."""
-    return column in table.column_names and set(table[column][:]) == {-1}
 
 
 def filled_rows(table: Dataset) -> NDArray[np.int64]:
@@ -266,47 +216,6 @@ def _is_heading(name: str) -> bool:
     """Whether this is the name of a column, rather than the cell of a record."""
     is_number = name.replace(".", "", 1).lstrip("-").isdigit()
     return not is_number and len(name) <= _LONGEST_HEADING and len(name.split()) <= _MOST_WORDS
-
-
-def _is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _whole(value: object) -> object:
-    """Whole numbers that a reader made floats because some were missing, as they were."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _ids(values: Sequence[object], labels: Sequence[str], where: str) -> list[int]:
-    """Positions in ``labels``; -1 where there is no label.
-
-    Whole numbers are ids already, unless the labels themselves are written as whole numbers.
-    """
-    places = {label: place for place, label in enumerate(labels)}
-    are_names = not all(label.lstrip("-").isdigit() for label in labels)
-    ids = []
-    for row, value in enumerate(values):
-        plain = _whole(value)
-        if _is_missing(value):
-            place: int | None = -1
-        elif are_names and isinstance(plain, int) and not isinstance(plain, bool):
-            place = plain if 0 <= plain < len(labels) else None
-        else:
-            place = places.get(str(plain))
-        if place is None:
-            raise ValueError(_unknown(row, labels, where, number=isinstance(plain, int)))
-        ids.append(place)
-    return ids
-
-
-def _unknown(row: int, labels: Sequence[str], where: str, *, number: bool) -> str:
-    """The label itself is not told: a wrong column may have been named, and its records quoted."""
-    has_ids = number and not set(map(str, range(len(labels)))) <= set(labels)
-    ids = f", or as ids 0 to {len(labels) - 1}" if has_ids else ""
-    return (
-        f"label: row {row} (the first is 0) of {where} has a label outside of the label set; "
-        f"the label set is: {listed(labels)}{ids}"
-    )
 
 
 def _check_kind(table: Dataset, part: str, column: str, where: str) -> None:

@@ -1,45 +1,28 @@
 """Federated dataset: from a source to what every silo trains on and is measured by.
 
 The order matters and is always this: labels become ids, the pool is divided (or silos come as they
-are), empty records go, ``limit`` cuts, a part is held out, people are counted and forgotten. So the
-size that a silo may declare is the length of its ``train`` table.
+are), tables beside it that name silos are theirs, empty records go, ``limit`` cuts, a part is held
+out, people are counted and forgotten. So the size that a silo may declare is the length of its
+``train`` table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from datasets import Dataset
 
-from .columns import Columns, filled_rows, is_unlabelled, labels_in, readable
+from .client_tables import ClientTables, Evaluation, check_measurable, held_out, limited
+from .columns import Columns, filled_rows, require_kind
+from .labels import AS_THEY_ARE, LabelMap, is_unlabelled, labels_in
 from .loading import Source, Tables
 from .messages import listed
-from .own_coins import own_coins
-from .partition import Indices, Partition, drawn_rows, named_rows
+from .partition import Indices, Partition, check_apart, drawn_rows, named_rows
 from .persons import count_people, without_person
 from .persons import notices as people_notices
-
-Evaluation = Literal["public", "site", "simulation"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClientTables:
-    """Readable tables of one silo, without empty records.
-
-    Attributes:
-        train: what it trains on.
-        valid: its own, or held out of its training records; None where nothing is held out.
-        test: its own; None if there is none.
-        empty: how many of its training records were left out as empty.
-    """
-
-    train: Dataset
-    valid: Dataset | None = None
-    test: Dataset | None = None
-    empty: int = 0
+from .table_reader import TableReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +54,7 @@ def prepare_silos(
     valid_fraction: float,
     limit: int | None,
     seed: int,
+    label_map: LabelMap = AS_THEY_ARE,
 ) -> Prepared:
     """Read labels, divide, clean, cut and hold out.
 
@@ -80,29 +64,37 @@ def prepare_silos(
         silos: how to divide a pool; left at its default where silos come as folders.
         labels: the public label set; None: taken from the training data once, with a notice.
         evaluation: ``site`` holds out of every silo that has no valid table of its own;
-            ``simulation`` does so unless the source has one for everybody; ``public`` never does.
+            ``simulation`` does so unless the source has one for everybody; ``public`` never does,
+            and takes every table beside the silos for one that everybody may see.
         valid_fraction: the chance of each record to be held out; 0: nothing is.
         limit: the most records of each table of a silo; None: all.
         seed: of the run.
+        label_map: what the data call a label -> what it is called here; None: no label.
 
     Raises:
         ValueError: in words, naming the key of the configuration.
     """
-    names, said_labels = _label_set(source, columns, labels)
+    names, said_labels = _label_set(source, columns, labels, label_map)
+    reader = TableReader(columns=columns, labels=names, label_map=label_map)
     if source.silos:
-        divided, said = _as_they_come(source, silos, columns, names)
+        divided, said = _as_they_come(source, silos, reader)
     else:
-        divided, said = _divided(source, silos, columns, names, seed)
-    holds_out = evaluation == "site" or (evaluation == "simulation" and source.valid is None)
+        divided, said = _divided(source, silos, reader, seed)
+    beside = {"valid": source.valid, "test": source.test}
+    if silos.by is not None and evaluation != "public":
+        own, said_own = _named(beside, silos.by, divided, reader.scored())
+        divided = {name: replace(silo, **own[name]) for name, silo in divided.items()}
+        beside = {part: t for part, t in beside.items() if not _names_silos(t, silos.by)}
+        said = (*said, *said_own)
+    valid, said_valid = _for_all(beside.get("valid"), "valid", reader.scored())
+    test, said_test = _for_all(beside.get("test"), "test", reader.scored())
+    holds_out = evaluation == "site" or (evaluation == "simulation" and valid is None)
     fraction = valid_fraction if holds_out else 0.0
     ready = {
-        name: _held_out(_limited(silo, limit, name, seed), fraction, name, seed)
+        name: held_out(limited(silo, limit, name, seed), fraction, name, seed)
         for name, silo in divided.items()
     }
-    public = replace(columns, person=None)
-    valid, said_valid = _for_all(source.valid, "valid", public, names)
-    test, said_test = _for_all(source.test, "test", public, names)
-    _check_measurable(ready, evaluation, valid is not None or test is not None)
+    check_measurable(ready, evaluation, valid is not None or test is not None)
     seen = evaluation == "simulation"
     said_people = () if columns.person is None else _said_people(ready, seen=seen)
     notices = (*source.notices, *said_labels, *(said if seen else ()), *said_valid, *said_test)
@@ -128,61 +120,71 @@ def _forgotten(silo: ClientTables) -> ClientTables:
 
 
 def _label_set(
-    source: Source, columns: Columns, labels: Sequence[str] | None
+    source: Source, columns: Columns, labels: Sequence[str] | None, label_map: LabelMap
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The label set, and a notice if it comes from the data."""
     if columns.label is None:
         return (), ()
+    if labels is not None:
+        return _checked(labels), ()
+    where = "the train table"
     trains = [t.train for t in source.silos.values()] if source.silos else [source.train]
-    names = tuple(labels or labels_in(trains, columns.label, "the train table"))
-    if len(names) < 2 or len(set(names)) < len(names):
-        found = f", not: {listed(names)}" if labels else f"; the data has {len(names)}"
-        raise ValueError(f"labels: needs two or more different labels{found}")
+    filled = [table for table in trains if table is not None and len(table)]
+    for table in filled:
+        require_kind(table, columns.label, "label", where)
+    names = labels_in(filled, columns.label, where, label_map)
+    if len(names) < 2:
+        raise ValueError(f"labels: needs two or more different labels; the data has {len(names)}")
     notice = (
         f"labels: taken from the data once: {listed(names)}; write them into the "
         "configuration, because the label set is public"
     )
-    return names, () if labels else (notice,)
+    return names, (notice,)
+
+
+def _checked(labels: Sequence[str]) -> tuple[str, ...]:
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        raise ValueError(f"labels: needs two or more different labels, not: {listed(labels)}")
+    return tuple(labels)
 
 
 def _as_they_come(
-    source: Source, silos: Partition, columns: Columns, labels: Sequence[str]
+    source: Source, silos: Partition, reader: TableReader
 ) -> tuple[dict[str, ClientTables], tuple[str, ...]]:
     """Silos that are folders, and a notice of empty records."""
     if silos != Partition():
-        raise ValueError("partition: the data has one folder a silo already; leave partition out")
-    divided = {
-        name: _from_folder(name, tables, columns, labels) for name, tables in source.silos.items()
-    }
+        raise ValueError(
+            "partition: the data have a folder or a file for each silo already; leave it out"
+        )
+    check_apart(source.silos, "clients")
+    divided = {name: _from_folder(name, tables, reader) for name, tables in source.silos.items()}
     return divided, _said_empty(sum(silo.empty for silo in divided.values()), "train")
 
 
-def _from_folder(
-    name: str, tables: Tables, columns: Columns, labels: Sequence[str]
-) -> ClientTables:
-    scored = replace(columns, person=None)
-
-    def read(table: Dataset, role: str) -> Dataset:
-        filled, _ = _filled(table, scored, labels, f"silo {name!r}, {role}")
-        return filled
-
-    train, empty = _filled(tables.train, columns, labels, f"silo {name!r}, train")
-    return ClientTables(
-        train=train,
-        valid=None if tables.valid is None else read(tables.valid, "valid"),
-        test=None if tables.test is None else read(tables.test, "test"),
-        empty=empty,
-    )
+def _from_folder(name: str, tables: Tables, reader: TableReader) -> ClientTables:
+    where = f"silo {name!r}"
+    train, empty = reader.filled(tables.train, f"{where}, train")
+    if train is None:
+        raise ValueError(f"data: {where}, train is empty ({empty} blank records)")
+    own = {
+        part: reader.scored().filled(table, f"{where}, {part}")[0]
+        for part, table in (("valid", tables.valid), ("test", tables.test))
+        if table is not None
+    }
+    return ClientTables(train=train, empty=empty, **own)
 
 
 def _divided(
-    source: Source, silos: Partition, columns: Columns, labels: Sequence[str], seed: int
+    source: Source, silos: Partition, reader: TableReader, seed: int
 ) -> tuple[dict[str, ClientTables], tuple[str, ...]]:
     """Silos out of one pool, and notices of the records that are in none."""
     if (silos.by is None) == (silos.num is None):
         raise ValueError("partition: give either by: COLUMN or num: NUMBER")
     where = "the train table"
-    pool = readable(source.train, columns, labels, where)
+    assert source.train is not None
+    if len(source.train) == 0:
+        raise ValueError(f"data: {where} is empty")
+    pool = reader.read(source.train, where)
     filled = filled_rows(pool)
     said = _said_empty(len(pool) - len(filled), "train")
     if silos.by is not None:
@@ -206,15 +208,38 @@ def _among(pool: Dataset, rows: Indices, filled: Indices, name: str) -> ClientTa
     return ClientTables(train=pool.select(kept), empty=len(rows) - len(kept))
 
 
-def _filled(
-    table: Dataset, columns: Columns, labels: Sequence[str], where: str
-) -> tuple[Dataset, int]:
-    """A table made readable, without its empty records, and how many those were."""
-    rows = readable(table, columns, labels, where)
-    filled = rows.select(filled_rows(rows))
-    if len(filled) == 0:
-        raise ValueError(f"data: {where} is empty ({len(rows)} blank records)")
-    return filled, len(rows) - len(filled)
+def _names_silos(table: Dataset | None, by: str) -> bool:
+    """Whether a table beside the silos says whose its records are."""
+    return table is not None and by in table.column_names
+
+
+def _named(
+    beside: Mapping[str, Dataset | None],
+    by: str,
+    silos: Collection[str],
+    reader: TableReader,
+) -> tuple[dict[str, dict[str, Dataset]], tuple[str, ...]]:
+    """Tables beside the silos by silo and part, where they say whose they are; and notices."""
+    own: dict[str, dict[str, Dataset]] = {name: {} for name in silos}
+    said: list[str] = []
+    for part, table in beside.items():
+        if table is None or not _names_silos(table, by) or len(table) == 0:
+            continue
+        where = f"the {part} table"
+        members = named_rows(table, by, where)
+        pool = reader.read(table, where)
+        filled = filled_rows(pool)
+        said += _said_empty(len(pool) - len(filled), part)
+        for name, rows in members.items():
+            kept = np.intersect1d(rows, filled)
+            if len(kept) and name not in own:
+                raise ValueError(
+                    f"by: {where} has records of a silo that has none to train on; leave them out, "
+                    f"or the column {by!r} if they are for everybody"
+                )
+            if len(kept):
+                own[name][part] = pool.select(kept)
+    return own, tuple(said)
 
 
 def _said_empty(count: int, role: str) -> tuple[str, ...]:
@@ -224,69 +249,15 @@ def _said_empty(count: int, role: str) -> tuple[str, ...]:
 
 
 def _for_all(
-    table: Dataset | None, role: str, columns: Columns, labels: Sequence[str]
+    table: Dataset | None, role: str, reader: TableReader
 ) -> tuple[Dataset | None, tuple[str, ...]]:
     """A table outside the silos, and notices of what was left out of it."""
     if table is None:
         return None, ()
-    if columns.label is not None and is_unlabelled(table, columns.label):
+    label = reader.columns.label
+    if label is not None and is_unlabelled(table, label):
         return None, (f"splits.{role}: all labels are -1, so it is not used",)
-    filled, empty = _filled(table, columns, labels, f"the {role} table")
+    filled, empty = reader.filled(table, f"the {role} table")
+    if filled is None:
+        return None, (f"splits.{role}: no record of it can be used, so it is not used",)
     return filled, _said_empty(empty, role)
-
-
-def _limited(silo: ClientTables, limit: int | None, name: str, seed: int) -> ClientTables:
-    """At most ``limit`` records a table: those of the lowest coins, because files are sorted."""
-    if limit is None:
-        return silo
-    if limit < 1:
-        raise ValueError(f"limit: {limit} must be at least 1")
-
-    def cut(table: Dataset, role: str) -> Dataset:
-        coins = own_coins(table, seed, f"limit {role}", name)
-        return table.select(np.sort(np.argsort(coins, kind="stable")[:limit]))
-
-    return replace(
-        silo,
-        train=cut(silo.train, "train"),
-        valid=None if silo.valid is None else cut(silo.valid, "valid"),
-        test=None if silo.test is None else cut(silo.test, "test"),
-    )
-
-
-def _held_out(silo: ClientTables, fraction: float, name: str, seed: int) -> ClientTables:
-    """A part of ``train`` becomes ``valid``, record by record, unless the silo has one."""
-    if not 0 <= fraction < 1:
-        raise ValueError(f"valid_fraction: {fraction} must be at least 0 and below 1")
-    if silo.valid is not None or fraction == 0:
-        return silo
-    held = own_coins(silo.train, seed, "hold out", name) < fraction
-    if not held.any():  # a small silo may train on all it has, and is not scored
-        return silo
-    if held.all():
-        raise ValueError(
-            f"valid_fraction: at {fraction:g} every record of silo {name!r} would be held out; "
-            "lower it, or give the silo a valid part"
-        )
-    return replace(
-        silo,
-        train=silo.train.select(np.flatnonzero(~held)),
-        valid=silo.train.select(np.flatnonzero(held)),
-    )
-
-
-def _check_measurable(
-    silos: Mapping[str, ClientTables], evaluation: Evaluation, has_public: bool
-) -> None:
-    """See that there is something to measure by."""
-    if evaluation == "public" and not has_public:
-        raise ValueError(
-            "evaluation: public needs records that everybody may see; name a valid or test part "
-            "in splits, or choose site or simulation"
-        )
-    needs_own = evaluation == "site" or (evaluation == "simulation" and not has_public)
-    if needs_own and all(silo.valid is None for silo in silos.values()):
-        raise ValueError(
-            f"evaluation: {evaluation} needs held-out records, and {listed(silos)} has none; raise "
-            "valid_fraction or give a valid part"
-        )

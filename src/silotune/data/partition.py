@@ -8,7 +8,7 @@ Shapes: N records, K silos, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,8 +17,10 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from silotune.core import seed_of
+from silotune.core.names import case_twins
 
-from .columns import are_names, require, values_of
+from .columns import require
+from .labels import are_names, label_text, values_of
 
 Indices = NDArray[np.int64]
 
@@ -40,8 +42,12 @@ other rows circulate with it and could not be checked against the paper.
 _STEP = 20  # the smallest silo in which every share above is a whole number of records
 
 
-def by_column(values: Sequence[object]) -> dict[str, Indices]:
-    """Silos as the data names them, in order of their names.
+def by_column(values: Sequence[object], where: str = "the table") -> dict[str, Indices]:
+    """Silos as the data names them, in order of their names; spaces around a name do not count.
+
+    Args:
+        values: by row.
+        where: what the table is called in an error.
 
     Raises:
         ValueError: at a record without a name, or a name that could not be a folder; or if these
@@ -49,16 +55,22 @@ def by_column(values: Sequence[object]) -> dict[str, Indices]:
     """
     members: dict[str, list[int]] = {}
     for row, value in enumerate(values):
-        name = "" if value is None else str(value).strip()
-        if not name:
-            raise ValueError(f"by: row {row} (the first is 0) names no silo")
+        name = label_text(value)
+        if name is None:
+            raise ValueError(f"by: row {row} (the first is 0) of {where} names no silo")
         members.setdefault(name, []).append(row)
     for name, rows in members.items():
         if name.startswith(".") or set(name) & set("/\\:") or not name.isprintable():
             raise ValueError(
-                f"by: the silo of row {rows[0]} (the first is 0) cannot name a folder; rename it "
-                "without / \\ : or a leading dot"
+                f"by: the silo of row {rows[0]} (the first is 0) of {where} cannot name a folder; "
+                "rename it without / \\ : or a leading dot"
             )
+    if twins := case_twins(members):
+        one, other = (members[name][0] for name in twins)
+        raise ValueError(
+            f"by: the silos of rows {one} and {other} (the first is 0) of {where} differ in case "
+            "only; write them alike, or rename one"
+        )
     if not are_names(members, len(values)):
         raise ValueError(
             f"by: the column does not look like names of silos: it has {len(members)} different "
@@ -66,6 +78,25 @@ def by_column(values: Sequence[object]) -> dict[str, Indices]:
             "are not taken from there; name the right column"
         )
     return {name: np.array(rows, dtype=np.int64) for name, rows in sorted(members.items())}
+
+
+def check_apart(names: Iterable[str], field: str) -> None:
+    """That no two clients have names that differ in case only.
+
+    They are taken for one by people, and get one folder on some disks.
+
+    Args:
+        names: of all clients.
+        field: where they come from, for the message.
+
+    Raises:
+        ValueError: naming two.
+    """
+    if twins := case_twins(names):
+        raise ValueError(
+            f"{field}: {twins[0]!r} and {twins[1]!r} differ in case only, so that some disks give "
+            "them one folder; rename one"
+        )
 
 
 def iid(records: int, silos: int, seed: int) -> list[Indices]:
@@ -222,7 +253,7 @@ def named_rows(table: Dataset, by: str, where: str) -> dict[str, Indices]:
         ValueError: if the column is missing, or a record names no silo.
     """
     require(table, by, "by", where)
-    return by_column(values_of(table, by))
+    return by_column(values_of(table, by), where)
 
 
 def drawn_rows(pool: Dataset, silos: Partition, seed: int) -> dict[str, Indices]:

@@ -71,6 +71,7 @@ class Description:
         name: str | None = None,
         delimiter: str | None = None,
         encoding: str | None = None,
+        label_map: Mapping[str, str | None] | None = None,
         splits: Splits | None = None,
         partition: Partition | None = None,
         valid: Table | None = None,
@@ -122,6 +123,7 @@ class Description:
             name: see ``Records``, as all fields up to ``limit``.
             delimiter: between the columns of csv and tsv files.
             encoding: of text files.
+            label_map: what records call a label -> its name in the label set; None: no label.
             splits: which part of a path is for what.
             partition: how one pool becomes clients.
             valid: records for everybody, to watch training by.
@@ -191,6 +193,7 @@ class Description:
             name=name,
             delimiter=delimiter,
             encoding=encoding,
+            label_map=label_map or {},
             splits=splits or Splits(),
             partition=partition or Partition(),
             valid=valid,
@@ -240,6 +243,7 @@ class Description:
     def _check(self) -> None:
         if self.given is not None:
             check_given(self.given, self.terms.objective.task)
+        self._check_label_map()
         if self.baselines and self.terms.evaluation != "simulation":
             raise ValueError(
                 f"baselines: {', '.join(self.baselines)} needs evaluation: simulation; leave "
@@ -259,6 +263,16 @@ class Description:
             raise ValueError(
                 "person: silos' costs are composed under ExampleDP alone; leave it out. Somebody "
                 "whose records are at several clients is protected less than a client"
+            )
+
+    def _check_label_map(self) -> None:
+        names, meant = self.terms.objective.label_names, self.records.label_map
+        if names == () and meant:
+            raise ValueError("label_map: records without labels have none to name; leave it out")
+        unknown = {name for name in meant.values() if name is not None} - set(names or ())
+        if names and unknown:
+            raise ValueError(
+                f"label_map: {min(unknown)!r} is not in labels; it has: {', '.join(names)}"
             )
 
 

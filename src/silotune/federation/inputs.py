@@ -22,10 +22,18 @@ from .records import Records
 
 @dataclass(frozen=True, kw_only=True)
 class SiloExamples:
-    """One silo's records as the model reads them."""
+    """One silo's records as the model reads them.
+
+    Attributes:
+        train: what it trains on.
+        held_out: what rounds are scored on; None if nothing is.
+        test: its own, for the final figure; None if it has none.
+        summary: of what it trains on.
+    """
 
     train: ClientDataset
     held_out: ClientDataset | None
+    test: ClientDataset | None
     summary: SiloSummary
 
 
@@ -61,6 +69,7 @@ def read_tables(terms: Terms, records: Records) -> Prepared:
         valid_fraction=records.valid_fraction,
         limit=records.limit,
         seed=terms.seed,
+        label_map=records.label_map,
     )
 
 
@@ -89,6 +98,7 @@ def read_examples(terms: Terms, prepared: Prepared, loaded: Loaded) -> ReadData:
         return SiloExamples(
             train=train,
             held_out=examples(tables.valid, f"silo {name}, valid"),
+            test=examples(tables.test, f"silo {name}, test"),
             summary=summarize(tables.train, train.lengths, prepared.labels, tables.empty),
         )
 

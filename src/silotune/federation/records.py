@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeGuard
@@ -17,6 +17,8 @@ from silotune.data.delimited import check_delimiter
 from silotune.data.encodings import check_encoding
 from silotune.data.formats import FileOptions
 from silotune.data.given import check_table, table_of
+from silotune.data.labels import LabelMap
+from silotune.data.partition import check_apart
 from silotune.privacy import check_declared
 
 Table: TypeAlias = Dataset | Sequence[Mapping[str, Any]] | str | Path
@@ -48,6 +50,8 @@ class Records:
         name: configuration of a hub data set.
         delimiter: between the columns of csv and tsv files; None: a comma, or a tab.
         encoding: of text files, as Python calls it; None: UTF-8.
+        label_map: what these records call a label -> its name in the label set; None: records with
+            it have no label, and are left out.
         splits: which part of a path is for what.
         partition: how one pool becomes clients.
         valid: records for everybody, to watch training by; beside tables by client only.
@@ -69,6 +73,7 @@ class Records:
     name: str | None = None
     delimiter: str | None = None
     encoding: str | None = None
+    label_map: LabelMap = field(default_factory=dict)
     splits: Splits = field(default_factory=Splits)
     partition: Partition = field(default_factory=Partition)
     valid: Table | None = None
@@ -107,13 +112,14 @@ class Records:
         for part, table in (("valid", self.valid), ("test", self.test)):
             if table is not None:
                 check_table(table, part)
-        _check_apart(self.clients)
+        check_apart(self.clients, "clients")
 
     def _check_numbers(self) -> None:
         check_value("valid_fraction", Annotated[float, Ge(0), Lt(1)], self.valid_fraction)
         check_value("limit", Annotated[int, Ge(1)] | None, self.limit)
         check_delimiter(self.delimiter)
         check_encoding(self.encoding)
+        check_value("label_map", dict[str, str | None], self.label_map)
         clients = self.clients if isinstance(self.clients, Mapping) else None
         check_declared("num_examples", self.num_examples, clients)
         check_declared("num_held_out", self.num_held_out, clients)
@@ -194,22 +200,6 @@ def check_client_name(name: object) -> None:
             f"clients: {name[:40]!r} cannot be the name of a folder; take letters, digits, - and "
             f"_, at most {LONGEST_NAME} bytes of them"
         )
-
-
-def _check_apart(names: Iterable[str]) -> None:
-    """That no two clients share a folder on a disk that does not tell case.
-
-    Raises:
-        ValueError: naming two that would.
-    """
-    seen: dict[str, str] = {}
-    for name in names:
-        other = seen.setdefault(name.casefold(), name)
-        if other != name:
-            raise ValueError(
-                f"clients: {other!r} and {name!r} differ in case only, so that some disks give "
-                "them one folder; rename one"
-            )
 
 
 def _is_parts(data: object) -> TypeGuard[Mapping[str, Table]]:

@@ -25,7 +25,7 @@ from .built import build_federation
 from .description import Description
 from .inputs import examples_of
 from .records import Table
-from .scoring import measured, readable, score
+from .scoring import Scores, final_scores, readable, score
 from .trained_models import ModelState, TrainedModels, own_adapter
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class Evaluation:
     Attributes:
         split: ``valid``: what rounds are scored on; ``test``: the records for the final figure.
         metrics: of all records together.
-        silos: of each silo's own records; only in a simulation, on ``valid``.
+        silos: of each silo's own records; only in a simulation.
     """
 
     split: Split
@@ -76,12 +76,13 @@ def evaluate(
         raise ValueError("experts: these are not the experts that the run was trained with")
     models = {silo: model_in(place, built.agreement.model) for silo, place in places.items()}
     learned = TrainedModels(shared=models.pop(None, None), own=_named(models))
-    test = built.data.test
-    if split == "test" and test is None:
-        raise ValueError("split: the data has no test part; use valid")
-    if split != "valid" and test is not None:
-        metrics = readable(measured(built, learned.models(), test))
-        return Evaluation(split="test", metrics=metrics)
+    final = Scores() if split == "valid" else final_scores(built, learned)
+    if final.overall:
+        return Evaluation(split="test", metrics=final.overall, silos=final.silos)
+    at_home = any(silo.test is not None for silo in built.data.silos.values())
+    if split == "test" and not (at_home and terms.evaluation == "site"):
+        why = "; those of the silos are private under evaluation: public" if at_home else ""
+        raise ValueError(f"split: the data has no test part; use valid{why}")
     if terms.evaluation == "site":
         raise ValueError(
             f"evaluation: site keeps every score at its silo, in {folder.path}/sites; only a test "
@@ -108,7 +109,8 @@ def evaluate_table(federation: Description, folder: RunFolder, table: Table) -> 
     model = open_model(terms, labels, federation.machine, federation.given)
     columns = Columns(**objective.columns)
     files = federation.records.file_options(columns.image)
-    rows = readable_table(table_of(table, "table", files), columns, labels, "the table")
+    own, names = table_of(table, "table", files), federation.records.label_map
+    rows = readable_table(own, columns, labels, "the table", names)
     examples = examples_of(terms, rows, model.loaded, "the table")
     numbers = [model_in(place, model) for place in places.values()]
     size = federation.machine.eval_batch_size

@@ -39,7 +39,7 @@ from .built import BuiltFederation
 from .description import Description
 from .keeping import append_round
 from .opening import OpenRun, now
-from .scoring import Scores, measured, readable, released_scores, score
+from .scoring import Scores, final_scores, released_scores, score, score_tests_at_home
 from .trained_models import (
     ModelState,
     TrainedModels,
@@ -91,6 +91,8 @@ def finish(
     built, folder = job.built, job.folder
     state = load_checkpoint(folder.state).state
     learned = _learned(job, state)
+    if built.terms.evaluation == "site":
+        score_tests_at_home(built, learned, folder)
     job.books.collect()
     _save_adapters(built.agreement, folder, learned)
     facts = replace(
@@ -98,7 +100,7 @@ def finish(
         status=status,
         finished=now(),
         baselines={SILO_ALONE: baseline} if baseline else {},
-        final=_final(built, learned),
+        final=final_scores(built, learned).overall if built.terms.evaluation != "site" else {},
         adapter_check=check_learned(built.agreement.model, built.terms, learned),
         ledgers=job.books.heads() if built.terms.private else {},
     )
@@ -291,13 +293,6 @@ def update_norm(before: GlobalState, after: GlobalState) -> float:
         change = tensor - old if old.shape == tensor.shape else tensor
         squares.append(change.double().square().sum())
     return math.sqrt(sum(map(float, squares)))
-
-
-def _final(built: BuiltFederation, learned: TrainedModels) -> dict[str, float]:
-    test = built.data.test
-    if built.terms.evaluation == "site" or test is None:
-        return {}
-    return readable(measured(built, learned.models(), test))
 
 
 def _certificate(job: OpenRun, bound: Bound, *, grid: float) -> PrivacyStatement | None:

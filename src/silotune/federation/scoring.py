@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from silotune.core import ClientDataset, ClientTask, ClientUpdate, Meters, pool
+from silotune.core import ClientDataset, ClientTask, ClientUpdate, Meters, append_line, pool
 from silotune.engine import ACCURACY, evaluate
 from silotune.objectives import Objective
+from silotune.runs.folder import RunFolder
 
 from .built import BuiltFederation
+from .inputs import ReadData
 from .trained_models import ModelState, TrainedModels
 
 
@@ -32,20 +34,46 @@ def score(built: BuiltFederation, learned: TrainedModels) -> Scores:
     evaluation = built.terms.evaluation
     if evaluation == "site":
         return Scores()
-    silos: dict[str, Meters] = {}
+    data, silos = built.data, dict[str, Meters]()
     if evaluation == "simulation":
         silos = {
-            name: measured(built, [learned.of(name)], silo.held_out)
-            for name, silo in built.data.silos.items()
-            if silo.held_out is not None
+            name: measured(built, [learned.of(name)], examples)
+            for name, examples in _watched(data).items()
         }
-    public = built.data.valid if built.data.valid is not None else _test(built, silos)
+    public = data.valid if data.valid is not None else _test(built, silos)
     overall = pool(silos.values())
     if public is not None:
         overall = measured(built, learned.models(), public)
     return Scores(
         overall=readable(overall), silos={name: readable(meters) for name, meters in silos.items()}
     )
+
+
+def final_scores(built: BuiltFederation, learned: TrainedModels) -> Scores:
+    """The metrics on the test records: those for everybody, or else those of the silos, pooled.
+
+    Silos' own ones are looked at in a simulation only, each by the silo's model.
+    """
+    own: dict[str, Meters] = {}
+    if built.terms.evaluation == "simulation":
+        own = {
+            name: measured(built, [learned.of(name)], silo.test)
+            for name, silo in built.data.silos.items()
+            if silo.test is not None
+        }
+    test = built.data.test
+    overall = pool(own.values()) if test is None else measured(built, learned.models(), test)
+    return Scores(
+        overall=readable(overall), silos={name: readable(meters) for name, meters in own.items()}
+    )
+
+
+def score_tests_at_home(built: BuiltFederation, learned: TrainedModels, folder: RunFolder) -> None:
+    """Score each silo's own test records; what comes out stays in the silo's folder."""
+    for name, silo in built.data.silos.items():
+        if silo.test is not None:
+            metrics = readable(measured(built, [learned.of(name)], silo.test))
+            append_line(folder.site(name) / "metrics.jsonl", {"split": "test", "metrics": metrics})
 
 
 def released_scores(tasks: Sequence[ClientTask], results: Iterable[ClientUpdate]) -> Scores:
@@ -83,6 +111,14 @@ def readable(meters: Meters) -> dict[str, float]:
 def metric_name(objective: Objective) -> str:
     """The metric to look at first."""
     return "perplexity" if objective.task == "causal-lm" else "accuracy"
+
+
+def _watched(data: ReadData) -> dict[str, ClientDataset]:
+    """What silos hold out; their final records, if that is all that there is to look at."""
+    held = {name: silo.held_out for name, silo in data.silos.items() if silo.held_out is not None}
+    if held or data.valid is not None or data.test is not None:
+        return held
+    return {name: silo.test for name, silo in data.silos.items() if silo.test is not None}
 
 
 def _test(built: BuiltFederation, silos: Mapping[str, Meters]) -> ClientDataset | None:

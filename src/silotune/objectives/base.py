@@ -113,6 +113,8 @@ def checked_labels(labels: Labels) -> Labels:
     for name in names:
         if not isinstance(name, str):
             raise ValueError(f"labels: give each as text, such as '0', not {type(name).__name__}")
+        if name != name.strip() or not name:
+            raise ValueError(f"labels: {name!r} is empty or has spaces around it; write it without")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"labels: {', '.join(twice)} stands there twice; keep one")
