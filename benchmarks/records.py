@@ -73,4 +73,12 @@ def _random(seed: int) -> TextExamples:
     tokens = random.integers(4, 260, lengths.sum(), dtype=np.int32)
     columns = {"input_ids": Ragged(tokens, padding=0)}
     starts = np.cumsum(lengths) - lengths
-    return TextExamples(tuple(lengths.tolist()), starts, columns, random.integers(0, 2, _RECORDS))
+    return TextExamples(
+        rows=np.arange(_RECORDS),
+        truncated=0,
+        unlike_alone=0,
+        lengths=tuple(lengths.tolist()),
+        starts=starts,
+        tokens=columns,
+        classes=random.integers(0, 2, _RECORDS),
+    )

@@ -20,6 +20,7 @@ def test_a_summary_counts():
         "lengths": {"p50": 3, "p95": 9, "max": 9},
         "duplicates": 1,  # the same content, though labelled otherwise
         "empty": 5,
+        "truncated": 0,
     }
     assert json.loads(json.dumps(summary)) == summary
 

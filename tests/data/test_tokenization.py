@@ -102,14 +102,6 @@ def test_tokens_are_stored_compactly(bert):
     assert {column.flat.nbytes for column in examples.tokens.values()} == {10 * 4 * 4}
 
 
-@pytest.mark.parametrize("text", ["[PAD] [PAD]", "[SEP]", ""])
-def test_a_text_that_is_all_padding_is_named(bert, text):
-    with pytest.raises(
-        ValueError, match=r"row 1 \(the first is 0\) of silo x, train has no tokens"
-    ):
-        classified(["good", text], bert)
-
-
 def test_an_unknown_word_is_a_token(bert):
     assert list(classified(["unheard"], bert).lengths) == [3]
 
@@ -209,18 +201,43 @@ def test_a_long_text_loses_its_end(llama):
     assert (whole, learned) == (["<s>", "1", "2"], ["1", "2"])
 
 
-def test_a_record_with_nothing_to_predict_is_named(llama):
+def test_a_record_with_nothing_to_predict_is_left_out(llama):
     llama.eos_token = None
-    with pytest.raises(ValueError, match=r"row 1 .* of silo x, train leaves no token to predict"):
-        modelled(llama, prompt=["good", "good"], completion=[" film", ""])
+    examples = modelled(llama, prompt=["good", "good"], completion=[" film", ""])
+    assert (examples.rows.tolist(), len(examples.lengths)) == ([0], 1)
+    assert read_and_learned(llama, examples)[1] == ["film"]
 
 
 def test_the_first_token_cannot_be_predicted(llama):
     llama.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     turn = {"role": "assistant", "content": "good"}
-    with pytest.raises(ValueError, match=r"row 0 .* leaves no token to predict"):
-        modelled(llama, messages=[[turn]])
-    assert read_and_learned(llama, modelled(llama, messages=[[turn, turn | {"content": " bad"}]]))
+    examples = modelled(llama, messages=[[turn], [turn, turn | {"content": " bad"}]])
+    assert examples.rows.tolist() == [1]
+    assert len(modelled(llama, messages=[[turn]]).lengths) == 0
+
+
+def test_a_text_of_special_tokens_only_is_left_out(bert):
+    examples = classified(["good", "[PAD] [SEP]", "[UNK]", "", "bad film"], bert)
+    assert examples.rows.tolist() == [0, 2, 4]
+    batch = examples.batch([2, 1])
+    assert batch["labels"].tolist() == [0, 0]
+    assert words(bert, batch["input_ids"][0].tolist()) == ["[CLS]", "bad", "film", "[SEP]"]
+    assert len(classified(["[PAD] [PAD]", "[SEP]", ""], bert).lengths) == 0
+
+
+def test_what_is_cut_is_counted(bert, llama):
+    texts = ["good", "good bad", "good bad film", "good bad film good"]
+    assert classified(texts, bert, max_length=4).truncated == 2
+    assert classified(texts, bert).truncated == 0
+    assert classified(["good"] * 2, bert, max_length=4, text_pair=["bad", "bad bad"]).truncated == 2
+    assert modelled(llama, max_length=4, text=texts).truncated == 2, "<s> and </s> count"
+
+
+def test_prompts_that_are_other_tokens_alone_are_counted(llama):
+    """A space that a completion takes into its first token, or a word that goes on."""
+    assert modelled(llama, prompt=["good", "bad"], completion=[" film", " film"]).unlike_alone == 0
+    joined = modelled(llama, prompt=["good", "ba", None], completion=[" film", "d", "film"])
+    assert joined.unlike_alone == 1
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

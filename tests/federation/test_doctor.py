@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from by_config import configuration, divide
+from by_config import configuration, divide, open_federation
 from federation.small import PRIVATE, notes, small, write_csv
 from silotune.federation.doctor import environment
 
@@ -53,3 +53,26 @@ def test_a_division_counts_what_is_there(place):
         assert silo.records + found.held_out[name] == 24, "each by a coin of its own"
         assert 0 < found.held_out[name] < silo.records
         assert sum(silo.labels.values()) == silo.records
+
+
+def test_what_is_cut_is_counted_by_silo_for_those_who_may_see_it(place):
+    config = small(place, "data.max_length=5")
+    found = divide(config)
+    assert {silo.truncated for silo in found.silos.values()} <= set(range(1, 25))
+    cut = sum(silo.truncated for silo in found.silos.values())
+    (notice,) = (text for text in found.notices if text.startswith("max_length: "))
+    assert f" {cut} of " in notice
+    texts = {finding.what: finding.text for finding in configuration(config)}
+    assert f"max_length: {cut} of " in texts["records"]
+    whole = divide(small(place, "data.max_length=60"))
+    assert {silo.truncated for silo in whole.silos.values()} == {0}
+    assert not any(text.startswith("max_length") for text in whole.notices)
+
+
+def test_what_is_cut_is_published_in_a_simulation_only(place):
+    def said(*words):
+        notices = open_federation(small(place, "data.max_length=5", *words)).notices
+        return [text for text in notices if text.startswith("max_length")]
+
+    assert len(said()) == 1
+    assert said("evaluation=site") == []

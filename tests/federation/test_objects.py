@@ -337,3 +337,11 @@ def test_a_bar_hands_on_every_record(bert, tmp_path):
     one = federation(bert, rounds=2)
     records = list(watched(one.rounds(tmp_path / "run"), one.terms, "accuracy", progress=False))
     assert [r.round for r in records] == [-1, 0, 1]
+
+
+def test_an_empty_part_of_a_client_is_as_none(bert):
+    east, west = tables().values()
+    found = federation(bert, clients={"east": {"train": east, "valid": []}, "west": west}).data()
+    assert set(found.held_out) == {"east", "west"}, "held out of its training records"
+    found = federation(bert, clients={"east": {"train": east, "valid": west[:5]}, "west": west})
+    assert found.data().held_out["east"] == 5

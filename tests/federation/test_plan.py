@@ -63,3 +63,15 @@ def test_without_privacy_there_is_no_epsilon(place):
 def test_trained_numbers_are_those_that_travel(place):
     assert forecast(small(place, "method.name=head-only")).trained == 2 * 32 + 2
     assert forecast(small(place)).trained == 4 * 32 * 2 + 2 * 32 + 2  # B of two layers, q and v
+
+
+def test_what_is_not_shown_of_epsilon_is_said(place):
+    drawn = ("data.silos={num: 10, split: iid}", "data.num_examples=20", NO_DATA)
+    text = repr(forecast(small(place, PRIVATE[0], *drawn)))
+    assert "6 of 10 clients are shown; the table above has the last of all" in text
+    assert "are shown" not in repr(forecast(small(place, *PRIVATE, NO_DATA)))
+
+
+def test_a_chain_that_is_never_folded_is_said(place):
+    (notice,) = forecast(small(place, "method.name=cola", "train.num_rounds=2")).notices
+    assert notice.startswith("fold_every: nothing is folded in 2 rounds")

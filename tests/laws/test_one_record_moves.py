@@ -126,10 +126,11 @@ NEIGHBOURS: Mapping[str, Callable[[], list[Record]]] = {
     "a copy": with_more(text=records()[11]["text"], label=records()[11]["label"]),
     "a long one": with_other(text="dog " + "ran " * 200),
     "a blank one": with_other(text=" "),
+    "one of padding": with_other(text="<pad><pad>"),
     "another label": with_other(label="ant"),
     "a label in capitals": with_other(label="Cat"),
     "the label -1": with_other(label="-1"),
-    "no label": with_other(label=" "),
+    "no label": with_other(label=" ", text="dog of no kind"),
     "another person": with_other(person=records()[8]["person"]),
     "another silo": with_more(silo="south"),
     "another part": with_other(split="spare"),
@@ -321,7 +322,7 @@ EXPLAINED: Mapping[str, tuple[str, ...]] = {
     r"membership": (EXAMPLE.limited, EXAMPLE.dealt, CLIENT.dealt),
     r"notices/labels": (LABELS,),
     r"notices/num_(examples|held_out)": (COUNTED,),
-    r"notices/(data|split|person)|summary/split.*": (SIMULATED,),
+    r"notices/(data|split|person|max_length)|summary/split.*": (SIMULATED,),
     r"labels|files/run.json/labels|certificate/coupling/.*": (LABELS,),
     r"files/checkpoint/state.bin|files/run.json/parameters/.*|plan/(trained|total)": (LABELS,),
     r"tasks/.*|plan/bytes_.*": (LABELS,),
@@ -478,7 +479,7 @@ def test_no_record_puts_a_label_into_the_public_set(bert, tmp_path):
 @every_combination(evaluation=EVALUATIONS, layout=[by_column, folders, in_memory])
 def test_with_all_declared_nothing_moves_but_that_record(bert, tmp_path, evaluation, layout):
     settings = {"evaluation": evaluation, "layout": layout, "declared": "all"}
-    own = ("one fewer", "one more", "a copy", "a long one", "a blank one")
+    own = ("one fewer", "one more", "a copy", "a long one", "a blank one", "one of padding")
     for neighbour, differs, _ in moved(own, bert, tmp_path, **settings):
         seen = {path for path in differs if re.match("summary/split|notices/|plan/not", path)}
         assert differs - seen == set(), neighbour

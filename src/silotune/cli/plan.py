@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from silotune.config import Config, build
 from silotune.core.units import count_text, human_bytes, number_text
-from silotune.federation.plan import MOST_COLUMNS, Plan, forecast
+from silotune.federation.plan import Plan, forecast, shown_epsilon
 from silotune.reports.tables import epsilon_table, plan_table
 
 from .config_source import chosen, warnings
@@ -39,8 +39,10 @@ def foretell(name: str, overrides: Sequence[str], *, as_json: bool) -> None:
     say(console, _what(config, plan))
     console.print(plan_table(plan.silos, config.privacy.unit))
     if plan.epsilon:
-        shown = dict(list(plan.epsilon.items())[:MOST_COLUMNS])
+        shown, left_out = shown_epsilon(plan.epsilon)
         console.print(epsilon_table(shown))
+        for line in left_out:
+            say(console, line)
     for line in _words(config, plan):
         say(console, line)
     if as_json:

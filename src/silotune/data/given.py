@@ -26,7 +26,7 @@ def table_of(
         files: how single files are read.
 
     Raises:
-        ValueError: if it is none of these, has no records, or a column of mixed types.
+        ValueError: if it is none of these, or has a column of mixed types.
     """
     check_table(table, where)
     if isinstance(table, str | Path):
@@ -36,9 +36,28 @@ def table_of(
         table = source.train
     elif not isinstance(table, Dataset):
         table = _of_records(table, where)
-    if len(table) == 0:
-        raise ValueError(f"{where}: has no records")
     return table
+
+
+def filled_table_of(
+    table: Dataset | Sequence[Mapping[str, Any]] | str | Path,
+    where: str,
+    files: FileOptions | None = None,
+) -> Dataset:
+    """The same, with one record or more.
+
+    Args:
+        table: as given.
+        where: the field, and whose it is, for messages.
+        files: how single files are read.
+
+    Raises:
+        ValueError: as ``table_of``, or if it has no records.
+    """
+    found = table_of(table, where, files)
+    if len(found) == 0:
+        raise ValueError(f"{where}: has no records")
+    return found
 
 
 def check_table(table: object, where: str) -> None:

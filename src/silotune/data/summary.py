@@ -29,7 +29,8 @@ class SiloSummary:
         labels: records by label, for every label of the set; empty for a task without.
         lengths: of the records as the model reads them.
         duplicates: records that repeat an earlier one, whatever their label. They are kept.
-        empty: records that were left out because they held nothing.
+        empty: records that were left out because they held nothing to learn from.
+        truncated: records that are longer than what is read of them.
     """
 
     records: int
@@ -37,10 +38,15 @@ class SiloSummary:
     lengths: Lengths
     duplicates: int
     empty: int
+    truncated: int = 0
 
 
 def summarize(
-    table: Dataset, lengths: Sequence[int], labels: Sequence[str], empty: int = 0
+    table: Dataset,
+    lengths: Sequence[int],
+    labels: Sequence[str],
+    empty: int = 0,
+    truncated: int = 0,
 ) -> SiloSummary:
     """Count one silo.
 
@@ -49,6 +55,7 @@ def summarize(
         lengths: of its records, as ``Examples.lengths`` has them.
         labels: the public label set.
         empty: records left out before.
+        truncated: records that were cut.
     """
     ids = np.asarray(table["label"][:] if labels else [], dtype=np.int64)
     counts = np.bincount(ids, minlength=len(labels))
@@ -59,4 +66,5 @@ def summarize(
         lengths=Lengths(p50=int(p50), p95=int(p95), max=int(most)),
         duplicates=len(table) - len(set(record_digests(table))),
         empty=empty,
+        truncated=truncated,
     )

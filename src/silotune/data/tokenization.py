@@ -41,7 +41,13 @@ class TextExamples:
 
     Padding is on the right: on the left it would shift absolute positions.
 
+    A record that leaves nothing to learn from, such as one of special tokens only, is left out.
+
     Attributes:
+        rows: of the table, which records these are, N of them.
+        truncated: how many of them were longer than what is read.
+        unlike_alone: how many prompts are other tokens by themselves, as at inference, than in
+            front of their completion.
         lengths: tokens of each record, N of them.
         starts: where each record begins in the flat columns.
         tokens: ``input_ids``; ``token_type_ids`` if the tokenizer gives them; ``labels`` if every
@@ -49,6 +55,9 @@ class TextExamples:
         classes: label ids, or None where tokens have labels.
     """
 
+    rows: NDArray[np.int64]  # (N,)
+    truncated: int
+    unlike_alone: int
     lengths: Sequence[int]
     starts: NDArray[np.int64]  # (N,)
     tokens: Mapping[str, Ragged]
@@ -86,13 +95,13 @@ def text_examples(
         where: what the table is called in an error.
 
     Raises:
-        ValueError: if the tokenizer does not serve, or naming a record without anything to learn.
+        ValueError: if the tokenizer does not serve, or naming a chat that its template refuses.
     """
     _check_tokenizer(tokenizer, max_length)
-    if "label" in table.column_names:
-        classes = np.asarray(table["label"][:], dtype=np.int64)
-        return _joined(_classified(table, tokenizer, max_length, where), tokenizer, classes)
-    return _joined(_modelled(table, tokenizer, max_length, where), tokenizer, None)
+    if "label" not in table.column_names:
+        return _joined(_modelled(table, tokenizer, max_length, where), tokenizer, None)
+    classes = np.asarray(table["label"][:], dtype=np.int64)
+    return _joined(_classified(table, tokenizer, max_length), tokenizer, classes)
 
 
 def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
@@ -109,24 +118,38 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Non
         )
 
 
-Chunk = Mapping[str, list[list[int]]]
-"""Token columns of some consecutive records."""
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Some consecutive records.
+
+    Attributes:
+        rows: those that leave something to learn from.
+        columns: their tokens, by column.
+        truncated: how many of them were cut.
+        unlike_alone: how many of their prompts are other tokens by themselves.
+    """
+
+    rows: Sequence[int]
+    columns: Mapping[str, Sequence[Sequence[int]]]
+    truncated: int
+    unlike_alone: int = 0
 
 
 def _classified(
-    table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, where: str
+    table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> Iterator[Chunk]:
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     parts = [part for part in ("text", "text_pair") if part in table.column_names]
     for first, columns in slices(table):
         texts = ([text or "" for text in columns[part]] for part in parts)
         encoded = tokenizer(*texts, truncation=True, max_length=max_length)
-        for row, ids in enumerate(encoded["input_ids"], first):
-            if special.issuperset(ids):
-                raise ValueError(
-                    f"text: {_place(row, where)} has no tokens but padding and other special ones"
-                )
-        yield {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
+        kept = [i for i, ids in enumerate(encoded["input_ids"]) if not special.issuperset(ids)]
+        names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
+        yield Chunk(
+            rows=[first + i for i in kept],
+            columns={name: [encoded[name][i] for i in kept] for name in names},
+            truncated=sum(bool(encoded.encodings[i].overflowing) for i in kept),
+        )
 
 
 def _modelled(
@@ -134,8 +157,6 @@ def _modelled(
 ) -> Iterator[Chunk]:
     template = _template(tokenizer) if "messages" in table.column_names else None
     for first, columns in slices(table):
-        ids: list[list[int]] = []
-        labels: list[list[int]] = []
         passages = _passages(columns, template, first, where)
         encoded = tokenizer(
             [p.text for p in passages],
@@ -144,13 +165,37 @@ def _modelled(
             verbose=False,
         )
         read = zip(passages, encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        for row, (p, tokens, offsets) in enumerate(read, first):
-            record, learned = _cut(*_tokens(p, tokens, offsets, tokenizer), tokenizer, max_length)
-            if not learned[1:].any():  # nothing predicts the first token
-                raise ValueError(f"columns: {_place(row, where)} leaves no token to predict")
-            ids.append(record.tolist())
-            labels.append(np.where(learned, record, IGNORED).tolist())
-        yield {"input_ids": ids, "labels": labels}
+        whole = [_tokens(p, tokens, offsets, tokenizer) for p, tokens, offsets in read]
+        cut = [_cut(ids, learned, tokenizer, max_length) for ids, learned in whole]
+        kept = [i for i, (_, learned) in enumerate(cut) if learned[1:].any()]
+        # nothing predicts the first token
+        yield Chunk(
+            rows=[first + i for i in kept],
+            columns={
+                "input_ids": [cut[i][0].tolist() for i in kept],
+                "labels": [np.where(cut[i][1], cut[i][0], IGNORED).tolist() for i in kept],
+            },
+            truncated=sum(len(whole[i][0]) > max_length for i in kept),
+            unlike_alone=_unlike_alone(columns, encoded["input_ids"], kept, tokenizer),
+        )
+
+
+def _unlike_alone(
+    columns: Mapping[str, Sequence[Any]],
+    joined: Sequence[Sequence[int]],
+    rows: Sequence[int],
+    tokenizer: PreTrainedTokenizerBase,
+) -> int:
+    """How many prompts do not begin their record with the tokens that they are by themselves."""
+    if "prompt" not in columns or not rows:
+        return 0
+    prompts = [columns["prompt"][row] or "" for row in rows]
+    alone = tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"]
+    own = zip(alone, (joined[row] for row in rows), strict=True)
+    return sum(
+        whole[(lead := int(whole[:1] == [tokenizer.bos_token_id])) : lead + len(ids)] != ids
+        for ids, whole in own
+    )
 
 
 def _passages(
@@ -229,16 +274,26 @@ def _joined(
     """Chunks of token columns end to end."""
     lengths: list[int] = []
     flats: dict[str, list[NDArray[np.int32]]] = {}
+    rows, truncated, unlike_alone = list[int](), 0, 0
     for chunk in chunks:
-        lengths += (len(ids) for ids in chunk["input_ids"])
-        for name, rows in chunk.items():
-            flat: NDArray[np.int32] = np.fromiter(chain.from_iterable(rows), dtype=np.int32)
+        rows += chunk.rows
+        truncated, unlike_alone = truncated + chunk.truncated, unlike_alone + chunk.unlike_alone
+        lengths += (len(ids) for ids in chunk.columns["input_ids"])
+        for name, columns in chunk.columns.items():
+            flat: NDArray[np.int32] = np.fromiter(chain.from_iterable(columns), dtype=np.int32)
             flats.setdefault(name, []).append(flat)
     padding = {
         "input_ids": tokenizer.pad_token_id,
         "token_type_ids": tokenizer.pad_token_type_id,
         "labels": IGNORED,
     }
-    tokens = {name: Ragged(np.concatenate(flat), padding[name]) for name, flat in flats.items()}
-    ends = np.cumsum(lengths, dtype=np.int64)
-    return TextExamples(tuple(lengths), ends - np.asarray(lengths), tokens, classes)
+    kept, ends = np.array(rows, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)
+    return TextExamples(
+        rows=kept,
+        truncated=truncated,
+        unlike_alone=unlike_alone,
+        lengths=tuple(lengths),
+        starts=ends - np.asarray(lengths, dtype=np.int64),
+        tokens={name: Ragged(np.concatenate(flat), padding[name]) for name, flat in flats.items()},
+        classes=None if classes is None else classes[kept],
+    )

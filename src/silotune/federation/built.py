@@ -11,7 +11,7 @@ from silotune.engine import Client
 from silotune.privacy import declared_sizes
 from silotune.privacy.lifetime.budget import Account
 from silotune.runs.folder import RunFolder
-from silotune.terms import Agreement, Terms, open_model
+from silotune.terms import Agreement, Terms, open_model, short_runs
 from silotune.terms.agreement import agree
 
 from .description import Description
@@ -58,17 +58,28 @@ def build_federation(federation: Description) -> BuiltFederation:
     labels = prepared.labels if prepared else labels or ()
     model = open_model(terms, labels, federation.machine, federation.given)
     prepared = prepared or read_tables(terms, records)
-    true_sizes = {name: len(silo.train) for name, silo in prepared.silos.items()}
+    data = read_examples(terms, prepared, model.loaded)
+    true_sizes = {name: len(silo.train.lengths) for name, silo in data.silos.items()}
     sizes, size_notices = public_sizes(terms, records, true_sizes)
-    held = {name: len(silo.valid or ()) for name, silo in prepared.silos.items()}
+    held = {
+        name: len(silo.held_out.lengths) if silo.held_out is not None else 0
+        for name, silo in data.silos.items()
+    }
     held_out, held_notices = _public_held_out(terms, records, held)
     return BuiltFederation(
         federation=federation,
         agreement=agree(terms, model, prepared.labels, sizes, held_out),
-        data=read_examples(terms, prepared, model.loaded),
+        data=data,
         digests=digests_of(prepared),
         tables=prepared.silos if federation.is_recorded else {},
-        notices=(*prepared.notices, *model.loaded.notices, *size_notices, *held_notices),
+        notices=(
+            *prepared.notices,
+            *(data.notices if terms.evaluation == "simulation" else ()),
+            *model.loaded.notices,
+            *short_runs.notices(terms, model.axes),
+            *size_notices,
+            *held_notices,
+        ),
     )
 
 

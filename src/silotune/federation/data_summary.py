@@ -47,5 +47,5 @@ def divide(federation: Description) -> Division:
         held_out={name: len(held.lengths) for name, held in kept.items() if held is not None},
         valid=0 if data.valid is None else len(data.valid.lengths),
         test=0 if data.test is None else len(data.test.lengths),
-        notices=prepared.notices,
+        notices=(*prepared.notices, *data.notices),
     )

@@ -162,4 +162,5 @@ def _noise(terms: Terms, records: Records, prepared: Prepared) -> str:
 def _records(terms: Terms, prepared: Prepared, reader: Loaded) -> str:
     data = read_examples(terms, prepared, reader)
     longest = max(max(silo.train.lengths) for silo in data.silos.values())
-    return f"the model can read all of them; the longest has length {longest}"
+    told = f"the model can read all of them; the longest has length {longest}"
+    return "; ".join((told, *data.notices))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from datasets import Dataset
 
 from silotune.core import ClientDataset
+from silotune.data.client_tables import ClientTables
 from silotune.data.columns import Columns, check_columns
 from silotune.data.federated_dataset import Prepared, prepare_silos
 from silotune.data.images import image_examples
 from silotune.data.record_digests import tables_digest
 from silotune.data.summary import SiloSummary, summarize
-from silotune.data.tokenization import text_examples
+from silotune.data.tokenization import TextExamples, text_examples
 from silotune.models.load import Loaded
 from silotune.terms import Terms
 
@@ -45,11 +46,13 @@ class ReadData:
         silos: by name.
         valid: records beside the silos, to watch training by.
         test: the same, for the final figure.
+        notices: what reading did to training records; for those who may see all of them.
     """
 
     silos: Mapping[str, SiloExamples]
     valid: ClientDataset | None
     test: ClientDataset | None
+    notices: tuple[str, ...]
 
 
 def read_tables(terms: Terms, records: Records) -> Prepared:
@@ -85,28 +88,62 @@ def read_examples(terms: Terms, prepared: Prepared, loaded: Loaded) -> ReadData:
     """Tokenise every table once.
 
     Raises:
-        ValueError: naming a record that leaves nothing to learn from.
+        ValueError: naming a silo of which no record leaves anything to learn from.
     """
 
     def examples(table: Dataset | None, where: str) -> ClientDataset | None:
-        return None if table is None else examples_of(terms, table, loaded, where)
+        read = None if table is None else examples_of(terms, table, loaded, where)
+        return read if read is not None and len(read.lengths) else None
 
     def silo(name: str) -> SiloExamples:
         tables = prepared.silos[name]
         train = examples(tables.train, f"silo {name}, train")
-        assert train is not None
+        if train is None:
+            raise ValueError(
+                f"data: silo {name!r} is empty: all its {len(tables.train)} records are of special "
+                "tokens only"
+            )
         return SiloExamples(
             train=train,
             held_out=examples(tables.valid, f"silo {name}, valid"),
             test=examples(tables.test, f"silo {name}, test"),
-            summary=summarize(tables.train, train.lengths, prepared.labels, tables.empty),
+            summary=_summary(tables, train, prepared.labels),
         )
 
+    silos = {name: silo(name) for name in prepared.silos}
     return ReadData(
-        silos={name: silo(name) for name in prepared.silos},
+        silos=silos,
         valid=examples(prepared.valid, "valid"),
         test=examples(prepared.test, "test"),
+        notices=tuple(_notices(terms, silos)),
     )
+
+
+def _summary(tables: ClientTables, train: ClientDataset, labels: Sequence[str]) -> SiloSummary:
+    """Of the records that are trained on."""
+    table, truncated = tables.train, 0
+    if isinstance(train, TextExamples):
+        table, truncated = table.select(train.rows), train.truncated
+    empty = tables.empty + len(tables.train) - len(table)
+    return summarize(table, train.lengths, labels, empty, truncated)
+
+
+def _notices(terms: Terms, silos: Mapping[str, SiloExamples]) -> Iterator[str]:
+    texts = {n: silo.train for n, silo in silos.items() if isinstance(silo.train, TextExamples)}
+    records = sum(len(train.lengths) for train in texts.values())
+    if cut := sum(train.truncated for train in texts.values()):
+        most = max(texts, key=lambda name: texts[name].truncated / len(texts[name].lengths))
+        yield (
+            f"max_length: {cut:,} of {records:,} training records are longer than "
+            f"{terms.objective.max_length} tokens and are cut, the largest part of them at {most}: "
+            f"{texts[most].truncated:,} of {len(texts[most].lengths):,}"
+        )
+    if unlike := sum(train.unlike_alone for train in texts.values()):
+        yield (
+            f"prompt: {unlike:,} of {records:,} prompts are other tokens by themselves, as when "
+            "the model is used, than in front of their completion; most often because they end in "
+            "a space: let completions begin with it"
+        )
 
 
 def examples_of(terms: Terms, table: Dataset, loaded: Loaded, where: str) -> ClientDataset:
@@ -119,7 +156,7 @@ def examples_of(terms: Terms, table: Dataset, loaded: Loaded, where: str) -> Cli
         where: whose it is, for messages.
 
     Raises:
-        ValueError: naming a record that leaves nothing to learn from.
+        ValueError: naming a record that cannot be read.
     """
     if loaded.image_processor is not None:
         return image_examples(table, loaded.image_processor, where)

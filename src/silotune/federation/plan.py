@@ -19,7 +19,7 @@ from silotune.privacy import AnyCharge
 from silotune.privacy.accounting.accountant import epsilon_by_round
 from silotune.privacy.mechanisms_from_choice import beside_training
 from silotune.reports.tables import PlanRow, as_text, epsilon_table, plan_table
-from silotune.terms import Agreement, BuiltModel, Terms, open_model
+from silotune.terms import Agreement, BuiltModel, Terms, open_model, short_runs
 from silotune.terms.agreement import agree
 
 from .built import public_sizes
@@ -66,16 +66,34 @@ class Plan:
     def __repr__(self) -> str:
         """What it will cost, as tables and in words."""
         hidden = any(row.silo == EVERY_CLIENT for row in self.silos)
-        shown = dict(list(self.epsilon.items())[:MOST_COLUMNS])
+        shown, left_out = shown_epsilon(self.epsilon)
         return as_text(
             f"{self.trained:,} of {self.total:,} numbers are trained and sent; "
             f"{count_text(self.rounds, 'round')} of {count_text(self.local_steps, 'step')}",
             plan_table(self.silos, "client" if hidden else "example"),
             *([epsilon_table(shown)] if shown else []),
+            *left_out,
             f"bytes: {human_bytes(self.bytes_up)} up and {human_bytes(self.bytes_down)} down in "
             "all rounds and clients",
             *(f"notice: {notice}" for notice in self.notices),
         )
+
+
+def shown_epsilon(
+    epsilon: Mapping[str, list[float]],
+) -> tuple[Mapping[str, list[float]], tuple[str, ...]]:
+    """Of the clients that fit beside each other, epsilon by round; and a sentence of the others.
+
+    Args:
+        epsilon: of all, by round.
+    """
+    shown = dict(list(epsilon.items())[:MOST_COLUMNS])
+    if len(shown) == len(epsilon):
+        return shown, ()
+    return shown, (
+        f"ε round by round: {len(shown)} of {len(epsilon)} clients are shown; the table above has "
+        "the last of all",
+    )
 
 
 def forecast(federation: Description) -> Plan:
@@ -107,7 +125,7 @@ def forecast(federation: Description) -> Plan:
         bytes_up=sum(each.up for of_round in sent for each in of_round.values()),
         bytes_down=sum(each.down for of_round in sent for each in of_round.values()),
         averaged=math.hypot(*weights),
-        notices=(*notices, *model.loaded.notices),
+        notices=(*notices, *model.loaded.notices, *short_runs.notices(terms, model.axes)),
     )
 
 

@@ -16,7 +16,7 @@ from silotune.data import Partition, Source, Splits, Tables, load
 from silotune.data.delimited import check_delimiter
 from silotune.data.encodings import check_encoding
 from silotune.data.formats import FileOptions
-from silotune.data.given import check_table, table_of
+from silotune.data.given import check_table, filled_table_of, table_of
 from silotune.data.labels import LabelMap
 from silotune.data.partition import check_apart
 from silotune.privacy import check_declared
@@ -209,11 +209,11 @@ def _is_parts(data: object) -> TypeGuard[Mapping[str, Table]]:
 
 def _tables(client: str, data: ClientData, files: FileOptions) -> Tables:
     where = f"clients: client {client}"
-    if not _is_parts(data):
-        return Tables(train=table_of(data, where, files))
-    return Tables(
-        **{_PART[part]: table_of(t, f"{where}, {_PART[part]}", files) for part, t in data.items()}
-    )
+    parts = data if _is_parts(data) else {"train": data}
+    own = {_PART[part]: table for part, table in parts.items()}
+    train = filled_table_of(own.pop("train"), where, files)
+    beside = {part: table_of(table, f"{where}, {part}", files) for part, table in own.items()}
+    return Tables(train=train, **beside)
 
 
 def _check_parts(client: str, data: Mapping[str, Table]) -> None:

@@ -12,7 +12,7 @@ from silotune.adapters.peft_io import WEIGHTS
 from silotune.core import pool
 from silotune.data.columns import Columns
 from silotune.data.columns import readable as readable_table
-from silotune.data.given import table_of
+from silotune.data.given import filled_table_of
 from silotune.engine import evaluate as score_examples
 from silotune.methods import MoLE
 from silotune.privacy import NoDP
@@ -109,7 +109,7 @@ def evaluate_table(federation: Description, folder: RunFolder, table: Table) -> 
     model = open_model(terms, labels, federation.machine, federation.given)
     columns = Columns(**objective.columns)
     files = federation.records.file_options(columns.image)
-    own, names = table_of(table, "table", files), federation.records.label_map
+    own, names = filled_table_of(table, "table", files), federation.records.label_map
     rows = readable_table(own, columns, labels, "the table", names)
     examples = examples_of(terms, rows, model.loaded, "the table")
     numbers = [model_in(place, model) for place in places.values()]

@@ -102,13 +102,13 @@ def silos_table(silos: Sequence[SiloOutcome], metric: str) -> Table:
 
 
 def data_table(silos: Mapping[str, SiloSummary]) -> Table:
-    """One row a silo: records, records by label, lengths, duplicates and empty records."""
+    """One row a silo: records by label, lengths, cut, duplicate and empty records."""
     labels = list(dict.fromkeys(label for silo in silos.values() for label in silo.labels))
-    lengths = ["median length", "95 %", "longest"]
+    lengths = ["median length", "95 %", "longest", "cut"]
     table = _table(["silo"], ["records", *labels, *lengths, "duplicates", "empty"])
     for name, silo in silos.items():
         numbers = [silo.records, *(silo.labels.get(label, 0) for label in labels)]
-        numbers += [silo.lengths.p50, silo.lengths.p95, silo.lengths.max]
+        numbers += [silo.lengths.p50, silo.lengths.p95, silo.lengths.max, silo.truncated]
         numbers += [silo.duplicates, silo.empty]
         table.add_row(Text(name), *(f"{number:,}" for number in numbers))
     return table

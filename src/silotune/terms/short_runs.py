@@ -1,0 +1,48 @@
+"""Short runs: what a method has and so few rounds or steps never come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import cycle, islice
+
+from silotune.aggregation.fedsvd import Refactor
+from silotune.core import Role, RoundPlan
+from silotune.core.units import count_text
+from silotune.methods.axes import Axes
+
+from .terms import Terms
+
+
+def notices(terms: Terms, axes: Axes) -> Iterator[str]:
+    """What somebody should know who chose this method for what it never does here.
+
+    Args:
+        terms: rounds and local steps.
+        axes: of the method.
+    """
+    plans = [axes.schedule.plan(round) for round in range(terms.rounds)]
+    whole, few = axes.schedule.plans(), count_text(terms.rounds, "round")
+    if any(plan.fold for plan in whole) and not any(plan.fold for plan in plans):
+        yield (
+            f"fold_every: nothing is folded in {few}, so that this is a method without a chain; "
+            "lower it, or raise rounds"
+        )
+    if isinstance(axes.aggregator, Refactor) and axes.aggregator.every > terms.rounds:
+        yield (
+            f"refactor_every: no pair is turned in {few}, so that A stays as it was drawn; lower "
+            "it, or raise rounds"
+        )
+    reached = frozenset[Role]().union(*(_moved(plan, terms.local_steps) for plan in plans))
+    if idle := frozenset[Role]().union(*(plan.trained() for plan in whole)) - reached:
+        names = " and ".join(sorted(role.value for role in idle))
+        steps = count_text(terms.local_steps, "step")
+        yield (
+            f"local_steps: {few} of {steps} end before {names} trains, as the phases of this "
+            "method come one after the other; raise local_steps, or rounds"
+        )
+
+
+def _moved(plan: RoundPlan, steps: int) -> frozenset[Role]:
+    """The roles that so many steps of a round come to."""
+    each = (phase.roles for phase in plan.phases for _ in range(phase.steps))
+    return frozenset[Role]().union(*islice(cycle(each), steps))

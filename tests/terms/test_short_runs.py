@@ -1,0 +1,45 @@
+"""A method of which so few rounds never show what it was chosen for says so."""
+
+import pytest
+
+import silotune as st
+from silotune.methods.registry import built_in
+from silotune.terms import Terms
+from silotune.terms.short_runs import notices
+
+
+def said(method, rounds=3, local_steps=2) -> list[str]:
+    terms = Terms(
+        model="m",
+        objective=st.SequenceClassification(text="t", label="l", labels=("a", "b")),
+        method=method,
+        optimizer=st.optim.AdamW(lr=1e-3),
+        privacy=st.NoDP(),
+        rounds=rounds,
+        local_steps=local_steps,
+    )
+    return [text.partition(":")[0] for text in notices(terms, terms.axes(head=True))]
+
+
+@pytest.mark.parametrize(
+    ("method", "enough", "field"),
+    [
+        (st.methods.COLA(fold_every=4), {"rounds": 4}, "fold_every"),
+        (st.methods.RACLoRA(fold_every=4), {"rounds": 4}, "fold_every"),
+        (st.methods.FedFTGSeeded(fold_every=4), {"rounds": 4}, "fold_every"),
+        (st.methods.FedSVD(refactor_every=4), {"rounds": 4}, "refactor_every"),
+        (st.methods.LALoRA(), {"local_steps": 20}, "local_steps"),
+        (st.methods.RoLoRA(), {"rounds": 2, "local_steps": 1}, "local_steps"),
+    ],
+)
+def test_what_is_never_come_to_is_said(method, enough, field):
+    short = {"rounds": 3, "local_steps": 1} | {k: 1 for k in enough if k == "rounds"}
+    if field.endswith("_every"):
+        short["rounds"] = 3
+    assert said(method, **short) == [field]
+    assert said(method, **{"rounds": 3, "local_steps": 2, **enough}) == []
+
+
+def test_by_default_only_chains_are_longer_than_three_rounds():
+    found = {name: said(method(), local_steps=10) for name, method in built_in().items()}
+    assert {name for name, fields in found.items() if fields} == {"cola", "rac-lora"}
