@@ -134,3 +134,8 @@ def test_read():
     assert read("a=").value is None
     with pytest.raises(ValueError, match="put it in quotes"):
         read("a=@b")
+
+
+@pytest.mark.parametrize("word", [r"\t", r'"\t"', r"'\t'"])
+def test_a_tab_may_be_written_as_its_escape(word):
+    assert load_config(None, [*BASE, f"data.delimiter={word}"]).data.delimiter == "\t"

@@ -165,6 +165,8 @@ def test_shards_are_joined_and_namesakes_refused(tmp_path):
     write(tmp_path / "train-00000-of-00002.parquet", ROWS)
     write(tmp_path / "train-00001-of-00002.parquet", ROWS)
     assert len(load(str(tmp_path)).train) == 4
+    write(tmp_path / "train-00001-of-00002.parquet", [{"text": "x", "label": "secret"}])
+    refused("train-00001-of-00002.parquet in .* have other columns, or", str(tmp_path))
     write(tmp_path / "train.csv")
     refused("are all called 'train'; keep one", str(tmp_path))
 

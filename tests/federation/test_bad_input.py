@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 import silotune as st
 from federation.objects import classifier, federation, tables
 from federation.test_load import write_tables
+from silotune.federation.doctor import configuration
 
 HIDDEN = {"privacy": st.ExampleDP(noise_multiplier=2.0, target_delta=1e-3)}
 
@@ -384,3 +385,37 @@ def test_noisy_scores_are_for_measures_that_are_known_to_count_one_a_record(bert
     federation(bert, evaluation="site", privacy=hidden)
     with pytest.raises(ValueError, match="metric_noise: counts right answers, at most one a rec"):
         federation(bert, evaluation="site", privacy=hidden, objective=Own(**COLUMNS))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "question"),
+    [
+        (["0.25", "0.5"], "holds numbers with fractions"),
+        (["cat", "dog", "-1"], "has the label -1"),
+        (["cat", "Cat", "dog"], "has labels that differ in case only"),
+        ([f"kind {i}" for i in range(9)], "9 different values in 48 records"),
+    ],
+)
+def test_questions_about_labels_are_asked_everywhere(bert, place, kinds, question):
+    """Before the model is opened, and answered by one key."""
+    given = tables()
+    for rows in given.values():
+        for i, row in enumerate(rows):
+            row["label"] = kinds[i % len(kinds)]
+    asked = federation(bert, clients=given, objective=classifier(labels=None))
+    for ask in (asked.plan, asked.data, lambda: asked.fit(place), lambda: asked.fit(place)):
+        with pytest.raises(ValueError, match=f"^labels: .*{question}"):
+            ask()
+    assert not place.exists()
+    (data,) = (c for c in configuration(asked, place) if c.what == "data")
+    assert not data.ok
+    assert question in data.text
+
+
+def test_label_maps_that_cannot_be_meant(bert):
+    with pytest.raises(ValueError, match="label_map: 'wolf' is not in labels; it has: cat, dog"):
+        federation(bert, label_map={"Wolf": "wolf"})
+    with pytest.raises(ValueError, match="label_map: must be "):
+        federation(bert, label_map={1: "cat"})
+    with pytest.raises(ValueError, match="label_map: records without labels"):
+        federation(bert, objective=st.CausalLM(text="text"), label_map={"x": None})

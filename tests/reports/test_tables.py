@@ -73,9 +73,9 @@ def test_data():
     head, north, *_ = lines(data_table(summary().split))
     assert head == (
         "silo records cardiology neurology orthopaedics paediatrics surgery "
-        "median length 95 % longest duplicates empty"
+        "median length 95 % longest cut duplicates empty"
     )
-    assert north == "north 1,200 500 300 200 100 100 24 51 64 2 0"
+    assert north == "north 1,200 500 300 200 100 100 24 51 64 0 2 0"
 
 
 def test_plan():

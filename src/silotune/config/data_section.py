@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from .sections import STRICT, AsTuple, Count, Name, Sorted, Text
+
+
+def _as_character(value: object) -> object:
+    """A tab, where a shell or YAML hands on its escape."""
+    return "\t" if value == r"\t" else value
 
 
 class SplitsConfig(BaseModel):
@@ -97,9 +102,10 @@ class DataConfig(BaseModel):
     name: Text | None = Field(
         default=None, description="Configuration of a hub data set, such as sst2 of nyu-mll/glue."
     )
-    delimiter: Text | None = Field(
+    delimiter: Annotated[Text | None, BeforeValidator(_as_character)] = Field(
         default=None,
-        description="What separates the columns of csv and tsv files; null = a comma, or a tab.",
+        description="What separates the columns of csv and tsv files, such as ; or \\t (a tab); "
+        "null = a comma, or a tab.",
     )
     encoding: Text | None = Field(
         default=None,

@@ -292,7 +292,15 @@ def _parts(folder: Path, options: FileOptions) -> Parts:
 
 def _read(files: list[Path], options: FileOptions) -> Dataset:
     tables = [read_file(file, options) for file in files]
-    return tables[0] if len(tables) == 1 else datasets.concatenate_datasets(tables)
+    if len(tables) == 1:
+        return tables[0]
+    try:
+        return datasets.concatenate_datasets(tables)
+    except Exception:  # datasets and Arrow have kinds of their own
+        raise ValueError(
+            f"clients: {listed(file.name for file in files)} in {files[0].parent} have other "
+            "columns, or columns of other kinds; make them alike"
+        ) from None
 
 
 def _elsewhere(url: str, name: str | None, splits: Splits, files: FileOptions) -> Source:

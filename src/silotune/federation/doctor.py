@@ -137,7 +137,8 @@ def _place(output_dir: Path) -> str:
 def _silos(prepared: Prepared) -> str:
     records = sum(len(silo.train) for silo in prepared.silos.values())
     labels = f", {len(prepared.labels)} labels" if prepared.labels else ""
-    return f"{len(prepared.silos)} silos, {records:,} training records{labels}"
+    told = f"{len(prepared.silos)} silos, {records:,} training records{labels}"
+    return "; ".join((told, *prepared.notices))
 
 
 def _numbers(model: BuiltModel) -> str:
