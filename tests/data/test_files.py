@@ -1,20 +1,11 @@
 """Files that people have: every format gives the same table, and what is in the way is asked."""
 
-import bz2
-import csv
-import gzip
-import io
 import json
-import lzma
-import zipfile
 
-import openpyxl
-import pyarrow as pa
-import pyarrow.feather as feather
-import pyarrow.ipc as ipc
 import pytest
 from datasets import Dataset, DatasetDict
 
+from data.written import delimited, every_format, xlsx, zipped
 from silotune.data import Splits, load
 from silotune.data.delimited import check_delimiter
 from silotune.data.encodings import check_encoding
@@ -25,63 +16,7 @@ ROWS = [{"text": "good film", "label": 1}, {"text": "bad film", "label": 0}]
 LATIN = [{"text": "café; naïve, über", "label": "gut"}, {"text": "señor", "label": "schön"}]
 
 
-def delimited(rows, delimiter=",", encoding="utf-8") -> bytes:
-    out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, list(rows[0]), delimiter=delimiter)
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue().encode(encoding)
-
-
-def arrow(rows, opened=ipc.new_file) -> bytes:
-    table, sink = pa.Table.from_pylist(rows), io.BytesIO()
-    with opened(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
-
-
-def feathered(rows) -> bytes:
-    sink = io.BytesIO()
-    feather.write_feather(pa.Table.from_pylist(rows), sink)
-    return sink.getvalue()
-
-
-def xlsx(rows, *others) -> bytes:
-    book, sink = openpyxl.Workbook(), io.BytesIO()
-    for sheet, table in [(book.active, rows), *((book.create_sheet(), o) for o in others)]:
-        for row in [list(table[0]), *(list(r.values()) for r in table)] if table else []:
-            sheet.append(row)
-    book.save(sink)
-    return sink.getvalue()
-
-
-def zipped(**files) -> bytes:
-    sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name.replace("_", "."), content)
-        archive.writestr("__MACOSX/._a.csv", b"not a table")
-        archive.writestr("README.md", b"neither")
-    return sink.getvalue()
-
-
-LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
-
-FILES = {
-    "a.csv": delimited(ROWS),
-    "B.CSV": delimited(ROWS),
-    "a.tsv": delimited(ROWS, "\t"),
-    "a.xlsx": xlsx(ROWS),
-    "sheets.xlsx": xlsx(ROWS, []),
-    "a.feather": feathered(ROWS),
-    "file.arrow": arrow(ROWS),
-    "stream.arrow": arrow(ROWS, ipc.new_stream),
-    "a.tsv.gz": gzip.compress(delimited(ROWS, "\t")),
-    "a.csv.bz2": bz2.compress(delimited(ROWS)),
-    "a.jsonl.xz": lzma.compress(LINES),
-    "a.zip": zipped(a_csv=delimited(ROWS)),
-    "a.csv.zip": zipped(b_jsonl=LINES),
-}
+FILES = every_format(ROWS)
 
 
 @pytest.mark.parametrize("name", FILES)

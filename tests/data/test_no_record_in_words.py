@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 
+from data.written import every_format
 from silotune.data import (
     Columns,
     Partition,
@@ -151,6 +152,61 @@ def test_a_broken_file(tmp_path):
         said = words(lambda path=path: load(str(path)))
         assert what in said, path.name
         assert MARK not in said, path.name
+
+
+@pytest.mark.parametrize("name", every_format([{"text": MARK}]))
+def test_a_file_of_any_format_that_was_cut_or_damaged(tmp_path, name):
+    rows = [{"text": cell(row, 0), "label": cell(row, 1, "")} for row in range(30)]
+    whole = every_format(rows)[name]
+    for part in range(1, 12):
+        place = len(whole) * part // 12
+        for content in (whole[:place], whole[:place] + b'\xff"{' + whole[place + 3 :]):
+            (tmp_path / name).write_bytes(content)
+            said = words(lambda: labelled(load(str(tmp_path / name))))
+            assert MARK not in said, place
+
+
+def labelled(source: Source) -> Prepared:
+    """Its records may be others than they were."""
+    return prepare_silos(
+        source,
+        Columns(text="text", label="label"),
+        Partition(num=2),
+        labels=("a", "b"),
+        evaluation="simulation",
+        valid_fraction=0.2,
+        limit=None,
+        seed=0,
+    )
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        [MARK, MARK.upper(), "other"],
+        ["0", "1", "-1", MARK],
+        ["0.5", MARK],
+        [f"{MARK} {i}" for i in range(9)],
+        ["a", "b"] * 20 + [MARK],
+        [MARK, " "],
+    ],
+)
+@pytest.mark.parametrize("labels", [None, ("a", "b"), ("0", "1")])
+def test_questions_about_labels(kinds, labels):
+    rows = [{"text": f"{i}", "label": kinds[i % len(kinds)]} for i in range(41)]
+    given = {"labels": labels, "label_map": {"0.5": None}}
+    settings = {"evaluation": "simulation", "valid_fraction": 0.2, "limit": None, "seed": 0}
+    said = words(
+        lambda: prepare_silos(
+            Source(train=Dataset.from_list(rows)),
+            Columns(text="text", label="label"),
+            Partition(num=2),
+            **settings,
+            **given,
+        )
+    )
+    assert said
+    assert MARK not in said.lower()
 
 
 def test_a_parquet_file_whose_columns_do_not_fit(tmp_path):

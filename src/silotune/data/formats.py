@@ -70,7 +70,9 @@ def _arrow(content: bytes, _options: FileOptions) -> pa.Table:
     """Arrow's file, which Feather is today, and its stream."""
     source = pa.BufferReader(content)
     is_file = content.startswith(b"ARROW1")
-    return (pa_ipc.open_file(source) if is_file else pa_ipc.open_stream(source)).read_all()
+    table = (pa_ipc.open_file(source) if is_file else pa_ipc.open_stream(source)).read_all()
+    table.validate(full=True)  # what is damaged would be read from anywhere in memory
+    return table
 
 
 def _xlsx(content: bytes, _options: FileOptions) -> pa.Table:

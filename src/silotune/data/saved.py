@@ -28,11 +28,13 @@ def saved_parts(folder: Path) -> Parts:
     """
     try:
         loaded = datasets.load_from_disk(str(folder))
+        parts = loaded if isinstance(loaded, DatasetDict) else {"train": loaded}
+        for table in parts.values():
+            table.data.validate(full=True)  # what is damaged would be read from anywhere in memory
     except Exception as error:  # datasets and Arrow raise many kinds, which may quote
         raise ValueError(
             f"clients: cannot read {folder}, which save_to_disk wrote: {type(error).__name__}"
         ) from None
-    parts = loaded if isinstance(loaded, DatasetDict) else {"train": loaded}
     return {name: _handed(table) for name, table in parts.items()}
 
 
