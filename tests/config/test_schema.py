@@ -10,6 +10,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "model.head_scale": 1.0,
     "model.pooling": "model",
     "model.dtype": "float32",
+    "model.quantization": "none",
     "model.gradient_checkpointing": "none",
     "data.name": None,
     "data.delimiter": None,

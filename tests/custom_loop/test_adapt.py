@@ -2,10 +2,13 @@
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
 from custom_loop_toys import bert, collate, gpt2, notes
+from silotune.adapters import adopt
 from silotune.core import Role
+from silotune.core.packed_linear import PackedLinear
 from silotune.custom_loop import LoRA, adapt
 
 PAIRS = LoRA(r=4, lora_alpha=16, target_modules=["query", "value"])
@@ -116,3 +119,24 @@ def test_what_is_no_model_is_refused():
         adapt("bert", PAIRS)
     with pytest.raises(ValueError, match=r"^lora: must be a LoRA, not a dict"):
         adapt(bert(), {"r": 8})
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+def test_layers_of_bitsandbytes_become_ours_and_are_not_adopted(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    bert().save_pretrained(tmp_path)
+    method = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["classifier"])
+    auto = AutoModelForSequenceClassification
+
+    def eight_bits():
+        return auto.from_pretrained(tmp_path, quantization_config=method, device_map={"": "cpu"})
+
+    adapted = perturbed(adapt(eight_bits(), PAIRS))
+    assert all(isinstance(layer.base, PackedLinear) for layer in adapted.layers.values())
+    adapted.model.eval()
+    batch = collate(notes(4))["inputs"]
+    alone = adapted(**{name: t[:1] for name, t in batch.items()}).logits
+    torch.testing.assert_close(adapted(**batch).logits[:1], alone)
+    theirs = get_peft_model(eight_bits(), LoraConfig(target_modules=["query"], task_type="SEQ_CLS"))
+    with pytest.raises(ValueError, match=r"Linear8bitLt .* may round .*; use adapt\(model"):
+        adopt(theirs)

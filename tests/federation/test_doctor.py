@@ -1,10 +1,15 @@
 """A checkup finds what is wrong, and goes on with what does not depend on it."""
 
+import json
 import shutil
 from pathlib import Path
 
-from by_config import configuration, divide, open_federation
+import pytest
+
+import silotune
+from by_config import configuration, divide, forecast, open_federation
 from federation.small import PRIVATE, notes, small, write_csv
+from silotune.config import ConfigError
 from silotune.federation.doctor import environment
 
 
@@ -76,3 +81,34 @@ def test_what_is_cut_is_published_in_a_simulation_only(place):
 
     assert len(said()) == 1
     assert said("evaluation=site") == []
+
+
+def test_a_length_that_the_model_does_not_read_is_refused_by_all_alike(place, bert, tmp_path):
+    tokenizer = tmp_path / "unlimited"
+    shutil.copytree(bert, tokenizer)
+    file = tokenizer / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": 10**30}))
+    sizes = {"east": 20, "west": 20}
+    config = small(
+        place,
+        f"model.name_or_path={tokenizer}",
+        "data.max_length=200",
+        f"data.num_examples={json.dumps(sizes)}",
+    )
+    text = "max_length: 200 is more than the 128 tokens that this model reads; set it to 128"
+    assert text in wrong(config)["model"]
+    for asked in (forecast, open_federation):
+        with pytest.raises(ConfigError, match=f"data.{text}"):
+            asked(config)
+    federation = silotune.Federation(
+        model=str(tokenizer),
+        clients={"east": notes(), "west": notes()},
+        objective=silotune.SequenceClassification(
+            text="text", label="label", labels=["cat", "dog"], max_length=200
+        ),
+        privacy=silotune.NoDP(),
+    )
+    for refuse in (federation.plan, lambda: federation.fit(tmp_path / "run")):
+        with pytest.raises(ValueError, match=r"^max_length: 200 .* set it to 128 or less"):
+            refuse()
+    assert not (tmp_path / "run").exists()

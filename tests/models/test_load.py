@@ -9,7 +9,7 @@ import transformers
 from transformers.utils import logging as transformers_logging
 
 from silotune.core.inputs import ImageInput, TextInput
-from silotune.models import hub, load, prepare
+from silotune.models import checkpoint, hub, load, prepare
 from silotune.models.load import load_model
 from silotune.testing.tiny_models import tiny_bert
 
@@ -303,7 +303,7 @@ def test_hub_model_without_a_network(monkeypatch, tmp_path):
 
 
 def test_hub_is_asked_only_for_what_is_not_here(folders, monkeypatch):
-    steps, read = [], load._read
+    steps, read = [], checkpoint._read
 
     def read_nothing_at_first(location, request):
         steps.append("here" if location.local else "hub")
@@ -311,8 +311,8 @@ def test_hub_is_asked_only_for_what_is_not_here(folders, monkeypatch):
             raise OSError("not cached")
         return read(hub.locate(str(folders["bert"])), request)
 
-    monkeypatch.setattr(load, "_read", read_nothing_at_first)
-    monkeypatch.setattr(load, "require_hub", lambda name: steps.append(f"is {name} there"))
+    monkeypatch.setattr(checkpoint, "_read", read_nothing_at_first)
+    monkeypatch.setattr(checkpoint, "require_hub", lambda name: steps.append(f"is {name} there"))
     assert load_model("some/model", TEXT, labels=LABELS).heads
     assert steps == ["here", "is some/model there", "hub"]
 

@@ -128,3 +128,9 @@ def test_hostile_words_stay_words():
     assert text.count("\n# ") == 1
     assert text.count("\n---\n") == 1
     assert text.count("```") == 2
+
+
+def test_the_card_says_how_a_quantised_base_is_loaded():
+    assert "BitsAndBytesConfig" not in card(summary())
+    text = card(replace(summary(), quantization="4bit"))
+    assert 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")' in text

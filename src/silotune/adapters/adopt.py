@@ -123,6 +123,11 @@ def _why(module: Any) -> str:
         kinds = {type(v).__name__ for v in module.lora_variant.values()}
         return f"a variant of LoRA ({', '.join(sorted(kinds))}) is not understood; use plain LoRA"
     base = type(module.get_base_layer()).__name__
+    if base in ("Linear8bitLt", "Linear4bit"):
+        return (
+            f"a {base} of bitsandbytes may round one record by another of its batch; use "
+            "adapt(model, LoRA(...)) on the model without PEFT's pairs"
+        )
     return f"pairs beside a {base} have no gradient by record here; leave it out of target_modules"
 
 

@@ -75,7 +75,7 @@ class DenseLinear(SiteLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, ..., in) to (n, ..., out)."""
-        if self.weight.dtype == self.D.dtype:
+        if self.is_plain(self.D):
             weight = self.weight.T if self.transposed else self.weight
             return self._map(x, weight, self.bias)
         y: Tensor = self.base(x)

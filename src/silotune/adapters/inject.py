@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from silotune.core import Batch, Context, Factors, Key, Meters, PerExampleGradients, Role, Site
+from silotune.core.packed_linear import PackedLinear
 from silotune.linalg import Matrix
 
 from .base import Adapter, Layer
@@ -141,7 +142,8 @@ def inject(
 def merge(adapted: AdaptedModel, heads: Sequence[Site]) -> nn.Module:
     """Put the plain modules back, with weights that compute the same.
 
-    They are W + scale (F + B A) for an adapted site and scale H for a head.
+    They are W + scale (F + B A) for an adapted site and scale H for a head; a quantised W becomes
+    plain everywhere, so that nothing learned is rounded to its few bits.
 
     The adapted model is used up. Weights keep the base's own number type.
 
@@ -156,13 +158,15 @@ def merge(adapted: AdaptedModel, heads: Sequence[Site]) -> nn.Module:
     model = adapted.model
     for name, layer in adapted.layers.items():
         _refuse_tied(model, name, layer.weight)
-        _merge_layer(layer)
-        _replace(model, name, layer.base)
+        _replace(model, name, _merged_layer(layer))
     for site in heads:
         head = model.get_submodule(site.name)
         assert isinstance(head, Head)
         _merge_head(head, site.module)
         _replace(model, site.name, site.module)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, PackedLinear):
+            _replace(model, name, module.dense())
     return model
 
 
@@ -231,10 +235,13 @@ def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _merge_layer(layer: Layer) -> None:
+def _merged_layer(layer: Layer) -> nn.Module:
     """Rounded to the base's number type once, at the very end."""
-    weight, delta = layer.weight, layer.delta()
+    base, weight, delta = layer.base, layer.weight, layer.delta()
+    if isinstance(base, PackedLinear):
+        return base.dense(delta)
     weight.copy_(weight.to(delta) + (delta.T if layer.transposed else delta))
+    return base
 
 
 @torch.no_grad()

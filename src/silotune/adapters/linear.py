@@ -52,7 +52,7 @@ class AdaptedLinear(SiteLayer):
         if matrix is not None and tuple(matrix.shape) != (self.B.shape[0], self.A.shape[1]):
             raise ValueError(f"{self.site}: a fold of shape {tuple(matrix.shape)}")
         self.folded, self._carrying = matrix, None
-        if matrix is not None and self.weight.dtype == self.A.dtype:
+        if matrix is not None and self.is_plain(self.A):
             base = self.weight.T if self.transposed else self.weight
             self._carrying = (base + self.scale * _dense(matrix, self.A)).detach()
 
@@ -65,7 +65,7 @@ class AdaptedLinear(SiteLayer):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
         dropout = self.dropout if self.training and self._sink.is_open else 0.0
-        if dropout or self.weight.dtype != self.A.dtype:
+        if dropout or not self.is_plain(self.A):
             return self._beside(x, dropout)
         weight = self.weight.T if self.transposed else self.weight
         if self._carrying is not None:

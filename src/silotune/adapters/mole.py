@@ -209,7 +209,7 @@ class Gate(nn.Module):
         balance: Balance,
     ) -> None:
         super().__init__()
-        weight, dtype = site.module.get_parameter("weight"), own_dtype(site)
+        weight, dtype = site.weight(), own_dtype(site)
         born = _born(site, len(pairs), 0)
         self._keys = {key.name: key for key in born}
         for key, tensor in born.items():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from silotune.core import Site
+from silotune.core.packed_linear import PackedLinear
 from silotune.linalg import Matrix
 
 
@@ -36,8 +37,12 @@ class SiteLayer(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The base weight, for models that look at their layers' weights."""
-        return self.base.get_parameter("weight")
+        """The base weight, for models that look at their layers' weights; dequantised."""
+        return _weight(self.base)
+
+    def is_plain(self, own: Tensor) -> bool:
+        """Whether the base is a matrix of this type, so that a layer can run on the sum of both."""
+        return not isinstance(self.base, PackedLinear) and self.weight.dtype == own.dtype
 
     @property
     def bias(self) -> Tensor | None:
@@ -64,10 +69,15 @@ class SiteLayer(nn.Module):
 
 def zeros(site: Site, *shape: int) -> nn.Parameter:
     """On the base's device; float32, whatever the base's half precision or quantisation."""
-    weight = site.module.get_parameter("weight")
-    return nn.Parameter(torch.zeros(shape, dtype=own_dtype(site), device=weight.device))
+    device = _weight(site.module).device
+    return nn.Parameter(torch.zeros(shape, dtype=own_dtype(site), device=device))
 
 
 def own_dtype(site: Site) -> torch.dtype:
     """Of the tensors beside a site's base."""
-    return torch.promote_types(site.module.get_parameter("weight").dtype, torch.float32)
+    return torch.promote_types(_weight(site.module).dtype, torch.float32)
+
+
+def _weight(module: nn.Module) -> Tensor:
+    assert isinstance(module.weight, Tensor)
+    return module.weight

@@ -30,6 +30,7 @@ def arguments(config: Config) -> dict[str, Any]:
     return {
         "model": model.name_or_path,
         "dtype": model.dtype,
+        "quantization": model.quantization,
         "gradient_checkpointing": model.gradient_checkpointing,
         "objective": objective(config),
         "method": method,

@@ -86,6 +86,13 @@ class ModelConfig(BaseModel):
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="Number type of the frozen base; what is trained is float32."
     )
+    quantization: Literal["none", "8bit", "4bit"] = Field(
+        default="none",
+        description="Keep the linear maps of the base in fewer bits, but for heads and output "
+        "embeddings: bitsandbytes' LLM.int8 or QLoRA's NF4 (`pip install 'silotune[quantised]'`). "
+        "They are dequantised to `dtype` when they are used. A folder that was saved quantised is "
+        "read as it is.",
+    )
     gradient_checkpointing: Literal["none", "reentrant", "non-reentrant"] = Field(
         default="none",
         description="Recompute activations in the backward pass: less memory, more time.",

@@ -29,8 +29,9 @@ class Site:
     records: RecordAxis = LEADING
 
     def weight(self) -> Tensor:
-        """The base weight as (out, in), a view."""
-        weight = self.module.get_parameter("weight")
+        """The base weight as (out, in): a view, or dequantised."""
+        weight = self.module.weight
+        assert isinstance(weight, Tensor)
         return weight.T if self.transposed else weight
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from silotune import adapters
 from silotune.adapters import AdaptedModel, Init, PeftLayout, initial_factors, inject, save_peft
 from silotune.core import Factors, Key, Role, Site
-from silotune.models import prepare
+from silotune.models import prepare, quantised
 from silotune.models.saved_modules import beside_heads, saved_modules
 from silotune.models.target_modules import find_sites, peft_targets
 
@@ -80,7 +80,8 @@ def adapt(
     """Freeze a transformers model and put trainable pairs and heads into it, in place.
 
     Its dropout is switched off: a mask goes by a record's place in the batch, so that one record
-    would move another's gradient. Heads begin as the model has them.
+    would move another's gradient. Heads begin as the model has them. Layers of bitsandbytes become
+    our own with the same numbers: the 8-bit one rounds a record by what others of the batch are.
 
     Args:
         model: a ``PreTrainedModel``, on its device.
@@ -100,6 +101,7 @@ def adapt(
         raise ValueError(f"lora: must be a LoRA, not a {type(lora).__name__}")
     if any(p.is_meta for p in model.parameters()):
         raise ValueError("model: its weights are on the meta device; load them first")
+    quantised.packed(model)
     head_sites = _heads(model, heads) if Role.HEAD in roles else ()
     names = [site.name for site in head_sites]
     sites = find_sites(model, lora.target_modules, lora.layers_to_transform, names)

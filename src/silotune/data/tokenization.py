@@ -111,11 +111,6 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Non
         raise ValueError("model: the tokenizer is a slow one; a fast one is needed")
     if max_length < 2:
         raise ValueError(f"max_length: {max_length} must be at least 2")
-    if max_length > tokenizer.model_max_length:
-        raise ValueError(
-            f"max_length: {max_length} is more than the {tokenizer.model_max_length} tokens "
-            "that this model reads"
-        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -189,6 +189,7 @@ def _with_tiny_model(terms: Terms, folder: Path) -> Terms:
         terms,
         model=str(make(folder / "model")),
         dtype="float32",
+        quantization="none",
         gradient_checkpointing="none",
         objective=objective,
         method=replace(terms.method, target_modules=None, layers_to_transform=None),

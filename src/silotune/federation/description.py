@@ -66,6 +66,7 @@ class Description:
         min_clients: int | None = None,
         largest_update: float = LARGEST_UPDATE,
         dtype: Literal["float32", "bfloat16"] = "float32",
+        quantization: Literal["none", "8bit", "4bit"] = "none",
         gradient_checkpointing: Literal["none", "reentrant", "non-reentrant"] = "none",
         seed: int = 0,
         name: str | None = None,
@@ -118,6 +119,7 @@ class Description:
             min_clients: that a round needs.
             largest_update: a larger change is refused.
             dtype: of the frozen base.
+            quantization: keep the base's linear maps in 8 or 4 bits.
             gradient_checkpointing: less memory, more time.
             seed: of all that is not secret.
             name: see ``Records``, as all fields up to ``limit``.
@@ -180,6 +182,7 @@ class Description:
             min_clients=min_clients,
             largest_update=largest_update,
             dtype=dtype,
+            quantization=quantization,
             gradient_checkpointing=gradient_checkpointing,
             seed=seed,
         )

@@ -34,6 +34,7 @@ T = TypeVar("T")
 EXTRAS = {
     "openpyxl": "needed for xlsx files only: pip install 'silotune[excel]'",
     "pillow": "needed for images only: pip install 'silotune[images]'",
+    "bitsandbytes": "needed for quantised base models only: pip install 'silotune[quantised]'",
     "tensorboard": "needed for report_to: [tensorboard] only: pip install 'silotune[tensorboard]'",
     "peft": "needed to use the adapter elsewhere, and to see before a run that it can be: "
     "pip install peft",

@@ -219,6 +219,7 @@ def summary(built: BuiltFederation) -> Summary:
         max_length=objective.max_length,
         personal=is_personal(model),
         fits_peft=adapter is None or adapter.fits_peft,
+        quantization=terms.quantization,
         split=split if simulated else {},
     )
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
+from textwrap import shorten
 from types import MethodType
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -169,14 +171,9 @@ def text_input(model: Any, tokenizer: Any, num_labels: int) -> TextInput:
     Raises:
         ValueError: if the tokenizer knows no tokens, or some that the model does not.
     """
-    rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise ValueError("model: the model has no tokenizer, or one without words")
-    if len(tokenizer) > rows:
-        raise ValueError(
-            f"model: the tokenizer has {len(tokenizer)} tokens but the model only "
-            f"{rows}; they do not belong together"
-        )
+    _refuse_strange_tokens(tokenizer, _rows(model))
     return TextInput(
         vocabulary=len(tokenizer),
         special=frozenset(tokenizer.all_special_ids),
@@ -185,25 +182,21 @@ def text_input(model: Any, tokenizer: Any, num_labels: int) -> TextInput:
     )
 
 
-def image_input(config: Any, processor: Any, num_labels: int) -> ImageInput:
-    """What an image model reads: the shape that its processor makes."""
-    made = processor.to_dict()
-    size = made["crop_size"] if made.get("do_center_crop") else made["size"]
-    side = size.get("shortest_edge")
-    shape = (_channels(config), size.get("height", side), size.get("width", side))
-    return ImageInput(shape=shape, num_labels=num_labels)
-
-
-def _channels(config: Any) -> int:
-    """Of the configuration, or of the one inside it that is about images.
+def image_input(processor: Any, num_labels: int) -> ImageInput:
+    """What an image model reads: the shape that its processor makes, of wide and of high images.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if these are not alike.
     """
-    for part in (config, *vars(config).values()):
-        if isinstance(channels := getattr(part, "num_channels", None), int):
-            return channels
-    raise ValueError(f"model: {config.model_type} does not say how many channels its images have")
+    wide, high = (_made_of(processor, *size) for size in ((96, 144), (144, 96)))
+    if wide != high or len(wide) != 3:
+        told = " or ".join(" x ".join(map(str, shape)) for shape in (wide, high))
+        raise ValueError(
+            f"model: its image processor makes {told} of wide and high images, which go into no "
+            "batch; set size to {height, width}, or do_center_crop, in its "
+            "preprocessor_config.json"
+        )
+    return ImageInput(shape=wide, num_labels=num_labels)
 
 
 def digest(model: nn.Module, without: Collection[str]) -> str:
@@ -219,6 +212,40 @@ def digest(model: nn.Module, without: Collection[str]) -> str:
 def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
     """In place of ``train``: evaluation mode goes on."""
     return module
+
+
+def _rows(model: Any) -> int:
+    """How many tokens the model has numbers for, at its input and its output."""
+    rows = int(model.get_input_embeddings().num_embeddings)
+    output = model.get_output_embeddings()
+    return min(rows, getattr(output, "out_features", rows))
+
+
+def _refuse_strange_tokens(tokenizer: Any, rows: int) -> None:
+    """Ids may have gaps, so that their number tells nothing; tokens may have been added."""
+    strange = [token for token, i in tokenizer.get_vocab().items() if i >= rows]
+    if not strange:
+        return
+    added = tokenizer.get_added_vocab()
+    kind = "tokens that were added" if all(t in added for t in strange) else "tokens"
+    last = max(tokenizer.get_vocab().values())
+    raise ValueError(
+        f"model: the tokenizer has {len(strange)} {kind} ({', '.join(sorted(strange)[:3])}) beyond "
+        f"the model's {rows} (ids up to {last}); give the tokenizer that belongs to it, or let the "
+        f"model have them, by model.resize_token_embeddings({last + 1}), and save both"
+    )
+
+
+def _made_of(processor: Any, height: int, width: int) -> tuple[int, ...]:
+    """(c, h, w) of what becomes of an image."""
+    blank = np.zeros((height, width, 3), dtype=np.uint8)
+    try:
+        pixels = processor(images=[blank], return_tensors="pt")["pixel_values"]
+    except Exception as error:  # each processor has its own
+        raise ValueError(
+            f"model: its image processor reads no RGB image: {shorten(str(error), 200)}"
+        ) from error
+    return tuple(pixels.shape[1:])
 
 
 @torch.no_grad()

@@ -174,8 +174,20 @@ def _silo_row(number: int, silo: SiloPrivacy) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+QUANTISED = {
+    "8bit": "BitsAndBytesConfig(load_in_8bit=True)",
+    "4bit": 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")',
+}
+"""How transformers is told to quantise a base as a run does."""
+
+
 def _origin(summary: Summary, facts: RunFacts, statement: PrivacyStatement | None) -> str:
     lines = [f"- base model: {_inline(public_name(summary.base_model))}"]
+    if summary.quantization != "none":
+        lines.append(
+            f"- it was kept in {summary.quantization} by bitsandbytes; the scores are those beside "
+            f"it so, which `quantization_config={QUANTISED[summary.quantization]}` loads"
+        )
     if facts.model_digest:
         lines.append(f"- SHA-256 of the base weights: `{facts.model_digest}`")
     coins = "; noise and sampling coins came from the operating system" if statement else ""

@@ -108,6 +108,7 @@ class Summary:
         max_length: tokens of an input.
         personal: whether each silo ends with a model of its own, since some tensors never leave it.
         fits_peft: whether PEFT can hold the adapter; else it is in a format of our own.
+        quantization: ``8bit`` or ``4bit`` where the run itself has quantised its base.
         split: records and labels of every silo; shown in a simulation only.
     """
 
@@ -131,6 +132,7 @@ class Summary:
     max_length: int = 128
     personal: bool = False
     fits_peft: bool = True
+    quantization: str = "none"
     split: Mapping[str, SiloSummary] = field(default_factory=dict)
 
     @property

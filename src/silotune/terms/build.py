@@ -6,6 +6,7 @@ import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from silotune.adapters import (
     Adapter,
@@ -22,12 +23,14 @@ from silotune.core import (
     RoundPlan,
     Site,
 )
+from silotune.core.packed_linear import PackedLinear
 from silotune.engine import (
     Coupling,
     LocalTrainer,
 )
 from silotune.methods import Axes
 from silotune.models.heads import checkpoint_head, prototype_head, random_head
+from silotune.models.limits import check_limits
 from silotune.models.load import GivenModel, Loaded, load_model, prepare_model
 from silotune.models.saved_modules import beside_heads, saved_modules
 from silotune.models.target_modules import peft_targets
@@ -86,7 +89,10 @@ class BuiltModel:
     @property
     def total(self) -> int:
         """How many numbers the adapted model has."""
-        return sum(p.numel() for p in self.trainer.adapted.model.parameters())
+        model = self.trainer.adapted.model
+        packed = [m for m in model.modules() if isinstance(m, PackedLinear)]
+        kept = sum(p.numel() for p in model.parameters())
+        return kept + sum(m.out_features * m.in_features for m in packed)
 
     def first_state(self) -> GlobalState:
         """A model that has not learned."""
@@ -100,29 +106,25 @@ class BuiltModel:
 
 
 def read_model(terms: Terms, labels: tuple[str, ...], given: GivenModel | None = None) -> Loaded:
-    """Open the base model.
+    """Open the base model, and see that it can read the records that it will be given.
 
     Raises:
         ValueError: in words, naming the field.
     """
     objective = terms.objective
+    how: dict[str, Any] = {
+        "labels": labels,
+        "pooling": objective.pooling,
+        "dtype": terms.dtype,
+        "quantization": terms.quantization,
+        "gradient_checkpointing": terms.gradient_checkpointing,
+    }
     if given is not None:
-        return prepare_model(
-            given,
-            objective.task,
-            labels=labels,
-            pooling=objective.pooling,
-            dtype=terms.dtype,
-            gradient_checkpointing=terms.gradient_checkpointing,
-        )
-    return load_model(
-        terms.model,
-        objective.task,
-        labels=labels,
-        pooling=objective.pooling,
-        dtype=terms.dtype,
-        gradient_checkpointing=terms.gradient_checkpointing,
-    )
+        loaded = prepare_model(given, objective.task, **how)
+    else:
+        loaded = load_model(terms.model, objective.task, **how)
+    check_limits(loaded, objective.max_length, pairs="text_pair" in objective.columns)
+    return loaded
 
 
 def build_model(terms: Terms, loaded: Loaded, machine: Machine) -> BuiltModel:

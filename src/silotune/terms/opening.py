@@ -75,7 +75,7 @@ def proved(model: BuiltModel, terms: Terms) -> BuiltModel:
     """
     with _without_dropout(model.trainer.adapted):
         found = _isolated(model, terms)
-        records = _made_up(model, terms, min(SHORT[0], _longest(model, terms)))
+        records = _made_up(model, terms, min(SHORT[0], terms.objective.max_length))
         metrics = _measured(model.trainer.adapted, terms.objective, records)
     needed = "loss" if terms.objective.task == "causal-lm" else "accuracy"
     if needed not in metrics:
@@ -125,7 +125,7 @@ def _with_cures(error: Exception, model: BuiltModel, terms: Terms) -> str:
 
     trainer = model.trainer
     listed = cures(
-        trainer.adapted.model, well, _longest(model, terms), trainer.micro_batch, terms.unit
+        trainer.adapted.model, well, terms.objective.max_length, trainer.micro_batch, terms.unit
     )
     return f"model: {error}; {'; or '.join(listed)}"
 
@@ -142,7 +142,7 @@ def _checked(
     return check_gradients(
         trainer.adapted,
         trainer.objective,
-        _made_up(model, terms, longest or _longest(model, terms)),
+        _made_up(model, terms, longest or terms.objective.max_length),
         model.axes.trained(),
         fixed=model.fixed,
         idle=model.axes.adapter.idle(model.sites) if model.axes.adapter else (),
@@ -153,7 +153,7 @@ def _checked(
 
 def short_records(model: BuiltModel, terms: Terms) -> Batch:
     """A few made-up records, as the model reads them."""
-    return _made_up(model, terms, min(max(SHORT), _longest(model, terms)))
+    return _made_up(model, terms, min(max(SHORT), terms.objective.max_length))
 
 
 def _made_up(model: BuiltModel, terms: Terms, longest: int) -> Batch:
@@ -170,12 +170,6 @@ def _made_up(model: BuiltModel, terms: Terms, longest: int) -> Batch:
     lengths = [min(n, longest) for n in SHORT]
     lengths += sorted(n for n in marks if max(SHORT) < n <= longest)
     return terms.objective.synthetic(inputs, lengths, terms.seed)
-
-
-def _longest(model: BuiltModel, terms: Terms) -> int:
-    """Tokens of the longest record; no tokenizer gives more than its model reads."""
-    reads = getattr(model.loaded.tokenizer, "model_max_length", terms.objective.max_length)
-    return min(terms.objective.max_length, reads)
 
 
 def _contexts(config: Mapping[str, Any]) -> set[int]:

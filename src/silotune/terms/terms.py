@@ -46,6 +46,7 @@ class Terms:
         largest_update: a change of a larger L2 norm is refused. Not looked at under ``ClientDP``,
             which clips.
         dtype: of the frozen base; what is trained is float32.
+        quantization: keep the linear maps of the frozen base in fewer bits (bitsandbytes).
         gradient_checkpointing: recompute activations in the backward pass.
         seed: of A, the head, splits and data order; never of privacy noise or coins.
 
@@ -71,6 +72,7 @@ class Terms:
     min_clients: int | None = None
     largest_update: float = LARGEST_UPDATE
     dtype: Literal["float32", "bfloat16"] = "float32"
+    quantization: Literal["none", "8bit", "4bit"] = "none"
     gradient_checkpointing: Literal["none", "reentrant", "non-reentrant"] = "none"
     seed: int = 0
 

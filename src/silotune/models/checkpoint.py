@@ -1,0 +1,218 @@
+"""Checkpoints: configuration, weights and tokenizer or image processor, as their files have them.
+
+From this machine; what is not here is asked of the hub, once and briefly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from textwrap import shorten
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedConfig,
+)
+
+from . import quantised
+from .hub import Location, require_hub
+from .pooling import MeanPooledClassifier
+
+Task = Literal["sequence-classification", "causal-lm", "image-classification"]
+Pooling = Literal["model", "mean"]
+Dtype = Literal["float32", "bfloat16"]
+
+AUTO = {
+    "sequence-classification": AutoModelForSequenceClassification,
+    "causal-lm": AutoModelForCausalLM,
+    "image-classification": AutoModelForImageClassification,
+}
+"""What transformers loads a model of each task by."""
+
+
+class Request(NamedTuple):
+    """What is asked for; fields as of ``load_model``."""
+
+    task: Task
+    labels: tuple[str, ...]
+    pooling: Pooling
+    dtype: Dtype
+    quantization: quantised.Quantization
+
+
+class Parts(NamedTuple):
+    """What was read.
+
+    Attributes:
+        model: a transformers model, or our classifier on one.
+        missing: names of tensors that the checkpoint lacks, or has in another shape.
+        tokenizer: None for images.
+        image_processor: None for text.
+    """
+
+    model: Any
+    missing: set[str]
+    tokenizer: Any | None
+    image_processor: Any | None
+
+
+def read_anywhere(location: Location, request: Request) -> Parts:
+    """From this machine; what is not here is asked of the hub, once and briefly."""
+    try:
+        return _read(location, request)
+    except OSError as error:
+        if location.is_folder:
+            raise unusable(location.source, error) from None
+    require_hub(location.source)
+    try:
+        return _read(replace(location, local=False), request)
+    except OSError as error:
+        raise unusable(location.source, error) from None
+
+
+def _read(location: Location, request: Request) -> Parts:
+    """Configuration, model and tokenizer or image processor.
+
+    Raises:
+        OSError: if files are not there.
+        ValueError: if they are of no use.
+    """
+    try:
+        config = AutoConfig.from_pretrained(
+            location.source, local_files_only=location.local, use_cache=False
+        )
+        if request.labels:
+            config.id2label = dict(enumerate(request.labels))
+            config.label2id = {label: i for i, label in enumerate(request.labels)}
+        zero_dropout(config)
+        auto = _auto(config, request)
+        model, missing = _model(location, config, auto, request)
+        if request.pooling == "mean":
+            model, missing = pooled(model, missing)
+        return Parts(model, missing, *_readers(location, request.task))
+    except OSError:
+        raise
+    except Exception as error:  # transformers, tokenizers, safetensors: each has its own
+        raise unusable(location.source, error) from error
+
+
+def read_shape(location: Location) -> nn.Module:
+    """From the configuration alone, on a device that holds no numbers.
+
+    Raises:
+        OSError: if the file is not there.
+        ValueError: if it is of no use.
+    """
+    try:
+        config = AutoConfig.from_pretrained(location.source, local_files_only=location.local)
+        with torch.device("meta"):
+            model: nn.Module = AutoModel.from_config(config, trust_remote_code=False)
+        return model
+    except OSError:
+        raise
+    except Exception as error:
+        raise unusable(location.source, error) from error
+
+
+def _auto(config: Any, request: Request) -> Any:
+    auto = AutoModel if request.pooling == "mean" else AUTO[request.task]
+    refuse_pairs(config, request.task)
+    if type(config) not in auto._model_mapping:
+        raise ValueError(f"a {config.model_type!r} model cannot do task: {request.task}")
+    return auto
+
+
+def refuse_pairs(config: Any, task: Task) -> None:
+    """Refuse an encoder with a decoder.
+
+    Raises:
+        ValueError: if it is one.
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(
+            f"model: {config.model_type} is an encoder and a decoder, and cannot do task: {task}; "
+            "take one that is either"
+        )
+
+
+def zero_dropout(config: Any) -> None:
+    """Some models pass the number in their configuration to a function, not to a module."""
+    for name, value in list(vars(config).items()):
+        if isinstance(value, PreTrainedConfig):
+            zero_dropout(value)
+        elif isinstance(value, float) and "drop" in name:
+            setattr(config, name, 0.0)
+
+
+def _model(location: Location, config: Any, auto: Any, request: Request) -> tuple[Any, set[str]]:
+    dtype = getattr(torch, request.dtype)
+    model, info = auto.from_pretrained(
+        location.source,
+        config=config,
+        dtype=dtype,
+        local_files_only=location.local,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        trust_remote_code=False,
+        **_quantized(config, auto, request.quantization),
+    )
+    missing = info["missing_keys"] | {mismatch[0] for mismatch in info["mismatched_keys"]}
+    return quantised.packed(model, missing, dtype), missing
+
+
+def _quantized(config: Any, auto: Any, asked: quantised.Quantization) -> dict[str, Any]:
+    """What ``from_pretrained`` must know of a base that is, or is to be, quantised: on the CPU.
+
+    Heads, which train, and output embeddings keep all their digits; 4 bits are QLoRA's NF4.
+    """
+    own = quantised.check_method(config, asked)
+    if not own and asked == "none":
+        return {}
+    quantised.require_packages()
+    if own:
+        return {"device_map": {"": "cpu"}}
+    with torch.device("meta"):
+        whole: Any = auto.from_config(config, trust_remote_code=False)
+    inside = f"{whole.base_model_prefix}." if whole.base_model is not whole else ""
+    names = [n for n, m in whole.named_modules() if isinstance(m, nn.Linear)]
+    method = BitsAndBytesConfig(
+        load_in_8bit=asked == "8bit",
+        load_in_4bit=asked == "4bit",
+        bnb_4bit_quant_type="nf4",
+        llm_int8_skip_modules=[n for n in names if not n.startswith(inside)],
+    )
+    return {"device_map": {"": "cpu"}, "quantization_config": method}
+
+
+def pooled(encoder: Any, missing: set[str]) -> tuple[MeanPooledClassifier, set[str]]:
+    """The encoder, without a pooler of its own, under the classifier."""
+    if "pooler" in dict(encoder.named_children()):
+        encoder.pooler = None
+    model = MeanPooledClassifier(encoder, encoder.config.num_labels)
+    kept = {key for key in missing if not key.startswith("pooler.")}
+    prefixed = {f"{model.base_model_prefix}.{key}" for key in kept}
+    return model, prefixed | {"classifier.weight", "classifier.bias"}
+
+
+def _readers(location: Location, task: Task) -> tuple[Any | None, Any | None]:
+    """Tokenizer and image processor; a task has one of them."""
+    images = task == "image-classification"
+    auto = AutoImageProcessor if images else AutoTokenizer
+    reader = auto.from_pretrained(
+        location.source, local_files_only=location.local, trust_remote_code=False
+    )
+    return (None, reader) if images else (reader, None)
+
+
+def unusable(source: str, error: Exception) -> ValueError:
+    """A refusal with the reason."""
+    return ValueError(f"model: {source} cannot be used: {shorten(str(error), 300)}")
