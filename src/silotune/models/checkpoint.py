@@ -215,4 +215,5 @@ def _readers(location: Location, task: Task) -> tuple[Any | None, Any | None]:
 
 def unusable(source: str, error: Exception) -> ValueError:
     """A refusal with the reason."""
-    return ValueError(f"model: {source} cannot be used: {shorten(str(error), 300)}")
+    why = str(error).removeprefix("model: ")
+    return ValueError(f"model: {source} cannot be used: {shorten(why, 300)}")
