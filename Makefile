@@ -11,8 +11,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet
 # compiled once and not by every process, whatever the shell has set.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadgroup
 FAST := CI= $(PYTEST) -m "not slow and not full"
-# What trains whole federations, starts processes or attacks.
+# What trains whole federations, starts processes or attacks, and the accountant of the accountant.
 LONG := $(addprefix --ignore=tests/,audit certificate cli custom_loop docs federation runtimes \
+	privacy/test_second_accountant.py \
 	$(addprefix laws/test_,client_level_laws.py magnitudes.py one_record_moves.py round_laws.py sent_is_accounted.py state_laws.py))
 INSTALLED := .venv/.installed
 SITE_TOOLS := .venv/.site-tools

@@ -1,6 +1,9 @@
 """What every test stands on: no screen, no model hub, equal seeds, and a book for life of its own
 (fixtures of a whole session share one); and `no_network`.
 
+At hand the reports of runs have empty pictures, which take most of a small run's time, but for
+tests that ask for `drawn`; where CI is set all are drawn.
+
 Torch has one thread, or as many as SILOTUNE_TEST_THREADS says. Hypothesis tries 10 examples of a
 law, and 100 where CI is set.
 """
@@ -27,7 +30,8 @@ atexit.register(shutil.rmtree, os.environ["SILOTUNE_LIFETIME_FOLDER"], ignore_er
 torch.set_num_threads(int(os.environ.get("SILOTUNE_TEST_THREADS", "1")))
 settings.register_profile("at hand", deadline=None, max_examples=10)
 settings.register_profile("full", deadline=None, max_examples=100)
-settings.load_profile("full" if os.environ.get("CI") else "at hand")
+ALL = bool(os.environ.get("CI"))
+settings.load_profile("full" if ALL else "at hand")
 
 TESTS = count()
 LOCAL_HOSTS = {"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}
@@ -47,6 +51,27 @@ def book_folder(monkeypatch) -> Path:
     folder = Path(os.environ["SILOTUNE_LIFETIME_FOLDER"]) / f"test-{next(TESTS)}" / "book"
     monkeypatch.setenv("SILOTUNE_LIFETIME_FOLDER", str(folder))
     return folder
+
+
+@pytest.fixture
+def drawn() -> None:
+    """The reports of this test's runs have their pictures."""
+
+
+@pytest.fixture(autouse=True)
+def _pictures(request, monkeypatch) -> None:
+    page = sys.modules.get("silotune.reports.page")  # if nobody has it, nobody writes reports
+    if ALL or page is None or "drawn" in request.fixturenames:
+        return
+    draw = page._pictures
+
+    def empty(*told: object) -> object:
+        """Made as ever, but for the text of the image."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(page.plots, "svg", lambda figure, title: "")
+            return draw(*told)
+
+    monkeypatch.setattr(page, "_pictures", empty)
 
 
 class SocketGuard:

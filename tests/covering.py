@@ -2,12 +2,14 @@
 
 To the engine a method is a schedule, a rule of the server and an adapter. One method for each that
 differs stands for all here, with one optimiser; every other value of a product occurs with some of
-them. So every value is met in every run of the tests, and every combination in ``make test-all``.
+them. Two dear laws of the same thing share the methods, a half each. So every value is met in every
+run of the tests, and every combination in ``make test-full``.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import product
+from typing import Literal
 
 import pytest
 
@@ -16,6 +18,10 @@ from silotune.optim import SGD, AdamW
 from toys import axes
 
 OPTIMIZERS = (SGD(lr=0.3), AdamW(lr=0.02))
+
+
+Half = Literal["first", "second"]
+"""One of two laws that share the representatives."""
 
 
 @cache
@@ -46,16 +52,19 @@ def _signature(method: str) -> str:
 
 
 def every_method(
-    keep: Callable[[str], bool] = lambda method: True, **others: Sequence[object]
+    keep: Callable[[str], bool] = lambda method: True,
+    half: Half | None = None,
+    **others: Sequence[object],
 ) -> pytest.MarkDecorator:
     """Parametrise by ``method``, times the values of ``others``.
 
     Args:
         keep: whether the law speaks of this method.
+        half: of the representatives, of a dear law; another law meets the others.
         others: names of further arguments, each with its values.
     """
     methods = [m for m in built_in() if keep(m)]
-    at_hand = _diagonal([representatives(methods), *others.values()])
+    at_hand = _diagonal([_part(representatives(methods), half), *others.values()])
     return _cases(("method", *others), [sorted(methods), *others.values()], at_hand)
 
 
@@ -64,17 +73,41 @@ def every_combination(**axes: Sequence[object]) -> pytest.MarkDecorator:
     return _cases(tuple(axes), list(axes.values()), _diagonal(list(axes.values())))
 
 
-def every_point() -> pytest.MarkDecorator:
-    """Parametrise by ``method`` and ``optimizer``, all that go together."""
+def one_combination(**axes: Sequence[object]) -> pytest.MarkDecorator:
+    """As ``every_combination``; of these dear cases the first values run at hand."""
+    first = tuple(values[0] for values in axes.values())
+    return _cases(tuple(axes), list(axes.values()), {first})
+
+
+def full(*values: object) -> object:
+    """A case of ``parametrize`` that is left to CI."""
+    return _case(values, at_hand=False)
+
+
+def some(cases: Iterable[str], *at_hand: str) -> list[object]:
+    """All cases by name, of which those named here run at hand."""
+    names = list(cases)
+    assert at_hand
+    assert {*at_hand} <= {*names}, at_hand
+    return [_case((name,), name in at_hand, name) for name in names]
+
+
+def every_point(half: Half | None = None) -> pytest.MarkDecorator:
+    """Parametrise by ``method`` and ``optimizer``, all that go together; ``half`` as there."""
+    chosen = _part(representatives(built_in()), half)
     turn = {method: i for i, method in enumerate(representatives(built_in()))}
     cases = []
     for method in sorted(built_in()):
         optimizers = fitting(method)
         for i, optimizer in enumerate(optimizers):
-            at_hand = method in turn and turn[method] % len(optimizers) == i
+            at_hand = method in chosen and turn[method] % len(optimizers) == i
             name = f"{method}-{type(optimizer).__name__}"
             cases.append(_case((method, optimizer), at_hand, name))
     return pytest.mark.parametrize(("method", "optimizer"), cases)
+
+
+def _part(methods: list[str], half: Half | None) -> list[str]:
+    return methods if half is None else methods[half == "second" :: 2]
 
 
 def _diagonal(axes: Sequence[Sequence[object]]) -> set[tuple[object, ...]]:

@@ -36,6 +36,8 @@ def test_methods_that_are_one_to_the_engine_are_represented_by_the_first():
 def test_every_method_is_in_ci_and_every_optimiser_at_hand():
     at_hand, left = divided(every_method())
     assert sorted(at_hand + left) == sorted((method,) for method in built_in())
+    halves = [divided(every_method(half=half))[0] for half in ("first", "second")]
+    assert sorted(halves[0] + halves[1]) == sorted(at_hand)
     at_hand, left = divided(every_point())
     points = {(method, optimizer) for method in built_in() for optimizer in fitting(method)}
     assert len(at_hand + left) == len(points)

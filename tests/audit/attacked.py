@@ -45,7 +45,7 @@ def stand(method: str = "ffa-lora") -> Stand:
 
 def course(method: str, rounds: int = ROUNDS, steps: int = 0) -> Course:
     steps = steps or max(3, cycle_of(stand(method).model.axes.schedule))
-    return Course(rounds=rounds, local_steps=steps, micro_batch=4)
+    return Course(rounds=rounds, local_steps=steps, micro_batch=8)
 
 
 def transcript(

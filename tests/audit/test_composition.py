@@ -10,9 +10,9 @@ from silotune.privacy.mechanisms.matrix_factorization import sensitivity
 
 CHARGES = [
     Charge(1.0, 2.0, 1),
-    Charge(0.1, 1.0, 30),
-    Charge(0.02, 0.8, 200),
-    CorrelatedCharge(4.0, 24, 3, 6),
+    pytest.param(Charge(0.1, 1.0, 30), marks=pytest.mark.full),
+    pytest.param(Charge(0.02, 0.8, 200), marks=pytest.mark.full),
+    pytest.param(CorrelatedCharge(4.0, 24, 3, 6), marks=pytest.mark.full),
     CorrelatedCharge(4.0, 20, 8, 4),
 ]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from by_config import verify
+from covering import full
 from federation.small import PRIVATE, charge_again, small, train, write_small
 from silotune.certificate.consistency import tolerance
 from silotune.certificate.guarantee import RELATIONS
@@ -75,19 +76,19 @@ def consistent(data):
     "overrides",
     [
         (),
-        ("privacy.noise=gaussian",),
-        ("privacy.noise=gaussian", "privacy.relation=replace-one"),
+        full(("privacy.noise=gaussian",)),
+        full(("privacy.noise=gaussian", "privacy.relation=replace-one")),
         ("privacy.sampling=truncated-poisson", "privacy.relation=zero-out"),
         ("privacy.sampling=rotation", "privacy.noise=correlated"),
-        ("privacy.relation=replace-one",),
-        ("data.person=silo",),
+        full(("privacy.relation=replace-one",)),
+        full(("data.person=silo",)),
         (
             "privacy.count_noise=5",
             "privacy.metric_noise=3",
             "evaluation=site",
             "data.num_held_out=2",
         ),
-        ("train.local_steps=1", "evaluation=site"),
+        full(("train.local_steps=1", "evaluation=site")),
     ],
     ids=lambda overrides: "-".join(o.partition("=")[2] for o in overrides) or "poisson",
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from covering import full
 from silotune.core.files import read_json
 
 LONG = ("train.num_rounds=30", "train.threads=1")
@@ -46,12 +47,10 @@ def wait_for_rounds(process: subprocess.Popen[str], folder: str, rounds: int) ->
 @pytest.mark.parametrize(
     ("how", "code", "status"),
     [
-        (signal.SIGKILL, -9, "running"),
+        full(signal.SIGKILL, -9, "running"),
         (signal.SIGINT, 130, "stopped: interrupted"),
-        pytest.param(
-            signal.SIGTERM, 143, "stopped: interrupted by SIGTERM", marks=pytest.mark.full
-        ),
-        pytest.param(signal.SIGHUP, 129, "stopped: interrupted by SIGHUP", marks=pytest.mark.full),
+        full(signal.SIGTERM, 143, "stopped: interrupted by SIGTERM"),
+        full(signal.SIGHUP, 129, "stopped: interrupted by SIGHUP"),
     ],
 )
 def test_a_killed_run_ends_in_the_same_bits(silotune, place, how, code, status):

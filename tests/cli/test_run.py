@@ -61,6 +61,7 @@ def test_a_result_worse_than_the_start_is_said_everywhere(silotune, place):
     assert words in (place / "run" / "adapter" / "README.md").read_text()
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_private_run_shows_epsilon_and_budget(silotune, place):
     result = silotune("run", "small.yaml", *BUDGET)
     assert result.exit_code == 0

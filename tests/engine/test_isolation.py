@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from covering import every_combination, full
 from silotune.core import generator
 from silotune.engine.batches import microbatches
 from silotune.methods import built_in
@@ -113,7 +114,7 @@ def bert():
 # ---- what changes with the longest of a batch
 
 
-@pytest.mark.parametrize("make", [longrope, dynamic])
+@pytest.mark.parametrize("make", [full(longrope), dynamic])
 def test_rotary_scales_of_the_longest_record_are_refused_with_the_length_that_cures(make, reader):
     text = refusal(make(), reader)
     assert re.search(r"model\.rotary_emb \(\w+RotaryEmbedding\) mixes the examples", text)
@@ -129,7 +130,7 @@ def test_what_is_computed_one_by_one_may_choose_its_scale_by_length(reader):
         opened(longrope(), reader, privacy=privacy)
 
 
-@pytest.mark.parametrize("privacy", [EXAMPLE, CLIENT])
+@pytest.mark.parametrize("privacy", [EXAMPLE, full(CLIENT)])
 def test_a_scale_that_is_kept_for_the_next_record_is_refused_even_one_by_one(privacy, reader):
     text = refusal(dynamic(), reader, micro_batch=1, privacy=privacy)
     assert re.search(r"after other records went .* keeps something of them \(.*inv_freq\)", text)
@@ -152,7 +153,7 @@ class Remembering(nn.Module):
         return out * (1.0 + self.kept)
 
 
-@pytest.mark.parametrize("privacy", [EXAMPLE, CLIENT])
+@pytest.mark.parametrize("privacy", [full(EXAMPLE), CLIENT])
 def test_a_module_that_remembers_long_records_is_refused(privacy, reader):
     model = bert()
     layer = model.bert.encoder.layer[0].output
@@ -299,8 +300,8 @@ def thresholded():
 @pytest.mark.parametrize(
     ("make", "where", "targets"),
     [
-        (mixtral, r"model\.layers\.0\.mlp\.gate \(topk\)", "all-linear"),
-        (nested, r"transformer\.blocks\.0\.ffn \(topk\)", ["Wqkv"]),
+        full(mixtral, r"model\.layers\.0\.mlp\.gate \(topk\)", "all-linear"),
+        full(nested, r"transformer\.blocks\.0\.ffn \(topk\)", ["Wqkv"]),
         (hidden, r"model\.layers\.1\.mlp \(argmax\)", "all-linear"),
         (thresholded, r"model\.layers\.0\.mlp\.act_fn \(gt\)", "all-linear"),
     ],
@@ -410,7 +411,7 @@ class Quantised(nn.Module):
         return Deaf.apply(self.inner(*args, **kwargs))
 
 
-@pytest.mark.parametrize("privacy", [EXAMPLE, CLIENT, NoDP()])
+@pytest.mark.parametrize("privacy", [EXAMPLE, full(CLIENT), full(NoDP())])
 def test_a_tensor_whose_gradient_is_zero_is_refused_by_name(privacy, reader):
     model = bert()
     model.bert.encoder.layer[0].output.LayerNorm = Quantised(
@@ -464,8 +465,7 @@ DECODERS = {
 }
 
 
-@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-@pytest.mark.parametrize("kind", sorted(ENCODERS | DECODERS))
+@every_combination(implementation=["sdpa", "eager"], kind=sorted(ENCODERS | DECODERS))
 def test_ordinary_models_pass(kind, implementation, reader):
     config = transformers.AutoConfig.for_model(kind, **(ENCODERS | DECODERS)[kind])
     auto = AutoModelForCausalLM if kind in DECODERS else AutoModelForSequenceClassification

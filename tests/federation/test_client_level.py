@@ -9,6 +9,7 @@ import pytest
 
 import silotune.federation.run as run_module
 from by_config import central_mechanism, forecast, opened, verify
+from covering import full
 from federation.small import NO_WORKER, charge_again, small, train, weights
 from silotune.core.files import read_json, read_lines
 from silotune.engine import QuorumError
@@ -38,6 +39,7 @@ def folder_of(config) -> RunFolder:
     return RunFolder(Path(config.output_dir))
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_run_is_charged_to_every_client_and_certified(place):
     config = hidden(place, client_sampling_rate=0.5)
     records = train(config)
@@ -95,7 +97,7 @@ def test_everybody_in_every_round_is_said_so_with_correlated_noise_too(place):
     assert verify(folder_of(config).path).findings == ()
 
 
-@pytest.mark.parametrize("until", [-1, 0])
+@pytest.mark.parametrize("until", [full(-1), 0])
 def test_a_run_with_turns_that_was_cut_goes_on_in_the_same_stream(place, until):
     keys = {**TURNS, "client_sampling_rate": 0.5, "insecure_seeded_noise": True}
     whole = hidden(place, f"output_dir={place.parent / 'whole'}", **keys)
@@ -143,8 +145,8 @@ def test_a_round_record_has_nothing_that_depends_on_the_cohort(place, monkeypatc
 
     (nobody, _), (everybody, folder) = lines("a", []), lines("b", ["east", "west"])
     told = {"metrics", "silos", "update_norm"}
-    for empty, full in zip(nobody, everybody, strict=True):
-        same = [{k: v for k, v in line.items() if k not in told} for line in (empty, full)]
+    for empty, some in zip(nobody, everybody, strict=True):
+        same = [{k: v for k, v in line.items() if k not in told} for line in (empty, some)]
         assert same[0] == same[1]
     for line in everybody[1:]:
         assert (line["clients"], line["missing"]) == ([], {})
@@ -169,7 +171,7 @@ def test_a_client_that_fails_is_not_told_of(place, monkeypatch):
     assert "record 17 is odd" in (folder.site("east") / "errors.jsonl").read_text()
 
 
-@pytest.mark.parametrize("until", [-1, 0])
+@pytest.mark.parametrize("until", [full(-1), 0])
 def test_a_run_that_was_cut_ends_in_the_same_bits_and_costs_the_same(place, until):
     """With seeded noise, which alone can be compared; the clipping norm is in the checkpoint."""
     keys = {

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from by_config import open_federation, opened, verify
+from covering import full
 from federation.objects import federation
 from federation.small import NO_WORKER, PRIVATE, SILOS, notes, small, train, write_csv
 from silotune.certificate.wording import EXPERTS_COUNTED
@@ -235,7 +236,9 @@ def test_off_writes_nothing_and_the_certificate_says_so(place, book_folder):
 @pytest.mark.parametrize(
     ("began", "resumed", "told"),
     [
-        ([], ["privacy.lifetime=off"], "was begun with a book for life, and is to go on without"),
+        full(
+            [], ["privacy.lifetime=off"], "was begun with a book for life, and is to go on without"
+        ),
         (["privacy.lifetime=off"], [], "was begun without a book for life, and is to go on with"),
     ],
 )
@@ -251,7 +254,7 @@ def test_a_resume_changes_nothing_about_the_book(place, book_folder, began, resu
 
 @pytest.mark.parametrize(
     ("damage", "told"),
-    [("lost", "was begun with a book"), ("silent", "federation.json does not say")],
+    [("lost", "was begun with a book"), full("silent", "federation.json does not say")],
 )
 def test_a_run_of_which_nobody_knows_goes_on_with_its_book_alone(place, damage, told):
     train(small(place, *PRIVATE), until=0)

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import silotune as st
+from covering import full
 from federation.objects import LABELS, classifier, federation, tables
 from silotune.federation.identity import decoded, described_in, encoded
 from silotune.testing.tiny_models import tiny_gpt2, tiny_llama
@@ -27,12 +28,12 @@ def score(loaded, records) -> float:
 @pytest.mark.parametrize(
     "method",
     [
-        st.methods.FedIT(r=2),
+        full(st.methods.FedIT(r=2)),
         st.methods.FedExLoRA(r=2),
-        st.methods.ResLoRA(r=2, shortcut="input", **RES),
-        st.methods.ResLoRA(r=2, shortcut="block", **RES),
+        full(st.methods.ResLoRA(r=2, shortcut="input", **RES)),
+        full(st.methods.ResLoRA(r=2, shortcut="block", **RES)),
         st.methods.MiLoRA(r=2),
-        st.methods.HeadOnly(),
+        full(st.methods.HeadOnly()),
     ],
     ids=lambda method: method.label,
 )

@@ -12,6 +12,7 @@ from transformers import AutoConfig, MixtralConfig, MixtralForCausalLM
 from typer.testing import CliRunner
 
 from by_config import evaluate, export_merged, forecast, of_config, open_model
+from covering import full
 from federation.results import LABELS, TEXTS, last_state, write_parts
 from federation.small import PRIVATE, SILOS, small, train
 from silotune.adapters import OWN_WEIGHTS, load_own
@@ -39,7 +40,8 @@ def results(config) -> RunFolder:
     return RunFolder(Path(config.output_dir))
 
 
-@pytest.mark.parametrize("overrides", [(), ("data.silos={num: 1}",)])
+@pytest.mark.parametrize("overrides", [(), full(("data.silos={num: 1}",))])
+@pytest.mark.usefixtures("drawn")
 def test_milora_trains_alone_and_together_and_is_read_again(place, tmp_path, overrides):
     table = write_parts(tmp_path / "parts", "valid", "test")
     run = results(small(place, *MILORA, *overrides, table, "evaluation=public"))
@@ -195,7 +197,7 @@ def experts(place, tmp_path) -> str:
     return f"method={{name: mole, experts: [{', '.join(str(own_adapter(run, s)) for s in SILOS)}]}}"
 
 
-@pytest.mark.parametrize("overrides", [(), PRIVATE, ("data.silos={num: 1}",)])
+@pytest.mark.parametrize("overrides", [full(()), PRIVATE, full(("data.silos={num: 1}",))])
 def test_mole_mixes_the_silos_own_adapters_and_is_read_again(place, experts, tmp_path, overrides):
     table = write_parts(tmp_path / "parts", "valid")
     config = small(place, experts, *overrides, table, "evaluation=public")

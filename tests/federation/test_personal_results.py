@@ -9,6 +9,7 @@ from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
 from by_config import evaluate, export_merged, open_federation, open_model
+from covering import full
 from federation.results import LABELS, finished, last_state, logits, tokens, write_parts
 from federation.small import SILOS, small, train
 from silotune.adapters.peft_io import WEIGHTS
@@ -89,7 +90,7 @@ def test_scores_at_home_are_of_the_silos_own_model(place):
     assert run.read_rounds()[-1].silos == {}
 
 
-@pytest.mark.parametrize("until", [-1, 0, 2])
+@pytest.mark.parametrize("until", [full(-1), 0, full(2)])
 def test_a_run_that_was_cut_ends_in_the_same_models_and_scores(place, until):
     whole = personal(place, f"output_dir={place.parent / 'whole'}")
     expected = train(whole)

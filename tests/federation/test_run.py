@@ -9,6 +9,7 @@ import pytest
 
 import silotune.federation.run as run_module
 from by_config import evaluate, is_finished, open_federation, opened
+from covering import full
 from federation.small import (
     BUDGET,
     NO_WORKER,
@@ -46,6 +47,7 @@ def train_without_checkpoint(config, monkeypatch):
             train(config)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_run_leaves_everything_that_was_promised(place):
     config = small(place)
     records = train(config)
@@ -66,7 +68,7 @@ def test_a_run_leaves_everything_that_was_promised(place):
     assert not is_finished(folder, small(place, "train.num_rounds=4"))
 
 
-@pytest.mark.parametrize("until", [-1, 0, 2])
+@pytest.mark.parametrize("until", [full(-1), 0, full(2)])
 def test_a_run_that_was_cut_ends_in_the_same_bits(place, until):
     whole = small(place, f"output_dir={place.parent / 'whole'}")
     train(whole)
@@ -136,7 +138,9 @@ def test_a_spent_budget_ends_the_run_with_what_is_done(place):
     assert (folder.adapter / "adapter_model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("there", [(), ("config.yaml",), ("config.yaml", "federation.json")])
+@pytest.mark.parametrize(
+    "there", [full(()), full(("config.yaml",)), ("config.yaml", "federation.json")]
+)
 def test_a_start_that_was_killed_goes_on(place, there):
     config = small(place)
     folder = RunFolder(Path(config.output_dir))

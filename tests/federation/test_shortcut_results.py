@@ -6,6 +6,7 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
 from by_config import evaluate, export_merged, open_model
+from covering import every_combination
 from federation.results import LABELS, finished, last_state, logits, tokens, write_parts
 from federation.small import PRIVATE, small, train
 from silotune.adapters import OWN_WEIGHTS, ResLinear, save_own, save_peft, straighten
@@ -43,8 +44,9 @@ def far_from_birth(config, run, labels=LABELS):
     return model
 
 
-@pytest.mark.parametrize("overrides", [(), PRIVATE, ("data.silos={num: 1}",)])
-@shortcuts
+@every_combination(
+    overrides=[(), PRIVATE, ("data.silos={num: 1}",)], shortcut=["input", "block", "middle"]
+)
 def test_it_trains_alone_together_and_in_private_and_is_read_again(
     place, tmp_path, shortcut, overrides
 ):

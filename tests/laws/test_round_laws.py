@@ -33,7 +33,6 @@ from toys import axes, begin, experiment, loss, notes, silos, trainer
 
 methods = every_method()
 by_sgd = every_method(lambda m: OPTIMIZERS[0] in fitting(m) and m != "alt-lora")
-points = every_point()
 
 
 def whole(state, own=None) -> dict:
@@ -77,7 +76,7 @@ class Shuffled:
         raise AssertionError
 
 
-@points
+@every_point("first")
 def test_order_and_repetition_of_results_are_irrelevant(method, optimizer, clients):
     a = axes(method, optimizer)
     in_order = last(a, InProcess(trainer(a), clients()))
@@ -85,7 +84,7 @@ def test_order_and_repetition_of_results_are_irrelevant(method, optimizer, clien
     assert in_order.factors.digest() == shuffled.factors.digest()
 
 
-@points
+@every_point("second")
 def test_two_halves_make_a_whole(method, optimizer, clients):
     a, same = axes(method, optimizer), clients()
     whole = last(a, InProcess(trainer(a), clients()))
@@ -124,7 +123,7 @@ def test_one_client_one_step_is_centralised_training(method, clients):
         torch.testing.assert_close(found[key], tensor, rtol=1e-6, atol=1e-9)
 
 
-@points
+@every_point("first")
 def test_every_method_learns(method, optimizer, clients):
     a = axes(method, optimizer)
     b, own_records = trainer(a), clients(records=40)

@@ -368,6 +368,7 @@ def test_messages_have_no_other_fields():
 
 
 @EVALUATIONS
+@pytest.mark.usefixtures("drawn")
 def test_every_field_of_every_public_file_has_a_reason(place, evaluation):
     config = settings(place, f"evaluation={evaluation}")
     _, folder = spied(config)
@@ -452,6 +453,7 @@ def without_last_training_record(place: Path, config, silo: str) -> list[dict[st
 
 
 @EVALUATIONS
+@pytest.mark.usefixtures("drawn")
 def test_a_record_that_was_not_drawn_leaves_no_trace(place, evaluation):
     """One record fewer: so is the number of records, held out or not, and nobody can tell."""
     config = seeded(place, "west", -1, False, f"evaluation={evaluation}", ONE_STEP)
@@ -461,6 +463,7 @@ def test_a_record_that_was_not_drawn_leaves_no_trace(place, evaluation):
 
 
 @EVALUATIONS
+@pytest.mark.usefixtures("drawn")
 def test_what_is_in_a_record_that_was_not_drawn_leaves_no_trace(place, evaluation):
     """Another text, length and label in its place, over several local steps."""
     config = seeded(place, "east", 0, False, f"evaluation={evaluation}")
@@ -471,6 +474,7 @@ def test_what_is_in_a_record_that_was_not_drawn_leaves_no_trace(place, evaluatio
     check_same(*both(place, config, other))
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_held_out_record_leaves_no_trace(place):
     config = settings(place, "evaluation=site")
     held = read_tables(config).silos["west"].valid["text"][0]
@@ -634,6 +638,7 @@ def test_an_error_that_cannot_be_noted_is_not_told_either(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("evaluation", ["public", "site", "simulation"])
+@pytest.mark.usefixtures("drawn")
 def test_the_text_of_an_error_is_in_no_public_file(place, monkeypatch, evaluation, capfd):
     """Not in a simulation either: there is one way only, and its owner can read the folders."""
     config = settings(place, f"evaluation={evaluation}")

@@ -33,7 +33,6 @@ from toys import adapter, agreed, axes, begin, experiment, silos, trainer
 
 ROUNDS = 5
 
-methods = every_method()
 folding = pytest.mark.parametrize("method", ["fedex-lora", "flora", "fedftg-seeded"])
 
 
@@ -73,7 +72,7 @@ def run(a, runtime, state=None, **changes):
     return list(federate(exp, runtime, state or begin(a)))
 
 
-@methods
+@every_method(half="first")
 def test_what_is_sent_in_parts_arrives_whole(method, clients):
     a = plain(method)
     whole = run(a, InProcess(trainer(a), clients()))[-1].state
@@ -82,7 +81,7 @@ def test_what_is_sent_in_parts_arrives_whole(method, clients):
     assert [held for _, _, held, _ in wires.sent] == [False] * 3 + [True] * (3 * ROUNDS - 3)
 
 
-@methods
+@every_method(half="second")
 def test_bytes_down_are_those_of_the_messages(method, clients):
     a = plain(method)
     wires = Wires(InProcess(trainer(a), clients()), away={("silo-1", 1), ("silo-1", 3)})
@@ -92,7 +91,7 @@ def test_bytes_down_are_those_of_the_messages(method, clients):
         assert (done.bytes_down == sent) == (not lost)
 
 
-@methods
+@every_method(half="second")
 def test_a_checkpoint_holds_all_that_goes_on(method, clients):
     a = plain(method)
     same = clients()
@@ -108,7 +107,7 @@ def test_a_checkpoint_holds_all_that_goes_on(method, clients):
     assert resumed[0].bytes_down == whole[3].bytes_down
 
 
-@methods
+@every_method(half="first")
 def test_a_client_that_missed_rounds_works_on_the_same_function(method, clients):
     """It is told everything that was folded while it was away, and so is one that joins late."""
     a = plain(method)

@@ -13,7 +13,7 @@ from prv_accountant.privacy_random_variables import (
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from covering import every_combination
+from covering import every_combination, full, one_combination
 from privacy.second_accountant import (
     epsilon_bounds,
     gaussian,
@@ -64,9 +64,9 @@ def test_noise_that_is_half_a_percent_too_small_is_seen():
     ("pair", "published"),
     [
         (poisson(0.01, 1.0), 1.828),
-        (replaced(0.01, 1.0), 2.843),
+        full(replaced(0.01, 1.0), 2.843),
         (truncated(0.01, 1.0, 20, 1000), 3.834),
-        (truncated(0.01, 1.0, 30, 1000), 1.8285),
+        full(truncated(0.01, 1.0, 30, 1000), 1.8285),
     ],
 )
 def test_published_epsilons(pair, published):
@@ -74,9 +74,7 @@ def test_published_epsilons(pair, published):
     assert lower - 5e-4 <= published <= upper + 5e-4
 
 
-@every_combination(
-    step=[(0.01, 1.0), (0.1, 2.0), (0.001, 0.6)], steps=[50, 400], delta=[1e-5, 1e-7]
-)
+@one_combination(step=[(0.01, 1.0), (0.1, 2.0), (0.001, 0.6)], steps=[50, 400], delta=[1e-5, 1e-7])
 def test_the_authors_own_package_agrees(step, steps, delta):
     q, sigma = step
     theirs = PRVAccountant(
@@ -117,8 +115,8 @@ def test_sampled_steps(relation, step, steps, delta, points):
     assert_between(claimed, [(PAIRS[relation](q, sigma), steps)], delta)
 
 
-@every_combination(
-    step=[(0.01, 1.0, 1000), (0.2, 1.5, 31), (0.1, 3.0, 200)],
+@one_combination(
+    step=[(0.2, 1.5, 31), (0.01, 1.0, 1000), (0.1, 3.0, 200)],
     room=[1.2, 2.0, 4.0],
     steps=[1, 50],
     points=[0, POINTS],
@@ -156,7 +154,7 @@ def test_a_stream_beside_a_noisy_count(relation, stream):
     assert_between(claimed, pairs, 1e-5)
 
 
-@every_combination(relation=tuple(PAIRS), points=[0, POINTS])
+@one_combination(relation=tuple(PAIRS), points=[POINTS, 0])
 def test_rounds_of_any_kind_compose(relation, points):
     """Rates, noise and grid change from round to round, and counts are released beside."""
     rounds = [(0.02, 1.1, 40), (0.05, 1.6, 25), (0.1, 3.0, 60), (1.0, 12.0, 2)]
@@ -182,9 +180,9 @@ def test_truncated_and_other_rounds_compose_over_silos():
     assert_between(claimed, steps, 1e-5)
 
 
-@every_combination(
-    noise=["gaussian", "discrete"],
-    target=[1.0, 3.0, 8.0],
+@one_combination(
+    noise=["discrete", "gaussian"],
+    target=[3.0, 1.0, 8.0],
     sampling=["poisson", "truncated-poisson"],
 )
 def test_calibrated_noise_keeps_the_budget(noise, target, sampling):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from covering import full
 from silotune.engine import QuorumError, Server, federate
 from silotune.engine.checkpoint import everything
 from silotune.optim import SGD
@@ -100,7 +101,7 @@ def test_another_federation_with_the_same_rounds_is_not_mistaken_for_this_one(fa
     assert end(faults.pool) == end(here)
 
 
-@pytest.mark.parametrize("fault", ["dies", "dies-after"])
+@pytest.mark.parametrize("fault", [full("dies"), "dies-after"])
 def test_the_pool_ends_in_the_same_bits_even_when_a_worker_dies(faults, fault):
     assert last(faults.next(fault)).state.factors.digest() == reference()
     assert faults.committed
@@ -116,7 +117,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize(("kind", "fault"), [("poisson", "none"), ("rotation", "dies")])
+@pytest.mark.parametrize(("kind", "fault"), [full("poisson", "none"), ("rotation", "dies")])
 def test_hidden_clients_end_in_the_same_bits_too(faults, tmp_path, kind, fault):
     """Noise and cohorts come from a seed here, or no two runs could be compared."""
     mechanism = ClientLevel(

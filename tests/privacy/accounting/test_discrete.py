@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from covering import every_combination
+from covering import every_combination, full
 from silotune.privacy import Discrete
 from silotune.privacy.accounting import discrete
 from silotune.privacy.accounting.accountant import COARSE, epsilon, epsilon_rdp
@@ -192,9 +192,9 @@ def test_as_many_points_are_there_as_are_charged(multiplier, bound, exponent):
 
 CHARGES = [
     (Charge(0.02, 1.0, 100), "add-remove"),
-    (Charge(0.02, 1.0, 100), "replace-one"),
+    full(Charge(0.02, 1.0, 100), "replace-one"),
     (Charge(1.0, 20.0, 100), "replace-one"),
-    (TruncatedCharge(0.02, 1.0, 100, 60, 1000), "zero-out"),
+    full(TruncatedCharge(0.02, 1.0, 100, 60, 1000), "zero-out"),
 ]
 
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from covering import full
 from silotune.core import ClientId, Factors, Key, Role, Statistics
 from silotune.linalg import dense
 from silotune.privacy import Correlated, CorrelatedCharge, Gaussian, NoiseState, Poisson, Rotation
@@ -252,7 +253,7 @@ def test_seeded_cohorts_differ_between_rounds_only():
 # ---- adaptive clipping
 
 
-@pytest.mark.parametrize(("first", "quantile"), [(0.01, 0.5), (100.0, 0.5), (1.0, 0.8)])
+@pytest.mark.parametrize(("first", "quantile"), [full(0.01, 0.5), full(100.0, 0.5), (1.0, 0.8)])
 def test_adaptive_clipping_finds_the_quantile(first, quantile):
     mechanism = noised(
         0.8,
@@ -385,7 +386,7 @@ def sums(mechanism, rounds, times):
     return torch.cat([one(i.to_bytes(32, "big")) for i in range(times)])
 
 
-@pytest.mark.parametrize(("bands", "turns", "rounds"), [(8, 1, 8), (4, 4, 12)])
+@pytest.mark.parametrize(("bands", "turns", "rounds"), [(8, 1, 8), full(4, 4, 12)])
 def test_noise_cancels_in_the_sum_over_rounds_as_much_as_it_should(bands, turns, rounds):
     """Accepted at |e^T C^-1| z S / q N, rejected at the sqrt(rounds) of independent noise."""
     mechanism = turning(1.5, bands, turns, bound=0.5)
