@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from transformers import get_linear_schedule_with_warmup
 
 import custom_loop_toys as toys
+from covering import full
 from custom_loop_toys import TERMS, bert, collate, gpt2, losses, notes, train
 from silotune.adapters import AdaptedModel
 from silotune.core import Role
@@ -238,10 +239,10 @@ def test_sizes_are_public():
 @pytest.mark.parametrize(
     "fields",
     [
-        {"noise": "discrete"},
+        full({"noise": "discrete"}),
         {"noise": "discrete", "relation": "replace-one"},
-        {"noise": "discrete", "sampling": "truncated-poisson", "relation": "zero-out"},
-        {"sampling": "truncated-poisson", "relation": "zero-out", "max_batch_size": 20},
+        full({"noise": "discrete", "sampling": "truncated-poisson", "relation": "zero-out"}),
+        full({"sampling": "truncated-poisson", "relation": "zero-out", "max_batch_size": 20}),
         {"noise": "correlated", "sampling": "rotation"},
     ],
 )

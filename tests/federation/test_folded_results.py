@@ -8,7 +8,7 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
 from by_config import evaluate, export_merged, open_federation, open_model
-from covering import some
+from covering import every_combination, some
 from federation.results import LABELS, finished, last_state, logits, tokens, write_parts
 from federation.small import small, train
 from silotune.core import Change, Factors, GlobalState, Key, Role
@@ -67,8 +67,7 @@ def test_a_run_under_another_methods_rule_folds_as_that_one_and_says_so(place):
     assert "LoRA+, combined as in FedEx-LoRA" in run.report.read_text()
 
 
-@FOLDING
-@pytest.mark.parametrize("evaluation", ["simulation", "public"])
+@every_combination(method=["fedex-lora", "flora"], evaluation=["simulation", "public"])
 def test_scores_are_those_of_the_whole(place, tmp_path, method, evaluation):
     parts = [write_parts(tmp_path / "parts", "valid", "test")] if evaluation == "public" else []
     chosen = (f"method.name={method}", FAST, f"evaluation={evaluation}")
