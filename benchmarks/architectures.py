@@ -1,8 +1,9 @@
 """Which architectures can be trained, private and not, and whether PEFT loads what is saved.
 
-Every model is tiny, random and made without a network (``architecture_models``). Each is trained
-for two rounds over two clients; what is saved is loaded by PEFT onto a fresh copy of the base and
-compared with the run's own merged model. A full run writes ``docs/models.md``.
+Every model is tiny, random and made without a network (``architecture_models``). Each is opened as
+for a run, gradient check and all, and trained for two rounds over two clients of made-up records;
+what is saved is loaded by PEFT onto a fresh copy of the base and compared. A full run writes
+``docs/models.md``.
 """
 
 from __future__ import annotations
@@ -11,21 +12,31 @@ import copy
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+import peft
 import torch
 import transformers
-from PIL import Image
 
 import silotune as st
-from silotune.models.load import quiet
+from silotune.adapters import save_peft
+from silotune.core import Batch, ClientId, ClientTask, Factors, seed_of
+from silotune.engine.local_training import local_training
+from silotune.engine.participants import Client
+from silotune.models.load import GivenModel, quiet
 from silotune.models.target_modules import DEFAULT_TARGETS
+from silotune.privacy.mechanisms.dp_sgd import ExampleLevel
+from silotune.privacy.mechanisms.no_privacy import NoPrivacy
+from silotune.privacy.mechanisms.noise import Gaussian
+from silotune.privacy.mechanisms.sampling import Poisson
+from silotune.terms import BuiltModel, Terms, open_model
+from silotune.terms.machine import Machine
 
-from .architecture_models import PIXELS, Task, Tiny, architectures, tiny
+from .architecture_models import Task, Tiny, architectures, tiny
 from .measure import arguments, print_json, print_table
 
 QUICK = ("bert", "deberta-v2", "swin", "opt", "qwen2_moe", "clip", "t5", "big_bird")
@@ -34,19 +45,22 @@ MORE = ("bert-generation", "canine", "ctrl", "jamba", "resnet", "siglip2", "whis
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 LABELS = ("a", "b")
-PRIVACY: Mapping[str, Any] = {
-    "not private": st.NoDP(),
-    "private": st.ExampleDP(noise_multiplier=1.0, target_delta=1e-3),
-}
+MECHANISMS = (
+    NoPrivacy(batch_size=2),
+    ExampleLevel(
+        sampling=Poisson(0.5), noise=Gaussian(1.0), max_grad_norm=1.0, expected_batch_size=2.0
+    ),
+)
 RECORDS = 4  # of each client
 
 
 _HEAD = """\
 # Models
 
-{counts} (`unit: example`): each a tiny random model of transformers {version},
-trained for two rounds. What was saved was loaded by PEFT onto the base and computed the same.
-Made by `python -m benchmarks.architectures`.
+{counts} (`unit: example`). Each is a tiny random model
+of transformers {version}, opened and proved as for a run and trained for two rounds over two
+clients. What was saved was loaded by PEFT onto the base and computed the same (logits within
+{gap:.0e} of their largest). Made by `python -m benchmarks.architectures`.
 
 **Targets** are the defaults (`all-linear` where there are none); `target_modules` takes others, and
 `all-linear` whatever a loss depends on. What is not here can be used with `target_modules`: before
@@ -97,87 +111,105 @@ def row(name: str, task: Task | None) -> Row:
     """Try one."""
     asked = DEFAULT_TARGETS.get(name)
     targets = "all-linear" if asked is None else asked
-    shown = f"`{targets}`" if isinstance(targets, str) else ", ".join(f"`{t}`" for t in targets)
+    named = [targets] if isinstance(targets, str) else targets
+    shown = ", ".join(f"`{target}`" for target in named).replace("|", r"\|")
     if task is None:
         why = Outcome(f"transformers {transformers.__version__} has no such model for a task here")
         return Row(name, "", shown, why, why)
-    plain, private = (_tried(name, task, privacy) for privacy in PRIVACY.values())
+    plain, private = (_tried(name, task, mechanism) for mechanism in MECHANISMS)
     return Row(name, task, shown, plain, private)
 
 
-def _tried(name: str, task: Task, privacy: Any) -> Outcome:
+def _tried(name: str, task: Task, mechanism: Any) -> Outcome:
     try:
         model = tiny(name, task)
     except Exception as error:  # whatever transformers says of sizes that do not fit
         return Outcome(f"no tiny model could be made ({_short(error)})")
     try:
         with tempfile.TemporaryDirectory() as folder:
-            return _run(model, task, privacy, name, Path(folder))
+            return _run(model, task, mechanism, name, Path(folder))
     except ValueError as error:
         return Outcome(_short(error))
     except Exception as error:
         return Outcome(f"{type(error).__name__}: {_short(error)}")
 
 
-def _run(model: Tiny, task: Task, privacy: Any, name: str, folder: Path) -> Outcome:
-    federation = st.Federation(
-        model=model.model,
-        **{"image_processor" if task == "image-classification" else "tokenizer": model.reader},
-        clients={client: _records(task) for client in ("east", "west")},
+def _run(model: Tiny, task: Task, mechanism: Any, name: str, folder: Path) -> Outcome:
+    private = mechanism.private
+    terms = Terms(
+        model=name,
         objective=_objective(task),
         method=st.methods.FedIT(
             r=2, target_modules=None if name in DEFAULT_TARGETS else "all-linear"
         ),
-        optimizer=st.optim.SGD(lr=0.1),
-        privacy=privacy,
-        num_examples=RECORDS,
-        rounds=2,
-        local_steps=1,
-        batch_size=2,
-        micro_batch_size=4,
-        valid=_records(task)[:2],
-        eval_every=2,
+        privacy=st.ExampleDP(noise_multiplier=1.0, target_delta=1e-3) if private else st.NoDP(),
     )
-    notices = " ".join(federation.plan().notices)
-    run = federation.fit(folder / "run", progress=False)
-    run.save_pretrained(folder / "adapter")
+    labels = () if task == "causal-lm" else LABELS
+    machine = Machine(device="cpu", micro_batch_size=4)
+    built = open_model(terms, labels, machine, GivenModel(model.model, model.reader))
+    learned = _trained(built, mechanism)
+    save_peft(folder, learned, built.axes.adapter, built.sites, built.layout)
+    built.trainer.adapted.load(learned)
     return Outcome(
-        sites=len(_adapted(folder / "adapter")),
-        one_by_one="one by one" in notices,
-        gap=_gap(model.model, run.merged_model(), folder / "adapter", federation),
+        sites=len(built.sites),
+        one_by_one=built.trainer.micro_batch == 1,
+        gap=_gap(model.model, built, folder),
     )
 
 
-def _adapted(folder: Path) -> list[str]:
-    from safetensors import safe_open
+@dataclass(frozen=True, eq=False)
+class MadeUp:
+    """Records that belong to nobody, of one length."""
 
-    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
-        return [name for name in file.keys() if name.endswith("lora_A.weight")]  # noqa: SIM118
+    records: Batch
+
+    @property
+    def lengths(self) -> list[int]:
+        """The same for all."""
+        return [1] * len(self.records["labels"])
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Some of them."""
+        return {name: t[list(indices)] for name, t in self.records.items()}
+
+
+def _trained(built: BuiltModel, mechanism: Any) -> Factors:
+    """All tensors after two rounds of two clients, each a step, and their mean."""
+    factors, objective = built.first, built.trainer.objective
+    for number in range(2):
+        ends = []
+        for name in ("east", "west"):
+            seed = seed_of(name, number)
+            made = objective.synthetic(built.loaded.inputs, [8] * RECORDS, seed)  # type: ignore[attr-defined]
+            client = Client(
+                client=ClientId(name), train=MadeUp(made), held_out=None, privacy=mechanism
+            )
+            task = ClientTask(
+                run="tiny",
+                round=number,
+                client=client.client,
+                factors=factors,
+                seeded=(),
+                plan=built.plan,
+                steps=1,
+                learning_rate=1.0,
+                seed=seed,
+            )
+            ends.append(local_training(task, built.trainer, client, factors)[0])
+        factors = ends[0].zip(ends[1], lambda one, other: (one + other) / 2)
+    return factors
 
 
 @torch.no_grad()
-def _gap(base: Any, ours: Any, adapter: Path, federation: st.Federation) -> float:
-    """The largest difference of logits on made-up records."""
-    import peft
-
-    theirs = peft.PeftModel.from_pretrained(copy.deepcopy(base), adapter).eval()
-    if isinstance(federation.objective, st.ImageClassification):
-        inputs = {"pixel_values": torch.randn(2, 3, PIXELS, PIXELS)}
-    else:
-        ids = torch.randint(4, 260, (2, 8))
-        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    found, expected = theirs(**inputs).logits, ours.eval()(**inputs).logits
+def _gap(base: Any, built: BuiltModel, folder: Path) -> float:
+    """How far PEFT's logits are from ours on made-up records, relative to the largest."""
+    objective = built.trainer.objective
+    inputs = objective.synthetic(built.loaded.inputs, [8, 8], 1)  # type: ignore[attr-defined]
+    del inputs["labels"]
+    theirs = peft.PeftModel.from_pretrained(copy.deepcopy(base), folder).eval()
+    expected = built.trainer.adapted.model.eval()(**inputs).logits
+    found = theirs(**inputs).logits
     return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
-
-
-def _records(task: Task) -> list[dict[str, Any]]:
-    if task == "image-classification":
-        g = torch.Generator().manual_seed(0)
-        pixels = torch.randint(256, (RECORDS, PIXELS, PIXELS, 3), generator=g, dtype=torch.uint8)
-        images = [Image.fromarray(p.numpy()) for p in pixels]
-        return [{"image": im, "label": LABELS[i % 2]} for i, im in enumerate(images)]
-    texts = ("a cat slept", "the dog ran again", "birds saw it", "a mouse ate today")
-    return [{"text": text, "label": LABELS[i % 2]} for i, text in enumerate(texts)]
 
 
 def _objective(task: Task) -> Any:
@@ -206,8 +238,9 @@ def page(rows: Sequence[Row]) -> str:
     """``docs/models.md``."""
     works = sum(not r.plain.refused for r in rows)
     private = sum(not r.private.refused for r in rows)
-    counts = f"{len(rows)} architectures, {works} of them without privacy, {private} with it"
-    lines = [_HEAD.format(counts=counts, version=transformers.__version__)]
+    counts = f"{len(rows)} architectures: {works} train without privacy, {private} with it"
+    gap = max(max(r.plain.gap, r.private.gap) for r in rows)
+    lines = [_HEAD.format(counts=counts, version=transformers.__version__, gap=gap)]
     for r in rows:
         lines.append(f"| {r.name} | {r.task} | {r.targets} | {r.plain} | {r.private} |")
     return "\n".join(lines) + "\n"

@@ -187,6 +187,19 @@ def test_the_default_leaves_out_what_no_loss_depends_on():
     assert notice.startswith("the default leaves out longformer.encoder.layer.1")
 
 
+def test_a_classifier_of_zeros_hides_nothing():
+    given = made("opt")
+    torch.nn.init.zeros_(given.model.score.weight)
+    terms = Terms(
+        model="opt",
+        objective=objective("opt"),
+        method=st.methods.FedIT(r=2, target_modules="all-linear"),
+    )
+    model = open_model(terms, LABELS, Machine(micro_batch_size=8), given)
+    assert len(model.sites) == len(opened("opt", NODP).sites)
+    assert not model.loaded.heads[0].weight().any(), "and is what it was"
+
+
 def test_experts_that_all_linear_does_not_reach_are_named():
     notices = opened("qwen2_moe", NODP).loaded.notices
     [notice] = [n for n in notices if "does not reach" in n]

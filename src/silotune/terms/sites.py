@@ -79,7 +79,8 @@ def choose_sites(terms: Terms, loaded: Loaded, adapter: Adapter | None) -> Chose
         notices = (*notices, *more)
     if not sites:
         raise ValueError(f"target_modules: nothing is left ({'; '.join(notices)}); name modules")
-    mixed = [s for s in (*sites, *own_heads) if adapter and s.name not in probed.records]
+    trained = (*sites, *own_heads) if adapter else own_heads
+    mixed = [s for s in trained if s.name not in probed.records]
     if not mixed or terms.unit != "example":
         return ChosenSites(sites, own_heads, notices)
     return ChosenSites(sites, own_heads, (*notices, _slowly(mixed)), one_by_one=True)
@@ -90,23 +91,23 @@ def _probed(terms: Terms, loaded: Loaded, sites: Sequence[Site]) -> Probed:
     records = terms.objective.synthetic(loaded.inputs, lengths, terms.seed)
     names = [site.name for site in (*sites, *loaded.heads)]
     device = next(loaded.model.parameters()).device
-    with _begun(loaded, terms.seed), refused_in_words():
+    with _begun(loaded.heads, terms.seed), refused_in_words():
         return probe(loaded.model, names, terms.objective.losses, to_device(records, device))
 
 
 @contextmanager
-def _begun(loaded: Loaded, seed: int) -> Iterator[None]:
-    """Heads that a checkpoint lacks are zero, and would let no gradient through."""
-    absent = [head for head in loaded.heads if head.name in loaded.absent]
-    drawn = random_head(absent, seed)
-    weights = [head.module.get_parameter("weight") for head in absent]
-    for head, weight in zip(absent, weights, strict=True):
-        weight.copy_(drawn[Key(head.name, Role.HEAD, "weight")])
+def _begun(heads: Sequence[Site], seed: int) -> Iterator[None]:
+    """Heads drawn for a while: one that is zero, or absent, would let no gradient through."""
+    drawn = random_head(heads, seed)
+    weights = {head.name: head.module.get_parameter("weight") for head in heads}
+    before = {name: weight.clone() for name, weight in weights.items()}
+    for name, weight in weights.items():
+        weight.copy_(drawn[Key(name, Role.HEAD, "weight")])
     try:
         yield
     finally:
-        for weight in weights:
-            weight.zero_()
+        for name, weight in weights.items():
+            weight.copy_(before[name])
 
 
 def _used(
