@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -10,7 +11,7 @@ import pytest
 
 from reports.clinics import rounds, summary
 from silotune.data.summary import Lengths, SiloSummary
-from silotune.reports import plot_style, plots
+from silotune.reports import plot_style, plots, silo_plots
 from silotune.runs.folder import RoundRecord
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -31,8 +32,8 @@ PICTURES = {
     "epsilon": lambda: plots.epsilon_by_round(rounds(), 6.0),
     "bytes": lambda: plots.bytes_by_round(rounds()),
     "error": lambda: plots.aggregation_error_by_round(rounds()),
-    "split": lambda: plots.data_split(summary().split),
-    "silos": lambda: plots.silo_results(results(), "accuracy"),
+    "split": lambda: silo_plots.data_split(summary().split),
+    "silos": lambda: silo_plots.silo_results(results(), "accuracy"),
 }
 
 
@@ -136,9 +137,9 @@ def test_zeros_are_shown_on_a_line_of_their_own():
             [RoundRecord(round=0, aggregation_error=math.nan)]
         ),
         lambda: plots.aggregation_error_by_round([RoundRecord(round=0, aggregation_error=3e4)]),
-        lambda: plots.data_split({"a": silo(0, {})}),
-        lambda: plots.silo_results({"federated": {"a": math.nan}}, "perplexity"),
-        lambda: plots.silo_results({"before": {"a": 0.0}, "federated": {"a": 0.0}}, "loss"),
+        lambda: silo_plots.data_split({"a": silo(0, {})}),
+        lambda: silo_plots.silo_results({"federated": {"a": math.nan}}, "perplexity"),
+        lambda: silo_plots.silo_results({"before": {"a": 0.0}, "federated": {"a": 0.0}}, "loss"),
     ],
 )
 def test_little_or_nothing_to_show_is_still_a_picture(draw):
@@ -171,8 +172,8 @@ def test_hostile_names_are_text():
     drawn = [
         plots.metric_by_round(lines, HOSTILE),
         plots.epsilon_by_round(lines, None),
-        plots.data_split({HOSTILE: silo(3, {HOSTILE: 2, "_b": 1})}),
-        plots.silo_results({"before": {HOSTILE: 1.0}, "after": {HOSTILE: 2.0}}, HOSTILE),
+        silo_plots.data_split({HOSTILE: silo(3, {HOSTILE: 2, "_b": 1})}),
+        silo_plots.silo_results({"before": {HOSTILE: 1.0}, "after": {HOSTILE: 2.0}}, HOSTILE),
     ]
     for svg in drawn:
         ElementTree.fromstring(svg)
@@ -181,22 +182,44 @@ def test_hostile_names_are_text():
     assert any("_b" in text for text in texts(drawn[2])), "no entry of the legend is hidden"
 
 
-def test_many_labels_are_pooled_and_no_record_is_lost():
+@pytest.mark.parametrize("labels", [2, 8, 9, 20, 150, 1000])
+@pytest.mark.parametrize("silos", [1, 10, 40])
+def test_no_bar_is_grey_and_no_record_is_lost(labels, silos):
+    """Whatever the number of labels and silos: colours carry the records."""
+    own = {
+        f"silo {k}": {f"label {i}": (7 * i + k) % 5 for i in range(labels)} for k in range(silos)
+    }
+    split = {name: silo(sum(counts.values()), counts) for name, counts in own.items()}
+    svg = silo_plots.data_split(split)
+    fills = Counter(re.findall(r'<path d="[^"]*"[^>]*style="fill: (#[0-9a-f]{6})["; ]', svg))
+    assert sum(fills[color] for color in plot_style.SERIES) >= silos * min(labels, 2)
+    assert (fills[plot_style.OTHER] > 0) == (labels == 8)
+    assert len(svg) < 400_000
+    if silos <= 10:
+        assert {f"{next(iter(split.values())).records:,}"} & {
+            w.split(" of ")[0] for w in words(svg)
+        }
+
+
+def test_many_labels_are_banded_by_their_rank():
     labels = {f"label {i}": i + 1 for i in range(12)}
-    svg = plots.data_split({"a": silo(sum(labels.values()), labels)})
-    shown = set(map(str.strip, texts(svg)))
-    assert {"5 other labels", "label 11", "78"} <= shown
-    assert "label 4" not in shown
+    shown = words(silo_plots.data_split({"a": silo(sum(labels.values()), labels)}))
+    assert {"its most common label", "the next 4", "all others", "78 of 12 labels"} <= shown
+    assert silo_plots._stacks([silo(78, labels)]) == {
+        "its most common label": [12],
+        "the next 4": [11 + 10 + 9 + 8],
+        "all others": [sum(range(1, 8))],
+    }
 
 
 def test_a_single_label_is_not_pooled():
     labels = {f"label {i}": i + 1 for i in range(8)}
-    shown = words(plots.data_split({"a": silo(sum(labels.values()), labels)}))
+    shown = words(silo_plots.data_split({"a": silo(sum(labels.values()), labels)}))
     assert set(labels) <= shown
 
 
 def test_records_without_labels_are_one_bar():
-    svg = plots.data_split({"a": silo(30, {}), "b": silo(20, {})})
+    svg = silo_plots.data_split({"a": silo(30, {}), "b": silo(20, {})})
     assert {"30", "20", "a", "b"} <= set(texts(svg))
 
 
@@ -225,10 +248,15 @@ def test_many_silos_are_a_range():
     assert len(more) < 1.2 * len(few), "the picture does not grow with the silos"
 
 
-def test_bars_of_many_silos_say_what_is_left_out():
-    split = {f"silo {k}": silo(k + 1, {"x": k + 1}) for k in range(100)}
-    shown = words(plots.data_split(split))
-    assert {"records (40 of 100 silos)", "silo 99", "silo 60"} <= shown
-    assert "silo 59" not in shown
+def test_a_picture_of_many_silos_does_not_grow_with_them():
+    """They are too many to be named; what is left out is said."""
+    split = {f"silo {k}": silo(k + 1, {"x": k + 1}) for k in range(500)}
+    svg = silo_plots.data_split(split)
+    assert "silos, largest first (400 of 500)" in words(svg)
     bars = {"before": dict.fromkeys(split, 0.1), "federated": dict.fromkeys(split, 0.2)}
-    assert "accuracy (40 of 100 silos)" in words(plots.silo_results(bars, "accuracy"))
+    ranked = silo_plots.silo_results(bars, "accuracy")
+    assert {"before", "federated", "silos, in order of federated (250 of 500)"} <= words(ranked)
+    for picture in (svg, ranked):
+        height = float(re.search(r'height="([\d.]+)pt"', picture)[1])
+        assert height < 300
+        assert len(picture) < 300_000

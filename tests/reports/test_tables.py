@@ -1,14 +1,19 @@
 """Tables say the right numbers, with their units, and obey nobody's markup."""
 
 import io
+from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from reports.clinics import facts, rounds, statement, summary
+from silotune.data.summary import Lengths, SiloSummary
 from silotune.reports.tables import (
     PlanRow,
     data_table,
     epsilon_table,
+    label_rows,
+    labels_table,
     plan_table,
     rounds_table,
     silos_table,
@@ -16,9 +21,9 @@ from silotune.reports.tables import (
 from silotune.reports.totals import silo_outcomes
 
 
-def lines(table):
+def lines(table, width=200):
     """What a terminal shows, each row as its words."""
-    console = Console(file=io.StringIO(), width=200, color_system=None)
+    console = Console(file=io.StringIO(), width=width, color_system=None)
     console.print(table)
     shown = console.file.getvalue().splitlines()
     return [" ".join(line.split()) for line in shown if line.strip(" ─")]
@@ -49,8 +54,6 @@ def test_rounds():
 
 
 def test_rounds_without_privacy_have_no_epsilon():
-    from dataclasses import replace
-
     plain = [replace(record, epsilon={}) for record in rounds()]
     assert "ε" not in lines(rounds_table(plain, "accuracy"))[0]
 
@@ -73,7 +76,7 @@ def test_data():
     head, north, *_ = lines(data_table(summary().split))
     assert head == (
         "silo records cardiology neurology orthopaedics paediatrics surgery "
-        "median length 95 % longest cut duplicates empty"
+        "median length 95 % longest cut repeats empty"
     )
     assert north == "north 1,200 500 300 200 100 100 24 51 64 0 2 0"
 
@@ -117,3 +120,41 @@ def test_numbers_are_aligned_to_the_right():
     ]
     assert len(ends) == 3
     assert len(set(ends)) == 1
+
+
+def silos_with(labels, silos, name="label"):
+    counts = {f"{name} {i}": i + 1 for i in range(labels)}
+    lengths = Lengths(p50=1, p95=2, max=3)
+    one = SiloSummary(
+        records=sum(counts.values()), labels=counts, lengths=lengths, duplicates=0, empty=0
+    )
+    return {f"silo {k}": one for k in range(silos)}
+
+
+@pytest.mark.parametrize("width", [80, 200])
+@pytest.mark.parametrize("labels", [2, 20, 150, 1000])
+def test_no_number_of_labels_blanks_the_table_of_the_data(labels, width):
+    split = silos_with(labels, 3)
+    rows = lines(data_table(split, width), width)
+    total = f"{next(iter(split.values())).records:,}"
+    assert sum(total in row for row in rows) == 3
+    if labels > 20:
+        assert f"{total} {labels:,} {200 / (labels + 1):.1f}% 1 2 3 0 0 0" in " ".join(rows)
+        assert rows[-1] == f"{labels:,} labels in all"
+
+
+def test_the_list_of_labels_is_folded():
+    rows = label_rows(silos_with(150, 3))
+    assert len(rows) == 21
+    assert (rows[0].label, rows[0].records, rows[0].silos) == ("label 149", 450, 3)
+    assert rows[-1].label == "130 others"
+    assert sum(row.records for row in rows) == 3 * sum(range(1, 151))
+    assert [row.label for row in label_rows(silos_with(2, 1))] == ["label 1", "label 0"]
+    assert "label 149" in lines(labels_table(silos_with(150, 3)))[1]
+
+
+def test_many_silos_at_the_end_of_a_run_are_folded():
+    many = [replace(silo_outcomes(facts(), rounds(), None)[0], silo=f"s{i}") for i in range(200)]
+    rows = lines(silos_table(many, "accuracy"))
+    assert len(rows) == 42
+    assert rows[-1] == "and 160 more: the report has all"

@@ -28,11 +28,17 @@ from silotune.testing.tiny_models import tiny_bert, tiny_gpt2, tiny_vit
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
 
-def test_many_labels_take_a_line_each():
+def test_many_labels_take_few_lines():
     labels = [f"a rather long label {i}" for i in range(9)]
     program = adapter_program(summary(), labels)
     assert max(map(len, program.splitlines())) <= 100
     assert "LABELS = [\n    " in program
+    many = [f"label_{i}" for i in range(150)]
+    program = adapter_program(summary(), many)
+    assert len(program.splitlines()) < 70
+    scope = {}
+    exec(program[program.index("LABELS =") : program.index("]\n") + 1], scope)
+    assert scope["LABELS"] == many
 
 
 @pytest.mark.parametrize("pooling", ["model", "mean"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from silotune.config import build
 from silotune.core.files import write_text
 from silotune.federation.data_summary import divide
-from silotune.reports.tables import data_table
+from silotune.reports.tables import data_table, labels_table
 
 from .config_source import chosen
 from .console import busy, emit, say, speaker
@@ -22,14 +22,16 @@ def count(name: str, overrides: Sequence[str], picture: Path | None, *, as_json:
     console, config = speaker(as_json=as_json), chosen(name, overrides)
     with busy(console, "reading all records"):
         data = divide(build(config))
-    console.print(data_table(data.silos))
+    console.print(data_table(data.silos, console.width))
+    if any(silo.labels for silo in data.silos.values()):
+        console.print(labels_table(data.silos))
     held = sum(data.held_out.values())
     say(console, f"beside these: {held:,} held out, {data.valid:,} valid, {data.test:,} test")
     for text in data.notices:
         say(console, f"notice: {text}")
     say(console, f"simulation: {WARNING}")
     if picture is not None:
-        from silotune.reports.plots import data_split
+        from silotune.reports.silo_plots import data_split
 
         write_text(picture, data_split(data.silos))
         say(console, f"picture: {picture}")

@@ -21,9 +21,10 @@ from silotune.runs.facts import RunFacts, Summary, read_facts
 from silotune.runs.folder import RoundRecord, RunFolder
 from silotune.runs.privacy_statement import PrivacyStatement, read_statement
 
-from . import plots, prose
+from . import plots, prose, silo_plots
 from .model_card import OWN_FORMAT
 from .plot_style import themed
+from .tables import label_rows
 from .totals import SiloOutcome, has_silo_metrics, outcome, silo_outcomes
 from .usage import adapter_program
 
@@ -72,6 +73,7 @@ def render(run: RunFolder, summary: Summary) -> str:
             evaluation=prose.EVALUATION.get(summary.evaluation, ""),
             method=f"{prose.method_name(summary)} – {summary.method_words}",
             pictures=_pictures(facts, rounds, silos, statement, summary),
+            labels=label_rows(summary.split, _MOST_LABELS),
             usage=adapter_program(summary, facts.labels),
             own_format=OWN_FORMAT.replace("`", ""),
             command=shlex.join(facts.command),
@@ -85,6 +87,9 @@ def _worse_silos(silos: Sequence[SiloOutcome], metric: str) -> str:
     names = [row.silo for row in silos if row.is_worse(metric)]
     return units.names_text(names, _NAMED)
 
+
+_MOST_LABELS = 100
+"""Labels that a table lists; others are one row."""
 
 _NAMED = 12
 """Silos that a sentence names."""
@@ -123,11 +128,11 @@ def _pictures(
     target = statement.target_epsilon if statement else None
     drawn = {
         "metric": plots.metric_by_round(rounds, facts.metric) if measured else "",
-        "silos": plots.silo_results(results, facts.metric) if results else "",
+        "silos": silo_plots.silo_results(results, facts.metric) if results else "",
         "epsilon": plots.epsilon_by_round(rounds, target) if statement and trained else "",
         "bytes": plots.bytes_by_round(rounds) if trained else "",
         "error": plots.aggregation_error_by_round(rounds) if trained else "",
-        "split": plots.data_split(summary.split) if summary.split else "",
+        "split": silo_plots.data_split(summary.split) if summary.split else "",
     }
     # plots escape what they write, and nothing else is marked as safe
     return {name: Markup(themed(svg)) for name, svg in drawn.items()}
@@ -169,6 +174,7 @@ def _environment() -> Environment:
         "scientific": units.scientific,
         "count": lambda value: units.DASH if value is None else f"{value:,}",
         "plural": units.count_text,
+        "percent": lambda share: f"{share:.1%}",
         "moment": _moment,
         "word": lambda status: str(status).partition(":")[0],
     }

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import matplotlib as mpl
@@ -19,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter
 
 INK, MUTED, GRID, SURFACE, OTHER = "#1c1f23", "#646b75", "#e4e6e9", "#ffffff", "#a9afb8"
 SERIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#44337a")
@@ -99,6 +101,22 @@ def themed(picture: str) -> str:
     """The SVG with every colour as ``var(--name, colour)``, for a page that defines them."""
     colors = "|".join(NAMES)
     return re.sub(colors, lambda color: f"var(--{NAMES[color[0]]}, {color[0]})", picture)
+
+
+def metric_ticks(metric: str) -> FuncFormatter:
+    """An axis of a metric: percent for accuracy."""
+    percent = metric == "accuracy"
+    return FuncFormatter(lambda v, _: f"{100 * v:.3g} %" if percent else f"{v:.4g}")
+
+
+def names_of(mappings: Iterable[Mapping[str, object]]) -> list[str]:
+    """All keys, each once, as they first come."""
+    return list(dict.fromkeys(name for mapping in mappings for name in mapping))
+
+
+def finite(groups: Iterable[Iterable[float | None]]) -> list[float]:
+    """All numbers that can be drawn."""
+    return [v for group in groups for v in group if v is not None and math.isfinite(v)]
 
 
 def _self_contained(text: str, title: str) -> str:

@@ -95,22 +95,94 @@ def silos_table(silos: Sequence[SiloOutcome], metric: str) -> Table:
     }
     known = {name: cells for name, cells in shown.items() if set(cells) != {DASH}}
     table = _table(["silo"], ["declared records", *known])
-    for i, silo in enumerate(silos):
+    for i, silo in enumerate(silos[:_MOST_SILOS]):
         size = DASH if silo.num_examples is None else f"{silo.num_examples:,}"
         table.add_row(Text(silo.silo), size, *(cells[i] for cells in known.values()))
+    if more := len(silos) - _MOST_SILOS:
+        table.caption = f"and {more:,} more: the report has all" if more > 0 else None
     return table
 
 
-def data_table(silos: Mapping[str, SiloSummary]) -> Table:
-    """One row a silo: records by label, lengths, cut, duplicate and empty records."""
+_MOST_SILOS = 40
+"""Silos that the end of a run names."""
+
+
+def data_table(silos: Mapping[str, SiloSummary], width: int = 160) -> Table:
+    """One row a silo: records by label, lengths, cut, repeated and empty records.
+
+    Args:
+        silos: numbers about each.
+        width: of a line, in characters. Where labels would not fit, there is a column for how
+            many of them a silo has, and one for the share of its most common one.
+    """
     labels = list(dict.fromkeys(label for silo in silos.values() for label in silo.labels))
+    room = sum(max(len(label), 6) + 2 for label in labels)
+    by_label = labels if room <= width - _BESIDE_LABELS else []
+    folded = ["labels", "most common"] if labels and not by_label else []
     lengths = ["median length", "95 %", "longest", "cut"]
-    table = _table(["silo"], ["records", *labels, *lengths, "duplicates", "empty"])
+    table = _table(["silo"], ["records", *by_label, *folded, *lengths, "repeats", "empty"])
     for name, silo in silos.items():
-        numbers = [silo.records, *(silo.labels.get(label, 0) for label in labels)]
-        numbers += [silo.lengths.p50, silo.lengths.p95, silo.lengths.max, silo.truncated]
-        numbers += [silo.duplicates, silo.empty]
-        table.add_row(Text(name), *(f"{number:,}" for number in numbers))
+        cells = [f"{number:,}" for number in (silo.labels.get(label, 0) for label in by_label)]
+        if folded:
+            present = sum(count > 0 for count in silo.labels.values())
+            share = max(silo.labels.values(), default=0) / max(silo.records, 1)
+            cells = [f"{present:,}", f"{share:.1%}"]
+        length = (silo.lengths.p50, silo.lengths.p95, silo.lengths.max, silo.truncated)
+        rest = (*length, silo.duplicates, silo.empty)
+        table.add_row(Text(name), f"{silo.records:,}", *cells, *(f"{n:,}" for n in rest))
+    if folded:
+        table.caption = f"{len(labels):,} labels in all"
+    return table
+
+
+_BESIDE_LABELS = 70
+"""Characters of a row beside its labels, about."""
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One label over all silos.
+
+    Attributes:
+        label: its name; of the last row perhaps how many others.
+        records: that have it.
+        share: of all records.
+        silos: that have any.
+    """
+
+    label: str
+    records: int
+    share: float
+    silos: int
+
+
+def label_rows(silos: Mapping[str, SiloSummary], most: int = 20) -> list[LabelRow]:
+    """The labels with the most records; where there are more than ``most``, others in one row."""
+    counts = {
+        label: [silo.labels.get(label, 0) for silo in silos.values()]
+        for label in dict.fromkeys(label for silo in silos.values() for label in silo.labels)
+    }
+    total = max(1, sum(map(sum, counts.values())))
+
+    def row(label: str, of: Sequence[Sequence[int]]) -> LabelRow:
+        records = sum(map(sum, of))
+        where = sum(any(own) for own in zip(*of, strict=True))
+        return LabelRow(label, records, records / total, where)
+
+    ranked = sorted(counts, key=lambda label: -sum(counts[label]))
+    shown = ranked if len(ranked) <= most + 1 else ranked[:most]
+    rows = [row(label, [counts[label]]) for label in shown]
+    if rest := ranked[len(shown) :]:
+        rows.append(row(f"{len(rest):,} others", [counts[label] for label in rest]))
+    return rows
+
+
+def labels_table(silos: Mapping[str, SiloSummary]) -> Table:
+    """One row a label, over all silos; rare ones together."""
+    table = _table(["label"], ["records", "share", "silos"])
+    for row in label_rows(silos):
+        label = Text(row.label, no_wrap=True, overflow="ellipsis")
+        table.add_row(label, f"{row.records:,}", f"{row.share:.1%}", f"{row.silos:,}")
     return table
 
 

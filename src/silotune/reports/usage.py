@@ -22,8 +22,8 @@ _KINDS = {
     "image-classification": "images",
 }
 
-_LABELS_IN_A_LINE = 80
-"""Characters of labels, with quotes and commas, up to which they stand in one line."""
+_LABELS_IN_A_LINE, _LINE = 80, 88
+"""Characters of labels up to which they stand in one line, and of a line where they do not."""
 
 
 def adapter_program(
@@ -37,13 +37,11 @@ def adapter_program(
         adapter: its folder.
     """
     name = summary.base_model
-    wide = sum(len(label) + 4 for label in labels) > _LABELS_IN_A_LINE
     return _render(
         f"adapter_{_kind(summary.task, summary.pooling)}",
         adapter=adapter,
         base=name if is_hub_name(name) else f"path/to/{public_name(name)}",
         labels=None if summary.task == "causal-lm" else list(labels),
-        label_indent=4 if wide else None,
         max_length=summary.max_length,
     )
 
@@ -86,10 +84,23 @@ def _environment() -> Environment:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["json"] = _literal
+    environment.filters |= {"json": _literal, "json_list": _literals}
     return environment
 
 
-def _literal(value: object, indent: int | None = None) -> str:
+def _literal(value: object) -> str:
     """A value as Python and JSON both write it."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _literals(values: Sequence[str]) -> str:
+    """A list in one line, or as many to a line as fit."""
+    whole = _literal(values)
+    if len(whole) <= _LABELS_IN_A_LINE:
+        return whole
+    lines = [""]
+    for word in map(_literal, values):
+        if lines[-1] and len(lines[-1]) + len(word) + 7 > _LINE:
+            lines.append("")
+        lines[-1] += f"{' ' if lines[-1] else ''}{word},"
+    return "\n".join(["[", *(f"    {line}" for line in lines), "]"])
