@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from silotune.adapters import inject
-from silotune.core import Batch, ClientId, GlobalState, Meters, Site
+from silotune.core import Answers, Batch, ClientId, GlobalState, Site
 from silotune.engine import Client, Experiment, LocalTrainer, federate
 from silotune.methods import HeadOnly
 from silotune.optim import SGD
@@ -49,9 +49,9 @@ class Total:
         total: Tensor = model(batch["x"]).sum(dim=1)
         return total
 
-    def measure(self, model: nn.Module, batch: Batch) -> Meters:
+    def measure(self, model: nn.Module, batch: Batch) -> Answers:
         """Nothing is evaluated here."""
-        return {}
+        return Answers()
 
 
 @dataclass(frozen=True)

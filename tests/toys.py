@@ -240,5 +240,7 @@ def loss(
 ) -> float:
     """Of a state on records; with the tensors that one silo keeps to itself, if there are any."""
     factors = state.factors.updated(own or {})
-    meters = evaluate(a_trainer.adapted, a_trainer.objective, factors, records, folded=state.folded)
-    return meters["loss"].value()
+    answers = evaluate(
+        a_trainer.adapted, a_trainer.objective, factors, records, folded=state.folded
+    )
+    return answers.meters()["loss"].value()

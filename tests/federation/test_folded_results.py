@@ -15,7 +15,7 @@ from silotune.core import Change, Factors, GlobalState, Key, Role
 from silotune.core.files import read_json, read_lines
 from silotune.federation.results import model_in
 from silotune.federation.run import update_norm
-from silotune.federation.scoring import measured, readable, score
+from silotune.federation.scoring import measured, score
 from silotune.federation.trained_models import ModelState, TrainedModels
 from silotune.linalg import LowRank
 from silotune.runs.folder import RunFolder
@@ -96,7 +96,7 @@ def test_scores_at_home_are_those_of_the_whole(place, method):
     whole = ModelState(factors=state.factors, folded=state.folded)
     for silo, examples in workshop.data.silos.items():
         at_home = read_lines(run.site(silo) / "metrics.jsonl")
-        expected = readable(measured(workshop, [whole], examples.held_out))
+        expected = measured(workshop, [whole], examples.held_out).metrics()
         assert len(at_home) == 3
         assert at_home[-1]["metrics"] == pytest.approx(expected, rel=1e-4)
 

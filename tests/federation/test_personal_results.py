@@ -14,12 +14,12 @@ from federation.results import LABELS, finished, last_state, logits, tokens, wri
 from federation.small import SILOS, small, train
 from silotune.adapters.peft_io import WEIGHTS
 from silotune.cli.app import app
-from silotune.core import Role, pool
+from silotune.core import Role, joined
 from silotune.core.files import read_json, read_lines
 from silotune.federation import baselines
 from silotune.federation.export import export_peft
 from silotune.federation.results import model_in
-from silotune.federation.scoring import measured, readable, score
+from silotune.federation.scoring import measured, own_score
 from silotune.federation.trained_models import learned_from, own_adapter
 from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
@@ -50,8 +50,8 @@ def test_every_silo_is_scored_by_its_own_model_and_all_of_them_together(place):
         silo: measured(workshop, [learned.of(silo)], workshop.data.silos[silo].held_out)
         for silo in SILOS
     }
-    assert last.silos == {silo: readable(found) for silo, found in meters.items()}
-    assert last.metrics == readable(pool(meters.values()))
+    assert last.silos == {silo: found.metrics() for silo, found in meters.items()}
+    assert last.metrics == joined(meters.values()).metrics()
     roles = {
         key.role
         for key, tensor in learned.of("east").factors.items()
@@ -60,7 +60,7 @@ def test_every_silo_is_scored_by_its_own_model_and_all_of_them_together(place):
     assert roles == {Role.B, Role.HEAD}
     assert not any(tensor.any() for tensor in first.only({Role.B}).values())  # none at the server
     swapped = measured(workshop, [learned.of("west")], workshop.data.silos["east"].held_out)
-    assert readable(swapped) != last.silos["east"]
+    assert swapped.metrics() != last.silos["east"]
 
 
 @pytest.mark.parametrize("evaluation", ["simulation", "public"])
@@ -72,7 +72,7 @@ def test_public_records_are_scored_by_all_models_together(place, tmp_path, evalu
     own = models(run, workshop).own
     for part, told in (("valid", last.metrics), ("test", read_json(run.run)["final"])):
         table = getattr(workshop.data, part)
-        each = [readable(measured(workshop, [model], table)) for model in own.values()]
+        each = [measured(workshop, [model], table).metrics() for model in own.values()]
         assert told["loss"] == pytest.approx(sum(m["loss"] for m in each) / 2)
         assert each[0]["loss"] != each[1]["loss"]
         assert evaluate(run, part).metrics == pytest.approx(told, rel=1e-5)
@@ -84,7 +84,7 @@ def test_scores_at_home_are_of_the_silos_own_model(place):
     run, workshop = finished(config), open_federation(config)
     learned = models(run, workshop)
     for silo, examples in workshop.data.silos.items():
-        expected = readable(measured(workshop, [learned.of(silo)], examples.held_out))
+        expected = measured(workshop, [learned.of(silo)], examples.held_out).metrics()
         at_home = read_lines(run.site(silo) / "metrics.jsonl")[-1]["metrics"]
         assert at_home == pytest.approx(expected, rel=1e-5)
     assert run.read_rounds()[-1].silos == {}
@@ -185,13 +185,13 @@ def test_the_command_line_takes_the_silo_and_scores_them_all(place, tmp_path):
 def test_a_silo_alone_is_scored_by_its_own_model_alone(place, tmp_path, monkeypatch):
     looked_at = []
 
-    def spy(workshop, learned):
-        looked_at.append(learned.models())
-        return score(workshop, learned)
+    def spy(workshop, silo, model):
+        looked_at.append(model)
+        return own_score(workshop, silo, model)
 
-    monkeypatch.setattr(baselines, "score", spy)
+    monkeypatch.setattr(baselines, "own_score", spy)
     parts = write_parts(tmp_path / "parts", "valid")
     list(baselines.silo_alone(open_federation(personal(place, parts, "baselines=[silo-alone]"))))
-    [[east], [west]] = looked_at
+    east, west = looked_at
     assert east.factors.digest() != west.factors.digest()
     assert all(any(t.any() for t in m.factors.only({Role.B}).values()) for m in (east, west))

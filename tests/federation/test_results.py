@@ -43,6 +43,8 @@ def test_evaluating_the_adapter_gives_the_runs_last_score(place):
     assert found.split == "valid"
     assert found.metrics == pytest.approx(records[-1].metrics, rel=1e-5)
     assert found.silos["east"] == pytest.approx(records[-1].silos["east"], rel=1e-5)
+    assert found.scored.part == "held out"
+    assert found.scored.records == sum(found.scored.silos.values()) > 0
 
 
 def test_a_test_part_is_preferred_and_can_be_left(place, tmp_path):
@@ -51,6 +53,11 @@ def test_a_test_part_is_preferred_and_can_be_left(place, tmp_path):
     assert (test.split, valid.split) == ("test", "valid")
     assert test.metrics != valid.metrics
     assert test.metrics == evaluate(run, "test").metrics
+    kept = read_facts(run).scored
+    assert kept.part == "test"
+    assert kept.records == sum(count for _, _, count in kept.classes) == test.scored.records
+    right = sum(count for right, given, count in kept.classes if right == given)
+    assert right / kept.records == pytest.approx(kept.metrics["accuracy"])
 
 
 def own_parts(folder, *parts):
@@ -88,6 +95,7 @@ def test_test_parts_of_sites_are_scored_at_home(place, tmp_path):
 
 def test_what_cannot_be_scored_is_said(place):
     run = finished(small(place, "evaluation=site", "train.num_rounds=1"))
+    assert read_facts(run).scored is None
     with pytest.raises(ValueError, match="keeps every score at its silo"):
         evaluate(run, None)
     with pytest.raises(ValueError, match="no test part"):

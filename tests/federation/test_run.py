@@ -308,7 +308,7 @@ def test_scores_of_a_site_stay_at_the_site(place):
     folder = RunFolder(Path(config.output_dir))
     assert all(not record.metrics and not record.silos for record in records)
     scores = read_lines(folder.site("east") / "metrics.jsonl")
-    assert set(scores[0]["metrics"]) == {"accuracy", "loss"}
+    assert set(scores[0]["metrics"]) == {"accuracy", "loss", "macro_f1"}
     assert "cat" not in json.dumps(read_json(folder.run)["silos"])
 
 

@@ -108,6 +108,8 @@ RUN_JSON = {
     "run.json.labels": "the declared label set",
     "run.json.baselines": "empty outside a simulation",
     "run.json.final": "scores on public records; empty without any",
+    "run.json.worse_than_before": "post-processing of the scores in metrics.jsonl",
+    "run.json.scored": "of scores on public records; null without any",
     "run.json.ledgers": "lengths and digests of the ledgers",
     "run.json.observed": "digest of lifetime, coupling and versions, all in privacy.json",
 }

@@ -91,10 +91,12 @@ def test_example_without_a_target_has_loss_and_gradient_zero(loaded):
 def test_measure_weighs_tokens_and_pools_exactly(loaded):
     batch = with_prompts(TASK.synthetic(loaded.inputs, LENGTHS, 0))
     tokens = [loss for example in by_hand(loaded.model, batch) for loss in example]
-    whole = TASK.measure(loaded.model, batch)["loss"]
+    whole = TASK.measure(loaded.model, batch).meters()["loss"]
     assert whole.count == len(tokens)
     assert whole.value() == pytest.approx(sum(tokens) / len(tokens), abs=1e-10)
-    parts = [TASK.measure(loaded.model, rows(batch, *part)) for part in ([0, 1], [2, 3, 4])]
+    parts = [
+        TASK.measure(loaded.model, rows(batch, *part)).meters() for part in ([0, 1], [2, 3, 4])
+    ]
     assert pool(parts)["loss"].value() == pytest.approx(whole.value(), abs=1e-10)
 
 

@@ -88,8 +88,10 @@ def test_padding_changes_no_loss(folders, name, pooling):
 def test_measure_counts_examples_and_pools_exactly(folders):
     loaded = load(folders, "bert")
     batch = synthetic(loaded)
-    whole = TASK.measure(loaded.model, batch)
-    parts = [TASK.measure(loaded.model, rows(batch, *part)) for part in ([0], [1, 2, 3, 4])]
+    whole = TASK.measure(loaded.model, batch).meters()
+    parts = [
+        TASK.measure(loaded.model, rows(batch, *part)).meters() for part in ([0], [1, 2, 3, 4])
+    ]
     pooled = pool(parts)
     assert whole["accuracy"] == pooled["accuracy"]
     assert whole["loss"].count == 5
@@ -102,8 +104,8 @@ def test_accuracy_is_one_for_the_models_own_answers(folders):
     loaded = load(folders, "vit")
     batch = synthetic(loaded)
     answers = loaded.model(pixel_values=batch["pixel_values"]).logits.argmax(-1)
-    right = TASK.measure(loaded.model, batch | {"labels": answers})
-    wrong = TASK.measure(loaded.model, batch | {"labels": (answers + 1) % 3})
+    right = TASK.measure(loaded.model, batch | {"labels": answers}).meters()
+    wrong = TASK.measure(loaded.model, batch | {"labels": (answers + 1) % 3}).meters()
     assert (right["accuracy"].value(), wrong["accuracy"].value()) == (1.0, 0.0)
 
 

@@ -7,7 +7,17 @@ from html.parser import HTMLParser
 
 import pytest
 
-from reports.clinics import facts, hostile, rounds, seeded, statement, summary, write_run
+from reports.clinics import (
+    LABELS,
+    facts,
+    hostile,
+    rounds,
+    scored,
+    seeded,
+    statement,
+    summary,
+    write_run,
+)
 from silotune.core.files import RecordError, write_text
 from silotune.reports.page import render
 from silotune.runs.folder import RunFolder
@@ -136,9 +146,53 @@ def test_seeded_noise_is_unmistakable(fake_run):
 
 
 def test_the_final_score_is_shown(fake_run):
-    run = fake_run(lines=rounds()[:2], run=replace(facts(), final={"accuracy": 0.881}))
+    run = fake_run(lines=rounds()[:2], run=replace(facts(), scored=scored()))
     text = Page(render(run, summary())).text
-    assert "The finished adapter on the test records: accuracy 88.1 %." in text
+    assert "accuracy 85.0 % 79.4 % to 89.3 % 200" in text
+    assert "macro_f1 0.850 0.809 to 0.891 200" in text
+    assert "Wilson's for accuracy" in text
+
+
+def test_every_class_has_its_row_and_its_place_in_the_matrix(fake_run):
+    html = render(fake_run(lines=rounds()[:2], run=replace(facts(), scored=scored())), summary())
+    text = Page(html).text
+    assert "cardiology 40 85.0 % 85.0 % 0.850" in text
+    assert "1 cardiology 34 2 2 2 ·" in text
+    assert "Most frequent mistakes" not in text
+    assert html.count('class="n hit"') == len(LABELS)
+
+
+@pytest.mark.parametrize("classes", [2, 20, 21, 150, 1000])
+def test_any_number_of_classes_is_shown(fake_run, classes):
+    """No label is lost, none fills the page at once, and an id has its own name."""
+    names = [f"label {i}" for i in range(classes)]
+    pairs = [(i, i, 5) for i in range(classes)]
+    pairs += [(i, (i + 1) % classes, 1 + (i == 1)) for i in range(classes)]
+    about = replace(scored(), classes=pairs, records=6 * classes + 1)
+    run = replace(facts(), labels=names, scored=about)
+    html = render(fake_run(lines=rounds()[:2], run=run), summary())
+    assert ("Confusion matrix" in html) == (classes <= 20)
+    assert (f"All {classes} classes" in html) == (classes > 20)
+    if classes > 20:
+        assert '<th>label 1</th><td>label 2</td><td class="n">2</td>' in html
+    assert all(f"<th>{name}</th>" in html for name in names)
+    assert len(html) < 1_000_000
+
+
+def test_numbers_of_records_stand_beside_scores_in_a_simulation_alone(fake_run):
+    run = fake_run(run=replace(facts(), scored=scored()))
+    assert "harbour 800 77 23.0 %" in Page(render(run, summary())).text
+    text = Page(render(run, replace(summary(), evaluation="public"))).text
+    assert " 77 " not in text
+
+
+def test_a_task_without_classes_has_no_table_of_them(fake_run):
+    metrics = {"loss": 2.0, "perplexity": 7.389}
+    about = replace(scored(), classes=(), metrics=metrics, errors={"loss": 0.1})
+    run = fake_run(run=replace(facts(), metric="perplexity", scored=about))
+    text = Page(render(run, summary())).text
+    assert "Class by class" not in text
+    assert "perplexity 7.389 6.074 to 8.989 200" in text
 
 
 def test_a_statement_of_no_unit_is_no_privacy(fake_run):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from reports.clinics import facts, rounds, statement, summary
+from reports.clinics import facts, rounds, scored, statement, summary
 from silotune.core.units import (
     change_text,
     count_text,
@@ -144,10 +144,9 @@ def test_silos_that_were_not_scored():
 
 def test_the_final_score():
     assert final_score(facts()) == ""
-    scored = replace(facts(), final={"accuracy": 0.881, "loss": 0.4123})
-    assert final_score(scored) == (
-        "The finished adapter on the test records: accuracy 88.1 %, loss 0.412."
-    )
+    text = final_score(replace(facts(), scored=scored()))
+    assert text.startswith("The finished adapter on the records that silos hold out: accuracy 85.0")
+    assert text.endswith("; n = 200.")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from silotune.core import Batch, Context, Factors, Key, Meters, PerExampleGradients, Role, Site
+from silotune.core import Answers, Batch, Context, Factors, Key, PerExampleGradients, Role, Site
 from silotune.core.packed_linear import PackedLinear
 from silotune.linalg import Matrix
 
@@ -68,7 +68,7 @@ class AdaptedModel:
         self.context.expect(batch)
         return losses(self.model, batch) + self.context.penalty()
 
-    def measure(self, measure: Callable[[nn.Module, Batch], Meters], batch: Batch) -> Meters:
+    def measure(self, measure: Callable[[nn.Module, Batch], Answers], batch: Batch) -> Answers:
         """An objective's metrics of a batch; the layers add nothing."""
         self.context.expect(batch)
         return measure(self.model, batch)

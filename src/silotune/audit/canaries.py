@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from silotune.adapters import AdaptedLinear, AdaptedModel, Head, ResLinear
-from silotune.core import Batch, ClientDataset, Factors, Key, Meters, Role, generator
+from silotune.core import Answers, Batch, ClientDataset, Factors, Key, Role, generator
 from silotune.linalg import pinv
 from silotune.objectives import PerExampleLoss
 from silotune.terms import BuiltModel, Terms
@@ -53,9 +53,9 @@ class CanaryObjective:
         ]
         return torch.stack(parts).sum(dim=0)
 
-    def measure(self, model: nn.Module, batch: Batch) -> Meters:
+    def measure(self, model: nn.Module, batch: Batch) -> Answers:
         """Nothing."""
-        return {}
+        return Answers()
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +74,9 @@ class Strengthened:
         rest = {name: t for name, t in batch.items() if name != STRENGTH}
         return self.objective.losses(model, rest) * batch[STRENGTH]
 
-    def measure(self, model: nn.Module, batch: Batch) -> Meters:
+    def measure(self, model: nn.Module, batch: Batch) -> Answers:
         """Nothing."""
-        return {}
+        return Answers()
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from silotune.core.units import metric_text
 from silotune.federation.results import Split, evaluate
+from silotune.reports.certainty import METHOD, score_text
 from silotune.runs.folder import RunFolder
 
 from .config_source import of_run
@@ -22,9 +23,13 @@ def score_run(
     with busy(console, "opening model and data"):
         folder = RunFolder(path)
         evaluation = evaluate(of_run(folder), folder, split, masked_experts)
-    say(console, f"{path}, {evaluation.split}: {_metrics(evaluation.metrics)}")
+    scored = evaluation.scored
+    say(console, f"{path}, {evaluation.split}: {score_text(scored) if scored else 'no records'}")
     for silo, metrics in evaluation.silos.items():
-        say(console, f"  {silo}: {_metrics(metrics)}")
+        n = f"; n = {scored.silos[silo]:,}" if scored else ""
+        say(console, f"  {silo}: {_metrics(metrics)}{n}")
+    if scored:
+        say(console, METHOD)
     if as_json:
         emit({"run": str(path), **asdict(evaluation)})
 

@@ -20,6 +20,7 @@ from silotune.core.units import (
     number_text,
 )
 from silotune.federation.results import own_adapters
+from silotune.reports.certainty import score_text
 from silotune.reports.prose import decline
 from silotune.reports.tables import silos_table
 from silotune.reports.totals import Outcome, outcome, silo_outcomes
@@ -36,7 +37,10 @@ def tell(folder: RunFolder, console: Console) -> None:
     silos = silo_outcomes(facts, rounds, read_statement(folder))
     totals = outcome(rounds, facts.metric)
     say(console)
-    say(console, _scores(totals, facts.final.get(facts.metric)), style="bold")
+    say(console, _scores(totals), style="bold")
+    if facts.scored:
+        text = score_text(facts.scored)
+        say(console, f"{facts.scored.part}: {text} (in brackets: 95 % intervals, of this run)")
     if worse := decline(totals):
         say(console, worse, style="bold red")
     console.print(silos_table(silos, facts.metric))
@@ -65,13 +69,12 @@ def result(folder: RunFolder) -> dict[str, Any]:
     }
 
 
-def _scores(totals: Outcome, final: float | None) -> str:
+def _scores(totals: Outcome) -> str:
     name = totals.metric
     before, after = metric_text(name, totals.before), metric_text(name, totals.after)
-    test = "" if final is None else f"; on the test records {metric_text(name, final)}"
     took = f"{human_seconds(totals.seconds)}, " if math.isfinite(totals.seconds) else ""
     return (
-        f"{name}: {before} before, {after} after {count_text(totals.rounds, 'round')}{test} "
+        f"{name}: {before} before, {after} after {count_text(totals.rounds, 'round')} "
         f"({took}{human_bytes(totals.bytes_up)} up, "
         f"{human_bytes(totals.bytes_down)} down)"
     )

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from silotune.adapters import AdaptedModel
-from silotune.core import Batch, Key, Role, generator
+from silotune.core import Answers, Batch, Key, Role, generator
 from silotune.engine import GradientCheckError, RecordsMixError, is_coarse
 from silotune.engine import check_gradients as check_against_autograd
 from silotune.engine.batches import MASK, filled
@@ -209,9 +209,9 @@ class _MadeUp:
         places = batch["labels"]
         return self.of(model, _unpadded(mapped(self.records, lambda t: t[places.to(t.device)])))
 
-    def measure(self, model: nn.Module, batch: Batch) -> dict[str, Any]:
+    def measure(self, model: nn.Module, batch: Batch) -> Answers:
         """Nothing."""
-        return {}
+        return Answers()
 
 
 def _made_up(batch: Any, model: nn.Module) -> Any:

@@ -9,13 +9,13 @@ import torch
 
 from silotune.adapters import AdaptedModel
 from silotune.core import (
+    Answers,
     ClientDataset,
     ClientTask,
     ClientUpdate,
     Factors,
-    Meters,
     append_line,
-    pool,
+    joined,
 )
 from silotune.linalg import Matrix
 from silotune.objectives import PerExampleLoss
@@ -34,8 +34,8 @@ def evaluate(
     examples: ClientDataset,
     batch_size: int = 64,
     folded: Mapping[str, Matrix] | None = None,
-) -> Meters:
-    """Metrics of ``factors`` over all of ``examples``; records of similar length go together.
+) -> Answers:
+    """Answers of ``factors`` to all of ``examples``; records of similar length go together.
 
     Args:
         adapted: is loaded with the factors.
@@ -49,7 +49,7 @@ def evaluate(
     adapted.model.eval()
     everything = range(len(examples.lengths))
     with torch.inference_mode():
-        return pool(
+        return joined(
             adapted.measure(objective.measure, to_device(examples.batch(part), adapted.device))
             for part in microbatches(everything, examples.lengths, batch_size)
         )
@@ -71,11 +71,12 @@ def score_at_home(task: ClientTask, trainer: LocalTrainer, client: Client) -> Cl
         right = 0
         if held_out is not None:
             factors = start_of(task, trainer, client)
-            meters = evaluate(
+            answers = evaluate(
                 trainer.adapted, trainer.objective, factors, held_out, folded=task.folded
             )
-            metrics = {name: meter.value() for name, meter in meters.items()}
-            append_line(home / "metrics.jsonl", {"round": task.round, "metrics": metrics})
+            line = {"round": task.round, "metrics": answers.metrics()}
+            append_line(home / "metrics.jsonl", line)
+            meters = answers.meters()
             right = round(meters[ACCURACY].total) if ACCURACY in meters else 0
         if client.releases.metric is None:
             return result(task)

@@ -18,8 +18,8 @@ from silotune.runtimes import InProcess
 from silotune.terms.agreement import experiment
 
 from .built import BuiltFederation, build_clients
-from .scoring import score
-from .trained_models import TrainedModels, learned_from
+from .scoring import own_score
+from .trained_models import learned_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +56,5 @@ def _alone(built: BuiltFederation, name: str) -> Iterator[AloneRound]:
         rounds = federate(replace(alone, quorum=1), runtime, agreement.first_state())
         for i, done in enumerate(rounds):
             learned = learned_from(done.state, model, folder, alone.run, list(sizes))
-            metrics = _own(built, name, learned) if i == last else {}
+            metrics = own_score(built, name, learned.of(name)) if i == last else {}
             yield AloneRound(silo=name, round=i, metrics=metrics)
-
-
-def _own(built: BuiltFederation, name: str, learned: TrainedModels) -> dict[str, float]:
-    """Of the silo's model alone, whatever the others' were."""
-    scores = score(built, TrainedModels(shared=learned.of(name)))
-    return dict(scores.silos.get(name, scores.overall))

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 from silotune.adapters import OWN_WEIGHTS, check_saved, load_own, load_peft
 from silotune.adapters.peft_io import WEIGHTS
-from silotune.core import pool
+from silotune.core import joined
 from silotune.data.columns import Columns
 from silotune.data.columns import readable as readable_table
 from silotune.data.given import filled_table_of
@@ -19,13 +19,14 @@ from silotune.privacy import NoDP
 from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
 from silotune.runs.lock import refuse_while_written
+from silotune.runs.scored import Scored
 from silotune.terms import BuiltModel, Terms, open_model
 
 from .built import build_federation
 from .description import Description
 from .inputs import examples_of
 from .records import Table
-from .scoring import Scores, final_scores, readable, score
+from .scoring import Scores, final_scores, score, scored
 from .trained_models import ModelState, TrainedModels, own_adapter
 
 T = TypeVar("T")
@@ -39,11 +40,13 @@ class Evaluation:
     Attributes:
         split: ``valid``: what rounds are scored on; ``test``: the records for the final figure.
         metrics: of all records together.
+        scored: how many records these are, and how sure the figures; None if there are none.
         silos: of each silo's own records; only in a simulation.
     """
 
     split: Split
     metrics: Mapping[str, float]
+    scored: Scored | None
     silos: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
@@ -78,7 +81,9 @@ def evaluate(
     learned = TrainedModels(shared=models.pop(None, None), own=_named(models))
     final = Scores() if split == "valid" else final_scores(built, learned)
     if final.overall:
-        return Evaluation(split="test", metrics=final.overall, silos=final.silos)
+        return Evaluation(
+            split="test", metrics=final.overall, silos=final.silos, scored=final.scored
+        )
     at_home = any(silo.test is not None for silo in built.data.silos.values())
     if split == "test" and not (at_home and terms.evaluation == "site"):
         why = "; those of the silos are private under evaluation: public" if at_home else ""
@@ -89,7 +94,9 @@ def evaluate(
             "part beside the silos could be scored here"
         )
     scores = score(built, learned)
-    return Evaluation(split="valid", metrics=scores.overall, silos=scores.silos)
+    return Evaluation(
+        split="valid", metrics=scores.overall, silos=scores.silos, scored=scores.scored
+    )
 
 
 def evaluate_table(federation: Description, folder: RunFolder, table: Table) -> Evaluation:
@@ -114,11 +121,12 @@ def evaluate_table(federation: Description, folder: RunFolder, table: Table) -> 
     examples = examples_of(terms, rows, model.loaded, "the table")
     numbers = [model_in(place, model) for place in places.values()]
     size = federation.machine.eval_batch_size
-    meters = pool(
+    answers = joined(
         score_examples(model.trainer.adapted, objective, n.factors, examples, size, n.folded)
         for n in numbers
     )
-    return Evaluation(split="test", metrics=readable(meters))
+    found = scored("test", answers, len(examples.lengths))
+    return Evaluation(split="test", metrics=found.metrics, scored=found)
 
 
 def _masked(terms: Terms, experts: Sequence[str]) -> Terms:

@@ -39,7 +39,7 @@ from .built import BuiltFederation
 from .description import Description
 from .keeping import append_round
 from .opening import OpenRun, now
-from .scoring import Scores, final_scores, released_scores, score, score_tests_at_home
+from .scoring import Scores, last_score, released_scores, score, score_tests_at_home
 from .trained_models import (
     ModelState,
     TrainedModels,
@@ -95,12 +95,14 @@ def finish(
         score_tests_at_home(built, learned, folder)
     job.books.collect()
     _save_adapters(built.agreement, folder, learned)
+    scored = last_score(built, learned)
     facts = replace(
         job.facts,
         status=status,
         finished=now(),
         baselines={SILO_ALONE: baseline} if baseline else {},
-        final=final_scores(built, learned).overall if built.terms.evaluation != "site" else {},
+        final=scored.metrics if scored and scored.part == "test" else {},
+        scored=scored,
         adapter_check=check_learned(built.agreement.model, built.terms, learned),
         ledgers=job.books.heads() if built.terms.private else {},
     )

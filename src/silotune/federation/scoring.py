@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from silotune.core import ClientDataset, ClientTask, ClientUpdate, Meters, append_line, pool
+from silotune.core import (
+    Answers,
+    ClientDataset,
+    ClientTask,
+    ClientUpdate,
+    append_line,
+    joined,
+    pool,
+)
+from silotune.core.classes import macro_f1_error
 from silotune.engine import ACCURACY, evaluate
 from silotune.objectives import Objective
 from silotune.runs.folder import RunFolder
+from silotune.runs.scored import Scored
 
 from .built import BuiltFederation
 from .inputs import ReadData
@@ -18,10 +28,14 @@ from .trained_models import ModelState, TrainedModels
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Metrics by name: of all together, and of each silo's own records in a simulation."""
+    """Metrics by name: of all together, and of each silo's own records in a simulation.
+
+    ``scored`` is what stands behind those of all together; None where there is nothing.
+    """
 
     overall: Mapping[str, float] = field(default_factory=dict)
     silos: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    scored: Scored | None = None
 
 
 def score(built: BuiltFederation, learned: TrainedModels) -> Scores:
@@ -34,19 +48,22 @@ def score(built: BuiltFederation, learned: TrainedModels) -> Scores:
     evaluation = built.terms.evaluation
     if evaluation == "site":
         return Scores()
-    data, silos = built.data, dict[str, Meters]()
+    data, silos = built.data, dict[str, Answers]()
     if evaluation == "simulation":
         silos = {
             name: measured(built, [learned.of(name)], examples)
             for name, examples in _watched(data).items()
         }
-    public = data.valid if data.valid is not None else _test(built, silos)
-    overall = pool(silos.values())
-    if public is not None:
-        overall = measured(built, learned.models(), public)
-    return Scores(
-        overall=readable(overall), silos={name: readable(meters) for name, meters in silos.items()}
-    )
+    shared = _shared(data, silos)
+    part = "test" if data.valid is None and shared is not None else "valid"
+    return _scores(built, learned, "held out" if shared is None else part, shared, silos)
+
+
+def own_score(built: BuiltFederation, silo: str, model: ModelState) -> dict[str, float]:
+    """A model on one silo's own records as rounds score them, or else on those of all."""
+    own = _watched(built.data).get(silo) if built.terms.evaluation == "simulation" else None
+    examples = own if own is not None else _shared(built.data, ())
+    return {} if examples is None else measured(built, [model], examples).metrics()
 
 
 def final_scores(built: BuiltFederation, learned: TrainedModels) -> Scores:
@@ -54,17 +71,65 @@ def final_scores(built: BuiltFederation, learned: TrainedModels) -> Scores:
 
     Silos' own ones are looked at in a simulation only, each by the silo's model.
     """
-    own: dict[str, Meters] = {}
+    own: dict[str, Answers] = {}
     if built.terms.evaluation == "simulation":
         own = {
             name: measured(built, [learned.of(name)], silo.test)
             for name, silo in built.data.silos.items()
             if silo.test is not None
         }
-    test = built.data.test
-    overall = pool(own.values()) if test is None else measured(built, learned.models(), test)
+    return _scores(built, learned, "test", built.data.test, own)
+
+
+def last_score(built: BuiltFederation, learned: TrainedModels) -> Scored | None:
+    """The finished model on the test records, if there are any, or else where rounds are scored."""
+    if built.terms.evaluation == "site":
+        return None
+    return final_scores(built, learned).scored or score(built, learned).scored
+
+
+def _scores(
+    built: BuiltFederation,
+    learned: TrainedModels,
+    part: str,
+    shared: ClientDataset | None,
+    silos: Mapping[str, Answers],
+) -> Scores:
+    """Of records that all share, or else of silos' own ones together."""
+    overall = joined(silos.values())
+    if shared is not None:
+        overall = measured(built, learned.models(), shared)
+    records = len(overall.counts) if shared is None else len(shared.lengths)
     return Scores(
-        overall=readable(overall), silos={name: readable(meters) for name, meters in own.items()}
+        overall=overall.metrics(),
+        silos={name: own.metrics() for name, own in silos.items()},
+        scored=scored(part, overall, records, silos) if overall.totals else None,
+    )
+
+
+def scored(
+    part: str, answers: Answers, records: int, silos: Mapping[str, Answers] | None = None
+) -> Scored:
+    """What stands behind a score.
+
+    Args:
+        part: which records they are.
+        answers: to them, perhaps of several models.
+        records: how many there are. Several answers to one record are no more certain than one.
+        silos: answers to each silo's own ones.
+    """
+    pairs = answers.pairs()
+    wider = math.sqrt(len(answers.counts) / records) if records else math.nan
+    errors = {name: wider * answers.error(name) for name in answers.totals if name != "accuracy"}
+    if pairs:
+        errors["macro_f1"] = wider * macro_f1_error(pairs)
+    return Scored(
+        part=part,
+        records=records,
+        metrics=answers.metrics(),
+        errors=errors,
+        classes=pairs,
+        silos={name: len(own.counts) for name, own in (silos or {}).items()},
     )
 
 
@@ -72,7 +137,7 @@ def score_tests_at_home(built: BuiltFederation, learned: TrainedModels, folder: 
     """Score each silo's own test records; what comes out stays in the silo's folder."""
     for name, silo in built.data.silos.items():
         if silo.test is not None:
-            metrics = readable(measured(built, [learned.of(name)], silo.test))
+            metrics = measured(built, [learned.of(name)], silo.test).metrics()
             append_line(folder.site(name) / "metrics.jsonl", {"split": "test", "metrics": metrics})
 
 
@@ -91,21 +156,13 @@ def released_scores(tasks: Sequence[ClientTask], results: Iterable[ClientUpdate]
 
 def measured(
     built: BuiltFederation, models: Iterable[ModelState], examples: ClientDataset
-) -> Meters:
-    """Meters over ``examples``, of several models together."""
+) -> Answers:
+    """Answers to ``examples``, of several models one after another."""
     trainer, size = built.agreement.model.trainer, built.federation.machine.eval_batch_size
-    return pool(
+    return joined(
         evaluate(trainer.adapted, trainer.objective, m.factors, examples, size, m.folded)
         for m in models
     )
-
-
-def readable(meters: Meters) -> dict[str, float]:
-    """Values by name; a language model's loss also as perplexity."""
-    values = {name: meter.value() for name, meter in meters.items()}
-    if values and "accuracy" not in values:
-        values["perplexity"] = math.exp(min(values["loss"], 700.0))
-    return values
 
 
 def metric_name(objective: Objective) -> str:
@@ -121,6 +178,8 @@ def _watched(data: ReadData) -> dict[str, ClientDataset]:
     return {name: silo.test for name, silo in data.silos.items() if silo.test is not None}
 
 
-def _test(built: BuiltFederation, silos: Mapping[str, Meters]) -> ClientDataset | None:
-    """Without a table to watch by, the final one, unless silos hold something out."""
-    return None if silos else built.data.test
+def _shared(data: ReadData, silos: Collection[str]) -> ClientDataset | None:
+    """Records of all that rounds are scored on; without silos' own ones even the final ones."""
+    if data.valid is not None:
+        return data.valid
+    return None if silos else data.test

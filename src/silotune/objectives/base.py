@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
-from silotune.core import Batch, Meters
+from silotune.core import Answers, Batch
 from silotune.core.inputs import InputSpec
 
 TaskName = Literal["sequence-classification", "causal-lm", "image-classification"]
@@ -32,8 +32,8 @@ class PerExampleLoss(Protocol):
         """(n,) losses, each a function of its own example only."""
         ...
 
-    def measure(self, model: nn.Module, batch: Batch) -> Meters:
-        """Metrics of a batch."""
+    def measure(self, model: nn.Module, batch: Batch) -> Answers:
+        """Metrics of a batch, record by record."""
         ...
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from silotune.core import Batch, Meter, Meters, generator
+from silotune.core import Answers, Batch, generator
 from silotune.core.fields import check_fields
 from silotune.core.inputs import InputSpec, synthetic_inputs
 
@@ -90,10 +90,10 @@ class CausalLM:
         return losses.sum(dim=1) / targets.sum(dim=1).clamp(min=1)
 
     @torch.no_grad()
-    def measure(self, model: nn.Module, batch: Batch) -> Meters:
+    def measure(self, model: nn.Module, batch: Batch) -> Answers:
         """``loss``, counted in target tokens; its exponential is the perplexity."""
         losses, targets = _token_losses(model, batch)
-        return {"loss": Meter(losses.sum().item(), targets.sum().item())}
+        return Answers(totals={"loss": losses.double().sum(dim=1)}, counts=targets.sum(dim=1))
 
     def synthetic(self, spec: InputSpec, lengths: Sequence[int], seed: int) -> Batch:
         """Random texts of these lengths, each its own target but for its prompt."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from silotune.core import Batch, Meter, Meters, generator
+from silotune.core import Answers, Batch, generator
 from silotune.core.fields import check_fields
 from silotune.core.inputs import InputSpec, synthetic_inputs
 
@@ -85,8 +85,8 @@ class SequenceClassification:
         """(n,) cross entropies."""
         return _losses(_logits(model, batch), batch["labels"])
 
-    def measure(self, model: nn.Module, batch: Batch) -> Meters:
-        """``accuracy`` and ``loss``, counted in examples."""
+    def measure(self, model: nn.Module, batch: Batch) -> Answers:
+        """``accuracy`` and ``loss``, counted in examples; and the classes that were given."""
         return _measured(model, batch)
 
     def synthetic(self, spec: InputSpec, lengths: Sequence[int], seed: int) -> Batch:
@@ -146,8 +146,8 @@ class ImageClassification:
         """(n,) cross entropies."""
         return _losses(_logits(model, batch), batch["labels"])
 
-    def measure(self, model: nn.Module, batch: Batch) -> Meters:
-        """``accuracy`` and ``loss``, counted in examples."""
+    def measure(self, model: nn.Module, batch: Batch) -> Answers:
+        """``accuracy`` and ``loss``, counted in examples; and the classes that were given."""
         return _measured(model, batch)
 
     def synthetic(self, spec: InputSpec, lengths: Sequence[int], seed: int) -> Batch:
@@ -156,11 +156,15 @@ class ImageClassification:
 
 
 @torch.no_grad()
-def _measured(model: nn.Module, batch: Batch) -> Meters:
+def _measured(model: nn.Module, batch: Batch) -> Answers:
     logits, labels = _logits(model, batch), batch["labels"]
-    correct = (logits.argmax(dim=-1) == labels).sum().item()
-    loss = _losses(logits, labels).sum().item()
-    return {"accuracy": Meter(correct, len(labels)), "loss": Meter(loss, len(labels))}
+    given = logits.argmax(dim=-1)
+    return Answers(
+        totals={"accuracy": (given == labels).double(), "loss": _losses(logits, labels)},
+        counts=torch.ones_like(labels),
+        right=labels,
+        given=given,
+    )
 
 
 def _synthetic(spec: InputSpec, lengths: Sequence[int], seed: int) -> Batch:

@@ -23,6 +23,7 @@ from silotune.core.units import count_text, epsilon_text, metric_text, number_te
 from silotune.runs.facts import RunFacts, Summary
 from silotune.runs.privacy_statement import PrivacyStatement, SiloPrivacy
 
+from .certainty import METHOD
 from .prose import EVALUATION, PERSONAL, decline, final_score, method_name, what_was_done
 from .totals import Outcome
 from .usage import adapter_program, is_hub_name, public_name
@@ -124,7 +125,8 @@ def _method(summary: Summary, facts: RunFacts) -> str:
 
 
 def _result(summary: Summary, facts: RunFacts, outcome: Outcome) -> str:
-    note = f"{_inline(final_score(facts))} {EVALUATION.get(summary.evaluation, '')}".strip()
+    sure = METHOD if facts.scored else ""
+    note = f"{_inline(final_score(facts))} {EVALUATION.get(summary.evaluation, '')} {sure}".strip()
     if outcome.worse:
         note = f"**{_inline(decline(outcome))}.**\n\n{note}"
     if not math.isfinite(outcome.after):

@@ -20,8 +20,11 @@ from silotune.core import units
 from silotune.runs.facts import RunFacts, Summary, read_facts
 from silotune.runs.folder import RoundRecord, RunFolder
 from silotune.runs.privacy_statement import PrivacyStatement, read_statement
+from silotune.runs.scored import Scored
 
 from . import plots, prose, silo_plots
+from .certainty import METHOD, Interval, intervals, wilson
+from .classes import classes_of
 from .model_card import OWN_FORMAT
 from .plot_style import themed
 from .tables import label_rows
@@ -39,7 +42,8 @@ def render(run: RunFolder, summary: Summary) -> str:
     """
     facts, statement, rounds = read_facts(run), read_statement(run), run.read_rounds()
     if not summary.is_simulation:
-        facts = replace(facts, baselines={})
+        alone = replace(facts.scored, silos={}) if facts.scored else None
+        facts = replace(facts, baselines={}, scored=alone)
         rounds = [replace(record, silos={}) for record in rounds]
         summary = replace(summary, split={})
     totals = outcome(rounds, facts.metric)
@@ -58,6 +62,7 @@ def render(run: RunFolder, summary: Summary) -> str:
             worse_silos=_worse_silos(silos, facts.metric),
             change=units.change_text(totals.metric, totals.before, totals.after),
             has_baseline=any(math.isfinite(row.alone) for row in silos),
+            has_scored=any(row.scored is not None for row in silos),
             scored_on=_scored_on(rounds),
             metric_names=list(dict.fromkeys(name for record in rounds for name in record.metrics)),
             absences=[(r.round, name, why) for r in rounds for name, why in r.missing.items()],
@@ -68,7 +73,9 @@ def render(run: RunFolder, summary: Summary) -> str:
             noun=guarantee.noun(statement) if statement else "",
             seeded=guarantee.is_seeded(statement),
             charges=_charges(statement) if statement else [],
-            final_score=prose.final_score(facts),
+            scores=_scores(facts.scored),
+            certainty=METHOD if facts.scored else "",
+            classes=classes_of(facts.scored, facts.labels),
             simulation=prose.SIMULATION,
             evaluation=prose.EVALUATION.get(summary.evaluation, ""),
             method=f"{prose.method_name(summary)} – {summary.method_words}",
@@ -80,6 +87,14 @@ def render(run: RunFolder, summary: Summary) -> str:
             config=run.config.read_text(encoding="utf-8") if run.config.exists() else "",
         )
     )
+
+
+def _scores(scored: Scored | None) -> list[tuple[str, float, Interval | None]]:
+    """Metric, value and where it lies."""
+    if scored is None:
+        return []
+    known = intervals(scored)
+    return [(name, value, known.get(name)) for name, value in scored.metrics.items()]
 
 
 def _worse_silos(silos: Sequence[SiloOutcome], metric: str) -> str:
@@ -174,11 +189,20 @@ def _environment() -> Environment:
         "scientific": units.scientific,
         "count": lambda value: units.DASH if value is None else f"{value:,}",
         "plural": units.count_text,
+        "interval": _interval,
+        "wilson": lambda share, n, name: _interval(wilson(share, n), name) if n else "",
         "percent": lambda share: f"{share:.1%}",
         "moment": _moment,
         "word": lambda status: str(status).partition(":")[0],
     }
     return environment
+
+
+def _interval(pair: Interval | None, name: str) -> str:
+    """``80.1 % to 86.6 %``."""
+    if pair is None or not all(map(math.isfinite, pair)):
+        return units.DASH
+    return " to ".join(units.metric_text(name, end) for end in pair)
 
 
 def _moment(iso: str | None) -> str:

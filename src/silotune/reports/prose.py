@@ -9,6 +9,7 @@ from silotune.core.units import count_text, metric_text
 from silotune.runs.facts import RunFacts, Summary
 from silotune.runs.privacy_statement import PrivacyStatement
 
+from .certainty import score_text
 from .totals import Outcome
 
 TASKS = {
@@ -59,9 +60,12 @@ def what_was_done(
 
 
 def final_score(facts: RunFacts) -> str:
-    """How the finished adapter does on the test records; empty if there are none."""
-    scores = [f"{name} {metric_text(name, value)}" for name, value in facts.final.items()]
-    return f"The finished adapter on the test records: {', '.join(scores)}." if scores else ""
+    """How the finished adapter does on the records of its last score; empty if there are none."""
+    if facts.scored is None or not facts.scored.metrics:
+        return ""
+    where = {"test": "the test records", "valid": "the validation records"}
+    part = where.get(facts.scored.part, "the records that silos hold out")
+    return f"The finished adapter on {part}: {score_text(facts.scored)}."
 
 
 def decline(outcome: Outcome) -> str:

@@ -86,13 +86,18 @@ def rounds_table(rounds: Sequence[RoundRecord], metric: str) -> Table:
 
 
 def silos_table(silos: Sequence[SiloOutcome], metric: str) -> Table:
-    """One row a silo: declared records and what is known of its metric and epsilon."""
+    """One row a silo: declared records and what is known of its metric and epsilon.
+
+    n is the number of records that its metric is of, where these are its own.
+    """
     shown = {
         f"{metric} before": [metric_text(metric, silo.before) for silo in silos],
         "alone": [metric_text(metric, silo.alone) for silo in silos],
         "federated": [metric_text(metric, silo.after) for silo in silos],
         "ε spent": [epsilon_text(silo.epsilon) for silo in silos],
     }
+    if any(silo.scored is not None for silo in silos):
+        shown["n"] = [DASH if silo.scored is None else f"{silo.scored:,}" for silo in silos]
     known = {name: cells for name, cells in shown.items() if set(cells) != {DASH}}
     table = _table(["silo"], ["declared records", *known])
     for i, silo in enumerate(silos[:_MOST_SILOS]):

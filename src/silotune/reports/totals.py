@@ -45,6 +45,7 @@ class SiloOutcome:
     Attributes:
         silo: its name.
         num_examples: declared.
+        scored: its held-out records, which the metric is of; None where it has none of its own.
         before: the metric before training.
         alone: after training without the others.
         after: after the last round that was scored.
@@ -53,6 +54,7 @@ class SiloOutcome:
 
     silo: str
     num_examples: int | None = None
+    scored: int | None = None
     before: float = NAN
     alone: float = NAN
     after: float = NAN
@@ -94,6 +96,7 @@ def silo_outcomes(
         return SiloOutcome(
             silo=name,
             num_examples=facts.silos[name].get("num_examples"),
+            scored=facts.scored.silos.get(name) if facts.scored else None,
             before=_value(first, facts.metric),
             alone=_value(alone.get(name, {}), facts.metric),
             after=_value(last, facts.metric),

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from silotune.core.files import build, read_json
 
 from .folder import RunFolder
+from .scored import Scored
 
 if TYPE_CHECKING:  # it imports datasets, which takes a second
     from silotune.data.summary import SiloSummary
@@ -48,6 +49,7 @@ class RunFacts:
         worse_than_before: whether training left the metric worse than it found it; None if that is
             not known.
         final: metrics of the finished adapter on the test records; empty without any.
+        scored: what stands behind the last scores; None where silos keep them.
         ledgers: account -> ``lines`` of its ledger and ``head``, SHA-256 of the last, once the run
             has ended; empty without privacy.
         observed: SHA-256 of what the certificate has from nowhere else (``digest_of_observed``),
@@ -74,6 +76,7 @@ class RunFacts:
     baselines: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     worse_than_before: bool | None = None
     final: Mapping[str, float] = field(default_factory=dict)
+    scored: Scored | None = None
     ledgers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     observed: str = ""
     adapter_check: str = ""
@@ -159,4 +162,7 @@ def facts_in(path: Path) -> RunFacts:
         DamagedError: if it is missing or damaged.
         RecordError: if it cannot be read, or is of a newer version.
     """
-    return build(RunFacts, read_json(path), str(path))
+    facts = build(RunFacts, read_json(path), str(path))
+    if isinstance(facts.scored, Mapping):
+        return replace(facts, scored=build(Scored, facts.scored, str(path)))
+    return facts

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from silotune.adapters import AdaptedLinear, AdaptedModel, MixedLinear
-from silotune.core import Batch, ImageInput, Meters
+from silotune.core import Answers, Batch, ImageInput
 from silotune.engine import (
     Coupling,
     GradientCheckError,
@@ -76,7 +76,7 @@ def proved(model: BuiltModel, terms: Terms) -> BuiltModel:
     with _without_dropout(model.trainer.adapted):
         found = _isolated(model, terms)
         records = _made_up(model, terms, min(SHORT[0], terms.objective.max_length))
-        metrics = _measured(model.trainer.adapted, terms.objective, records)
+        metrics = _measured(model.trainer.adapted, terms.objective, records).totals
     needed = "loss" if terms.objective.task == "causal-lm" else "accuracy"
     if needed not in metrics:
         raise ValueError(
@@ -181,7 +181,7 @@ def _contexts(config: Mapping[str, Any]) -> set[int]:
     return found.union(*map(_contexts, inner))
 
 
-def _measured(adapted: AdaptedModel, task: Objective, batch: Batch) -> Meters:
+def _measured(adapted: AdaptedModel, task: Objective, batch: Batch) -> Answers:
     """Scores of a batch, as a run scores."""
     adapted.model.eval()
     with torch.inference_mode():
