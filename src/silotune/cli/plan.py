@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from silotune.config import Config, build
 from silotune.core.units import count_text, human_bytes, number_text
+from silotune.federation.noise_words import verdict
 from silotune.federation.plan import Plan, forecast, shown_epsilon
 from silotune.reports.tables import epsilon_table, plan_table
 
@@ -78,6 +79,7 @@ def _noise(config: Config, plan: Plan) -> Iterator[str]:
             f"{_reserve(config)}"
         )
     yield CLIENT_NOISE if hidden else RECORD_NOISE
+    yield verdict(plan.noise_to_signal)
     if privacy.noise == "correlated":
         yield CORRELATED_NOISE
     if len(plan.silos) > 1:

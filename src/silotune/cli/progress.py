@@ -6,15 +6,18 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from silotune.certificate.guarantee import NOT_PRIVATE
 from silotune.config import Config
 from silotune.core.units import epsilon_text, human_bytes, human_seconds, metric_text, number_text
 from silotune.federation.baselines import AloneRound
+from silotune.federation.time_left import TimeLeft
 from silotune.runs.folder import RoundRecord
+from silotune.terms import Terms
 
 from .console import say
 
@@ -32,6 +35,8 @@ class Watch:
         metric: the one to look at first.
         budget: epsilon of each silo; None if there is none.
         seeded: epsilon would hold only if noise were secret.
+        scored: whether the state after so many rounds is scored.
+        baseline: whether every silo trains alone in the end.
     """
 
     rounds: int
@@ -39,43 +44,46 @@ class Watch:
     metric: str
     budget: float | None
     seeded: bool = False
+    scored: Callable[[int], bool] = bool
+    baseline: bool = False
 
     @classmethod
-    def of(cls, config: Config, done: int, metric: str) -> Watch:
-        """From the configuration."""
+    def of(cls, config: Config, terms: Terms, done: int, metric: str) -> Watch:
+        """From the configuration, and the terms that it made."""
         return cls(
             rounds=config.train.num_rounds,
             done=done,
             metric=metric,
             budget=config.privacy.target_epsilon,
             seeded=config.privacy.insecure_seeded_noise,
+            scored=terms.scored,
+            baseline=bool(config.baselines),
         )
 
 
 def watch_rounds(records: Iterable[RoundRecord], watch: Watch, console: Console) -> None:
     """Run through the rounds and show each."""
-    seconds: list[float] = []
+    left = TimeLeft(watch.rounds, watch.scored, watch.baseline)
     with _shown(console, "round", watch.rounds, watch.done) as show:
         for record in records:
-            if record.round >= 0:
-                seconds.append(record.seconds)
-            left = watch.rounds - record.round - 1
-            words = [*_words(record, watch), *_time(seconds, left, console)]
-            show(record.round + 1, "  ".join(words))
+            words = [*_words(record, watch), *_time(record), left.text(record)]
+            show(record.round + 1, "  ".join(filter(None, words)))
 
 
 def watch_alone(rounds: Iterable[AloneRound], watch: Watch, silos: int, console: Console) -> Alone:
     """Run through the baseline in which each silo trains alone; gives its metrics by silo."""
     metrics: Alone = {}
-    with _shown(console, "alone", silos * watch.rounds, 0) as show:
+    total, begun = silos * watch.rounds, monotonic()
+    with _shown(console, "alone", total, 0) as show:
         for step in rounds:
             metrics[step.silo] = dict(step.metrics)
             done = (len(metrics) - 1) * watch.rounds + step.round + 1
+            left = human_seconds((monotonic() - begun) / done * (total - done))
             if step.metrics:
                 value = metric_text(watch.metric, step.metrics.get(watch.metric))
-                show(done, f"{step.silo} alone: {watch.metric} {value}")
+                show(done, f"{step.silo} alone: {watch.metric} {value}  {left} left")
             elif console.is_terminal:
-                show(done, f"{step.silo} alone")
+                show(done, f"{step.silo} alone  {left} left")
     return metrics
 
 
@@ -92,7 +100,6 @@ def _shown(console: Console, what: str, total: int, done: int) -> Iterator[Show]
         TextColumn(f"{what} {{task.completed:.0f}}/{{task.total:.0f}}"),
         BarColumn(),
         TextColumn("{task.fields[text]}"),
-        TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task(what, total=total, completed=done, text="")
@@ -114,8 +121,7 @@ def _words(record: RoundRecord, watch: Watch) -> Iterator[str]:
         yield f"without {silo} ({reason})"
 
 
-def _time(seconds: list[float], left: int, console: Console) -> Iterator[str]:
-    """Where no bar counts down, and time is no secret."""
-    if seconds and math.isfinite(seconds[-1]) and not console.is_terminal:
-        mean = math.fsum(seconds) / len(seconds)
-        yield f"{human_seconds(seconds[-1])}, {human_seconds(mean * left)} left"
+def _time(record: RoundRecord) -> Iterator[str]:
+    """How long a round took, where time is no secret."""
+    if record.round >= 0 and math.isfinite(record.seconds):
+        yield human_seconds(record.seconds)

@@ -91,7 +91,7 @@ def _check_same(folder: RunFolder, config: Config) -> None:
 def _to_the_end(job: OpenRun, config: Config, console: Console) -> None:
     """Train what is left; whatever stops it is noted in the folder."""
     built = job.built
-    watch = Watch.of(config, job.state.round, job.facts.metric)
+    watch = Watch.of(config, built.terms, job.state.round, job.facts.metric)
     try:
         for line in _heading(job, config):
             say(console, line)

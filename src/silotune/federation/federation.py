@@ -129,7 +129,8 @@ class Federation(Description):
         records = self.rounds(folder, resume=resume)
         metric = metric_name(self.terms.objective)
         with closing(records):
-            for _ in watched(records, self.terms, metric, progress=progress):
+            baseline = bool(self.baselines)
+            for _ in watched(records, self.terms, metric, baseline=baseline, progress=progress):
                 pass
 
     def _noted(self, run: OpenRun, error: BaseException) -> None:

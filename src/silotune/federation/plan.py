@@ -25,6 +25,7 @@ from silotune.terms.agreement import agree
 from .built import public_sizes
 from .description import Description
 from .inputs import read_tables
+from .noise_words import over_the_run, verdict
 from .records import Records
 
 RUN = "0" * 12
@@ -48,6 +49,8 @@ class Plan:
         total: numbers of the adapted model.
         bytes_up: from all silos, in all rounds.
         bytes_down: to all silos, in all rounds.
+        noise_to_signal: of the whole run, all silos together: the length of its noise over the
+            longest that its signal can be; 0 without noise.
         averaged: the noise of a silo is so much smaller in the mean over silos.
         notices: what the user should know.
     """
@@ -61,6 +64,7 @@ class Plan:
     bytes_up: int
     bytes_down: int
     averaged: float
+    noise_to_signal: float
     notices: tuple[str, ...]
 
     def __repr__(self) -> str:
@@ -75,6 +79,7 @@ class Plan:
             *left_out,
             f"bytes: {human_bytes(self.bytes_up)} up and {human_bytes(self.bytes_down)} down in "
             "all rounds and clients",
+            *([verdict(self.noise_to_signal)] if self.noise_to_signal else []),
             *(f"notice: {notice}" for notice in self.notices),
         )
 
@@ -125,8 +130,19 @@ def forecast(federation: Description) -> Plan:
         bytes_up=sum(each.up for of_round in sent for each in of_round.values()),
         bytes_down=sum(each.down for of_round in sent for each in of_round.values()),
         averaged=math.hypot(*weights),
+        noise_to_signal=_over_the_run(experiment, terms, rows, weights),
         notices=(*notices, *model.loaded.notices, *short_runs.notices(terms, model.axes)),
     )
+
+
+def _over_the_run(
+    experiment: Experiment, terms: Terms, rows: Sequence[PlanRow], weights: Sequence[float]
+) -> float:
+    """The server's noise comes once a round, the silos' own in every step."""
+    a_step = [row.noise_to_signal for row in rows]
+    if experiment.central.private:
+        return over_the_run(a_step, [1.0], terms.rounds)
+    return over_the_run(a_step, weights, terms.rounds * terms.local_steps)
 
 
 Traffic = Sequence[Mapping[str, Bytes]]

@@ -11,9 +11,16 @@ from silotune.core.units import epsilon_text, metric_text, number_text
 from silotune.runs.folder import RoundRecord
 from silotune.terms import Terms
 
+from .time_left import TimeLeft
+
 
 def watched(
-    records: Iterable[RoundRecord], terms: Terms, metric: str, *, progress: bool | None
+    records: Iterable[RoundRecord],
+    terms: Terms,
+    metric: str,
+    *,
+    baseline: bool = False,
+    progress: bool | None,
 ) -> Iterator[RoundRecord]:
     """The same records, with a bar beside them.
 
@@ -21,14 +28,17 @@ def watched(
         records: as rounds end.
         terms: say how many there are, and what may be spent.
         metric: the one to show.
+        baseline: whether every silo trains alone in the end.
         progress: whether there is a bar; None = where somebody sees it.
     """
     seen = is_watched() if progress is None else progress
+    left = TimeLeft(terms.rounds, terms.scored, baseline)
     with _bar(terms.rounds, seen=seen) as bar:
         for record in records:
+            words = [*_words(record, terms, metric), left.text(record)]
             try:
                 bar.n = record.round + 1
-                bar.set_postfix_str(_words(record, terms, metric))
+                bar.set_postfix_str(", ".join(filter(None, words)))
             except OSError:  # whoever watched has gone
                 bar.disable = True
             yield record
@@ -41,7 +51,7 @@ def is_watched() -> bool:
 
 def _bar(rounds: int, *, seen: bool) -> tqdm:
     try:
-        return tqdm(total=rounds, desc="round", unit="round", disable=not seen)
+        return tqdm(total=rounds, desc="round", disable=not seen, bar_format=FORMAT)
     except OSError:
         return tqdm(disable=True)
 
@@ -52,7 +62,11 @@ def _in_notebook() -> bool:
     return shell is not None and "IPKernelApp" in shell.config
 
 
-def _words(record: RoundRecord, terms: Terms, metric: str) -> str:
+FORMAT = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}"
+"""Of a bar: what is left is counted here, since rounds are not all that is done."""
+
+
+def _words(record: RoundRecord, terms: Terms, metric: str) -> list[str]:
     words = []
     if metric in record.metrics:
         words.append(f"{metric} {metric_text(metric, record.metrics[metric])}")
@@ -60,4 +74,4 @@ def _words(record: RoundRecord, terms: Terms, metric: str) -> str:
         target = terms.privacy.target_epsilon
         of = f" of {number_text(target)}" if target else ""
         words.append(f"ε {epsilon_text(max(record.epsilon.values()))}{of}")
-    return ", ".join(words)
+    return words

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +162,7 @@ def facts_in(path: Path) -> RunFacts:
         DamagedError: if it is missing or damaged.
         RecordError: if it cannot be read, or is of a newer version.
     """
-    facts = build(RunFacts, read_json(path), str(path))
-    if isinstance(facts.scored, Mapping):
-        return replace(facts, scored=build(Scored, facts.scored, str(path)))
-    return facts
+    data = read_json(path)
+    if isinstance(data.get("scored"), Mapping):
+        data["scored"] = build(Scored, data["scored"], str(path))
+    return build(RunFacts, data, str(path))

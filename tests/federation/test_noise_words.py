@@ -1,0 +1,47 @@
+"""What noise leaves to learn, in words: the ratio is that of the noise that is really added."""
+
+import math
+
+import pytest
+import torch
+
+from by_config import forecast
+from federation.small import PRIVATE, small
+from silotune.federation.noise_words import over_the_run, verdict
+
+
+def test_the_ratio_is_that_of_noise_that_adds_up_over_steps_and_silos():
+    """Sums of noise drawn step by step, against a signal that always points one way."""
+    draw = torch.Generator().manual_seed(0)
+    numbers, batch, steps, sigmas = 4000, 8.0, 30, (1.0, 3.0)
+    weights = (0.75, 0.25)
+    total = torch.zeros(numbers)
+    for _ in range(steps):
+        for weight, sigma in zip(weights, sigmas, strict=True):
+            total += weight * sigma / batch * torch.randn(numbers, generator=draw)
+    a_step = [sigma * math.sqrt(numbers) / batch for sigma in sigmas]
+    told = over_the_run(a_step, weights, steps)
+    assert told == pytest.approx(total.norm().item() / steps, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [(0.02, "leaves room"), (0.2, "will learn little"), (0.7, "will not learn")],
+)
+def test_the_verdict_is_in_words(ratio, words):
+    assert words in verdict(ratio)
+    assert ("train fewer numbers" in verdict(ratio)) == (ratio > 0.1)
+
+
+def test_without_noise_there_is_no_verdict(place):
+    plan = forecast(small(place))
+    assert (plan.noise_to_signal, verdict(0.0)) == (0.0, "")
+    assert "signal of the whole run" not in repr(plan)
+
+
+def test_a_plan_judges_its_noise(place):
+    plan = forecast(small(place, *PRIVATE))
+    row = plan.silos[0]
+    assert plan.noise_to_signal == pytest.approx(row.noise_to_signal / math.sqrt(2 * 6))
+    assert verdict(plan.noise_to_signal) in repr(plan)
+    assert "this will not learn" in repr(plan), "24 records a silo, and noise of 2"
