@@ -151,6 +151,8 @@ def _silo_lines(
     spans = [(_completed(r), min(c), max(c)) for r, c in zip(rounds, columns, strict=True) if c]
     done, low, high = zip(*spans, strict=True) if spans else ([], [], [])
     axes.fill_between(done, low, high, color=OTHER, lw=0, alpha=0.45)
+    for edge in (low, high):  # where all are equal there is no area
+        axes.plot(done, edge, color=OTHER, lw=1.1)
     return [(f"range of {len(each)} silos", Patch(color=OTHER, alpha=0.45))]
 
 

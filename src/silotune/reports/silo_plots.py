@@ -37,6 +37,9 @@ if TYPE_CHECKING:  # it imports datasets, which takes a second
 MOST_NAMED = 16
 """Silos that a picture names."""
 
+MOST_RESULTS = 18
+"""Bars of results beside a picture by round, which is as high."""
+
 MOST_BARS = 400
 """Silos that it shows."""
 
@@ -86,7 +89,7 @@ def silo_results(results: Mapping[str, Mapping[str, float]], metric: str) -> str
     """
     silos = names_of(results.values())
     colors = [OTHER, SERIES[0]] if len(results) < 3 else [OTHER, SERIES[1], SERIES[0], *SERIES[2:]]
-    if len(silos) > MOST_NAMED:
+    if len(silos) * len(results) > MOST_RESULTS:
         return _ranked_results(results, metric, silos, colors)
     with canvas(4.7, 0.9 + (0.18 * len(results) + 0.12) * len(silos)) as (figure, axes):
         height = 0.8 / max(len(results), 1)
