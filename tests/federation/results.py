@@ -27,6 +27,7 @@ def last_state(folder: RunFolder) -> GlobalState:
 
 def tokens(source) -> dict[str, torch.Tensor]:
     tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return dict(tokenizer(TEXTS, padding=True, return_tensors="pt"))
 
 

@@ -184,6 +184,11 @@ class Adapter(Protocol):
         return False
 
     @property
+    def estimable(self) -> bool:
+        """Whether weights alone give an estimate that can be merged where it does not fit PEFT."""
+        return False
+
+    @property
     def own_layer_only(self) -> bool:
         """Whether PEFT's pair of a site, read back, is used at that site alone."""
         return True

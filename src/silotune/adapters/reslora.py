@@ -99,6 +99,11 @@ class ResLoRA(Adapter):
         return self.shortcut is Shortcut.BLOCK or self.pre_num == 0
 
     @property
+    def estimable(self) -> bool:
+        """Input shortcuts alone: ``straighten``."""
+        return self.shortcut is Shortcut.INPUT and not self.fits_peft
+
+    @property
     def recomputable(self) -> bool:
         """Unless layers keep for later ones what they read or made of it."""
         return self.fits_peft

@@ -30,6 +30,8 @@ def score_run(
         say(console, f"  {silo}: {_metrics(metrics)}{n}")
     if scored:
         say(console, METHOD)
+    for note in evaluation.notes:
+        say(console, f"note: {note}", style="yellow")
     if as_json:
         emit({"run": str(path), **asdict(evaluation)})
 

@@ -15,7 +15,7 @@ from silotune.terms import Agreement, Terms, open_model, short_runs
 from silotune.terms.agreement import agree
 
 from .description import Description
-from .inputs import ReadData, digests_of, read_examples, read_tables
+from .inputs import ReadData, digests_of, public_digests_of, read_examples, read_tables
 from .records import Records
 
 
@@ -28,6 +28,7 @@ class BuiltFederation:
         agreement: terms, model, declared sizes and mechanisms.
         data: all records as the model reads them.
         digests: by client, of its records; for itself alone.
+        public_digests: of the tables beside the clients, by what they are for.
         tables: the silos' records as they are told again in a book for life; empty where none is
             kept.
         notices: what the user should know.
@@ -37,6 +38,7 @@ class BuiltFederation:
     agreement: Agreement
     data: ReadData
     digests: Mapping[str, str]
+    public_digests: Mapping[str, str]
     tables: Mapping[str, ClientTables]
     notices: tuple[str, ...]
 
@@ -71,6 +73,7 @@ def build_federation(federation: Description) -> BuiltFederation:
         agreement=agree(terms, model, prepared.labels, sizes, held_out),
         data=data,
         digests=digests_of(prepared),
+        public_digests=public_digests_of(prepared),
         tables=prepared.silos if federation.is_recorded else {},
         notices=(
             *prepared.notices,

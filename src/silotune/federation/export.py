@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,17 @@ from silotune.adapters import OWN_WEIGHTS
 from silotune.adapters.merge_error import MergeError
 from silotune.certificate.guarantee import guarantee, warning
 from silotune.core.files import in_words, write_text
+from silotune.models.originals import restore
 from silotune.models.pooling import MeanPooledClassifier
 from silotune.reports.model_card import OWN
 from silotune.reports.usage import merged_program
-from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
 from silotune.runs.privacy_statement import PrivacyStatement, read_statement
-from silotune.terms import BuiltModel, Terms, open_model
+from silotune.terms import Terms
 
 from .description import Description
 from .merging import merged_whole
-from .results import adapter_of, model_in
+from .results import adapter_of, model_in, open_as_run
 
 
 def export_peft(folder: RunFolder, output: Path, silo: str | None = None) -> None:
@@ -56,6 +56,8 @@ def export_merged(
 ) -> MergeError:
     """Write the whole model with adapters and heads merged in, as transformers reads it.
 
+    Tokenizer or image processor and configuration are the base's own.
+
     Args:
         federation: that the run is of.
         folder: of a finished run.
@@ -68,22 +70,24 @@ def export_merged(
         What was lost by merging, which the folder's README says as well.
 
     Raises:
-        ValueError: if there is no such adapter, it does not fit, nothing can be merged, or
-            ``output`` is in use.
+        ValueError: if there is no such adapter, it does not fit, the base is not the run's, nothing
+            can be merged, or ``output`` is in use.
     """
     place, terms = adapter_of(folder, silo), federation.terms
     statement = read_statement(folder)
     unmerged = (place / OWN_WEIGHTS).is_file()
+    adapter = terms.axes(head=terms.trains_head).adapter
     if not approximate:
-        _refuse_own(place, "format: merged", "no single weight could be added instead")
+        estimable = adapter is not None and adapter.estimable
+        _refuse_own(place, "format: merged", NO_WEIGHT + ESTIMABLE * estimable)
     with _new_folder(output) as draft:
-        model = open_model(
-            terms, tuple(read_facts(folder).labels), federation.machine, federation.given
-        )
+        model = open_as_run(federation, folder)
         numbers = model_in(place, model)
         whole, error = merged_whole(terms, model, numbers, approximate=approximate)
-        _save(whole, model, draft)
-        text = _readme(statement, terms, error, own=silo is not None, estimated=unmerged)
+        _save(whole, draft)
+        added = restore(draft, model.loaded, terms.model, federation.given)
+        notes = [*([ESTIMATED] if unmerged else []), *([f"**Added.** {added}."] if added else [])]
+        text = _readme(statement, terms, error, notes, own=silo is not None)
         write_text(draft / "README.md", text)
         if folder.privacy.exists():
             shutil.copy(folder.privacy, draft / folder.privacy.name)
@@ -102,9 +106,8 @@ def merged(federation: Description, folder: RunFolder, silo: str | None = None) 
         ValueError: if there is no such adapter, or nothing can be merged.
     """
     place = adapter_of(folder, silo)
-    _refuse_own(place, "merged_model", "no single weight could be added instead")
-    labels = tuple(read_facts(folder).labels)
-    model = open_model(federation.terms, labels, federation.machine, federation.given)
+    _refuse_own(place, "merged_model", NO_WEIGHT)
+    model = open_as_run(federation, folder)
     whole, error = merged_whole(federation.terms, model, model_in(place, model))
     if error.is_notable:
         warnings.warn(f"merged_model: {error}", stacklevel=3)
@@ -116,20 +119,17 @@ def _refuse_own(place: Path, key: str, why: str) -> None:
     if (place / OWN_WEIGHTS).is_file():
         raise ValueError(
             f"{key}: what this run's adapter adds to a layer differs from record to record, or "
-            f"with what other layers read, and {why}; copy {place}, and use it with silotune "
-            "evaluate (input shortcuts can be estimated: --format merged --approximate)"
+            f"with what other layers read, and {why}; use it in Python, with silotune.load, which "
+            f"also takes a copy of {place}"
         )
 
 
-def _save(whole: Any, model: BuiltModel, folder: Path) -> None:
+def _save(whole: Any, folder: Path) -> None:
     """Write in transformers' format; a classifier of ours beside its encoder."""
-    loaded = model.loaded
     if isinstance(whole, MeanPooledClassifier):
         save_file(whole.classifier.state_dict(), folder / "classifier.safetensors")
         whole = whole.encoder
-    for part in (whole, loaded.tokenizer, loaded.image_processor):
-        if part is not None:
-            part.save_pretrained(folder)  # transformers' own
+    whole.save_pretrained(folder)
 
 
 @contextlib.contextmanager
@@ -151,9 +151,9 @@ def _readme(
     statement: PrivacyStatement | None,
     terms: Terms,
     error: MergeError,
+    notes: Sequence[str],
     *,
     own: bool,
-    estimated: bool,
 ) -> str:
     rows = [f"- **{term}.** {text}" for term, text in guarantee(statement)] if statement else []
     alarm = [f"**No differential privacy.** {warning(statement)}"] if warning(statement) else []
@@ -163,7 +163,7 @@ def _readme(
     parts = [
         f"# {Path(base).name} with its adapter merged in",
         f"{base}, fine-tuned by silotune with {terms.method.label} and merged.",
-        *([ESTIMATED] if estimated else []),
+        *notes,
         f"## Use\n\n```python\n{code}```",
         f"## Accuracy\n\n{str(error).capitalize()}.",
         "\n\n".join(
@@ -172,6 +172,9 @@ def _readme(
     ]
     return "\n\n".join(parts) + "\n"
 
+
+NO_WEIGHT = "no single weight could be added instead"
+ESTIMABLE = " (its input shortcuts can be estimated: --format merged --approximate)"
 
 ESTIMATED = (
     "**Approximate.** Shortcuts between layers cannot be merged; an estimate from the norms of the "

@@ -20,6 +20,9 @@ from silotune.terms import Terms
 
 from .records import Records
 
+VALID, TEST = "the valid part", "the test part"
+"""Tables beside the silos, for people; no silo's folder is called so."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SiloExamples:
@@ -82,6 +85,12 @@ def digests_of(prepared: Prepared) -> dict[str, str]:
         name: tables_digest([t for t in (silo.train, silo.valid, silo.test) if t is not None])
         for name, silo in prepared.silos.items()
     }
+
+
+def public_digests_of(prepared: Prepared) -> dict[str, str]:
+    """The same of the tables beside the silos, by what they are for."""
+    tables = {VALID: prepared.valid, TEST: prepared.test}
+    return {name: tables_digest([t]) for name, t in tables.items() if t is not None}
 
 
 def read_examples(terms: Terms, prepared: Prepared, loaded: Loaded) -> ReadData:

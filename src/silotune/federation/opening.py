@@ -33,7 +33,7 @@ from .bookkeeping import Bookkeeping, refuse_spent
 from .built import BuiltFederation, build_clients, build_federation
 from .description import Description
 from .identity import NoIdentityError, decided_in, describe, differences, digest
-from .inputs import digests_of, read_tables
+from .inputs import digests_of, public_digests_of, read_tables
 from .keeping import is_whole, kept, restored, truncate_rounds, write_kept
 from .lifetimes import Accounts, open_accounts, refuse_beyond, refuse_other_record
 from .lifetimes import notices as lifetime_notices
@@ -220,7 +220,8 @@ def check_records(federation: Description, folder: RunFolder) -> None:
         ValueError: naming a client that has other records.
     """
     if federation.records.in_memory:
-        own_records.check(folder, digests_of(read_tables(federation.terms, federation.records)))
+        prepared = read_tables(federation.terms, federation.records)
+        own_records.check(folder, {**digests_of(prepared), **public_digests_of(prepared)})
 
 
 _Begun = tuple[GlobalState, RunFacts, Bookkeeping, Mapping[str, str]]
@@ -235,7 +236,7 @@ def _begun(
     facts = replace(_facts(built, command), adapter_check=adapter_check)
     keep = kept(facts, built.federation, config)
     try:
-        own_records.keep(folder, built.digests)
+        own_records.keep(folder, {**built.digests, **built.public_digests})
         save_checkpoint(folder.state, state, facts.run, facts.config_digest, keep)
         write_kept(folder, keep)
         books = Bookkeeping(built.agreement, folder, facts.run)
@@ -265,7 +266,7 @@ def _resumed(built: BuiltFederation, folder: RunFolder, *, config: str | None) -
         raise CheckpointError(f"{field}: the base weights are not those of this run")
     books = Bookkeeping(built.agreement, folder, facts.run)
     books.check(state, facts)
-    own_records.check(folder, built.digests)
+    own_records.check(folder, {**built.digests, **built.public_digests})
     books.collect()
     truncate_rounds(folder, state.round)
     facts = going_on(replace(facts, status="running", finished=None), state.round)

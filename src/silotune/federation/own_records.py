@@ -1,19 +1,26 @@
 """Own records: each client keeps, in its own folder, which records a run of it is of.
 
 What is public of a table that lies in memory are its columns, which other records may have too. So
-whether a run is continued with its own records, its owner alone can tell.
+whether a run is continued with its own records, its owner alone can tell. Of the tables beside the
+clients whoever keeps the checkpoint knows it.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 
 from silotune.core.files import read_json, write_json
 from silotune.runs.folder import RunFolder
 
+from .inputs import TEST, VALID
+
 FILE = "records.json"
 """In a client's folder; never outside of it, as a digest lets guesses be checked."""
+
+_BESIDE = {VALID: "valid.json", TEST: "test.json"}
+"""In the checkpoint's folder, which nobody publishes."""
 
 
 def keep(folder: RunFolder, digests: Mapping[str, str]) -> None:
@@ -21,18 +28,21 @@ def keep(folder: RunFolder, digests: Mapping[str, str]) -> None:
 
     Args:
         folder: of the run.
-        digests: of each client's records.
+        digests: of each client's records, and of the tables beside them.
 
     Raises:
         RecordError: if it cannot be written.
     """
     for name, digest in digests.items():
-        folder.site(name).mkdir(parents=True, exist_ok=True)
-        write_json(folder.site(name) / FILE, {"sha256": digest})
+        file = _file(folder, name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"sha256": digest})
 
 
 def forget(folder: RunFolder) -> None:
     """Remove what ``keep`` wrote, and folders that hold nothing else."""
+    for name in _BESIDE:
+        _file(folder, name).unlink(missing_ok=True)
     for file in folder.path.glob(f"sites/*/{FILE}"):
         file.unlink()
         with contextlib.suppress(OSError):  # somebody else keeps something there
@@ -40,25 +50,43 @@ def forget(folder: RunFolder) -> None:
             file.parent.parent.rmdir()
 
 
+def changed(folder: RunFolder, digests: Mapping[str, str]) -> list[str]:
+    """Whose records are not those that a run began with; who cannot tell is left out.
+
+    Args:
+        folder: of the run.
+        digests: as they are now.
+    """
+    files = {name: _file(folder, name) for name in digests}
+    known = {name: read_json(file).get("sha256") for name, file in files.items() if file.is_file()}
+    return [name for name, digest in known.items() if digest != digests[name]]
+
+
 def check(folder: RunFolder, digests: Mapping[str, str]) -> None:
     """See that a run has the records that it began with.
 
     Args:
         folder: of the run.
-        digests: of each client's records, as they are now.
+        digests: of each client's records, and of the tables beside them, as they are now.
 
     Raises:
         ValueError: naming a client that has others, or cannot tell.
     """
-    for name, digest in digests.items():
-        file = folder.site(name) / FILE
+    for name in digests:
+        file = _file(folder, name)
         if not file.is_file():
             raise ValueError(
                 f"resume: {file} is gone, so nobody can tell whether {name} has the records that "
                 "this run began with; begin another run, in another folder"
             )
-        if read_json(file).get("sha256") != digest:
-            raise ValueError(
-                f"resume: {name} has other records than this run began with; give it the same "
-                "ones, in the same order, or another folder for another run"
-            )
+    for name in changed(folder, digests):
+        raise ValueError(
+            f"resume: {name} has other records than this run began with; give it the same "
+            "ones, in the same order, or another folder for another run"
+        )
+
+
+def _file(folder: RunFolder, name: str) -> Path:
+    if name in _BESIDE:
+        return folder.checkpoint / _BESIDE[name]
+    return folder.site(name) / FILE

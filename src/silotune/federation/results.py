@@ -13,6 +13,7 @@ from silotune.core import joined
 from silotune.data.columns import Columns
 from silotune.data.columns import readable as readable_table
 from silotune.data.given import filled_table_of
+from silotune.data.messages import listed
 from silotune.engine import evaluate as score_examples
 from silotune.methods import MoLE
 from silotune.privacy import NoDP
@@ -22,9 +23,10 @@ from silotune.runs.lock import refuse_while_written
 from silotune.runs.scored import Scored
 from silotune.terms import BuiltModel, Terms, open_model
 
+from . import own_records
 from .built import build_federation
 from .description import Description
-from .inputs import examples_of
+from .inputs import TEST, examples_of
 from .records import Table
 from .scoring import Scores, final_scores, score, scored
 from .trained_models import ModelState, TrainedModels, own_adapter
@@ -42,12 +44,14 @@ class Evaluation:
         metrics: of all records together.
         scored: how many records these are, and how sure the figures; None if there are none.
         silos: of each silo's own records; only in a simulation.
+        notes: why figures are not to be compared with the run's own, a sentence each.
     """
 
     split: Split
     metrics: Mapping[str, float]
     scored: Scored | None
     silos: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -72,18 +76,15 @@ def evaluate(
     terms = _masked(federation.terms, masked_experts)
     without_noise = replace(terms, privacy=NoDP())  # which need not find out how much there was
     built = build_federation(federation.with_terms(without_noise))
-    if (
-        getattr(terms.method, "experts", ())
-        and built.agreement.model.digest != read_facts(folder).model_digest
-    ):
-        raise ValueError("experts: these are not the experts that the run was trained with")
+    _refuse_other_base(built.agreement.model, terms, folder)
     models = {silo: model_in(place, built.agreement.model) for silo, place in places.items()}
     learned = TrainedModels(shared=models.pop(None, None), own=_named(models))
     final = Scores() if split == "valid" else final_scores(built, learned)
     if final.overall:
-        return Evaluation(
-            split="test", metrics=final.overall, silos=final.silos, scored=final.scored
-        )
+        of_silos = built.digests if final.silos else {}
+        beside = {name: d for name, d in built.public_digests.items() if name == TEST}
+        notes = _other_records(folder, {**beside, **of_silos})
+        return _evaluation("test", final, notes)
     at_home = any(silo.test is not None for silo in built.data.silos.values())
     if split == "test" and not (at_home and terms.evaluation == "site"):
         why = "; those of the silos are private under evaluation: public" if at_home else ""
@@ -94,8 +95,17 @@ def evaluate(
             "part beside the silos could be scored here"
         )
     scores = score(built, learned)
+    notes = _other_records(folder, {**built.public_digests, **built.digests})
+    return _evaluation("valid", scores, notes)
+
+
+def _evaluation(split: Split, scores: Scores, notes: tuple[str, ...]) -> Evaluation:
     return Evaluation(
-        split="valid", metrics=scores.overall, silos=scores.silos, scored=scores.scored
+        split=split,
+        metrics=scores.overall,
+        silos=scores.silos,
+        scored=scores.scored,
+        notes=notes,
     )
 
 
@@ -113,7 +123,7 @@ def evaluate_table(federation: Description, folder: RunFolder, table: Table) -> 
     terms, objective = federation.terms, federation.terms.objective
     places = _places(folder)
     labels = tuple(read_facts(folder).labels)
-    model = open_model(terms, labels, federation.machine, federation.given)
+    model = open_as_run(federation, folder)
     columns = Columns(**objective.columns)
     files = federation.records.file_options(columns.image)
     own, names = filled_table_of(table, "table", files), federation.records.label_map
@@ -127,6 +137,46 @@ def evaluate_table(federation: Description, folder: RunFolder, table: Table) -> 
     )
     found = scored("test", answers, len(examples.lengths))
     return Evaluation(split="test", metrics=found.metrics, scored=found)
+
+
+def open_as_run(federation: Description, folder: RunFolder) -> BuiltModel:
+    """The model of a run, with its own base weights.
+
+    Args:
+        federation: that the run is of.
+        folder: of the run.
+
+    Raises:
+        ValueError: in words, also if the base is not the one that the run was trained beside.
+    """
+    terms, labels = federation.terms, tuple(read_facts(folder).labels)
+    model = open_model(terms, labels, federation.machine, federation.given)
+    _refuse_other_base(model, terms, folder)
+    return model
+
+
+def _refuse_other_base(model: BuiltModel, terms: Terms, folder: RunFolder) -> None:
+    if model.digest == read_facts(folder).model_digest:
+        return
+    if getattr(terms.method, "experts", ()):
+        raise ValueError(
+            "experts: these are not the experts that the run was trained with, or not its base"
+        )
+    raise ValueError(
+        f"model: the base weights are not those that the run in {folder.path} was trained beside "
+        "(their SHA-256 is another); put back the model that it names"
+    )
+
+
+def _other_records(folder: RunFolder, digests: Mapping[str, str]) -> tuple[str, ...]:
+    """What is said of records that are not the run's, as their owner knows."""
+    changed = own_records.changed(folder, digests)
+    if not changed:
+        return ()
+    return (
+        f"the records of {listed(changed)} are not those of the run, so that these figures and the "
+        "run's own are not of the same records",
+    )
 
 
 def _masked(terms: Terms, experts: Sequence[str]) -> Terms:

@@ -112,7 +112,7 @@ class GivenModel:
 
     Attributes:
         model: with weights; it is copied, and stays as it is.
-        reader: its tokenizer, or its image processor.
+        reader: its tokenizer, or its image processor; likewise.
     """
 
     model: Any
@@ -168,8 +168,8 @@ def prepare_model(
             own.config.id2label = dict(enumerate(labels))
             own.config.label2id = {label: i for i, label in enumerate(labels)}
         own, missing = pooled(own, set()) if pooling == "mean" else (own, set[str]())
-        images = task == "image-classification"
-        readers = (None, given.reader) if images else (given.reader, None)
+        reader = copy.deepcopy(given.reader)
+        readers = (None, reader) if task == "image-classification" else (reader, None)
         parts = Parts(own, missing, *readers)
         return _settled(parts, (), len(labels), gradient_checkpointing)
 

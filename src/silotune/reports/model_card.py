@@ -76,8 +76,8 @@ Each silo's adapter, in PEFT's format, is in that silo's own folder, `sites/SILO
 OWN_FORMAT = (
     "What this adapter adds to a layer differs from record to record, or with what other layers "
     "read. PEFT has no format for that, and nothing can be merged exactly, so the tensors are in a "
-    "file of silotune's own, `adapter.silotune`. `silotune evaluate RUN` loads it, from the folder "
-    "of its run."
+    "file of silotune's own, `adapter.silotune`. In Python, `silotune.load` makes a model of this "
+    "folder that predicts or generates; `silotune evaluate RUN` scores its run."
 )
 """How to use what is not in PEFT's format."""
 
