@@ -15,6 +15,7 @@ from silotune.methods import IncompatibleMethodError, find
 from silotune.methods.axes import completed
 from silotune.methods.catalogue import UNITS, Entry, catalogue
 from silotune.methods.options import options
+from silotune.methods.rates import usual_kind, usual_rate
 from silotune.methods.registry import lenders
 from silotune.optim import AdamW
 
@@ -69,6 +70,20 @@ MATRIX = """
 products needs clients that share both factors; where one factor is common, the mean is exact
 already. A cell has the values of `privacy.unit` that go with it; a dash is refused before work
 starts, with the reason.
+"""
+
+RATES = """
+## Learning rates
+
+What a run takes that names no optimiser and no rate (`train.optimizer`, `train.learning_rate`): SGD
+where every record's gradient is clipped (`privacy.unit: example`), since clipping bounds its steps;
+AdamW elsewhere, since it divides out the scale of gradients, which differs between models by more
+than ten times. `silotune plan` and `silotune run` print what that comes to; `run.json` keeps it.
+
+Under clipping the rate of SGD is divided by `privacy.max_grad_norm`; momentum, of the silo or of
+the server, divides it by what it adds up. At a rate some times as large, methods that train both
+factors end at chance. They are rates that learn, not the best ones: `python -m
+benchmarks.learning_rates` tries others, and the log has what they come to.
 """
 
 OWN = '''\
@@ -139,12 +154,28 @@ def page() -> str:
             *_summary(entries),
             *_matrix(entries),
             *_counted(),
+            RATES,
+            *_rates(),
             AROUND.format(without=", ".join(_refuse_a_server(entries))),
             *(line for entry in entries for line in _section(entry)),
             OWN.rstrip(),
             "",
         ]
     )
+
+
+def _rates() -> Iterator[str]:
+    yield "| method | clipped at C = 1 | not clipped |"
+    yield "|---|---|---|"
+    for entry in catalogue():
+        method = find(entry.name)
+        cells = []
+        for clipped_at in (1.0, None):
+            moved = usual_kind(method, clipped_at)
+            cells.append(f"{moved}, {usual_rate(method, moved, clipped_at):g}")
+        if "example" in entry.refused:
+            cells[0] = "refused"
+        yield f"| {entry.name} | {cells[0]} | {cells[1]} |"
 
 
 def _summary(entries: Sequence[Entry]) -> Iterator[str]:

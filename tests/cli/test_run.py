@@ -28,7 +28,7 @@ def test_a_run_tells_what_it_does_and_ends_with_what_came_of_it(silotune, place,
     result = silotune("run", "small.yaml", "baselines=[silo-alone]", "--json")
     assert result.exit_code == 0
     said = result.stderr.splitlines()
-    assert "2 silos, 3 rounds of 2 steps" in said[1]
+    assert "2 silos, 3 rounds of 2 steps (sgd, learning rate 0.5)" in said[1]
     assert any("privacy.unit: none" in line for line in said)
     assert [line.split()[1] for line in said if line.startswith("round")] == [
         "0/3",

@@ -12,23 +12,32 @@ from silotune.aggregation.fedopt import ServerAdam, ServerMomentum, ServerYogi
 from silotune.aggregation.fedsvd import Refactor
 from silotune.aggregation.flexlora import Truncate
 from silotune.aggregation.lora_fair import Fair, FairCosine
-from silotune.config import Config, dump, load_config
+from silotune.config import Config, build, dump, load_config, notices
 from silotune.config.method_section import read_section
 from silotune.config.schema import LEAVES
 from silotune.config.sections import TrainConfig
 from silotune.core import Role
 from silotune.engine.experiment import LARGEST_UPDATE
-from silotune.methods import FedFTG, IncompatibleMethodError, built_in
+from silotune.methods import (
+    FedFTG,
+    FedIT,
+    FFALoRA,
+    IncompatibleMethodError,
+    LALoRA,
+    LoRARITE,
+    built_in,
+)
 from silotune.methods.axes import completed, refuse_unproved
 from silotune.methods.options import own_options
+from silotune.methods.rates import usual_rate
 from silotune.methods.registry import takers
-from silotune.optim import SGD, FedProxConfig, GaLoreConfig, LowPassConfig
+from silotune.optim import SGD, AdamW, FedProxConfig, GaLoreConfig, LowPassConfig
 from silotune.schedules import Chain, Constant
 
 
 def at_work(method, train: TrainConfig):
     """The axes that the sections come to, with a head that moves."""
-    axes = method.axes(train.build_optimizer(adamw=method.made_of_adamw), head=True)
+    axes = method.axes(train.build_optimizer(type(method)), head=True)
     return completed(axes, train.proximal_mu, train.build_server_optimizer())
 
 
@@ -182,10 +191,12 @@ def test_options_reach_their_method():
     assert (boost.layers, boost.seed) == (2, 5)
     linked = chosen(name="reslora", shortcut="middle", pre_num=4).adapter
     assert (linked.shortcut, linked.pre_num, linked.scale) == ("middle", 4, 1.0)
-    assert chosen(name="la-lora", low_pass=False).optimizer == SGD(lr=0.5)
-    assert chosen(name="la-lora").optimizer == LowPassConfig(SGD(lr=0.5))
+    plain = TrainConfig().build_optimizer(LALoRA)
+    assert isinstance(plain, AdamW)
+    assert chosen(name="la-lora", low_pass=False).optimizer == plain
+    assert chosen(name="la-lora").optimizer == LowPassConfig(plain)
     galore = chosen(name="fedftg", r=4, galore_gap=5, galore_scale=2.0).optimizer
-    assert galore == GaLoreConfig(lr=0.5, rank=4, gap=5, scale=2.0)
+    assert galore == GaLoreConfig(lr=galore.lr, rank=4, gap=5, scale=2.0)
 
 
 def test_a_method_takes_the_rule_of_another_and_its_options():
@@ -243,11 +254,12 @@ def test_boosters_are_of_rank_1_unless_somebody_says_otherwise(load):
 
 def test_what_can_be_put_around_a_method():
     plain = SGD(lr=0.5)
-    assert chosen({"proximal_mu": 0.1}).optimizer == FedProxConfig(plain, 0.1)
-    assert chosen({"proximal_mu": 0.1}, name="la-lora").optimizer == FedProxConfig(
+    given = {"optimizer": "sgd", "learning_rate": 0.5}
+    assert chosen({"proximal_mu": 0.1, **given}).optimizer == FedProxConfig(plain, 0.1)
+    assert chosen({"proximal_mu": 0.1, **given}, name="la-lora").optimizer == FedProxConfig(
         LowPassConfig(plain), 0.1
     )
-    assert chosen().optimizer == plain
+    assert chosen(given).optimizer == plain
     for kind, step in (
         ("momentum", ServerMomentum()),
         ("adam", ServerAdam()),
@@ -273,18 +285,50 @@ def test_a_server_optimiser_goes_around_whatever_keeps_the_basis():
     assert set(built_in()) - able == {"fedsvd", "flexlora", *folding}
 
 
-def test_adamw_has_a_default_rate_of_its_own_whoever_chose_it(load):
+def test_the_rate_is_the_usual_one_unless_somebody_says_another(load):
     for overrides, rate in (
-        (["method.name=lora-rite"], 1e-3),
-        (["train.optimizer=adamw"], 1e-3),
+        (["method.name=lora-rite"], usual_rate(LoRARITE, "adamw")),
+        (["train.optimizer=adamw"], usual_rate(FFALoRA, "adamw")),
         (["train.optimizer=adamw", "train.learning_rate=0.5"], 0.5),
         (["method.name=lora-rite", "train.learning_rate=0.5"], 0.5),
-        (["train.optimizer=sgd"], 0.5),
-        ([], 0.5),
+        (["train.optimizer=sgd"], usual_rate(FFALoRA, "sgd")),
+        (["train.learning_rate=null"], usual_rate(FFALoRA, "adamw")),
+        ([], usual_rate(FFALoRA, "adamw")),
+        (PRIVATE, usual_rate(FFALoRA, "sgd", 1.0)),
+        ([*PRIVATE, "privacy.max_grad_norm=4"], usual_rate(FFALoRA, "sgd", 1.0) / 4),
+        ([*PRIVATE, "train.learning_rate=3"], 3.0),
+        ([*PRIVATE, "train.optimizer=adamw"], usual_rate(FFALoRA, "adamw", 1.0)),
+        ([*HIDDEN, "method.name=fedit"], usual_rate(FedIT, "adamw")),
+        (["train.momentum=0.75"], usual_rate(FFALoRA, "sgd") / 4),
+        (["train.server_optimizer=momentum"], usual_rate(FFALoRA, "adamw") / 10),
     ):
         config = load(PLAIN, *overrides)
-        assert config.train.learning_rate == rate
+        assert config.train.learning_rate == pytest.approx(rate)
+        assert build(config).terms.optimizer.lr == config.train.learning_rate
         assert load(dump(config)) == config
+
+
+def test_the_optimizer_is_the_usual_one_unless_somebody_says_another(load):
+    for overrides, optimizer in (
+        ([], "adamw"),
+        (HIDDEN, "adamw"),
+        (PRIVATE, "sgd"),
+        ([*PRIVATE, "train.optimizer=adamw"], "adamw"),
+        ([*PRIVATE, "method.name=lora-pro"], "adamw"),
+        (["train.optimizer=sgd"], "sgd"),
+        (["train.momentum=0.5"], "sgd"),
+    ):
+        config = load(PLAIN, *overrides)
+        assert config.train.optimizer == optimizer
+        assert type(build(config).terms.optimizer).__name__.lower() == optimizer
+        assert load(dump(config)) == config
+
+
+def test_a_rate_far_above_the_usual_one_is_noticed(load):
+    usual = load(PLAIN, "method.name=fedit").train.learning_rate
+    for times, said in ((1, False), (4, False), (5, True)):
+        config = load(PLAIN, "method.name=fedit", f"train.learning_rate={times * usual}")
+        assert any(text.startswith("train.learning_rate: ") for text in notices(config)) == said
 
 
 def test_fedftg_is_made_of_adamw(load):
@@ -292,7 +336,6 @@ def test_fedftg_is_made_of_adamw(load):
     assert config.train.optimizer == "adamw"
     assert yaml.safe_load(dump(config))["train"]["optimizer"] == "adamw"
     assert load(PLAIN, "method.name=fedftg", "optimizer=adamw", "momentum=0") == config
-    assert load(PLAIN).train.optimizer == "sgd"
     with pytest.raises(IncompatibleMethodError, match="GaLore"):
         FedFTG().axes(SGD(lr=1), head=True)
 

@@ -6,7 +6,7 @@ from silotune.config.schema import ENVIRONMENT, LEAVES, SECTIONS
 
 DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "model.head": "trained",
-    "model.head_init": "random",
+    "model.head_init": "auto",
     "model.head_scale": 1.0,
     "model.pooling": "model",
     "model.dtype": "float32",
@@ -99,8 +99,8 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "train.per_device_train_batch_size": 32,
     "train.per_device_eval_batch_size": 64,
     "train.eval_every": 1,
-    "train.optimizer": "sgd",
-    "train.learning_rate": 0.5,
+    "train.optimizer": None,
+    "train.learning_rate": None,
     "train.momentum": 0.0,
     "train.weight_decay": 0.0,
     "train.proximal_mu": 0.0,

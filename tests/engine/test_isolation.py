@@ -18,6 +18,7 @@ from silotune.engine.batches import microbatches
 from silotune.methods import built_in
 from silotune.models.load import GivenModel
 from silotune.objectives import CausalLM, SequenceClassification
+from silotune.optim import SGD
 from silotune.privacy import ClientDP, ExampleDP, NoDP
 from silotune.terms import Terms, open_model
 from silotune.terms.machine import Machine
@@ -68,6 +69,7 @@ def opened(
         model="given",
         objective=objective,
         method=built_in()["fedit"](target_modules=targets),
+        optimizer=SGD(lr=0.5),
         privacy=privacy,
         weighting="uniform",
         **changes,
@@ -486,6 +488,6 @@ def test_images_pass(tmp_path):
 
     folder = tiny_models.tiny_vit(tmp_path)
     objective = ImageClassification(image="image", label="label", labels=("a", "b"))
-    terms = Terms(model=str(folder), objective=objective, privacy=EXAMPLE)
+    terms = Terms(model=str(folder), objective=objective, optimizer=SGD(lr=0.5), privacy=EXAMPLE)
     loaded = load_model(str(folder), "image-classification", labels=("a", "b"))
     assert proved(build_model(terms, loaded, Machine()), terms).coupling.moved < 2e-5

@@ -63,6 +63,7 @@ train:
   local_steps: 2
   batch_size: 8
   per_device_train_batch_size: 8
+  optimizer: sgd
   learning_rate: 0.5
 output_dir: {json.dumps(str(folder / "run"))}
 """

@@ -37,6 +37,15 @@ class Split(StrEnum):
     TEST = "test"
 
 
+class Task(StrEnum):
+    """What is learned; ``classification`` is of texts or of images, as the data are."""
+
+    CLASSIFICATION = "classification"
+    SEQUENCE_CLASSIFICATION = "sequence-classification"
+    IMAGE_CLASSIFICATION = "image-classification"
+    CAUSAL_LM = "causal-lm"
+
+
 class Format(StrEnum):
     """What to export."""
 
@@ -88,7 +97,11 @@ def _options(
 
 
 @app.command(
-    epilog=examples("silotune init", "silotune init mine.yaml", "silotune init --example triage")
+    epilog=examples(
+        "silotune init",
+        "silotune init mine.yaml --data notes.csv",
+        "silotune init mine.yaml --data chats.jsonl --task causal-lm --model ./my-model",
+    )
 )
 @reported
 def init(
@@ -101,11 +114,43 @@ def init(
     example: Annotated[
         str, typer.Option("--example", metavar="NAME", help="Which bundled configuration to copy.")
     ] = "triage",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            help="A file, folder, URL or hub name: look at it, and draft a configuration for it.",
+            show_default=False,
+        ),
+    ] = None,
+    task: Annotated[
+        Task | None,
+        typer.Option(
+            "--task", help="What is learned from --data; told by its columns if left out."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="What to train on --data: a hub name or folder; a small public one if left out.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Write a commented configuration to begin with."""
-    from .init import start
+    """Write a commented configuration to begin with: an example, or one for data of yours.
 
-    start(path, example)
+    Of data only the names of columns, labels and silos are written down, and their counts.
+    """
+    from .init import draft, start
+
+    if data is not None:
+        draft(path, data, task.value if task else None, model)
+    elif task is not None or model is not None:
+        raise typer.BadParameter("is for data of yours: give --data too", param_hint="--task")
+    else:
+        start(path, example)
 
 
 @app.command(epilog=examples("silotune doctor", "silotune doctor mine.yaml"))

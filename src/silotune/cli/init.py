@@ -1,15 +1,28 @@
-"""``init``: a bundled configuration, copied."""
+"""``init``: a configuration to begin with, copied, or drafted by looking at somebody's data."""
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import typer
+from rich.console import Console
 
-from silotune.config import bundled
+from silotune.config import build, bundled, in_keys, load_config
+from silotune.config.draft import Draft, drafted, open_questions
 from silotune.core.files import in_words
+from silotune.core.units import count_text
+from silotune.data import Source, load
+from silotune.data.formats import FileOptions
+from silotune.data.guess import Guess, guess
+from silotune.data.messages import UnreadableError
+from silotune.federation.inputs import read_tables
 
-from .console import say, speaker
+from .console import busy, say, speaker
+
+MOST_ANSWERS = 3
+"""Ways of reading that are tried, one after the other."""
 
 
 def start(path: Path | None, example: str) -> None:
@@ -23,16 +36,112 @@ def start(path: Path | None, example: str) -> None:
         raise typer.BadParameter(
             f"{example} is none of: {', '.join(texts)}", param_hint="--example"
         )
-    target = path or Path(f"{example}.yaml")
-    if target.is_dir():
-        target = target / f"{example}.yaml"
-    if target.exists():
-        raise ValueError(f"{target}: exists already, and is left as it is; give another name")
-    with in_words(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(texts[example], encoding="utf-8")
+    target = _write(path, f"{example}.yaml", texts[example])
     console = speaker()
     say(console, f"wrote {target}: every key is explained there. Next:")
+    _next(console, target)
+
+
+def draft(path: Path | None, data: str, task: str | None, model: str | None) -> None:
+    """Look at data, write a configuration for them, and say what was guessed and what is open.
+
+    Args:
+        path: of the file to write; None for one that is called like the data.
+        data: file, folder, URL or hub name.
+        task: what is to be learned; None to tell by the columns.
+        model: name or folder; None for a small public one.
+
+    Raises:
+        ValueError: if the data cannot be read or told, or the file is there.
+    """
+    console = speaker()
+    _free(path, name := f"{_stem(data)}.yaml")
+    with busy(console, "looking at the data"):
+        source, reading = _opened(data)
+        found = guess(source, task)
+        made = Draft(path=data, found=found, reading=reading, model=model)
+        if not found.open:
+            made = replace(made, sizes=_sizes(made))
+    target = _write(path, name, drafted(made))
+    say(console, f"wrote {target}. It was guessed that:")
+    for line in _told(found, source, made):
+        say(console, f"  {line}")
+    if questions := open_questions(made):
+        say(console, "To be answered in the file, before it runs:")
+        for line in questions:
+            say(console, f"  {line}")
+        return
+    say(console, "Every guess is explained in the file. Next:")
+    _next(console, target)
+
+
+def _opened(data: str) -> tuple[Source, dict[str, str]]:
+    """The data, and how they have to be read for it."""
+    reading: dict[str, str] = {}
+    for _ in range(MOST_ANSWERS):
+        try:
+            return load(data, files=FileOptions(**reading)), reading
+        except UnreadableError as error:
+            if not error.answers.keys() - reading.keys():
+                raise
+            reading |= error.answers
+    raise AssertionError("each answer is given once")
+
+
+def _sizes(made: Draft) -> dict[str, int]:
+    """Training records by silo, read as a run reads them."""
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "draft.yaml"
+        file.write_text(drafted(made), encoding="utf-8")
+        federation = build(load_config(file))
+    prepared = read_tables(federation.terms, federation.records)
+    return {name: len(silo.train) for name, silo in prepared.silos.items()}
+
+
+def _told(found: Guess, source: Source, made: Draft) -> list[str]:
+    columns = ", ".join(f"{part} is {column!r}" for part, column in found.columns.items())
+    silos = len(made.sizes or source.silos)
+    if found.by:
+        whose = f"{count_text(silos, 'silo')}, named by the column {found.by!r}"
+    elif source.silos:
+        whose = f"{count_text(silos, 'silo')}, as the folder has them"
+    else:
+        whose = "no column was recognised to name silos: records are dealt out to 3 (a simulation)"
+    labels = [f"{len(found.labels)} labels, which the file makes public"] if found.labels else []
+    reading = [f"{key} {value!r}" for key, value in made.reading.items()]
+    notices = [in_keys(notice) for notice in source.notices]
+    return [f"task {found.task}: {columns or 'no column'}", whose, *labels, *reading, *notices]
+
+
+def _stem(data: str) -> str:
+    """What a file about these data is called."""
+    name = data.rstrip("/").rpartition("/")[2].rpartition(":")[2]
+    return name.partition(".")[0] or "mine"
+
+
+def _free(path: Path | None, name: str) -> Path:
+    """Where to write.
+
+    Raises:
+        ValueError: if something is there.
+    """
+    target = path or Path(name)
+    if target.is_dir():
+        target = target / name
+    if target.exists():
+        raise ValueError(f"{target}: exists already, and is left as it is; give another name")
+    return target
+
+
+def _write(path: Path | None, name: str, text: str) -> Path:
+    target = _free(path, name)
+    with in_words(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    return target
+
+
+def _next(console: Console, target: Path) -> None:
     for command, use in (
         ("doctor", "is everything here that it needs?"),
         ("plan", "what will it cost? nothing trains"),

@@ -55,7 +55,7 @@ def _what(config: Config, plan: Plan) -> str:
     return (
         f"{config.method.title} on {config.model.name_or_path}: {plan.trained:,} of {plan.total:,} "
         f"numbers ({share:.2g} %) are trained and sent; {count_text(plan.rounds, 'round')} of "
-        f"{count_text(plan.local_steps, 'step')}"
+        f"{count_text(plan.local_steps, 'step')} ({plan.optimizer})"
     )
 
 

@@ -166,7 +166,8 @@ def _heading(job: OpenRun, config: Config) -> Iterator[str]:
     train = config.train
     yield (
         f"{count_text(len(agreement.sizes), 'silo')}, {count_text(train.num_rounds, 'round')} of "
-        f"{count_text(train.local_steps, 'step')}, {train.batch_size} records a step; "
+        f"{count_text(train.local_steps, 'step')} ({job.facts.optimizer}), {train.batch_size} "
+        "records a step; "
         f"results in {job.folder.path}"
     )
     if job.state.round:

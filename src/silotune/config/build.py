@@ -34,7 +34,7 @@ def arguments(config: Config) -> dict[str, Any]:
         "gradient_checkpointing": model.gradient_checkpointing,
         "objective": objective(config),
         "method": method,
-        "optimizer": train.build_optimizer(adamw=method.made_of_adamw),
+        "optimizer": train.build_optimizer(type(method)),
         "privacy": config.privacy.build(),
         "rounds": train.num_rounds,
         "local_steps": train.local_steps,

@@ -115,8 +115,9 @@ class DataConfig(BaseModel):
     columns: ColumnsConfig = ColumnsConfig()
     labels: Annotated[tuple[Name, ...] | dict[Name, Text] | None, AsTuple] = Field(
         default=None,
-        description="The public set of labels in order of ids; as a mapping, label: description "
-        "(for `head_init: label-prototypes`). null = taken from the data once, with a notice.",
+        description="The public set of labels in order of ids; as a mapping, label: description, "
+        "where a name does not say what it means (for `head_init: label-prototypes`). null = taken "
+        "from the data once, with a notice.",
     )
     label_map: Annotated[dict[Name, Name | None], Sorted] = Field(
         default={},

@@ -77,9 +77,9 @@ def method(
         return
     try:
         chosen = method.build()
-        axes = chosen.axes(
-            train.build_optimizer(adamw=chosen.made_of_adamw), head=moving_head(model)
-        )
+        clipped_at = privacy.max_grad_norm if privacy and privacy.unit == "example" else None
+        optimizer = train.build_optimizer(type(chosen), clipped_at)
+        axes = chosen.axes(optimizer, head=moving_head(model))
         axes = completed(axes, train.proximal_mu, train.build_server_optimizer())
         if privacy:
             correlated = privacy.noise == "correlated"
@@ -155,13 +155,13 @@ def unknown_option(method: MethodConfig, key: str) -> str:
 def _adamw(method: MethodConfig, train: TrainConfig) -> Iterator[Problem]:
     if not method.chosen.made_of_adamw:
         return
-    if train.optimizer != "adamw" and "optimizer" in train.model_fields_set:
+    if train.optimizer == "sgd":
         yield Problem(
             "train.optimizer",
             f"must be adamw for method.name: {method.name}, whose own optimiser is made of it; set "
             "it or leave it out",
         )
-    elif train.optimizer != "adamw" and train.momentum > 0:
+    elif train.optimizer is None and train.momentum > 0:
         yield Problem("train.momentum", f"belongs to optimizer: sgd; {method.name} uses adamw")
 
 

@@ -6,9 +6,13 @@ from collections.abc import Iterator
 
 from .schema import Config
 
+FAR = 4
+"""Times its usual rate from which a learning rate may end a run at chance."""
+
 
 def notices(config: Config) -> Iterator[str]:
-    """What a private run makes public without epsilon covering it, one line each."""
+    """A rate far off, and what a private run makes public without epsilon covering it."""
+    yield from _rate(config)
     if config.privacy.unit == "none":
         return
     if config.data.labels is None and config.model.task != "causal-lm":
@@ -35,4 +39,13 @@ def notices(config: Config) -> Iterator[str]:
         yield (
             "evaluation: simulation shows metrics and splits of private records; epsilon does "
             "not cover them"
+        )
+
+
+def _rate(config: Config) -> Iterator[str]:
+    rate, usual = config.train.learning_rate or 0.0, config.usual_rate
+    if rate > FAR * usual:
+        yield (
+            f"train.learning_rate: {rate:g} is {rate / usual:.0f} times the usual {usual:g} of "
+            f"{config.method.name} here, and may end at chance; null takes the usual one"
         )

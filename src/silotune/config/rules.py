@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from silotune.data.files import is_file_name
+from silotune.objectives import NEEDS_WORDS, say_something
 
 from . import method_rules
 from .data_section import ColumnsConfig, DataConfig, SilosConfig
@@ -205,12 +206,8 @@ def _labels_for(model: ModelConfig, data: DataConfig) -> Iterator[Problem]:
                 "data.silos.split",
                 f"{data.silos.split} goes by labels, and a causal-lm has none; use iid or quantity",
             )
-    elif model.head_init == "label-prototypes" and data.labels is None:
-        yield Problem(
-            "data.labels",
-            "head_init: label-prototypes needs public descriptions; write a mapping of label: "
-            "description",
-        )
+    elif model.head_init == "label-prototypes" and not say_something(data.labels):
+        yield Problem("data.labels", NEEDS_WORDS)
 
 
 def _quorum(train: TrainConfig, silos: SilosConfig) -> Iterator[Problem]:

@@ -11,8 +11,6 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 
-from silotune.methods.registry import known
-
 from . import rules
 from .data_section import DataConfig
 from .method_section import MethodConfig, Section, field_of, method_fields, read_section
@@ -55,21 +53,6 @@ class Config(BaseModel):
         default=(), description="Also write metrics for these tools."
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _method_chooses_its_optimizer(cls, values: object) -> object:
-        """Where a method is made of one, and nobody says anything else."""
-        if not isinstance(values, dict):
-            return values
-        method, train = values.get("method", {}), values.get("train", {})
-        if not isinstance(method, dict) or not isinstance(train, dict) or "optimizer" in train:
-            return values
-        name = method.get("name")
-        chosen = known().get(name) if isinstance(name, str) else None
-        if chosen is None or not chosen.made_of_adamw:
-            return values
-        return {**values, "train": {**train, "optimizer": "adamw"}}
-
     @model_validator(mode="after")
     def _follows_the_rules(self) -> Self:
         parts = rules.Parts(
@@ -85,6 +68,25 @@ class Config(BaseModel):
         if problems:
             raise ValueError("\n".join(map(str, problems)))
         return self
+
+    @model_validator(mode="after")
+    def _trains_as_usual(self) -> Self:
+        """With the usual optimiser and its usual rate, unless somebody says another."""
+        usual = {
+            "optimizer": self.train.moved_by(self.method.chosen, self._clipped_at),
+            "learning_rate": self.train.learning_rate or self.usual_rate,
+        }
+        object.__setattr__(self, "train", self.train.model_copy(update=usual))
+        return self
+
+    @property
+    def usual_rate(self) -> float:
+        """The learning rate of such a run that names none."""
+        return self.train.usual_rate(self.method.chosen, self._clipped_at)
+
+    @property
+    def _clipped_at(self) -> float | None:
+        return self.privacy.max_grad_norm if self.privacy.unit == "example" else None
 
 
 ENVIRONMENT = frozenset(

@@ -13,11 +13,12 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    model_validator,
 )
 
 from silotune.aggregation.fedopt import ServerAdam, ServerMomentum, ServerStep, ServerYogi
 from silotune.engine.experiment import LARGEST_UPDATE
+from silotune.methods import Method
+from silotune.methods.rates import Moved, usual_kind, usual_rate
 from silotune.methods.registry import built_in
 from silotune.optim import SGD, AdamW, OptimizerConfig
 
@@ -66,11 +67,12 @@ class ModelConfig(BaseModel):
         description="Whether the classification head moves; a trained head is clipped, noised "
         "and accounted like any adapter. Not for causal-lm.",
     )
-    head_init: Literal["random", "label-prototypes", "checkpoint"] = Field(
-        default="random",
-        description="How the head begins: from the seed; from embeddings of the descriptions in "
-        "`data.labels` (public, so free of privacy cost; needs `pooling: mean`); or as the base "
-        "model brings it. Not for causal-lm.",
+    head_init: Literal["auto", "random", "label-prototypes", "checkpoint"] = Field(
+        default="auto",
+        description="How the head begins: from the seed; from embeddings of the names or "
+        "descriptions in `data.labels` (public, so free of privacy cost; needs `pooling: mean`); "
+        "or as the base model brings it. auto = label-prototypes where `pooling` is mean and "
+        "`data.labels` are words, else random. Not for causal-lm.",
     )
     head_scale: float = Field(
         default=1.0,
@@ -123,15 +125,18 @@ class TrainConfig(BaseModel):
     eval_every: int = Field(
         default=1, ge=1, description="Score after every so many rounds, and after the last."
     )
-    optimizer: Literal["sgd", "adamw"] = Field(
-        default="sgd",
-        description="Local optimiser; its state begins afresh each round. Where a method has an "
-        f"optimiser of its own that is made of AdamW ({MADE_OF_ADAMW}), the default is adamw.",
+    optimizer: Literal["sgd", "adamw"] | None = Field(
+        default=None,
+        description="Local optimiser; its state begins afresh each round. null = sgd under "
+        "`privacy.unit: example`, whose clipping bounds its steps, else adamw; and adamw where a "
+        f"method has an optimiser of its own that is made of it ({MADE_OF_ADAMW}).",
     )
-    learning_rate: float = Field(
-        default=0.5,
+    learning_rate: float | None = Field(
+        default=None,
         gt=0,
-        description="Step size of the local optimiser. Under adamw the default is 0.001.",
+        description="Step size of the local optimiser; null = the usual one of method, optimiser "
+        "and privacy (a table is in [methods](methods.md#learning-rates)), which `plan` and `run` "
+        "print.",
     )
     momentum: float = Field(default=0.0, ge=0, lt=1, description="Momentum of sgd.")
     weight_decay: float = Field(
@@ -194,19 +199,45 @@ class TrainConfig(BaseModel):
         default=None, ge=1, description="CPU threads of each process; null = torch decides."
     )
 
-    def build_optimizer(self, *, adamw: bool) -> OptimizerConfig:
+    def moved_by(self, method: type[Method], clipped_at: float | None) -> Moved:
+        """The local optimiser, the usual one where none is chosen; momentum is SGD's.
+
+        Args:
+            method: its class.
+            clipped_at: the clipping norm of every record's gradient; None where it is not clipped.
+        """
+        if self.optimizer is None and self.momentum > 0 and not method.made_of_adamw:
+            return "sgd"
+        return self.optimizer or usual_kind(method, clipped_at)
+
+    def usual_rate(self, method: type[Method], clipped_at: float | None) -> float:
+        """The learning rate that the section has where none is chosen.
+
+        Args:
+            method: its class.
+            clipped_at: as above.
+        """
+        return usual_rate(
+            method,
+            self.moved_by(method, clipped_at),
+            clipped_at,
+            momentum=self.momentum,
+            server=self.build_server_optimizer(),
+        )
+
+    def build_optimizer(
+        self, method: type[Method], clipped_at: float | None = None
+    ) -> OptimizerConfig:
         """What takes the local steps, or what a method's own optimiser is made of.
 
         Args:
-            adamw: whether the method is made of AdamW, whatever the section says.
+            method: its class.
+            clipped_at: as above.
         """
-        if self.optimizer == "adamw" or adamw:
-            return AdamW(lr=self.learning_rate, weight_decay=self.weight_decay)
-        return SGD(
-            lr=self.learning_rate,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-        )
+        rate = self.learning_rate or self.usual_rate(method, clipped_at)
+        if self.moved_by(method, clipped_at) == "adamw" or method.made_of_adamw:
+            return AdamW(lr=rate, weight_decay=self.weight_decay)
+        return SGD(lr=rate, momentum=self.momentum, weight_decay=self.weight_decay)
 
     def build_server_optimizer(self) -> ServerStep | None:
         """What the server steps with; its papers' numbers where none are given."""
@@ -222,11 +253,3 @@ class TrainConfig(BaseModel):
                 return ServerAdam(**rates)
             case "yogi":
                 return ServerYogi(**rates)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _adamw_has_a_rate_of_its_own(cls, values: object) -> object:
-        """Unless somebody says one: a step of 0.5 in every number would end everything."""
-        if isinstance(values, dict) and values.get("optimizer") == "adamw":
-            return {"learning_rate": 1e-3, **values}
-        return values

@@ -94,7 +94,7 @@ def require(table: Dataset, column: str, key: str, where: str) -> None:
     names = table.column_names
     if column in names:
         return
-    if not all(map(_is_heading, names)):
+    if not all(map(is_heading, names)):
         raise ValueError(
             f"{key}: column {column!r} is not in {where}; what it has instead does not look like "
             "names of columns and is not shown. Is its header missing?"
@@ -212,7 +212,7 @@ def _is_visible(text: str | None) -> bool:
     return text is not None and any(c.isprintable() and not c.isspace() for c in text)
 
 
-def _is_heading(name: str) -> bool:
+def is_heading(name: str) -> bool:
     """Whether this is the name of a column, rather than the cell of a record."""
     is_number = name.replace(".", "", 1).lstrip("-").isdigit()
     return not is_number and len(name) <= _LONGEST_HEADING and len(name.split()) <= _MOST_WORDS

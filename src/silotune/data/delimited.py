@@ -70,6 +70,7 @@ def _ask(content: bytes, usual: str, encoding: str | None) -> None:
     raise UnreadableError(
         f"it looks like {_NAMES[other]} separated{of} columns: set delimiter to {other!r}{also}",
         field="delimiter",
+        answers={"delimiter": other, **({"encoding": guess} if guess else {})},
     )
 
 

@@ -29,7 +29,9 @@ def decoded(content: bytes, encoding: str | None) -> str:
         raise UnreadableError(f"it is not {encoding}", field="encoding")
     guess = guessed_encoding(content)
     raise UnreadableError(
-        f"it is not UTF-8 and looks like {guess}: set encoding to {guess!r}", field="encoding"
+        f"it is not UTF-8 and looks like {guess}: set encoding to {guess!r}",
+        field="encoding",
+        answers={"encoding": guess},
     )
 
 

@@ -112,7 +112,8 @@ def _in_words(where: str, read: Callable[[], pa.Table]) -> Dataset:
     try:
         return Dataset(_plain(read()))
     except UnreadableError as error:
-        raise ValueError(f"{error.field}: cannot read {where}: {error}") from None
+        words = f"{error.field}: cannot read {where}: {error}"
+        raise UnreadableError(words, error.field, error.answers) from None
     except _BROKEN as error:  # whose own words may quote cells
         cause = error.strerror if isinstance(error, OSError) else None
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 _MOST = 12
 
@@ -13,11 +13,15 @@ class UnreadableError(ValueError):
 
     Attributes:
         field: what the words are about: where the file is, or how it is read.
+        answers: fields by which it can be read, as far as it looks.
     """
 
-    def __init__(self, text: str, field: str = "clients") -> None:
+    def __init__(
+        self, text: str, field: str = "clients", answers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(text)
         self.field = field
+        self.answers = answers or {}
 
 
 def listed(names: Iterable[object]) -> str:

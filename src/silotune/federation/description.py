@@ -14,9 +14,10 @@ from silotune.core.fields import check_value
 from silotune.data import Partition, Splits
 from silotune.engine.experiment import LARGEST_UPDATE
 from silotune.methods import FFALoRA, Method
+from silotune.methods.rates import usual_optimizer
 from silotune.models.load import GivenModel, check_given
 from silotune.objectives import Objective
-from silotune.optim import SGD, AdamW, OptimizerConfig
+from silotune.optim import OptimizerConfig
 from silotune.privacy import PrivacyChoice
 from silotune.privacy.lifetime.choice import Lifetime, lifetime_of
 from silotune.terms import Machine, Terms
@@ -106,7 +107,8 @@ class Description:
             tokenizer: of a model that is an object.
             image_processor: the same for images.
             method: a method; None = FFA-LoRA.
-            optimizer: takes the local steps; None = the method's own kind at its usual rate.
+            optimizer: takes the local steps; None = SGD, or AdamW for methods that are made of it,
+                at the rate that is usual for method and privacy.
             rounds: see ``Terms``, as all fields up to ``seed``.
             local_steps: optimiser steps of each client in each round.
             batch_size: records of one step.
@@ -168,7 +170,7 @@ class Description:
             model=str(model) if self.given is None else self.given.name,
             objective=objective,
             method=method,
-            optimizer=default_optimizer(method) if optimizer is None else optimizer,
+            optimizer=optimizer or usual_optimizer(method, privacy, server_optimizer),
             privacy=privacy,
             rounds=rounds,
             local_steps=local_steps,
@@ -277,12 +279,6 @@ class Description:
             raise ValueError(
                 f"label_map: {min(unknown)!r} is not in labels; it has: {', '.join(names)}"
             )
-
-
-def default_optimizer(method: Method) -> OptimizerConfig:
-    """SGD at 0.5, as in the FFA-LoRA paper; AdamW at 0.001 for methods that are made of it."""
-    made_of_adamw = getattr(method, "made_of_adamw", False)  # what is no method is refused later
-    return AdamW(lr=1e-3) if made_of_adamw else SGD(lr=0.5)
 
 
 def _listed(value: object) -> object:

@@ -283,6 +283,7 @@ def _facts(built: BuiltFederation, command: Sequence[str]) -> RunFacts:
         status="running",
         privacy=standing(terms),
         seed=terms.seed,
+        optimizer=terms.moved_by,
         metric=metric_name(terms.objective),
         versions=versions(),
         config_digest=identity(built.federation),

@@ -45,6 +45,7 @@ class Plan:
         epsilon: silo -> epsilon after 1, 2, ... rounds; empty without privacy.
         rounds: planned.
         local_steps: of each silo in a round.
+        optimizer: of these, with its learning rate, for people.
         trained: numbers that a silo trains and sends.
         total: numbers of the adapted model.
         bytes_up: from all silos, in all rounds.
@@ -59,6 +60,7 @@ class Plan:
     epsilon: Mapping[str, list[float]]
     rounds: int
     local_steps: int
+    optimizer: str
     trained: int
     total: int
     bytes_up: int
@@ -73,7 +75,8 @@ class Plan:
         shown, left_out = shown_epsilon(self.epsilon)
         return as_text(
             f"{self.trained:,} of {self.total:,} numbers are trained and sent; "
-            f"{count_text(self.rounds, 'round')} of {count_text(self.local_steps, 'step')}",
+            f"{count_text(self.rounds, 'round')} of {count_text(self.local_steps, 'step')} "
+            f"({self.optimizer})",
             plan_table(self.silos, "client" if hidden else "example"),
             *([epsilon_table(shown)] if shown else []),
             *left_out,
@@ -125,6 +128,7 @@ def forecast(federation: Description) -> Plan:
         epsilon={name: curve for name, (_, curve) in curves.items() if curve},
         rounds=terms.rounds,
         local_steps=terms.local_steps,
+        optimizer=terms.moved_by,
         trained=model.trained,
         total=model.total,
         bytes_up=sum(each.up for of_round in sent for each in of_round.values()),

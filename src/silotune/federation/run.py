@@ -199,7 +199,6 @@ def summary(built: BuiltFederation) -> Summary:
     targets = sorted({site.name.rpartition(".")[2] for site in model.sites})
     simulated = terms.evaluation == "simulation"
     split = {name: silo.summary for name, silo in built.data.silos.items()}
-    optimizer = type(terms.optimizer).__name__.lower()
     return Summary(
         title=federation.title,
         base_model=terms.model,
@@ -214,7 +213,7 @@ def summary(built: BuiltFederation) -> Summary:
         num_rounds=terms.rounds,
         local_steps=terms.local_steps,
         batch_size=terms.batch_size,
-        optimizer=f"{optimizer}, learning rate {terms.optimizer.lr:g}",
+        optimizer=terms.moved_by,
         evaluation=terms.evaluation,
         pooling=objective.pooling,
         head=objective.head,

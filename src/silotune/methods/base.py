@@ -67,6 +67,8 @@ class Method(ABC):
             usual round; r is the rank, K the number of clients. Heads travel besides.
         down: likewise to one client.
         made_of_adamw: whether its own optimiser is made of AdamW, and of no other.
+        rate_scale: the learning rate that suits it, by FedIT's (``rates``); at least 1 where one
+            factor of a pair moves, since the other one cannot turn against it.
         lends_rule: whether it is a way to combine and nothing else, so that other methods may be
             combined in its way.
 
@@ -84,6 +86,7 @@ class Method(ABC):
     up: ClassVar[str] = NOT_SAID
     down: ClassVar[str] = NOT_SAID
     made_of_adamw: ClassVar[bool] = False
+    rate_scale: ClassVar[float] = 1.0
     lends_rule: ClassVar[bool] = False
 
     r: Annotated[int, Ge(1), About("Rank of the adapters.")] = 8

@@ -40,6 +40,7 @@ class FedFTG(Method):
     up: ClassVar[str] = "out in"
     down: ClassVar[str] = "out in"
     made_of_adamw: ClassVar[bool] = True
+    rate_scale: ClassVar[float] = 4.0
 
     galore_gap: Annotated[
         int, Ge(1), About("Local steps between two choices of GaLore's projector.")

@@ -36,6 +36,7 @@ class FedFTGSeeded(Method):
     noise: ClassVar[str] = "linear."
     up: ClassVar[str] = "r max(out, in)"
     down: ClassVar[str] = "r (out + in)"
+    rate_scale: ClassVar[float] = 4.0
 
     fold_every: FoldEvery = 1
 

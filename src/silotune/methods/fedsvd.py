@@ -38,6 +38,7 @@ class FedSVD(Method):
     noise: ClassVar[str] = "linear, and no larger in B A than in B."
     up: ClassVar[str] = "r out"
     down: ClassVar[str] = "r (out + in)"
+    rate_scale: ClassVar[float] = 4.0
     lends_rule: ClassVar[bool] = True
 
     refactor_every: Annotated[

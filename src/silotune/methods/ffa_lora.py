@@ -29,6 +29,7 @@ class FFALoRA(Method):
     noise: ClassVar[str] = "linear."
     up: ClassVar[str] = "r out"
     down: ClassVar[str] = "r out"
+    rate_scale: ClassVar[float] = 4.0
 
     def schedule(self, *, head: bool) -> Schedule:
         """B in every round."""

@@ -24,6 +24,7 @@ class HeadOnly(Method):
     noise: ClassVar[str] = "linear."
     up: ClassVar[str] = "0"
     down: ClassVar[str] = "0"
+    rate_scale: ClassVar[float] = 4.0
 
     def schedule(self, *, head: bool) -> Schedule:
         """The head in every round.

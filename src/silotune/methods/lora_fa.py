@@ -36,6 +36,7 @@ class LoRAFA(Method):
     up: ClassVar[str] = "r out"
     down: ClassVar[str] = "r out"
     made_of_adamw: ClassVar[bool] = True
+    rate_scale: ClassVar[float] = 4.0
 
     damping: Damping = optim.LoRAFAConfig.damping
 

@@ -36,6 +36,7 @@ class LoRAPlus(Method):
     up: ClassVar[str] = "r (out + in)"
     down: ClassVar[str] = "r (out + in)"
     made_of_adamw: ClassVar[bool] = True
+    rate_scale: ClassVar[float] = 0.5
 
     lora_plus_ratio: Annotated[
         float, Gt(0), About("Learning rate of B by that of A, which is learning_rate.")

@@ -37,6 +37,7 @@ class LoRAPro(Method):
     up: ClassVar[str] = "r (out + in)"
     down: ClassVar[str] = "r (out + in)"
     made_of_adamw: ClassVar[bool] = True
+    rate_scale: ClassVar[float] = 4.0
 
     damping: Damping = optim.LoRAProConfig.damping
     full_moments: Annotated[

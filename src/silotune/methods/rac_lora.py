@@ -34,6 +34,7 @@ class RACLoRA(Method):
     noise: ClassVar[str] = "linear."
     up: ClassVar[str] = "r out"
     down: ClassVar[str] = "r out"
+    rate_scale: ClassVar[float] = 4.0
 
     fold_every: FoldEvery = 5
 

@@ -7,3 +7,6 @@ from .classification import ImageClassification as ImageClassification
 from .classification import SequenceClassification as SequenceClassification
 from .classification import counts_right_answers as counts_right_answers
 from .known import is_known as is_known
+from .label_words import NEEDS_WORDS as NEEDS_WORDS
+from .label_words import descriptions as descriptions
+from .label_words import say_something as say_something

@@ -15,7 +15,7 @@ from silotune.core import Answers, Batch
 from silotune.core.inputs import InputSpec
 
 TaskName = Literal["sequence-classification", "causal-lm", "image-classification"]
-HeadInit = Literal["random", "label-prototypes", "checkpoint"]
+HeadInit = Literal["auto", "random", "label-prototypes", "checkpoint"]
 Labels = Sequence[str] | Mapping[str, str] | None
 """The public label set in order of ids; label -> description; None: only the data can tell."""
 
@@ -72,7 +72,7 @@ class Objective(PerExampleLoss, Protocol):
 
     @property
     def head_init(self) -> HeadInit:
-        """How the head begins."""
+        """How the head begins; never ``auto``, which an objective resolves when it is made."""
         return "random"
 
     @property

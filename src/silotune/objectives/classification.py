@@ -18,6 +18,7 @@ from silotune.core.fields import check_fields
 from silotune.core.inputs import InputSpec, synthetic_inputs
 
 from .base import HeadInit, Labels, TaskName, check_max_length, checked_labels, names_of
+from .label_words import NEEDS_WORDS, say_something
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +29,13 @@ class SequenceClassification:
         text: column of the text.
         text_pair: column of the second text of a pair.
         label: column of the label.
-        labels: the public label set in order of ids; label -> description where the head begins at
-            descriptions; None: taken from the data once, with a notice.
+        labels: the public label set in order of ids; label -> description where a name does not say
+            what it means; None: taken from the data once, with a notice.
         max_length: tokens of a text or pair; the rest is cut.
         head: whether the head moves; a trained one is clipped, noised and accounted like a pair.
-        head_init: from the seed; from embeddings of the descriptions, which are public; or as the
-            base model brings it.
+        head_init: from the seed; from embeddings of what the labels are called or described by,
+            which is public; or as the base model brings it. auto: from embeddings where ``pooling``
+            is mean and labels are words, else from the seed.
         head_scale: the head is W0 + head_scale V with V trained: smaller makes it slower.
         pooling: what the head reads: what the architecture gives it, or the L2-normalised mean of
             the last hidden states.
@@ -52,7 +54,7 @@ class SequenceClassification:
     labels: Labels = None
     max_length: int = 128
     head: Literal["trained", "frozen"] = "trained"
-    head_init: HeadInit = "random"
+    head_init: HeadInit = "auto"
     head_scale: float = 1.0
     pooling: Literal["model", "mean"] = "model"
 
@@ -61,14 +63,14 @@ class SequenceClassification:
         object.__setattr__(self, "labels", checked_labels(self.labels))
         check_max_length(self.max_length)
         _check_head(self.head_scale)
+        if self.head_init == "auto":
+            named = self.pooling == "mean" and say_something(self.labels)
+            object.__setattr__(self, "head_init", "label-prototypes" if named else "random")
         if self.head_init == "label-prototypes":
             if self.pooling != "mean":
                 raise ValueError("head_init: label-prototypes needs pooling: mean; set it")
-            if self.labels is None:
-                raise ValueError(
-                    "labels: head_init: label-prototypes needs public descriptions; write a "
-                    "mapping of label: description"
-                )
+            if not say_something(self.labels):
+                raise ValueError(f"labels: {NEEDS_WORDS}")
 
     @property
     def columns(self) -> Mapping[str, str]:
@@ -103,7 +105,7 @@ class ImageClassification:
         label: column of the label.
         labels: the public label set in order of ids; None: taken from the data once.
         head: whether the head moves.
-        head_init: from the seed, or as the base model brings it.
+        head_init: from the seed (``auto`` too), or as the base model brings it.
         head_scale: the head is W0 + head_scale V with V trained: smaller makes it slower.
 
     Raises:
@@ -120,13 +122,15 @@ class ImageClassification:
     labels: Labels = None
     max_length: int = 128
     head: Literal["trained", "frozen"] = "trained"
-    head_init: Literal["random", "checkpoint"] = "random"
+    head_init: Literal["auto", "random", "checkpoint"] = "auto"
     head_scale: float = 1.0
 
     def __post_init__(self) -> None:
         check_fields(self)
         object.__setattr__(self, "labels", checked_labels(self.labels))
         _check_head(self.head_scale)
+        if self.head_init == "auto":
+            object.__setattr__(self, "head_init", "random")
         if self.head_init not in ("random", "checkpoint"):
             raise ValueError(
                 "head_init: label-prototypes come from a text encoder; use random or checkpoint"

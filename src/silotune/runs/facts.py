@@ -34,6 +34,7 @@ class RunFacts:
         privacy: the unit of privacy, or ``NOT PRIVATE`` and why.
         seed: of everything but noise and sampling coins.
         metric: the metric to look at first, such as ``accuracy`` or ``perplexity``.
+        optimizer: with the learning rate of round 0, for people: ``sgd, learning rate 0.5``.
         versions: of python, torch and so on, with which the run began.
         upgrades: where it went on with other ones: ``round``, the first that was made with them,
             and all ``versions``.
@@ -62,6 +63,7 @@ class RunFacts:
     status: str
     seed: int
     metric: str
+    optimizer: str = ""
     privacy: str = ""
     finished: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -34,6 +34,7 @@ from silotune.models.limits import check_limits
 from silotune.models.load import GivenModel, Loaded, load_model, prepare_model
 from silotune.models.saved_modules import beside_heads, saved_modules
 from silotune.models.target_modules import peft_targets
+from silotune.objectives import descriptions
 
 from .machine import Machine
 from .sites import choose_sites
@@ -195,16 +196,15 @@ def _first_head(terms: Terms, loaded: Loaded) -> Factors:
         case "checkpoint":
             return checkpoint_head(loaded)
         case "label-prototypes":
-            return prototype_head(loaded, _descriptions(terms, loaded))
+            return prototype_head(loaded, _described(terms, loaded))
+        case other:
+            raise AssertionError(f"an objective resolves {other} when it is made")
 
 
-def _descriptions(terms: Terms, loaded: Loaded) -> list[str]:
-    """One text a label: what the configuration says of it, or its own name."""
-    labels = terms.objective.labels
-    if isinstance(labels, Mapping):
-        return list(labels.values())
+def _described(terms: Terms, loaded: Loaded) -> tuple[str, ...]:
+    """One text a label; an objective of somebody's own may leave its names to the data."""
     names: Mapping[int, str] = loaded.model.config.id2label  # type: ignore[union-attr, assignment]
-    return [names[i] for i in sorted(names)]
+    return descriptions(terms.objective.labels or [names[i] for i in sorted(names)])
 
 
 def _scaled(head: Factors, terms: Terms) -> Factors:

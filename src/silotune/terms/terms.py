@@ -12,7 +12,7 @@ from silotune.engine.experiment import LARGEST_UPDATE
 from silotune.methods import Axes, FFALoRA, Method
 from silotune.methods.axes import completed, refuse_unproved
 from silotune.objectives import Objective, counts_right_answers
-from silotune.optim import SGD, OptimizerConfig
+from silotune.optim import OptimizerConfig
 from silotune.privacy import ClientDP, ExampleDP, NoDP, PrivacyChoice
 from silotune.privacy.choice import Unit
 from silotune.privacy.mechanisms_from_choice import Training
@@ -27,8 +27,8 @@ class Terms:
     Attributes:
         model: hub name or folder of the base model, or the name of an object that was given.
         objective: what is learned, and what records look like.
-        method: what is trained, what is shared, how the server combines.
         optimizer: takes the local steps, or is what the method's own is made of.
+        method: what is trained, what is shared, how the server combines.
         privacy: who is hidden, and at what price.
         rounds: federated rounds.
         local_steps: optimiser steps of each client in each round.
@@ -57,8 +57,8 @@ class Terms:
 
     model: str
     objective: Objective
+    optimizer: OptimizerConfig
     method: Method = field(default_factory=FFALoRA)
-    optimizer: OptimizerConfig = field(default_factory=lambda: SGD(lr=0.5))
     privacy: PrivacyChoice = field(default_factory=NoDP)
     rounds: int = 20
     local_steps: int = 10
@@ -117,6 +117,11 @@ class Terms:
         """The privacy choice of a run that hides somebody."""
         assert not isinstance(self.privacy, NoDP), "asked of a run without privacy"
         return self.privacy
+
+    @property
+    def moved_by(self) -> str:
+        """For people: ``sgd, learning rate 0.5``."""
+        return f"{type(self.optimizer).__name__.lower()}, learning rate {self.optimizer.lr:g}"
 
     @property
     def trains_head(self) -> bool:

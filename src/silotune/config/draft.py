@@ -1,0 +1,210 @@
+"""Draft: a commented configuration for somebody's own data, from what a look at them told.
+
+What was guessed says why; what could not be told is a commented line that asks. The file that comes
+out is checked like any other before it is written.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from silotune.data.guess import Guess
+from silotune.objectives import say_something
+
+MODELS: Mapping[str, str] = {
+    "sequence-classification": "sentence-transformers/all-MiniLM-L6-v2",
+    "causal-lm": "HuggingFaceTB/SmolLM2-135M",
+    "image-classification": "google/vit-base-patch16-224-in21k",
+}
+"""A small public model for each task."""
+
+STEPS, ROUNDS = 5, 8
+
+LARGEST_BATCH, FEW = 256, 100
+
+LENGTHS = (32, 64, 128, 256, 512)
+
+WIDTH = 96
+
+
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
+_RESERVED = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """What a configuration is drafted from.
+
+    Attributes:
+        path: of the data, as it was given.
+        found: what a look at them told.
+        reading: ``delimiter`` and ``encoding``, where the usual ones do not do.
+        model: a name or folder; None for a small public one.
+        sizes: silo -> its number of training records; empty while that is not known.
+    """
+
+    path: str
+    found: Guess
+    reading: Mapping[str, str]
+    model: str | None = None
+    sizes: Mapping[str, int] | None = None
+
+
+def drafted(draft: Draft) -> str:
+    """The file."""
+    parts = (_head(draft), _model(draft), _data(draft), _rest(draft))
+    return "\n".join(line for part in parts for line in part) + "\n"
+
+
+def open_questions(draft: Draft) -> list[str]:
+    """What has to be answered before this runs, a sentence each."""
+    return [
+        f"data.columns.{part}: no column was recognised; fill in the line, with one of: "
+        f"{', '.join(candidates) or 'none there'}"
+        for part, candidates in draft.found.open.items()
+    ]
+
+
+def declared(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Sizes as they may be declared in public: rounded down to two digits, or to tens."""
+
+    def down(size: int) -> int:
+        step = 10 ** max(1, len(str(size)) - 2)
+        return max(size // step * step, 1) if size >= step else size
+
+    return {silo: down(size) for silo, size in sizes.items()}
+
+
+def _head(draft: Draft) -> Iterator[str]:
+    yield f"# silotune: drafted for {draft.path} by looking at it once. Every guess says why."
+    yield "# Every key, with its default: docs/configuration.md."
+
+
+def _model(draft: Draft) -> Iterator[str]:
+    task = draft.found.task
+    yield "\nmodel:"
+    if draft.model is None:
+        yield "  # A small public model; any other hub name, or a folder that holds one."
+    yield f"  name_or_path: {_text(draft.model or MODELS[task])}"
+    yield f"  task: {task}"
+    if task != "sequence-classification":
+        return
+    yield "  # What the head reads: `mean` averages all tokens, `model` is the architecture's own."
+    yield "  pooling: mean"
+    if say_something(draft.found.labels or None):
+        yield "  # The labels are words, so the head begins at their embeddings: public, and free."
+        yield "  head_init: label-prototypes"
+    elif draft.found.labels:
+        yield "  # The labels say nothing by themselves. With descriptions of them (`labels` below,"
+        yield "  # as a mapping of label: description) label-prototypes is a better start."
+        yield "  head_init: random"
+
+
+def _data(draft: Draft) -> Iterator[str]:
+    found = draft.found
+    yield "\ndata:"
+    yield f"  path: {_text(draft.path)}"
+    if draft.reading:
+        yield "  # So it looks; without this the file cannot be read."
+    yield from (f"  {key}: {_text(value)}" for key, value in draft.reading.items())
+    yield "  # By their names and what they hold."
+    named = ", ".join(f"{part}: {_text(column)}" for part, column in found.columns.items())
+    if found.open:
+        yield "  columns:"
+        yield from (f"    {part}: {_text(column)}" for part, column in found.columns.items())
+        for part, candidates in found.open.items():
+            yield f"    # {part}:    # WHICH COLUMN? perhaps {_few(candidates)}"
+    else:
+        yield f"  columns: {{{named}}}"
+    yield from _silos(draft)
+    yield from _labels(found.labels)
+    if found.unlabelled:
+        yield "  # Some records have the label -1, which usually means none: they are left out."
+        yield '  label_map: {"-1": null}'
+    if found.person:
+        yield f"  # The column {_text(found.person)} may name people; with this line, those with"
+        yield "  # records at several silos are counted."
+        yield f"  # person: {_text(found.person)}"
+    if found.tokens:
+        length = next((n for n in LENGTHS if n >= found.tokens), LENGTHS[-1])
+        yield "  # Tokens of a record; the rest is cut. By their letters, all but a twentieth of"
+        yield f"  # the records have about {found.tokens} or fewer."
+        yield f"  max_length: {length}"
+
+
+def _silos(draft: Draft) -> Iterator[str]:
+    found = draft.found
+    if found.by:
+        yield f"  # The column {_text(found.by)} names the silo of each record."
+        yield f"  silos: {{by: {_text(found.by)}}}"
+    elif not found.divided:
+        yield "  # WHICH COLUMN NAMES THE SILO of a record? None was recognised, so records are"
+        yield "  # dealt out to three: a simulation. Instead:"
+        yield f"  # silos: {{by: ...}}    # perhaps {_few(found.may_name_silos)}"
+        yield "  silos: {num: 3, split: iid}"
+    if not draft.sizes:
+        return
+    sizes = declared(draft.sizes)
+    yield "  # What each silo declares in public as its number of training records: the counted"
+    yield "  # ones, rounded down. Noise goes by these alone."
+    if len(set(sizes.values())) == 1:
+        yield f"  num_examples: {next(iter(sizes.values()))}"
+    else:
+        yield "  num_examples:"
+        yield from (f"    {_text(silo)}: {size}" for silo, size in sizes.items())
+
+
+def _labels(labels: Sequence[str]) -> Iterator[str]:
+    if not labels:
+        return
+    yield f"  # All {len(labels)} labels of the data, in order of ids. They become public with this"
+    yield "  # file and the model. Where a name does not say what it means, make this a mapping of"
+    yield "  # label: description."
+    yield "  labels:"
+    yield from (f"    - {_text(label)}" for label in labels)
+
+
+def _rest(draft: Draft) -> Iterator[str]:
+    smallest = min(declared(draft.sizes).values()) if draft.sizes else FEW
+    batch = max(min(LARGEST_BATCH, smallest // 2), 1)
+    yield "\nmethod:"
+    yield "  # A is frozen, B is trained; `silotune methods` lists the others."
+    yield "  name: ffa-lora"
+    yield "  r: 8"
+    yield "\nprivacy:"
+    yield "  # Each record is protected. none: nothing is; then delete target_epsilon."
+    yield "  unit: example"
+    yield "  # The budget of each silo for the whole run: 1 is strong, 8 is weak."
+    yield "  target_epsilon: 6"
+    yield "  target_delta: 1e-5"
+    yield "\ntrain:"
+    if smallest < FEW:
+        yield f"  # The smallest silo declares {smallest} records: expect little under privacy, and"
+        yield "  # see what `silotune plan` says of noise."
+    yield "  # Few steps on large batches (half of the smallest silo, at most"
+    yield f"  # {LARGEST_BATCH}) drown the noise of privacy; without it, more rounds learn more."
+    yield f"  num_rounds: {ROUNDS}"
+    yield f"  local_steps: {STEPS}"
+    yield f"  batch_size: {batch}"
+    yield "  # Falling to 0, so that the last rounds add little noise."
+    yield "  lr_scheduler_type: linear"
+    yield "  # Optimiser and rate are the usual ones of method and privacy, which `silotune plan`"
+    yield "  # prints; if training goes wrong or slowly, change the rate first:"
+    yield "  # learning_rate: ..."
+    yield "  seed: 0"
+    yield "\n# simulation: one machine sees everything, and epsilon does not cover the scores."
+    yield "# site: each silo keeps its own scores. public: valid and test are for everyone's eyes."
+    yield "evaluation: simulation"
+
+
+def _few(candidates: Sequence[str]) -> str:
+    return ", ".join(map(_text, candidates[:8])) or "a new column"
+
+
+def _text(text: str) -> str:
+    """As YAML, which JSON is; plain where that is safe."""
+    safe = _PLAIN.fullmatch(text) and text.lower() not in _RESERVED
+    return text if safe else json.dumps(text)

@@ -1,0 +1,315 @@
+"""Guess: what the columns of somebody's data are for, by what they are called and hold.
+
+Nothing but names of columns and counts leaves this module, except labels, which whoever asks writes
+into a configuration and so makes public. What cannot be told is left open, with the columns that
+may be meant; a wrong guess about labels or silos would be worse than a question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import datasets
+import numpy as np
+from datasets import ClassLabel, Dataset, Image, Value
+
+from .chats import is_chat
+from .columns import is_heading
+from .labels import label_text, values_of
+from .loading import IMAGES, Source
+from .partition import by_column
+
+TASKS = ("sequence-classification", "causal-lm", "image-classification")
+
+_LOOKED_AT = 5000
+"""Records by which a column is judged."""
+
+_MOST_LABELS, _LONGEST_LABEL, _FEWEST_EACH = 1000, 100, 4
+"""Of a column that may hold labels: how many, how long, and records for each on average."""
+
+_MOST_SILOS = 500
+
+_UNLABELLED = "-1"
+
+_CALLED: Mapping[str, tuple[str, ...]] = {
+    "text": (
+        *("text", "sentence", "review", "content", "utterance", "query", "question", "note"),
+        *("body", "message", "comment", "tweet", "document", "abstract", "description", "title"),
+    ),
+    "label": (
+        *("label", "labels", "category", "class", "intent", "target", "sentiment", "topic"),
+        *("labeltext", "labelname", "department", "diagnosis", "tag", "rating", "stars", "y"),
+    ),
+    "silo": (
+        *("silo", "site", "client", "clientid", "siloid", "hospital", "clinic", "center", "centre"),
+        *("institution", "organisation", "organization", "branch", "bank", "store", "domain"),
+        *("node", "party", "region", "source", "speaker"),
+    ),
+    "person": ("person", "personid", "patient", "patientid", "user", "userid", "customerid"),
+    "prompt": ("prompt", "instruction", "question", "query"),
+    "input": ("input", "context"),
+    "completion": ("completion", "output", "response", "answer", "chosen"),
+    "messages": ("messages", "conversations", "conversation", "chat", "dialogue", "turns"),
+    "image": ("image", "img", "picture", "photo", "file", "filename", "path", "imagepath"),
+}
+"""Part -> usual names of its column, without case and signs, the most usual first."""
+
+_PAIRS = (
+    ("premise", "hypothesis"),
+    ("sentence1", "sentence2"),
+    ("text1", "text2"),
+    ("question1", "question2"),
+    ("text", "textpair"),
+    ("question", "sentence"),
+)
+"""Two texts of a record, by the names of their columns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guess:
+    """What a configuration needs to know of data.
+
+    Attributes:
+        task: what records are for.
+        columns: part of a record -> column.
+        open: parts that could not be told -> the columns that may be meant.
+        labels: the label set, if there is a label column.
+        unlabelled: whether some records have the label -1, as data sets mark those without one.
+        divided: whether the data come as silos, in folders or files of their own.
+        by: column that names the silos.
+        may_name_silos: columns that might, if none is told.
+        person: column that names people.
+        tokens: about so many, of all but the longest twentieth of the records.
+    """
+
+    task: str
+    columns: Mapping[str, str]
+    open: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    unlabelled: bool = False
+    divided: bool = False
+    by: str | None = None
+    may_name_silos: tuple[str, ...] = ()
+    person: str | None = None
+    tokens: int = 0
+
+
+def guess(source: Source, task: str | None) -> Guess:
+    """Look at what was loaded.
+
+    Args:
+        source: any.
+        task: of ``TASKS``; ``classification`` of texts or of images; None: by the columns.
+
+    Raises:
+        ValueError: in words, if there is no header, or the task does not go with the columns.
+    """
+    tables = [t.train for t in source.silos.values()] if source.silos else [source.train]
+    whole = datasets.concatenate_datasets([table for table in tables if table is not None])
+    if not all(map(is_heading, whole.column_names)):
+        raise ValueError(
+            "clients: the first row does not look like names of columns, and is not shown; give "
+            "the data a header"
+        )
+    look = _Look(whole)
+    by = None if source.silos else next(look.called("silo", look.names_silos()), None)
+    person = next(look.called("person", look.table.column_names), None)
+    taken = {name for name in (by, person, "split") if name}
+    kind = _task(look, task)
+    if kind == "causal-lm":
+        columns, unknown = _modelled(look, taken)
+    else:
+        columns, unknown = _classified(look, kind, taken)
+    label = columns.get("label")
+    labels = label_set(whole, label) if label else ()
+    others = set(look.names_silos()) - {*columns.values(), *taken}
+    return Guess(
+        task=kind,
+        columns=columns,
+        open=unknown,
+        labels=tuple(name for name in labels if name != _UNLABELLED),
+        unlabelled=_UNLABELLED in labels,
+        divided=bool(source.silos),
+        by=by,
+        may_name_silos=() if by or source.silos else tuple(sorted(others)),
+        person=person,
+        tokens=look.tokens([c for part, c in columns.items() if part not in ("label", "image")]),
+    )
+
+
+def label_set(table: Dataset, column: str) -> tuple[str, ...]:
+    """The labels of a column: in order of ids, of numbers, or of the alphabet."""
+    feature = table.features[column]
+    if isinstance(feature, ClassLabel):
+        return tuple(feature.names)
+    found = set(filter(None, map(label_text, values_of(table, column))))
+    whole = sorted((label for label in found if label.lstrip("-").isdecimal()), key=int)
+    return (*whole, *sorted(found - set(whole)))
+
+
+class _Look:
+    """A table, and what its columns look like."""
+
+    def __init__(self, table: Dataset) -> None:
+        self.table = table
+        self.some = table.select(range(min(len(table), _LOOKED_AT)))
+
+    def called(self, part: str, among: Sequence[str] | Iterator[str]) -> Iterator[str]:
+        """Columns that are called like a part, the most usual name first."""
+        plain = {_plain(name): name for name in among}
+        return (plain[name] for name in _CALLED[part] if name in plain)
+
+    def texts(self) -> list[str]:
+        """Columns of text, the longest on average first."""
+        lengths = {name: self._mean_length(name) for name in self._of_type("string")}
+        return sorted(lengths, key=lambda name: -lengths[name])
+
+    def chats(self) -> list[str]:
+        """Columns of chats."""
+        return [name for name, feature in self.table.features.items() if is_chat(feature)]
+
+    def images(self) -> list[str]:
+        """Columns of images, of their bytes, or of paths that end like those of images."""
+        return [name for name in self.table.column_names if self._is_image(name)]
+
+    def may_be_labels(self) -> list[str]:
+        """Columns with few different values."""
+        return [name for name in self.table.column_names if self._is_label(name)]
+
+    def names_silos(self) -> list[str]:
+        """Columns whose values could be names of silos."""
+        return [name for name in self.may_be_labels() if self._is_silo(name)]
+
+    def tokens(self, columns: Sequence[str]) -> int:
+        """About so many of a record, of all but the longest twentieth; four letters make one."""
+        if not columns or not len(self.some):
+            return 0
+        cells = [list(map(_letters, self.some[column][:])) for column in columns]
+        return int(np.quantile(np.sum(cells, axis=0), 0.95) / 4) + 2
+
+    def _of_type(self, *kinds: str) -> list[str]:
+        features = self.table.features.items()
+        return [
+            name
+            for name, f in features
+            if isinstance(f, Value) and f.dtype.removeprefix("large_").startswith(kinds)
+        ]
+
+    def _mean_length(self, column: str) -> float:
+        return float(np.mean([_letters(value) for value in self.some[column][:]] or [0]))
+
+    def _is_label(self, column: str) -> bool:
+        feature = self.table.features[column]
+        if isinstance(feature, ClassLabel):
+            return True
+        if column not in self._of_type("string", "int", "uint", "float", "bool"):
+            return False
+        values = _filled(self.table[column][:])
+        found = set(values)
+        if any(isinstance(value, float) and not value.is_integer() for value in found):
+            return False
+        few = 2 <= len(found) <= min(_MOST_LABELS, max(2, len(values) // _FEWEST_EACH))
+        return few and all(len(str(value)) <= _LONGEST_LABEL for value in found)
+
+    def _is_silo(self, column: str) -> bool:
+        values = values_of(self.table, column)
+        if len(set(values)) > _MOST_SILOS or any(isinstance(v, float) for v in values):
+            return False
+        try:
+            return len(by_column(values)) > 1
+        except ValueError:
+            return False
+
+    def _is_image(self, column: str) -> bool:
+        feature = self.table.features[column]
+        if isinstance(feature, Image) or column in self._of_type("binary"):
+            return True
+        if isinstance(feature, dict):
+            return {"bytes", "path"} <= set(feature)
+        values = _filled(self.some[column][:]) if column in self._of_type("string") else []
+        return bool(values) and all(str(value).lower().endswith(IMAGES) for value in values)
+
+
+def _task(look: _Look, task: str | None) -> str:
+    """The task that was said, or that the columns are for."""
+    if task in TASKS:
+        return str(task)
+    labelled = any(True for _ in look.called("label", look.may_be_labels()))
+    asked = next(look.called("prompt", look.texts()), None)
+    if task is None and look.chats():
+        return "causal-lm"
+    if task is None and asked and next(look.called("completion", look.texts()), None):
+        return "causal-lm"
+    if look.images():
+        return "image-classification"
+    return "sequence-classification" if task or labelled else "causal-lm"
+
+
+Found = tuple[dict[str, str], dict[str, tuple[str, ...]]]
+"""Part -> column, and part -> what may be meant."""
+
+
+def _classified(look: _Look, task: str, taken: set[str]) -> Found:
+    part = "image" if task == "image-classification" else "text"
+    inputs = [c for c in (look.images() if part == "image" else look.texts()) if c not in taken]
+    labels = [c for c in look.may_be_labels() if c not in taken]
+    columns: dict[str, str] = {}
+    unknown: dict[str, tuple[str, ...]] = {}
+    label = next(look.called("label", labels), None)
+    if label is None:
+        classes = [c for c in labels if isinstance(look.table.features[c], ClassLabel)]
+        label = (classes or labels)[0] if len(classes or labels) == 1 else None
+    inputs = [column for column in inputs if column != label]
+    pair = _pair(inputs) if part == "text" else None
+    if pair:
+        columns["text"], columns["text_pair"] = pair
+    elif inputs:
+        columns[part] = next(look.called(part, inputs), inputs[0])
+    else:
+        unknown[part] = tuple(look.table.column_names)
+    if label is None:
+        others = [c for c in look.table.column_names if c not in {*columns.values(), *taken}]
+        unknown["label"] = tuple(labels or others)
+    else:
+        columns["label"] = label
+    return columns, unknown
+
+
+def _modelled(look: _Look, taken: set[str]) -> Found:
+    if chats := look.chats():
+        return {"messages": next(look.called("messages", chats), chats[0])}, {}
+    texts = [column for column in look.texts() if column not in taken]
+    prompt = next(look.called("prompt", texts), None)
+    completion = next(look.called("completion", [c for c in texts if c != prompt]), None)
+    if prompt and completion:
+        rest = [column for column in texts if column not in (prompt, completion)]
+        given = next(look.called("input", rest), None)
+        extra = {"input": given} if given else {}
+        return {"prompt": prompt, **extra, "completion": completion}, {}
+    if not texts:
+        return {}, {"text": tuple(look.table.column_names)}
+    return {"text": next(look.called("text", texts), texts[0])}, {}
+
+
+def _pair(columns: Sequence[str]) -> tuple[str, str] | None:
+    plain = {_plain(name): name for name in columns}
+    return next(((plain[a], plain[b]) for a, b in _PAIRS if a in plain and b in plain), None)
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.casefold()))
+
+
+def _filled(values: Sequence[Any]) -> list[Any]:
+    return [value for value in values if label_text(value) is not None]
+
+
+def _letters(cell: object) -> int:
+    """Of a text, or of all texts of a chat."""
+    if isinstance(cell, str):
+        return len(cell)
+    if isinstance(cell, Mapping):
+        return sum(map(_letters, cell.values()))
+    return sum(map(_letters, cell)) if isinstance(cell, list) else 0

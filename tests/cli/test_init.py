@@ -1,0 +1,149 @@
+"""``init --data``: a look at somebody's data, and a configuration for them that runs."""
+
+import csv
+import json
+import random
+from pathlib import Path
+
+import pytest
+import yaml
+from datasets import Dataset, DatasetDict
+from PIL import Image
+
+from federation.small import notes, write_csv
+from silotune.config import load_config
+from silotune.testing.tiny_models import tiny_llama, tiny_vit
+
+SECRET = "zanthoxylum"
+
+FREE = ("privacy.unit=none", "privacy.target_epsilon=null")
+"""Nothing to search for: a noise for every silo takes seconds."""
+
+
+def written(path: str) -> dict:
+    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+
+
+def secretive(n: int = 60) -> list[dict[str, str]]:
+    """Records of which every text has a word that nothing may say."""
+    return [{**r, "text": f"{r['text']} {SECRET}é"} for r in notes(n)]
+
+
+def test_a_csv_becomes_a_configuration_that_runs(silotune, place, bert):
+    write_csv(Path("my notes.csv"), secretive()[9:])
+    told = silotune("init", "mine.yaml", "--data", "my notes.csv", "--model", bert)
+    assert told.exit_code == 0, told.output
+    assert "text is 'text', label is 'label'" in told.stdout
+    assert "2 silos, named by the column 'silo'" in told.stdout
+    text = Path("mine.yaml").read_text()
+    assert SECRET not in told.output + text
+    data, train = written("mine.yaml")["data"], written("mine.yaml")["train"]
+    assert data["columns"] == {"text": "text", "label": "label"}
+    assert data["silos"] == {"by": "silo"}
+    assert data["labels"] == ["cat", "dog"]
+    assert set(data["num_examples"]) == {"east", "west"}
+    assert all(30 <= size < 60 and size % 10 == 0 for size in data["num_examples"].values())
+    assert train["batch_size"] == min(data["num_examples"].values()) // 2
+    config = load_config(Path("mine.yaml"))
+    assert (config.privacy.unit, config.train.optimizer) == ("example", "sgd")
+    short = ("train.num_rounds=1", "train.local_steps=1", "privacy.lifetime=off")
+    given = ("privacy.target_epsilon=null", "privacy.noise_multiplier=2")  # nothing to search for
+    assert silotune("run", "mine.yaml", *short, *given).exit_code == 0
+
+
+def latin(place: Path) -> str:
+    records = secretive()
+    with (place / "latin.csv").open("w", newline="", encoding="latin-1") as file:
+        writer = csv.DictWriter(file, list(records[0]), delimiter=";")
+        writer.writeheader()
+        writer.writerows(records)
+    return "latin.csv"
+
+
+def saved(place: Path) -> str:
+    parts = {"train": Dataset.from_list(secretive()), "test": Dataset.from_list(secretive(20))}
+    DatasetDict(parts).save_to_disk(place / "saved")
+    return "saved"
+
+
+def folders(place: Path) -> str:
+    for silo in ("east", "west"):
+        folder = place / "silos" / silo
+        folder.mkdir(parents=True)
+        lines = (json.dumps(record) for record in secretive() if record["silo"] == silo)
+        (folder / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return "silos"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        latin,
+        pytest.param(saved, marks=pytest.mark.full),
+        pytest.param(folders, marks=pytest.mark.full),
+    ],
+)
+def test_every_reader_is_followed(silotune, place, bert, made):
+    data = made(place)
+    told = silotune("init", "--data", data, "--model", bert, "--task", "classification")
+    assert told.exit_code == 0, told.output
+    file = f"{data.partition('.')[0]}.yaml"
+    assert SECRET not in told.output + Path(file).read_text()
+    assert written(file)["data"].get("encoding") == ("latin-1" if made is latin else None)
+    assert ("silos" in written(file)["data"]) == (made is not folders)
+    assert silotune("doctor", file, *FREE).exit_code == 0
+
+
+def test_chats_and_images(silotune, place, tmp_path):
+    turns = [
+        [{"role": "user", "content": SECRET}, {"role": "assistant", "content": f"a b {i}"}]
+        for i in range(60)
+    ]
+    lines = [json.dumps({"messages": t, "hospital": f"h{i % 2}"}) for i, t in enumerate(turns)]
+    Path("chats.jsonl").write_text("\n".join(lines))
+    llama = tiny_llama(tmp_path / "llama")
+    told = silotune("init", "--data", "chats.jsonl", "--model", llama)
+    assert told.exit_code == 0, told.output
+    assert written("chats.yaml")["model"]["task"] == "causal-lm"
+    assert written("chats.yaml")["data"]["columns"] == {"messages": "messages"}
+    assert SECRET not in told.output + Path("chats.yaml").read_text()
+    draw = random.Random(0)
+    for kind in ("cat", "dog"):
+        Path("pictures", kind).mkdir(parents=True)
+        for i in range(30):
+            color = tuple(draw.randrange(256) for _ in range(3))
+            Image.new("RGB", (8, 8), color).save(Path("pictures", kind, f"{i}.png"))
+    told = silotune("init", "--data", "pictures", "--model", tiny_vit(tmp_path / "vit"))
+    assert told.exit_code == 0, told.output
+    assert "a simulation" in told.stdout
+    made = written("pictures.yaml")
+    assert made["model"]["task"] == "image-classification"
+    assert made["data"]["silos"] == {"num": 3, "split": "iid"}
+    assert silotune("doctor", "pictures.yaml", *FREE).exit_code == 0
+
+
+def test_what_cannot_be_told_is_asked(silotune, place):
+    records = [{"text": r["text"], "a": r["label"], "b": r["silo"]} for r in secretive()]
+    write_csv(Path("open.csv"), records)
+    told = silotune("init", "--data", "open.csv", "--task", "classification")
+    assert told.exit_code == 0
+    assert "data.columns.label: no column was recognised; fill in the line" in told.stdout
+    text = Path("open.yaml").read_text()
+    assert "# label:    # WHICH COLUMN? perhaps a, b" in text
+    assert SECRET not in told.output + text
+    answered = text.replace("# label:    #", "label: a    #").replace("num: 3, split: iid", "by: b")
+    Path("open.yaml").write_text(answered)
+    assert load_config(Path("open.yaml")).data.columns.label == "a"
+
+
+def test_init_refuses_in_words(silotune, place):
+    told = silotune("init", "--data", "gone.csv")
+    assert (told.exit_code, "gone.csv" in told.stderr) == (1, True)
+    assert not Path("gone.yaml").exists()
+    told = silotune("init", "small.yaml", "--data", "notes.csv")
+    assert (told.exit_code, "exists already" in told.stderr) == (1, True)
+    told = silotune("init", "--task", "causal-lm")
+    assert (told.exit_code, "--data" in told.stderr) == (2, True)
+    Path("headless.csv").write_text(f"the {SECRET} is a long sentence of a record,cat\n" * 9)
+    told = silotune("init", "--data", "headless.csv")
+    assert (told.exit_code, SECRET in told.output) == (1, False)

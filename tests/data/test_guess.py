@@ -1,0 +1,97 @@
+"""What columns are for, told by what they are called and hold."""
+
+import pytest
+from datasets import ClassLabel, Dataset
+
+from silotune.data import Source, Tables
+from silotune.data.guess import guess
+
+N = 60
+LONG = [f"the patient number {i} was seen with pain in the left knee" for i in range(N)]
+KINDS = ["knee", "hip", "arm"] * (N // 3)
+SITES = ["north", "south"] * (N // 2)
+
+
+def found(task=None, **columns):
+    return guess(Source(train=Dataset.from_dict(columns)), task)
+
+
+@pytest.mark.parametrize(
+    ("columns", "named", "by"),
+    [
+        ({"note": LONG, "department": KINDS, "clinic": SITES}, ("note", "department"), "clinic"),
+        ({"Text": LONG, "Label": KINDS, "Site": SITES}, ("Text", "Label"), "Site"),
+        ({"words": LONG, "what": KINDS}, ("words", "what"), None),
+        ({"text": LONG, "label": [0, 1, 2] * 20, "id": list(range(N))}, ("text", "label"), None),
+        ({"short": KINDS, "long": LONG, "intent": KINDS}, ("long", "intent"), None),
+    ],
+)
+def test_texts_with_labels(columns, named, by):
+    told = found("classification", **columns)
+    assert told.task == "sequence-classification"
+    assert (told.columns["text"], told.columns["label"]) == named
+    assert (told.by, told.open) == (by, {})
+    assert set(told.labels) == {str(value) for value in columns[named[1]]}
+    assert 10 < told.tokens < 30
+
+
+def test_pairs_chats_prompts_images_and_plain_texts():
+    pair = found(premise=LONG, hypothesis=LONG[::-1], label=KINDS)
+    assert pair.columns == {"text": "premise", "text_pair": "hypothesis", "label": "label"}
+    chat = [[{"role": "user", "content": t}, {"role": "assistant", "content": t}] for t in LONG]
+    assert found(messages=chat).columns == {"messages": "messages"}
+    share = [[{"from": "human", "value": t}, {"from": "gpt", "value": t}] for t in LONG]
+    assert found("causal-lm", conversations=share, id=LONG).columns == {"messages": "conversations"}
+    alpaca = found(instruction=LONG, input=LONG, output=LONG)
+    assert alpaca.columns == {"prompt": "instruction", "input": "input", "completion": "output"}
+    assert found(text=LONG).columns == {"text": "text"}
+    photos = [f"photos/{i}.png" for i in range(N)]
+    seen = found("classification", image=photos, label=KINDS)
+    assert seen.columns == {"image": "image", "label": "label"}
+    assert (seen.task, seen.tokens) == ("image-classification", 0)
+
+
+def test_what_cannot_be_told_is_left_open():
+    several = found("classification", text=LONG, a=KINDS, b=SITES)
+    assert several.open == {"label": ("a", "b")}
+    assert several.labels == ()
+    none = found("classification", text=LONG, number=[i + 0.5 for i in range(N)])
+    assert none.open == {"label": ("number",)}
+    assert found("classification", n=list(range(N)), label=KINDS).open["text"] == ("n", "label")
+
+
+def test_labels_keep_the_order_of_ids_and_of_numbers():
+    names = ["zebra", "ant"]
+    table = Dataset.from_dict({"text": LONG, "label": [0, 1] * 30})
+    named = table.cast_column("label", ClassLabel(names=names))
+    assert guess(Source(train=named), None).labels == ("zebra", "ant")
+    assert found(text=LONG, label=[10, 9, 2] * 20).labels == ("2", "9", "10")
+    assert found(text=LONG, label=["b", " a", None, "a"] * 15).labels == ("a", "b")
+
+
+def test_the_label_of_records_without_one_is_no_class():
+    told = found(text=LONG, label=[0, 1, -1] * 20)
+    assert (told.labels, told.unlabelled) == (("0", "1"), True)
+    assert not found(text=LONG, label=[0, 1, 2] * 20).unlabelled
+
+
+def test_silos_that_are_there_are_not_asked_for():
+    tables = {s: Tables(train=Dataset.from_dict({"text": LONG, "label": KINDS})) for s in SITES}
+    told = guess(Source(silos=tables), None)
+    assert (told.divided, told.by, told.may_name_silos) == (True, None, ())
+
+
+def test_a_column_that_might_name_silos_is_told_and_not_taken():
+    told = found(text=LONG, label=KINDS, where=SITES)
+    assert (told.by, told.may_name_silos) == (None, ("where",))
+
+
+def test_people_are_told_apart_from_silos():
+    told = found(text=LONG, label=KINDS, site=SITES, patient_id=[f"p{i}" for i in range(N)])
+    assert (told.by, told.person) == ("site", "patient_id")
+
+
+def test_a_file_without_a_header_is_refused_and_not_quoted():
+    with pytest.raises(ValueError, match="does not look like names") as refused:
+        found(**{LONG[0]: LONG, "knee": KINDS})
+    assert "patient" not in str(refused.value)
