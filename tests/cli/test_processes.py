@@ -58,7 +58,7 @@ def test_a_killed_run_ends_in_the_same_bits(silotune, place, how, code, status):
     wait_for_rounds(process, "run", 3)
     second = silotune("run", "small.yaml", *LONG, "--resume")
     assert second.exit_code == 1
-    assert f"output_dir: a run is going on in run (process {process.pid} on " in second.stderr
+    assert f"{place / 'run'} (process {process.pid} on " in second.stderr
     process.send_signal(how)
     said, complaints = process.communicate(timeout=60)
     assert process.returncode == code, complaints
