@@ -172,13 +172,14 @@ def in_words(path: Path) -> Iterator[None]:
         raise RecordError(f"{path}: {reason}{advice}") from error
 
 
-def build(cls: type[T], data: Mapping[str, Any], where: str) -> T:
+def build(cls: type[T], data: Mapping[str, Any], where: str, *, typed: bool = True) -> T:
     """Make a dataclass from JSON; fields that it does not know are ignored.
 
     Args:
         cls: of plain values, and mappings and sequences of such.
         data: of a JSON object.
         where: file and line, for the message.
+        typed: whether values must be of the types that the class declares.
 
     Raises:
         DamagedError: naming fields without a default that are missing, or that have another type.
@@ -189,7 +190,8 @@ def build(cls: type[T], data: Mapping[str, Any], where: str) -> T:
         raise DamagedError(f"{where}: damaged, {', '.join(absent)} is missing")
     found = {f.name: data[f.name] for f in known if f.name in data}
     kinds = declared(cls)  # type: ignore[arg-type]  # a class can be hashed
-    if wrong := [name for name, value in found.items() if not fits(value, kinds[name])]:
+    wrong = [name for name, value in found.items() if not fits(value, kinds[name])]
+    if typed and wrong:
         raise DamagedError(f"{where}: damaged, {', '.join(wrong)} is of another type")
     return cls(**found)
 

@@ -193,7 +193,7 @@ def _statement(folder: RunFolder) -> Iterator[str]:
     """The certificate is made from the ledgers in every round."""
     try:
         if folder.privacy.exists():
-            read_certificate(folder.privacy)
+            read_certificate(folder.privacy, typed=True)
     except DamagedError as error:
         _move_aside(folder.privacy)
         yield f"{error}; it is written again from the ledgers"

@@ -162,11 +162,15 @@ def read_statement(folder: RunFolder) -> PrivacyStatement | None:
         RecordError: if it cannot be read, or is of a newer version.
     """
     with folder.advising():
-        return read_certificate(folder.privacy) if folder.privacy.exists() else None
+        return read_certificate(folder.privacy, typed=True) if folder.privacy.exists() else None
 
 
-def read_certificate(path: Path) -> PrivacyStatement | None:
+def read_certificate(path: Path, *, typed: bool = False) -> PrivacyStatement | None:
     """Read a certificate, wherever it is; None for ``unit: none``.
+
+    Args:
+        path: of the file.
+        typed: whether it must be one of ours; whoever verifies it names what is not.
 
     Raises:
         DamagedError: if it is missing or damaged.
@@ -177,12 +181,14 @@ def read_certificate(path: Path) -> PrivacyStatement | None:
         return None
     try:
         silos = {
-            name: build(SiloPrivacy, _silo(silo), f"{path}: silos: {name}")
+            name: build(SiloPrivacy, _silo(silo), f"{path}: silos: {name}", typed=typed)
             for name, silo in data["silos"].items()
         }
         overall = {**data["overall"], **unbounded({"epsilon": data["overall"].get("epsilon")})}
         return replace(
-            build(PrivacyStatement, {**data, "silos": {}, "overall": overall}, str(path)),
+            build(
+                PrivacyStatement, {**data, "silos": {}, "overall": overall}, str(path), typed=typed
+            ),
             silos=silos,
         )
     except (AttributeError, KeyError, TypeError) as error:
