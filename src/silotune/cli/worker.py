@@ -33,7 +33,7 @@ def work(path: Path, modules: Sequence[str] = ()) -> None:
     """
     tasks, results = _pipes(modules)
     folder = RunFolder(path)
-    built = build_federation(of_run(folder))
+    built = build_federation(of_run(folder), read_facts(folder).started)
     if built.terms.private:  # what it says from here on may be of records, and stays with them
         log = os.open(folder.path / "sites" / WORKERS_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 2)

@@ -26,18 +26,22 @@ class Made:
         terms: public; no path to a record is in them.
         labels: in the order of ids.
         digest: SHA-256 of all that is frozen.
+        began: when its run did, in ISO 8601.
     """
 
     terms: Terms
     labels: tuple[str, ...]
     digest: str
+    began: str
 
 
-def write_made(place: Path, terms: Terms, labels: tuple[str, ...], model: BuiltModel) -> None:
+def write_made(
+    place: Path, terms: Terms, labels: tuple[str, ...], model: BuiltModel, began: str
+) -> None:
     """Write it, unless an object of the terms is no frozen dataclass, which no file can hold."""
     with contextlib.suppress(NoIdentityError):
         told = {"terms": encoded(terms, "terms"), "labels": list(labels)}
-        write_json(place / FILE, {**told, "model_digest": model.digest})
+        write_json(place / FILE, {**told, "model_digest": model.digest, "began": began})
 
 
 def read_made(place: Path) -> Made:
@@ -55,8 +59,13 @@ def read_made(place: Path) -> Made:
             "where it was made (run.merged_model, run.evaluate)"
         )
     match read_json(file):
-        case {"terms": dict(terms), "labels": list(labels), "model_digest": str(model)}:
+        case {
+            "terms": dict(terms),
+            "labels": list(labels),
+            "model_digest": str(model),
+            "began": str(began),
+        }:
             made = decoded(terms, str(file))
             if isinstance(made, Terms) and all(isinstance(label, str) for label in labels):
-                return Made(terms=made, labels=tuple(labels), digest=model)
+                return Made(terms=made, labels=tuple(labels), digest=model, began=began)
     raise DamagedError(f"{file}: damaged, this does not say how the model was made")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from silotune.core import ClientId
 from silotune.data import ClientTables
+from silotune.data.chat_dates import pin_date
 from silotune.engine import Client
 from silotune.privacy import declared_sizes
 from silotune.privacy.lifetime.budget import Account
@@ -48,8 +50,12 @@ class BuiltFederation:
         return self.federation.terms
 
 
-def build_federation(federation: Description) -> BuiltFederation:
+def build_federation(federation: Description, began: str | None = None) -> BuiltFederation:
     """Open data and model, build every part, and prove the coverage of the gradients.
+
+    Args:
+        federation: as described.
+        began: when its run began, in ISO 8601: the date that chat templates print. None = now.
 
     Raises:
         ValueError: in words, naming the field; nothing has been trained.
@@ -59,6 +65,7 @@ def build_federation(federation: Description) -> BuiltFederation:
     prepared = read_tables(terms, records) if labels is None else None
     labels = prepared.labels if prepared else labels or ()
     model = open_model(terms, labels, federation.machine, federation.given)
+    pin_date(model.loaded.tokenizer, began or now())
     prepared = prepared or read_tables(terms, records)
     data = read_examples(terms, prepared, model.loaded)
     true_sizes = {name: len(silo.train.lengths) for name, silo in data.silos.items()}
@@ -84,6 +91,11 @@ def build_federation(federation: Description) -> BuiltFederation:
             *held_notices,
         ),
     )
+
+
+def now() -> str:
+    """The time in ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def build_clients(

@@ -12,6 +12,7 @@ from torch import nn
 
 from silotune.adapters import OWN_WEIGHTS
 from silotune.adapters.peft_io import WEIGHTS
+from silotune.data.chat_dates import pin_date
 from silotune.models.load import GivenModel
 from silotune.objectives import Objective
 from silotune.runs.folder import RunFolder
@@ -177,7 +178,7 @@ def load(
     """Load what a run has learned, in PEFT's format or in our own.
 
     A class of your own that the run is made of must be imported before: a name in a folder imports
-    no code.
+    no code. A chat template that prints the date prints the one of training.
 
     Args:
         folder: of a run, or an adapter's (``adapter/``, or what ``save_pretrained`` wrote).
@@ -201,6 +202,7 @@ def load(
             f"model: the base weights are not those that {place} was trained beside; give "
             "load(..., model=...) the right ones"
         )
+    pin_date(built.loaded.tokenizer, made.began)
     numbers = model_in(place, built)
     adapted = built.trainer.adapted
     adapted.load(numbers.factors, numbers.folded)

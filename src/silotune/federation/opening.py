@@ -11,7 +11,6 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -31,6 +30,7 @@ from . import own_records
 from .adapter_check import refuse_unloadable
 from .bookkeeping import Bookkeeping, refuse_spent
 from .built import BuiltFederation, build_clients, build_federation
+from .built import now
 from .description import Description
 from .identity import NoIdentityError, decided_in, describe, differences, digest
 from .inputs import digests_of, public_digests_of, read_tables
@@ -102,14 +102,17 @@ def opened(
     with contextlib.ExitStack() as stack:
         stack.enter_context(held(folder))
         told = _ready(federation, folder, resume=resume)
-        built = build_federation(federation)
+        began = read_facts(folder).started if resume else now()
+        built = build_federation(federation, began)
         accounts = open_accounts(built)
         refuse_beyond(accounts, folder, read_facts(folder).run if resume else "")
         built = replace(built, notices=(*built.notices, *lifetime_notices(accounts), *told))
         if resume:
             state, facts, books, keep = _resumed(built, folder, config=config)
         else:
-            state, facts, books, keep = _begun(built, folder, command=command, config=config)
+            state, facts, books, keep = _begun(
+                built, folder, began=began, command=command, config=config
+            )
         built = replace(built, notices=(*built.notices, *version_notices(facts, state.round)))
         for name in built.agreement.sizes:
             folder.site(name).mkdir(parents=True, exist_ok=True)
@@ -172,11 +175,6 @@ def free_space(path: Path) -> int:
     return free
 
 
-def now() -> str:
-    """The time in ISO 8601, UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def _ready(federation: Description, folder: RunFolder, *, resume: bool) -> list[str]:
     """Refuse early what cannot work: a run in the way, another one's folder, a full disk.
 
@@ -228,12 +226,17 @@ _Begun = tuple[GlobalState, RunFacts, Bookkeeping, Mapping[str, str]]
 
 
 def _begun(
-    built: BuiltFederation, folder: RunFolder, *, command: Sequence[str], config: str | None
+    built: BuiltFederation,
+    folder: RunFolder,
+    *,
+    began: str,
+    command: Sequence[str],
+    config: str | None,
 ) -> _Begun:
     """Begin a run, whose folder holds none; if that fails, nothing is left of it."""
     adapter_check = refuse_unloadable(built.agreement.model, built.terms)
     state = built.agreement.first_state()
-    facts = replace(_facts(built, command), adapter_check=adapter_check)
+    facts = replace(_facts(built, command), started=began, adapter_check=adapter_check)
     keep = kept(facts, built.federation, config)
     try:
         own_records.keep(folder, {**built.digests, **built.public_digests})

@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 from silotune.adapters import OWN_WEIGHTS, check_saved, load_own, load_peft
 from silotune.adapters.peft_io import WEIGHTS
 from silotune.core import joined
+from silotune.data.chat_dates import pin_date
 from silotune.data.columns import Columns
 from silotune.data.columns import readable as readable_table
 from silotune.data.given import filled_table_of
@@ -75,7 +76,8 @@ def evaluate(
     places = _places(folder)
     terms = _masked(federation.terms, masked_experts)
     without_noise = replace(terms, privacy=NoDP())  # which need not find out how much there was
-    built = build_federation(federation.with_terms(without_noise))
+    began = read_facts(folder).started
+    built = build_federation(federation.with_terms(without_noise), began)
     _refuse_other_base(built.agreement.model, terms, folder)
     models = {silo: model_in(place, built.agreement.model) for silo, place in places.items()}
     learned = TrainedModels(shared=models.pop(None, None), own=_named(models))
@@ -152,6 +154,7 @@ def open_as_run(federation: Description, folder: RunFolder) -> BuiltModel:
     terms, labels = federation.terms, tuple(read_facts(folder).labels)
     model = open_model(terms, labels, federation.machine, federation.given)
     _refuse_other_base(model, terms, folder)
+    pin_date(model.loaded.tokenizer, read_facts(folder).started)
     return model
 
 

@@ -35,10 +35,10 @@ from silotune.terms import Agreement
 
 from .adapter_check import check_learned
 from .adapter_folder import write_made
-from .built import BuiltFederation
+from .built import BuiltFederation, now
 from .description import Description
 from .keeping import append_round
-from .opening import OpenRun, now
+from .opening import OpenRun
 from .scoring import Scores, last_score, released_scores, score, score_tests_at_home
 from .trained_models import (
     ModelState,
@@ -94,7 +94,7 @@ def finish(
     if built.terms.evaluation == "site":
         score_tests_at_home(built, learned, folder)
     job.books.collect()
-    _save_adapters(built.agreement, folder, learned)
+    _save_adapters(built.agreement, folder, learned, job.facts.started)
     scored = last_score(built, learned)
     facts = replace(
         job.facts,
@@ -144,14 +144,16 @@ def stop(job: OpenRun, status: str) -> None:
     write_json(job.folder.run, replace(job.facts, status=status).to_json())
 
 
-def _save_adapters(agreement: Agreement, folder: RunFolder, learned: TrainedModels) -> None:
+def _save_adapters(
+    agreement: Agreement, folder: RunFolder, learned: TrainedModels, began: str
+) -> None:
     """Write ``adapter/``: PEFT's two files, or our own, and how the model was made.
 
     Silos' own models are written into their own folders.
     """
     for place, model in _places(folder, learned).items():
         save_adapter(agreement.model, model, place)
-        write_made(place, agreement.terms, agreement.labels, agreement.model)
+        write_made(place, agreement.terms, agreement.labels, agreement.model, began)
 
 
 def _write_cards(
