@@ -29,8 +29,7 @@ from silotune.runtimes import InProcess, Pool
 from . import own_records
 from .adapter_check import refuse_unloadable
 from .bookkeeping import Bookkeeping, refuse_spent
-from .built import BuiltFederation, build_clients, build_federation
-from .built import now
+from .built import BuiltFederation, build_clients, build_federation, now
 from .description import Description
 from .identity import NoIdentityError, decided_in, describe, differences, digest
 from .inputs import digests_of, public_digests_of, read_tables
