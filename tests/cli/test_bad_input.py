@@ -95,7 +95,7 @@ def test_a_label_that_is_a_number_out_of_range(silotune, place):
     write_csv(Path("notes.csv"), records)
     refused(
         silotune("run", "small.yaml"),
-        "a label outside of the label set; the label set is: cat, dog",
+        "a label outside of the label set; add it there, or say in data.label_map what it means",
     )
 
 
