@@ -174,6 +174,7 @@ def test_an_estimate_is_suggested_where_there_is_one(bert, tmp_path, method, est
 
 
 def test_a_mixture_of_a_language_model_generates(tmp_path):
+    # a silo alone holds out one record here, of which no error is known
     base = tiny_llama(tmp_path / "base")
     objective = st.CausalLM(prompt="text", completion="label", max_length=24)
     folders = []

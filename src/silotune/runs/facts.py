@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,5 +167,7 @@ def facts_in(path: Path) -> RunFacts:
     """
     data = read_json(path)
     if isinstance(data.get("scored"), Mapping):
-        data["scored"] = build(Scored, data["scored"], str(path))
+        found = build(Scored, data["scored"], str(path))
+        errors = {name: math.nan if e is None else e for name, e in found.errors.items()}
+        data["scored"] = replace(found, errors=errors)  # JSON has no word for an unknown one
     return build(RunFacts, data, str(path))
