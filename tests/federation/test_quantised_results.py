@@ -107,6 +107,16 @@ def test_every_method_trains_beside_four_bits_and_is_merged_or_says_why_not(
     torch.testing.assert_close(logits(merged, batch), expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.full
+def test_gates_over_trained_adapters_stand_beside_four_bits_too(place, tmp_path):
+    few = ("model.quantization=4bit", "train.num_rounds=1", "method.r=2")
+    own = own_adapters(finished(small(place, *few, "method.name=fedsa-lora")))
+    experts = f"method={{name: mole, experts: [{', '.join(map(str, own.values()))}]}}"
+    mixed = f"output_dir={tmp_path / 'mixed'}"
+    run = finished(small(place, *few[:2], experts, mixed, *PRIVATE))
+    assert silotune.load(run.path).predict(TEXTS)
+
+
 def test_a_half_precision_base_in_four_bits_says_what_its_merged_weights_lose(place, tmp_path):
     few = ("train.num_rounds=1", "train.learning_rate=0.02", "model.dtype=bfloat16")
     config = small(place, "model.quantization=4bit", *few)
