@@ -96,6 +96,21 @@ def test_a_module_that_reads_both_records_and_what_they_share_is_not_by_record()
     assert found.used == {"query"}
 
 
+class OverwritesInEvaluation(Reads):
+    """As RWKV rescales in place what a gradient would need, where none is made."""
+
+    def forward(self, x):
+        y = super().forward(x).exp()
+        return y if self.training else y.mul_(2).exp().add_(y.mul_(3))
+
+
+def test_a_model_is_probed_as_it_trains():
+    model = OverwritesInEvaluation("leading").eval()
+    found = probe(model, ["map"], losses, {"x": 0.1 * torch.randn(len(LENGTHS), T, IN)})
+    assert found.used == {"map"}
+    assert not model.training
+
+
 def test_the_model_is_left_as_it_was():
     model = Reads("leading")
     before = {k: v.clone() for k, v in model.state_dict().items()}

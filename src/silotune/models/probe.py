@@ -57,7 +57,7 @@ def probe(
     """Find out how a frozen model uses some of its modules.
 
     Args:
-        model: in evaluation mode, its heads not zero; left as it was.
+        model: without dropout, its heads not zero; left as it was.
         names: of modules with one input.
         losses: of a batch, (n,).
         records: ``2 RECORDS`` made-up ones of equal lengths.
@@ -110,7 +110,8 @@ def _watched(
     inputs: dict[str, list[Tensor]] = {name: [] for name in names}
     used: set[str] = set()
     zero = torch.zeros((), requires_grad=True)  # so that the frozen model has gradients at all
-    hooks = []
+    hooks, before = [], model.training
+    model.train()  # as it will be when gradients are made
     for name in names:
 
         def note(
@@ -128,8 +129,9 @@ def _watched(
                     used.add(name)
 
             given = output + zero.to(output)
-            hooked: Any = given
-            hooked.register_hook(arrives)
+            if given.requires_grad:  # not where activations are computed again for the gradient
+                hooked: Any = given
+                hooked.register_hook(arrives)
             return given
 
         module = model.get_submodule(name)
@@ -137,6 +139,7 @@ def _watched(
     try:
         yield inputs, used
     finally:
+        model.train(before)
         for hook in hooks:
             hook.remove()
 
