@@ -76,7 +76,7 @@ def test_a_class_that_the_users_file_names_is_the_method(load, module):
     assert (method.title, method.slowness, method.places) == ("Slow LoRA", 5, ("a", "b"))
     assert (method.r, method.lora_alpha) == (3, 6)
     assert config.method.title == f"{module}:Slow"
-    assert isinstance(config.train.build_optimizer(adamw=method.made_of_adamw), AdamW)
+    assert isinstance(config.train.build_optimizer(type(method)), AdamW)
     assert config.train.optimizer == "adamw"
 
 

@@ -30,8 +30,9 @@ FOLDING = pytest.mark.parametrize("method", ["fedex-lora", "flora"])
     some(["fedex-lora", "flora", "fedftg-seeded", "fedftg", "xgblora"], "fedex-lora", "fedftg"),
 )
 def test_everything_that_a_run_gives_computes_what_it_has_learned(place, bert, tmp_path, method):
-    rate = "train.learning_rate=0.01" if method == "fedftg" else FAST  # its own optimiser
-    config = small(place, f"method.name={method}", rate, "model.head_scale=0.5")
+    own = ("train.optimizer=null", "train.learning_rate=0.01")
+    moved = own if method == "fedftg" else (FAST,)
+    config = small(place, f"method.name={method}", *moved, "model.head_scale=0.5")
     run = finished(config)
     state, model = last_state(run), open_model(config, LABELS)
     adapted, batch = model.trainer.adapted, tokens(bert)

@@ -88,7 +88,9 @@ def test_every_method_trains_beside_four_bits_and_is_merged_or_says_why_not(
 ):
     rate = 2 if name == "xgblora" else 0.01
     method = f"method={{name: {name}, r: 2}}"
-    config = small(place, "model.quantization=4bit", method, f"train.learning_rate={rate}")
+    moved = "adamw" if built_in()[name].made_of_adamw else "sgd"
+    train = (f"train.optimizer={moved}", f"train.learning_rate={rate}")
+    config = small(place, "model.quantization=4bit", method, *train)
     run, model, batch = finished(config), open_model(config, LABELS), tokens(bert)
     silo = "east" if own_adapters(run) else None
     if model.axes.adapter and not model.axes.adapter.fits_peft:

@@ -11,7 +11,7 @@ from silotune.methods.base import NOT_SAID
 from silotune.methods.options import own_options
 
 FOLDER = Path(methods.__file__).parent
-TOOLS = {"__init__", "axes", "base", "catalogue", "options", "plans", "registry"}
+TOOLS = {"__init__", "axes", "base", "catalogue", "options", "plans", "rates", "registry"}
 """Files of the package that are no method."""
 
 

@@ -104,12 +104,22 @@ def _text(key: str, entries: list[Any], value: object) -> str:
 
 def _guess(key: str, annotation: Any, value: object) -> str:
     """What was probably meant, or an example."""
-    if get_origin(annotation) is Literal and isinstance(value, str):
-        near = get_close_matches(value, get_args(annotation), 1)
+    words = _words(annotation)
+    if words and isinstance(value, str):
+        near = get_close_matches(value, words, 1)
         return f"; did you mean {near[0]}?" if near else ""
     if get_origin(annotation) is tuple and isinstance(value, str):
         return f"; write [{value}]"
     return _example(key)
+
+
+def _words(annotation: Any) -> tuple[str, ...]:
+    """Those that a key takes, if it takes words and null alone."""
+    inner = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return inner
+    rest = [part for part in inner if part is not type(None)]
+    return _words(rest[0]) if len(rest) == 1 < len(inner) else ()
 
 
 def _example(key: str) -> str:
