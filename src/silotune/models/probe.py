@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from silotune.core import Batch, RecordAxis, Site
 
@@ -111,7 +112,10 @@ def _watched(
     used: set[str] = set()
     zero = torch.zeros((), requires_grad=True)  # so that the frozen model has gradients at all
     hooks, before = [], model.training
-    model.train()  # as it will be when gradients are made
+    model.train()  # as it will be when gradients are made; statistics of batches are left alone
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
     for name in names:
 
         def note(
