@@ -196,6 +196,11 @@ class OverBatch(nn.Module):
 
 
 class Statistic(nn.Module):
+    def forward(self, x):
+        return x - 0.1 * x.mean(dim=0)
+
+
+class Normalised(nn.Module):
     def __init__(self):
         super().__init__()
         self.norm = nn.BatchNorm1d(32)
@@ -204,14 +209,26 @@ class Statistic(nn.Module):
         return self.norm(x.transpose(1, 2)).transpose(1, 2)
 
 
-@pytest.mark.parametrize("module", [OverBatch, Statistic])
-def test_what_mixes_a_batch_is_refused_by_name(module, reader):
+def after(number, module):
+    """A model with something more behind a layer."""
     model = bert()
-    layer = model.bert.encoder.layer[1].output
-    layer.LayerNorm = nn.Sequential(layer.LayerNorm, module())
-    assert re.search(
-        r"bert\.encoder\.layer\.1\.output\.LayerNorm\.1\S* \(\w+\) mixes", refusal(model, reader)
-    )
+    layer = model.bert.encoder.layer[number].output
+    layer.LayerNorm = nn.Sequential(layer.LayerNorm, module)
+    return model
+
+
+@pytest.mark.parametrize("targets", ["all-linear", None, full(["query"])])
+@pytest.mark.parametrize("module", [OverBatch, Statistic])
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_mixes_a_batch_is_refused_by_name(number, module, targets, reader):
+    text = refusal(after(number, module()), reader, targets=targets)
+    assert re.search(rf"encoder\.layer\.{number}\.output\.LayerNorm\.1\S* \(\w+\) mixes", text)
+
+
+def test_batch_normalisation_keeps_its_statistics(reader):
+    made = opened(after(1, Normalised()), reader)
+    assert made.coupling.moved < 1e-4
+    assert any("batch normalisation" in notice for notice in made.loaded.notices)
 
 
 def leaky(module, query, key, value, attention_mask, **kwargs):

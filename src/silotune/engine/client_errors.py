@@ -62,7 +62,7 @@ def discreet(task: ClientTask, home: Path, work: Callable[[], ClientUpdate]) -> 
             _note(task, home)
         except RecordError as full:
             more = f"and more could not be written down ({in_public(full)})"
-        _LOG.error("%s, round %d: %s; %s", task.client, task.round, in_public(error), more)
+        _LOG.error("%s, round %s: %s; %s", task.client, task.round, in_public(error), more)
         return result(task, refusal=FAILED)
 
 

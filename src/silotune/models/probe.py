@@ -42,11 +42,14 @@ class Probed:
     Attributes:
         records: by module, where they lie in what it reads; a module that is not here reads
             something that cannot be told apart by record.
-        used: modules at whose output a gradient arrives.
+        used: modules whose output the losses depend on, whether or not a gradient arrives there.
+    mixing: modules that read what each record moves beyond any rows of its own, though shapes
+        stay: something before them mixes records.
     """
 
     records: Mapping[str, RecordAxis]
     used: frozenset[str]
+    mixing: frozenset[str] = frozenset()
 
 
 def probe(
@@ -63,14 +66,44 @@ def probe(
         losses: of a batch, (n,).
         records: ``2 RECORDS`` made-up ones of equal lengths.
     """
-    whole = _reads(model, names, losses, _picked(records, range(RECORDS)))
+    first = _picked(records, range(RECORDS))
+    whole = _reads(model, names, losses, first)
     changed = []
     for i in range(RECORDS):
         which = [RECORDS + i if i == j else j for j in range(RECORDS)]
         changed.append(_reads(model, names, losses, _picked(records, which)).inputs)
     axes = {name: _axis(whole.inputs[name], [c[name] for c in changed]) for name in names}
     found = {name: axis for name, axis in axes.items() if axis is not None}
-    return Probed(records=found, used=whole.used)
+    mixing = frozenset(n for n in names if _mixes(whole.inputs[n], [c[n] for c in changed]))
+    deaf = [name for name in names if name not in whole.used]
+    used = whole.used | _needed(model, deaf, losses, first)
+    return Probed(records=found, used=used, mixing=mixing)
+
+
+@torch.no_grad()
+def _needed(
+    model: nn.Module,
+    names: Collection[str],
+    losses: Callable[[nn.Module, Batch], Tensor],
+    batch: Batch,
+) -> frozenset[str]:
+    """Modules without a gradient whose output moves a loss: something on its way lets none back."""
+    before = losses(model, batch)
+
+    def moves(moved: Collection[str]) -> bool:
+        hooks = [
+            model.get_submodule(name).register_forward_hook(lambda _, args, output: 2 * output + 1)
+            for name in moved
+        ]
+        try:
+            return not torch.allclose(losses(model, batch), before, rtol=_CHANGED, atol=0.0)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    if not names or not moves(names):
+        return frozenset()
+    return frozenset(name for name in names if moves([name]))
 
 
 def placed(sites: Sequence[Site], probed: Probed) -> tuple[Site, ...]:
@@ -156,6 +189,16 @@ def _axis(whole: Sequence[Tensor], changed: Sequence[Sequence[Tensor]]) -> Recor
     }
     same_calls = all(len(c) == len(whole) for c in changed)
     return found.pop() if len(found) == 1 and same_calls else None
+
+
+def _mixes(whole: Sequence[Tensor], changed: Sequence[Sequence[Tensor]]) -> bool:
+    """Whether in some call every record moves something, and never rows of its own alone."""
+    calls = zip(whole, *changed, strict=False)
+    return any(
+        all(c.shape == x.shape and _moved(x, c).any() for c in others)
+        and _axis_of_call(x, others) is None
+        for x, *others in calls
+    )
 
 
 def _axis_of_call(x: Tensor, changed: Sequence[Tensor | None]) -> RecordAxis | None:

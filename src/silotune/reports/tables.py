@@ -233,12 +233,15 @@ def as_text(*parts: Table | str, width: int = 160) -> str:
 
     Args:
         parts: one under another.
-        width: of a line of a table, in characters.
+        width: of a line, in characters; longer sentences go on below.
     """
     console = Console(file=io.StringIO(), width=width, no_color=True, force_jupyter=False)
     with console.capture() as capture:
         for part in parts:
-            console.print(Text(part) if isinstance(part, str) else part, soft_wrap=True)
+            if isinstance(part, str):
+                console.print(Text(part))
+            else:
+                console.print(part, soft_wrap=True)
     return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
 
 

@@ -79,8 +79,8 @@ def choose_sites(terms: Terms, loaded: Loaded, adapter: Adapter | None) -> Chose
         notices = (*notices, *more)
     if not sites:
         raise ValueError(f"target_modules: nothing is left ({'; '.join(notices)}); name modules")
-    trained = (*sites, *own_heads) if adapter else own_heads
-    mixed = [s for s in trained if s.name not in probed.records]
+    apart = probed.records.keys() | probed.mixing  # what mixes records is for the check to refuse
+    mixed = [s for s in sites if s.name not in apart] if adapter else []
     if not mixed or terms.unit != "example":
         return ChosenSites(sites, own_heads, notices)
     return ChosenSites(sites, own_heads, (*notices, _slowly(mixed)), one_by_one=True)
