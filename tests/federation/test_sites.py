@@ -96,7 +96,13 @@ def opened(name, privacy, targets="all-linear", micro_batch=8):
     """Built, and proved by the gradient check."""
     asked = list(targets) if isinstance(targets, tuple) else targets
     method = st.methods.FedIT(r=2, target_modules=asked)
-    terms = Terms(model=name, objective=objective(name), method=method, privacy=privacy)
+    terms = Terms(
+        model=name,
+        objective=objective(name),
+        optimizer=st.optim.SGD(lr=0.5),
+        method=method,
+        privacy=privacy,
+    )
     labels = () if name == "qwen2_moe" else LABELS
     return open_model(terms, labels, Machine(micro_batch_size=micro_batch), made(name))
 
@@ -193,6 +199,7 @@ def test_a_classifier_of_zeros_hides_nothing():
     terms = Terms(
         model="opt",
         objective=objective("opt"),
+        optimizer=st.optim.SGD(lr=0.5),
         method=st.methods.FedIT(r=2, target_modules="all-linear"),
     )
     model = open_model(terms, LABELS, Machine(micro_batch_size=8), given)
