@@ -150,6 +150,7 @@ def _run(
     terms = Terms(
         model=name,
         objective=_objective(task),
+        optimizer=st.optim.SGD(lr=0.5),
         method=st.methods.FedIT(
             r=2, target_modules=None if name in DEFAULT_TARGETS else "all-linear"
         ),
