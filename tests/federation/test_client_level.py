@@ -144,7 +144,7 @@ def test_a_round_record_has_nothing_that_depends_on_the_cohort(place, monkeypatc
         return read_lines(folder_of(config).metrics), folder_of(config)
 
     (nobody, _), (everybody, folder) = lines("a", []), lines("b", ["east", "west"])
-    told = {"metrics", "silos", "update_norm"}
+    told = {"metrics", "silos", "update_norm", "noise_to_signal"}
     for empty, some in zip(nobody, everybody, strict=True):
         same = [{k: v for k, v in line.items() if k not in told} for line in (empty, some)]
         assert same[0] == same[1]

@@ -130,6 +130,8 @@ METRICS = {
     "metrics.jsonl.metrics": "scores on public records, or noisy and charged",
     "metrics.jsonl.silos": "empty outside a simulation",
     "metrics.jsonl.update_norm": "post-processing of the updates",
+    "metrics.jsonl.noise_to_signal": "post-processing of update_norm by what is configured, and of "
+    "who took part",
 }
 
 LEDGER = {

@@ -64,7 +64,7 @@ def whole(tmp_path_factory):
 
 def test_a_whole_run(whole):
     page = Page(whole)
-    assert page.tags.count("svg") == 6
+    assert page.tags.count("svg") == 7
     for words in (
         "3 silos fine-tuned sentence-transformers/all-MiniLM-L6-v2 for text classification with "
         "FFA-LoRA (rank 8), in 20 rounds of 10 steps. Accuracy went from 23.0 % to 87.7 %, and "
@@ -104,6 +104,16 @@ def test_the_privacy_statement_says_everything_that_epsilon_depends_on(whole):
         "a person with records at several silos: their epsilons add up",
     ):
         assert words in text
+
+
+def test_noise_by_round_is_drawn_where_it_is_known_and_else_said_to_be_unknown(fake_run, whole):
+    drawn, unknown = "noise to signal by round", "Noise to signal by round is not shown"
+    assert drawn in whole
+    assert unknown not in whole
+    lines = [replace(record, noise_to_signal=None) for record in rounds()]
+    text = render(fake_run(lines=lines, privacy=statement()), summary())
+    assert drawn not in text
+    assert unknown in text
 
 
 def test_a_run_without_privacy_says_so_at_once(fake_run):
@@ -210,7 +220,7 @@ def test_a_simulation_is_marked(whole):
 @pytest.mark.parametrize("evaluation", ["public", "site"])
 def test_outside_simulations_nothing_of_single_silos_is_shown(fake_run, evaluation):
     page = Page(render(fake_run(privacy=statement()), replace(summary(), evaluation=evaluation)))
-    assert page.tags.count("svg") == 4
+    assert page.tags.count("svg") == 5
     for words in (
         "70.2 %",
         "90.2 %",

@@ -32,6 +32,7 @@ PICTURES = {
     "epsilon": lambda: plots.epsilon_by_round(rounds(), 6.0),
     "bytes": lambda: plots.bytes_by_round(rounds()),
     "error": lambda: plots.aggregation_error_by_round(rounds()),
+    "noise": lambda: plots.noise_by_round(rounds()),
     "split": lambda: silo_plots.data_split(summary().split),
     "silos": lambda: silo_plots.silo_results(results(), "accuracy"),
 }
@@ -97,6 +98,9 @@ def test_axes_say_what_they_show():
         map(str.strip, texts(PICTURES["bytes"]()))
     )
     assert {"relative error, log scale", "0", "10⁻⁸"} <= set(texts(PICTURES["error"]()))
+    assert {"noise / signal, log scale", "no signal", "0.1", "1", "100"} <= set(
+        texts(PICTURES["noise"]())
+    )
     assert {"records", "north", "1,200"} <= set(texts(PICTURES["split"]()))
     assert {"87.5 %", "25.0 %", "–", "a", "b"} <= set(texts(PICTURES["silos"]()))
 
@@ -109,7 +113,10 @@ def test_the_state_before_training_is_marked():
 
 def hollow_marks(errors):
     records = [RoundRecord(round=i, aggregation_error=e) for i, e in enumerate(errors)]
-    svg = plots.aggregation_error_by_round(records)
+    return hollow(plots.aggregation_error_by_round(records))
+
+
+def hollow(svg):
     return len(
         re.findall(rf"<use [^>]*fill: {plot_style.SURFACE}; stroke: {plot_style.SERIES[0]}", svg)
     )
@@ -121,9 +128,18 @@ def test_zeros_are_shown_on_a_line_of_their_own():
     assert hollow_marks([0.5, 0.25]) == 0
 
 
+def test_rounds_without_a_signal_are_on_the_top_line():
+    """So are not those whose noise is not known."""
+    for ratios, marks in (([0.5, math.inf, 2.0, math.inf], 2), ([None, 3e5], 0), ([math.inf], 1)):
+        records = [RoundRecord(round=i, noise_to_signal=r) for i, r in enumerate(ratios)]
+        assert hollow(plots.noise_by_round(records)) == marks
+
+
 @pytest.mark.parametrize(
     "draw",
     [
+        lambda: plots.noise_by_round([]),
+        lambda: plots.noise_by_round([RoundRecord(round=0, noise_to_signal=1e-4)]),
         lambda: plots.metric_by_round([], "accuracy"),
         lambda: plots.metric_by_round(rounds()[:1], "accuracy"),
         lambda: plots.metric_by_round([RoundRecord(round=0)], "perplexity"),

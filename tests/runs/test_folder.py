@@ -51,6 +51,7 @@ def test_a_line_has_the_agreed_fields(run):
         "metrics",
         "silos",
         "update_norm",
+        "noise_to_signal",
     ]
     assert line["version"] == 1
     assert line["round"] == 8
@@ -67,6 +68,16 @@ def test_an_infinite_epsilon_comes_back_infinite(run):
     run.append_round(RoundRecord(round=0, epsilon={"a": math.inf}))
     (back,) = run.read_rounds()
     assert back.epsilon == {"a": math.inf}
+
+
+def test_noise_over_signal_is_there_where_it_is_known(run):
+    ratios = [None, 1.5, math.inf]
+    for i, ratio in enumerate(ratios):
+        run.append_round(RoundRecord(round=i, noise_to_signal=ratio))
+    assert [record.noise_to_signal for record in run.read_rounds()] == ratios
+    lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert "noise_to_signal" not in lines[0]
+    assert lines[2]["noise_to_signal"] is None
 
 
 def test_a_torn_last_line_is_dropped_and_then_overwritten(run):

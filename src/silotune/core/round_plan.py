@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, cycle, islice
 from typing import Any
 
 from .factors import Factors, Key, Role
@@ -36,6 +37,10 @@ class RoundPlan:
     def trained(self) -> frozenset[Role]:
         """Every role that some phase moves."""
         return frozenset().union(*(phase.roles for phase in self.phases))
+
+    def by_step(self, steps: int) -> Iterator[frozenset[Role]]:
+        """The roles that each of so many local steps trains: the phases, over and over."""
+        return islice(chain.from_iterable([p.roles] * p.steps for p in cycle(self.phases)), steps)
 
     def shared(self, factors: Factors) -> Factors:
         """Those of all ``factors`` that are uploaded."""

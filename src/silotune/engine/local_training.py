@@ -12,11 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, cycle, islice
 
 import torch
 
-from silotune.core import Batch, ClientDataset, ClientTask, Factors, Role, RoundPlan
+from silotune.core import Batch, ClientDataset, ClientTask, Factors
 from silotune.privacy import NoiseState
 
 from .batches import microbatches, to_device
@@ -50,7 +49,7 @@ def local_training(
     batches = mechanism.batches(len(client.train.lengths), task.steps, randomness)
     dropped = 0
     with _seeded(adapted.device, task.seed):  # adapter dropout has no other source
-        for roles, indices in zip(_phases(task.plan, task.steps), batches, strict=True):
+        for roles, indices in zip(task.plan.by_step(task.steps), batches, strict=True):
             optimizer.zero_grad()
             active = adapted.train_only(roles, task.plan.fixed)
             records = _records(client.train, indices, trainer)
@@ -59,11 +58,6 @@ def local_training(
             )
             optimizer.step()
     return adapted.extract(), dropped
-
-
-def _phases(plan: RoundPlan, steps: int) -> Iterator[frozenset[Role]]:
-    """The roles that each step trains: the plan's phases, over and over."""
-    return islice(chain.from_iterable([p.roles] * p.steps for p in cycle(plan.phases)), steps)
 
 
 def _records(

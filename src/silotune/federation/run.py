@@ -39,6 +39,7 @@ from .built import BuiltFederation, now
 from .description import Description
 from .keeping import append_round
 from .opening import OpenRun
+from .round_noise import round_noise
 from .scoring import Scores, last_score, released_scores, score, score_tests_at_home
 from .trained_models import (
     ModelState,
@@ -67,7 +68,7 @@ def rounds(job: OpenRun) -> Iterator[RoundRecord]:
         seconds = time.monotonic() - start
         scores = _scores(job, experiment, done.state)
         job.books.collect()
-        record = _record(job, state, done, seconds, scores)
+        record = _record(job, experiment, state, done, seconds, scores)
         append_round(folder, record)
         bound = Bound(facts=digest_of_facts(job.facts))
         _write_privacy(folder, _certificate(job, bound, grid=COARSE))
@@ -251,9 +252,15 @@ def _scores(job: OpenRun, experiment: Experiment, state: GlobalState) -> Scores:
 
 
 def _record(
-    job: OpenRun, before: GlobalState, done: Round, seconds: float, scores: Scores
+    job: OpenRun,
+    experiment: Experiment,
+    before: GlobalState,
+    done: Round,
+    seconds: float,
+    scores: Scores,
 ) -> RoundRecord:
-    built, pooled = job.built, done.pooled
+    built, pooled, change = job.built, done.pooled, update_norm(before, done.state)
+    noise = round_noise(experiment, built.agreement.mechanisms, before, pooled.clients)
     return RoundRecord(
         round=before.round,
         seconds=_told(seconds, built.agreement),
@@ -265,7 +272,8 @@ def _record(
         epsilon=spent(built.agreement, job.facts.run, job.books.chains),
         metrics=scores.overall,
         silos=scores.silos,
-        update_norm=update_norm(before, done.state),
+        update_norm=change,
+        noise_to_signal=noise.to_signal(change) if noise else None,
     )
 
 

@@ -82,6 +82,8 @@ def render(run: RunFolder, summary: Summary) -> str:
             pictures=_pictures(facts, rounds, silos, statement, summary),
             labels=label_rows(summary.split, _MOST_LABELS),
             usage=adapter_program(summary, facts.labels),
+            noise=prose.NOISE_BY_ROUND,
+            noise_unknown=prose.NOISE_UNKNOWN,
             own_format=OWN_FORMAT.replace("`", ""),
             command=shlex.join(facts.command),
             config=run.config.read_text(encoding="utf-8") if run.config.exists() else "",
@@ -140,6 +142,7 @@ def _pictures(
     results = _results(silos)
     trained = any(record.round >= 0 for record in rounds)
     measured = any(record.metrics or record.silos for record in rounds)
+    noised = statement and any(record.noise_to_signal is not None for record in rounds)
     target = statement.target_epsilon if statement else None
     drawn = {
         "metric": plots.metric_by_round(rounds, facts.metric) if measured else "",
@@ -147,6 +150,7 @@ def _pictures(
         "epsilon": plots.epsilon_by_round(rounds, target) if statement and trained else "",
         "bytes": plots.bytes_by_round(rounds) if trained else "",
         "error": plots.aggregation_error_by_round(rounds) if trained else "",
+        "noise": plots.noise_by_round(rounds) if noised else "",
         "split": silo_plots.data_split(summary.split) if summary.split else "",
     }
     # plots escape what they write, and nothing else is marked as safe

@@ -121,6 +121,30 @@ def aggregation_error_by_round(rounds: Sequence[RoundRecord]) -> str:
         return svg(figure, "aggregation error by round")
 
 
+def noise_by_round(rounds: Sequence[RoundRecord]) -> str:
+    """Noise over signal of every round, log scale; where no signal is seen, hollow on the top line.
+
+    The dashed line is where there is as much of one as of the other.
+    """
+    told = [(r, r.noise_to_signal) for r in rounds if r.noise_to_signal is not None]
+    trained, ratios = [record for record, _ in told], [ratio for _, ratio in told]
+    seen = [ratio for ratio in ratios if 0 < ratio < math.inf]
+    low = math.floor(math.log10(min([0.5, *seen])))
+    high = math.ceil(math.log10(max([2.0, *seen])))
+    top = 10.0 ** (high + 0.5)
+    with _round_canvas(trained, "noise / signal, log scale") as (figure, axes):
+        axes.set(yscale="log", ylim=(10.0**low, 1.6 * top))
+        ticks = [10.0**power for power in range(low, high + 1)]
+        axes.set_yticks([*ticks, top], [*map(number_text, ticks), "no signal"])
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.axhline(top, color=GRID, linewidth=1.2)
+        axes.axhline(1.0, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        _line(axes, trained, [r if r < math.inf else math.nan for r in ratios], SERIES[0])
+        drowned = [_completed(record) for record, ratio in told if ratio == math.inf]
+        _hollow(axes, drowned, [top] * len(drowned))
+        return svg(figure, "noise to signal by round")
+
+
 @contextmanager
 def _round_canvas(rounds: Sequence[RoundRecord], label: str) -> Iterator[tuple[Figure, Axes]]:
     """A canvas whose horizontal axis counts completed rounds."""

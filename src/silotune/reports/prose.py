@@ -28,6 +28,20 @@ PERSONAL = (
     "model of its own, and figures of the whole run are of all these models together."
 )
 
+NOISE_BY_ROUND = (
+    "Privacy noise over signal in what each round changed. Above 1, the dashed line, a round has "
+    "more noise than everything else that is seen of it. The released change contains the noise, "
+    "so the signal is what is left, √(change² − noise²); on the top line too little is left to be "
+    "told from noise alone. Over n rounds a steady signal gains √n on the noise, so a run can "
+    "learn above 1. Made of what was released anyway, it costs no privacy."
+)
+
+NOISE_UNKNOWN = (
+    "Noise to signal by round is not shown: how much noise is in what a round changed is known "
+    "under plain averaging only, for independent noise and declared weights, and with SGD without "
+    "momentum and weight decay unless whole clients are hidden."
+)
+
 WORSE = "Worse than before training"
 
 EVALUATION = {

@@ -52,6 +52,8 @@ def scalars(record: RoundRecord, cost: str = "epsilon") -> dict[str, float]:
     numbers |= {f"{cost}/{silo}": value for silo, value in record.epsilon.items()}
     if record.round < 0:
         return numbers
+    if record.noise_to_signal is not None:
+        numbers["round/noise_to_signal"] = record.noise_to_signal
     return numbers | {
         "round/aggregation_error": record.aggregation_error,
         "round/update_norm": record.update_norm,

@@ -26,7 +26,7 @@ class RoundRecord:
     """One line of ``metrics.jsonl``: what one round did.
 
     JSON has no numbers that are not finite: they become null, which is read as NaN, or as
-    infinity for an epsilon.
+    infinity for an epsilon and noise over signal.
 
     Attributes:
         round: 0-based; -1 is the state before training.
@@ -41,6 +41,9 @@ class RoundRecord:
         silos: metrics of each silo's own records; only in a simulation.
         update_norm: Euclidean norm of the change of the server's tensors, but for those that a
             seed draws, and of what was added to the base.
+        noise_to_signal: norm of the privacy noise in that change over what is left of it as signal,
+            infinite where none can be told from noise. None, and not in the line, without noise
+            and where the noise is not known.
     """
 
     round: int
@@ -54,10 +57,11 @@ class RoundRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)
     silos: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     update_norm: float = 0.0
+    noise_to_signal: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self)
+        """The fields as JSON values, but for those that are None."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], where: str) -> RoundRecord:
@@ -71,6 +75,7 @@ class RoundRecord:
             RecordError: if a field is missing or of another type.
         """
         record = build(cls, data, where)
+        drowned = "noise_to_signal" in data and record.noise_to_signal is None
         return cls(
             **{
                 **vars(record),
@@ -81,6 +86,7 @@ class RoundRecord:
                 "epsilon": unbounded(record.epsilon),
                 "metrics": _numbers(record.metrics),
                 "silos": {name: _numbers(metrics) for name, metrics in record.silos.items()},
+                "noise_to_signal": math.inf if drowned else record.noise_to_signal,
             }
         )
 

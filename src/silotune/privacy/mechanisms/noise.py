@@ -33,9 +33,13 @@ class Gaussian:
         """No rounding."""
         return 0.0
 
+    def deviation(self, bound: float, numbers: int) -> float:
+        """Standard deviation in each of so many coordinates."""
+        return self.multiplier * bound
+
     def source(self, g: Randomness, start: int) -> NoiseSource:
         """Fresh noise for every step."""
-        return _Independent(self.multiplier, g)
+        return _Independent(self, g)
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,10 @@ class Discrete:
     def grid(self, bound: float) -> float:
         """The largest power of two that leaves ``grid_points`` to sigma bound."""
         return 2.0 ** math.floor(math.log2(self.multiplier * bound / self.grid_points))
+
+    def deviation(self, bound: float, numbers: int) -> float:
+        """Standard deviation in each of so many coordinates: of the bound with all rounding."""
+        return self.multiplier * (bound + math.sqrt(numbers) * self.grid(bound) / 2)
 
     def source(self, g: Randomness, start: int) -> NoiseSource:
         """Fresh noise for every step."""
@@ -127,11 +135,11 @@ class NoNoise:
 
 @dataclass(frozen=True)
 class _Independent:
-    multiplier: float
+    noise: Gaussian
     g: Randomness
 
     def draw(self, bound: float, numbers: int) -> Tensor:
-        return standard_normal(self.g, numbers).mul_(self.multiplier * bound)
+        return standard_normal(self.g, numbers).mul_(self.noise.deviation(bound, numbers))
 
 
 @dataclass(frozen=True)
@@ -141,6 +149,5 @@ class _OnGrid:
 
     def draw(self, bound: float, numbers: int) -> Tensor:
         grid = self.noise.grid(bound)
-        reach = bound + math.sqrt(numbers) * grid / 2
-        drawn = discrete_gaussian(self.g, numbers, self.noise.multiplier * reach / grid)
+        drawn = discrete_gaussian(self.g, numbers, self.noise.deviation(bound, numbers) / grid)
         return drawn.double().mul_(grid)
