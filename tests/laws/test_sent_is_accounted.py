@@ -208,6 +208,7 @@ CHECKPOINT = {
     "round": "counts rounds",
     "run": "of the run",
     "config": "digest of the configuration",
+    "kept": "the texts of run.json, config.yaml and federation.json",
 }
 
 TIMES = ("seconds", "started", "finished", "time", "previous", "head", "files", "facts")
@@ -222,6 +223,7 @@ BESIDE = {
     "privacy.json",
     "report.html",
     "checkpoint/state.bin",
+    "checkpoint/metrics.jsonl",
     "adapter/adapter_model.safetensors",
     "adapter/adapter_config.json",
     "adapter/silotune.json",
@@ -388,7 +390,10 @@ def test_every_field_of_every_public_file_has_a_reason(place, evaluation):
     header = unpack(folder.state.read_bytes())[1]
     assert header.keys() == CHECKPOINT.keys()
     beside = {p.relative_to(folder.path).as_posix() for p in folder.path.rglob("*") if p.is_file()}
-    assert {name for name in beside if not name.startswith("sites/")} == BESIDE
+    public = (
+        {"checkpoint/valid.json"} if evaluation == "public" else set()
+    )  # digest of such records
+    assert {name for name in beside if not name.startswith("sites/")} == BESIDE | public
     for line in read_lines(folder.metrics):
         assert line["silos"] == {}
         assert bool(line["metrics"]) == (evaluation == "public")
@@ -396,7 +401,8 @@ def test_every_field_of_every_public_file_has_a_reason(place, evaluation):
     described = json.loads(json.dumps(whole(build(config))))  # which reads no record
     assert read_json(folder.description).items() >= described.items()
     made = read_json(folder.adapter / "silotune.json")
-    assert made.keys() == {"version", "terms", "labels", "model_digest"}
+    assert made.keys() == {"version", "terms", "labels", "model_digest", "began"}
+    assert made["began"] == read_json(folder.run)["started"], "which tells a time, and is public"
     assert made["terms"] == described["terms"]
     assert tuple(made["labels"]) == config.data.labels
 
@@ -449,8 +455,17 @@ def check_same(runs, summaries) -> None:
     assert one.results == two.results
     assert summaries[0] == summaries[1]
     assert file_fields(first, TIMES) == file_fields(second, TIMES)
-    for name in ("checkpoint/state.bin", "config.yaml", "adapter/adapter_model.safetensors"):
+    assert timeless(first / "checkpoint/state.bin") == timeless(second / "checkpoint/state.bin")
+    for name in ("config.yaml", "adapter/adapter_model.safetensors"):
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def timeless(state: Path) -> bytes:
+    """A checkpoint but for the times in the text of run.json that it keeps."""
+    tensors, header = unpack(state.read_bytes())
+    facts = json.loads(header["kept"]["run.json"])
+    told = {field: value for field, value in facts.items() if field not in TIMES}
+    return pack(tensors, {**header, "kept": {**header["kept"], "run.json": json.dumps(told)}})
 
 
 def without_last_training_record(place: Path, config, silo: str) -> list[dict[str, str]]:
