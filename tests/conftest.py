@@ -11,6 +11,7 @@ law, and 100 where CI is set.
 import atexit
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -51,6 +52,17 @@ def book_folder(monkeypatch) -> Path:
     folder = Path(os.environ["SILOTUNE_LIFETIME_FOLDER"]) / f"test-{next(TESTS)}" / "book"
     monkeypatch.setenv("SILOTUNE_LIFETIME_FOLDER", str(folder))
     return folder
+
+
+@pytest.fixture
+def hearing() -> Iterator[None]:
+    """Signals that end a process do, whatever this one was told to ignore (``nohup``, ``&``)."""
+    usual = dict.fromkeys((signal.SIGTERM, signal.SIGHUP), signal.SIG_DFL)
+    usual[signal.SIGINT] = signal.default_int_handler
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -21,18 +21,14 @@ def weights(folder: str) -> bytes:
 
 
 def started(*words: str, stdout=subprocess.PIPE, stderr=subprocess.PIPE) -> subprocess.Popen[str]:
-    """``silotune`` as a process of its own, which hears Ctrl-C even where this one does not."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-m", "silotune", *words],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-            stdout=stdout,
-            stderr=stderr,
-            text=True,
-        )
-    finally:
-        signal.signal(signal.SIGINT, before)
+    """``silotune`` as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "silotune", *words],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+    )
 
 
 def wait_for_rounds(process: subprocess.Popen[str], folder: str, rounds: int) -> None:
@@ -53,6 +49,7 @@ def wait_for_rounds(process: subprocess.Popen[str], folder: str, rounds: int) ->
         full(signal.SIGHUP, 129, "stopped: interrupted by SIGHUP"),
     ],
 )
+@pytest.mark.usefixtures("hearing")
 def test_a_killed_run_ends_in_the_same_bits(silotune, place, how, code, status):
     process = started("run", "small.yaml", *LONG)
     wait_for_rounds(process, "run", 3)

@@ -172,6 +172,7 @@ def test_the_reason_of_a_private_failure_is_told_where_the_silo_is(
     assert [line["round"] for line in rounds] == [-1, 0, 1, 2]
 
 
+@pytest.mark.usefixtures("hearing")
 def test_a_signal_ends_a_run_as_ctrl_c_does(silotune, place, monkeypatch):
     def hang_up(records, *_):
         for record in records:

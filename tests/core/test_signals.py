@@ -7,6 +7,8 @@ import pytest
 
 from silotune.core.signals import Terminated, heard, how
 
+pytestmark = pytest.mark.usefixtures("hearing")
+
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_end_is_raised_once(number):
