@@ -37,8 +37,11 @@ def logits(model, batch) -> torch.Tensor:
 
 
 def write_parts(folder: Path, *parts: str) -> str:
-    """A folder with a file for each part; gives the override that reads it."""
+    """A folder with a file for each part, of which all but train are everybody's; gives the
+    override that reads it."""
     folder.mkdir()
-    for seed, part in enumerate(("train", *parts)):
-        write_csv(folder / f"{part}.csv", notes(seed=seed))
+    write_csv(folder / "train.csv", notes())
+    for seed, part in enumerate(parts, start=1):
+        records = [{k: v for k, v in note.items() if k != "silo"} for note in notes(seed=seed)]
+        write_csv(folder / f"{part}.csv", records)
     return f"data.path={folder}"

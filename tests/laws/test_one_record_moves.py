@@ -269,10 +269,11 @@ def public(federation: st.Federation, folder: Path) -> tuple[dict[str, Any], lis
 
 
 def files(folder: Path) -> Iterator[tuple[str, Any]]:
-    """All that does not belong to a silo."""
+    """All that does not belong to a silo; the lock names this process and the time, and is gone
+    with the process."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and not name.startswith(("sites/", "server/")):
+        if path.is_file() and not name.startswith(("sites/", "server/", "lock")):
             yield name, read_json(path) if path.suffix == ".json" else sha(path)
 
 
@@ -326,7 +327,9 @@ EXPLAINED: Mapping[str, tuple[str, ...]] = {
     r"labels|files/run.json/labels|certificate/coupling/.*": (LABELS,),
     r"files/checkpoint/state.bin|files/run.json/parameters/.*|plan/(trained|total)": (LABELS,),
     r"tasks/.*|plan/bytes_.*": (LABELS,),
-    r"(sizes|weights|mechanisms|held_out)/.*|plan/(averaged|silos|epsilon/.*)": (COUNTED,),
+    r"(sizes|weights|mechanisms|held_out)/.*|plan/(averaged|silos|noise_to_signal|epsilon/.*)": (
+        COUNTED,
+    ),
     r"plan/silos": (COUNTED, LABELS),
     r"files/run.json/silos/.*|certificate/(silos|recognition|overall)/.*": (COUNTED,),
     r"plan/notices": (LABELS, COUNTED, SIMULATED),
