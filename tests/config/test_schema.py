@@ -48,6 +48,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "method.use_rslora": False,
     "method.init_lora_weights": "kaiming",
     "method.ranks": None,
+    "method.init_from": None,
     "method.low_pass": None,
     "method.refactor_every": None,
     "method.randomised": None,

@@ -194,6 +194,19 @@ class Adapter(Protocol):
         return True
 
     @property
+    def starts_from_pairs(self) -> bool:
+        """Whether trained pairs may be its first tensors, and it then computes what PEFT does."""
+        return False
+
+    @property
+    def no_start_because(self) -> str:
+        """Why it is not ``starts_from_pairs``, as users read it."""
+        return (
+            f"{type(self).__name__} does not claim that trained pairs may be its first tensors; "
+            "define starts_from_pairs where that is so"
+        )
+
+    @property
     def recomputable(self) -> bool:
         """Whether a layer may be computed again by itself, as gradient checkpointing does."""
         return False

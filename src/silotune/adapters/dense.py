@@ -34,6 +34,7 @@ class Dense(Adapter):
     per_example_safe: ClassVar[bool] = True
     fits_peft: ClassVar[bool] = True
     recomputable: ClassVar[bool] = True
+    starts_from_pairs: ClassVar[bool] = True  # D = s B A
 
     def layers(
         self, sites: Sequence[Site], sink: PerExampleGradients, context: Context

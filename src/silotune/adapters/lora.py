@@ -46,6 +46,7 @@ class LoRA(Adapter):
     foldable: ClassVar[bool] = True
     fits_peft: ClassVar[bool] = True
     recomputable: ClassVar[bool] = True
+    starts_from_pairs: ClassVar[bool] = True
 
     rank: int = 8
     alpha: float = 8.0

@@ -76,6 +76,10 @@ class MiLoRA(Adapter):
 
     recomputable: ClassVar[bool] = True
     routed: ClassVar[bool] = True
+    no_start_because: ClassVar[str] = (
+        "a router leaves some pairs out for each prompt and weighs the others, so that the run "
+        "would not begin with what the adapter computes"
+    )
     unsafe_because: ClassVar[str] = (
         "a router that keeps the best few jumps where two are alike, and the last digits that "
         "decide then depend on the other records of a batch: one record may reroute others, so "

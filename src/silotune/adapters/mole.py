@@ -42,7 +42,7 @@ from silotune.core import Context, Factors, Key, PerExampleGradients, Role, Site
 from silotune.linalg import LowRank
 
 from .base import Adapter, Layer
-from .peft_io import read_pairs
+from .peft_pairs import read_pairs, refuse_other_base
 from .routing import Decision, blocks, expanded, mapped, prompt
 from .site_layer import SiteLayer, own_dtype, zeros
 
@@ -85,14 +85,9 @@ def load_expert(folder: str, base_model: str) -> Expert:
     """
     try:
         pairs, made_for = read_pairs(Path(folder))
+        refuse_other_base(folder, made_for, base_model)
     except ValueError as error:
         raise ValueError(f"experts: {error}") from error
-    if made_for and Path(made_for).name != Path(base_model).name:
-        raise ValueError(
-            f"experts: {folder} was made for {made_for}, and means nothing beside "
-            f"{base_model}; if that is the same model, set base_model_name_or_path to it in the "
-            "folder's adapter_config.json"
-        )
     return Expert(folder, pairs)
 
 
@@ -113,6 +108,9 @@ class Experts(Adapter):
     per_example_safe: ClassVar[bool] = True  # gates are smooth
     recomputable: ClassVar[bool] = True
     routed: ClassVar[bool] = True
+    no_start_because: ClassVar[str] = (
+        "it trains no pair, and mixes adapters that are trained already; list it in experts"
+    )
 
     experts: tuple[Expert, ...] = ()
     masked: tuple[str, ...] = ()

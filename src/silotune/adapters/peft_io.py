@@ -38,13 +38,14 @@ from silotune.linalg import LowRank, Matrix, compress, dense
 from .base import Adapter
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-_PREFIX = "base_model.model."
-_PARTS = {Role.A: "lora_A.weight", Role.B: "lora_B.weight"}
+PREFIX = "base_model.model."
+"""Before the name of every tensor on file."""
+
+PARTS = {Role.A: "lora_A.weight", Role.B: "lora_B.weight"}
+"""How the names of a pair's tensors end."""
+
 _NOTHING: Mapping[str, Matrix] = {}
 _NO_TENSORS: Mapping[str, Tensor] = {}
-
-_BESIDE_THE_BASE = frozenset({"gaussian", "eva", "orthogonal"})
-"""Ways of PEFT's to begin a pair, by name, that leave the base as it is; True and False do too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +95,8 @@ def save_peft(
     if adapter is not None:
         folded = adapter.into_base(sites, factors, folded)
     pairs = {site.name: _pair(site, factors, folded.get(site.name)) for site in sites}
-    heads = {_name(k): t * layout.head_scale for k, t in factors.only({Role.HEAD}).items()}
-    beside = {f"{_PREFIX}{n}": t.to("cpu", copy=True) for n, t in layout.beside.items()}
+    heads = {name_on_file(k): t * layout.head_scale for k, t in factors.only({Role.HEAD}).items()}
+    beside = {f"{PREFIX}{n}": t.to("cpu", copy=True) for n, t in layout.beside.items()}
     named = beside | heads | _named(pairs)
     tensors = {name: t.contiguous() for name, t in named.items()}
     write_bytes(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
@@ -140,22 +141,22 @@ def load_peft(
         ValueError: if the folder is not an adapter, or not one of this model.
     """
     tensors, config = read_files(folder)
-    heads = {_name(key): key for key in expected if key.role is Role.HEAD}
+    heads = {name_on_file(key): key for key in expected if key.role is Role.HEAD}
     sites = sorted({key.site for key in expected if key.role is not Role.HEAD})
-    names = {_name(Key(site, role)) for site in sites for role in _PARTS} | heads.keys()
-    _check_beside(folder, tensors, beside)
-    rest = {name: t for name, t in tensors.items() if name.removeprefix(_PREFIX) not in beside}
+    names = {name_on_file(Key(site, role)) for site in sites for role in PARTS} | heads.keys()
+    check_beside(folder, tensors, beside)
+    rest = {name: t for name, t in tensors.items() if name.removeprefix(PREFIX) not in beside}
     present = {n: t.float() for n, t in rest.items() if n in names or t.any()}
     if differ := names ^ present.keys():
         raise ValueError(f"{folder} does not fit the model; tensors differ: {min(differ)}")
     factors = {key: present[name] * (1.0 / head_scale) for name, key in heads.items()}
     folded: dict[str, Matrix] = {}
     for site in sites:
-        pair = LowRank(*(present[_name(Key(site, role))] for role in (Role.B, Role.A)))
+        pair = LowRank(*(present[name_on_file(Key(site, role))] for role in (Role.B, Role.A)))
         if pair.left.shape[1:] != pair.right.shape[:1]:
             raise ValueError(f"{folder}: the shapes of lora_A and lora_B at {site} do not agree")
         if adapter is not None:
-            pair = pair * (_scale(config, site, pair.rank) / adapter.scale)
+            pair = pair * (scale_in(config, site, pair.rank) / adapter.scale)
         own = {role: Key(site, role) for role in Role if Key(site, role) in expected}
         if Role.D in own:
             factors[own[Role.D]] = pair.dense()
@@ -168,49 +169,6 @@ def load_peft(
     if adapter is not None and not adapter.own_layer_only:
         return _all_in_base(Factors(factors), folded)
     return Factors(factors), folded
-
-
-def read_pairs(folder: Path) -> tuple[dict[str, LowRank], str]:
-    """Every pair in an adapter folder, float32, by site; each one's scale is multiplied into it.
-
-    Also gives the base model that the folder names; empty if it names none.
-
-    Raises:
-        ValueError: if the folder is not an adapter, or has no pair.
-    """
-    tensors, config = read_files(folder)
-    _refuse_more_than_pairs(folder, config)
-    pairs: dict[str, LowRank] = {}
-    for name, right in tensors.items():
-        if ".lora_" in name and not name.endswith(tuple(_PARTS.values())) and right.any():
-            raise ValueError(f"{folder}: {name} is no part of a pair beside a linear layer")
-        site = name.removeprefix(_PREFIX).removesuffix(f".{_PARTS[Role.A]}")
-        if name != _name(Key(site, Role.A)):
-            continue
-        left = tensors.get(_name(Key(site, Role.B)))
-        if left is None or left.shape[1:] != right.shape[:1]:
-            raise ValueError(f"{folder}: the shapes of lora_A and lora_B at {site} do not agree")
-        scale = _scale(config, site, right.shape[0])
-        pairs[site] = LowRank(left.float() * scale, right.float())
-    if not pairs:
-        raise ValueError(f"{folder} holds no pair of lora_A and lora_B")
-    return pairs, str(config.get("base_model_name_or_path") or "")
-
-
-def _refuse_more_than_pairs(folder: Path, config: Mapping[str, Any]) -> None:
-    """Whatever PEFT adds to pairs beside an unchanged base; we would leave it out."""
-    if config.get("use_dora"):
-        raise ValueError(f"{folder}: DoRA scales what a pair makes; train the expert without it")
-    if config.get("bias", "none") != "none":
-        raise ValueError(f"{folder}: its biases are trained as well; train the expert without them")
-    if config.get("trainable_token_indices"):
-        raise ValueError(f"{folder}: its tokens are trained as well; train the expert without them")
-    init = config.get("init_lora_weights", True)
-    if isinstance(init, str) and init.lower() not in _BESIDE_THE_BASE:
-        raise ValueError(
-            f"{folder}: init_lora_weights {init} also changes the base; have PEFT save the adapter "
-            "beside the original one (path_initial_model_for_weight_conversion)"
-        )
 
 
 def _pair(site: Site, factors: Factors, folded: Matrix | None) -> LowRank:
@@ -273,8 +231,8 @@ def _ranks(ranks: Mapping[str, int], adapter: Adapter | None) -> dict[str, Any]:
     }
 
 
-def _scale(config: Mapping[str, Any], site: str, rank: int) -> float:
-    """What PEFT multiplies a site's pair by."""
+def scale_in(config: Mapping[str, Any], site: str, rank: int) -> float:
+    """What PEFT multiplies a site's pair by: alpha/r, or alpha/sqrt(r)."""
     patterns = config.get("alpha_pattern") or {}
     matching = (p for p in patterns if re.match(rf"(.*\.)?({p})$", site))  # as PEFT matches them
     pattern = next(matching, None)
@@ -301,12 +259,14 @@ def read_files(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(f"{file} cannot be read: {error}") from error
 
 
-def _check_beside(
-    folder: Path, tensors: Mapping[str, Tensor], beside: Mapping[str, Tensor]
-) -> None:
-    """What never trains is as the model has it; a folder may leave it out."""
+def check_beside(folder: Path, tensors: Mapping[str, Tensor], beside: Mapping[str, Tensor]) -> None:
+    """Refuse a folder in which what never trains is not the model's; it may be left out.
+
+    Raises:
+        ValueError: naming the tensor.
+    """
     for name, own in beside.items():
-        found = tensors.get(f"{_PREFIX}{name}")
+        found = tensors.get(f"{PREFIX}{name}")
         if found is not None and not torch.equal(found.to(own), own):
             raise ValueError(f"{folder} does not fit the model; it has another {name}")
 
@@ -327,12 +287,13 @@ def _check_shapes(
         raise ValueError(f"{folder} does not fit the model; the shape of {wrong[0]} differs")
 
 
-def _name(key: Key) -> str:
-    return f"{_PREFIX}{key.site}.{_PARTS.get(key.role, key.name)}"
+def name_on_file(key: Key) -> str:
+    """What PEFT calls a tensor."""
+    return f"{PREFIX}{key.site}.{PARTS.get(key.role, key.name)}"
 
 
 def _named(pairs: Mapping[str, LowRank]) -> dict[str, Tensor]:
     """Both halves of every pair by their names on file."""
     halves = [(Key(site, Role.A), pair.right) for site, pair in pairs.items()]
     halves += [(Key(site, Role.B), pair.left) for site, pair in pairs.items()]
-    return {_name(key): tensor for key, tensor in halves}
+    return {name_on_file(key): tensor for key, tensor in halves}

@@ -47,6 +47,9 @@ class Projection(Adapter):
     foldable: ClassVar[bool] = True
     fits_peft: ClassVar[bool] = True
     recomputable: ClassVar[bool] = True
+    no_start_because: ClassVar[str] = (
+        "a projector is orthonormal and drawn from the seed, which no trained pair is"
+    )
 
     rank: int = 8
     alpha: float = 8.0

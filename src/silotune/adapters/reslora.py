@@ -74,6 +74,10 @@ class ResLoRA(Adapter):
 
     per_example_safe: ClassVar[bool] = True
     own_layer_only: ClassVar[bool] = False  # a block shortcut uses it in later layers as well
+    no_start_because: ClassVar[str] = (
+        "shortcuts use a pair in other layers too, for which it was not trained, so that the run "
+        "would not begin with what the adapter computes"
+    )
 
     pair: LoRA = field(default_factory=LoRA)
     shortcut: Shortcut = Shortcut.BLOCK

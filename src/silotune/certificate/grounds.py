@@ -39,6 +39,7 @@ class Grounds:
         labels_from_data: whether nobody declared the labels.
         recorded: whether charges are in the silos' books for life.
         experts: whether adapters that were trained before take part.
+        start: whether the run began from an adapter that was trained before.
         own_objective: whether the loss is none of this package's.
     """
 
@@ -56,6 +57,7 @@ class Grounds:
     labels_from_data: bool = False
     recorded: bool = True
     experts: bool = False
+    start: bool = False
     own_objective: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -106,5 +108,6 @@ def grounds(terms: Terms, circumstances: Circumstances) -> Grounds:
         recorded=circumstances.recorded,
         labels_from_data="label" in objective.columns and objective.label_names is None,
         experts=bool(getattr(terms.method, "experts", ())),
+        start=terms.method.init_from is not None,
         own_objective=not is_known(objective),
     )

@@ -65,6 +65,19 @@ EXPERTS_COUNTED = (
     "counted in the figure for life of each silo of the same name; of others nothing is known"
 )
 
+START = (
+    "what the adapter that the run began from (method.init_from) learned before: it is assumed to "
+    "come from public data or from records of others; it carries the epsilon of its own run, if "
+    "any, and where records are the same, the two add up"
+)
+
+START_COUNTED = (
+    "what the adapter that the run began from (method.init_from) learned before: it is assumed to "
+    "come from public data or from records of others; if a certificate (unit: example) lies beside "
+    "it, that is counted in the figure for life of each silo of the same name; "
+    "of others nothing is known"
+)
+
 CHOICES = "choices made by looking at private data: hyper-parameters, label set, declared sizes"
 
 OWN_OBJECTIVE = (
@@ -187,6 +200,8 @@ class Wording:
         in_books = grounds.recorded and bool(self.other_runs)
         if grounds.experts:
             yield EXPERTS_COUNTED if in_books else EXPERTS
+        if grounds.start:
+            yield START_COUNTED if in_books else START
         yield from self.other_runs if in_books else (self.unrecorded,)
         yield CHOICES
         yield self.people

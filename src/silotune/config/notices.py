@@ -30,6 +30,12 @@ def notices(config: Config) -> Iterator[str]:
             "method.experts: what the experts learned of records is in the model from the start; "
             "epsilon does not cover it. Each expert carries the epsilon of its own run, if any"
         )
+    if config.method.given("init_from"):
+        yield (
+            "method.init_from: what the adapter learned of records is in the model from the start, "
+            "and is assumed to come from public data or from records of others; if it is of a "
+            "private run of ours, its charges count for life for silos of the same name"
+        )
     if config.privacy.metric_noise is not None and config.data.num_held_out is None:
         yield (
             "data.num_held_out: not declared, so each silo's number of held-out records, rounded "

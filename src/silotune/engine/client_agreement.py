@@ -71,6 +71,7 @@ class ClientAgreement:
         experiment: what decides the run.
         first: all tensors before round 0, of the adapter at its largest rank.
         base: SHA-256 of all that is frozen.
+        start: SHA-256 of the first tensors that are a trained adapter's; empty if none are.
         mechanism: what hides its records, as text: clipping norm, noise, sampling, sizes.
         clips: whether it clips single records, so that a state's numbers must be of ordinary size.
     """
@@ -81,6 +82,7 @@ class ClientAgreement:
     base: str
     mechanism: str
     clips: bool
+    start: str = ""
 
     @property
     def run(self) -> str:
@@ -96,6 +98,7 @@ class ClientAgreement:
             "run": experiment.run,
             "client": self.client,
             "base": self.base,
+            "start": self.start,
             "mechanism": self.mechanism,
             "steps": experiment.local_steps,
             "plans": [experiment.plan(round).outline() for round in rounds],
@@ -156,6 +159,8 @@ class ClientAgreement:
             yield "factors"
         if any(self._seeds.get(seeded.seed, math.inf) > task.round for seeded in task.seeded):
             yield "seeded"
+        if any(not self._drawn_by(seeded.seed).issuperset(seeded.keys) for seeded in task.seeded):
+            yield "seeded"
         for key, tensor in task.factors.items():
             due = self._tensors[key]
             if (tuple(tensor.shape), tensor.dtype) != (tuple(due.first.shape), due.first.dtype):
@@ -189,6 +194,19 @@ class ClientAgreement:
         experiment = self.experiment
         fresh = range(1, experiment.rounds + 1) if self._folds else ()
         return {**{experiment.pair_seed(r): r for r in fresh}, experiment.seed: 0}
+
+    def _drawn_by(self, seed: int) -> frozenset[Key]:
+        """What may travel as this seed: first tensors, or pairs that begin afresh."""
+        if seed == self.experiment.seed:
+            return self._drawn
+        return frozenset(key for key in self.first if key.role in (Role.A, Role.B))
+
+    @cached_property
+    def _drawn(self) -> frozenset[Key]:
+        """First tensors that are what the run's seed draws; others never travel as a seed."""
+        born = self.experiment.draw(self.experiment.seed)
+        same = (k for k, t in self.first.items() if k in born and torch.equal(born[k], t))
+        return frozenset(same)
 
     @cached_property
     def _trained(self) -> Mapping[Key, int]:

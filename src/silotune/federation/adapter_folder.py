@@ -12,10 +12,9 @@ from pathlib import Path
 
 from silotune.core.files import DamagedError, read_json, write_json
 from silotune.terms import BuiltModel, Terms
+from silotune.terms.start import MADE as FILE
 
 from .identity import NoIdentityError, decoded, encoded
-
-FILE = "silotune.json"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from silotune.terms.agreement import agree
 from .description import Description
 from .inputs import ReadData, digests_of, public_digests_of, read_examples, read_tables
 from .records import Records
+from .trained_before import refuse_unbounded
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,6 +68,7 @@ def build_federation(federation: Description, began: str | None = None) -> Built
     model = open_model(terms, labels, federation.machine, federation.given)
     pin_date(model.loaded.tokenizer, began or now())
     prepared = prepared or read_tables(terms, records)
+    refuse_unbounded(terms, prepared.silos)
     data = read_examples(terms, prepared, model.loaded)
     true_sizes = {name: len(silo.train.lengths) for name, silo in data.silos.items()}
     sizes, size_notices = public_sizes(terms, records, true_sizes)

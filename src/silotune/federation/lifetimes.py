@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from pathlib import Path
 
-from silotune.certificate.accounts import from_lines
 from silotune.core.files import read_json
 from silotune.data.messages import listed
 from silotune.data.record_digests import record_digests
@@ -19,15 +17,15 @@ from silotune.privacy.ledger.chain import read_ledger
 from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE
 from silotune.privacy.lifetime.book import Book
 from silotune.privacy.lifetime.budget import Account, Run, ceiling_of
-from silotune.privacy.lifetime.composition import Earlier, Priced
+from silotune.privacy.lifetime.composition import Priced
 from silotune.privacy.lifetime.record_set import RecordSet, keyed
 from silotune.privacy.mechanisms_from_choice import worst_case_steps
 from silotune.runs.folder import RunFolder
-from silotune.runs.privacy_statement import read_certificate
 from silotune.terms import Agreement
 
 from .built import BuiltFederation
 from .description import Description
+from .trained_before import brought
 
 Accounts = Mapping[str, Account]
 """Of every silo; empty where no book is kept."""
@@ -60,7 +58,7 @@ def open_accounts(built: BuiltFederation) -> Accounts:
             seeded=privacy.insecure_seeded_noise,
             planned=tuple(_planned(built.agreement, silo, privacy)),
         )
-        return Account(book, records, run, ceiling, _brought(built, silo))
+        return Account(book, records, run, ceiling, brought(built.terms, silo))
 
     return {silo: account(silo) for silo in built.tables}
 
@@ -144,35 +142,3 @@ def _planned(agreement: Agreement, silo: str, privacy: ExampleDP) -> Iterator[Pr
         yield COUNT, beside.count.charge()
     if beside.metric:
         yield from [(METRIC, beside.metric.charge())] * training.scores
-
-
-def _brought(built: BuiltFederation, silo: str) -> dict[str, Earlier]:
-    """What the experts of a mixture cost the silo of this name, by the runs that trained them.
-
-    An expert without a certificate beside it brings nothing: as of the base model, nobody knows
-    what it learned from.
-    """
-    found = {}
-    for folder in getattr(built.terms.method, "experts", None) or ():
-        path = _certificate_of(Path(folder).resolve())
-        said = read_certificate(path) if path else None
-        if said is None or said.unit != "example" or silo not in said.silos:
-            continue
-        try:
-            lines = from_lines(said.silos[silo].charges)
-        except ValueError as error:
-            raise ValueError(f"experts: the charges in {path} cannot be read: {error}") from error
-        priced = tuple((line.release, line.charge) for line in lines)
-        found[said.run] = Earlier(said.run, priced, said.mechanism.get("source") == "seed")
-    return found
-
-
-def _certificate_of(adapter: Path) -> Path | None:
-    """What certifies the run that an adapter is of, if it lies where runs leave it.
-
-    Adapters are in ``<run>/adapter`` and in ``<run>/sites/<silo>/adapter``; one that was moved may
-    have the certificate inside.
-    """
-    places = (adapter, *list(adapter.parents)[:3:2])
-    files = (RunFolder(place).privacy for place in places)
-    return next((file for file in files if file.is_file()), None)

@@ -196,7 +196,7 @@ def load(
         made = read_made(place)
     given = None if model is None else GivenModel(model, tokenizer or image_processor)
     machine = Machine(device=device)
-    built = build_model(made.terms, _base(made, given), machine)
+    built = build_model(made.terms.without_start(), _base(made, given), machine)
     if built.digest != made.digest:
         raise ValueError(
             f"model: the base weights are not those that {place} was trained beside; give "

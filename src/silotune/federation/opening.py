@@ -266,6 +266,10 @@ def _resumed(built: BuiltFederation, folder: RunFolder, *, config: str | None) -
     if facts.model_digest != built.agreement.model.digest:
         field = "experts" if getattr(built.terms.method, "experts", ()) else "model"
         raise CheckpointError(f"{field}: the base weights are not those of this run")
+    if facts.start_digest != built.agreement.model.start:
+        raise CheckpointError(
+            "init_from: this is not the adapter that the run began from (its SHA-256 is another)"
+        )
     books = Bookkeeping(built.agreement, folder, facts.run)
     books.check(state, facts)
     own_records.check(folder, {**built.digests, **built.public_digests})
@@ -290,6 +294,7 @@ def _facts(built: BuiltFederation, command: Sequence[str]) -> RunFacts:
         versions=versions(),
         config_digest=identity(built.federation),
         model_digest=model.digest,
+        start_digest=model.start,
         parameters={"trained": model.trained, "shared": model.shared, "total": model.total},
         command=list(command),
         host={

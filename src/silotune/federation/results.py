@@ -75,7 +75,9 @@ def evaluate(
     """
     places = _places(folder)
     terms = _masked(federation.terms, masked_experts)
-    without_noise = replace(terms, privacy=NoDP())  # which need not find out how much there was
+    without_noise = replace(
+        terms.without_start(), privacy=NoDP()
+    )  # which need not find out how much there was
     began = read_facts(folder).started
     built = build_federation(federation.with_terms(without_noise), began)
     _refuse_other_base(built.agreement.model, terms, folder)
@@ -152,7 +154,7 @@ def open_as_run(federation: Description, folder: RunFolder) -> BuiltModel:
         ValueError: in words, also if the base is not the one that the run was trained beside.
     """
     terms, labels = federation.terms, tuple(read_facts(folder).labels)
-    model = open_model(terms, labels, federation.machine, federation.given)
+    model = open_model(terms.without_start(), labels, federation.machine, federation.given)
     _refuse_other_base(model, terms, folder)
     pin_date(model.loaded.tokenizer, read_facts(folder).started)
     return model

@@ -124,6 +124,15 @@ class Method(ABC):
             "vectors of the public base weights (as PiSSA; not where fresh pairs are drawn)."
         ),
     ] = "kaiming"
+    init_from: Annotated[
+        Word | None,
+        About(
+            "An adapter to start from: a folder in PEFT's format, or of a run of ours. Base, r, "
+            "scale and target modules must be the same. A, B and a head that lies in it are taken "
+            "over, so that the first round begins with what it computes; relative paths start at "
+            "the current working directory."
+        ),
+    ] = None
     aggregation: Method | None = field(default=None, metadata={"option": False})
     own: OwnAxes = field(default=OwnAxes(), repr=False, metadata={"option": False})
 

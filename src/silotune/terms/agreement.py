@@ -79,6 +79,7 @@ class Agreement:
             experiment=self.experiment(run),
             first=self.model.first,
             base=self.model.digest,
+            start=self.model.start,
             mechanism=repr(self.mechanisms[client]),
             clips=self.mechanisms[client].private,
         )

@@ -38,6 +38,7 @@ from silotune.objectives import descriptions
 
 from .machine import Machine
 from .sites import choose_sites
+from .start import read_start
 from .terms import Terms
 
 
@@ -55,6 +56,7 @@ class BuiltModel:
         sites: what is adapted; for ``head-only`` the site that carries PEFT's empty pair.
         layout: what PEFT needs to know.
         coupling: how far records move each other, as measured; None before it was.
+        start: SHA-256 of the tensors that came from a trained adapter; empty if none did.
     """
 
     loaded: Loaded
@@ -66,6 +68,7 @@ class BuiltModel:
     sites: Sequence[Site]
     layout: PeftLayout
     coupling: Coupling | None = None
+    start: str = ""
 
     @property
     def digest(self) -> str:
@@ -149,6 +152,9 @@ def build_model(terms: Terms, loaded: Loaded, machine: Machine) -> BuiltModel:
     first = _first_factors(terms, loaded, adapted_sites, axes)
     loaded.model.to(machine.torch_device())
     beside = beside_heads(loaded.model, whole, head_names)
+    start = read_start(terms, loaded, first, axes.adapter, beside)
+    first = first.updated(start.factors)
+    loaded = replace(loaded, notices=(*loaded.notices, *start.notices))
     adapted = inject(
         loaded.model, adapted_sites, loaded.heads, axes.adapter, terms.objective.head_scale
     )
@@ -169,7 +175,7 @@ def build_model(terms: Terms, loaded: Loaded, machine: Machine) -> BuiltModel:
         ),
         axes=axes,
         first=first,
-        drawn=_drawn_keys(terms, first, axes),
+        drawn=_drawn_keys(terms, first.without(start.factors), axes),
         fixed=fixed_keys(adapted_sites, axes.adapter),
         sites=sites,
         layout=PeftLayout(
@@ -180,6 +186,7 @@ def build_model(terms: Terms, loaded: Loaded, machine: Machine) -> BuiltModel:
             head_scale=terms.objective.head_scale,
             beside=beside,
         ),
+        start=start.digest,
     )
 
 

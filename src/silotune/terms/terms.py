@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from silotune.aggregation import ServerStep
@@ -100,7 +100,7 @@ class Terms:
         if self.proximal_mu < 0:
             raise ValueError(f"proximal_mu: must not be negative, not {self.proximal_mu}")
         self._check_privacy()
-        self.axes(head=self.trains_head)
+        self._check_start(self.axes(head=self.trains_head))
 
     @property
     def unit(self) -> Unit:
@@ -156,6 +156,31 @@ class Terms:
         axes = completed(axes, self.proximal_mu, self.server_optimizer)
         refuse_unproved(axes, self.unit, correlated=self.privacy.noise == "correlated")
         return axes
+
+    def without_start(self) -> Terms:
+        """For a model that gets all of its tensors from elsewhere, wherever they began."""
+        if self.method.init_from is None:
+            return self
+        return replace(self, method=replace(self.method, init_from=None))
+
+    def _check_start(self, axes: Axes) -> None:
+        """That a trained adapter can be what the method begins from."""
+        method, adapter = self.method, axes.adapter
+        if method.init_from is None:
+            return
+        if adapter is not None and not adapter.starts_from_pairs:
+            raise ValueError(f"init_from: {adapter.no_start_because}; leave it out")
+        if method.ranks and set(method.ranks.values()) != {method.largest_rank}:
+            raise ValueError(
+                "init_from: silos of a smaller rank would begin with a part of the adapter; leave "
+                "ranks out"
+            )
+        redrawn = any(plan.fold for plan in axes.schedule.plans())
+        if method.init_lora_weights != "kaiming" and not redrawn:
+            raise ValueError(
+                f"init_lora_weights: {method.init_lora_weights} says how A begins, and A comes "
+                "from init_from; leave one of them out"
+            )
 
     def _check_privacy(self) -> None:
         privacy = self.privacy
