@@ -234,7 +234,7 @@ def test_labels_in_another_order_are_refused(bert, openly, tmp_path):
 @pytest.mark.xdist_group("start")
 def test_another_base_of_the_same_name_is_refused(bert, openly, tmp_path):
     other = tiny_bert(tmp_path / bert.name, seed=9)
-    with pytest.raises(ValueError, match="^init_from: .* trained beside other weights"):
+    with pytest.raises(ValueError, match=r"^init_from: .* trained beside other weights"):
         started(other, openly).plan()
 
 

@@ -192,6 +192,11 @@ def _origin(summary: Summary, facts: RunFacts, statement: PrivacyStatement | Non
         )
     if facts.model_digest:
         lines.append(f"- SHA-256 of the base weights: `{facts.model_digest}`")
+    if facts.start_digest:
+        lines.append(
+            "- it began from an adapter that was trained before; SHA-256 of that one's tensors: "
+            f"`{facts.start_digest}`"
+        )
     coins = "; noise and sampling coins came from the operating system" if statement else ""
     if is_seeded(statement):
         coins = f", which also decided noise and sampling coins: {NOT_PRIVATE}"
