@@ -76,7 +76,7 @@ def test_data():
     head, north, *_ = lines(data_table(summary().split))
     assert head == (
         "silo records cardiology neurology orthopaedics paediatrics surgery "
-        "median length 95 % longest cut repeats empty"
+        "p50 p95 max cut repeats empty"
     )
     assert north == "north 1,200 500 300 200 100 100 24 51 64 0 2 0"
 
@@ -140,7 +140,7 @@ def test_no_number_of_labels_blanks_the_table_of_the_data(labels, width):
     assert sum(total in row for row in rows) == 3
     if labels > 20:
         assert f"{total} {labels:,} {200 / (labels + 1):.1f}% 1 2 3 0 0 0" in " ".join(rows)
-        assert rows[-1] == f"{labels:,} labels in all"
+        assert f"{labels:,} labels in all" in " ".join(rows)
 
 
 def test_the_list_of_labels_is_folded():

@@ -124,7 +124,7 @@ def data_table(silos: Mapping[str, SiloSummary], width: int = 160) -> Table:
     room = sum(max(len(label), 6) + 2 for label in labels)
     by_label = labels if room <= width - _BESIDE_LABELS else []
     folded = ["labels", "most common"] if labels and not by_label else []
-    lengths = ["median length", "95 %", "longest", "cut"]
+    lengths = ["p50", "p95", "max", "cut"]
     table = _table(["silo"], ["records", *by_label, *folded, *lengths, "repeats", "empty"])
     for name, silo in silos.items():
         cells = [f"{number:,}" for number in (silo.labels.get(label, 0) for label in by_label)]
@@ -135,8 +135,8 @@ def data_table(silos: Mapping[str, SiloSummary], width: int = 160) -> Table:
         length = (silo.lengths.p50, silo.lengths.p95, silo.lengths.max, silo.truncated)
         rest = (*length, silo.duplicates, silo.empty)
         table.add_row(Text(name), f"{silo.records:,}", *cells, *(f"{n:,}" for n in rest))
-    if folded:
-        table.caption = f"{len(labels):,} labels in all"
+    told = "p50, p95, max: median, 95th percentile and largest of the lengths"
+    table.caption = f"{len(labels):,} labels in all; {told}" if folded else told
     return table
 
 
