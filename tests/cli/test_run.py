@@ -17,8 +17,8 @@ import silotune.privacy.ledger.store as store
 from federation.small import BUDGET, PRIVATE, charge_again, notes, write_csv
 from silotune.cli.progress import Watch, watch_rounds
 from silotune.core.files import read_json, read_lines
-from silotune.core.signals import heard
 from silotune.runs.folder import RoundRecord
+from silotune.signals import heard
 
 ONE = "train.num_rounds=1"
 SIZE = "data.num_examples=20"

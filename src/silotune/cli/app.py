@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from silotune.core.signals import heard
+from silotune.signals import heard
 from silotune.version import __version__
 
 from .arguments import ConfigName, Json, Overrides, RunPath, examples

@@ -16,7 +16,7 @@ from typing import ParamSpec
 
 import typer
 
-from silotune.core.signals import Terminated, how
+from silotune.signals import Terminated, how
 
 P = ParamSpec("P")
 

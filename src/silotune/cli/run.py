@@ -13,7 +13,6 @@ from rich.console import Console
 
 from silotune.config import Config, build, differences, dump, is_path
 from silotune.core import RecordError
-from silotune.core.signals import how
 from silotune.core.units import count_text, number_text
 from silotune.engine import EVERY_CLIENT, QuorumError
 from silotune.engine.checkpoint import load as load_checkpoint
@@ -23,6 +22,7 @@ from silotune.federation.opening import OpenRun, is_finished, opened
 from silotune.federation.run import exhausted, finish, rounds, stop
 from silotune.federation.workers import SILOTUNE
 from silotune.runs.folder import RunFolder
+from silotune.signals import how
 
 from .config_source import chosen, saved, warnings
 from .console import busy, emit, say, speaker

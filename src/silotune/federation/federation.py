@@ -9,9 +9,9 @@ from pathlib import Path
 from warnings import warn
 
 from silotune.core import RecordError
-from silotune.core.signals import Terminated, heard, how
 from silotune.engine import QuorumError
 from silotune.runs.folder import RoundRecord, RunFolder
+from silotune.signals import Terminated, heard, how
 
 from .audit import audit
 from .audit_effort import SHORT, THOROUGH

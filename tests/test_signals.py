@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from silotune.core.signals import Terminated, heard, how
+from silotune.signals import Terminated, heard, how
 
 pytestmark = pytest.mark.usefixtures("hearing")
 
