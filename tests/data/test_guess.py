@@ -91,7 +91,8 @@ def test_people_are_told_apart_from_silos():
     assert (told.by, told.person) == ("site", "patient_id")
 
 
-def test_a_file_without_a_header_is_refused_and_not_quoted():
+@pytest.mark.parametrize("first", [LONG[0], "sore patient seven weeks"])
+def test_a_file_without_a_header_is_refused_and_not_quoted(first):
     with pytest.raises(ValueError, match="does not look like names") as refused:
-        found(**{LONG[0]: LONG, "knee": KINDS})
+        found(**{first: LONG, "knee": KINDS})
     assert "patient" not in str(refused.value)

@@ -131,7 +131,8 @@ def _data(draft: Draft) -> Iterator[str]:
     if found.tokens:
         length = next((n for n in LENGTHS if n >= found.tokens), LENGTHS[-1])
         yield "  # Tokens of a record; the rest is cut. By their letters, all but a twentieth of"
-        yield f"  # the records have about {found.tokens} or fewer."
+        yield f"  # the records have about {found.tokens} or fewer, if four letters make a token;"
+        yield "  # silotune data counts by the model's own tokenizer, and tells how many are cut."
         yield f"  max_length: {length}"
 
 
@@ -144,6 +145,8 @@ def _silos(draft: Draft) -> Iterator[str]:
         yield "  # WHICH COLUMN NAMES THE SILO of a record? None was recognised, so records are"
         yield "  # dealt out to three: a simulation. Instead:"
         yield f"  # silos: {{by: ...}}    # perhaps {_few(found.may_name_silos)}"
+        if draft.sizes:
+            yield "  # and num_examples below by their names, or null, which counts them."
         yield "  silos: {num: 3, split: iid}"
     if not draft.sizes:
         return

@@ -38,7 +38,7 @@ FORMS: Mapping[str, tuple[frozenset[str], ...]] = {
 AT_ONCE = 1000
 """Records in one slice: bounds what is in memory as Python objects."""
 
-_LONGEST_HEADING, _MOST_WORDS = 40, 4
+_LONGEST_HEADING, _MOST_WORDS = 40, 3
 """Of the name of a column; what is longer may be a record, in a file without a header."""
 
 _CONTENT = {"text", "text_pair", "completion", "messages", "image"}

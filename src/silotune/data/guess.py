@@ -111,7 +111,7 @@ def guess(source: Source, task: str | None) -> Guess:
     if not all(map(is_heading, whole.column_names)):
         raise ValueError(
             "clients: the first row does not look like names of columns, and is not shown; give "
-            "the data a header"
+            "the data a header of short names, or name the columns in a configuration of your own"
         )
     look = _Look(whole)
     by = None if source.silos else next(look.called("silo", look.names_silos()), None)
