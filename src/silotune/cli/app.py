@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -56,6 +57,7 @@ class Format(StrEnum):
 def main() -> None:
     """The command ``silotune``; it ends with ``UNHEARD`` if it worked and could not say so."""
     out = replace_streams()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # asks for a kernel that is not used
     try:
         with heard():
             app()
