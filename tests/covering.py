@@ -73,6 +73,20 @@ def every_combination(**axes: Sequence[object]) -> pytest.MarkDecorator:
     return _cases(tuple(axes), list(axes.values()), _diagonal(list(axes.values())))
 
 
+def every_pair(**axes: Sequence[object]) -> pytest.MarkDecorator:
+    """As ``every_combination`` in ``make test-all``. CI meets every combination of the other axes
+    with one value of the last, in turn, and so each pair of values of any two axes."""
+    *others, last = axes.values()
+    at_hand = _diagonal(list(axes.values()))
+    cases = []
+    for places in product(*(range(len(axis)) for axis in (*others, last))):
+        values = tuple(axis[i] for axis, i in zip(axes.values(), places, strict=True))
+        in_turn = sum(places[:-1]) % len(last) == places[-1]
+        marks = [] if values in at_hand else [pytest.mark.full if in_turn else pytest.mark.slow]
+        cases.append(pytest.param(*values, marks=marks))
+    return pytest.mark.parametrize(tuple(axes), cases)
+
+
 def one_combination(**axes: Sequence[object]) -> pytest.MarkDecorator:
     """As ``every_combination``; of these dear cases the first values run at hand."""
     first = tuple(values[0] for values in axes.values())

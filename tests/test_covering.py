@@ -1,8 +1,15 @@
 """The cases that run at hand meet every value, and all others are left to CI and not dropped."""
 
-from itertools import product
+from itertools import combinations, product
 
-from covering import every_combination, every_method, every_point, fitting, representatives
+from covering import (
+    every_combination,
+    every_method,
+    every_pair,
+    every_point,
+    fitting,
+    representatives,
+)
 from silotune.methods import built_in
 
 
@@ -44,3 +51,13 @@ def test_every_method_is_in_ci_and_every_optimiser_at_hand():
     assert set(at_hand + left) == points
     assert sorted(method for method, _ in at_hand) == representatives(built_in())
     assert {type(o).__name__ for _, o in at_hand} == {"SGD", "AdamW"}
+
+
+def test_ci_meets_every_pair_and_the_rest_is_slow():
+    cases = every_pair(a=[1, 2, 3, 4], b="xyz", c=[True, False]).args[1]
+    whole = [case.values for case in cases]
+    kept = [c.values for c in cases if not any(m.name == "slow" for m in c.marks)]
+    assert sorted(whole) == sorted(product([1, 2, 3, 4], "xyz", [True, False]))
+    assert len(kept) < len(whole)
+    for i, j in combinations(range(3), 2):
+        assert {(v[i], v[j]) for v in kept} == {(v[i], v[j]) for v in whole}

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import silotune as st
-from covering import every_combination, full, one_combination
+from covering import every_pair, full, one_combination
 from federation.small import chain_of, notes
 from silotune.certificate.client_wording import CLIENT
 from silotune.certificate.example_wording import EXAMPLE
@@ -411,7 +411,7 @@ def differences(one: Decided, two: Decided, same: set[str]) -> set[str]:
     return differs
 
 
-@every_combination(
+@every_pair(
     layout=LAYOUTS,
     unit_and_evaluation=[
         ("example", "public"),
