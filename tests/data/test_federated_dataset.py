@@ -188,8 +188,8 @@ def test_empty_records_go_before_sizes_are_fixed():
     assert (silo.train["text"][:], silo.empty) == (["a", "c"], 2)
     assert (len(silo.test), prepared.test) == (2, None)
     assert prepared.notices == (
-        "data: 2 empty records are left out of train",
-        "data: 4 empty records are left out of test",
+        "data: 2 records are empty or without a label, and left out of train",
+        "data: 4 records are empty or without a label, and left out of test",
     )
     drawn = prepare(source, Partition(num=2), valid_fraction=0)
     assert [len(silo.train) for silo in drawn.silos.values()] == [1, 1]
@@ -284,7 +284,7 @@ def test_how_many_records_are_empty_is_said_in_a_simulation_only(evaluation):
     pool = Dataset.from_dict(rows | {"clinic": ["east"] * 41})
     source = Source(train=pool, valid=table(4))
     said = prepare(source, Partition(by="clinic"), evaluation=evaluation).notices
-    assert any("1 empty record" in text for text in said) == (evaluation == "simulation")
+    assert any("1 record is empty" in text for text in said) == (evaluation == "simulation")
 
 
 def test_limit_draws_from_each_silo_before_holding_out():

@@ -14,13 +14,20 @@ from transformers import (
 
 import silotune as st
 from federation.objects import federation, tables
+from silotune.core.names import is_client_name
 from silotune.federation.export import export_merged as export_of
 from silotune.federation.export import export_peft
+from silotune.federation.inputs import TEST, VALID
 from silotune.runs.folder import RunFolder
 from silotune.testing.tiny_models import tiny_bert, tiny_gpt2, tiny_llama
 
 CAUSAL = st.CausalLM(text="text", max_length=24)
 CONFIG, TOKENIZER = "config.json", "tokenizer_config.json"
+
+
+@pytest.mark.parametrize("table", [VALID, TEST])
+def test_no_silo_is_called_like_a_table_beside_them(table):
+    assert not is_client_name(table), "digests of both are kept by name"
 
 
 def edit(file, **changes):
@@ -126,7 +133,7 @@ def test_other_records_are_told(bert, tmp_path):
     write(tmp_path / "test.jsonl", rows["east"][:9])
     assert run.evaluate(split="valid").notes
     (note,) = run.evaluate().notes
-    assert note.startswith("the records of the test part are not those of the run")
+    assert note.startswith("the records of splits: test are not those of the run")
     write(tmp_path / "test.jsonl", rows["east"])
     write(tmp_path / "west.jsonl", rows["west"][::-1])
     assert run.evaluate().notes == ()
@@ -140,7 +147,7 @@ def test_a_resumed_run_has_its_test_records(bert, tmp_path):
     given = federation(bert, test=test, rounds=2)
     next(given.rounds(tmp_path / "run"))
     write(tmp_path / "test.jsonl", rows["east"][1:])
-    with pytest.raises(ValueError, match="resume: the test part has other records"):
+    with pytest.raises(ValueError, match="resume: splits: test has other records"):
         given.fit(tmp_path / "run", resume=True)
     write(tmp_path / "test.jsonl", rows["east"])
     given.fit(tmp_path / "run", resume=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -57,7 +56,6 @@ class Format(StrEnum):
 def main() -> None:
     """The command ``silotune``; it ends with ``UNHEARD`` if it worked and could not say so."""
     out = replace_streams()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # asks for a kernel that is not used
     try:
         with heard():
             app()

@@ -210,4 +210,4 @@ def _few(candidates: Sequence[str]) -> str:
 def _text(text: str) -> str:
     """As YAML, which JSON is; plain where that is safe."""
     safe = _PLAIN.fullmatch(text) and text.lower() not in _RESERVED
-    return text if safe else json.dumps(text)
+    return text if safe else json.dumps(text, ensure_ascii=False)

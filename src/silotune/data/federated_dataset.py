@@ -244,7 +244,7 @@ def _named(
 
 def _said_empty(count: int, role: str) -> tuple[str, ...]:
     records = "record is" if count == 1 else "records are"
-    notice = f"data: {count} empty {records} left out of {role}"
+    notice = f"data: {count} {records} empty or without a label, and left out of {role}"
     return (notice,) if count else ()
 
 

@@ -19,6 +19,7 @@ from silotune.adapters import PeftRefusedError, loaded_by_peft, peft_version
 from silotune.core import Factors, Key, Role, Site, generator
 from silotune.engine import is_coarse
 from silotune.engine.batches import to_device
+from silotune.models.load import quiet
 from silotune.terms import BuiltModel, Terms
 from silotune.terms.opening import short_records
 
@@ -89,7 +90,7 @@ def _checked(model: BuiltModel, terms: Terms, numbers: ModelState) -> str:
 
 
 def _by_peft(model: BuiltModel, numbers: ModelState) -> nn.Module:
-    with tempfile.TemporaryDirectory(prefix="silotune-") as name:
+    with quiet(), tempfile.TemporaryDirectory(prefix="silotune-") as name:
         save_adapter(model, numbers, Path(name))
         return loaded_by_peft(model.trainer.adapted, model.loaded.heads, Path(name))
 

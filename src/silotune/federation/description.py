@@ -170,7 +170,9 @@ class Description:
             model=str(model) if self.given is None else self.given.name,
             objective=objective,
             method=method,
-            optimizer=optimizer or usual_optimizer(method, privacy, server_optimizer),
+            optimizer=usual_optimizer(method, privacy, server_optimizer)
+            if optimizer is None
+            else optimizer,
             privacy=privacy,
             rounds=rounds,
             local_steps=local_steps,

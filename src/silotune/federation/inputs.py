@@ -20,8 +20,8 @@ from silotune.terms import Terms
 
 from .records import Records
 
-VALID, TEST = "the valid part", "the test part"
-"""Tables beside the silos, for people; no silo's folder is called so."""
+VALID, TEST = "splits: valid", "splits: test"
+"""Tables beside the silos, by the key that names them; no silo can be called so."""
 
 
 @dataclass(frozen=True, kw_only=True)

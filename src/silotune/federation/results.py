@@ -75,9 +75,8 @@ def evaluate(
     """
     places = _places(folder)
     terms = _masked(federation.terms, masked_experts)
-    without_noise = replace(
-        terms.without_start(), privacy=NoDP()
-    )  # which need not find out how much there was
+    # which need not find out how much noise there was
+    without_noise = replace(terms.without_start(), privacy=NoDP())
     began = read_facts(folder).started
     built = build_federation(federation.with_terms(without_noise), began)
     _refuse_other_base(built.agreement.model, terms, folder)

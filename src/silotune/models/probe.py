@@ -43,8 +43,8 @@ class Probed:
         records: by module, where they lie in what it reads; a module that is not here reads
             something that cannot be told apart by record.
         used: modules whose output the losses depend on, whether or not a gradient arrives there.
-    mixing: modules that read what each record moves beyond any rows of its own, though shapes
-        stay: something before them mixes records.
+        mixing: modules that read what each record moves beyond any rows of its own, though shapes
+            stay: something before them mixes records.
     """
 
     records: Mapping[str, RecordAxis]

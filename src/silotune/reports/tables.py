@@ -103,8 +103,8 @@ def silos_table(silos: Sequence[SiloOutcome], metric: str) -> Table:
     for i, silo in enumerate(silos[:_MOST_SILOS]):
         size = DASH if silo.num_examples is None else f"{silo.num_examples:,}"
         table.add_row(Text(silo.silo), size, *(cells[i] for cells in known.values()))
-    if more := len(silos) - _MOST_SILOS:
-        table.caption = f"and {more:,} more: the report has all" if more > 0 else None
+    if len(silos) > _MOST_SILOS:
+        table.caption = f"and {len(silos) - _MOST_SILOS:,} more: the report has all"
     return table
 
 

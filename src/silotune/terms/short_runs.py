@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import cycle, islice
 
 from silotune.aggregation.fedsvd import Refactor
-from silotune.core import Role, RoundPlan
+from silotune.core import Role
 from silotune.core.units import count_text
 from silotune.methods.axes import Axes
 
@@ -32,7 +31,7 @@ def notices(terms: Terms, axes: Axes) -> Iterator[str]:
             f"refactor_every: no pair is turned in {few}, so that A stays as it was drawn; lower "
             "it, or raise rounds"
         )
-    reached = frozenset[Role]().union(*(_moved(plan, terms.local_steps) for plan in plans))
+    reached = frozenset[Role]().union(*(r for p in plans for r in p.by_step(terms.local_steps)))
     if idle := frozenset[Role]().union(*(plan.trained() for plan in whole)) - reached:
         names = " and ".join(sorted(role.value for role in idle))
         steps = count_text(terms.local_steps, "step")
@@ -40,9 +39,3 @@ def notices(terms: Terms, axes: Axes) -> Iterator[str]:
             f"local_steps: {few} of {steps} end before {names} trains, as the phases of this "
             "method come one after the other; raise local_steps, or rounds"
         )
-
-
-def _moved(plan: RoundPlan, steps: int) -> frozenset[Role]:
-    """The roles that so many steps of a round come to."""
-    each = (phase.roles for phase in plan.phases for _ in range(phase.steps))
-    return frozenset[Role]().union(*islice(cycle(each), steps))

@@ -2,8 +2,9 @@
 
 What is asked for by name is adapted, or refused when gradients are checked. An architecture's
 defaults and ``all-linear`` leave out, and say so, what no loss depends on. Where single records are
-hidden, ``all-linear`` also leaves out what reads something that is not by record; all else that
-does makes records go through the model one by one: of one record everything is its own.
+hidden, ``all-linear`` also leaves out what reads something that is not by record. Anything else
+that reads it, and no mixture of records, makes these go through the model one by one: of one record
+everything is its own. A mixture is left to the gradient check, which refuses it by name.
 """
 
 from __future__ import annotations
