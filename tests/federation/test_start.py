@@ -179,7 +179,7 @@ def test_a_head_that_peft_trained_is_taken_over(bert, tmp_path):
             found = model.trainer.adapted.model.eval()(input_ids=TOKENS).logits
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     three = (*LABELS, "bird")
-    with pytest.raises(ValueError, match=r"^labels: .* is \(3, 32\) here, and \(2, 32\)"):
+    with pytest.raises(ValueError, match=r"^labels: .*classifier.bias is \(3,\) here, and \(2,\)"):
         first_model(terms(three), three)
 
 

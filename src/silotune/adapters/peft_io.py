@@ -241,14 +241,14 @@ def scale_in(config: Mapping[str, Any], site: str, rank: int) -> float:
 
 
 def read_files(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Both files of an adapter.
+    """Both files of an adapter; its tensors by name, in the order of the names.
 
     Raises:
         ValueError: if they cannot be read.
     """
     file = folder / WEIGHTS
     try:
-        tensors = load(file.read_bytes())
+        tensors = dict(sorted(load(file.read_bytes()).items()))  # safetensors keeps no order
         file = folder / CONFIG
         config = json.loads(file.read_bytes())
         alphas = [config["lora_alpha"], *(config.get("alpha_pattern") or {}).values()]
