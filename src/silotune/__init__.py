@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from silotune import schedules as schedules
     from silotune import testing as testing
     from silotune.adapters import Adapter as Adapter
-    from silotune.adapters import adopt as adopt
     from silotune.aggregation import Aggregator as Aggregator
     from silotune.aggregation import Combined as Combined
     from silotune.core import Factors as Factors
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from silotune.custom_loop import LoRA as LoRA
     from silotune.custom_loop import PrivacyEngine as PrivacyEngine
     from silotune.custom_loop.adapt import adapt as adapt
+    from silotune.custom_loop.adopt import adopt as adopt
     from silotune.data import Partition as Partition
     from silotune.data import Splits as Splits
     from silotune.engine import QuorumError as QuorumError
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Adapter": "silotune.adapters",
-    "adopt": "silotune.adapters",
     "Aggregator": "silotune.aggregation",
     "Combined": "silotune.aggregation",
     "Factors": "silotune.core",
@@ -65,6 +64,7 @@ _HOMES = {
     "LoRA": "silotune.custom_loop",
     "PrivacyEngine": "silotune.custom_loop",
     "adapt": "silotune.custom_loop",
+    "adopt": "silotune.custom_loop",
     "Partition": "silotune.data",
     "Splits": "silotune.data",
     "QuorumError": "silotune.engine",

@@ -1,6 +1,5 @@
 """Which tensors exist at a site, and the layer that computes with them."""
 
-from .adopt import adopt as adopt
 from .base import Adapter as Adapter
 from .base import Layer as Layer
 from .dense import Dense as Dense

@@ -2,6 +2,7 @@
 
 from .adapt import LoRA as LoRA
 from .adapt import adapt as adapt
+from .adopt import adopt as adopt
 from .batch import Batch as Batch
 from .loop import PrivateLoop as PrivateLoop
 from .loop import Spent as Spent

@@ -1,6 +1,6 @@
 """Our own layers put on a model object: pairs where PEFT would put them, and per-example heads.
 
-What is written loads in PEFT. For a model that has PEFT's pairs already: ``adapters.adopt``.
+What is written loads in PEFT. For a model that has PEFT's pairs already: ``adopt``.
 """
 
 from __future__ import annotations

@@ -94,6 +94,11 @@ def check_method(config: Any, asked: Quantization) -> bool:
     return True
 
 
+def is_bitsandbytes(module: nn.Module) -> bool:
+    """Whether it is one of bitsandbytes' linear layers."""
+    return bool(_kind(module))
+
+
 def packed(model: Any, absent: Collection[str] = (), dtype: torch.dtype = torch.float32) -> Any:
     """The model with our maps in the places of bitsandbytes' layers; changed in place.
 

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
 from custom_loop_toys import bert, collate, gpt2, losses, notes, train
-from silotune.adapters import adopt
 from silotune.core import Role
-from silotune.custom_loop import PrivacyEngine
+from silotune.core.packed_linear import PackedLinear
+from silotune.custom_loop import PrivacyEngine, adopt
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 
@@ -82,6 +83,55 @@ def test_gradients_of_conv1d_maps_too():
         loss(adapted, batch).sum().backward()
         for key, row in rows.items():
             torch.testing.assert_close(row, reference[names[id(adapted.tensors[key])]])
+
+
+KINDS = {
+    "8bit": {"load_in_8bit": True},
+    "4bit": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+}
+
+
+@pytest.mark.parametrize("bits", KINDS)
+def test_a_quantised_base_has_the_gradients_of_its_dequantised_twin(bits, tmp_path):
+    """Row by row; no record of a batch rounds another; PEFT loads what was saved."""
+    pytest.importorskip("bitsandbytes")
+    bert().save_pretrained(tmp_path / "base")
+    method = BitsAndBytesConfig(**KINDS[bits], llm_int8_skip_modules=["classifier"])
+    auto = AutoModelForSequenceClassification
+
+    def quantised():
+        how = {"quantization_config": method, "device_map": {"": "cpu"}}
+        return auto.from_pretrained(tmp_path / "base", **how)
+
+    model = peft(quantised()).eval()
+    adapted = adopt(model)
+    bases = {n: m for n, m in model.named_modules() if isinstance(m, PackedLinear)}
+    assert any(name.endswith("query.base_layer") for name in bases)
+    plain = bert()
+    with torch.no_grad():
+        for name, base in bases.items():
+            path = name.removeprefix("base_model.model.").removesuffix(".base_layer")
+            plain.get_submodule(path).weight.copy_(base.weight)
+    twin = peft(plain).eval()
+    twin.load_state_dict(
+        {n: t for n, t in model.state_dict().items() if "codes" not in n and "scale" not in n},
+        strict=False,
+    )
+    batch = collate(notes(5))
+    reference = by_autograd(twin, batch, losses)
+    names = {id(p): n for n, p in model.named_parameters()}
+    with adapted.sink.collect(5) as rows:
+        losses(adapted, batch).sum().backward()
+        found = {names[id(adapted.tensors[key])]: row for key, row in rows.items()}
+    assert found.keys() == reference.keys()
+    for name, expected in reference.items():
+        torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-6)
+    alone = model(**{name: t[:1] for name, t in batch["inputs"].items()}).logits
+    logits = model(**batch["inputs"]).logits
+    torch.testing.assert_close(logits[:1], alone)
+    adapted.save_pretrained(tmp_path / "adapter")
+    again = adopt(PeftModel.from_pretrained(quantised(), tmp_path / "adapter", is_trainable=True))
+    torch.testing.assert_close(again.model.eval()(**batch["inputs"]).logits, logits)
 
 
 def test_the_model_computes_the_same_and_its_adapter_can_be_switched_off():

@@ -6,6 +6,10 @@ adapters off. Only while per-example gradients are collected do its LoRA layers 
 optimiser that holds PEFT's parameters trains them, ``peft_model.save_pretrained`` saves them, and
 the gradient check compares our gradients with those of PEFT's own layers.
 
+Layers of bitsandbytes become our own with the same numbers, as for ``adapt``: the 8-bit one rounds
+a record by what others of the batch are. Nothing can be merged into them; what was saved is loaded
+by PEFT beside a base of bitsandbytes' own.
+
 Linear maps under ``modules_to_save`` become per-example heads. Whatever else is trained, or drops
 numbers at random, is refused: there is no gradient of a single record to be clipped.
 """
@@ -19,11 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from silotune.adapters import AdaptedLinear, AdaptedModel
+from silotune.adapters.kernels import rows_linear
 from silotune.core import Context, Key, PerExampleGradients, Role, Site
-
-from .inject import AdaptedModel
-from .kernels import rows_linear
-from .linear import AdaptedLinear
+from silotune.models import quantised
 
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
@@ -45,13 +48,14 @@ def adopt(peft_model: Any) -> AdaptedModel:
 
     Args:
         peft_model: what ``peft.get_peft_model`` gives, on its device. It is changed in place, but
-            computes the same.
+            computes the same; of a base in 8 bits, without the rounding of what a layer reads.
 
     Raises:
         ValueError: naming the module and the cure, if something is trained whose gradient by
             record is not computed, or if there is active dropout.
     """
     layers = _lora_layers(peft_model)
+    quantised.packed(peft_model.get_base_model())
     name = _adapter_name(peft_model)
     sink = PerExampleGradients()
     tensors: dict[Key, nn.Parameter] = {}
@@ -105,7 +109,8 @@ def _lora_layers(peft_model: Any) -> dict[str, Any]:
             continue
         if not isinstance(module, LoraLayer):
             raise ValueError(f"{path}: {type(module).__name__} is no LoRA layer; use LoraConfig")
-        if type(module) is not Linear or module.lora_variant or _site(path, module) is None:
+        plain = type(module) is Linear or quantised.is_bitsandbytes(module.get_base_layer())
+        if not plain or module.lora_variant or _site(path, module) is None:
             raise ValueError(f"{path}: {_why(module)}")
         found[path] = module
     if not found:
@@ -123,11 +128,6 @@ def _why(module: Any) -> str:
         kinds = {type(v).__name__ for v in module.lora_variant.values()}
         return f"a variant of LoRA ({', '.join(sorted(kinds))}) is not understood; use plain LoRA"
     base = type(module.get_base_layer()).__name__
-    if base in ("Linear8bitLt", "Linear4bit"):
-        return (
-            f"a {base} of bitsandbytes may round one record by another of its batch; use "
-            "adapt(model, LoRA(...)) on the model without PEFT's pairs"
-        )
     return f"pairs beside a {base} have no gradient by record here; leave it out of target_modules"
 
 
