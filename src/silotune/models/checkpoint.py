@@ -131,6 +131,15 @@ def _auto(config: Any, request: Request) -> Any:
     return auto
 
 
+_ONE_PART = {
+    "sequence-classification": "an encoder (bert, roberta, modernbert, deberta-v2) or a decoder "
+    "(llama, qwen3, gemma3_text)",
+    "causal-lm": "a decoder (gpt2, llama, qwen3, gemma3_text)",
+    "image-classification": "an encoder of images (vit, swin, convnext)",
+}
+"""Types of models that work, by task."""
+
+
 def refuse_pairs(config: Any, task: Task) -> None:
     """Refuse an encoder with a decoder.
 
@@ -140,7 +149,7 @@ def refuse_pairs(config: Any, task: Task) -> None:
     if getattr(config, "is_encoder_decoder", False):
         raise ValueError(
             f"model: {config.model_type} is an encoder and a decoder, and cannot do task: {task}; "
-            "take one that is either"
+            f"take {_ONE_PART[task]}"
         )
 
 
