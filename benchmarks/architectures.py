@@ -29,6 +29,7 @@ from silotune.engine.local_training import local_training
 from silotune.engine.participants import Client
 from silotune.models.load import GivenModel, quiet
 from silotune.models.target_modules import DEFAULT_TARGETS
+from silotune.models.target_parameters import endings, expert_stacks
 from silotune.privacy.mechanisms.dp_sgd import ExampleLevel
 from silotune.privacy.mechanisms.no_privacy import NoPrivacy
 from silotune.privacy.mechanisms.noise import Gaussian
@@ -40,6 +41,9 @@ from .architecture_models import Task, Tiny, architectures, tiny
 from .measure import arguments, print_json, print_table
 
 QUICK = ("bert", "deberta-v2", "swin", "opt", "qwen2_moe", "clip", "t5", "big_bird")
+EXPERTS = ", experts"
+"""After the type, in the row of what its experts do."""
+
 MORE = ("bert-generation", "canine", "ctrl", "jamba", "resnet", "siglip2", "whisper")
 """Types without a default that are tried besides, with ``all-linear``."""
 
@@ -70,6 +74,10 @@ any record is read a run proves its gradients, or says why it cannot.
 so single gradients take as many passes. **`micro_batch_size: 1`** must be set: the model
 mixes records, or chooses hard (experts for a token), so they must not go through it together; that
 costs time, and `unit: client` does not need it.
+
+**Experts** that are one tensor are adapted by `target_parameters`, beside `target_modules` or
+alone, by methods of plain pairs; PEFT loads them under the same key. Records share them, so that
+`unit: example` refuses them; `unit: client` does not.
 
 | type | task | targets | not private | private |
 |---|---|---|---|---|"""
@@ -112,23 +120,29 @@ class Row:
     private: Outcome
 
 
-def row(name: str, task: Task | None) -> Row:
-    """Try one."""
+def rows_of(name: str, task: Task | None) -> Iterator[Row]:
+    """Try one; where it has experts in one tensor, with pairs beside them as well."""
     asked = DEFAULT_TARGETS.get(name)
     targets = "all-linear" if asked is None else asked
     named = [targets] if isinstance(targets, str) else targets
     shown = ", ".join(f"`{target}`" for target in named).replace("|", r"\|")
     if task is None:
         why = Outcome(f"transformers {transformers.__version__} has no such model for a task here")
-        return Row(name, "", shown, why, why)
+        yield Row(name, "", shown, why, why)
+        return
     plain, private = (_tried(name, task, mechanism) for mechanism in MECHANISMS)
     if private.refused and not plain.refused:
         alone = _tried(name, task, MECHANISMS[1], micro_batch=1)
         private = private if alone.refused else replace(alone, together=private.refused)
-    return Row(name, task, shown, plain, private)
+    yield Row(name, task, shown, plain, private)
+    if not plain.refused and (experts := endings(list(expert_stacks(tiny(name, task).model)))):
+        plain, private = (_tried(name, task, m, experts=experts) for m in MECHANISMS)
+        yield Row(name + EXPERTS, task, ", ".join(f"`{e}`" for e in experts), plain, private)
 
 
-def _tried(name: str, task: Task, mechanism: Any, micro_batch: int = 4) -> Outcome:
+def _tried(
+    name: str, task: Task, mechanism: Any, micro_batch: int = 4, experts: Sequence[str] = ()
+) -> Outcome:
     try:
         model = tiny(name, task)
     except Exception as error:  # whatever transformers says of sizes that do not fit
@@ -136,7 +150,7 @@ def _tried(name: str, task: Task, mechanism: Any, micro_batch: int = 4) -> Outco
     try:
         with tempfile.TemporaryDirectory() as folder:
             machine = Machine(device="cpu", micro_batch_size=micro_batch)
-            return _run(model, task, mechanism, name, Path(folder), machine)
+            return _run(model, task, mechanism, name, Path(folder), machine, experts)
     except ValueError as error:
         return Outcome(_short(error))
     except Exception as error:
@@ -144,7 +158,13 @@ def _tried(name: str, task: Task, mechanism: Any, micro_batch: int = 4) -> Outco
 
 
 def _run(
-    model: Tiny, task: Task, mechanism: Any, name: str, folder: Path, machine: Machine
+    model: Tiny,
+    task: Task,
+    mechanism: Any,
+    name: str,
+    folder: Path,
+    machine: Machine,
+    experts: Sequence[str],
 ) -> Outcome:
     private = mechanism.private
     terms = Terms(
@@ -152,7 +172,9 @@ def _run(
         objective=_objective(task),
         optimizer=st.optim.SGD(lr=0.5),
         method=st.methods.FedIT(
-            r=2, target_modules=None if name in DEFAULT_TARGETS else "all-linear"
+            r=2,
+            target_modules=() if experts else None if name in DEFAULT_TARGETS else "all-linear",
+            target_parameters=tuple(experts) or None,
         ),
         privacy=st.ExampleDP(noise_multiplier=1.0, target_delta=1e-3) if private else st.NoDP(),
     )
@@ -247,9 +269,11 @@ def _wanted(*, quick: bool) -> Iterator[tuple[str, Task | None]]:
 
 def page(rows: Sequence[Row]) -> str:
     """``docs/models.md``."""
-    works = sum(not r.plain.refused for r in rows)
-    private = sum(not r.private.refused for r in rows)
-    counts = f"{len(rows)} architectures: {works} train without privacy, {private} with it"
+    experts = [r for r in rows if r.name.endswith(EXPERTS)]
+    whole = [r for r in rows if r not in experts]
+    works = sum(not r.plain.refused for r in whole)
+    private = sum(not r.private.refused for r in whole)
+    counts = f"{len(whole)} architectures: {works} train without privacy, {private} with it"
     gap = max(max(r.plain.gap, r.private.gap) for r in rows)
     lines = [_HEAD.format(counts=counts, version=transformers.__version__, gap=gap)]
     for r in rows:
@@ -263,11 +287,13 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
-    rows = []
+    rows: list[Row] = []
     for name, task in _wanted(quick=args.quick):
         with quiet():
-            rows.append(row(name, task))
-        print(f"{name}: {rows[-1].plain} | {rows[-1].private}", flush=True)
+            found = list(rows_of(name, task))
+        for each in found:
+            print(f"{each.name}: {each.plain} | {each.private}", flush=True)
+        rows += found
     print_table(
         "architectures",
         ("type", "not private", "private", "gap"),

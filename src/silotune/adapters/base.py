@@ -207,6 +207,11 @@ class Adapter(Protocol):
         )
 
     @property
+    def serves_experts(self) -> bool:
+        """Whether a layer of its own is a plain pair, which experts in one tensor can have."""
+        return False
+
+    @property
     def recomputable(self) -> bool:
         """Whether a layer may be computed again by itself, as gradient checkpointing does."""
         return False

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from silotune.core import Answers, Batch, Context, Factors, Key, PerExampleGradients, Role, Site
+from silotune.core.expert_matrix import ExpertMatrix
 from silotune.core.packed_linear import PackedLinear
 from silotune.linalg import Matrix
 
 from .base import Adapter, Layer
+from .expert_stack import AdaptedExperts, places
 from .linear import Head
 
 _NOTHING: Mapping[str, Matrix] = {}
@@ -126,14 +128,13 @@ def inject(
     """
     model.requires_grad_(False)
     sink = PerExampleGradients()
-    places: dict[str, Layer | Head] = {s.name: Head(s, head_scale, sink) for s in heads}
+    own_heads = {s.name: Head(s, head_scale, sink) for s in heads}
     context = Context()
     layers = dict(adapter.layers(sites, sink, context)) if adapter else {}
-    places |= layers
-    for name, place in places.items():
-        assert isinstance(place, nn.Module)
+    for name, place in (own_heads | places(layers)).items():
         _replace(model, name, place)
-    tensors = {k: p for place in places.values() for k, p in place.tensors().items()}
+    trained: list[Layer | Head] = [*own_heads.values(), *layers.values()]
+    tensors = {k: p for part in trained for k, p in part.tensors().items()}
     model.register_forward_pre_hook(_begin(context), with_kwargs=True, prepend=True)
     model.register_forward_hook(_end(context))
     return AdaptedModel(model, sink, context, layers, dict(sorted(tensors.items())))
@@ -157,8 +158,11 @@ def merge(adapted: AdaptedModel, heads: Sequence[Site]) -> nn.Module:
     """
     model = adapted.model
     for name, layer in adapted.layers.items():
-        _refuse_tied(model, name, layer.weight)
-        _replace(model, name, _merged_layer(layer))
+        expert = layer.base if isinstance(layer.base, ExpertMatrix) else None
+        _refuse_tied(model, name, expert.stack if expert else layer.weight)
+        plain = _merged_layer(layer)
+        if expert is None:
+            _replace(model, name, plain)
     for site in heads:
         head = model.get_submodule(site.name)
         assert isinstance(head, Head)
@@ -167,6 +171,8 @@ def merge(adapted: AdaptedModel, heads: Sequence[Site]) -> nn.Module:
     for name, module in list(model.named_modules()):
         if isinstance(module, PackedLinear):
             _replace(model, name, module.dense())
+        if isinstance(module, AdaptedExperts):
+            _replace(model, name, module.base)
     return model
 
 

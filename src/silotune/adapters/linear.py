@@ -62,18 +62,25 @@ class AdaptedLinear(SiteLayer):
         whole = pair if self.folded is None else pair + _dense(self.folded, pair)
         return self.scale * whole
 
+    def merged(self) -> Tensor:
+        """W + scale (F + B A) (out, in), with the graph of the pair; where the base is plain."""
+        return torch.addmm(self._frozen(), self.B, self.A, alpha=self.scale)
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
         dropout = self.dropout if self.training and self._sink.is_open else 0.0
         if dropout or not self.is_plain(self.A):
             return self._beside(x, dropout)
-        weight = self.weight.T if self.transposed else self.weight
-        if self._carrying is not None:
-            weight = self._carrying
         if not self._sink.is_open:
-            return F.linear(x, torch.addmm(weight, self.B, self.A, alpha=self.scale), self.bias)
-        base, factors = (weight, self.bias), (self.A, self.B)
+            return F.linear(x, self.merged(), self.bias)
+        base, factors = (self._frozen(), self.bias), (self.A, self.B)
         return merged_lora(x, base, factors, self.scale, self._sink, self._keys, self.records)
+
+    def _frozen(self) -> Tensor:
+        """W + scale F (out, in)."""
+        if self._carrying is not None:
+            return self._carrying
+        return self.weight.T if self.transposed else self.weight
 
     def _beside(self, x: Tensor, dropout: float) -> Tensor:
         """The pair in its own precision, added to the base's output."""

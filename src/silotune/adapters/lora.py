@@ -47,6 +47,7 @@ class LoRA(Adapter):
     fits_peft: ClassVar[bool] = True
     recomputable: ClassVar[bool] = True
     starts_from_pairs: ClassVar[bool] = True
+    serves_experts: ClassVar[bool] = True
 
     rank: int = 8
     alpha: float = 8.0

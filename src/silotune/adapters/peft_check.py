@@ -19,6 +19,7 @@ from torch import nn
 
 from silotune.core import Site
 
+from .expert_stack import AdaptedExperts
 from .inject import AdaptedModel
 
 
@@ -47,6 +48,9 @@ def twin_of(adapted: AdaptedModel, heads: Sequence[Site]) -> nn.Module:
     }  # what deepcopy finds here it takes, and copies nothing
     shared |= {id(layer): layer.base for layer in adapted.layers.values()}
     shared |= {id(model.get_submodule(site.name)): site.module for site in heads}
+    for module in model.modules():
+        if isinstance(module, AdaptedExperts):  # PEFT changes the module that it wraps
+            shared[id(module)] = copy.deepcopy(module.base, dict(shared))
     return copy.deepcopy(model, shared)
 
 

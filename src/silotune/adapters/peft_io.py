@@ -22,7 +22,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from silotune.core import Factors, Key, Role, Site, accumulated, write_bytes
+from silotune.core.expert_matrix import parameter_of
 from silotune.linalg import LowRank, Matrix, compress, dense
 
 from .base import Adapter
+from .peft_experts import divided, joined, stacks
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
@@ -60,6 +62,8 @@ class PeftLayout:
         modules_to_save: modules that hold the heads.
         head_scale: what the heads' factors are multiplied by.
         beside: by name, what else lies in ``modules_to_save`` and never trains.
+        target_parameters: full names of the tensors of experts that are adapted, in the model's
+            order.
     """
 
     base_model: str
@@ -68,6 +72,7 @@ class PeftLayout:
     modules_to_save: Sequence[str]
     head_scale: float
     beside: Mapping[str, Tensor] = field(default_factory=dict)
+    target_parameters: Sequence[str] = ()
 
 
 def save_peft(
@@ -95,6 +100,10 @@ def save_peft(
     if adapter is not None:
         folded = adapter.into_base(sites, factors, folded)
     pairs = {site.name: _pair(site, factors, folded.get(site.name)) for site in sites}
+    ranks = {name: pair.rank for name, pair in pairs.items()}
+    for parameter, stack in stacks(list(pairs), layout.target_parameters).items():
+        ranks[parameter] = max(ranks.pop(site) for site in stack.sites)
+        pairs[stack.place] = joined([pairs.pop(site) for site in stack.sites])
     heads = {name_on_file(k): t * layout.head_scale for k, t in factors.only({Role.HEAD}).items()}
     beside = {f"{PREFIX}{n}": t.to("cpu", copy=True) for n, t in layout.beside.items()}
     named = beside | heads | _named(pairs)
@@ -105,13 +114,15 @@ def save_peft(
         "task_type": layout.task_type,
         "base_model_name_or_path": layout.base_model,
         "inference_mode": True,
-        **_ranks({name: pair.rank for name, pair in pairs.items()}, adapter),
+        **_ranks(ranks, adapter),
         "lora_dropout": adapter.dropout if adapter else 0.0,
         "bias": "none",
         "fan_in_fan_out": any(site.transposed for site in sites),
         "target_modules": list(layout.target_modules),
         "modules_to_save": list(layout.modules_to_save) or None,
     }
+    if layout.target_parameters:  # a key that is younger than the others
+        config["target_parameters"] = list(layout.target_parameters)
     write_bytes(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
 
@@ -121,6 +132,7 @@ def load_peft(
     adapter: Adapter | None,
     head_scale: float,
     beside: Mapping[str, Tensor] = _NO_TENSORS,
+    target_parameters: Sequence[str] = (),
 ) -> tuple[Factors, dict[str, Matrix]]:
     """Read an adapter folder, whether we or PEFT wrote it.
 
@@ -133,6 +145,7 @@ def load_peft(
         adapter: the model's; None for a head alone.
         head_scale: what the heads' factors are multiplied by.
         beside: what else the model has in the modules that are saved whole, by name.
+        target_parameters: tensors of experts that the model adapts, as ``PeftLayout`` has them.
 
     Returns:
         The factors, and by site what has been added to the base, unscaled.
@@ -141,6 +154,7 @@ def load_peft(
         ValueError: if the folder is not an adapter, or not one of this model.
     """
     tensors, config = read_files(folder)
+    tensors = by_site(folder, tensors, expected, target_parameters)
     heads = {name_on_file(key): key for key in expected if key.role is Role.HEAD}
     sites = sorted({key.site for key in expected if key.role is not Role.HEAD})
     names = {name_on_file(Key(site, role)) for site in sites for role in PARTS} | heads.keys()
@@ -234,7 +248,8 @@ def _ranks(ranks: Mapping[str, int], adapter: Adapter | None) -> dict[str, Any]:
 def scale_in(config: Mapping[str, Any], site: str, rank: int) -> float:
     """What PEFT multiplies a site's pair by: alpha/r, or alpha/sqrt(r)."""
     patterns = config.get("alpha_pattern") or {}
-    matching = (p for p in patterns if re.match(rf"(.*\.)?({p})$", site))  # as PEFT matches them
+    name = parameter_of(site)
+    matching = (p for p in patterns if re.match(rf"(.*\.)?({p})$", name))  # as PEFT matches them
     pattern = next(matching, None)
     alpha = config["lora_alpha"] if pattern is None else patterns[pattern]
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
@@ -257,6 +272,25 @@ def read_files(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return tensors, config
     except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
+
+
+def by_site(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    expected: Iterable[Key],
+    target_parameters: Sequence[str],
+) -> dict[str, Tensor]:
+    """The tensors of a folder with a pair for every expert, under the name of its site.
+
+    Raises:
+        ValueError: if there are not so many experts.
+    """
+    a, b = (f"{PREFIX}{{}}.{PARTS[role]}" for role in (Role.A, Role.B))
+    found = stacks({key.site for key in expected}, target_parameters).values()
+    try:
+        return divided(tensors, found, (a, b))
+    except ValueError as error:
+        raise ValueError(f"{folder} does not fit the model; {error}") from error
 
 
 def check_beside(folder: Path, tensors: Mapping[str, Tensor], beside: Mapping[str, Tensor]) -> None:

@@ -30,6 +30,8 @@ def read_pairs(folder: Path) -> tuple[dict[str, LowRank], str]:
     """
     tensors, config = read_files(folder)
     refuse_more_than_pairs(folder, config)
+    if config.get("target_parameters"):
+        raise ValueError(f"{folder}: its pairs for target_parameters are beside no linear layer")
     pairs = pairs_in(folder, tensors)
     if not pairs:
         raise ValueError(f"{folder} holds no pair of lora_A and lora_B")

@@ -9,7 +9,7 @@ Shapes: out, in = features of a site, r rank.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from silotune.core import Factors, Key, Role
 from silotune.linalg import LowRank
 
 from .base import Adapter
-from .peft_io import PREFIX, check_beside, name_on_file, read_files, scale_in
+from .peft_io import PREFIX, by_site, check_beside, name_on_file, read_files, scale_in
 from .peft_pairs import pairs_in, refuse_more_than_pairs, refuse_other_base
 
 
@@ -31,6 +31,7 @@ def read_start(
     adapter: Adapter | None,
     head_scale: float,
     beside: Mapping[str, Tensor],
+    target_parameters: Sequence[str] = (),
 ) -> Factors:
     """The tensors that a folder puts in the place of the first ones, float32 on the CPU.
 
@@ -41,6 +42,7 @@ def read_start(
         adapter: the run's, which must be one that ``starts_from_pairs``; None for a head alone.
         head_scale: what the heads' factors are multiplied by.
         beside: what else the model has in the modules that are saved whole, by name.
+        target_parameters: tensors of experts that the run adapts, in the model's order.
 
     Raises:
         ValueError: naming the field in which the folder and the run differ, with both values.
@@ -52,6 +54,7 @@ def read_start(
         refuse_more_than_pairs(folder, config)
         refuse_other_base(folder, str(config.get("base_model_name_or_path") or ""), base_model)
         check_beside(folder, tensors, beside)
+        tensors = by_site(folder, tensors, first, target_parameters)
         pairs = pairs_in(folder, tensors)
         wild = next((name for name, t in tensors.items() if not t.isfinite().all()), None)
         if wild is not None:

@@ -28,9 +28,10 @@ def targets(method: MethodConfig) -> Iterator[Problem]:
     """Lists that name no layer."""
     for key, value in (
         ("target_modules", method.given("target_modules")),
+        ("target_parameters", method.given("target_parameters")),
         ("layers_to_transform", method.given("layers_to_transform")),
     ):
-        if value == ():
+        if value == () and not (key == "target_modules" and method.given("target_parameters")):
             yield Problem(f"method.{key}", "the list is empty; fill it or write null")
 
 

@@ -13,7 +13,8 @@ class Site:
     """A linear map inside a model.
 
     Attributes:
-        name: dotted path of the module, as ``model.get_submodule`` takes it.
+        name: dotted path of the module, as ``model.get_submodule`` takes it; of an expert in a
+            tensor of all of them, the path of the parameter with its number (``expert_matrix``).
         module: the frozen base module, a black box with an input and an output.
         in_features: numbers in.
         out_features: numbers out.

@@ -4,7 +4,7 @@ On made-up records, with factors that are not zero, in the model as it will be u
 
 - coverage: the rows in the sink (where no single record is hidden: what trains in their place)
   sum up to what ordinary autograd gives, for every tensor that requires a gradient; each of them
-  has one, and it is not zero;
+  has one, and it is not zero (of experts in one tensor, that of some expert);
 - history (under privacy): a record gives what it gave before others went through the model;
 - isolation (where single records are hidden): its row is that of the record alone and unpadded
   (``isolation.py``), and no hard choice could make it another (``hard_choices.py``).
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from silotune.adapters import AdaptedModel
 from silotune.core import Batch, Factors, Key, Role, generator
+from silotune.core.expert_matrix import stack_key
 from silotune.objectives import PerExampleLoss
 
 from . import isolation
@@ -128,7 +129,8 @@ def _check_coverage(
                 "not use it, or uses its weight without calling the layer"
             )
         _check_sums(found.gradients, whole.gradients, tolerance)
-        waiting -= {key for key, total in found.gradients.items() if total.any()}
+        arrived = {stack_key(key) for key, total in found.gradients.items() if total.any()}
+        waiting = {key for key in waiting if stack_key(key) not in arrived}
         if not waiting - set(idle):
             return
     raise GradientCheckError(

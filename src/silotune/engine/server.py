@@ -27,6 +27,7 @@ from silotune.core import (
     accumulated,
     tensors_of,
 )
+from silotune.core.expert_matrix import stack_key
 from silotune.linalg import Matrix
 
 from .channel import RefusedUpdateError, open_sealed
@@ -176,11 +177,13 @@ def unmoved(before: GlobalState, mean: ClientMean, *, local_steps: int) -> list[
     at_rest = {Role.A} if local_steps == 1 and _no_b(before.factors) else set()
     if before.factors.only({Role.GATE}) and before.factors.only({Role.A}):
         at_rest |= {Role.A, Role.B, Role.GATE}
-    return [
-        str(k)
+    still = [
+        k
         for k, t in mean.first.items()
-        if k.role not in at_rest and torch.equal(t.to(before.factors[k].dtype), before.factors[k])
+        if torch.equal(t.to(before.factors[k].dtype), before.factors[k])
     ]
+    moved = {stack_key(k) for k in mean.first.keys() - set(still)}
+    return [str(k) for k in still if k.role not in at_rest and stack_key(k) not in moved]
 
 
 def _no_b(factors: Factors) -> bool:

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from silotune.adapters import PeftRefusedError, loaded_by_peft, peft_version
 from silotune.core import Factors, Key, Role, Site, generator
+from silotune.core.expert_matrix import parameter_of
 from silotune.engine import is_coarse
 from silotune.engine.batches import to_device
 from silotune.models.load import quiet
+from silotune.models.target_parameters import peft_parameters
 from silotune.terms import BuiltModel, Terms
 from silotune.terms.opening import short_records
 
@@ -110,13 +112,16 @@ def _moved(model: BuiltModel) -> Factors:
 
 
 def _in_words(model: BuiltModel, numbers: ModelState, why: str) -> str:
-    """Which target modules PEFT does not take, if it takes some."""
+    """Which target modules or parameters PEFT does not take, if it takes some."""
     said = f"PEFT {peft_version()} cannot use what this run would save ({why})"
     kinds: dict[str, list[Site]] = {}
     for site in model.sites:
-        kinds.setdefault(site.name.rpartition(".")[2], []).append(site)
+        kinds.setdefault(parameter_of(site.name).rpartition(".")[2], []).append(site)
     refused = [kind for kind, sites in kinds.items() if not _loads(model, numbers, sites)]
-    taken = [kind for kind in kinds if kind not in refused]
+    experts = [kind for kind, sites in kinds.items() if peft_parameters(sites)]
+    if refused and set(refused) <= set(experts):
+        return f"target_parameters: {said}; leave out {', '.join(refused)}"
+    taken = [kind for kind in kinds if kind not in (*refused, *experts)]
     if refused and taken:
         return f"target_modules: {said}; leave out {', '.join(refused)}: [{', '.join(taken)}]"
     if refused and model.axes.adapter:
@@ -126,7 +131,9 @@ def _in_words(model: BuiltModel, numbers: ModelState, why: str) -> str:
 
 def _loads(model: BuiltModel, numbers: ModelState, sites: Sequence[Site]) -> bool:
     """Whether PEFT loads the adapter, were it at these sites alone."""
-    layout = replace(model.layout, target_modules=[site.name for site in sites])
+    parameters = peft_parameters(sites)
+    modules = [site.name for site in sites if parameter_of(site.name) not in parameters]
+    layout = replace(model.layout, target_modules=modules, target_parameters=parameters)
     try:
         _by_peft(replace(model, sites=sites, layout=layout), numbers)
     except PeftRefusedError:

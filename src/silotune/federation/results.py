@@ -283,7 +283,14 @@ def model_in(place: Path, model: BuiltModel) -> ModelState:
     if model.axes.adapter and not model.axes.adapter.fits_peft:
         return ModelState(factors=load_own(place, shapes))
     layout = model.layout
-    factors, folded = load_peft(place, shapes, model.axes.adapter, layout.head_scale, layout.beside)
+    factors, folded = load_peft(
+        place,
+        shapes,
+        model.axes.adapter,
+        layout.head_scale,
+        layout.beside,
+        layout.target_parameters,
+    )
     return ModelState(factors=factors, folded=folded)
 
 

@@ -16,6 +16,7 @@ from silotune.certificate.circumstances import Circumstances, counted
 from silotune.certificate.issue import NOTHING_CLAIMED, Bound
 from silotune.certificate.statement import spent, statement
 from silotune.core import GlobalState, accumulated
+from silotune.core.expert_matrix import parameter_of
 from silotune.core.files import write_json, write_text
 from silotune.engine import Experiment, Round, Server, federate
 from silotune.engine.checkpoint import load as load_checkpoint
@@ -199,7 +200,7 @@ def summary(built: BuiltFederation) -> Summary:
     """What reports say of the run."""
     federation, terms, model = built.federation, built.terms, built.agreement.model
     method, objective, adapter = terms.method, terms.objective, model.axes.adapter
-    targets = sorted({site.name.rpartition(".")[2] for site in model.sites})
+    targets = sorted({parameter_of(site.name).rpartition(".")[2] for site in model.sites})
     simulated = terms.evaluation == "simulation"
     split = {name: silo.summary for name, silo in built.data.silos.items()}
     return Summary(

@@ -110,6 +110,15 @@ class Method(ABC):
             examples=("[query, value]",),
         ),
     ] = None
+    target_parameters: Annotated[
+        tuple[Word, ...] | None,
+        About(
+            "Experts to adapt, where a model keeps those of a layer in one tensor: name endings of "
+            "such tensors, beside `target_modules`, which may then be empty. Not where single "
+            "records are hidden: they share the experts.",
+            examples=("[experts.gate_up_proj, experts.down_proj]",),
+        ),
+    ] = None
     layers_to_transform: Annotated[
         tuple[Annotated[int, Ge(0)], ...] | None,
         About("Adapt only in these layers, counted from 0; null = in all."),

@@ -176,7 +176,7 @@ def find_sites(
     matched = _match(model, modules, target_modules)
     if not matched:
         raise ValueError(_nothing(str(target_modules or "the default"), modules))
-    kept = [name for name in matched if _in_layers(name, layers_to_transform)]
+    kept = [name for name in matched if in_layers(name, layers_to_transform)]
     if not kept:
         raise ValueError(
             f"layers_to_transform: no target module is in the layers {layers_to_transform}; "
@@ -285,7 +285,8 @@ def _layer(name: str) -> int | None:
     return next((int(part) for part in name.split(".") if part.isdigit()), None)
 
 
-def _in_layers(name: str, layers: Sequence[int] | None) -> bool:
+def in_layers(name: str, layers: Sequence[int] | None) -> bool:
+    """Whether a module or parameter is in one of these layers; None for all of them."""
     return not layers or _layer(name) in layers
 
 

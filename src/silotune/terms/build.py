@@ -23,6 +23,7 @@ from silotune.core import (
     RoundPlan,
     Site,
 )
+from silotune.core.expert_matrix import parameter_of
 from silotune.core.packed_linear import PackedLinear
 from silotune.engine import (
     Coupling,
@@ -34,6 +35,7 @@ from silotune.models.limits import check_limits
 from silotune.models.load import GivenModel, Loaded, load_model, prepare_model
 from silotune.models.saved_modules import beside_heads, saved_modules
 from silotune.models.target_modules import peft_targets
+from silotune.models.target_parameters import peft_parameters
 from silotune.objectives import descriptions
 
 from .machine import Machine
@@ -147,12 +149,14 @@ def build_model(terms: Terms, loaded: Loaded, machine: Machine) -> BuiltModel:
     adapted_sites = sites if axes.adapter else ()
     if axes.adapter:
         axes.adapter.check_sites(adapted_sites)
-    targets = peft_targets(sites, loaded.model, head_names)
+    parameters = peft_parameters(sites)
+    modules = [site for site in sites if parameter_of(site.name) not in parameters]
+    targets = peft_targets(modules, loaded.model, head_names)
     whole = saved_modules(loaded.model, head_names)
     first = _first_factors(terms, loaded, adapted_sites, axes)
     loaded.model.to(machine.torch_device())
     beside = beside_heads(loaded.model, whole, head_names)
-    start = read_start(terms, loaded, first, axes.adapter, beside)
+    start = read_start(terms, loaded, first, axes.adapter, beside, parameters)
     first = first.updated(start.factors)
     loaded = replace(loaded, notices=(*loaded.notices, *start.notices))
     adapted = inject(
@@ -185,6 +189,7 @@ def build_model(terms: Terms, loaded: Loaded, machine: Machine) -> BuiltModel:
             modules_to_save=whole,
             head_scale=terms.objective.head_scale,
             beside=beside,
+            target_parameters=parameters,
         ),
         start=start.digest,
     )

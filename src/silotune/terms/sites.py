@@ -13,17 +13,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from torch import nn
-from torch.nn.modules.conv import _ConvNd
-
 from silotune.adapters import Adapter
 from silotune.core import LEADING, Key, Role, Site
+from silotune.core.expert_matrix import experts_by_parameter
 from silotune.engine.batches import to_device
 from silotune.engine.passes import refused_in_words
 from silotune.models.heads import random_head
 from silotune.models.load import Loaded
 from silotune.models.probe import LENGTHS, Probed, placed, probe
 from silotune.models.target_modules import find_sites, is_all_linear
+from silotune.models.target_parameters import endings, expert_stacks, find_experts
 
 from .terms import Terms
 
@@ -59,11 +58,12 @@ def choose_sites(terms: Terms, loaded: Loaded, adapter: Adapter | None) -> Chose
     """
     method = terms.method
     heads = [head.name for head in loaded.heads]
-    found = find_sites(loaded.model, method.target_modules, method.layers_to_transform, heads)
+    experts = _experts(terms, loaded) if adapter is not None else ()
+    found = _modules(terms, loaded, heads)
     everything = is_all_linear(method.target_modules) and adapter is not None
     routed = adapter is not None and adapter.routed
     if method.target_modules and not (everything or routed or terms.unit == "example"):
-        return ChosenSites(found, loaded.heads)
+        return ChosenSites((*found, *experts), loaded.heads)
     probed = _probed(terms, loaded, found if adapter else ())
     sites, own_heads = placed(found, probed), placed(loaded.heads, probed)
     notices: tuple[str, ...] = ()
@@ -72,19 +72,31 @@ def choose_sites(terms: Terms, loaded: Loaded, adapter: Adapter | None) -> Chose
     if everything and terms.unit == "example":
         sites, more = _by_record(sites, probed)
         notices = (*notices, *more)
-    if everything and (experts := list(_experts(loaded.model))):
-        unreached = f"all-linear does not reach {_listed(experts)}: experts that are one tensor"
-        notices = (*notices, unreached)
+    if everything:
+        notices = (*notices, *_unreached(terms, loaded, experts))
     if routed:
         sites, more = _readable(sites, probed, everything=everything)
         notices = (*notices, *more)
-    if not sites:
+    if not (sites or experts):
         raise ValueError(f"target_modules: nothing is left ({'; '.join(notices)}); name modules")
     apart = probed.records.keys() | probed.mixing  # what mixes records is for the check to refuse
     mixed = [s for s in sites if s.name not in apart] if adapter else []
     if not mixed or terms.unit != "example":
-        return ChosenSites(sites, own_heads, notices)
+        return ChosenSites((*sites, *experts), own_heads, notices)
     return ChosenSites(sites, own_heads, (*notices, _slowly(mixed)), one_by_one=True)
+
+
+def _modules(terms: Terms, loaded: Loaded, heads: Sequence[str]) -> tuple[Site, ...]:
+    """Linear maps; an empty list asks for experts alone, as it does in PEFT."""
+    method = terms.method
+    if method.target_modules == () and method.target_parameters:
+        return ()
+    return find_sites(loaded.model, method.target_modules, method.layers_to_transform, heads)
+
+
+def _experts(terms: Terms, loaded: Loaded) -> tuple[Site, ...]:
+    method = terms.method
+    return find_experts(loaded.model, method.target_parameters, method.layers_to_transform)
 
 
 def _probed(terms: Terms, loaded: Loaded, sites: Sequence[Site]) -> Probed:
@@ -148,13 +160,19 @@ def _readable(
     return kept, (f"all-linear leaves out {_names(others)}: {reason}",)
 
 
-def _experts(model: nn.Module) -> Iterator[str]:
-    """Stacks of matrices that belong to no convolution."""
-    for path, module in model.named_modules():
-        if not isinstance(module, _ConvNd):
-            for name, parameter in module.named_parameters(path, recurse=False):
-                if parameter.dim() == 3 and min(parameter.shape) > 1:
-                    yield name
+def _unreached(terms: Terms, loaded: Loaded, experts: Sequence[Site]) -> tuple[str, ...]:
+    """What is said of experts that are no linear maps, and are not asked for."""
+    asked = experts_by_parameter(site.name for site in experts)
+    rest = [name for name in expert_stacks(loaded.model) if name not in asked]
+    if not rest:
+        return ()
+    key = f"target_parameters: [{', '.join(endings(rest))}]"
+    cure = (
+        "no single record has a gradient there, so they stay as they are"
+        if terms.unit == "example"
+        else f"{key} does"
+    )
+    return (f"all-linear does not reach {_listed(rest)}: experts that are one tensor; {cure}",)
 
 
 def _slowly(mixed: Sequence[Site]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +43,7 @@ def read_start(
     first: Factors,
     adapter: Adapter | None,
     beside: Mapping[str, Tensor],
+    target_parameters: Sequence[str] = (),
 ) -> Start:
     """Read the adapter that the terms name, if they do.
 
@@ -52,6 +53,7 @@ def read_start(
         first: the tensors that the run would begin with.
         adapter: the run's; None for a head alone.
         beside: what else the model has in the modules that are saved whole, by name.
+        target_parameters: tensors of experts that the run adapts, in the model's order.
 
     Raises:
         ValueError: in words, naming the field in which the adapter does not agree.
@@ -60,8 +62,9 @@ def read_start(
         return Start()
     folder = adapter_folder(terms.method.init_from)
     _refuse_other_base(folder, terms, loaded)
+    scale = terms.objective.head_scale
     factors = start.read_start(
-        folder, terms.model, first, adapter, terms.objective.head_scale, beside
+        folder, terms.model, first, adapter, scale, beside, target_parameters
     )
     heads = first.only({Role.HEAD})
     notices: tuple[str, ...] = ()

@@ -100,7 +100,9 @@ class Terms:
         if self.proximal_mu < 0:
             raise ValueError(f"proximal_mu: must not be negative, not {self.proximal_mu}")
         self._check_privacy()
-        self._check_start(self.axes(head=self.trains_head))
+        axes = self.axes(head=self.trains_head)
+        self._check_start(axes)
+        self._check_experts(axes)
 
     @property
     def unit(self) -> Unit:
@@ -180,6 +182,34 @@ class Terms:
             raise ValueError(
                 f"init_lora_weights: {method.init_lora_weights} says how A begins, and A comes "
                 "from init_from; leave one of them out"
+            )
+
+    def _check_experts(self, axes: Axes) -> None:
+        """That pairs beside experts in one tensor can be trained so."""
+        method, adapter = self.method, axes.adapter
+        if not method.target_parameters:
+            return
+        if adapter is None or not adapter.serves_experts:
+            kind = type(adapter).__name__ if adapter else "nothing"
+            raise ValueError(
+                "target_parameters: experts that are one tensor can have plain pairs, and "
+                f"{method.name} has {kind}; leave it out, or take a method of pairs, such as fedit"
+            )
+        if isinstance(self.privacy, ExampleDP):
+            raise ValueError(
+                "target_parameters: a record's tokens are sent to experts together with those of "
+                "other records, so that no gradient of a single record can be clipped there; leave "
+                "it out (target_modules reaches all else), or take unit: client or none"
+            )
+        if method.lora_dropout > 0:
+            raise ValueError(
+                "lora_dropout: must be 0 with target_parameters: what an expert's A reads is never "
+                "seen by itself"
+            )
+        if self.dtype != "float32":
+            raise ValueError(
+                "target_parameters: experts compute on the sum of their weight and the pair, which "
+                f"in {self.dtype} rounds away what is learned; set dtype to float32"
             )
 
     def _check_privacy(self) -> None:
