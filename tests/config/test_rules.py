@@ -74,6 +74,7 @@ BAD = [  # (file, overrides, the key named, a part of the fix)
     (TEXT, ["data.labels=[a]"], "data.labels", "two labels"),
     (TEXT, ["method.target_modules=[]"], "method.target_modules", "write null"),
     (TEXT, ["layers=[]"], "method.layers_to_transform", "write null"),
+    (TEXT, ["method.target_parameters=[]"], "method.target_parameters", "write null"),
     (TEXT, ["train.optimizer=adamw", "momentum=0.9"], "train.momentum", "leave it out"),
     (TEXT, ["data.silos.num=3", "min_clients=4"], "train.min_clients", "data.silos.num = 3"),
     (TEXT, ["evaluation=site", "baselines=[silo-alone]"], "baselines", "leave baselines out"),

@@ -44,6 +44,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "method.lora_alpha": 8,
     "method.lora_dropout": 0.0,
     "method.target_modules": None,
+    "method.target_parameters": None,
     "method.layers_to_transform": None,
     "method.use_rslora": False,
     "method.init_lora_weights": "kaiming",

@@ -192,5 +192,7 @@ def _with_tiny_model(terms: Terms, folder: Path) -> Terms:
         quantization="none",
         gradient_checkpointing="none",
         objective=objective,
-        method=replace(terms.method, target_modules=None, layers_to_transform=None),
+        method=replace(
+            terms.method, target_modules=None, target_parameters=None, layers_to_transform=None
+        ),
     )
