@@ -111,11 +111,25 @@ def test_another_base_is_refused_wherever_it_would_be_used(replaced, tmp_path):
         lambda: replaced.evaluate(tables()["east"]),
         replaced.merged_model,
         lambda: export_of(replaced.federation, replaced.folder, tmp_path / "out"),
+        lambda: export_peft(replaced.folder, tmp_path / "out"),
     ):
         with pytest.raises(ValueError, match=words):
             use()
     with pytest.raises(ValueError, match="model: the base weights are not those"):
         st.load(tmp_path / "run")
+
+
+def test_an_adapter_is_copied_without_its_base_and_says_so(bert, tmp_path):
+    """No model is opened: the files are compared where they are."""
+    base = shutil.copytree(bert, tmp_path / "base")
+    run = federation(base, rounds=1).fit(tmp_path / "run")
+    said = export_peft(run.folder, tmp_path / "with")
+    assert said == f"{base} has the files that the run was trained beside"
+    (base / "README.md").write_text("no weights")
+    assert export_peft(run.folder, tmp_path / "as before") == said
+    shutil.rmtree(base)
+    said = export_peft(run.folder, tmp_path / "without")
+    assert said == f"{base} was not compared: it is not on this machine"
 
 
 def write(file, records):

@@ -104,6 +104,7 @@ RUN_JSON = {
     "run.json.adapter_check": "on made-up records, of an adapter that is sent anyway",
     "run.json.config_digest": CONFIGURED,
     "run.json.model_digest": "of the public base model",
+    "run.json.base_files": "of the public base model",
     "run.json.start_digest": "of an adapter that everybody holds before the run",
     "run.json.parameters": "sizes of the public base model and the configured adapter",
     "run.json.command": "what the user typed",

@@ -24,11 +24,14 @@ def export_run(
     """Write an adapter or a whole model: the one that all silos share, or a silo's own."""
     console, folder = speaker(), RunFolder(path)
     error: MergeError | None = None
+    compared = ""
     with busy(console, "writing"):
         if kind == "peft":
-            export_peft(folder, output, silo)
+            compared = export_peft(folder, output, silo)
         else:
             error = export_merged(of_run(folder), folder, output, silo, approximate=approximate)
     if error is not None:
         say(console, str(error), style="yellow" if error.is_notable else None)
+    if compared:
+        say(console, compared)
     say(console, f"wrote {output}; its README.md says how to load it")

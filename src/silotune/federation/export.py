@@ -14,36 +14,45 @@ from safetensors.torch import save_file
 
 from silotune.adapters import OWN_WEIGHTS
 from silotune.adapters.merge_error import MergeError
+from silotune.adapters.peft_io import read_files
 from silotune.certificate.guarantee import guarantee, warning
 from silotune.core.files import in_words, write_text
+from silotune.models.hub import files_digest
 from silotune.models.originals import restore
 from silotune.models.pooling import MeanPooledClassifier
 from silotune.reports.model_card import OWN
 from silotune.reports.usage import merged_program
+from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
 from silotune.runs.privacy_statement import PrivacyStatement, read_statement
 from silotune.terms import Terms
 
 from .description import Description
 from .merging import merged_whole
-from .results import adapter_of, model_in, open_as_run
+from .results import adapter_of, model_in, open_as_run, other_base
 
 
-def export_peft(folder: RunFolder, output: Path, silo: str | None = None) -> None:
-    """Copy an adapter and its card.
+def export_peft(folder: RunFolder, output: Path, silo: str | None = None) -> str:
+    """Copy an adapter and its card. No model is opened; the files of the base are compared.
 
     Args:
         folder: of a finished run.
         output: a new folder.
         silo: whose own adapter; None for the one that all share.
 
+    Returns:
+        Whether the base was compared, in words.
+
     Raises:
-        ValueError: if there is no such adapter, or ``output`` is in use.
+        ValueError: if there is no such adapter, the base on this machine is not the run's, or
+            ``output`` is in use.
     """
     place = adapter_of(folder, silo)
     _refuse_own(place, "format: peft", "PEFT does not know it")
+    compared = _same_base(folder, place)
     with _new_folder(output) as draft:
         shutil.copytree(place, draft, dirs_exist_ok=True)
+    return compared
 
 
 def export_merged(
@@ -112,6 +121,20 @@ def merged(federation: Description, folder: RunFolder, silo: str | None = None) 
     if error.is_notable:
         warnings.warn(f"merged_model: {error}", stacklevel=3)
     return whole
+
+
+def _same_base(folder: RunFolder, place: Path) -> str:
+    """Compare the files of the base that an adapter names with those of the run."""
+    _, config = read_files(place)
+    name = str(config.get("base_model_name_or_path") or "")
+    then, now = read_facts(folder).base_files, files_digest(name)
+    if not then:
+        return f"{name} was not compared: run.json does not know its files"
+    if not now:
+        return f"{name} was not compared: it is not on this machine"
+    if then != now:
+        raise other_base(folder)
+    return f"{name} has the files that the run was trained beside"
 
 
 def _refuse_own(place: Path, key: str, why: str) -> None:

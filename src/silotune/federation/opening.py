@@ -21,6 +21,7 @@ from silotune.engine import Runtime
 from silotune.engine.checkpoint import CheckpointError
 from silotune.engine.checkpoint import load as load_checkpoint
 from silotune.engine.checkpoint import save as save_checkpoint
+from silotune.models.hub import files_digest
 from silotune.runs.facts import RunFacts, read_facts
 from silotune.runs.folder import RunFolder
 from silotune.runs.lock import held
@@ -294,6 +295,7 @@ def _facts(built: BuiltFederation, command: Sequence[str]) -> RunFacts:
         versions=versions(),
         config_digest=identity(built.federation),
         model_digest=model.digest,
+        base_files="" if built.federation.given else files_digest(terms.model),
         start_digest=model.start,
         parameters={"trained": model.trained, "shared": model.shared, "total": model.total},
         command=list(command),

@@ -166,7 +166,12 @@ def _refuse_other_base(model: BuiltModel, terms: Terms, folder: RunFolder) -> No
         raise ValueError(
             "experts: these are not the experts that the run was trained with, or not its base"
         )
-    raise ValueError(
+    raise other_base(folder)
+
+
+def other_base(folder: RunFolder) -> ValueError:
+    """That a run was trained beside another base."""
+    return ValueError(
         f"model: the base weights are not those that the run in {folder.path} was trained beside "
         "(their SHA-256 is another); put back the model that it names"
     )

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from textwrap import shorten
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -53,6 +53,30 @@ def locate(name_or_path: str) -> Location:
     if name_or_path != MINILM:
         return Location(name_or_path, is_folder=False)
     return _locate_minilm()
+
+
+def local_folder(name_or_path: str) -> Path | None:
+    """The folder on this machine that a model is read from; None if it is not here."""
+    try:
+        location = locate(name_or_path)
+    except ValueError:
+        return None
+    if location.is_folder:
+        return Path(location.source)
+    found = try_to_load_from_cache(location.source, "config.json")
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def files_digest(name_or_path: str) -> str:
+    """SHA-256 over the names and bytes of a model's files of weights; empty if it is not here."""
+    folder = local_folder(name_or_path)
+    if folder is None:
+        return ""
+    h = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin")):
+        with file.open("rb") as opened:
+            h.update(f"{file.name}|{hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+    return h.hexdigest()
 
 
 def bundled_minilm() -> Path | None:

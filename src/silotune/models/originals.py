@@ -11,11 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
-
 from silotune.core.files import write_text
 
-from .hub import locate
+from .hub import local_folder
 from .load import GivenModel, Loaded
 
 CONFIG, GENERATION, TOKENIZER = "config.json", "generation_config.json", "tokenizer_config.json"
@@ -75,7 +73,9 @@ def _from_object(folder: Path, given: GivenModel) -> dict[str, Any]:
 
 def _from_files(folder: Path, loaded: Loaded, name: str) -> dict[str, Any]:
     """Copy every file that the reader is of, and the settings of generation."""
-    source, before = _source(name), set(folder.iterdir())
+    source, before = local_folder(name), set(folder.iterdir())
+    if source is None:
+        raise ValueError(f"model: the files of {name} are not on this machine any more")
     reader: Any = loaded.image_processor if loaded.tokenizer is None else loaded.tokenizer
     reader.save_pretrained(folder)
     written = {path.name for path in set(folder.iterdir()) - before}
@@ -89,21 +89,6 @@ def _from_files(folder: Path, loaded: Loaded, name: str) -> dict[str, Any]:
 def _edit(file: Path, changes: Mapping[str, Any]) -> None:
     found = {**json.loads(file.read_text()), **changes}
     write_text(file, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-
-
-def _source(name: str) -> Path:
-    """The folder that a model is read from.
-
-    Raises:
-        ValueError: if it is there no more.
-    """
-    location = locate(name)
-    if location.is_folder:
-        return Path(location.source)
-    found = try_to_load_from_cache(location.source, CONFIG)
-    if not isinstance(found, str):
-        raise ValueError(f"model: the files of {name} are not on this machine any more")
-    return Path(found).parent
 
 
 def _copy(original: Path, copy: Path) -> None:

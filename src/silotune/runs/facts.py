@@ -41,6 +41,7 @@ class RunFacts:
             and all ``versions``.
         config_digest: SHA-256 of the resolved configuration.
         model_digest: SHA-256 of the base weights; with experts, of what is frozen together.
+        base_files: SHA-256 of the files that these were read from; empty if there are none.
         start_digest: SHA-256 of the tensors of the adapter that it began from; empty without one.
         parameters: counts of numbers: ``trained``, ``shared``, ``total``.
         command: the command line, one word an item.
@@ -72,6 +73,7 @@ class RunFacts:
     upgrades: Sequence[Mapping[str, Any]] = ()
     config_digest: str = ""
     model_digest: str = ""
+    base_files: str = ""
     start_digest: str = ""
     parameters: Mapping[str, int] = field(default_factory=dict)
     command: Sequence[str] = ()
