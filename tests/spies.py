@@ -5,7 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from silotune.core import decode_result, decode_task, encode_result, encode_task, unpack
+from silotune.core import (
+    decode_result,
+    decode_task,
+    encode_result,
+    encode_task,
+    state_digest,
+    unpack,
+)
 from silotune.core.files import read_json, read_lines
 from silotune.engine import Runtime
 
@@ -37,8 +44,8 @@ class Tapped:
         known = self.held.get(task.client)
         held = known is not None and known.round == task.round - 1
         self.tasks.append(encode_task(task))
-        self.parts.append(encode_task(task, held=held))
-        received = decode_task(self.parts[-1], lambda *place: known)
+        self.parts.append(encode_task(task, leaning_on=state_digest(known) if held else ""))
+        received = decode_task(self.parts[-1], lambda digest: known)
         self.held[task.client] = received
         return received
 

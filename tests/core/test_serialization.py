@@ -20,12 +20,14 @@ from silotune.core import (
     Role,
     RoundPlan,
     Seeded,
+    StateNotHeld,
     accumulated,
     decode_result,
     decode_task,
     encode_result,
     encode_task,
     pack,
+    state_digest,
     tensors_of,
     unpack,
 )
@@ -101,21 +103,21 @@ def next_task(new_fold):
 )
 def test_who_holds_the_round_before_is_sent_what_is_new(new_fold):
     task = next_task(new_fold)
-    blob = encode_task(task, held=True)
+    blob = encode_task(task, leaning_on=state_digest(TASK))
     sent, _ = unpack(blob)
     assert {k.name for k in sent if k.role is Role.D} <= {"left", "right", "whole"}
     assert [k for k in sent if k.role is not Role.D] == [Key("layer.0.query", Role.B)]
-    places = {("r", 3, 2): TASK}
-    back = decode_task(blob, lambda *place: places.get(place))
+    back = decode_task(blob, {state_digest(TASK): TASK}.get)
     assert back.factors.digest() == task.factors.digest()
     assert tensors_of(back.folded).digest() == tensors_of(task.folded).digest()
     assert encode_task(back) == encode_task(task)
 
 
 def test_what_leans_on_a_task_that_is_not_there_is_refused():
-    blob = encode_task(next_task(torch.randn(5, 3)), held=True)
-    for find in (None, lambda *place: None):
-        with pytest.raises(CorruptPayload, match="leans on that of the round before"):
+    blob = encode_task(next_task(torch.randn(5, 3)), leaning_on=state_digest(TASK))
+    other = replace(TASK, folded={})  # of the same run, round and rank
+    for find in (None, {}.get, {state_digest(other): other}.get):
+        with pytest.raises(StateNotHeld, match="leans on the state of an earlier one"):
             decode_task(blob, find)
 
 

@@ -42,6 +42,7 @@ from silotune.optim import SGD
 from silotune.privacy import ExampleLevel, Gaussian, Poisson
 from silotune.runs.folder import RunFolder
 from silotune.runtimes import InProcess
+from silotune.runtimes.responder import Responder
 from silotune.testing.tiny_models import tiny_bert
 from spies import Tapped, file_fields, public_text, result_fields, task_fields
 from toys import Notes, agreed, axes, begin, experiment, silos, trainer
@@ -59,7 +60,7 @@ TASK = {
     "task.plan.fold": CONFIGURED,
     "task.plan.fixed": CONFIGURED,
     "task.rank": CONFIGURED,
-    "task.held": "whether it was sent the round before: " + EVENT,
+    "task.leaning_on": "SHA-256 of what it was sent the round before, if it was: " + EVENT,
     "task.kept": "names of tensors that are as the receiver knows them",
     "task.steps": CONFIGURED,
     "task.learning_rate": CONFIGURED,
@@ -612,13 +613,13 @@ def test_an_error_ends_at_the_silo_whatever_carries_its_messages(tmp_path, wrong
     exp, b, members = failing(tmp_path, wrong)
     in_process = InProcess(b, members)
     task = first_task(exp)
-    reply = pool_module._answer(kind + encode_task(task), b, members, {})
+    reply = Responder(b, members).answer(kind + encode_task(task))
     if kind == b"T":
         (result,) = in_process.train([task])
     else:
         (result,) = in_process.evaluate([task])
     assert result == decode_result(reply[1:])
-    assert reply[:1] == pool_module._RESULT
+    assert reply[:1] == b"R"
     assert (result.refusal, result.sealed, dict(result.meters)) == (FAILED, b"", {})
     assert b"4711" not in reply
     check_messages([], [reply[1:]])
@@ -703,7 +704,7 @@ def test_a_spent_budget_is_refused_in_words_that_are_public(place):
 @pytest.mark.parametrize("evaluation", ["public", "site"])
 def test_nothing_else_crosses_the_pipes_of_a_pool(place, monkeypatch, evaluation):
     down, up = [], []
-    write, read = pool_module._write_frame, pool_module._read_frame
+    write, read = pool_module.write_frame, pool_module.read_frame
 
     def written(pipe, payload):
         down.append(payload)
@@ -713,8 +714,8 @@ def test_nothing_else_crosses_the_pipes_of_a_pool(place, monkeypatch, evaluation
         up.append(read(pipe))
         return up[-1]
 
-    monkeypatch.setattr(pool_module, "_write_frame", written)
-    monkeypatch.setattr(pool_module, "_read_frame", heard)
+    monkeypatch.setattr(pool_module, "write_frame", written)
+    monkeypatch.setattr(pool_module, "read_frame", heard)
     config = settings(place, f"evaluation={evaluation}", "runtime=pool", "workers=1", ONE_STEP)
     worker = [sys.executable, "-P", "-m", "silotune", "worker"]
     with opened(config, ["silotune"], worker, resume=False) as job:

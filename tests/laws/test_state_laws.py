@@ -17,6 +17,7 @@ from silotune.core import (
     decode_task,
     encode_task,
     pack,
+    state_digest,
     tensors_of,
     unpack,
 )
@@ -58,9 +59,9 @@ class Wires:
                 continue
             known = self.held.get(task.client)
             held = known is not None and known.round == task.round - 1
-            blob = encode_task(task, held=held)
+            blob = encode_task(task, leaning_on=state_digest(known) if held else "")
             self.sent.append((task.client, task.round, held, len(blob)))
-            received = decode_task(blob, lambda *place, known=known: known)
+            received = decode_task(blob, {state_digest(known): known}.get if held else None)
             assert received.factors.digest() == task.factors.digest()
             assert tensors_of(received.folded).digest() == tensors_of(task.folded).digest()
             self.held[task.client] = received

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,9 @@ from silotune.engine import QuorumError, Server, federate
 from silotune.engine.checkpoint import everything
 from silotune.optim import SGD
 from silotune.privacy import ClientLevel, Correlated, Gaussian, Poisson, Rotation
-from silotune.runtimes import InProcess, Pool
-from silotune.runtimes.pool import WorkerError, _read_frame, _write_frame
+from silotune.runtimes import InProcess, Pool, Remote
+from silotune.runtimes.frames import read_frame, write_frame
+from silotune.runtimes.pool import WorkerError
 from toys import axes, begin, experiment, silos, trainer
 
 HERE = Path(__file__).parent
@@ -40,9 +42,10 @@ class Faults:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.pool = Pool([sys.executable, str(HERE / "worker.py"), str(file)], list(silos()))
+        self.workers = Pool([sys.executable, str(HERE / "worker.py"), str(file)])
+        self.pool = Remote(self.workers, list(silos()), 3600.0)
 
-    def next(self, fault: str) -> Pool:
+    def next(self, fault: str) -> Remote:
         """The pool, in which the next worker that is asked commits that fault."""
         self.file.write_text(fault)
         return self.pool
@@ -57,7 +60,7 @@ def toy_pool(tmp_path_factory) -> Iterator[Faults]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(HERE.parent), prepend=os.pathsep)
         faults = Faults(tmp_path_factory.mktemp("pool") / "fault")
-        with faults.pool:
+        with faults.workers:
             yield faults
 
 
@@ -69,9 +72,11 @@ def faults(toy_pool, monkeypatch) -> Iterator[Faults]:
     toy_pool.file.unlink(missing_ok=True)
 
 
-def puppets(answer: str) -> Pool:
+@contextmanager
+def puppets(answer: str) -> Iterator[tuple[Remote, Pool]]:
     """A pool whose worker says this to everything; none if it is to die."""
-    return Pool([sys.executable, str(HERE / "puppet.py"), answer], list(silos()), workers=1)
+    with Pool([sys.executable, str(HERE / "puppet.py"), answer], workers=1) as pool:
+        yield Remote(pool, list(silos()), 3600.0), pool
 
 
 def last(runtime, **changes):
@@ -164,7 +169,7 @@ def test_a_worker_that_hangs_is_given_up_at_the_deadline_and_the_next_round_is_w
 def test_a_pipe_that_the_pool_closed_meanwhile_has_ended(tmp_path):
     with (tmp_path / "pipe").open("w+b") as pipe:
         pass
-    for use in (lambda: _write_frame(pipe, b"task"), lambda: _read_frame(pipe)):
+    for use in (lambda: write_frame(pipe, b"task"), lambda: read_frame(pipe)):
         with pytest.raises(EOFError):
             use()
 
@@ -177,19 +182,22 @@ def test_too_few_answers_stop_the_run(faults):
 
 
 def test_a_worker_that_always_dies_is_an_error_in_words():
-    with puppets("") as pool, pytest.raises(WorkerError, match="died 3 times"):
-        last(pool)
+    with puppets("") as (runtime, _), pytest.raises(WorkerError, match="died 3 times"):
+        last(runtime)
 
 
 def test_a_workers_own_error_reaches_the_user():
-    with puppets("!data.path: gone") as pool, pytest.raises(WorkerError, match=r"data\.path: gone"):
-        last(pool)
+    with (
+        puppets("!data.path: gone") as (runtime, _),
+        pytest.raises(WorkerError, match=r"data\.path: gone"),
+    ):
+        last(runtime)
 
 
 def test_workers_die_with_the_pool():
-    with puppets("R is no result") as pool:
+    with puppets("R is no result") as (runtime, pool):
         with pytest.raises(QuorumError):
-            last(pool, rounds=1)
+            last(runtime, rounds=1)
         process = pool._slots[0]._process
         assert process is not None
     with pytest.raises(ProcessLookupError):

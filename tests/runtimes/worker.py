@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from silotune.optim import SGD
-from silotune.runtimes import pool, serve
+from silotune.runtimes import serve
+from silotune.runtimes.responder import Responder
 from toys import axes, silos, trainer
 
 
@@ -31,22 +32,22 @@ def main() -> None:
     torch.set_num_threads(1)
     pipe = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    answer = pool._answer
+    answer = Responder.answer
 
-    def faulty(payload, *rest):
+    def faulty(responder, order):
         fault = claimed(file)
         if fault == "dies":
             os._exit(9)
         if fault == "hangs":
             time.sleep(600)
-        reply = answer(payload, *rest)
+        reply = answer(responder, order)
         if fault == "dies-after":
             os._exit(9)
         if fault == "corrupt":
             return reply[:-1] + bytes([reply[-1] ^ 1])
         return reply
 
-    pool._answer = faulty
+    Responder.answer = faulty
     serve(trainer(axes("ffa-lora", SGD(lr=0.3))), silos(), sys.stdin.buffer, pipe)
 
 

@@ -39,11 +39,13 @@ from .round_plan import plan_of as plan_of
 from .seeds import generator as generator
 from .seeds import seed_of as seed_of
 from .serialization import CorruptPayload as CorruptPayload
+from .serialization import StateNotHeld as StateNotHeld
 from .serialization import decode_result as decode_result
 from .serialization import decode_task as decode_task
 from .serialization import encode_result as encode_result
 from .serialization import encode_task as encode_task
 from .serialization import pack as pack
+from .serialization import state_digest as state_digest
 from .serialization import unpack as unpack
 from .site import Place as Place
 from .site import Site as Site

@@ -3,7 +3,7 @@
 safetensors, never pickle. A blob is the SHA-256 of its rest (32 bytes), then a safetensors file
 whose metadata holds the header as JSON: a flipped bit anywhere is seen. Whoever carries messages
 need not understand them; a receiver that holds the task of the round before is sent only what
-has changed since.
+has changed since, with the digest of what that change begins from.
 """
 
 from __future__ import annotations
@@ -67,18 +67,31 @@ def _apart(factors: Factors) -> Iterator[tuple[str, Tensor]]:
         seen.add(place)
 
 
-Find = Callable[[str, int, int | None], ClientTask | None]
-"""Run, round and rank: the task of an earlier message."""
+Find = Callable[[str], ClientTask | None]
+"""An earlier task, by the digest of its state."""
 
 
-def encode_task(task: ClientTask, *, held: bool = False) -> bytes:
+class StateNotHeld(CorruptPayload):
+    """A task leans on the state of an earlier one, which is not here; it must be sent whole."""
+
+
+def state_digest(task: ClientTask) -> str:
+    """SHA-256 of the tensors that a task brings: equal for all tasks of a round and rank."""
+    return task.factors.updated(tensors_of(task.folded)).digest()
+
+
+def encode_task(task: ClientTask, *, leaning_on: str = "") -> bytes:
     """A task as one blob.
 
     Args:
         task: what is asked.
-        held: the receiver has this client's task of the round before, or one of the same rank.
+        leaning_on: ``state_digest`` of the task of the round before, of the same rank, if the
+            receiver has it; then only what has changed since is sent. Empty = all is sent.
     """
-    kept = sorted(task.factors.keys() - task.change.keys) if held else []
+    kept = sorted(task.factors.keys() - task.change.keys) if leaning_on else []
+    fold = tensors_of(task.change.folded if leaning_on else task.folded)
+    if leaning_on and not kept and _size(fold) >= _size(tensors_of(task.folded)):
+        return encode_task(task)  # everything is new
     header = {
         "run": task.run,
         "round": task.round,
@@ -89,10 +102,9 @@ def encode_task(task: ClientTask, *, held: bool = False) -> bytes:
         "learning_rate": task.learning_rate,
         "seed": task.seed,
         "seeded": [{"seed": s.seed, "keys": s.keys, "digest": s.digest} for s in task.seeded],
-        "held": held,
+        "leaning_on": leaning_on,
         "kept": kept,
     }
-    fold = tensors_of(task.change.folded if held else task.folded)
     return pack(task.factors.without(kept).updated(fold), header)
 
 
@@ -101,10 +113,11 @@ def decode_task(blob: bytes, find: Find | None = None) -> ClientTask:
 
     Args:
         blob: as it arrived.
-        find: the task that was received before for this run, round and rank; None if there is none.
+        find: the task that was received before with a state of this digest; None if there is none.
 
     Raises:
-        CorruptPayload: if the bytes are torn or foreign, or lean on a task that is not there.
+        StateNotHeld: if it leans on a task that is not there.
+        CorruptPayload: if the bytes are torn or foreign.
     """
     tensors, header = unpack(blob)
     try:
@@ -122,6 +135,8 @@ def decode_task(blob: bytes, find: Find | None = None) -> ClientTask:
             learning_rate=_typed(header, "learning_rate", float, int),
             seed=_typed(header, "seed", int),
         )
+    except StateNotHeld:
+        raise
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CorruptPayload(f"this is not a task: {error}") from error
 
@@ -177,6 +192,10 @@ def _address(header: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _size(tensors: Factors) -> int:
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
 def _typed(header: Mapping[str, Any], name: str, *kinds: type) -> Any:
     """A field of exactly one of these types: JSON's true is no number."""
     if type(header[name]) not in kinds:
@@ -185,12 +204,13 @@ def _typed(header: Mapping[str, Any], name: str, *kinds: type) -> Any:
 
 
 def _held(header: Mapping[str, Any], find: Find | None) -> ClientTask | None:
-    """The task of the round before, if this one leans on it."""
-    if not header["held"]:
+    """The task that this one leans on, if it does."""
+    digest = _typed(header, "leaning_on", str)
+    if not digest:
         return None
-    held = find(header["run"], header["round"] - 1, header["rank"]) if find else None
+    held = find(digest) if find else None
     if held is None:
-        raise CorruptPayload("this task leans on that of the round before, which is not here")
+        raise StateNotHeld("this task leans on the state of an earlier one, which is not here")
     return held
 
 

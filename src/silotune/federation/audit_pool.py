@@ -6,8 +6,8 @@ audited terms and makes the records itself, as this process does; nothing is pic
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from silotune.core import ClientId
 from silotune.core.files import read_json, write_json
 from silotune.engine import Client, LocalTrainer, Runtime
 from silotune.privacy import ExampleLevel
-from silotune.runtimes import Pool
+from silotune.runtimes import Pool, Remote
 from silotune.terms import BuiltModel, Machine, Terms, open_model
 
 from .identity import decoded, encoded
@@ -27,6 +27,8 @@ ORDERS, HOMES = "audit.json", "silos"
 """In the folder of a pool's audit: what workers are told, and the folders of the silos."""
 
 WORKERS = 2
+DEADLINE = 3600.0
+"""Seconds that a round of an audit may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,9 @@ def pooled(command: Sequence[str], folder: Path) -> Open:
         folder: that ``write_orders`` wrote into.
     """
 
-    def opened(trainer: LocalTrainer, silos: Silos) -> AbstractContextManager[Runtime]:
-        return Pool([*command, str(folder)], list(silos), WORKERS)
+    @contextmanager
+    def opened(trainer: LocalTrainer, silos: Silos) -> Iterator[Runtime]:
+        with Pool([*command, str(folder)], WORKERS) as pool:
+            yield Remote(pool, list(silos), DEADLINE)
 
     return opened

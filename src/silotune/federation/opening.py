@@ -25,7 +25,7 @@ from silotune.models.hub import files_digest
 from silotune.runs.facts import RunFacts, read_facts
 from silotune.runs.folder import RunFolder
 from silotune.runs.lock import held
-from silotune.runtimes import InProcess, Pool
+from silotune.runtimes import InProcess, Pool, Remote
 
 from . import own_records
 from .adapter_check import refuse_unloadable
@@ -119,9 +119,8 @@ def opened(
         runtime: Runtime
         clients = build_clients(built, folder, facts.run, accounts)
         if federation.runtime == "pool":
-            workers = [*worker, str(folder.path)]
-            pool = Pool(workers, list(clients), federation.workers, federation.round_deadline)
-            runtime = stack.enter_context(pool)
+            pool = stack.enter_context(Pool([*worker, str(folder.path)], federation.workers))
+            runtime = Remote(pool, list(clients), federation.round_deadline)
         else:
             runtime = InProcess(built.agreement.model.trainer, clients)
         yield OpenRun(
