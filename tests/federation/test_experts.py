@@ -7,6 +7,7 @@ from functools import cache
 import pytest
 import torch
 from peft import PeftModel
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     GptOssConfig,
@@ -27,6 +28,7 @@ from silotune.core import Factors, Key, Role, generator
 from silotune.federation.adapter_check import refuse_unloadable
 from silotune.linalg import LowRank
 from silotune.models.load import GivenModel, quiet
+from silotune.models.target_parameters import expert_stacks
 from silotune.terms.machine import Machine
 from silotune.terms.opening import open_model, short_records
 from silotune.terms.terms import Terms
@@ -106,10 +108,13 @@ def logits(model, batch):
         return model.eval()(**inputs).logits
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_peft_loads_the_pairs_of_experts_and_gives_the_same_logits(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [("mixtral", None), ("qwen3_moe", ()), ("gpt_oss", ()), ("llama4_text", None)],
+)
+def test_peft_loads_the_pairs_of_experts_and_gives_the_same_logits(name, targets, tmp_path):
     """Also where ranks differ, as they do when rounds are folded; and so does the merged model."""
-    asked = terms(name)
+    asked = terms(name, target_modules=targets)
     model = opened(asked)
     assert refuse_unloadable(model, asked).endswith("computes the same")
     adapted = model.trainer.adapted
@@ -129,6 +134,16 @@ def test_peft_loads_the_pairs_of_experts_and_gives_the_same_logits(name, tmp_pat
     assert [n for n, _ in merged.named_parameters()] == [
         n for n, _ in base(name).model.named_parameters()
     ]
+
+
+def test_a_tensor_of_three_dimensions_need_not_be_of_experts():
+    """Heads of an attention (XLNet), positions of a picture, a convolution."""
+    model = nn.Sequential(nn.Conv1d(3, 3, 3), nn.Linear(2, 2))
+    model[1].num_attention_heads = 4
+    model[1].of_heads = nn.Parameter(torch.zeros(4, 2, 2))
+    assert not expert_stacks(model)
+    model[1].num_experts = 4
+    assert list(expert_stacks(model)) == ["1.of_heads"]
 
 
 def test_gradients_of_every_expert_are_those_of_its_slice():

@@ -117,7 +117,7 @@ def save_peft(
         **_ranks(ranks, adapter),
         "lora_dropout": adapter.dropout if adapter else 0.0,
         "bias": "none",
-        "fan_in_fan_out": any(site.transposed for site in sites),
+        "fan_in_fan_out": any(s.transposed and parameter_of(s.name) == s.name for s in sites),
         "target_modules": list(layout.target_modules),
         "modules_to_save": list(layout.modules_to_save) or None,
     }

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
 
 from silotune.core import Site
 from silotune.core.expert_matrix import ExpertMatrix, expert_name, experts_by_parameter
@@ -20,14 +19,18 @@ from .target_modules import in_layers
 
 
 def expert_stacks(model: nn.Module) -> dict[str, nn.Module]:
-    """By full name, the parameters (E, out, in) of no convolution, and their modules."""
+    """By full name, the parameters (E, out, in) of modules that say that they have E experts."""
     return {
         name: module
         for path, module in model.named_modules()
-        if not isinstance(module, _ConvNd)
         for name, parameter in module.named_parameters(path, recurse=False)
-        if parameter.dim() == 3 and min(parameter.shape) > 1
+        if parameter.dim() == 3 and parameter.shape[0] in _numbers_of_experts(module)
     }
+
+
+def _numbers_of_experts(module: nn.Module) -> list[object]:
+    """Whatever a module calls so: ``num_experts``, ``moe_num_experts``."""
+    return [value for name, value in vars(module).items() if name.endswith("experts")]
 
 
 def find_experts(

@@ -4,7 +4,8 @@ What is asked for by name is adapted, or refused when gradients are checked. An 
 defaults and ``all-linear`` leave out, and say so, what no loss depends on. Where single records are
 hidden, ``all-linear`` also leaves out what reads something that is not by record. Anything else
 that reads it, and no mixture of records, makes these go through the model one by one: of one record
-everything is its own. A mixture is left to the gradient check, which refuses it by name.
+everything is its own. A mixture is left to the gradient check, which refuses it by name. Experts
+in one tensor are adapted if they are asked for (``target_parameters``).
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def choose_sites(terms: Terms, loaded: Loaded, adapter: Adapter | None) -> Chose
     mixed = [s for s in sites if s.name not in apart] if adapter else []
     if not mixed or terms.unit != "example":
         return ChosenSites((*sites, *experts), own_heads, notices)
-    return ChosenSites(sites, own_heads, (*notices, _slowly(mixed)), one_by_one=True)
+    notices = (*notices, _slowly(mixed))
+    return ChosenSites((*sites, *experts), own_heads, notices, one_by_one=True)
 
 
 def _modules(terms: Terms, loaded: Loaded, heads: Sequence[str]) -> tuple[Site, ...]:
