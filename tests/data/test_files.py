@@ -127,7 +127,38 @@ def test_advice_of_a_sniffed_file_is_right(tmp_path, content, advice, options):
         assert table.to_list() == LATIN
 
 
-def test_what_was_said_is_not_asked_again(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "said", "advice"),
+    [
+        (delimited(LATIN, ","), ";", "set delimiter to ','$"),
+        (delimited(LATIN, "\t"), ";", r"set delimiter to '\\t'$"),
+        (delimited(LATIN, ";", "latin-1"), "|", "';' and encoding to 'latin-1'$"),
+        (b"text, free;label\na;1\nb, c, d;2\n", None, "set delimiter to ';'$"),
+    ],
+)
+def test_a_separator_that_is_not_there_is_asked_about(tmp_path, content, said, advice):
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^delimiter: .*{advice}"):
+        read_file(path, FileOptions(delimiter=said))
+
+
+@pytest.mark.parametrize(
+    ("content", "said", "words"),
+    [
+        ('a,b\n"x\ny",1\n\n2,3,4\n', None, "line 5 has 3 cells, and the first row 2; put quotes"),
+        ("a,b\r\n1,2\r\n1\r\n", None, "line 3 has 1 cells, .* hold a comma, or set delimiter"),
+        ("a~b\n1~2~3\n", "~", "line 2 has 3 cells, .* hold a '~'"),
+    ],
+)
+def test_a_ragged_line_is_named_and_not_shown(tmp_path, content, said, words):
+    path = tmp_path / "a.csv"
+    path.write_bytes(content.encode())
+    with pytest.raises(ValueError, match=f"clients: cannot read .*a.csv: {words}"):
+        read_file(path, FileOptions(delimiter=said))
+
+
+def test_a_column_alone_is_read(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("one;two\nx\ny\n")
     assert read_file(path, FileOptions(delimiter=",")).column_names == ["one;two"]

@@ -122,10 +122,16 @@ def broken_files(folder: Path) -> Iterator[tuple[Path, str]]:
         return path
 
     row = ",".join(cell(0, i) for i in range(2))
-    yield written("wide.csv", f"text,label\n{row}\n{row},{MARK}\n"), r"Expected 2 columns, got 3"
+    yield (
+        written("wide.csv", f"text,label\n{row}\n{row},{MARK}\n"),
+        "line 3 has 3 cells, and the first row 2",
+    )
     yield written("semicolons.csv", f"text;label\n{MARK}, {MARK};1\n"), "semicolon separated"
     yield written("latin.csv", f"text,label\n{MARK} \xe9,1\n".encode("latin-1")), "latin-1"
-    yield written("wide.csv.gz", gzip.compress(f"a\n{row}\n".encode())), "Expected 1 columns, got 2"
+    yield (
+        written("wide.csv.gz", gzip.compress(f"a\n{row}\n".encode())),
+        "line 2 has 2 cells, and the first row 1",
+    )
     yield written("quotes.csv", f'"text,label\n{MARK} "" {MARK}'), "no sound csv"
     yield written("no.xlsx", MARK * 50), "no sound xlsx file"
     yield written("no.zip", MARK * 50), "no sound zip file"

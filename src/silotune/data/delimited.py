@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import csv
-import re
+from collections.abc import Iterator
 from io import StringIO
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from .encodings import decoded, guessed_encoding
+from .encodings import decoded
 from .messages import UnreadableError
 
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 """What usually separates columns."""
-
-_OTHER_COLUMNS = re.compile(r"(Row #\d+: )?Expected \d+ columns, got \d+")
-"""What may be told of Arrow's words: numbers."""
 
 _LOOKED_AT = 20
 """Records in which a separator must make as many columns as in the first row."""
@@ -36,65 +34,98 @@ def read_delimited(
     Raises:
         UnreadableError: with the separator and the encoding that it looks like.
     """
-    if delimiter is None:
-        _ask(content, usual, encoding)
-    text = decoded(content, encoding)
+    mark = delimiter or usual
+    unread = None
+    try:
+        text = decoded(content, encoding)
+    except UnreadableError as error:
+        if not error.answers:
+            raise
+        unread, text = error, content.decode(error.answers["encoding"], errors="replace")
+    if mark not in _first_row(text):
+        _ask(text, mark, unread)
+    if unread is not None:
+        raise unread
     if not text.strip():
         return pa.table({})
-    options = pa_csv.ParseOptions(delimiter=delimiter or usual, newlines_in_values=True)
+    options = pa_csv.ParseOptions(delimiter=mark, newlines_in_values=True)
     try:
         return pa_csv.read_csv(pa.BufferReader(text.encode()), parse_options=options)
-    except pa.ArrowException as error:
-        counted = _OTHER_COLUMNS.search(str(error))
-        raise UnreadableError(counted[0] if counted else "it is no sound csv file") from None
+    except pa.ArrowException:
+        _ask(text, mark)
+        raise UnreadableError(_ragged(text, mark) or "it is no sound csv file") from None
 
 
-def _ask(content: bytes, usual: str, encoding: str | None) -> None:
-    """Ask where the file looks as if something else separated its columns.
+def _ask(text: str, mark: str, unread: UnreadableError | None = None) -> None:
+    """Ask where a file looks as if something else than ``mark`` separated its columns.
+
+    Args:
+        text: of the file.
+        mark: which does not separate its columns.
+        unread: what has to be answered beside, if its encoding has.
 
     Raises:
         UnreadableError: with the answers.
     """
-    guess = None
-    try:
-        text = decoded(content, encoding)
-    except UnreadableError:
-        if encoding is not None:
-            raise
-        guess = guessed_encoding(content)
-        text = content.decode(guess, errors="replace")
-    other = guessed_delimiter(text, usual)
+    other = guessed_delimiter(text, mark)
     if other is None:
         return
-    also, of = (f" and encoding to {guess!r}", f" {guess}") if guess else ("", "")
+    answers = dict(unread.answers) if unread else {}
+    of = "".join(f" {encoding}" for encoding in answers.values())
+    also = "".join(f" and {field} to {answer!r}" for field, answer in answers.items())
     raise UnreadableError(
         f"it looks like {_NAMES[other]} separated{of} columns: set delimiter to {other!r}{also}",
         field="delimiter",
-        answers={"delimiter": other, **({"encoding": guess} if guess else {})},
+        answers={"delimiter": other, **answers},
     )
 
 
-def guessed_delimiter(text: str, usual: str) -> str | None:
-    """Another separator than the usual one that the first row has and those below agree with.
+def guessed_delimiter(text: str, mark: str) -> str | None:
+    """A usual separator, and another one, that the first row has and those below agree with.
 
     Args:
         text: of the file.
-        usual: separator, which then is not in the first row.
+        mark: which does not separate its columns.
     """
-    first = text.lstrip().partition("\n")[0]
-    if usual in first:
-        return None
-    found = [mark for mark in _NAMES if mark != usual and mark in first]
-    return next((mark for mark in found if _makes_columns(text, mark)), None)
+    first = _first_row(text)
+    found = [other for other in _NAMES if other != mark and other in first]
+    return next((other for other in found if _makes_columns(text, other)), None)
 
 
-def _makes_columns(text: str, delimiter: str) -> bool:
-    rows = csv.reader(StringIO(text.lstrip(), newline=""), delimiter=delimiter)
+def _first_row(text: str) -> str:
+    return text.lstrip().partition("\n")[0]
+
+
+def _makes_columns(text: str, mark: str) -> bool:
     try:
-        widths = [len(row) for row, _ in zip(rows, range(_LOOKED_AT), strict=False) if row]
+        widths = {width for _, width in islice(_widths(text, mark), _LOOKED_AT)}
     except csv.Error:
         return False
-    return len(set(widths)) == 1
+    return len(widths) == 1
+
+
+def _ragged(text: str, mark: str) -> str | None:
+    """Which line has another number of cells than the first; no cell is told."""
+    widths = _widths(text, mark)
+    try:
+        _, columns = next(widths)
+        line, width = next((line, width) for line, width in widths if width != columns)
+    except (csv.Error, StopIteration):
+        return None
+    return (
+        f"line {line} has {width} cells, and the first row {columns}; put quotes around cells that "
+        f"hold a {_NAMES.get(mark, repr(mark))}, or set delimiter"
+    )
+
+
+def _widths(text: str, mark: str) -> Iterator[tuple[int, int]]:
+    """The line on which each row begins, and how many cells it has; blank lines are none."""
+    rows = csv.reader(StringIO(text, newline=""), delimiter=mark)
+    first = 1
+    for row in rows:
+        if row:
+            yield first, len(row)
+        first = rows.line_num + 1
 
 
 def check_delimiter(delimiter: str | None) -> None:
