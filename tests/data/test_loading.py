@@ -262,6 +262,70 @@ def test_images_by_part_and_class(tmp_path):
     assert (len(source.train), len(source.test)) == (2, 1)
 
 
+def pictures(place, *names):
+    for name in names:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(b"")
+
+
+def shown(table):
+    return [] if table is None else table["label"][:]
+
+
+def test_images_of_each_silo(tmp_path):
+    pictures(tmp_path / "flat", "east/cat/1.png", "east/dog/2.png", "west/cat/3.png")
+    source = load(str(tmp_path / "flat"))
+    assert {s: shown(t.train) for s, t in source.silos.items()} == {
+        "east": ["cat", "dog"],
+        "west": ["cat"],
+    }
+    parts = ("east/train/cat/1.png", "east/test/dog/2.png", "west/cat/3.png", "valid/dog/4.png")
+    pictures(tmp_path / "deep", *parts)
+    (tmp_path / "deep" / "east" / "valid").mkdir()
+    source = load(str(tmp_path / "deep"))
+    east, west = source.silos["east"], source.silos["west"]
+    assert (shown(east.train), shown(east.test), len(east.valid)) == (["cat"], ["dog"], 0)
+    assert (shown(west.train), west.valid, shown(source.valid)) == (["cat"], None, ["dog"])
+    pictures(tmp_path / "deep", "west/train/dog/5.png")
+    refused(
+        "west has images by class itself, and in train inside; keep one", str(tmp_path / "deep")
+    )
+
+
+def test_images_by_parts_of_other_names(tmp_path):
+    pictures(tmp_path, "mine/cat/1.png", "mine/dog/2.png", "yours/cat/3.png")
+    source = load(str(tmp_path), splits=Splits(train="mine", test="yours"))
+    assert (shown(source.train), shown(source.test)) == (["cat", "dog"], ["cat"])
+    pictures(tmp_path / "silos", "east/mine/cat/1.png", "west/mine/dog/2.png")
+    source = load(str(tmp_path / "silos"), splits=Splits(train="mine"))
+    assert {s: shown(t.train) for s, t in source.silos.items()} == {
+        "east": ["cat"],
+        "west": ["dog"],
+    }
+
+
+def test_folders_beside_images_are_said(tmp_path):
+    pictures(tmp_path, "train/cat/1.png", "train/dog/2.png", "more/cat/3.png", "cat/4.png")
+    source = load(str(tmp_path))
+    assert (shown(source.train), source.silos) == (["cat"], {})
+    assert source.notices == (f"clients: not used of {tmp_path}: the folders more, train",)
+
+
+def test_what_programs_leave_among_images_is_no_image(tmp_path):
+    pictures(tmp_path, "cat/1.png", "cat/._1.png", ".ipynb_checkpoints/1.png", "__MACOSX/cat/1.png")
+    assert shown(load(str(tmp_path)).train) == ["cat"]
+
+
+def test_what_programs_leave_among_files_is_no_part(tmp_path):
+    write(tmp_path / "east" / "train.csv")
+    write(tmp_path / "._east" / "train.csv")
+    write(tmp_path / "east" / "._train.csv")
+    write(tmp_path / "spare.csv")
+    source = load(str(tmp_path))
+    assert (list(source.silos), source.silos["east"].train.to_list()) == (["east"], ROWS)
+    assert source.notices == (f"clients: not used of {tmp_path}, beside the silos: spare",)
+
+
 def test_relative_image_paths_count_from_their_file(tmp_path):
     path = write(tmp_path / "a.jsonl", [{"image": "pictures/1.png"}, {"image": None}])
     assert load(str(path), files=FileOptions(image="image")).train["image"][:] == [

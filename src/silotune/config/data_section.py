@@ -95,8 +95,9 @@ class DataConfig(BaseModel):
     path: Text = Field(
         description="Hub name; file (csv, tsv, json, jsonl, parquet, feather, arrow, xlsx; also "
         "packed: gz, bz2, xz, zip); URL of one; folder with train.parquet and the like; what "
-        "`save_to_disk` wrote; image folder; folder of silos (`<silo>/train.jsonl`, or a file a "
-        "silo); or demo:triage. Relative paths start at the current working directory.",
+        "`save_to_disk` wrote; image folder; folder of silos (`<silo>/train.jsonl`, "
+        "`<silo>/<class>/*.png`, or a file a silo); or demo:triage. Relative "
+        "paths start at the current working directory.",
         examples=["demo:triage"],
     )
     name: Text | None = Field(

@@ -137,7 +137,7 @@ def _only_file(content: bytes) -> tuple[str, bytes]:
     """Name and content of the only data file in a zip archive."""
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
-            names = [n for n in archive.namelist() if is_file_name(n) and not _is_hidden(n)]
+            names = [n for n in archive.namelist() if is_file_name(n) and not is_hidden(n)]
             if len(names) != 1:
                 raise UnreadableError(f"it holds {len(names)} data files; a zip file holds one")
             return names[0], archive.read(names[0])
@@ -145,8 +145,8 @@ def _only_file(content: bytes) -> tuple[str, bytes]:
         raise UnreadableError("it is no sound zip file, or needs a password") from None
 
 
-def _is_hidden(name: str) -> bool:
-    """What macOS adds, and the like."""
+def is_hidden(name: str) -> bool:
+    """Whether nobody put it there for its content: what macOS, editors and notebooks add."""
     return any(part.startswith((".", "__")) for part in PurePosixPath(name).parts)
 
 

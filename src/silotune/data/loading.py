@@ -8,7 +8,7 @@ single table), and ``splits`` says which of them are train, valid and test.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from .demo import triage
-from .files import KINDS, is_file_name, is_url, part_name, read_file, read_url
+from .files import KINDS, is_file_name, is_hidden, is_url, part_name, read_file, read_url
 from .formats import FileOptions
 from .messages import did_you_mean, listed
 from .saved import Parts, is_saved, saved_parts
@@ -83,9 +83,10 @@ def load(
     """Read a demo, a file, a folder, a URL or a hub data set.
 
     Folders are: files named by part (``train.parquet``; ``train-00000-of-00002.parquet`` and its
-    like are joined), what ``save_to_disk`` of ``datasets`` wrote, one folder or one file a silo
-    (``<site>/train.jsonl``, ``<site>.csv``, with tables for everybody beside them), or images
-    (``<class>/*.png`` or ``train/<class>/*.png``, giving columns ``image`` and ``label``).
+    like are joined), what ``save_to_disk`` of ``datasets`` wrote, images (``<class>/*.png`` or
+    ``train/<class>/*.png``, giving columns ``image`` and ``label``), or one folder of these or one
+    file a silo (``<site>/train.jsonl``, ``<site>/<class>/*.png``, ``<site>.csv``, with tables for
+    everybody beside them).
 
     Args:
         path: ``clients``.
@@ -143,22 +144,41 @@ def _single(table: Dataset, where: str, splits: Splits) -> Source:
 def _folder(place: Path, splits: Splits, files: FileOptions) -> Source:
     if is_saved(place):
         return _saved(place, splits)
-    top = _parts(place, files)
-    inner = {
-        folder.name: saved_parts(folder) if is_saved(folder) else _parts(folder, files)
-        for folder in sorted(place.iterdir())
-        if folder.is_dir()
-    }
-    sites = {site: parts for site, parts in inner.items() if parts}
+    train = part_name(splits.train or "train")
+    parts = _COMMON | {part_name(name) for name in asdict(splits).values() if name}
+    top = _parts(place, files) or _pictures(place, "train")
+    inner = {folder.name: _inside(folder, parts, files) for folder in _folders(place)}
+    for name in sorted(parts & inner.keys() - top.keys()):
+        if set(inner[name]) == {name}:  # for everybody, in a folder of its own
+            top = {**top, **inner.pop(name)}
+    sites = {site: own for site, own in inner.items() if own}
     if not sites and not top:
-        return _images(place, splits)
-    if part_name(splits.train or "train") in top:
+        raise ValueError(
+            f"clients: {place} has neither data files ({KINDS}), nor folders with train files, one "
+            "a silo, nor folders with images, one a class, or one a silo with such folders inside"
+        )
+    if train in top:
         source = _of_parts(top, str(place), splits)
         unused = f"clients: not used of {place}: the folders {listed(sites)}"
         return _with_notice(source, unused) if sites else source
-    if "train" in sites and set(sites) <= _COMMON:
-        return _of_parts(_from_folders(sites), str(place), splits)
+    if train in sites and set(sites) <= parts:
+        return _of_parts({**top, **_from_folders(sites)}, str(place), splits)
     return _sites(sites, top, str(place), splits) if sites else _files(top, place, splits)
+
+
+def _inside(folder: Path, parts: Collection[str], files: FileOptions) -> Parts:
+    """What a folder inside holds: what ``save_to_disk`` wrote, data files, or else images.
+
+    Args:
+        folder: of a silo, or of a part.
+        parts: what parts are called; what has no name itself, in a folder that is called so, is
+            that part.
+        files: how single files are read.
+    """
+    own = folder.name if folder.name in parts else "train"
+    if is_saved(folder):
+        return saved_parts(folder, own)
+    return _parts(folder, files) or _images(folder, own, parts)
 
 
 def _files(top: Parts, place: Path, splits: Splits) -> Source:
@@ -215,28 +235,46 @@ def _sites(sites: Mapping[str, Parts], top: Parts, where: str, splits: Splits) -
         silos[site] = Tables(**{role: parts[part]() for role, part in chosen.items()})
         notices += unused
     shared = {role: part for role, part in _usual(top).items() if role != "train"}
+    if spare := sorted(top.keys() - sites.keys() - set(shared.values())):
+        notices.append(f"clients: not used of {where}, beside the silos: {listed(spare)}")
     tables = {role: top[part]() for role, part in shared.items()}
     return Source(silos=silos, notices=tuple(notices), **tables)
 
 
-def _images(place: Path, splits: Splits) -> Source:
-    """``<class>/*.png``, or the same inside ``train`` and other parts."""
-    inner = [folder.name for folder in sorted(place.iterdir()) if folder.is_dir()]
-    if (splits.train or "train") in inner:
-        parts = {part: partial(_labelled_images, place / part) for part in inner}
-        return _of_parts(parts, str(place), splits)
-    return _single(_labelled_images(place), str(place), splits)
-
-
-def _labelled_images(place: Path) -> Dataset:
-    files = sorted(f for f in place.glob("*/*") if f.suffix.lower() in IMAGES)
-    if not files:
+def _images(folder: Path, alone: str, parts: Collection[str]) -> Parts:
+    """``<class>/*.png``, and the same inside of ``train`` and other parts."""
+    own = _pictures(folder, alone)
+    inner: dict[str, Callable[[], Dataset]] = {}
+    for inside in _folders(folder):
+        inner |= _pictures(inside, inside.name)
+    if both := own.keys() & inner.keys():
         raise ValueError(
-            f"clients: {place} has neither data files ({KINDS}), nor folders with "
-            "train files, one a silo, nor folders with images, one a class"
+            f"clients: {folder} has images by class itself, and in {listed(both)} inside; keep one"
         )
+    empty = {f.name: partial(_labelled_images, f) for f in _folders(folder) if f.name in parts}
+    return {**empty, **inner, **own} if inner or own else {}
+
+
+def _pictures(folder: Path, part: str) -> dict[str, Callable[[], Dataset]]:
+    """A part whose classes are folders of images; nothing if these are not there."""
+    return {part: partial(_labelled_images, folder)} if any(_image_files(folder)) else {}
+
+
+def _image_files(folder: Path) -> Iterator[Path]:
+    """Images by class."""
+    for inside in _folders(folder):
+        files = (f for f in sorted(inside.iterdir()) if f.suffix.lower() in IMAGES)
+        yield from (file for file in files if not is_hidden(file.name))
+
+
+def _labelled_images(folder: Path) -> Dataset:
+    files = list(_image_files(folder))
     labels = [file.parent.name for file in files]
     return Dataset.from_dict({"image": [str(f.resolve()) for f in files], "label": labels})
+
+
+def _folders(place: Path) -> list[Path]:
+    return [f for f in sorted(place.iterdir()) if f.is_dir() and not is_hidden(f.name)]
 
 
 def _of_parts(parts: Parts, where: str, splits: Splits) -> Source:
@@ -279,7 +317,7 @@ def _parts(folder: Path, options: FileOptions) -> Parts:
     """Data files by part name; several only where they are numbered shards of one part."""
     parts: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
-        if file.is_file() and is_file_name(file.name):
+        if file.is_file() and is_file_name(file.name) and not is_hidden(file.name):
             parts.setdefault(part_name(file.name), []).append(file)
     for name, files in parts.items():
         if len(files) > 1 and not all("-of-" in file.name for file in files):

@@ -20,15 +20,19 @@ def is_saved(folder: Path) -> bool:
     return (folder / _TABLE).is_file() or (folder / _DICT).is_file()
 
 
-def saved_parts(folder: Path) -> Parts:
-    """Its tables by part; one alone is to train on.
+def saved_parts(folder: Path, alone: str = "train") -> Parts:
+    """Its tables by part.
+
+    Args:
+        folder: that it wrote.
+        alone: the part that a table without a name is.
 
     Raises:
         ValueError: if it is damaged.
     """
     try:
         loaded = datasets.load_from_disk(str(folder))
-        parts = loaded if isinstance(loaded, DatasetDict) else {"train": loaded}
+        parts = loaded if isinstance(loaded, DatasetDict) else {alone: loaded}
         for table in parts.values():
             table.data.validate(full=True)  # what is damaged would be read from anywhere in memory
     except Exception as error:  # datasets and Arrow raise many kinds, which may quote
