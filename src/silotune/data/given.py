@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 from datasets import Dataset
@@ -12,13 +12,12 @@ from datasets import Dataset
 from .formats import FileOptions
 from .loading import load
 
+Table: TypeAlias = Dataset | Sequence[Mapping[str, Any]] | str | Path
+"""A data set, a list of records, or a file or folder."""
 
-def table_of(
-    table: Dataset | Sequence[Mapping[str, Any]] | str | Path,
-    where: str,
-    files: FileOptions | None = None,
-) -> Dataset:
-    """A table that somebody gives: a data set, a list of records, or a file or folder of one.
+
+def table_of(table: Table, where: str, files: FileOptions | None = None) -> Dataset:
+    """A table that somebody gives.
 
     Args:
         table: as given.
@@ -26,7 +25,7 @@ def table_of(
         files: how single files are read.
 
     Raises:
-        ValueError: if it is none of these, or has a column of mixed types.
+        ValueError: if it is no table, or has a column of mixed types.
     """
     check_table(table, where)
     if isinstance(table, str | Path):
@@ -39,20 +38,11 @@ def table_of(
     return table
 
 
-def filled_table_of(
-    table: Dataset | Sequence[Mapping[str, Any]] | str | Path,
-    where: str,
-    files: FileOptions | None = None,
-) -> Dataset:
+def filled_table_of(table: Table, where: str, files: FileOptions | None = None) -> Dataset:
     """The same, with one record or more.
 
-    Args:
-        table: as given.
-        where: the field, and whose it is, for messages.
-        files: how single files are read.
-
     Raises:
-        ValueError: as ``table_of``, or if it has no records.
+        ValueError: also if it has none.
     """
     found = table_of(table, where, files)
     if len(found) == 0:

@@ -112,6 +112,7 @@ def build_clients(
         accounts: of each in its book for life; empty where none is kept.
     """
     agreement = built.agreement
+    experiment = agreement.experiment(run)
     return {
         ClientId(name): Client(
             client=ClientId(name),
@@ -123,7 +124,7 @@ def build_clients(
             releases=agreement.releases(name),
             lifetime=accounts.get(name),
             discreet=agreement.server.private,
-            agreement=agreement.with_client(run, name),
+            agreement=agreement.with_client(name, experiment),
         )
         for name, examples in built.data.silos.items()
     }

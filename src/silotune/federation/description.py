@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt
 from silotune.aggregation import ServerStep
 from silotune.core.fields import check_value
 from silotune.data import Partition, Splits
+from silotune.data.given import Table
 from silotune.engine.experiment import LARGEST_UPDATE
 from silotune.methods import FFALoRA, Method
 from silotune.methods.rates import usual_optimizer
@@ -23,7 +24,7 @@ from silotune.privacy.lifetime.choice import Lifetime, lifetime_of
 from silotune.terms import Machine, Terms
 from silotune.terms.terms import Evaluation
 
-from .records import ClientData, Records, Table
+from .records import ClientData, Records
 
 
 class Description:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from .records import Table
+    from silotune.data.given import Table
 
 
 @dataclass(frozen=True, eq=False, repr=False)

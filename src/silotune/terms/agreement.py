@@ -67,16 +67,16 @@ class Agreement:
         """
         return experiment(self.terms, self.model, self.sizes, run, self.server)
 
-    def with_client(self, run: str, client: str) -> ClientAgreement:
+    def with_client(self, client: str, experiment: Experiment) -> ClientAgreement:
         """What one client lets itself be asked in a run.
 
         Args:
-            run: identifies the run.
             client: its name.
+            experiment: of the run, the same for all clients.
         """
         return ClientAgreement(
             client=ClientId(client),
-            experiment=self.experiment(run),
+            experiment=experiment,
             first=self.model.first,
             base=self.model.digest,
             start=self.model.start,
