@@ -2,6 +2,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from silotune.data import Columns, Partition, Source, Tables, prepare_silos
+from silotune.data.client_tables import left_out_notices
 
 COLUMNS = Columns(text="note", label="kind")
 
@@ -45,7 +46,7 @@ def test_a_pool_becomes_silos_with_held_out_records():
     assert list(prepared.silos) == ["silo-0", "silo-1", "silo-2"]
     for silo in prepared.silos.values():
         assert len(silo.valid) == pytest.approx(20, abs=5 * 16**0.5)
-        assert (len(silo.train) + len(silo.valid), silo.test, silo.empty) == (100, None, 0)
+        assert (len(silo.train) + len(silo.valid), silo.test, silo.left_out) == (100, None, {})
         assert silo.train.column_names == ["text", "label"]
     together = [notes(silo) for silo in prepared.silos.values()]
     assert set().union(*together) == set(table(300)["note"])
@@ -185,12 +186,13 @@ def test_empty_records_go_before_sizes_are_fixed():
     source = Source(train=pool.select([0, 1, 2, 5]), test=pool)
     prepared = prepare(source, Partition(by="c"), valid_fraction=0)
     silo = prepared.silos["x"]
-    assert (silo.train["text"][:], silo.empty) == (["a", "c"], 2)
+    assert (silo.train["text"][:], silo.left_out) == (["a", "c"], {"train": 2, "test": 2})
     assert (len(silo.test), prepared.test) == (2, None)
-    assert prepared.notices == (
+    assert prepared.notices == ()
+    assert list(left_out_notices(prepared.silos)) == [
         "data: 2 records are empty or without a label, and left out of train",
-        "data: 4 records are empty or without a label, and left out of test",
-    )
+        "data: 2 records are empty or without a label, and left out of test",
+    ]
     drawn = prepare(source, Partition(num=2), valid_fraction=0)
     assert [len(silo.train) for silo in drawn.silos.values()] == [1, 1]
 
@@ -279,12 +281,17 @@ def test_records_that_a_skew_leaves_over_are_counted():
 
 
 @pytest.mark.parametrize("evaluation", ["simulation", "public", "site"])
-def test_how_many_records_are_empty_is_said_in_a_simulation_only(evaluation):
+@pytest.mark.parametrize("silos", [{"by": "clinic"}, {"num": 1}])
+def test_how_many_records_are_empty_is_no_public_notice(evaluation, silos):
     rows = {"note": ["", *(f"note {i}" for i in range(40))], "kind": [0, 1] * 20 + [0]}
     pool = Dataset.from_dict(rows | {"clinic": ["east"] * 41})
-    source = Source(train=pool, valid=table(4))
-    said = prepare(source, Partition(by="clinic"), evaluation=evaluation).notices
-    assert any("1 record is empty" in text for text in said) == (evaluation == "simulation")
+    prepared = prepare(
+        Source(train=pool, valid=table(4)), Partition(**silos), evaluation=evaluation
+    )
+    dealt = evaluation == "simulation" and "num" in silos
+    said = [*prepared.notices, *left_out_notices(prepared.silos)]
+    assert any("1 record is empty" in text for text in prepared.notices) == dealt
+    assert any("1 record is empty" in text for text in said) == (dealt or "by" in silos)
 
 
 def test_limit_draws_from_each_silo_before_holding_out():
@@ -371,13 +378,20 @@ def test_public_tables_are_everybodys_whatever_they_name():
     assert prepared.silos["e"].valid is None
 
 
-def test_a_silo_without_a_record_of_its_own_holds_some_out():
-    source = Source(
-        train=table(300, clinic=["w", "e", "e"] * 100), valid=table(2, 900, clinic=["e", "e"])
-    )
-    silos = prepare(source, Partition(by="clinic"), evaluation="site").silos
-    assert len(silos["e"].train) == 200
-    assert 0 < len(silos["w"].valid) < 100
+@pytest.mark.parametrize("clinics", [["e", "e"], []])
+def test_records_of_a_part_do_not_decide_what_a_silo_trains_on(clinics):
+    """One more of them, of a silo that has none, would move a fifth of its training records."""
+    train, valid = table(300, clinic=["w", "e", "e"] * 100), table(2, 900, clinic=["w", "e"])
+    own = valid.select(range(len(clinics))).remove_columns("clinic").add_column("clinic", clinics)
+    source = Source(train=train, valid=own, test=table(2, 910, clinic=["w", "e"]))
+    silos = prepare(source, Partition(by="clinic")).silos
+    assert (len(silos["e"].train), len(silos["w"].train)) == (200, 100)
+    assert (silos["w"].valid, silos["w"].left_out["valid"]) == (None, 0)
+    said = list(left_out_notices(silos))
+    assert any(text.startswith("splits.valid: no record can be used at") for text in said)
+    assert all("w (0 left out)" in text for text in said)
+    if not clinics:
+        refused("put some into their valid part", source, Partition(by="clinic"), evaluation="site")
 
 
 def test_a_part_that_names_a_silo_that_does_not_train():
@@ -388,19 +402,40 @@ def test_a_part_that_names_a_silo_that_does_not_train():
 
 
 @pytest.mark.parametrize("empty", [{}, {"note": [], "kind": []}, {"note": [" "], "kind": [0]}])
-def test_an_empty_part_is_as_if_it_were_not_there(empty):
+def test_a_silo_whose_part_is_empty_trains_on_all_and_is_told(empty):
     none = Dataset.from_dict(empty)
     tables = {
         "east": Tables(train=table(100), valid=table(3, 500)),
         "west": Tables(train=table(100, 100), valid=none, test=none),
     }
-    prepared = prepare(Source(silos=tables), Partition(), evaluation="site")
-    west = prepared.silos["west"]
-    assert (len(west.train) + len(west.valid), west.test) == (100, None)
-    assert len(prepared.silos["east"].valid) == 3
+    silos = prepare(Source(silos=tables), Partition(), evaluation="site").silos
+    assert (len(silos["west"].train), silos["west"].valid, silos["west"].test) == (100, None, None)
+    assert len(silos["east"].valid) == 3
+    count = len(none)
+    told = [
+        f"splits.valid: no record can be used at west ({count} left out): not scored there, and "
+        "nothing is held out instead",
+        f"splits.test: no record can be used at west ({count} left out): not scored there",
+    ]
+    said = list(left_out_notices(silos))
+    assert [text for text in said if text.startswith("splits")] == told
+    assert list(left_out_notices({"east": silos["east"]})) == []
+
+
+def test_a_part_for_everybody_that_is_empty_is_said_and_some_are_held_out():
+    none = Dataset.from_dict({})
     prepared = prepare(Source(train=table(100), valid=none, test=none))
     assert (prepared.valid, prepared.test) == (None, None)
+    assert len(prepared.notices) == 2
     assert prepared.silos["silo-0"].valid is not None
+
+
+def test_parts_of_silos_that_nobody_looks_at_are_said():
+    silos = {"east": Tables(train=table(9), test=table(3, 9))}
+    said = prepare(Source(silos=silos, valid=table(4)), Partition(), evaluation="public").notices
+    assert said == (
+        "splits: with evaluation: public, the silos' own valid and test parts are not used",
+    )
 
 
 def test_a_silo_without_records_is_named():

@@ -74,7 +74,7 @@ def test_reviews_by_domain_count_their_empty_record():
     columns = Columns(text="text", label="label")
     prepared = prepare("fdu_mtl", "sequence-classification", columns, Partition(by="domain"))
     assert len(prepared.silos) == 16
-    assert sum(silo.empty for silo in prepared.silos.values()) == 1
+    assert sum(silo.left_out["train"] for silo in prepared.silos.values()) == 1
 
 
 def test_one_file_with_a_column_split():

@@ -341,9 +341,9 @@ def test_a_bar_hands_on_every_record(bert, tmp_path):
     assert [r.round for r in records] == [-1, 0, 1]
 
 
-def test_an_empty_part_of_a_client_is_as_none(bert):
+def test_an_empty_part_of_a_client_is_not_replaced(bert):
     east, west = tables().values()
     found = federation(bert, clients={"east": {"train": east, "valid": []}, "west": west}).data()
-    assert set(found.held_out) == {"east", "west"}, "held out of its training records"
+    assert set(found.held_out) == {"west"}, "none of its training records is held out"
     found = federation(bert, clients={"east": {"train": east, "valid": west[:5]}, "west": west})
     assert found.data().held_out["east"] == 5

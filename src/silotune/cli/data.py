@@ -25,8 +25,9 @@ def count(name: str, overrides: Sequence[str], picture: Path | None, *, as_json:
     console.print(data_table(data.silos, console.width))
     if any(silo.labels for silo in data.silos.values()):
         console.print(labels_table(data.silos))
-    held = sum(data.held_out.values())
-    say(console, f"beside these: {held:,} held out, {data.valid:,} valid, {data.test:,} test")
+    held, own = sum(data.held_out.values()), sum(data.own_test.values())
+    say(console, f"of the silos beside these: {held:,} held out, {own:,} test")
+    say(console, f"for everybody: {data.valid:,} valid, {data.test:,} test")
     for text in data.notices:
         say(console, f"notice: {text}")
     say(console, f"simulation: {WARNING}")

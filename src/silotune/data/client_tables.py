@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -23,13 +23,14 @@ class ClientTables:
         train: what it trains on.
         valid: its own, or held out of its training records; None where nothing is held out.
         test: its own; None if there is none.
-        empty: how many of its training records were left out as empty.
+        left_out: part that the silo came with -> how many of its records were left out, as empty or
+            without a label. Perhaps all of them: then the silo has the part, and no table of it.
     """
 
     train: Dataset
     valid: Dataset | None = None
     test: Dataset | None = None
-    empty: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def limited(silo: ClientTables, limit: int | None, name: str, seed: int) -> ClientTables:
@@ -62,7 +63,10 @@ def limited(silo: ClientTables, limit: int | None, name: str, seed: int) -> Clie
 
 
 def held_out(silo: ClientTables, fraction: float, name: str, seed: int) -> ClientTables:
-    """A part of ``train`` becomes ``valid``, record by record, unless the silo has one.
+    """A part of ``train`` becomes ``valid``, record by record, unless the silo came with one.
+
+    Also if nothing of that can be used: or a single record in it would decide for many others
+    whether they are trained on.
 
     Args:
         silo: its tables.
@@ -75,7 +79,7 @@ def held_out(silo: ClientTables, fraction: float, name: str, seed: int) -> Clien
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"valid_fraction: {fraction} must be at least 0 and below 1")
-    if silo.valid is not None or fraction == 0:
+    if "valid" in silo.left_out or fraction == 0:
         return silo
     held = own_coins(silo.train, seed, "hold out", name) < fraction
     if not held.any():  # a small silo may train on all it has, and is not scored
@@ -115,7 +119,34 @@ def check_measurable(
         own += [silo.test for silo in silos.values()]
     needs_own = evaluation == "site" or (evaluation == "simulation" and not has_public)
     if needs_own and all(table is None for table in own):
+        has_part = any("valid" in silo.left_out for silo in silos.values())
+        cure = "put some into their valid part, or take it away" if has_part else ""
         raise ValueError(
-            f"evaluation: {evaluation} needs held-out records, and {listed(silos)} has none; raise "
-            "valid_fraction or give a valid part"
+            f"evaluation: {evaluation} needs held-out records, and {listed(silos)} has none; "
+            f"{cure or 'raise valid_fraction or give a valid part'}"
         )
+
+
+def left_out_notices(silos: Mapping[str, ClientTables]) -> Iterator[str]:
+    """What was left out of the silos' parts, in sentences for those who may see all of them.
+
+    Args:
+        silos: by name; or one alone, for itself.
+    """
+    for part in ("train", "valid", "test"):
+        counts = {name: s.left_out[part] for name, s in silos.items() if part in s.left_out}
+        if text := empty_notice(sum(counts.values()), part):
+            yield text
+        bare = [f"{s} ({n} left out)" for s, n in counts.items() if getattr(silos[s], part) is None]
+        if bare:
+            instead = ", and nothing is held out instead" if part == "valid" else ""
+            yield (
+                f"splits.{part}: no record can be used at {listed(bare)}: not scored there{instead}"
+            )
+
+
+def empty_notice(count: int, part: str) -> str | None:
+    """A sentence about so many records that were left out of a part, if there are any."""
+    records = "record is" if count == 1 else "records are"
+    text = f"data: {count} {records} empty or without a label, and left out of {part}"
+    return text if count else None

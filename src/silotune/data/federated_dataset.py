@@ -8,13 +8,20 @@ out, people are counted and forgotten. So the size that a silo may declare is th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from datasets import Dataset
 
-from .client_tables import ClientTables, Evaluation, check_measurable, held_out, limited
+from .client_tables import (
+    ClientTables,
+    Evaluation,
+    check_measurable,
+    empty_notice,
+    held_out,
+    limited,
+)
 from .columns import Columns, filled_rows, require_kind
 from .labels import AS_THEY_ARE, LabelMap, is_unlabelled, labels_in
 from .loading import Source, Tables
@@ -23,6 +30,8 @@ from .partition import Indices, Partition, check_apart, drawn_rows, named_rows
 from .persons import count_people, without_person
 from .persons import notices as people_notices
 from .table_reader import TableReader
+
+_POOL = "the train table"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +43,8 @@ class Prepared:
         valid: records for everybody, outside the silos, to watch training by.
         test: the same, for the final figure.
         labels: the public label set in order of ids; empty for a task without.
-        notices: sentences that a user should see.
+        notices: sentences that a user should see; what was left out of the silos' tables is not
+            among them, as it is for themselves or a simulation (``left_out_notices``).
     """
 
     silos: Mapping[str, ClientTables]
@@ -76,16 +86,18 @@ def prepare_silos(
     """
     names, said_labels = _label_set(source, columns, labels, label_map)
     reader = TableReader(columns=columns, labels=names, label_map=label_map)
+    said = _said_unused(source, evaluation)
     if source.silos:
-        divided, said = _as_they_come(source, silos, reader)
+        divided = _as_they_come(source, silos, reader)
+    elif silos.by is not None and silos.num is None:
+        divided = _by_column(source.train, silos.by, reader)
     else:
-        divided, said = _divided(source, silos, reader, seed)
+        divided, unused = _dealt(source.train, silos, reader, seed)
+        said = unused if evaluation == "simulation" else ()
     beside = {"valid": source.valid, "test": source.test}
     if silos.by is not None and evaluation != "public":
-        own, said_own = _named(beside, silos.by, divided, reader.scored())
-        divided = {name: replace(silo, **own[name]) for name, silo in divided.items()}
+        divided = _with_named(divided, beside, silos.by, reader.scored())
         beside = {part: t for part, t in beside.items() if not _names_silos(t, silos.by)}
-        said = (*said, *said_own)
     valid, said_valid = _for_all(beside.get("valid"), "valid", reader.scored())
     test, said_test = _for_all(beside.get("test"), "test", reader.scored())
     holds_out = evaluation == "site" or (evaluation == "simulation" and valid is None)
@@ -97,7 +109,7 @@ def prepare_silos(
     check_measurable(ready, evaluation, valid is not None or test is not None)
     seen = evaluation == "simulation"
     said_people = () if columns.person is None else _said_people(ready, seen=seen)
-    notices = (*source.notices, *said_labels, *(said if seen else ()), *said_valid, *said_test)
+    notices = (*source.notices, *said_labels, *said, *said_valid, *said_test)
     return Prepared(
         silos={name: _forgotten(silo) for name, silo in ready.items()},
         valid=valid,
@@ -148,17 +160,21 @@ def _checked(labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def _as_they_come(
-    source: Source, silos: Partition, reader: TableReader
-) -> tuple[dict[str, ClientTables], tuple[str, ...]]:
-    """Silos that are folders, and a notice of empty records."""
+def _said_unused(source: Source, evaluation: Evaluation) -> tuple[str, ...]:
+    """A notice of parts that silos came with and nobody looks at."""
+    own = [part for t in source.silos.values() for part in (t.valid, t.test) if part is not None]
+    notice = "splits: with evaluation: public, the silos' own valid and test parts are not used"
+    return (notice,) if own and evaluation == "public" else ()
+
+
+def _as_they_come(source: Source, silos: Partition, reader: TableReader) -> dict[str, ClientTables]:
+    """Silos that are folders."""
     if silos != Partition():
         raise ValueError(
             "partition: the data have a folder or a file for each silo already; leave it out"
         )
     check_apart(source.silos, "clients")
-    divided = {name: _from_folder(name, tables, reader) for name, tables in source.silos.items()}
-    return divided, _said_empty(sum(silo.empty for silo in divided.values()), "train")
+    return {name: _from_folder(name, tables, reader) for name, tables in source.silos.items()}
 
 
 def _from_folder(name: str, tables: Tables, reader: TableReader) -> ClientTables:
@@ -167,45 +183,58 @@ def _from_folder(name: str, tables: Tables, reader: TableReader) -> ClientTables
     if train is None:
         raise ValueError(f"data: {where}, train is empty ({empty} blank records)")
     own = {
-        part: reader.scored().filled(table, f"{where}, {part}")[0]
+        part: reader.scored().filled(table, f"{where}, {part}")
         for part, table in (("valid", tables.valid), ("test", tables.test))
         if table is not None
     }
-    return ClientTables(train=train, empty=empty, **own)
+    return ClientTables(
+        train=train,
+        left_out={"train": empty, **{part: empty for part, (_, empty) in own.items()}},
+        **{part: table for part, (table, _) in own.items()},
+    )
 
 
-def _divided(
-    source: Source, silos: Partition, reader: TableReader, seed: int
+def _pool(table: Dataset | None, reader: TableReader) -> tuple[Dataset, Indices]:
+    """The readable train table, and the rows of it that are not empty."""
+    assert table is not None
+    if len(table) == 0:
+        raise ValueError(f"data: {_POOL} is empty")
+    pool = reader.read(table, _POOL)
+    return pool, filled_rows(pool)
+
+
+def _by_column(table: Dataset | None, by: str, reader: TableReader) -> dict[str, ClientTables]:
+    """Silos that a column of one pool names."""
+    pool, filled = _pool(table, reader)
+    assert table is not None
+    members = named_rows(table, by, _POOL)
+    return {name: _among(pool, rows, filled, name) for name, rows in members.items()}
+
+
+def _dealt(
+    table: Dataset | None, silos: Partition, reader: TableReader, seed: int
 ) -> tuple[dict[str, ClientTables], tuple[str, ...]]:
-    """Silos out of one pool, and notices of the records that are in none."""
-    if (silos.by is None) == (silos.num is None):
+    """Silos that one pool is dealt out to, and notices of the records that are in none."""
+    if silos.by is not None or silos.num is None:
         raise ValueError("partition: give either by: COLUMN or num: NUMBER")
-    where = "the train table"
-    assert source.train is not None
-    if len(source.train) == 0:
-        raise ValueError(f"data: {where} is empty")
-    pool = reader.read(source.train, where)
-    filled = filled_rows(pool)
-    said = _said_empty(len(pool) - len(filled), "train")
-    if silos.by is not None:
-        members = named_rows(source.train, silos.by, where)
-        return {name: _among(pool, rows, filled, name) for name, rows in members.items()}, said
+    pool, filled = _pool(table, reader)
+    empty = empty_notice(len(pool) - len(filled), "train")
     pool = pool.select(filled)
     drawn = drawn_rows(pool, silos, seed)
     unused = len(pool) - sum(map(len, drawn.values()))
-    notice = (
+    over = (
         f"split: {silos.split} leaves {unused} records out, so that silos are equal and "
         "their label mix is exact"
     )
     divided = {name: ClientTables(train=pool.select(rows)) for name, rows in drawn.items()}
-    return divided, (*said, notice) if unused else said
+    return divided, tuple(filter(None, (empty, over if unused else None)))
 
 
 def _among(pool: Dataset, rows: Indices, filled: Indices, name: str) -> ClientTables:
     kept = np.intersect1d(rows, filled)
     if len(kept) == 0:
         raise ValueError(f"data: silo {name!r} is empty: all its {len(rows)} records are blank")
-    return ClientTables(train=pool.select(kept), empty=len(rows) - len(kept))
+    return ClientTables(train=pool.select(kept), left_out={"train": len(rows) - len(kept)})
 
 
 def _names_silos(table: Dataset | None, by: str) -> bool:
@@ -213,39 +242,36 @@ def _names_silos(table: Dataset | None, by: str) -> bool:
     return table is not None and by in table.column_names
 
 
-def _named(
+def _with_named(
+    silos: Mapping[str, ClientTables],
     beside: Mapping[str, Dataset | None],
     by: str,
-    silos: Collection[str],
     reader: TableReader,
-) -> tuple[dict[str, dict[str, Dataset]], tuple[str, ...]]:
-    """Tables beside the silos by silo and part, where they say whose they are; and notices."""
-    own: dict[str, dict[str, Dataset]] = {name: {} for name in silos}
-    said: list[str] = []
+) -> dict[str, ClientTables]:
+    """Silos with what tables beside them have of each, where these say whose their records are.
+
+    A silo then has the part, also if none of its records is a silo's.
+    """
+    found, nobodys = dict(silos), np.array([], dtype=np.int64)
     for part, table in beside.items():
-        if table is None or not _names_silos(table, by) or len(table) == 0:
+        if table is None or not _names_silos(table, by):
             continue
         where = f"the {part} table"
         members = named_rows(table, by, where)
-        pool = reader.read(table, where)
+        pool = reader.read(table, where) if len(table) else table
         filled = filled_rows(pool)
-        said += _said_empty(len(pool) - len(filled), part)
-        for name, rows in members.items():
-            kept = np.intersect1d(rows, filled)
-            if len(kept) and name not in own:
-                raise ValueError(
-                    f"by: {where} has records of a silo that has none to train on; leave them out, "
-                    f"or the column {by!r} if they are for everybody"
-                )
-            if len(kept):
-                own[name][part] = pool.select(kept)
-    return own, tuple(said)
-
-
-def _said_empty(count: int, role: str) -> tuple[str, ...]:
-    records = "record is" if count == 1 else "records are"
-    notice = f"data: {count} {records} empty or without a label, and left out of {role}"
-    return (notice,) if count else ()
+        kept = {name: np.intersect1d(rows, filled) for name, rows in members.items()}
+        if any(len(rows) and name not in silos for name, rows in kept.items()):
+            raise ValueError(
+                f"by: {where} has records of a silo that has none to train on; leave them out, "
+                f"or the column {by!r} if they are for everybody"
+            )
+        for name, silo in found.items():
+            rows = kept.get(name, nobodys)
+            left_out = len(members.get(name, nobodys)) - len(rows)
+            own = {part: pool.select(rows) if len(rows) else None}
+            found[name] = replace(silo, **own, left_out={**silo.left_out, part: left_out})
+    return found
 
 
 def _for_all(
@@ -260,4 +286,4 @@ def _for_all(
     filled, empty = reader.filled(table, f"the {role} table")
     if filled is None:
         return None, (f"splits.{role}: no record of it can be used, so it is not used",)
-    return filled, _said_empty(empty, role)
+    return filled, tuple(filter(None, [empty_notice(empty, role)]))

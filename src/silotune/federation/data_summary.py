@@ -19,6 +19,7 @@ class Division:
     Attributes:
         silos: numbers about each silo's training records.
         held_out: silo -> records that it is scored on, if any.
+        own_test: silo -> records of its own for the final figure, if any.
         valid: records beside the silos, to watch training by.
         test: the same, for the final figure.
         notices: what the user should know.
@@ -26,6 +27,7 @@ class Division:
 
     silos: Mapping[str, SiloSummary]
     held_out: Mapping[str, int]
+    own_test: Mapping[str, int]
     valid: int
     test: int
     notices: tuple[str, ...]
@@ -42,9 +44,11 @@ def divide(federation: Description) -> Division:
     loaded = read_model(terms, prepared.labels, federation.given)
     data = read_examples(terms, prepared, loaded)
     kept = {name: silo.held_out for name, silo in data.silos.items()}
+    tests = {name: silo.test for name, silo in data.silos.items()}
     return Division(
         silos={name: silo.summary for name, silo in data.silos.items()},
         held_out={name: len(held.lengths) for name, held in kept.items() if held is not None},
+        own_test={name: len(own.lengths) for name, own in tests.items() if own is not None},
         valid=0 if data.valid is None else len(data.valid.lengths),
         test=0 if data.test is None else len(data.test.lengths),
         notices=(*prepared.notices, *data.notices),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from datasets import Dataset
 
 from silotune.core import ClientDataset
-from silotune.data.client_tables import ClientTables
+from silotune.data.client_tables import ClientTables, left_out_notices
 from silotune.data.columns import Columns, check_columns
 from silotune.data.federated_dataset import Prepared, prepare_silos
 from silotune.data.images import image_examples
+from silotune.data.messages import listed
 from silotune.data.record_digests import tables_digest
 from silotune.data.summary import SiloSummary, summarize
 from silotune.data.tokenization import TextExamples, text_examples
@@ -49,13 +50,15 @@ class ReadData:
         silos: by name.
         valid: records beside the silos, to watch training by.
         test: the same, for the final figure.
-        notices: what reading did to training records; for those who may see all of them.
+        notices: what was left out of the silos' records, or cut; for those who may see all of them.
+        own_notices: the same of each silo, for itself; of those that have any.
     """
 
     silos: Mapping[str, SiloExamples]
     valid: ClientDataset | None
     test: ClientDataset | None
     notices: tuple[str, ...]
+    own_notices: Mapping[str, tuple[str, ...]]
 
 
 def read_tables(terms: Terms, records: Records) -> Prepared:
@@ -119,12 +122,17 @@ def read_examples(terms: Terms, prepared: Prepared, loaded: Loaded) -> ReadData:
             summary=_summary(tables, train, prepared.labels),
         )
 
+    def notices(names: Collection[str]) -> tuple[str, ...]:
+        tables = {name: prepared.silos[name] for name in names}
+        return (*left_out_notices(tables), *_notices(terms, tables, {n: silos[n] for n in names}))
+
     silos = {name: silo(name) for name in prepared.silos}
     return ReadData(
         silos=silos,
         valid=examples(prepared.valid, "valid"),
         test=examples(prepared.test, "test"),
-        notices=tuple(_notices(terms, silos)),
+        notices=notices(silos),
+        own_notices={name: own for name in silos if (own := notices([name]))},
     )
 
 
@@ -133,11 +141,24 @@ def _summary(tables: ClientTables, train: ClientDataset, labels: Sequence[str]) 
     table, truncated = tables.train, 0
     if isinstance(train, TextExamples):
         table, truncated = table.select(train.rows), train.truncated
-    empty = tables.empty + len(tables.train) - len(table)
+    empty = tables.left_out.get("train", 0) + len(tables.train) - len(table)
     return summarize(table, train.lengths, labels, empty, truncated)
 
 
-def _notices(terms: Terms, silos: Mapping[str, SiloExamples]) -> Iterator[str]:
+def _notices(
+    terms: Terms, tables: Mapping[str, ClientTables], silos: Mapping[str, SiloExamples]
+) -> Iterator[str]:
+    for part, of in (("valid", "held_out"), ("test", "test")):
+        bare = [
+            name
+            for name, own in tables.items()
+            if getattr(own, part) is not None and getattr(silos[name], of) is None
+        ]
+        if bare:
+            yield (
+                f"splits.{part}: all records at {listed(bare)} are of special tokens only: not "
+                "scored there"
+            )
     texts = {n: silo.train for n, silo in silos.items() if isinstance(silo.train, TextExamples)}
     records = sum(len(train.lengths) for train in texts.values())
     if cut := sum(train.truncated for train in texts.values()):

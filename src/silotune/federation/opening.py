@@ -238,7 +238,8 @@ def _begun(
     facts = replace(_facts(built, command), started=began, adapter_check=adapter_check)
     keep = kept(facts, built.federation, config)
     try:
-        own_records.keep(folder, {**built.digests, **built.public_digests})
+        digests = {**built.digests, **built.public_digests}
+        own_records.keep(folder, digests, built.data.own_notices)
         save_checkpoint(folder.state, state, facts.run, facts.config_digest, keep)
         write_kept(folder, keep)
         books = Bookkeeping(built.agreement, folder, facts.run)

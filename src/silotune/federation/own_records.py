@@ -1,5 +1,7 @@
 """Own records: each client keeps, in its own folder, which records a run of it is of.
 
+Beside that stands, for itself, what was left out of them or cut: one record may decide it.
+
 What is public of a table that lies in memory are its columns, which other records may have too. So
 whether a run is continued with its own records, its owner alone can tell. Of the tables beside the
 clients whoever keeps the checkpoint knows it.
@@ -8,7 +10,7 @@ clients whoever keeps the checkpoint knows it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from silotune.core.files import read_json, write_json
@@ -23,12 +25,15 @@ _BESIDE = {VALID: "valid.json", TEST: "test.json"}
 """In the checkpoint's folder, which nobody publishes."""
 
 
-def keep(folder: RunFolder, digests: Mapping[str, str]) -> None:
+def keep(
+    folder: RunFolder, digests: Mapping[str, str], notices: Mapping[str, Sequence[str]]
+) -> None:
     """Write what a run begins with.
 
     Args:
         folder: of the run.
         digests: of each client's records, and of the tables beside them.
+        notices: by client, what reading did to its records.
 
     Raises:
         RecordError: if it cannot be written.
@@ -36,7 +41,7 @@ def keep(folder: RunFolder, digests: Mapping[str, str]) -> None:
     for name, digest in digests.items():
         file = _file(folder, name)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"sha256": digest})
+        write_json(file, {"sha256": digest, "notices": list(notices.get(name, ()))})
 
 
 def forget(folder: RunFolder) -> None:
