@@ -137,7 +137,7 @@ def test_texts_named_as_labels(bert, place):
         ("num_examples", "20", "give a whole number.*not '20'"),
         ("num_examples", 20.5, r"give a whole number.*not 20\.5"),
         ("num_examples", {"east": None, "west": 3}, "give a whole number.*not None"),
-        ("num_examples", {"x": 3}, "names east, west, x differently .* are east, west"),
+        ("num_examples", {"x": 3}, "is declared for x, but the silos .* are east, west"),
         ("num_held_out", 0, "give a whole number"),
         ("valid_fraction", "x", 'must be a number.*not "x"'),
         ("limit", "3", 'must be a whole number.*not "3"'),

@@ -28,6 +28,25 @@ def test_declared_sizes_and_labels_make_the_records_unnecessary(place):
     assert [(row.silo, row.num_examples) for row in plan.silos] == [("east", 20), ("west", 20)]
 
 
+@pytest.mark.parametrize(
+    ("silos", "there"),
+    [("{by: silo}", "east, west"), ("{num: 3}", "silo-0, silo-1, silo-2")],
+)
+def test_declarations_for_other_silos_than_the_data_have_are_refused(place, silos, there):
+    declared = "data.num_examples={east: 20, north: 20}"
+    with pytest.raises(
+        ValueError, match=r"^data\.num_examples: is declared for east, north, but"
+    ) as e:
+        forecast(small(place, PRIVATE[0], f"data.silos={silos}", declared))
+    assert f"the silos of the data are {there};" in str(e.value)
+
+
+def test_where_no_data_are_at_hand_that_is_said(place):
+    (notice,) = forecast(small(place, *PRIVATE, NO_DATA)).notices
+    assert notice.startswith("num_examples: taken as it is declared; ./nowhere.csv is not on this")
+    assert forecast(small(place, *PRIVATE)).notices == ()
+
+
 def test_one_size_for_all_silos_that_are_dealt_out(place):
     drawn = "data.silos={num: 11, split: iid}"
     plan = forecast(small(place, PRIVATE[0], "data.num_examples=20", drawn, NO_DATA))

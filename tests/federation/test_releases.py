@@ -147,7 +147,7 @@ def test_held_out_numbers_are_declared_like_others(place):
     held = {name: len(silo.held_out.lengths) for name, silo in workshop.data.silos.items()}
     assert workshop.agreement.held_out == {name: n // 10 * 10 for name, n in held.items()}
     assert any(text.startswith("num_held_out: declared as public") for text in workshop.notices)
-    with pytest.raises(ValueError, match=r"^data\.num_held_out: names north, west differently"):
+    with pytest.raises(ValueError, match=r"^data\.num_held_out: is declared for .*north, but the"):
         open_federation(small(place, *GIVEN, *METRIC, "data.num_held_out={east: 2, north: 3}"))
 
 

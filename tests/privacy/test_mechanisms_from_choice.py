@@ -326,7 +326,7 @@ def test_of_few_records_a_number_must_be_declared():
     few = {f"clinic {i}": 199 for i in range(20)}
     with pytest.raises(ValueError, match=r"^n: none is declared, .* fewer than 200") as caught:
         declared_sizes("n", None, {"north": 5000, **few})
-    assert "clinic 11 and others" in str(caught.value)
+    assert "clinic 11 and 8 others" in str(caught.value)
     assert not {"north", "199"} & set(str(caught.value).replace(",", "").split())
     assert declared_sizes("n", 100, few)[0] == dict.fromkeys(few, 100)
 
@@ -336,5 +336,7 @@ def test_one_declared_number_is_for_every_client():
 
 
 def test_declared_clients_must_be_those_of_the_data():
-    with pytest.raises(ValueError, match=r"n: names west, wst differently"):
+    with pytest.raises(
+        ValueError, match=r"n: is declared for .*wst.*, but the silos of the data are east, west;"
+    ):
         declared_sizes("n", {"east": 20, "wst": 20}, {"east": 20, "west": 20})

@@ -257,7 +257,7 @@ def named_rows(table: Dataset, by: str, where: str) -> dict[str, Indices]:
 
 
 def drawn_rows(pool: Dataset, silos: Partition, seed: int) -> dict[str, Indices]:
-    """Rows of the silos that a partition makes, named silo-0, silo-1, ... For simulation only.
+    """Rows of the silos that a partition makes, by ``dealt_names``. For simulation only.
 
     Args:
         pool: a readable table without empty records.
@@ -268,8 +268,13 @@ def drawn_rows(pool: Dataset, silos: Partition, seed: int) -> dict[str, Indices]
         ValueError: if the partition cannot be made of these records.
     """
     parts = _partition(pool, silos, silos.num or 0, seed)
-    digits = len(str(len(parts) - 1))
-    return {f"silo-{i:0{digits}}": rows for i, rows in enumerate(parts)}
+    return dict(zip(dealt_names(len(parts)), parts, strict=True))
+
+
+def dealt_names(num: int) -> list[str]:
+    """What so many silos are called that records are dealt out to."""
+    digits = len(str(num - 1))
+    return [f"silo-{i:0{digits}}" for i in range(num)]
 
 
 def _partition(pool: Dataset, silos: Partition, num: int, seed: int) -> list[Indices]:

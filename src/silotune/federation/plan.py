@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from silotune.core import ClientId
 from silotune.core.units import count_text, human_bytes
+from silotune.data.partition import dealt_names
 from silotune.engine import EVERY_CLIENT, Experiment
 from silotune.engine.communication import Bytes, traffic
 from silotune.privacy import AnyCharge
@@ -164,7 +165,7 @@ def _public(
     labels, names = terms.objective.label_names, _names(records)
     if labels is not None and names:
         sizes, size_notices = public_sizes(terms, records, dict.fromkeys(names, 0))
-        return labels, sizes, tuple(size_notices)
+        return labels, sizes, (*size_notices, *_unread(records))
     prepared = read_tables(terms, records)
     true_sizes = {name: len(silo.train) for name, silo in prepared.silos.items()}
     sizes, size_notices = public_sizes(terms, records, true_sizes)
@@ -172,14 +173,24 @@ def _public(
 
 
 def _names(records: Records) -> list[str]:
-    """The clients, as far as the description alone tells who they are and what they declare."""
+    """The clients that declare something, as far as no record has to be looked at to know them."""
     declared, num = records.num_examples, records.partition.num
-    if isinstance(declared, Mapping):
-        return list(declared)
-    if declared is None or num is None:
+    if declared is None:
         return []
-    digits = len(str(num - 1))  # as the data names them
-    return [f"silo-{i:0{digits}}" for i in range(num)]
+    if num is not None:
+        return dealt_names(num)
+    if records.at_hand:
+        return records.client_names()
+    return list(declared) if isinstance(declared, Mapping) else []
+
+
+def _unread(records: Records) -> Iterator[str]:
+    """A notice where nobody could see whether those who declare something are in the data."""
+    if records.partition.num is None and not records.at_hand:
+        yield (
+            f"num_examples: taken as it is declared; {records.place} is not on this machine, so "
+            "its silos were not compared"
+        )
 
 
 def _curves(agreement: Agreement) -> Curves:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, TypeGuard
+from typing import Annotated, TypeAlias, TypeGuard
 
 from annotated_types import Ge, Lt
 from datasets import ClassLabel, Dataset, DatasetDict
@@ -16,13 +16,10 @@ from silotune.data import Partition, Source, Splits, Tables, load
 from silotune.data.delimited import check_delimiter
 from silotune.data.encodings import check_encoding
 from silotune.data.formats import FileOptions
-from silotune.data.given import check_table, filled_table_of, table_of
+from silotune.data.given import Table, check_table, filled_table_of, table_of
 from silotune.data.labels import LabelMap
-from silotune.data.partition import check_apart
+from silotune.data.partition import check_apart, named_rows
 from silotune.privacy import check_declared
-
-Table: TypeAlias = Dataset | Sequence[Mapping[str, Any]] | str | Path
-"""A data set, a list of records, or a file or folder."""
 
 ClientData: TypeAlias = Table | DatasetDict | Mapping[str, Table]
 """A table to train on, or several by part: ``train``, ``valid`` (or ``validation``), ``test``."""
@@ -140,6 +137,26 @@ class Records:
         if isinstance(self.clients, Mapping):
             return f"{len(self.clients)} tables"
         return str(self.clients)
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether the records are on this machine: in memory, or a file or folder that is there."""
+        if isinstance(self.clients, Mapping):
+            return True
+        return str(self.clients).startswith("demo:") or Path(self.clients).expanduser().exists()
+
+    def client_names(self) -> list[str]:
+        """The clients that the data have, in order; of the records only their names are looked at.
+
+        Raises:
+            ValueError: in words, if the data cannot be read or a record names no client.
+        """
+        if isinstance(self.clients, Mapping):
+            return sorted(self.clients)
+        source, by = self.source(image=None), self.partition.by
+        if source.train is None or by is None:
+            return list(source.silos)
+        return list(named_rows(source.train, by, "the train table"))
 
     def place_of(self, client: str) -> str:
         """Where the records of a client are declared to come from, the same from any folder."""

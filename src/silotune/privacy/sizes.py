@@ -36,11 +36,10 @@ def declared_sizes(
     check_declared(field, declared, records)
     if declared is None:
         if few := [name for name, n in records.items() if n < FEWEST]:
-            whose = ", ".join(few[:_NAMED]) + (" and others" if len(few) > _NAMED else "")
             raise ValueError(
                 f"{field}: none is declared, and taken from fewer than {FEWEST} records, as those "
-                f"of {whose}, it would tell too much; declare a public one, below the real one, "
-                "say: one for all, or one for each by name"
+                f"of {_some(few)}, it would tell too much; declare a public one, below the "
+                "real one, say: one for all, or one for each by name"
             )
         sizes = {name: _two_digits(n) for name, n in records.items()}
         listed = ", ".join(f"{name}: {n}" for name, n in sizes.items())
@@ -71,11 +70,19 @@ def check_declared(field: str, declared: object, clients: Iterable[str] | None =
                 f"{field}: give a whole number, at least 1, for all clients or for each by name, "
                 f"not {number!r:.40}"
             )
-    if by_client and clients is not None and (differ := by_client.keys() ^ set(clients)):
+    if by_client and clients is not None and by_client.keys() != set(clients):
         raise ValueError(
-            f"{field}: names {', '.join(sorted(map(str, differ)))} differently from the data, "
-            f"whose silos are {', '.join(map(str, clients))}"
+            f"{field}: is declared for {_some(by_client)}, but the silos of the data are "
+            f"{_some(clients)}; name each of these, or give one number for all"
         )
+
+
+def _some(names: Iterable[object]) -> str:
+    """A few names; all would fill a page."""
+    words = list(map(str, names))
+    return ", ".join(words[:_NAMED]) + (
+        f" and {len(words) - _NAMED} others" if len(words) > _NAMED else ""
+    )
 
 
 def _two_digits(n: int) -> int:
