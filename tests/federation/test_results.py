@@ -98,7 +98,9 @@ def test_what_cannot_be_scored_is_said(place):
     assert read_facts(run).scored is None
     with pytest.raises(ValueError, match="keeps every score at its silo"):
         evaluate(run, None)
-    with pytest.raises(ValueError, match="no test part"):
+    with pytest.raises(
+        ValueError, match=r"^data\.splits\.test: the data have no such part; score valid"
+    ):
         evaluate(run, "test")
     with pytest.raises(ValueError, match="no run is here"):
         evaluate(RunFolder(place.parent), None)

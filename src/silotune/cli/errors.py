@@ -57,7 +57,6 @@ def code_of(interrupt: KeyboardInterrupt) -> int:
 
 OPTIONS = {
     "client": "--silo",
-    "split": "--split",
     "output": "--output",
     "format": "--format",
     "mask_expert": "--mask-expert",

@@ -18,6 +18,7 @@ from silotune.adapters.peft_io import read_files
 from silotune.certificate.guarantee import guarantee, warning
 from silotune.core.files import in_words, write_text
 from silotune.models.hub import files_digest
+from silotune.models.load import quiet
 from silotune.models.originals import restore
 from silotune.models.pooling import MeanPooledClassifier
 from silotune.reports.model_card import OWN
@@ -152,7 +153,8 @@ def _save(whole: Any, folder: Path) -> None:
     if isinstance(whole, MeanPooledClassifier):
         save_file(whole.classifier.state_dict(), folder / "classifier.safetensors")
         whole = whole.encoder
-    whole.save_pretrained(folder)
+    with quiet():
+        whole.save_pretrained(folder)
 
 
 @contextlib.contextmanager

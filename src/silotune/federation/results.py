@@ -13,7 +13,7 @@ from silotune.core import joined
 from silotune.data.chat_dates import pin_date
 from silotune.data.columns import Columns
 from silotune.data.columns import readable as readable_table
-from silotune.data.given import filled_table_of
+from silotune.data.given import Table, filled_table_of
 from silotune.data.messages import listed
 from silotune.engine import evaluate as score_examples
 from silotune.methods import MoLE
@@ -28,7 +28,6 @@ from . import own_records
 from .built import build_federation
 from .description import Description
 from .inputs import TEST, examples_of
-from .records import Table
 from .scoring import Scores, final_scores, score, scored
 from .trained_models import ModelState, TrainedModels, own_adapter
 
@@ -91,7 +90,7 @@ def evaluate(
     at_home = any(silo.test is not None for silo in built.data.silos.values())
     if split == "test" and not (at_home and terms.evaluation == "site"):
         why = "; those of the silos are private under evaluation: public" if at_home else ""
-        raise ValueError(f"split: the data has no test part; use valid{why}")
+        raise ValueError(f"splits.test: the data have no such part; score valid{why}")
     if terms.evaluation == "site":
         raise ValueError(
             f"evaluation: site keeps every score at its silo, in {folder.path}/sites; only a test "
