@@ -136,6 +136,67 @@ def test_what_cannot_be_told_is_asked(silotune, place):
     assert load_config(Path("open.yaml")).data.columns.label == "a"
 
 
+def test_lengths_are_counted_by_the_models_own_tokenizer(silotune, place, bert, tmp_path):
+    write_csv(Path("short.csv"), [{"text": f"t{i:039}", "label": "ab"[i % 2]} for i in range(60)])
+    assert silotune("init", "--data", "short.csv", "--model", bert).exit_code == 0
+    assert written("short.yaml")["data"]["max_length"] == 64, "a byte is a token of this model"
+    assert "have 42 or fewer" in Path("short.yaml").read_text()
+    chats = [
+        [{"role": "user", "content": f"{i}"}, {"role": "assistant", "content": "b" * 400}]
+        for i in range(60)
+    ]
+    Path("chats.jsonl").write_text("\n".join(json.dumps({"messages": chat}) for chat in chats))
+    model = ("--model", tiny_llama(tmp_path / "llama"))
+    assert silotune("init", "--data", "chats.jsonl", *model).exit_code == 0
+    assert written("chats.yaml")["data"]["max_length"] == 128, "it reads no more"
+    assert (
+        silotune("init", "far.yaml", "--data", "chats.jsonl", "--model", "no/where").exit_code == 0
+    )
+    assert written("far.yaml")["data"]["max_length"] == 128
+    assert "if four letters make a token" in Path("far.yaml").read_text()
+
+
+def test_columns_that_are_not_used_are_named_with_the_keys(silotune, place, bert):
+    write_csv(Path("texts.csv"), [{"text": r["text"], "Kategorie": r["label"]} for r in notes()])
+    told = silotune("init", "--data", "texts.csv")
+    assert (told.exit_code, "--task classification, or --task causal-lm" in told.stderr) == (
+        1,
+        True,
+    )
+    assert not Path("texts.yaml").exists()
+    told = silotune("init", "--data", "texts.csv", "--task", "causal-lm")
+    words = "not used: Kategorie (is one of them a label? --task classification, or data.columns."
+    assert words in " ".join(told.stdout.split())
+    assert words[1:] in " ".join(Path("texts.yaml").read_text().replace("#", "").split())
+
+
+def test_labels_with_fractions_are_no_classes(silotune, place):
+    rows = [{"text": r["text"], "stars": f"{i}.5"} for i, r in enumerate(notes())]
+    write_csv(Path("only.csv"), rows)
+    told = silotune("init", "--data", "only.csv", "--task", "classification")
+    words = " ".join(told.stdout.split())
+    assert "data.columns.label: stars holds numbers with fractions; numbers are no classes" in words
+    assert "say in data.label_map what each of them means" in words
+
+
+def test_images_in_a_folder_a_silo(silotune, place, tmp_path):
+    draw = random.Random(0)
+    for place_of in ("east/cat", "east/dog", "west/train/cat", "west/train/dog", "west/test/cat"):
+        folder = Path("silos", place_of)
+        folder.mkdir(parents=True)
+        for i in range(12):
+            color = tuple(draw.randrange(256) for _ in range(3))
+            Image.new("RGB", (8, 8), color).save(folder / f"{i}.png")
+    vit = tiny_vit(tmp_path / "vit")
+    told = silotune("init", "--data", "silos", "--model", vit)
+    assert told.exit_code == 0, told.output
+    assert "2 silos, as the folder has them" in told.stdout
+    assert "num_examples" in written("silos.yaml")["data"]
+    short = ("train.num_rounds=1", "train.local_steps=1", "train.batch_size=4", *FREE)
+    told = silotune("run", "silos.yaml", *short)
+    assert told.exit_code == 0, told.output
+
+
 def test_init_refuses_in_words(silotune, place):
     told = silotune("init", "--data", "gone.csv")
     assert (told.exit_code, "gone.csv" in told.stderr) == (1, True)

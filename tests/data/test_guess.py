@@ -10,6 +10,7 @@ N = 60
 LONG = [f"the patient number {i} was seen with pain in the left knee" for i in range(N)]
 KINDS = ["knee", "hip", "arm"] * (N // 3)
 SITES = ["north", "south"] * (N // 2)
+HALVES = [i + 0.5 for i in range(N)]
 
 
 def found(task=None, **columns):
@@ -56,8 +57,32 @@ def test_what_cannot_be_told_is_left_open():
     assert several.open == {"label": ("a", "b")}
     assert several.labels == ()
     none = found("classification", text=LONG, number=[i + 0.5 for i in range(N)])
-    assert none.open == {"label": ("number",)}
+    assert (none.open, none.numbers) == ({"label": ()}, ("number",))
     assert found("classification", n=list(range(N)), label=KINDS).open["text"] == ("n", "label")
+
+
+@pytest.mark.parametrize("column", [{"Kategorie": KINDS}, {"score": SITES, "Rating": HALVES}])
+def test_two_tasks_that_are_near_are_asked_about(column):
+    """Texts alone, or what a column of no usual name says of them."""
+    name = next(iter(column))
+    with pytest.raises(ValueError, match=rf"^task: '{name}' may hold labels, or the texts alone"):
+        found(text=LONG, **column)
+    told = found("causal-lm", text=LONG, **column)
+    assert (told.task, told.unused) == ("causal-lm", tuple(column))
+    assert found("classification", text=LONG, **column).columns["label"] == name
+
+
+def test_numbers_called_like_labels_are_asked_about():
+    with pytest.raises(ValueError, match=r"^task: 'Rating' may hold labels, or the texts alone"):
+        found(text=LONG, Rating=HALVES)
+    told = found("classification", text=LONG, Rating=HALVES, id=list(range(N)))
+    assert (told.open, told.numbers) == ({"label": ("id",)}, ("Rating",))
+    assert found(text=LONG, price=HALVES).task == "causal-lm"
+
+
+def test_columns_that_are_not_used_are_told():
+    told = found(text=LONG, label=KINDS, site=SITES, patient_id=LONG, id=LONG, when=LONG)
+    assert told.unused == ("id", "when")
 
 
 def test_labels_keep_the_order_of_ids_and_of_numbers():

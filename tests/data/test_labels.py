@@ -182,7 +182,10 @@ def test_an_empty_label_is_none_in_every_format(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ([0.5, 0.25, 0.5, 0.25], "holds numbers with fractions.* name the classes in labels"),
+        (
+            [0.5, 0.25, 0.5, 0.25],
+            "holds numbers with fractions; .* column of classes.* label_map",
+        ),
         (["0.5", "n/a"] * 3, "holds numbers with fractions"),
         ([0, 1, -1] * 20, r"has the label -1, .* by label_map, such as \{'-1': null\}"),
         ([0, 1, -9] * 20, "has a negative number, as"),

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import typer
+from datasets import Dataset
 from rich.console import Console
 
 from silotune.config import build, bundled, in_keys, load_config
-from silotune.config.draft import Draft, drafted, open_questions
+from silotune.config.draft import Draft, drafted, open_questions, unused_columns
 from silotune.core.files import in_words
 from silotune.core.units import count_text
 from silotune.data import Source, load
 from silotune.data.formats import FileOptions
-from silotune.data.guess import Guess, guess
+from silotune.data.guess import LOOKED_AT, Guess, guess
 from silotune.data.messages import UnreadableError
+from silotune.data.tokenization import whole_lengths
 from silotune.federation.inputs import read_tables
+from silotune.models.load import tokenizer_at_hand
 
 from .console import busy, say, speaker
 
@@ -61,7 +67,7 @@ def draft(path: Path | None, data: str, task: str | None, model: str | None) -> 
         found = guess(source, task)
         made = Draft(path=data, found=found, reading=reading, model=model)
         if not found.open:
-            made = replace(made, sizes=_sizes(made))
+            made = _counted(made)
     target = _write(path, name, drafted(made))
     say(console, f"wrote {target}. It was guessed that:")
     for line in _told(found, source, made):
@@ -88,14 +94,32 @@ def _opened(data: str) -> tuple[Source, dict[str, str]]:
     raise AssertionError("each answer is given once")
 
 
-def _sizes(made: Draft) -> dict[str, int]:
-    """Training records by silo, read as a run reads them."""
+def _counted(made: Draft) -> Draft:
+    """With training records by silo, and their tokens where the tokenizer is on this machine.
+
+    They are read as a run reads them.
+    """
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "draft.yaml"
         file.write_text(drafted(made), encoding="utf-8")
         federation = build(load_config(file))
     prepared = read_tables(federation.terms, federation.records)
-    return {name: len(silo.train) for name, silo in prepared.silos.items()}
+    tables = {name: silo.train for name, silo in prepared.silos.items()}
+    made = replace(made, sizes={name: len(table) for name, table in tables.items()})
+    texts = made.found.task != "image-classification"
+    tokenizer = tokenizer_at_hand(federation.terms.model) if texts else None
+    if tokenizer is None or not tokenizer.is_fast:
+        return made
+    longest = min(tokenizer.model_max_length, made.longest)
+    return replace(made, tokens=_tokens(tables, tokenizer), longest=longest)
+
+
+def _tokens(tables: Mapping[str, Dataset], tokenizer: Any) -> int | None:
+    """Of all but the longest twentieth of the records, the most."""
+    each = max(LOOKED_AT // len(tables), 1)
+    some = {name: table.select(range(min(len(table), each))) for name, table in tables.items()}
+    lengths = [n for name, t in some.items() for n in whole_lengths(t, tokenizer, f"silo {name}")]
+    return int(np.quantile(lengths, 0.95, method="inverted_cdf")) if lengths else None
 
 
 def _told(found: Guess, source: Source, made: Draft) -> list[str]:
@@ -110,7 +134,9 @@ def _told(found: Guess, source: Source, made: Draft) -> list[str]:
     labels = [f"{len(found.labels)} labels, which the file makes public"] if found.labels else []
     reading = [f"{key} {value!r}" for key, value in made.reading.items()]
     notices = [in_keys(notice) for notice in source.notices]
-    return [f"task {found.task}: {columns or 'no column'}", whose, *labels, *reading, *notices]
+    unused = filter(None, [unused_columns(made)])
+    task = f"task {found.task}: {columns or 'no column'}"
+    return [task, *unused, whose, *labels, *reading, *notices]
 
 
 def _stem(data: str) -> str:

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from silotune.data.guess import Guess
+from silotune.data.labels import NUMBERS
 from silotune.objectives import say_something
+
+from .fields import in_keys
 
 MODELS: Mapping[str, str] = {
     "sequence-classification": "sentence-transformers/all-MiniLM-L6-v2",
@@ -25,10 +30,14 @@ STEPS, ROUNDS = 5, 8
 
 LARGEST_BATCH, FEW = 256, 100
 
-LENGTHS = (32, 64, 128, 256, 512)
+LENGTHS = (32, 64, 128, 256, 512, 1024, 2048)
+
+LONGEST_GUESS = 512
+"""Of a record whose tokens were not counted: what most models read."""
 
 WIDTH = 96
 
+_COMMENT: Mapping[str, Any] = {"initial_indent": "  # ", "subsequent_indent": "  # "}
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
 _RESERVED = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
@@ -44,6 +53,9 @@ class Draft:
         reading: ``delimiter`` and ``encoding``, where the usual ones do not do.
         model: a name or folder; None for a small public one.
         sizes: silo -> its number of training records; empty while that is not known.
+        tokens: of all but the longest twentieth of the records, by the model's own tokenizer; None
+            if that is not at hand, or the columns are not known.
+        longest: tokens that this tokenizer lets through.
     """
 
     path: str
@@ -51,6 +63,8 @@ class Draft:
     reading: Mapping[str, str]
     model: str | None = None
     sizes: Mapping[str, int] | None = None
+    tokens: int | None = None
+    longest: int = LENGTHS[-1]
 
 
 def drafted(draft: Draft) -> str:
@@ -61,11 +75,24 @@ def drafted(draft: Draft) -> str:
 
 def open_questions(draft: Draft) -> list[str]:
     """What has to be answered before this runs, a sentence each."""
-    return [
+    asked = [
         f"data.columns.{part}: no column was recognised; fill in the line, with one of: "
         f"{', '.join(candidates) or 'none there'}"
         for part, candidates in draft.found.open.items()
     ]
+    numbers = ", ".join(draft.found.numbers) if "label" in draft.found.open else ""
+    held = f"data.columns.label: {numbers} holds numbers with fractions; {in_keys(NUMBERS)}"
+    return [*asked, held] if numbers else asked
+
+
+def unused_columns(draft: Draft) -> str | None:
+    """A sentence about columns that play no part, if there are any, and how one of them would."""
+    names = draft.found.unused
+    if not names:
+        return None
+    among = f"not used: {_few(names)}"
+    asked = " (is one of them a label? --task classification, or data.columns.label)"
+    return among + asked if draft.found.task == "causal-lm" else among
 
 
 def declared(sizes: Mapping[str, int]) -> dict[str, int]:
@@ -119,6 +146,8 @@ def _data(draft: Draft) -> Iterator[str]:
             yield f"    # {part}:    # WHICH COLUMN? perhaps {_few(candidates)}"
     else:
         yield f"  columns: {{{named}}}"
+    if unused := unused_columns(draft):
+        yield from textwrap.wrap(f"{unused[0].upper()}{unused[1:]}.", WIDTH, **_COMMENT)
     yield from _silos(draft)
     yield from _labels(found.labels)
     if found.unlabelled:
@@ -128,12 +157,20 @@ def _data(draft: Draft) -> Iterator[str]:
         yield f"  # The column {_text(found.person)} may name people; with this line, those with"
         yield "  # records at several silos are counted."
         yield f"  # person: {_text(found.person)}"
-    if found.tokens:
-        length = next((n for n in LENGTHS if n >= found.tokens), LENGTHS[-1])
-        yield "  # Tokens of a record; the rest is cut. By their letters, all but a twentieth of"
-        yield f"  # the records have about {found.tokens} or fewer, if four letters make a token;"
-        yield "  # silotune data counts by the model's own tokenizer, and tells how many are cut."
+    if draft.tokens:
+        length = min(_length(draft.tokens), draft.longest)
+        yield "  # Tokens of a record; the rest is cut. By the model's own tokenizer all but a"
+        yield f"  # twentieth of the records have {draft.tokens} or fewer."
         yield f"  max_length: {length}"
+    elif found.tokens:
+        yield "  # Tokens of a record; the rest is cut. All but a twentieth of the records have"
+        yield f"  # about {found.tokens} or fewer, if four letters make a token: the model's own"
+        yield "  # tokenizer was not asked. silotune data counts by it, and tells how many are cut."
+        yield f"  max_length: {min(_length(found.tokens), LONGEST_GUESS)}"
+
+
+def _length(tokens: int) -> int:
+    return next((n for n in LENGTHS if n >= tokens), LENGTHS[-1])
 
 
 def _silos(draft: Draft) -> Iterator[str]:

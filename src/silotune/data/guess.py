@@ -17,13 +17,14 @@ from datasets import ClassLabel, Dataset, Image, Value
 
 from .chats import is_chat
 from .columns import is_heading
-from .labels import label_text, values_of
+from .labels import is_fraction, label_text, values_of
 from .loading import IMAGES, Source
+from .messages import listed
 from .partition import by_column
 
 TASKS = ("sequence-classification", "causal-lm", "image-classification")
 
-_LOOKED_AT = 5000
+LOOKED_AT = 5000
 """Records by which a column is judged."""
 
 _MOST_LABELS, _LONGEST_LABEL, _FEWEST_EACH = 1000, 100, 4
@@ -81,6 +82,8 @@ class Guess:
         by: column that names the silos.
         may_name_silos: columns that might, if none is told.
         person: column that names people.
+        unused: columns that nothing was guessed of.
+        numbers: those of them that hold numbers with fractions.
         tokens: about so many, of all but the longest twentieth of the records.
     """
 
@@ -93,6 +96,8 @@ class Guess:
     by: str | None = None
     may_name_silos: tuple[str, ...] = ()
     person: str | None = None
+    unused: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
     tokens: int = 0
 
 
@@ -104,7 +109,7 @@ def guess(source: Source, task: str | None) -> Guess:
         task: of ``TASKS``; ``classification`` of texts or of images; None: by the columns.
 
     Raises:
-        ValueError: in words, if there is no header, or the task does not go with the columns.
+        ValueError: in words, if there is no header, or the columns may be for several tasks.
     """
     tables = [t.train for t in source.silos.values()] if source.silos else [source.train]
     whole = datasets.concatenate_datasets([table for table in tables if table is not None])
@@ -117,14 +122,16 @@ def guess(source: Source, task: str | None) -> Guess:
     by = None if source.silos else next(look.called("silo", look.names_silos()), None)
     person = next(look.called("person", look.table.column_names), None)
     taken = {name for name in (by, person, "split") if name}
-    kind = _task(look, task)
+    kind = _task(look, task, taken)
     if kind == "causal-lm":
         columns, unknown = _modelled(look, taken)
     else:
         columns, unknown = _classified(look, kind, taken)
     label = columns.get("label")
     labels = label_set(whole, label) if label else ()
-    others = set(look.names_silos()) - {*columns.values(), *taken}
+    used = {*columns.values(), *taken}
+    unused = tuple(name for name in whole.column_names if name not in used)
+    others = set(look.names_silos()) - used
     return Guess(
         task=kind,
         columns=columns,
@@ -135,6 +142,8 @@ def guess(source: Source, task: str | None) -> Guess:
         by=by,
         may_name_silos=() if by or source.silos else tuple(sorted(others)),
         person=person,
+        unused=unused,
+        numbers=tuple(name for name in look.numbers() if name in unused),
         tokens=look.tokens([c for part, c in columns.items() if part not in ("label", "image")]),
     )
 
@@ -154,7 +163,7 @@ class _Look:
 
     def __init__(self, table: Dataset) -> None:
         self.table = table
-        self.some = table.select(range(min(len(table), _LOOKED_AT)))
+        self.some = table.select(range(min(len(table), LOOKED_AT)))
 
     def called(self, part: str, among: Sequence[str] | Iterator[str]) -> Iterator[str]:
         """Columns that are called like a part, the most usual name first."""
@@ -177,6 +186,14 @@ class _Look:
     def may_be_labels(self) -> list[str]:
         """Columns with few different values."""
         return [name for name in self.table.column_names if self._is_label(name)]
+
+    def numbers(self) -> list[str]:
+        """Columns of numbers with fractions, which are no classes."""
+        return [
+            name
+            for name in self._of_type("float")
+            if any(map(is_fraction, filter(None, map(label_text, self.some[name][:]))))
+        ]
 
     def names_silos(self) -> list[str]:
         """Columns whose values could be names of silos."""
@@ -232,8 +249,12 @@ class _Look:
         return bool(values) and all(str(value).lower().endswith(IMAGES) for value in values)
 
 
-def _task(look: _Look, task: str | None) -> str:
-    """The task that was said, or that the columns are for."""
+def _task(look: _Look, task: str | None, taken: set[str]) -> str:
+    """The task that was said, or that the columns are for.
+
+    Raises:
+        ValueError: where texts alone may be learned as well as a column beside them.
+    """
     if task in TASKS:
         return str(task)
     labelled = any(True for _ in look.called("label", look.may_be_labels()))
@@ -244,7 +265,15 @@ def _task(look: _Look, task: str | None) -> str:
         return "causal-lm"
     if look.images():
         return "image-classification"
-    return "sequence-classification" if task or labelled else "causal-lm"
+    if task or labelled:
+        return "sequence-classification"
+    near = [name for name in look.may_be_labels() if name not in taken]
+    if near or (near := list(look.called("label", look.numbers()))):
+        raise ValueError(
+            f"task: {listed(map(repr, near))} may hold labels, or the texts alone may be what is "
+            "learned; say --task classification, or --task causal-lm"
+        )
+    return "causal-lm"
 
 
 Found = tuple[dict[str, str], dict[str, tuple[str, ...]]]
@@ -271,6 +300,7 @@ def _classified(look: _Look, task: str, taken: set[str]) -> Found:
         unknown[part] = tuple(look.table.column_names)
     if label is None:
         others = [c for c in look.table.column_names if c not in {*columns.values(), *taken}]
+        others = [column for column in others if column not in look.numbers()]
         unknown["label"] = tuple(labels or others)
     else:
         columns["label"] = label

@@ -26,6 +26,13 @@ AS_THEY_ARE: LabelMap = {}
 _MOST_LABELS, _LONGEST_NAME, _FEW = 1000, 100, 20
 """Of names that are taken from data; of so few records each may have one of its own."""
 
+NUMBERS = (
+    "numbers are no classes, and there is no regression: write a column of classes, such as low, "
+    "middle and high, into the data; or, of a few numbers, name the classes in labels, or say in "
+    "label_map what each of them means, such as {'0.5': low}"
+)
+"""What to do about labels with fractions."""
+
 _NONE = "-1"
 """How data sets usually mark a record whose label is not given."""
 
@@ -135,6 +142,11 @@ def are_names(found: Collection[object], records: int) -> bool:
     )
 
 
+def is_fraction(text: str) -> bool:
+    """Whether it is a number that is not whole."""
+    return _is_number(text) and not _is_whole(text)
+
+
 def is_unlabelled(table: Dataset, column: str) -> bool:
     """Whether every label is -1, as hub data sets mark labels that are kept secret."""
     return column in table.column_names and set(table[column][:]) == {-1}
@@ -145,15 +157,11 @@ def _question(found: Mapping[str, int]) -> str | None:
     records = sum(found.values())
     many = f"it has {len(found)} different values in {records} records"
     questions = (
+        (any(map(is_fraction, found)), f"holds numbers with fractions; {NUMBERS}"),
         (
             len(found) > _MOST_LABELS or not are_names(found, records),
             f"does not look like labels: {many}, or long ones. A label set is public, so it is not "
             "taken from there; give labels, or the right column",
-        ),
-        (
-            any(_is_number(text) and not _is_whole(text) for text in found),
-            "holds numbers with fractions, each of which would be a class; name the classes in "
-            "labels if they are some, or another column",
         ),
         (any(map(_is_negative, found)), _negative(found)),
         (

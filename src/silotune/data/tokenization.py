@@ -98,10 +98,36 @@ def text_examples(
         ValueError: if the tokenizer does not serve, or naming a chat that its template refuses.
     """
     _check_tokenizer(tokenizer, max_length)
-    if "label" not in table.column_names:
-        return _joined(_modelled(table, tokenizer, max_length, where), tokenizer, None)
-    classes = np.asarray(table["label"][:], dtype=np.int64)
-    return _joined(_classified(table, tokenizer, max_length), tokenizer, classes)
+    labelled = "label" in table.column_names
+    classes = np.asarray(table["label"][:], dtype=np.int64) if labelled else None
+    return _joined(_chunks(table, tokenizer, max_length, where), tokenizer, classes)
+
+
+def whole_lengths(table: Dataset, tokenizer: PreTrainedTokenizerBase, where: str) -> list[int]:
+    """Tokens of the records of a readable table that leave something to learn from, uncut.
+
+    Args:
+        table: readable.
+        tokenizer: a fast one.
+        where: what the table is called in an error.
+
+    Raises:
+        ValueError: naming a chat that its template refuses.
+    """
+    chunks = _chunks(table, tokenizer, _UNCUT, where)
+    return [len(ids) for chunk in chunks for ids in chunk.columns["input_ids"]]
+
+
+_UNCUT = 1 << 30
+"""More tokens than any record has."""
+
+
+def _chunks(
+    table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, where: str
+) -> Iterator[Chunk]:
+    if "label" in table.column_names:
+        return _classified(table, tokenizer, max_length)
+    return _modelled(table, tokenizer, max_length, where)
 
 
 def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:

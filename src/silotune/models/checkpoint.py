@@ -222,6 +222,21 @@ def _readers(location: Location, task: Task) -> tuple[Any | None, Any | None]:
     return (None, reader) if images else (reader, None)
 
 
+def read_tokenizer(location: Location) -> Any:
+    """The tokenizer alone, from this machine.
+
+    Raises:
+        OSError: if it is not there.
+        ValueError: if it is of no use.
+    """
+    try:
+        return _readers(replace(location, local=True), "causal-lm")[0]
+    except OSError:
+        raise
+    except Exception as error:
+        raise unusable(location.source, error) from error
+
+
 def unusable(source: str, error: Exception) -> ValueError:
     """A refusal with the reason."""
     why = str(error).removeprefix("model: ")

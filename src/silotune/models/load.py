@@ -36,6 +36,7 @@ from .checkpoint import (
     pooled,
     read_anywhere,
     read_shape,
+    read_tokenizer,
     refuse_pairs,
     unusable,
     zero_dropout,
@@ -213,6 +214,20 @@ def load_shape(name_or_path: str) -> nn.Module:
             return read_shape(replace(location, local=False))
         except OSError as error:
             raise unusable(location.source, error) from None
+
+
+def tokenizer_at_hand(name_or_path: str) -> Any | None:
+    """The tokenizer of a folder, or of the local cache; None if it is not on this machine.
+
+    Raises:
+        ValueError: naming the key of the configuration, if a folder is not there or of no use.
+    """
+    location = locate(name_or_path)
+    with quiet():
+        try:
+            return read_tokenizer(location)
+        except OSError:
+            return None
 
 
 @contextmanager
