@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from silotune.federation.audit_pool import ordered_silos
 from silotune.federation.built import build_clients, build_federation
 from silotune.federation.lifetimes import open_accounts
 from silotune.runs.facts import read_facts
@@ -53,6 +52,8 @@ def work_for_audit(path: Path, modules: Sequence[str] = ()) -> None:
     Raises:
         ValueError: if one of them cannot be imported.
     """
+    from silotune.federation.audit_pool import ordered_silos  # which loads statistics
+
     tasks, results = _pipes(modules)
     trainer, silos = ordered_silos(path)
     serve(trainer, silos, tasks, results)

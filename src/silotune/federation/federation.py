@@ -6,6 +6,7 @@ import signal
 from collections.abc import Generator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 from warnings import warn
 
 from silotune.core import RecordError
@@ -13,9 +14,7 @@ from silotune.engine import QuorumError
 from silotune.runs.folder import RoundRecord, RunFolder
 from silotune.signals import Terminated, heard, how
 
-from .audit import audit
 from .audit_effort import SHORT, THOROUGH
-from .audit_part import Part
 from .audit_subject import of_federation
 from .baselines import silo_alone
 from .data_summary import Division, divide
@@ -28,6 +27,9 @@ from .run import exhausted, finish, rounds, stop
 from .run_result import Run
 from .scoring import metric_name
 from .workers import audit_worker, worker_command
+
+if TYPE_CHECKING:
+    from .audit_part import Part
 
 
 class Federation(Description):
@@ -122,6 +124,8 @@ class Federation(Description):
             thorough: up to twenty minutes instead of two: also worker processes, more silos,
                 rounds and trials, and canaries through the whole model.
         """
+        from .audit import audit  # which loads statistics
+
         effort = THOROUGH if thorough else SHORT
         return list(audit(of_federation(self), effort, audit_worker(self)))
 

@@ -26,7 +26,6 @@ from silotune.linalg import norm
 from silotune.privacy.accounting.accountant import COARSE, FINE, epsilon
 from silotune.privacy.ledger.noisy_counts import by_table
 from silotune.reports.model_card import model_card, signpost
-from silotune.reports.page import render
 from silotune.reports.totals import outcome
 from silotune.runs.digests import digest_of_facts, digest_of_observed, digests_of
 from silotune.runs.facts import SILO_ALONE, RunFacts, Summary
@@ -85,11 +84,15 @@ def finish(
 ) -> None:
     """Score the last state once more on the test records and write adapter, card and page.
 
+    What draws is imported here: it takes a second, and a worker or a plan draws nothing.
+
     Args:
         job: its rounds are done, or cannot go on.
         baseline: metrics of each silo training alone, if the configuration asks for them.
         status: for ``run.json``.
     """
+    from silotune.reports.page import render
+
     built, folder = job.built, job.folder
     state = load_checkpoint(folder.state).state
     learned = _learned(job, state)

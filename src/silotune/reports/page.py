@@ -9,6 +9,7 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,9 @@ def _scored_on(rounds: Sequence[RoundRecord]) -> str:
     return "each silo's own held-out records" if own else "the held-out records of all"
 
 
+@cache
 def _environment() -> Environment:
+    """Remembered: to compile the templates takes longer than to fill them."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

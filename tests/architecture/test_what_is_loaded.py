@@ -1,0 +1,55 @@
+"""What a process loads before it works: modules that stand at the head of others."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+SOURCES = Path(__file__).parents[2] / "src"
+LATE = {"matplotlib", "scipy"}
+"""They take a second each; only the end of a run draws, and only audits and accounts compute."""
+
+
+def file_of(module: str) -> Path | None:
+    """Of a module of ours."""
+    path = SOURCES.joinpath(*module.split("."))
+    return next((f for f in (path.with_suffix(".py"), path / "__init__.py") if f.is_file()), None)
+
+
+def at_the_head(module: str, file: Path) -> Iterator[str]:
+    """All that is imported outside functions and conditions; names may be modules or not."""
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level]
+            place = ".".join([*(above if node.level else []), *filter(None, [node.module])])
+            yield from (place, *(f"{place}.{alias.name}" for alias in node.names))
+
+
+def loaded(module: str) -> set[str]:
+    """Packages of others that come with it."""
+    seen, ahead, others = set(), {module}, set()
+    while ahead:
+        name = ahead.pop()
+        seen.add(name)
+        if file := file_of(name):
+            parts = name.split(".")
+            ahead |= {".".join(parts[:i]) for i in range(1, len(parts))}
+            ahead |= set(at_the_head(name, file))
+        elif not name.startswith("silotune."):
+            others.add(name.partition(".")[0])
+        ahead -= seen
+    return others
+
+
+def test_neither_workers_nor_plans_load_what_draws():
+    for module in ("silotune.cli.worker", "silotune.cli.plan", "silotune.config.build"):
+        found = loaded(module)
+        assert "torch" in found, "it is followed"
+        assert not LATE & found, module
+
+
+def test_it_would_be_seen():
+    assert "matplotlib" in loaded("silotune.reports.page")
+    assert "scipy" in loaded("silotune.federation.audit")
