@@ -1,8 +1,8 @@
 """What every test stands on: no screen, no model hub, equal seeds, and a book for life of its own
 (fixtures of a whole session share one); and `no_network`.
 
-At hand the reports of runs have empty pictures, which take most of a small run's time, but for
-tests that ask for `drawn`; where CI is set all are drawn.
+The reports of runs have empty pictures, which take half of a small run's time, but for tests that
+ask for `drawn`; where CI is set so have those of one test of every file.
 
 Torch has one thread, or as many as SILOTUNE_TEST_THREADS says. Hypothesis tries 10 examples of a
 law, and 100 where CI is set.
@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -35,6 +36,8 @@ ALL = bool(os.environ.get("CI"))
 settings.load_profile("full" if ALL else "at hand")
 
 TESTS = count()
+DRAWN: set[Path] = set()
+"""Files of which a test has drawn the pictures of its reports."""
 LOCAL_HOSTS = {"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}
 
 
@@ -73,17 +76,18 @@ def drawn() -> None:
 @pytest.fixture(autouse=True)
 def _pictures(request, monkeypatch) -> None:
     page = sys.modules.get("silotune.reports.page")  # if nobody has it, nobody writes reports
-    if ALL or page is None or "drawn" in request.fixturenames:
+    if page is None or "drawn" in request.fixturenames:
         return
     draw = page._pictures
 
-    def empty(*told: object) -> object:
-        """Made as ever, but for the text of the image."""
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(page.plots, "svg", lambda figure, title: "")
-            return draw(*told)
+    def pictures(*told: object) -> object:
+        if not ALL or drawn:
+            return defaultdict(str)  # each of them empty
+        DRAWN.add(request.path)
+        return draw(*told)
 
-    monkeypatch.setattr(page, "_pictures", empty)
+    drawn = request.path in DRAWN  # by another test: all runs of one are treated alike
+    monkeypatch.setattr(page, "_pictures", pictures)
 
 
 class SocketGuard:

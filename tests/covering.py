@@ -2,16 +2,17 @@
 
 To the engine a method is a schedule, a rule of the server and an adapter. One method for each that
 differs stands for all here, with one optimiser; every other value of a product occurs with some of
-them. Two dear laws of the same thing share the methods, a half each. So every value is met in every
-run of the tests, and every combination in ``make test-full``.
+them. Dear laws of the same thing share the methods, a part each. So every value is met in every run
+of the tests, and every combination in ``make test-full``.
 """
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import product
-from typing import Literal
 
 import pytest
+from hypothesis import settings
 
 from silotune.methods import Axes, IncompatibleMethodError, built_in
 from silotune.optim import SGD, AdamW
@@ -19,9 +20,10 @@ from toys import axes
 
 OPTIMIZERS = (SGD(lr=0.3), AdamW(lr=0.02))
 
+Part = tuple[int, int]
+"""Which of so many laws that share the representatives: (0, 2) and (1, 2), say."""
 
-Half = Literal["first", "second"]
-"""One of two laws that share the representatives."""
+WHOLE: Part = (0, 1)
 
 
 @cache
@@ -53,18 +55,18 @@ def _signature(method: str) -> str:
 
 def every_method(
     keep: Callable[[str], bool] = lambda method: True,
-    half: Half | None = None,
+    part: Part = WHOLE,
     **others: Sequence[object],
 ) -> pytest.MarkDecorator:
     """Parametrise by ``method``, times the values of ``others``.
 
     Args:
         keep: whether the law speaks of this method.
-        half: of the representatives, of a dear law; another law meets the others.
+        part: of the representatives, of a dear law; other laws meet the others.
         others: names of further arguments, each with its values.
     """
     methods = [m for m in built_in() if keep(m)]
-    at_hand = _diagonal([_part(representatives(methods), half), *others.values()])
+    at_hand = _diagonal([_part(representatives(methods), part), *others.values()])
     return _cases(("method", *others), [sorted(methods), *others.values()], at_hand)
 
 
@@ -106,9 +108,14 @@ def some(cases: Iterable[str], *at_hand: str) -> list[object]:
     return [_case((name,), name in at_hand, name) for name in names]
 
 
-def every_point(half: Half | None = None) -> pytest.MarkDecorator:
-    """Parametrise by ``method`` and ``optimizer``, all that go together; ``half`` as there."""
-    chosen = _part(representatives(built_in()), half)
+def examples(at_hand: int, in_full: int) -> settings:
+    """How many examples of a dear law are tried at hand, and in CI."""
+    return settings(max_examples=in_full if os.environ.get("CI") else at_hand, deadline=None)
+
+
+def every_point(part: Part = WHOLE) -> pytest.MarkDecorator:
+    """Parametrise by ``method`` and ``optimizer``, all that go together; ``part`` as there."""
+    chosen = _part(representatives(built_in()), part)
     turn = {method: i for i, method in enumerate(representatives(built_in()))}
     cases = []
     for method in sorted(built_in()):
@@ -120,8 +127,9 @@ def every_point(half: Half | None = None) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("method", "optimizer"), cases)
 
 
-def _part(methods: list[str], half: Half | None) -> list[str]:
-    return methods if half is None else methods[half == "second" :: 2]
+def _part(methods: list[str], part: Part) -> list[str]:
+    which, of = part
+    return methods[which::of]
 
 
 def _diagonal(axes: Sequence[Sequence[object]]) -> set[tuple[object, ...]]:

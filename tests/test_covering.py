@@ -1,6 +1,6 @@
 """The cases that run at hand meet every value, and all others are left to CI and not dropped."""
 
-from itertools import combinations, product
+from itertools import chain, combinations, product
 
 from covering import (
     every_combination,
@@ -43,8 +43,9 @@ def test_methods_that_are_one_to_the_engine_are_represented_by_the_first():
 def test_every_method_is_in_ci_and_every_optimiser_at_hand():
     at_hand, left = divided(every_method())
     assert sorted(at_hand + left) == sorted((method,) for method in built_in())
-    halves = [divided(every_method(half=half))[0] for half in ("first", "second")]
-    assert sorted(halves[0] + halves[1]) == sorted(at_hand)
+    thirds = [divided(every_method(part=(i, 3)))[0] for i in range(3)]
+    assert all(thirds)
+    assert sorted(chain.from_iterable(thirds)) == sorted(at_hand)
     at_hand, left = divided(every_point())
     points = {(method, optimizer) for method in built_in() for optimizer in fitting(method)}
     assert len(at_hand + left) == len(points)

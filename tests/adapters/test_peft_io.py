@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
+from covering import every_combination
 from silotune.adapters import Dense, LoRA, PeftLayout, initial_factors, inject, load_peft, save_peft
 from silotune.core import Factors, Key, Role, Site, generator
 from silotune.linalg import LowRank
@@ -73,8 +74,7 @@ def logits(model, loaded, task):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("rslora", [False, True])
-@pytest.mark.parametrize("case", sorted(CASES))
+@every_combination(case=sorted(CASES), rslora=[False, True])
 def test_peft_computes_what_we_compute(tmp_path, case, rslora):
     make, task, pooling, task_type, _ = CASES[case]
     folder = make(tmp_path / "base")
@@ -240,8 +240,7 @@ class Written:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("rslora", [False, True])
-@pytest.mark.parametrize("case", sorted(CASES))
+@every_combination(case=sorted(CASES), rslora=[False, True])
 def test_what_was_folded_goes_into_the_pairs(tmp_path, case, rslora):
     model = Written(tmp_path, case, LoRA(rank=3, alpha=5.0, rslora=rslora), lambda s: a_fold(s, 4))
     model.save().check()

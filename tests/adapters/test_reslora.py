@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from covering import every_combination
 from silotune.adapters import LoRA, ResLoRA, Shortcut, initial_factors, inject, merge
 from silotune.adapters.reslora import links, straighten
 from silotune.core import Factors, Key, Role, Site, generator
@@ -320,8 +321,7 @@ class Checkpointed(Deep):
         return torch.utils.checkpoint.checkpoint(layer, h, use_reentrant=self.reentrant)
 
 
-@pytest.mark.parametrize("reentrant", [False, True])
-@kinds
+@every_combination(kind=KINDS, reentrant=[False, True])
 def test_checkpointing_is_right_or_refused_before_a_record_is_read(kind, reentrant):
     toy = Checkpointed()
     toy.reentrant = reentrant

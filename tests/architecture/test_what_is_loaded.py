@@ -1,7 +1,7 @@
 """What a process loads before it works: modules that stand at the head of others."""
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 SOURCES = Path(__file__).parents[2] / "src"
@@ -15,16 +15,20 @@ def file_of(module: str) -> Path | None:
     return next((f for f in (path.with_suffix(".py"), path / "__init__.py") if f.is_file()), None)
 
 
-def at_the_head(module: str, file: Path) -> Iterator[str]:
+@cache
+def at_the_head(module: str, file: Path) -> frozenset[str]:
     """All that is imported outside functions and conditions; names may be modules or not."""
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    found = set()
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) + 1 - node.level]
-            place = ".".join([*(above if node.level else []), *filter(None, [node.module])])
-            yield from (place, *(f"{place}.{alias.name}" for alias in node.names))
+            parts = package.split(".")
+            above = parts[: len(parts) + 1 - node.level] if node.level else []
+            place = ".".join([*above, *filter(None, [node.module])])
+            found |= {place, *(f"{place}.{alias.name}" for alias in node.names)}
+    return frozenset(found)
 
 
 def loaded(module: str) -> set[str]:
@@ -36,7 +40,7 @@ def loaded(module: str) -> set[str]:
         if file := file_of(name):
             parts = name.split(".")
             ahead |= {".".join(parts[:i]) for i in range(1, len(parts))}
-            ahead |= set(at_the_head(name, file))
+            ahead |= at_the_head(name, file)
         elif not name.startswith("silotune."):
             others.add(name.partition(".")[0])
         ahead -= seen

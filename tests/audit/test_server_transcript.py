@@ -76,6 +76,7 @@ def test_half_the_noise_on_one_tensor_is_found(monkeypatch):
     assert alarms()["noise"]
 
 
+@pytest.mark.full
 def test_noise_on_the_first_round_only_is_found(monkeypatch):
     faulty(monkeypatch, lambda round, key, now, start: now if round == 0 else start)
     assert alarms()["noise"]
@@ -91,6 +92,7 @@ def test_noise_from_the_public_seed_is_found(monkeypatch):
     assert alarms()["independence"]
 
 
+@pytest.mark.full
 def test_the_same_draws_in_every_round_are_found(monkeypatch):
     key = Randomness.secret().words(4).tobytes()
     monkeypatch.setattr(Randomness, "secret", classmethod(lambda cls: cls(key)))
@@ -107,6 +109,7 @@ def test_a_cohort_of_one_size_is_found(monkeypatch):
     assert alarms()["cohorts"]
 
 
+@pytest.mark.full
 def test_noise_over_the_cohort_that_came_is_found(monkeypatch):
     mean = ClientLevel.mean
     sizes = iter(range(5, 100))

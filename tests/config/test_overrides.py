@@ -2,9 +2,10 @@ from contextlib import suppress
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from covering import examples
 from silotune.config import ConfigError, load_config
 from silotune.config.overrides import read
 from silotune.config.schema import LEAVES
@@ -104,7 +105,7 @@ SMALL = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@examples(20, 60)
 @given(st.data())
 def test_any_value_written_as_yaml_arrives(data):
     key = data.draw(st.sampled_from(sorted(SMALL)))
@@ -115,14 +116,14 @@ def test_any_value_written_as_yaml_arrives(data):
     assert get(config, key) == value
 
 
-@settings(max_examples=60, deadline=None)
+@examples(20, 60)
 @given(st.lists(st.text() | st.builds("{}={}".format, st.sampled_from(sorted(LEAVES)), st.text())))
 def test_anything_else_is_a_config_error(overrides):
     with suppress(ConfigError):
         load_config(None, [*BASE, *overrides])
 
 
-@settings(max_examples=50, deadline=None)
+@examples(20, 50)
 @given(st.lists(st.integers(0, 999), min_size=1), st.sampled_from(["seed", "train.seed"]))
 def test_the_last_one_wins(values, name):
     config = load_config(None, [*BASE, *(f"{name}={value}" for value in values)])

@@ -1,7 +1,8 @@
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from covering import examples
 from silotune.config import differences, digest, dump, load_config
 from silotune.config.schema import ENVIRONMENT, LEAVES
 
@@ -43,7 +44,7 @@ AWKWARD = st.text(min_size=1) | st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@examples(40, 150)
 @given(st.lists(AWKWARD, min_size=2, unique=True), AWKWARD, st.floats(1e-10, 0.99))
 def test_any_text_and_number_survives(tmp_path_factory, labels, name, delta):
     config = load_config(None, BASE)

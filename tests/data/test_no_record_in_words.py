@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 
+from covering import every_combination
 from data.written import every_format
 from silotune.data import (
     Columns,
@@ -86,8 +87,7 @@ def prepared(roles: dict[str, str], labels: tuple[str, ...] | None, evaluation: 
     )
 
 
-@pytest.mark.parametrize("labels", [None, ("a", "b")])
-@pytest.mark.parametrize("evaluation", ["public", "site", "simulation"])
+@every_combination(evaluation=["public", "site", "simulation"], labels=[None, ("a", "b")])
 def test_whichever_column_is_named_for_what(labels, evaluation):
     for roles in ROLES:
         said = words(lambda roles=roles: prepared(roles, labels, evaluation))

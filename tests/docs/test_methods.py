@@ -8,6 +8,7 @@ import pytest
 from methods_page import page
 from torch import nn
 
+from covering import representatives, some
 from silotune.adapters import fixed_keys, initial_factors
 from silotune.config import ConfigError, load_config
 from silotune.core import ClientId, GlobalState, Site
@@ -122,7 +123,7 @@ def test_every_method_has_its_section():
     assert [name for name in built_in() if f"\n## {name}\n" not in text] == []
 
 
-@pytest.mark.parametrize("name", ADAPTED)
+@pytest.mark.parametrize("name", some(ADAPTED, *representatives(ADAPTED)))
 def test_the_bytes_of_real_messages_follow_the_formulas(name):
     up, down = NUMBERS[name]
     for way, formulas in ((0, up), (1, down)):

@@ -24,6 +24,7 @@ def federation_in(scope_of: Path):
     return build(load_config(file, []))
 
 
+@pytest.mark.full
 def test_it_runs_and_its_yaml_means_the_same(tmp_path, monkeypatch, no_network):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))

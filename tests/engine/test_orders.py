@@ -85,7 +85,7 @@ def files(home) -> dict[str, bytes]:
     return {str(path.relative_to(home)): path.read_bytes() for path in found}
 
 
-@every_method(half="first")
+@every_method(part=(0, 4))
 def test_an_honest_run_is_obeyed(method, tmp_path):
     a = plain(method)
     own = silos(home=tmp_path)

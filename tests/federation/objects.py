@@ -7,6 +7,7 @@ import silotune as st
 from federation.small import SILOS, notes
 
 LABELS = ("cat", "dog")
+SEEDED = st.ExampleDP(noise_multiplier=2.0, target_delta=1e-3, insecure_seeded_noise=True)
 
 
 def tables(n: int = 24) -> dict[str, list[dict[str, str]]]:

@@ -1,8 +1,8 @@
 """A run, or an adapter of ours, loaded as a model that predicts and generates."""
 
+import importlib
 import json
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 
@@ -214,15 +214,28 @@ def test_a_description_imports_no_code(tmp_path):
     assert "evil" not in sys.modules
 
 
-def test_a_class_of_ones_own_must_have_been_imported(bert, tmp_path):
-    method = st.methods.FedIT(r=2).with_(aggregator=Half())
+OWN_RULE = """
+from dataclasses import dataclass
+import silotune as st
+
+@dataclass(frozen=True)
+class HalfWay(st.Aggregator):
+    def combine(self, previous, mean):
+        return st.Combined(factors=previous.factors.lerp(mean.first, 0.5))
+"""
+
+
+def test_a_class_of_ones_own_must_have_been_imported(bert, tmp_path, monkeypatch):
+    (tmp_path / "own_half_way.py").write_text(OWN_RULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    rule = importlib.import_module("own_half_way").HalfWay()
+    method = st.methods.FedIT(r=2).with_(aggregator=rule)
     federation(bert, method=method, rounds=1).fit(tmp_path / "run")
     assert len(st.load(tmp_path / "run").predict(TEXTS)) == 3
-    program = f"import silotune; silotune.load({str(tmp_path / 'run')!r})"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert "Half is code, which the folder of a run cannot bring in" in done.stderr
+    monkeypatch.delitem(sys.modules, "own_half_way")  # as another process begins
+    with pytest.raises(ValueError, match="HalfWay is code, which the folder of a run cannot"):
+        st.load(tmp_path / "run")
+    assert "own_half_way" not in sys.modules
 
 
 def write_tables(folder):

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from by_config import evaluate, export_merged, forecast, of_config, open_model
 from covering import full
 from federation.results import LABELS, TEXTS, last_state, write_parts
-from federation.small import PRIVATE, SILOS, small, train
+from federation.small import PRIVATE, SILOS, small, train, write_small
 from silotune.adapters import OWN_WEIGHTS, load_own
 from silotune.adapters.peft_io import WEIGHTS
 from silotune.audit.step import Verdict
@@ -189,11 +189,17 @@ def test_gates_are_audited_through_the_whole_model(place, experts):
     assert parts["pipeline"].verdict is Verdict.NO_POWER
 
 
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory, bert) -> Path:
+    """Stage 1: where a personal method has trained the silos' own adapters."""
+    place = write_small(tmp_path_factory.mktemp("learned"), bert)
+    return results(small(place, "method.name=fedsa-lora")).path
+
+
 @pytest.fixture
-def experts(place, tmp_path) -> str:
-    """Stage 1: the silos' own adapters of a personal method; gives the override for stage 2."""
-    personal = small(place, "method.name=fedsa-lora", f"output_dir={tmp_path / 'experts'}")
-    run = results(personal)
+def experts(learned, tmp_path) -> str:
+    """A copy of them, to be changed; gives the override for stage 2."""
+    run = RunFolder(shutil.copytree(learned, tmp_path / "experts"))
     return f"method={{name: mole, experts: [{', '.join(str(own_adapter(run, s)) for s in SILOS)}]}}"
 
 

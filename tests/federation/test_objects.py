@@ -17,14 +17,13 @@ from typer.testing import CliRunner
 
 import silotune as st
 from covering import full, some
-from federation.objects import federation, tables
+from federation.objects import SEEDED, federation, tables
 from federation.small import small, train
 from federation.test_load import write_tables
 from silotune.cli import app
 from silotune.federation.progress import watched
 from silotune.privacy.ledger.ledger import Ledger
 
-SEEDED = st.ExampleDP(noise_multiplier=2.0, target_delta=1e-3, insecure_seeded_noise=True)
 PRIVATE = (
     "privacy={unit: example, noise_multiplier: 2, target_delta: 1e-3, insecure_seeded_noise: true}",
     "data.num_examples={east: 20, west: 20}",
@@ -72,12 +71,12 @@ def test_from_yaml_and_from_objects_it_is_the_same_run(place, bert, tmp_path, na
 
 
 def test_a_model_object_and_its_name_give_the_same_bytes(bert, tmp_path):
-    federation(bert, privacy=SEEDED, num_examples=SIZES).fit(tmp_path / "name")
+    given = {"privacy": SEEDED, "num_examples": SIZES, "rounds": 1}
+    federation(bert, **given).fit(tmp_path / "name")
     model = AutoModelForSequenceClassification.from_pretrained(bert, num_labels=2)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     tokenizer = AutoTokenizer.from_pretrained(bert)
-    one = federation(model, tokenizer=tokenizer, privacy=SEEDED, num_examples=SIZES)
-    one.fit(tmp_path / "object")
+    federation(model, tokenizer=tokenizer, **given).fit(tmp_path / "object")
     assert adapters(tmp_path / "object") == adapters(tmp_path / "name")
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), "it is copied"
@@ -126,12 +125,11 @@ def test_a_killed_process_is_resumed_to_the_bit(bert, tmp_path):
     one = {"clients": {c: str(p) for c, p in paths.items()}, "privacy": SEEDED}
     program = f"""
         import os
-        from federation.objects import federation
-        from federation.test_objects import SEEDED
+        from federation.objects import SEEDED, federation
         import torch
         torch.set_num_threads(1)
         clients = {one["clients"]!r}
-        one = federation({str(bert)!r}, clients=clients, privacy=SEEDED, num_examples=20)
+        one = federation({str(bert)!r}, clients=clients, privacy=SEEDED, num_examples=20, rounds=2)
         for record in one.rounds({str(tmp_path / "killed")!r}):
             if record.round == 0:
                 os._exit(9)
@@ -144,8 +142,8 @@ def test_a_killed_process_is_resumed_to_the_bit(bert, tmp_path):
         check=False,
     )
     assert done.returncode == 9
-    federation(bert, **one, num_examples=20).fit(tmp_path / "killed", resume=True)
-    federation(bert, **one, num_examples=20).fit(tmp_path / "whole")
+    federation(bert, **one, num_examples=20, rounds=2).fit(tmp_path / "killed", resume=True)
+    federation(bert, **one, num_examples=20, rounds=2).fit(tmp_path / "whole")
     assert adapters(tmp_path / "killed") == adapters(tmp_path / "whole")
 
 
@@ -194,6 +192,7 @@ def test_other_records_in_the_same_file_are_not_the_same_run(bert, tmp_path):
         federation(bert, **given).fit(tmp_path / "run", resume=True)
 
 
+@pytest.mark.full  # at hand the pool of the command line does
 def test_a_pool_gives_the_same_bits(bert, tmp_path, monkeypatch):
     (tmp_path / "own_rule.py").write_text(
         textwrap.dedent(
@@ -280,7 +279,7 @@ def test_a_run_says_why_it_ended(bert, tmp_path, monkeypatch, error, status):
     def break_down(*_: object) -> None:
         raise error
 
-    one = federation(bert)
+    one = federation(bert, rounds=1)
     with monkeypatch.context() as patch:
         patch.setattr("silotune.engine.loop.server_step", break_down)
         with pytest.raises(type(error)):
@@ -288,7 +287,7 @@ def test_a_run_says_why_it_ended(bert, tmp_path, monkeypatch, error, status):
     assert one.result(tmp_path / "run").facts.status == status
     assert one.fit(tmp_path / "run", resume=True).facts.status == "finished"
     with pytest.raises(ValueError, match="another federation"):
-        federation(bert, seed=3).result(tmp_path / "run")
+        federation(bert, rounds=1, seed=3).result(tmp_path / "run")
 
 
 def test_verify_needs_the_folder_alone(bert, tmp_path):

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from covering import every_combination
 from silotune.aggregation import (
     Aggregator,
     Combined,
@@ -167,8 +168,7 @@ def close(one: np.ndarray, two: np.ndarray, atol: float = 1e-9) -> None:
 # --- the identity: E[BA] = B'A' + R + error -------------------------------------------------------
 
 
-@every_shape
-@over(EXACT)
+@every_combination(name=list(EXACT), shape=SHAPES)
 @few
 @given(seed=seeds, w=weightings)
 def test_exact_rules_have_no_error(name, shape, seed, w):
@@ -185,8 +185,7 @@ def test_a_random_sketch_loses_nothing_of_full_rank(shape, seed, w):
     close(r.step(Refactor(randomised=True)), r.ideal)
 
 
-@every_shape
-@over(RULES)
+@every_combination(name=list(RULES), shape=SHAPES)
 @few
 @given(seed=seeds, w=weightings)
 def test_the_error_is_the_distance_from_the_ideal(name, shape, seed, w):
@@ -289,8 +288,7 @@ def test_cosine_steps_never_end_above_their_start(shape, seed, w, rate):
     assert end <= objective(r, r.average(B), 0.01) + 1e-12
 
 
-@every_shape
-@pytest.mark.parametrize("seed", range(3))
+@every_combination(seed=range(3), shape=SHAPES)
 def test_cosine_steps_are_the_dense_gradient_steps(shape, seed):
     r = a_round(shape, seed, [1.0, 2.0, 4.0])
     ridge, rate, steps = 0.01, 0.02, 25
@@ -308,8 +306,7 @@ def test_cosine_steps_are_the_dense_gradient_steps(shape, seed):
     close(r.combine(rule).factors[B].numpy(), (b + d).detach().numpy(), atol=1e-10)
 
 
-@every_shape
-@pytest.mark.parametrize("seed", range(3))
+@every_combination(seed=range(3), shape=SHAPES)
 def test_cosine_steps_reach_the_cosine_of_the_closed_form(shape, seed):
     """Without a ridge the projection has the greatest cosine that this A allows."""
     r = a_round(shape, seed, [1.0, 2.0, 4.0])
@@ -323,8 +320,7 @@ def test_cosine_steps_reach_the_cosine_of_the_closed_form(shape, seed):
 # --- FedSVD ---------------------------------------------------------------------------------------
 
 
-@every_shape
-@pytest.mark.parametrize("randomised", [False, True])
+@every_combination(randomised=[False, True], shape=SHAPES)
 @few
 @given(seed=seeds, w=weightings)
 def test_refactored_pairs_are_the_svd(shape, randomised, seed, w):
@@ -366,8 +362,7 @@ def test_refactoring_more_rows_than_outputs():
 COPYING = {k: r for k, r in RULES.items() if not k.startswith(("Server", "Truncate(1)"))}
 
 
-@every_shape
-@over(COPYING)
+@every_combination(name=list(COPYING), shape=SHAPES)
 @few
 @given(seed=seeds, weight=st.floats(0.1, 9.0))
 def test_one_client_is_copied(name, shape, seed, weight):
@@ -387,8 +382,7 @@ def test_one_client_is_copied_bit_for_bit_in_single_precision(name, seed):
     assert not combined.residual
 
 
-@every_shape
-@over(RULES)
+@every_combination(name=list(RULES), shape=SHAPES)
 @pytest.mark.parametrize("clients", [1, 3])
 def test_where_no_b_has_moved_from_zero_nothing_comes_out(name, shape, clients):
     r = round_for(name, shape, 0, [1.0] * clients)
@@ -402,8 +396,7 @@ def test_where_no_b_has_moved_from_zero_nothing_comes_out(name, shape, clients):
     assert (rows > 1e-3).all(), "a pair of zeros would never learn again"
 
 
-@every_shape
-@over(RULES)
+@every_combination(name=list(RULES), shape=SHAPES)
 def test_many_clients(name, shape):
     """The stack of products has long turned dense."""
     r = round_for(name, shape, 0, [1.0 + k % 3 for k in range(60)])
@@ -418,8 +411,7 @@ def test_many_clients(name, shape):
 # --- symmetries -----------------------------------------------------------------------------------
 
 
-@every_shape
-@over(RULES)
+@every_combination(name=list(RULES), shape=SHAPES)
 @few
 @given(seed=seeds, w=weightings, c=st.floats(0.5, 5.0))
 def test_order_of_clients_and_unit_of_weights_are_irrelevant(name, shape, seed, w, c):
@@ -437,8 +429,7 @@ def near_tie(matrix: np.ndarray, rank: int) -> bool:
     return values[rank - 1] - values[rank] < 1e-4 * values[0]
 
 
-@every_shape
-@pytest.mark.parametrize("name", RATIONAL)
+@every_combination(name=RATIONAL, shape=SHAPES)
 @few
 @given(seed=seeds, w=weightings)
 def test_a_clients_gauge_is_irrelevant(name, shape, seed, w):
@@ -466,8 +457,7 @@ def test_the_mean_does_see_the_gauge():
 # --- unequal ranks --------------------------------------------------------------------------------
 
 
-@every_shape
-@pytest.mark.parametrize("name", ["Fold", "Truncate", "Truncate(unbalanced)"])
+@every_combination(name=["Fold", "Truncate", "Truncate(unbalanced)"], shape=SHAPES)
 @few
 @given(seed=seeds, ranks=st.lists(st.integers(1, 4), min_size=1, max_size=5))
 def test_unequal_ranks(name, shape, seed, ranks):
@@ -514,8 +504,7 @@ def single(r: Round) -> Round:
     return Round(state, [u.map(torch.Tensor.float) for u in r.updates], r.weights)
 
 
-@every_shape
-@over(RULES)
+@every_combination(name=list(RULES), shape=SHAPES)
 @few
 @given(seed=seeds, w=weightings)
 def test_single_precision_in_single_precision_out(name, shape, seed, w):

@@ -147,7 +147,7 @@ def test_the_edges_are_cases_and_every_pattern_is_among_them():
     assert {pattern for pattern, _ in EDGES} == PATTERNS.keys()
 
 
-@every_method(half="first")
+@every_method(part=(0, 2))
 @pytest.mark.parametrize("cases", extent)
 def test_a_server_that_hides_nobody_refuses_it_or_counts_it(method, cases):
     method_axes = plain(method)
@@ -162,7 +162,7 @@ def test_a_server_that_hides_nobody_refuses_it_or_counts_it(method, cases):
     assert rounds_of_a_liar(lambda r: open_rounds(method_axes, r), alone, cases) == []
 
 
-@every_method(half="second")
+@every_method(part=(1, 2))
 @pytest.mark.parametrize("cases", extent)
 def test_a_server_that_hides_its_clients_takes_no_more_than_the_bound(method, cases, tmp_path):
     method_axes = plain(method)

@@ -31,7 +31,6 @@ from silotune.privacy import NoPrivacy
 from silotune.runtimes import InProcess
 from toys import axes, begin, experiment, loss, notes, silos, trainer
 
-methods = every_method()
 by_sgd = every_method(lambda m: OPTIMIZERS[0] in fitting(m) and m != "alt-lora")
 
 
@@ -76,7 +75,7 @@ class Shuffled:
         raise AssertionError
 
 
-@every_point("first")
+@every_point((0, 3))
 def test_order_and_repetition_of_results_are_irrelevant(method, optimizer, clients):
     a = axes(method, optimizer)
     in_order = last(a, InProcess(trainer(a), clients()))
@@ -84,7 +83,7 @@ def test_order_and_repetition_of_results_are_irrelevant(method, optimizer, clien
     assert in_order.factors.digest() == shuffled.factors.digest()
 
 
-@every_point("second")
+@every_point((1, 3))
 def test_two_halves_make_a_whole(method, optimizer, clients):
     a, same = axes(method, optimizer), clients()
     whole = last(a, InProcess(trainer(a), clients()))
@@ -123,7 +122,7 @@ def test_one_client_one_step_is_centralised_training(method, clients):
         torch.testing.assert_close(found[key], tensor, rtol=1e-6, atol=1e-9)
 
 
-@every_point("first")
+@every_point((2, 3))
 def test_every_method_learns(method, optimizer, clients):
     a = axes(method, optimizer)
     b, own_records = trainer(a), clients(records=40)
@@ -134,7 +133,7 @@ def test_every_method_learns(method, optimizer, clients):
     assert max(after) < before - 0.05
 
 
-@methods
+@every_method(part=(0, 3))
 def test_only_what_is_trained_moves(method, clients):
     a = plain(method)
     exp = experiment(a, list(clients()))
@@ -147,7 +146,7 @@ def test_only_what_is_trained_moves(method, clients):
     assert {k for k in moved if k.role is Role.HEAD} <= exp.plan(0).shared(before).keys()
 
 
-@methods
+@every_method(part=(1, 3))
 def test_only_what_is_shared_travels_up(method, clients):
     a = plain(method)
     runtime = InProcess(trainer(a), clients())
@@ -158,7 +157,7 @@ def test_only_what_is_shared_travels_up(method, clients):
     assert sent < only.pooled.bytes_up < sent + 3 * 1500
 
 
-@methods
+@every_method(part=(2, 3))
 def test_at_first_seeds_travel_down_and_later_only_what_is_new(method, clients):
     a = plain(method)
     runtime = InProcess(trainer(a), clients())

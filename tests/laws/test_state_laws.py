@@ -7,7 +7,7 @@ from itertools import count, islice, pairwise
 import pytest
 import torch
 
-from covering import every_method, plain
+from covering import every_method, plain, some
 from silotune.core import (
     ClientId,
     Factors,
@@ -34,7 +34,7 @@ from toys import adapter, agreed, axes, begin, experiment, silos, trainer
 
 ROUNDS = 5
 
-folding = pytest.mark.parametrize("method", ["fedex-lora", "flora", "fedftg-seeded"])
+FOLDING = ["fedex-lora", "flora", "fedftg-seeded"]
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def run(a, runtime, state=None, **changes):
     return list(federate(exp, runtime, state or begin(a)))
 
 
-@every_method(half="first")
+@every_method(part=(0, 4))
 def test_what_is_sent_in_parts_arrives_whole(method, clients):
     a = plain(method)
     whole = run(a, InProcess(trainer(a), clients()))[-1].state
@@ -82,7 +82,7 @@ def test_what_is_sent_in_parts_arrives_whole(method, clients):
     assert [held for _, _, held, _ in wires.sent] == [False] * 3 + [True] * (3 * ROUNDS - 3)
 
 
-@every_method(half="second")
+@every_method(part=(1, 4))
 def test_bytes_down_are_those_of_the_messages(method, clients):
     a = plain(method)
     wires = Wires(InProcess(trainer(a), clients()), away={("silo-1", 1), ("silo-1", 3)})
@@ -92,7 +92,7 @@ def test_bytes_down_are_those_of_the_messages(method, clients):
         assert (done.bytes_down == sent) == (not lost)
 
 
-@every_method(half="second")
+@every_method(part=(2, 4))
 def test_a_checkpoint_holds_all_that_goes_on(method, clients):
     a = plain(method)
     same = clients()
@@ -108,7 +108,7 @@ def test_a_checkpoint_holds_all_that_goes_on(method, clients):
     assert resumed[0].bytes_down == whole[3].bytes_down
 
 
-@every_method(half="first")
+@every_method(part=(3, 4))
 def test_a_client_that_missed_rounds_works_on_the_same_function(method, clients):
     """It is told everything that was folded while it was away, and so is one that joins late."""
     a = plain(method)
@@ -143,7 +143,7 @@ class Absent:
         return self.inner.train([t for t in tasks if (t.client, t.round) not in self.away])
 
 
-@folding
+@pytest.mark.parametrize("method", some(FOLDING, "fedex-lora"))
 def test_what_is_folded_is_cumulative_and_a_model_computes_with_it(method, clients):
     a = plain(method)
     states = [done.state for done in run(a, InProcess(trainer(a), clients()))]
@@ -163,7 +163,7 @@ def test_what_is_folded_is_cumulative_and_a_model_computes_with_it(method, clien
         torch.testing.assert_close(layer(x), x @ (base + added).T + bias)
 
 
-@folding
+@pytest.mark.parametrize("method", some(FOLDING, "fedftg-seeded"))
 def test_the_base_is_never_written_to(method, clients):
     a = plain(method)
     b = trainer(a)
@@ -172,7 +172,7 @@ def test_the_base_is_never_written_to(method, clients):
     assert all(torch.equal(b.adapted.layers[s].weight, w) for s, w in before.items())
 
 
-@folding
+@pytest.mark.parametrize("method", some(FOLDING, "flora"))
 def test_nothing_of_a_fold_is_left_behind_in_the_model(method, clients):
     """The model of a process serves other clients, and other runs, after this one."""
     a = plain(method)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 from transformers import get_linear_schedule_with_warmup
 
+from covering import every_combination
 from optim.small_pairs import RANK, SCALE, SHAPES, pairs, random, set_gradients
 from silotune.core import Key, Role
 from silotune.optim import (
@@ -68,9 +69,11 @@ def same(ours, theirs):
     return all(torch.equal(p, theirs[k]) for k, p in ours.items())
 
 
-@every
-@pytest.mark.parametrize("saved", ["as it is", "as bytes", "one by one"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@every_combination(
+    make=list(MAKERS.values()),
+    saved=["as it is", "as bytes", "one by one"],
+    dtype=[torch.float32, torch.float64],
+)
 def test_state_goes_out_and_in_in_the_middle_of_training(make, saved, dtype):
     """To the bit, in float32 too, where small matrices are in float64; and nothing is shared."""
     whole, first = tensors(dtype), tensors(dtype)

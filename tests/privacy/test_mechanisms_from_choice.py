@@ -162,6 +162,7 @@ def test_the_noise_for_a_target_is_the_least_that_pays_for_everything(relation):
     assert 3.98 <= epsilon([found.charge(steps)], 1e-3, relation=relation) <= 4.0
 
 
+@pytest.mark.full  # at hand `federation/test_releases.py` trains under such a budget
 def test_a_noisy_count_is_paid_from_the_same_budget():
     plain = ExampleDP(target_epsilon=4.0, target_delta=1e-3)
     counted = replace(plain, count_noise=3.0)

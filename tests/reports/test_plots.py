@@ -4,11 +4,13 @@ import math
 import re
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
 import pytest
 
+from covering import every_combination
 from reports.clinics import rounds, summary
 from silotune.data.summary import Lengths, SiloSummary
 from silotune.reports import plot_style, plots, silo_plots
@@ -38,13 +40,22 @@ PICTURES = {
 }
 
 
+@cache
+def drawn(name):
+    """One of the pictures, which no test changes."""
+    return PICTURES[name]()
+
+
+every_picture = pytest.mark.parametrize("name", PICTURES)
+
+
 def texts(svg):
     return ["".join(node.itertext()) for node in ElementTree.fromstring(svg).iter(f"{SVG}text")]
 
 
-@pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
-def test_a_picture_is_svg_that_stands_alone(draw):
-    svg = draw()
+@every_picture
+def test_a_picture_is_svg_that_stands_alone(name):
+    svg = drawn(name)
     root = ElementTree.fromstring(svg)
     assert root.tag == f"{SVG}svg"
     assert root.get("aria-label")
@@ -53,14 +64,17 @@ def test_a_picture_is_svg_that_stands_alone(draw):
     assert "<style" not in svg, "a style would reach the whole page"
 
 
-@pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
-def test_equal_input_gives_equal_bytes(draw):
-    assert draw() == draw()
+@every_picture
+def test_equal_input_gives_equal_bytes_nothing_stays_open_and_no_setting_is_changed(name):
+    before = dict(plt.rcParams)
+    assert drawn(name) == PICTURES[name]()
+    assert plt.get_fignums() == []
+    assert dict(plt.rcParams) == before
 
 
-@pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
-def test_every_reference_inside_a_picture_leads_somewhere(draw):
-    svg = draw()
+@every_picture
+def test_every_reference_inside_a_picture_leads_somewhere(name):
+    svg = drawn(name)
     ids = re.findall(r' id="([^"]*)"', svg)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r"url\(#([^)]*)\)|href=\"#([^\"]*)\"", svg)) <= {
@@ -69,44 +83,32 @@ def test_every_reference_inside_a_picture_leads_somewhere(draw):
 
 
 def test_pictures_can_share_a_page():
-    ids = [set(re.findall(r' id="([^"]*)"', draw())) for draw in PICTURES.values()]
+    ids = [set(re.findall(r' id="([^"]*)"', drawn(name))) for name in PICTURES]
     assert sum(map(len, ids)) == len(set().union(*ids))
 
 
-@pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
-def test_a_page_can_choose_every_colour(draw):
-    themed = plot_style.themed(draw())
+@every_picture
+def test_a_page_can_choose_every_colour(name):
+    themed = plot_style.themed(drawn(name))
     fixed = re.findall(r"#[0-9a-f]{6}(?!\))", themed)
     assert fixed == []
     assert "var(--ink, #1c1f23)" in themed or "var(--muted, #646b75)" in themed
 
 
-def test_nothing_stays_open_and_no_setting_is_changed():
-    before = dict(plt.rcParams)
-    for draw in PICTURES.values():
-        draw()
-    assert plt.get_fignums() == []
-    assert dict(plt.rcParams) == before
-
-
 def test_axes_say_what_they_show():
-    assert {"rounds completed", "accuracy"} <= set(texts(PICTURES["metric"]()))
-    assert {"rounds completed", "ε spent so far", "budget ε = 6"} <= set(
-        texts(PICTURES["epsilon"]())
-    )
-    assert {"to the server", "to the silos", "15 MB"} <= set(
-        map(str.strip, texts(PICTURES["bytes"]()))
-    )
-    assert {"relative error, log scale", "0", "10⁻⁸"} <= set(texts(PICTURES["error"]()))
+    assert {"rounds completed", "accuracy"} <= set(texts(drawn("metric")))
+    assert {"rounds completed", "ε spent so far", "budget ε = 6"} <= set(texts(drawn("epsilon")))
+    assert {"to the server", "to the silos", "15 MB"} <= set(map(str.strip, texts(drawn("bytes"))))
+    assert {"relative error, log scale", "0", "10⁻⁸"} <= set(texts(drawn("error")))
     assert {"noise / signal, log scale", "no signal", "0.1", "1", "100"} <= set(
-        texts(PICTURES["noise"]())
+        texts(drawn("noise"))
     )
-    assert {"records", "north", "1,200"} <= set(texts(PICTURES["split"]()))
-    assert {"87.5 %", "25.0 %", "–", "a", "b"} <= set(texts(PICTURES["silos"]()))
+    assert {"records", "north", "1,200"} <= set(texts(drawn("split")))
+    assert {"87.5 %", "25.0 %", "–", "a", "b"} <= set(texts(drawn("silos")))
 
 
 def test_the_state_before_training_is_marked():
-    started = PICTURES["metric"]()
+    started = drawn("metric")
     later = plots.metric_by_round(rounds()[1:], "accuracy")
     assert started.count("<use") > later.count("<use")
 
@@ -198,8 +200,7 @@ def test_hostile_names_are_text():
     assert any("_b" in text for text in texts(drawn[2])), "no entry of the legend is hidden"
 
 
-@pytest.mark.parametrize("labels", [2, 8, 9, 20, 150, 1000])
-@pytest.mark.parametrize("silos", [1, 10, 40])
+@every_combination(labels=[2, 8, 9, 20, 150, 1000], silos=[1, 10, 40])
 def test_no_bar_is_grey_and_no_record_is_lost(labels, silos):
     """Whatever the number of labels and silos: colours carry the records."""
     own = {

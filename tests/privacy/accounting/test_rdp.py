@@ -5,9 +5,10 @@ import math
 import dp_accounting as dp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from covering import every_combination, examples
 from silotune.privacy.accounting import rdp
 from silotune.privacy.accounting.accountant import COARSE, epsilon, epsilon_rdp
 from silotune.privacy.accounting.charges import Charge, CorrelatedCharge, TruncatedCharge
@@ -29,8 +30,7 @@ streams = st.builds(
 )
 
 
-@pytest.mark.parametrize("q", [1e-4, 0.01, 0.3, 0.9])
-@pytest.mark.parametrize("sigma", [0.3, 1.0, 20.0])
+@every_combination(q=[1e-4, 0.01, 0.3, 0.9], sigma=[0.3, 1.0, 20.0])
 def test_another_accountant_agrees_at_whole_orders(q, sigma):
     theirs = dp.rdp.RdpAccountant(rdp.ORDERS.tolist())
     theirs.compose(dp.PoissonSampledDpEvent(q, dp.GaussianDpEvent(sigma)), 500)
@@ -86,7 +86,7 @@ def test_published_epsilon():
 # never below the loss distributions
 
 
-@settings(max_examples=25, deadline=None)
+@examples(8, 25)
 @given(st.lists(plain | streams, min_size=1, max_size=2), st.sampled_from([1e-3, 1e-5, 1e-8]))
 def test_renyi_is_never_below(charges, delta):
     """A coarse grid rounds up, maybe by more than the gap is wide; then the fine one tells."""

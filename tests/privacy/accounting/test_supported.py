@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import binom, norm
 
-from covering import every_combination, one_combination
+from covering import every_combination, full, one_combination
 from silotune.privacy.accounting.accountant import COARSE, epsilon, epsilon_over_silos, epsilon_rdp
 from silotune.privacy.accounting.charges import Charge, CorrelatedCharge, TruncatedCharge
 
@@ -42,7 +42,7 @@ def gaussian_epsilon(mu, delta):
 
 @pytest.mark.parametrize(
     ("relation", "published"),
-    [("add-remove", 1.828), ("zero-out", 1.828), ("replace-one", 2.843)],
+    [full("add-remove", 1.828), full("zero-out", 1.828), ("replace-one", 2.843)],
 )
 def test_published_epsilon_of_each_relation(relation, published):
     found = epsilon([Charge(0.01, 1.0, 1000)], DELTA, relation=relation)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from covering import full
 from silotune.core import ClientId, ClientTask
 from silotune.core.round_plan import RoundPlan
 from silotune.engine.client_releases import ACCURACY, RECORDS, noisy_records, noisy_score
@@ -65,17 +66,18 @@ def test_held_out_records_pay_for_scores_and_no_others():
     assert by_table([(METRIC, metric)]).epsilon(DELTA) == held_out
 
 
-def test_noise_is_calibrated_for_everything_that_the_records_pay():
+@pytest.mark.parametrize("q", [1.0, full(0.1)])
+def test_noise_is_calibrated_for_everything_that_the_records_pay(q):
     count = Charge(1.0, 2.0, 1)
-    alone = calibrate(3.0, DELTA, lambda sigma: Charge(0.1, sigma, 50))
-    beside = calibrate(3.0, DELTA, lambda sigma: Charge(0.1, sigma, 50), besides=[count])
+    alone = calibrate(3.0, DELTA, lambda sigma: Charge(q, sigma, 50))
+    beside = calibrate(3.0, DELTA, lambda sigma: Charge(q, sigma, 50), besides=[count])
     assert beside > alone
-    cost = epsilon([count, Charge(0.1, beside, 50)], DELTA)
+    cost = epsilon([count, Charge(q, beside, 50)], DELTA)
     assert 0.99 * 3.0 < cost <= 3.0
-    last = epsilon_by_round(Charge(0.1, beside, 10), 5, DELTA, besides=[count])[-1]
+    last = epsilon_by_round(Charge(q, beside, 10), 5, DELTA, besides=[count])[-1]
     assert last == pytest.approx(cost, rel=0.01)
     with pytest.raises(ValueError, match=r"cannot be reached.*more count_noise"):
-        calibrate(1.0, DELTA, lambda sigma: Charge(0.1, sigma, 50), besides=[Charge(1.0, 0.5, 1)])
+        calibrate(1.0, DELTA, lambda sigma: Charge(q, sigma, 50), besides=[Charge(1.0, 0.5, 1)])
 
 
 def task(round: int = 0) -> ClientTask:

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import pytest
 
+from covering import full
 from silotune.core import RecordError
 from silotune.privacy import SiloStore
 from silotune.privacy.accounting.calibration import calibrate
@@ -384,7 +385,7 @@ def test_a_crash_between_any_two_steps_leaves_all_or_nothing(tmp_path):
     assert outcomes == sorted(outcomes)
 
 
-@pytest.mark.parametrize("acknowledged", [1, 5])
+@pytest.mark.parametrize("acknowledged", [full(1), 5])
 def test_what_was_acknowledged_before_a_kill_is_charged_once(folder, acknowledged):
     with subprocess.Popen(script(FOREVER, folder), stdout=subprocess.PIPE, text=True) as process:
         seen = [int(process.stdout.readline()) for _ in range(acknowledged)]

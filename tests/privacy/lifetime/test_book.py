@@ -111,11 +111,11 @@ def test_processes_that_write_at_once_lose_nothing(folder):
     tests = str(Path(__file__).parents[2])
     running = [
         subprocess.Popen([sys.executable, "-c", program, tests, str(folder), run])
-        for run in ("a", "b", "c")
+        for run in ("a", "b")
     ]
-    assert [process.wait() for process in running] == [0, 0, 0]
+    assert [process.wait() for process in running] == [0, 0]
     found = sorted((p.run, p.round) for p in Book(folder).payments)
-    assert found == [(run, round) for run in "abc" for round in range(20)]
+    assert found == [(run, round) for run in "ab" for round in range(20)]
 
 
 # what is lost

@@ -211,6 +211,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
+@pytest.mark.full  # a process to start
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_process_is_refused_its_parents_stream():
     """In a process of its own, since this one may have threads."""
