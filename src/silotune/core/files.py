@@ -122,7 +122,7 @@ def read_lines(path: Path, newest: int = VERSION) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     with in_words(path):
-        whole = path.read_bytes()[: _end_of_lines(path)].decode(errors="replace")
+        whole = whole_lines(path.read_bytes()).decode(errors="replace")
     lines = whole.split("\n")[:-1]
     return [_parse(line, f"{path}, line {i}", newest) for i, line in enumerate(lines, start=1)]
 
@@ -154,6 +154,26 @@ def parse_line(line: bytes, where: str, newest: int = VERSION) -> dict[str, Any]
         RecordError: if it is damaged or of a newer version.
     """
     return _parse(line.decode(errors="replace"), where, newest)
+
+
+def whole_lines(data: bytes) -> bytes:
+    """The lines in ``data``, without a torn last one: its newline was not on the disk yet."""
+    return data[: data.rfind(b"\n") + 1]
+
+
+def complete_last_line(path: Path) -> None:
+    """Give a torn last line of JSON that can be read, and so was written whole, its newline.
+
+    Raises:
+        OSError: if the file is not there, or cannot be read or written.
+    """
+    if not _is_torn(path):
+        return
+    data = path.read_bytes()
+    with suppress(ValueError):
+        json.loads(data[len(whole_lines(data)) :])
+        with path.open("ab", buffering=0) as file:
+            _write(file.fileno(), b"\n")
 
 
 @contextmanager
@@ -218,13 +238,15 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 def _end_of_lines(path: Path) -> int:
+    return len(whole_lines(path.read_bytes())) if _is_torn(path) else path.stat().st_size
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether something stands behind the last newline; only that byte is read."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 1, 0))
-        if file.read(1) in (b"\n", b""):
-            return size
-        file.seek(0)
-        return file.read().rfind(b"\n") + 1
+        return file.read(1) not in (b"\n", b"")
 
 
 def _sync_names(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from silotune.core.files import in_words
+from silotune.core.files import in_words, whole_lines
 
 from .book import Book
 from .entry import NOTHING, LedgerEntry, LedgerLine, SiloStoreError
@@ -129,8 +129,7 @@ def read_line(line: bytes, path: Path, number: int) -> LedgerLine:
 def _checked(path: Path, chains: dict[str, Chain]) -> Iterator[LedgerEntry]:
     with in_words(path):
         data = path.read_bytes() if path.exists() else b""
-    whole = data[: data.rfind(b"\n") + 1]
-    for i, raw in enumerate(whole.splitlines(keepends=True), start=1):
+    for i, raw in enumerate(whole_lines(data).splitlines(keepends=True), start=1):
         line = read_line(raw, path, i)
         chains.setdefault(line.entry.silo, Chain()).take(line, f"{path}, line {i}")
         yield line.entry

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from silotune.core.files import append_bytes, in_words
+from silotune.core.files import append_bytes, in_words, whole_lines
 
 from .chain import CURE, Chain, read_line
 from .entry import LedgerEntry, SiloStoreError, written
@@ -42,7 +42,7 @@ class Ledger:
             raise SiloStoreError(
                 f"{self.path}: line {len(self.chain)} is not what it was when it was read; {CURE}"
             )
-        new = read[len(self._last) : read.rfind(b"\n") + 1]
+        new = whole_lines(read)[len(self._last) :]
         for line in new.splitlines(keepends=True):
             self._take(line)
         return new

@@ -30,14 +30,6 @@ def write_private(path: Path, content: bytes) -> None:
     sync(path.parent)
 
 
-def append_durably(path: Path, content: bytes) -> None:
-    """Add to a file, durably."""
-    with path.open("ab") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def sync(folder: Path) -> None:
     """Make new names in a folder durable."""
     handle = os.open(folder, os.O_RDONLY)

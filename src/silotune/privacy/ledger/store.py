@@ -34,14 +34,13 @@ a folder put back from an older copy would draw steps twice, which no charge pay
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from silotune.core.files import in_words, write_bytes
+from silotune.core.files import complete_last_line, in_words, write_bytes
 from silotune.core.locks import locked
 from silotune.privacy.accounting.accountant import COARSE, FINE, epsilon
 from silotune.privacy.accounting.charges import AnyCharge, CorrelatedCharge, Relation
@@ -307,30 +306,7 @@ def _mend(path: Path) -> None:
     if not path.exists():
         path.touch()
         sync(path.parent)
-    elif _is_json(_torn(path)):
-        with path.open("ab") as file:
-            file.write(b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _torn(path: Path) -> bytes:
-    """What stands behind the last newline; the file is read only if there is something."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(size - 1, 0))
-        if file.read(1) in (b"\n", b""):
-            return b""
-        file.seek(0)
-        return file.read().rpartition(b"\n")[2]
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
+    complete_last_line(path)
 
 
 def _locked(path: Path) -> BinaryIO:

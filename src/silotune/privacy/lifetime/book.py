@@ -30,11 +30,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from silotune.core.files import append_bytes, json_line
+from silotune.core.files import append_bytes, complete_last_line, json_line, whole_lines
 from silotune.core.locks import locked
 from silotune.privacy.accounting.charges import AnyCharge, Relation, from_json, to_json, typed
 from silotune.privacy.ledger.entry import NOTHING, SiloStoreError
-from silotune.privacy.ledger.private_files import append_durably, make_private, write_private
+from silotune.privacy.ledger.private_files import make_private, write_private
 
 from .choice import ENVIRONMENT
 from .record_set import RecordSet
@@ -183,21 +183,15 @@ class Book:
             if self._read or self._head.exists() or self._has_more():
                 raise self._lost("book.jsonl was there, and is gone")
             write_private(self._lines, b"")
+        complete_last_line(self._lines)
         with self._lines.open("rb") as file:
             if self._lines.stat().st_size < self._read:
                 raise self._lost("it has become shorter")
             file.seek(self._read)
-            fresh = file.read()
-        whole, _, torn = fresh.rpartition(b"\n")
-        whole += b"\n" if b"\n" in fresh else b""
-        if torn and _is_json(torn):
-            append_durably(self._lines, b"\n")
-            whole += torn + b"\n"
-        elif torn:
-            os.truncate(self._lines, self._read + len(whole))
-        for line in whole.splitlines(keepends=True):
+            fresh = whole_lines(file.read())
+        for line in fresh.splitlines(keepends=True):
             self._take(self._parsed(line), line)
-        self._read += len(whole)
+        self._read += len(fresh)
         self._check_head()
 
     def _parsed(self, line: bytes) -> Payment:
@@ -296,11 +290,3 @@ class Book:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise BookError(f"lifetime: {self.folder}: {reason}; {CURE}") from error
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
