@@ -14,10 +14,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import silotune.core.files as files
 import silotune.privacy.ledger.store as store
+from covering import some
 from federation.small import BUDGET, PRIVATE, charge_again, notes, write_csv
 from silotune.cli.progress import Watch, watch_rounds
 from silotune.core.files import read_json, read_lines
-from silotune.runs.folder import RoundRecord
+from silotune.runs.facts import read_facts
+from silotune.runs.folder import RoundRecord, RunFolder
+from silotune.runs.lock import held
+from silotune.runs.standing import standing
 from silotune.signals import heard
 
 ONE = "train.num_rounds=1"
@@ -144,9 +148,47 @@ def test_a_disk_that_fills_up_loses_no_round(silotune, place, monkeypatch):
     assert result.exit_code == 1
     assert "No space left on device; free some space and continue with --resume" in result.stderr
     assert read_lines(place / "run" / "metrics.jsonl")
+    folder = RunFolder(place / "run")
+    assert read_facts(folder).status == "running", "nor could that be written"
+    assert standing(folder, read_facts(folder)).startswith("cut short; continue it with --resume")
+    with held(folder):
+        assert standing(folder, read_facts(folder)) == "running"
     assert silotune("run", "small.yaml", "--resume").exit_code == 0
     ends = [place / name / "adapter" / "adapter_model.safetensors" for name in ("run", "whole")]
     assert ends[0].read_bytes() == ends[1].read_bytes()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="nobody tells a descriptor's file")
+@pytest.mark.parametrize("name", some(["metrics.jsonl", "state.bin", "report.html"], "report.html"))
+def test_a_disk_without_room_for_one_file_is_the_status(silotune, place, monkeypatch, name):
+    write = files._write
+
+    def full(descriptor, data):
+        if name in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(descriptor, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_write", full)
+        result = silotune("run", "small.yaml", ONE)
+    assert result.exit_code == 1
+    status = read_json(place / "run" / "run.json")["status"]
+    assert status.startswith("failed: ")
+    assert f"{name}: No space left on device; free some space" in status
+    assert silotune("run", "small.yaml", ONE, "--resume").exit_code == 0
+    assert read_json(place / "run" / "run.json")["status"] == "finished"
+
+
+def test_a_second_run_is_told_who_has_the_folder(silotune, place):
+    other = (place / "small.yaml").read_text().replace("num_rounds: 3", "num_rounds: 4")
+    (place / "run").mkdir()
+    (place / "run" / "config.yaml").write_text(other)
+    with held(RunFolder(place / "run")):
+        for words in ((), ("--resume",)):
+            result = silotune("run", "small.yaml", *words)
+            assert result.exit_code == 1
+            assert f"run (process {os.getpid()} on " in result.stderr
+            assert ", since 20" in result.stderr
 
 
 def test_the_reason_of_a_private_failure_is_told_where_the_silo_is(
@@ -228,7 +270,7 @@ def test_export_writes_a_new_folder(silotune, place):
     silotune("run", "small.yaml", ONE)
     assert silotune("export", "run", "--output", "adapter").exit_code == 0
     result = silotune("export", "run", "--format", "merged", "--output", "model")
-    assert (result.exit_code, "Writing" in result.output) == (0, False), "no bar of transformers"
+    assert (result.exit_code, result.stderr) == (0, ""), "nobody else's bars and reports"
     assert (place / "model" / "README.md").is_file()
     assert (place / "model" / "config.json").is_file()
     result = silotune("export", "run", "--format", "merged", "--output", "model")

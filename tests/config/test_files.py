@@ -40,7 +40,7 @@ def test_the_default_is_bundled_and_says_everything_in_comments():
 @pytest.mark.parametrize("name", ["sst2", "qnli", "mnli"])
 def test_documented_changes_of_the_text_examples(name):
     path = next(p for p in EXAMPLES if p.stem == name)
-    plain = ["privacy.unit=none", "privacy.target_epsilon=null"]
+    plain = ["privacy.unit=none"]
     assert load_config(path, plain).privacy.unit == "none"
     changes = ["data.path=folder", "data.silos.split=label-skew-severe", "method.name=head-only"]
     assert load_config(path, changes).data.silos.num == 3

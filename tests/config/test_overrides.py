@@ -49,6 +49,9 @@ def get(config, key):
         ("data.silos={num: 3, split: quantity}", "data.silos.by", None),
         ("data.silos={num: 3, split: quantity}", "data.silos.num", 3),
         ("data.silos=null", "data.silos.by", None),
+        ("data.silos.num=3", "data.silos.by", None),
+        ("privacy.unit=none", "privacy.target_epsilon", None),
+        ("privacy.noise_multiplier=2", "privacy.target_epsilon", None),
     ],
 )
 def test_override(load, override, key, value):
@@ -63,6 +66,15 @@ def test_later_ones_win_over_earlier_ones_and_the_file(load):
 def test_a_whole_section_replaces_and_a_key_after_it_counts(load):
     config = load(HEAD, "data.silos={num: 3}", "data.silos.num=4")
     assert config.data.silos.num == 4
+
+
+def test_what_cannot_hold_beside_an_override_is_dropped_from_the_file_alone(load, wrong):
+    dealt = HEAD.replace("{by: c}", "{num: 3, split: dirichlet, alpha: 1}")
+    assert load(dealt, "data.silos.by=c").data.silos.num is None
+    counted = HEAD.replace("{target_epsilon: 6}", "{target_epsilon: 6, count_noise: 50}")
+    assert load(counted, "privacy.unit=none").privacy.count_noise is None
+    (problem,) = wrong(HEAD, "privacy.target_epsilon=6", "privacy.unit=none")
+    assert "privacy.target_epsilon: has no effect with privacy.unit: none" in problem
 
 
 @pytest.mark.parametrize(

@@ -27,13 +27,15 @@ TURNS = [*CLIENT, "privacy.sampling=rotation", "privacy.noise=correlated"]
 
 BAD = [  # (file, overrides, the key named, a part of the fix)
     (TEXT, ["privacy.target_epsilon=null"], "privacy.target_epsilon", "needed for privacy.unit"),
-    (TEXT, ["privacy.noise_multiplier=1"], "privacy.target_epsilon", "set the other to null"),
-    (TEXT, ["privacy.unit=none"], "privacy.target_epsilon", "set it to null"),
     (
         TEXT,
-        ["privacy={unit: none, noise_multiplier: 1}"],
-        "privacy.noise_multiplier",
-        "set it to null",
+        ["privacy={target_epsilon: 6, noise_multiplier: 1}"],
+        "privacy.target_epsilon",
+        "set the other to null",
+    ),
+    *(
+        (TEXT, [f"privacy={{unit: none, {key}: 1}}"], f"privacy.{key}", "set it to null")
+        for key in ("target_epsilon", "noise_multiplier")
     ),
     (TEXT, ["data.num_examples=900", "target_delta=0.01"], "privacy.target_delta", "0.0011"),
     (

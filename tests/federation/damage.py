@@ -20,6 +20,19 @@ def garbage(path: Path) -> None:
     path.write_bytes(bytes(range(256)) * 2)
 
 
+def torn(path: Path) -> None:
+    """Something more was begun to be written."""
+    with path.open("ab") as file:
+        file.write(b'{"version": 1, "rou')
+
+
+def garbled_end(path: Path) -> None:
+    """The last eighth has other bytes."""
+    data = path.read_bytes()
+    whole = len(data) - len(data) // 8 - 1
+    path.write_bytes(data[:whole] + bytes(byte ^ 0x5A for byte in data[whole:]))
+
+
 def of_other_types(path: Path) -> None:
     """Every value of every line is a number, or a text where it was one; YAML and bytes a list."""
     if path.suffix not in (".json", ".jsonl"):
@@ -35,5 +48,8 @@ def of_other_types(path: Path) -> None:
 def _other(value: object) -> object:
     return "7" if isinstance(value, int | float) else 7
 
+
+ENDS = (torn, garbled_end)
+"""Of a file whose beginning is as it was."""
 
 DAMAGES = (missing, empty, cut_short, garbage, of_other_types)

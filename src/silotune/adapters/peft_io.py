@@ -29,7 +29,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from silotune.core import Factors, Key, Role, Site, accumulated, write_bytes
@@ -38,6 +37,7 @@ from silotune.linalg import LowRank, Matrix, compress, dense
 
 from .base import Adapter
 from .peft_experts import divided, joined, stacks
+from .sealed import sealed, unsealed
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
@@ -108,7 +108,7 @@ def save_peft(
     beside = {f"{PREFIX}{n}": t.to("cpu", copy=True) for n, t in layout.beside.items()}
     named = beside | heads | _named(pairs)
     tensors = {name: t.contiguous() for name, t in named.items()}
-    write_bytes(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+    write_bytes(folder / WEIGHTS, sealed(tensors))
     config = {
         "peft_type": "LORA",
         "task_type": layout.task_type,
@@ -263,7 +263,7 @@ def read_files(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     file = folder / WEIGHTS
     try:
-        tensors = dict(sorted(load(file.read_bytes()).items()))  # safetensors keeps no order
+        tensors = unsealed(file.read_bytes())
         file = folder / CONFIG
         config = json.loads(file.read_bytes())
         alphas = [config["lora_alpha"], *(config.get("alpha_pattern") or {}).values()]

@@ -22,6 +22,7 @@ from silotune.federation.opening import OpenRun, is_finished, opened
 from silotune.federation.run import exhausted, finish, rounds, stop
 from silotune.federation.workers import SILOTUNE
 from silotune.runs.folder import RunFolder
+from silotune.runs.lock import refuse_while_written
 from silotune.signals import how
 
 from .config_source import chosen, saved, warnings
@@ -43,9 +44,9 @@ def train(
         _mend(RunFolder(Path(name)), console)
     config = chosen(name, overrides, output_dir)
     folder, federation = RunFolder(Path(config.output_dir)), build(config)
+    refuse_while_written(folder)
     if resume:
         _mend(folder, console)
-    if folder.config.is_file():
         _check_same(folder, config)
     if resume and is_finished(folder, federation):
         say(console, f"{folder.path}: this run is finished already")
@@ -76,11 +77,13 @@ def _mend(folder: RunFolder, console: Console) -> None:
 
 
 def _check_same(folder: RunFolder, config: Config) -> None:
-    """That a run was begun by this configuration.
+    """That a run was begun by this configuration, if it was by one.
 
     Raises:
         ValueError: naming every key that differs.
     """
+    if not folder.config.is_file():
+        return
     if differ := differences(saved(folder), config):
         raise ValueError(
             f"--resume: {folder.path} was started with another configuration: {'; '.join(differ)}. "

@@ -27,6 +27,7 @@ from silotune.reports.totals import Outcome, outcome, silo_outcomes
 from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
 from silotune.runs.privacy_statement import PrivacyStatement, read_statement
+from silotune.runs.standing import standing
 
 from .console import say
 
@@ -56,7 +57,7 @@ def result(folder: RunFolder) -> dict[str, Any]:
     private = not warning(statement)
     return {
         "run": facts.run,
-        "status": facts.status,
+        "status": standing(folder, facts),
         "output_dir": str(folder.path),
         "adapter": str(folder.adapter),
         "report": str(folder.report),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import yaml
 
@@ -10,6 +10,18 @@ from . import keys
 from . import yaml as yaml_door
 from .keys import Setting
 from .schema import SECTIONS
+
+REPLACES: Mapping[str, frozenset[str]] = {
+    "privacy.target_epsilon": frozenset({"privacy.noise_multiplier"}),
+    "privacy.noise_multiplier": frozenset({"privacy.target_epsilon"}),
+    "privacy.unit: none": frozenset(
+        f"privacy.{key}"
+        for key in ("target_epsilon", "noise_multiplier", "count_noise", "metric_noise")
+    ),
+    "data.silos.by": frozenset(f"data.silos.{key}" for key in ("num", "split", "alpha")),
+    "data.silos.num": frozenset({"data.silos.by"}),
+}
+"""A key, or a key and a value of it -> what a file may say that can not hold beside it."""
 
 LONG = 80  # letters of an override that a message repeats
 
@@ -36,7 +48,8 @@ def apply(
 ) -> tuple[dict[str, Setting], list[str]]:
     """Settings by home key with the overrides over them, and what is wrong with those.
 
-    A whole section (``data.silos={num: 3}``) replaces the section; null empties it.
+    A whole section (``data.silos={num: 3}``) replaces the section; null empties it. What is given
+    takes the place of what the file says and cannot hold beside it.
     """
     result, wrong = dict(settings), []
     for override in overrides:
@@ -51,10 +64,18 @@ def apply(
             if isinstance(item, str):
                 wrong.append(item)
             elif home := keys.home(item.key):
+                for key in _replaced(home, item.value):
+                    if result.get(key) == settings.get(key):
+                        result.pop(key, None)
                 result[home] = item
             else:
                 wrong.append(f"{given.where}: {item.key}: {keys.unknown(item.key)}")
     return result, wrong
+
+
+def _replaced(home: str, value: object) -> frozenset[str]:
+    found = REPLACES.get(f"{home}: {value}") or REPLACES.get(home)
+    return found if found and value is not None else frozenset()
 
 
 def _parts(given: Setting) -> Iterator[Setting | str]:

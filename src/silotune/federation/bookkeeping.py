@@ -118,7 +118,9 @@ class Bookkeeping:
             chains=self.chains,
             places={name: self._told(ledger.path) for name, ledger in self._ledgers.items()},
         )
-        refuse_shorter(books, self._folder, state, facts, read_statement(self._folder))
+        kept = self._folder.privacy.exists()  # if not, it is made again from the ledgers
+        statement = read_statement(self._folder) if kept else None
+        refuse_shorter(books, self._folder, state, facts, statement)
 
     def _told(self, path: Path) -> str:
         return path.relative_to(self._folder.path).as_posix()

@@ -90,7 +90,7 @@ def export_merged(
     if not approximate:
         estimable = adapter is not None and adapter.estimable
         _refuse_own(place, "format: merged", NO_WEIGHT + ESTIMABLE * estimable)
-    with _new_folder(output) as draft:
+    with quiet(), _new_folder(output) as draft:
         model = open_as_run(federation, folder)
         numbers = model_in(place, model)
         whole, error = merged_whole(terms, model, numbers, approximate=approximate)

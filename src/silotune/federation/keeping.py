@@ -124,7 +124,16 @@ def is_whole(folder: RunFolder, rounds: int, *, described: bool) -> bool:
                 read_made(place)
     except ValueError:
         return False
-    return all(path.is_file() and path.stat().st_size for path in (folder.report, folder.privacy))
+    return folder.privacy.is_file() and _is_page(folder.report)
+
+
+def _is_page(path: Path) -> bool:
+    """Whether it has a beginning and an end, both as text."""
+    try:
+        page = _text(path).strip().lower()
+    except ValueError:
+        return False
+    return page.startswith("<!doctype html") and page.endswith("</html>")
 
 
 def rounds_behind(path: Path, done: int) -> list[RoundRecord]:

@@ -13,7 +13,8 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from silotune.core.files import read_json, write_json
+from silotune.core.files import DamagedError, read_json, write_json
+from silotune.engine.checkpoint import CURE
 from silotune.runs.folder import RunFolder
 
 from .inputs import TEST, VALID
@@ -61,9 +62,12 @@ def changed(folder: RunFolder, digests: Mapping[str, str]) -> list[str]:
     Args:
         folder: of the run.
         digests: as they are now.
+
+    Raises:
+        DamagedError: naming a file that does not say so.
     """
     files = {name: _file(folder, name) for name in digests}
-    known = {name: read_json(file).get("sha256") for name, file in files.items() if file.is_file()}
+    known = {name: _digest_in(file) for name, file in files.items() if file.is_file()}
     return [name for name, digest in known.items() if digest != digests[name]]
 
 
@@ -89,6 +93,16 @@ def check(folder: RunFolder, digests: Mapping[str, str]) -> None:
             f"resume: {name} has other records than this run began with; give it the same "
             "ones, in the same order, or another folder for another run"
         )
+
+
+def _digest_in(file: Path) -> str:
+    try:
+        match read_json(file):
+            case {"sha256": str(digest)}:
+                return digest
+        raise DamagedError(f"{file}: damaged, this is no digest of records")
+    except DamagedError as error:
+        raise DamagedError(f"{error}; {CURE}") from error
 
 
 def _file(folder: RunFolder, name: str) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 from silotune.adapters import OWN_WEIGHTS, check_saved, load_own, load_peft
 from silotune.adapters.peft_io import WEIGHTS
 from silotune.core import joined
+from silotune.core.files import DamagedError
 from silotune.data.chat_dates import pin_date
 from silotune.data.columns import Columns
 from silotune.data.columns import readable as readable_table
@@ -22,6 +23,7 @@ from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
 from silotune.runs.lock import refuse_while_written
 from silotune.runs.scored import Scored
+from silotune.runs.standing import standing
 from silotune.terms import BuiltModel, Terms, open_model
 
 from . import own_records
@@ -44,7 +46,7 @@ class Evaluation:
         metrics: of all records together.
         scored: how many records these are, and how sure the figures; None if there are none.
         silos: of each silo's own records; only in a simulation.
-        notes: why figures are not to be compared with the run's own, a sentence each.
+        notes: why figures are not to be compared with the run's own, and what of that is lost.
     """
 
     split: Split
@@ -85,8 +87,8 @@ def evaluate(
     if final.overall:
         of_silos = built.digests if final.silos else {}
         beside = {name: d for name, d in built.public_digests.items() if name == TEST}
-        notes = _other_records(folder, {**beside, **of_silos})
-        return _evaluation("test", final, notes)
+        notes = _notes(folder, {**beside, **of_silos})
+        return _evaluation("test", final, tuple(notes))
     at_home = any(silo.test is not None for silo in built.data.silos.values())
     if split == "test" and not (at_home and terms.evaluation == "site"):
         why = "; those of the silos are private under evaluation: public" if at_home else ""
@@ -97,8 +99,8 @@ def evaluate(
             "part beside the silos could be scored here"
         )
     scores = score(built, learned)
-    notes = _other_records(folder, {**built.public_digests, **built.digests})
-    return _evaluation("valid", scores, notes)
+    notes = _notes(folder, {**built.public_digests, **built.digests})
+    return _evaluation("valid", scores, tuple(notes))
 
 
 def _evaluation(split: Split, scores: Scores, notes: tuple[str, ...]) -> Evaluation:
@@ -176,15 +178,19 @@ def other_base(folder: RunFolder) -> ValueError:
     )
 
 
-def _other_records(folder: RunFolder, digests: Mapping[str, str]) -> tuple[str, ...]:
-    """What is said of records that are not the run's, as their owner knows."""
-    changed = own_records.changed(folder, digests)
-    if not changed:
-        return ()
-    return (
-        f"the records of {listed(changed)} are not those of the run, so that these figures and the "
-        "run's own are not of the same records",
-    )
+def _notes(folder: RunFolder, digests: Mapping[str, str]) -> Iterator[str]:
+    """Of records that are not the run's, as their owner knows, of lost rounds, of no end."""
+    if changed := own_records.changed(folder, digests):
+        yield (
+            f"the records of {listed(changed)} are not those of the run, so that these figures and "
+            "the run's own are not of the same records"
+        )
+    try:
+        folder.read_rounds()
+    except DamagedError as error:
+        yield f"{error}; the figures are of the adapter, which is whole"
+    if (stands := standing(folder, read_facts(folder))) != "finished":
+        yield f"the run did not end by itself ({stands}); its own figures may be of another round"
 
 
 def _masked(terms: Terms, experts: Sequence[str]) -> Terms:

@@ -12,7 +12,6 @@ from silotune.certificate.circumstances import Described
 from silotune.certificate.guarantee import NOT_PRIVATE
 from silotune.certificate.verify import Verification, verify
 from silotune.core.files import read_json
-from silotune.core.locks import is_locked
 from silotune.core.units import count_text, epsilon_text, metric_text, number_text
 from silotune.reports.prose import WORSE
 from silotune.reports.tables import as_text, rounds_table
@@ -20,6 +19,7 @@ from silotune.reports.totals import outcome
 from silotune.runs.facts import RunFacts, read_facts
 from silotune.runs.folder import RoundRecord, RunFolder
 from silotune.runs.privacy_statement import PrivacyStatement, read_statement
+from silotune.runs.standing import standing
 
 from .description import Description
 from .export import export_peft, merged
@@ -123,7 +123,7 @@ class Run:
     def __repr__(self) -> str:
         """Where it is, how far it came, and its first metric."""
         facts, total = self.facts, outcome(self.folder.read_rounds(), self.facts.metric)
-        words = [_status(self.folder, facts), count_text(total.rounds, "round")]
+        words = [standing(self.folder, facts), count_text(total.rounds, "round")]
         if math.isfinite(total.after):
             words.append(f"{facts.metric} {metric_text(facts.metric, total.after)}")
         if total.worse:
@@ -211,13 +211,6 @@ class Run:
     def report(self) -> Path:
         """The page for people."""
         return self.folder.report
-
-
-def _status(folder: RunFolder, facts: RunFacts) -> str:
-    """How a run stands; one that nobody runs any more could not say so itself."""
-    if facts.status == "running" and not is_locked(folder.lock):
-        return "cut short, continue it with resume=True"
-    return facts.status
 
 
 def _row(record: RoundRecord) -> dict[str, object]:

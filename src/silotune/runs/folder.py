@@ -229,10 +229,20 @@ class RunFolder:
         """All rounds so far, oldest first.
 
         Raises:
-            RecordError: if a line is damaged or was written by a newer version.
+            RecordError: if a line is damaged or was written by a newer version, or if there are
+                fewer than in the copy beside the checkpoint, which is written after them.
         """
         with self.advising():
-            return rounds_in(self.metrics)
+            found, copied = rounds_in(self.metrics), self._copied_rounds()
+            if len(found) < copied:
+                raise DamagedError(f"{self.metrics}: has {len(found)} of {copied} lines")
+            return found
+
+    def _copied_rounds(self) -> int:
+        try:
+            return len(read_lines(self.history))
+        except DamagedError:  # the rounds themselves may be whole
+            return 0
 
     def write_rounds(self, records: Sequence[RoundRecord]) -> None:
         """Make these all the rounds that there are.

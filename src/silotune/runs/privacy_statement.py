@@ -10,6 +10,7 @@ from typing import Any
 
 from silotune.core.files import DamagedError, build, read_json
 
+from .facts import facts_in
 from .folder import RunFolder, unbounded
 
 FORMAT = 3
@@ -155,14 +156,19 @@ class PrivacyStatement:
 
 
 def read_statement(folder: RunFolder) -> PrivacyStatement | None:
-    """Read ``privacy.json``; None for a run without privacy (no file, or ``unit: none``).
+    """Read ``privacy.json``; None for a run without privacy, and before the first round.
 
     Raises:
-        DamagedError: if it is damaged, with what helps.
+        DamagedError: if it is damaged, or missing though the run has ended with one, with what
+            helps.
         RecordError: if it cannot be read, or is of a newer version.
     """
     with folder.advising():
-        return read_certificate(folder.privacy, typed=True) if folder.privacy.exists() else None
+        if folder.privacy.exists():
+            return read_certificate(folder.privacy, typed=True)
+        if folder.run.is_file() and facts_in(folder.run).ledgers:
+            raise DamagedError(f"{folder.privacy}: is missing")
+        return None
 
 
 def read_certificate(path: Path, *, typed: bool = False) -> PrivacyStatement | None:
