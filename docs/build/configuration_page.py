@@ -27,8 +27,9 @@ One YAML file says everything about a run. `silotune init` writes a commented on
 - An unknown key, or a key given twice, is an error.
 - Overrides are dotted and their values are YAML: `train.num_rounds=3`,
   `method.target_modules=[query, value]`, `privacy.target_epsilon=null`. Later ones win. A whole
-  section replaces the one in the file: `data.silos={num: 3, split: iid}`. What cannot hold beside an override is dropped from
-  the file: `privacy.unit=none` drops the budget, `privacy.noise_multiplier=1` the target, `data.silos.num=3` the column.
+  section replaces the one in the file: `data.silos={num: 3, split: iid}`.
+- What cannot hold beside an override is dropped from the file: `privacy.unit=none` drops the
+  budget, `privacy.noise_multiplier=1` the target epsilon, `data.silos.num=3` the column of silos.
 - Numbers are decimal, `1e-5` is a number, and only `true` and `false` are booleans (YAML 1.2).
 - Relative paths start at the current working directory, not at the file.
 - The resolved configuration, with every default filled in, is written beside the result.
