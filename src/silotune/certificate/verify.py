@@ -7,6 +7,7 @@ What it cannot prove is said with every result (``limits``).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,7 +107,8 @@ def verify(
     """
     folder = RunFolder(path) if path.is_dir() else None
     file, demands = folder.privacy if folder else path, demands or Demands()
-    statement = read_certificate(file)
+    with folder.advising() if folder else nullcontext():
+        statement = read_certificate(file)
     unreadable = list(readable(statement)) if statement else []
     sound = statement if statement and not unreadable else None
     held = list(_beside(folder, statement, describers or {})) if folder and not unreadable else []
