@@ -153,8 +153,7 @@ def _save(whole: Any, folder: Path) -> None:
     if isinstance(whole, MeanPooledClassifier):
         save_file(whole.classifier.state_dict(), folder / "classifier.safetensors")
         whole = whole.encoder
-    with quiet():
-        whole.save_pretrained(folder)
+    whole.save_pretrained(folder)
 
 
 @contextlib.contextmanager
