@@ -10,11 +10,6 @@ from reports.clinics import write_run
 from silotune.runs.folder import RunFolder
 
 
-@pytest.fixture(autouse=True)
-def _all_drawn(drawn) -> None:
-    """Reports are looked at here."""
-
-
 @pytest.fixture
 def fake_run(tmp_path: Path) -> Callable[..., RunFolder]:
     """Write a run folder; every part can be replaced or left out."""

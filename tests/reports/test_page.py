@@ -106,6 +106,7 @@ def test_the_privacy_statement_says_everything_that_epsilon_depends_on(whole):
         assert words in text
 
 
+@pytest.mark.usefixtures("drawn")
 def test_noise_by_round_is_drawn_where_it_is_known_and_else_said_to_be_unknown(fake_run, whole):
     drawn, unknown = "noise to signal by round", "Noise to signal by round is not shown"
     assert drawn in whole
@@ -140,6 +141,7 @@ def test_noise_too_small_is_said_at_once(fake_run):
     assert "protected" not in text
 
 
+@pytest.mark.usefixtures("drawn")
 def test_seeded_noise_is_unmistakable(fake_run):
     html = render(fake_run(privacy=seeded()), summary())
     text = Page(html).text
@@ -189,6 +191,7 @@ def test_any_number_of_classes_is_shown(fake_run, classes):
     assert len(html) < 1_000_000
 
 
+@pytest.mark.usefixtures("drawn")
 def test_numbers_of_records_stand_beside_scores_in_a_simulation_alone(fake_run):
     run = fake_run(run=replace(facts(), scored=scored()))
     assert "harbour 800 77 23.0 %" in Page(render(run, summary())).text
@@ -218,6 +221,7 @@ def test_a_simulation_is_marked(whole):
 
 
 @pytest.mark.parametrize("evaluation", ["public", "site"])
+@pytest.mark.usefixtures("drawn")
 def test_outside_simulations_nothing_of_single_silos_is_shown(fake_run, evaluation):
     page = Page(render(fake_run(privacy=statement()), replace(summary(), evaluation=evaluation)))
     assert page.tags.count("svg") == 5
@@ -233,6 +237,7 @@ def test_outside_simulations_nothing_of_single_silos_is_shown(fake_run, evaluati
     assert "Simulation." not in page.text
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_run_that_has_just_begun(fake_run):
     running = replace(facts(), status="running", finished=None)
     page = Page(render(fake_run(lines=[], run=running), replace(summary(), evaluation="site")))
@@ -275,6 +280,7 @@ def test_a_budget_that_was_not_given(fake_run):
     assert "nothing is listed" in page.text
 
 
+@pytest.mark.usefixtures("drawn")
 def test_minimal_facts(fake_run):
     few = replace(
         facts(), versions={}, parameters={}, command=(), host={}, labels=(), silos={}, baselines={}
@@ -287,6 +293,7 @@ def test_minimal_facts(fake_run):
     assert page.tags.count("svg") == 3
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_baseline_scored_on_records_of_all(fake_run):
     """Silos have no records of their own to be scored on; alone and federated still compare."""
     run = fake_run(lines=[replace(r, silos={}) for r in rounds()])
@@ -295,6 +302,7 @@ def test_a_baseline_scored_on_records_of_all(fake_run):
     assert "hill 400 23.0 % 54.4 % 87.7 %" in text
 
 
+@pytest.mark.usefixtures("drawn")
 def test_everything_that_a_user_names_is_escaped(fake_run):
     lines = [
         replace(
@@ -381,6 +389,7 @@ def test_dark_and_light(whole):
     assert not re.search(r'style="[^"]*(?<!, )#[0-9a-f]{6}', whole), "pictures follow the theme"
 
 
+@pytest.mark.usefixtures("drawn")
 def test_equal_runs_give_equal_pages(fake_run, whole):
     assert render(fake_run(privacy=statement()), summary()) == whole
 
