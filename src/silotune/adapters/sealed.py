@@ -19,9 +19,12 @@ _METADATA, _DIGEST = "__metadata__", "sha256"
 
 def sealed(tensors: Mapping[str, Tensor]) -> bytes:
     """Tensors by name as the content of a file."""
-    said = {"format": "pt"}
-    plain = save(dict(tensors), metadata=said)
-    return save(dict(tensors), metadata={**said, _DIGEST: _digest(plain)})
+    plain = save(dict(tensors))
+    metadata = {"format": "pt", _DIGEST: _digest(plain)}
+    # safetensors would write two of these in any order, and equal adapters are equal bytes
+    header = json.dumps({_METADATA: metadata, **_header(plain)}, separators=(",", ":")).encode()
+    padded = header.ljust(-(-len(header) // 8) * 8)
+    return len(padded).to_bytes(8, "little") + padded + plain[_end_of_header(plain) :]
 
 
 def unsealed(data: bytes) -> dict[str, Tensor]:
