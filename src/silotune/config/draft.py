@@ -186,8 +186,8 @@ def _silos(draft: Draft) -> Iterator[str]:
             yield "  # and num_examples below by their names, or null, which counts them."
         yield "  silos: {num: 3, split: iid}"
     if not draft.sizes:
-        yield "  # What each silo declares in public as its number of training records: one number, or"
-        yield "  # one by silo. Under privacy it must be given where a silo has fewer than 200."
+        yield "  # What each silo declares in public as its number of training records: a number,"
+        yield "  # or one by silo. Under privacy it must be given where a silo has fewer than 200."
         yield "  # num_examples: ..."
         return
     sizes = declared(draft.sizes)
