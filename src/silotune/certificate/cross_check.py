@@ -18,7 +18,7 @@ from silotune.privacy.ledger.store import LEDGER
 from silotune.privacy.mechanisms_from_choice import client_mechanisms, releases, server_mechanism
 from silotune.runs.digests import digest_of_facts, digest_of_observed, digests_of
 from silotune.runs.facts import RunFacts
-from silotune.runs.folder import RoundRecord, RunFolder
+from silotune.runs.folder import RoundRecord, RunFolder, rounds_in
 from silotune.runs.privacy_statement import PrivacyStatement, SiloPrivacy
 from silotune.terms import Terms
 
@@ -245,7 +245,8 @@ def _checkpoint(
 
 def _rounds(folder: RunFolder) -> tuple[list[RoundRecord], list[Discrepancy]]:
     try:
-        return folder.read_rounds(), []
+        with folder.advising():
+            return rounds_in(folder.metrics), []  # which of them were lost, evidence tells
     except RecordError as error:
         return [], [Discrepancy(folder.metrics.name, str(error))]
 

@@ -25,7 +25,7 @@ from silotune.privacy.ledger.chain import Chain, read_chains
 from silotune.privacy.ledger.entry import METRIC, UPDATE, LedgerEntry
 from silotune.privacy.ledger.store import LEDGER, check_kept
 from silotune.runs.facts import RunFacts
-from silotune.runs.folder import RoundRecord, RunFolder
+from silotune.runs.folder import RoundRecord, RunFolder, rounds_in
 from silotune.runs.privacy_statement import PrivacyStatement
 
 from .accounts import cost
@@ -82,7 +82,8 @@ def refuse_shorter(
     Raises:
         SiloStoreError: naming the ledger, the file that shows more, and the cure.
     """
-    rounds = folder.read_rounds()
+    with folder.advising():
+        rounds = rounds_in(folder.metrics)  # which of them were lost is told below
     found = [
         *by_collected(books, folder),
         *by_certificate(books, said),
