@@ -716,7 +716,8 @@ def test_nothing_else_crosses_the_pipes_of_a_pool(place, monkeypatch, evaluation
 
     monkeypatch.setattr(pool_module, "write_frame", written)
     monkeypatch.setattr(pool_module, "read_frame", heard)
-    config = settings(place, f"evaluation={evaluation}", "runtime=pool", "workers=1", ONE_STEP)
+    alike = f"evaluation={evaluation}", "train.threads=1", ONE_STEP
+    config = settings(place, "runtime=pool", "workers=1", *alike)
     worker = [sys.executable, "-P", "-m", "silotune", "worker"]
     with opened(config, ["silotune"], worker, resume=False) as job:
         list(rounds(job))
@@ -727,7 +728,8 @@ def test_nothing_else_crosses_the_pipes_of_a_pool(place, monkeypatch, evaluation
     check_parts([payload[1:] for payload in down])
     check_messages([], [payload[1:] for payload in up[1:]])
     moved(job.folder, "pooled")
-    spy, _ = spied(settings(place, f"evaluation={evaluation}", ONE_STEP))
+    monkeypatch.setenv("SILOTUNE_LIFETIME_FOLDER", str(place.parent / "another book"))  # same run
+    spy, _ = spied(settings(place, *alike))
     assert [p[1:] for p in up[1:]] == spy.results
 
 
