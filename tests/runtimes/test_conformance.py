@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
 
 from covering import full
 from silotune.engine import QuorumError, Server, federate
@@ -26,15 +25,7 @@ from toys import axes, begin, experiment, silos, trainer
 HERE = Path(__file__).parent
 RECIPE = axes("ffa-lora", SGD(lr=0.3))
 
-pytestmark = pytest.mark.xdist_group("one pool")
-
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = [pytest.mark.xdist_group("one pool"), pytest.mark.usefixtures("double_precision")]
 
 
 class Faults:

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
 from silotune.core import decode_result, encode_result
 from silotune.engine import federate
@@ -19,12 +18,7 @@ TURNS = axes("rolora", SGD(lr=0.3))  # half of the tensors rest in each round
 RECIPE = axes("ffa-lora", SGD(lr=0.3))
 
 
-@pytest.fixture(autouse=True)
-def double_precision():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 class Carrier:

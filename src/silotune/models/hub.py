@@ -68,12 +68,15 @@ def local_folder(name_or_path: str) -> Path | None:
 
 
 def files_digest(name_or_path: str) -> str:
-    """SHA-256 over the names and bytes of a model's files of weights; empty if it is not here."""
+    """SHA-256 over the names and bytes of a model's files of weights; empty if none is here."""
     folder = local_folder(name_or_path)
     if folder is None:
         return ""
     h = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin")):
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    if not files:
+        return ""
+    for file in files:
         with file.open("rb") as opened:
             h.update(f"{file.name}|{hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
     return h.hexdigest()

@@ -44,7 +44,7 @@ class Responder:
             return WHOLE
         self._keep(task)
         if task.client not in self._clients:
-            raise ValueError("a task is for a client that this worker does not act for")
+            raise ValueError("a task is for a client that is not here")
         act = score_at_home if kind == SCORE else client_round
         return RESULT + encode_result(act(task, self._trainer, self._clients[task.client]))
 
