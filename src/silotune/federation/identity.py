@@ -14,7 +14,7 @@ import importlib
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -179,23 +179,27 @@ def encoded(value: object, where: str) -> Any:
     return code
 
 
-def decoded(code: Any, where: str) -> Any:
+def decoded(code: Any, where: str, admits: Callable[[str], bool] | None = None) -> Any:
     """The inverse of ``encoded``; a list becomes a tuple.
 
     Args:
         code: JSON values.
         where: the file that they come from, for the message.
+        admits: which classes may be named, ``module:Class``; None = any that can be found.
 
     Raises:
-        ValueError: if a class is not ours and was not imported, or does not take its fields.
+        ValueError: if a class is not ours and was not imported, is not admitted, or does not take
+            its fields.
     """
     if isinstance(code, list):
-        return tuple(decoded(value, where) for value in code)
+        return tuple(decoded(value, where, admits) for value in code)
     if not isinstance(code, Mapping):
         return code
     if CLASS not in code:
-        return {key: decoded(value, where) for key, value in code.items()}
-    inner = {key: decoded(value, where) for key, value in code.items() if key != CLASS}
+        return {key: decoded(value, where, admits) for key, value in code.items()}
+    if admits is not None and not admits(str(code[CLASS])):
+        raise ValueError(f"{where}: names {str(code[CLASS])[:100]!r}, which is not looked for here")
+    inner = {key: decoded(value, where, admits) for key, value in code.items() if key != CLASS}
     match code[CLASS]:
         case kind if kind == _FLOAT:
             return float(inner["value"])
