@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[2] / "src" / "silotune"
+SOURCE = Path(__file__).parents[2] / "src"
+PACKAGES = ("silotune", "silotune_link")
 UNFINISHED = re.compile(r"\b(?:TODO|FIXME|XXX|raise NotImplementedError)\b")
 MOST_LINES = 400
 
 
 @pytest.fixture(scope="module")
 def texts() -> dict[str, str]:
-    """Every file, by its place in the package."""
-    files = sorted(SOURCE.rglob("*.py"))
+    """Every file, by its place."""
+    files = sorted(file for package in PACKAGES for file in (SOURCE / package).rglob("*.py"))
     assert len(files) > 100, "the files are seen"
     return {str(f.relative_to(SOURCE)): f.read_text(encoding="utf-8") for f in files}
 

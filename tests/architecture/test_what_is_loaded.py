@@ -1,6 +1,7 @@
 """What a process loads before it works: modules that stand at the head of others."""
 
 import ast
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -52,6 +53,15 @@ def test_neither_workers_nor_plans_load_what_draws():
         found = loaded(module)
         assert "torch" in found, "it is followed"
         assert not LATE & found, module
+
+
+def test_the_link_stands_on_the_standard_library():
+    """But for its way into NVIDIA FLARE, which FLARE itself loads."""
+    files = (SOURCES / "silotune_link").glob("*.py")
+    modules = [f"silotune_link.{f.stem}" for f in files if not f.stem.startswith("flare")]
+    assert "silotune_link.daemon" in modules
+    for module in modules:
+        assert loaded(module) - {"silotune_link"} <= sys.stdlib_module_names, module
 
 
 def test_it_would_be_seen():

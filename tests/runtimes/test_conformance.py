@@ -18,7 +18,6 @@ from silotune.engine.checkpoint import everything
 from silotune.optim import SGD
 from silotune.privacy import ClientLevel, Correlated, Gaussian, Poisson, Rotation
 from silotune.runtimes import InProcess, Pool, Remote
-from silotune.runtimes.frames import read_frame, write_frame
 from silotune.runtimes.pool import WorkerError
 from toys import axes, begin, experiment, silos, trainer
 
@@ -157,14 +156,6 @@ def test_a_worker_that_hangs_is_given_up_at_the_deadline_and_the_next_round_is_w
     assert len(next(rounds).pooled.clients) == 3
 
 
-def test_a_pipe_that_the_pool_closed_meanwhile_has_ended(tmp_path):
-    with (tmp_path / "pipe").open("w+b") as pipe:
-        pass
-    for use in (lambda: write_frame(pipe, b"task"), lambda: read_frame(pipe)):
-        with pytest.raises(EOFError):
-            use()
-
-
 def test_too_few_answers_stop_the_run(faults):
     last(faults.pool, rounds=1)  # the workers are there
     faults.pool._deadline = DEADLINE
@@ -189,7 +180,7 @@ def test_workers_die_with_the_pool():
     with puppets("R is no result") as (runtime, pool):
         with pytest.raises(QuorumError):
             last(runtime, rounds=1)
-        process = pool._slots[0]._process
-        assert process is not None
+        pid = pool._workers[0].pid
+        assert pid is not None
     with pytest.raises(ProcessLookupError):
-        os.kill(process.pid, 0)
+        os.kill(pid, 0)

@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import BinaryIO, NamedTuple, cast
+from typing import NamedTuple
 
 from silotune.core import ClientId
+from silotune_link.process import Process, ProcessDied, ProcessStopped
 
-from .frames import read_frame, write_frame
-
-READY, FAILED = b"+", b"!"
-"""What a worker says besides answers: that it is there; why an order failed, in words."""
-
-_TRIES = 3
+FAILED = b"!"
+"""What a worker says besides answers: why an order failed, in words."""
 
 
 class WorkerError(RuntimeError):
@@ -40,7 +36,8 @@ class Pool:
             command: starts one worker, which calls ``worker.serve``.
             workers: how many processes at most.
         """
-        self._slots = [_Slot(list(command)) for _ in range(workers)]
+        self._command = list(command)
+        self._workers = [Process(self._command) for _ in range(workers)]
 
     def __enter__(self) -> Pool:
         return self
@@ -51,8 +48,8 @@ class Pool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for slot in self._slots:
-            slot.kill()
+        for worker in self._workers:
+            worker.stop()
 
     def exchange(
         self, orders: Mapping[ClientId, bytes], deadline: float
@@ -67,8 +64,9 @@ class Pool:
         done: queue.SimpleQueue[_Reply] = queue.SimpleQueue()
         for client in orders:
             todo.put(client)
-        for slot in self._slots[: len(orders)]:
-            threading.Thread(target=slot.work, args=(orders, todo, done), daemon=True).start()
+        for worker in self._workers[: len(orders)]:
+            work = (worker, orders, todo, done)
+            threading.Thread(target=_work, args=work, daemon=True).start()
         answered = 0
         try:
             while answered < len(orders):
@@ -85,10 +83,12 @@ class Pool:
 
     def _give_up(self, todo: queue.SimpleQueue[ClientId]) -> None:
         """Forget what was not begun and stop what was not finished."""
-        while not todo.empty():
-            todo.get()
-        for slot in self._slots:
-            slot.kill()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                todo.get_nowait()
+        for worker in self._workers:
+            worker.stop()
+        self._workers = [Process(self._command) for _ in self._workers]
 
 
 class _Reply(NamedTuple):
@@ -98,76 +98,22 @@ class _Reply(NamedTuple):
     answer: bytes
 
 
-class _Slot:
-    """A place for one worker; starts it when needed and again when it dies."""
-
-    def __init__(self, command: Sequence[str]) -> None:
-        self._command = command
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()
-        self._job: object | None = None  # what this slot works for now; None once stopped
-
-    def kill(self) -> None:
-        """Stop the worker at once."""
-        with self._lock:
-            self._job = None
-            self._end()
-
-    def work(
-        self,
-        orders: Mapping[ClientId, bytes],
-        todo: queue.SimpleQueue[ClientId],
-        done: queue.SimpleQueue[_Reply],
-    ) -> None:
-        """Carry orders until none is left."""
-        self._job = job = object()
-        while True:
-            try:
-                client = todo.get_nowait()
-            except queue.Empty:
-                return
-            answer = self._ask(orders[client], job)
-            if answer is None:
-                return
-            done.put(_Reply(client, answer))
-
-    def _ask(self, order: bytes, job: object) -> bytes | None:
-        """One answer; a worker that dies is replaced, a few times. None once stopped."""
-        for _ in range(_TRIES):
-            try:
-                pipe_in, pipe_out = self._pipes(job)
-                write_frame(pipe_in, order)
-                return read_frame(pipe_out)
-            except (EOFError, OSError):
-                if self._job is not job:
-                    return None
-                with self._lock:
-                    self._end()
-        return FAILED + f"a worker died {_TRIES} times in a row; see its messages above".encode()
-
-    def _pipes(self, job: object) -> tuple[BinaryIO, BinaryIO]:
-        with self._lock:
-            if self._job is not job:
-                raise EOFError
-            fresh = self._process is None
-            if self._process is None:
-                self._process = subprocess.Popen(
-                    self._command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    start_new_session=True,  # Ctrl-C is for the pool, which then stops its workers
-                )
-            pipe_in = cast(BinaryIO, self._process.stdin)
-            pipe_out = cast(BinaryIO, self._process.stdout)
-        if fresh and read_frame(pipe_out) != READY:
-            raise EOFError
-        return pipe_in, pipe_out
-
-    def _end(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                with contextlib.suppress(OSError):  # what was not yet written has no reader
-                    cast(BinaryIO, pipe).close()
-            self._process = None
+def _work(
+    worker: Process,
+    orders: Mapping[ClientId, bytes],
+    todo: queue.SimpleQueue[ClientId],
+    done: queue.SimpleQueue[_Reply],
+) -> None:
+    """Carry orders until none is left, or the worker is stopped."""
+    while True:
+        try:
+            client = todo.get_nowait()
+        except queue.Empty:
+            return
+        try:
+            answer = worker.ask(orders[client])
+        except ProcessStopped:
+            return
+        except ProcessDied as error:
+            answer = FAILED + f"a worker is given up: {error}; see its messages above".encode()
+        done.put(_Reply(client, answer))

@@ -10,9 +10,9 @@ from typing import BinaryIO
 
 from silotune.core import ClientId
 from silotune.engine import Client, LocalTrainer
+from silotune_link.frames import READY, read_frame, write_frame
 
-from .frames import read_frame, write_frame
-from .pool import FAILED, READY
+from .pool import FAILED
 from .responder import Responder
 
 

@@ -1,0 +1,191 @@
+"""A site's daemon: keeps one trainer alive, and answers whoever brings an order to its socket.
+
+What carries orders (an engine's process, a watcher of a folder) is only a way to this socket. When
+it dies the order goes on, and its answer waits here for the same order to come again.
+
+``python -m silotune_link.daemon SOCKET LOG COMMAND...`` is one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from .frames import REFUSED, pack, read_frame, write_frame
+from .process import Process, ProcessDied
+
+KEPT = 4
+"""Answers that wait in memory."""
+
+FAILED = REFUSED + pack({"code": "failed"})
+"""The answer where a trainer died at every try."""
+
+_LONGEST_PATH = 103
+"""Bytes of a socket's path that every system takes."""
+
+
+class Daemon:
+    """One order is worked on at a time, and the same order once.
+
+    Args:
+        socket_path: where it listens, in a folder that the site's user alone can enter.
+        command: starts the trainer (``silotune_link.process``).
+        log: what the trainer says.
+
+    Raises:
+        ValueError: if the path is longer than sockets can have.
+    """
+
+    def __init__(self, socket_path: Path, command: Sequence[str], log: Path) -> None:
+        _check(socket_path)
+        self._path = socket_path
+        self._trainer = Process(command, log)
+        self._lock = threading.Lock()
+        self._working: dict[str, Future[bytes]] = {}
+        self._answers: OrderedDict[str, bytes] = OrderedDict()
+
+    def answer(self, order: bytes) -> bytes:
+        """The trainer's, or ``FAILED``, which is not kept: another time it may do better."""
+        name = hashlib.sha256(order).hexdigest()
+        with self._lock:
+            if name in self._answers:
+                return self._answers[name]
+            future = self._working.get(name)
+            mine = future is None
+            if future is None:
+                future = self._working[name] = Future()
+        if mine:
+            future.set_result(self._worked(name, order))
+        return future.result()
+
+    def _worked(self, name: str, order: bytes) -> bytes:
+        try:
+            answer = self._trainer.ask(order)
+        except ProcessDied:
+            answer = FAILED
+        with self._lock:
+            del self._working[name]
+            if answer is not FAILED:
+                self._answers[name] = answer
+            while len(self._answers) > KEPT:
+                self._answers.popitem(last=False)
+        return answer
+
+    def serve(self) -> None:
+        """Listen until this process is interrupted; the trainer ends with it.
+
+        Raises:
+            OSError: if another daemon has this socket, or something that is none lies there.
+        """
+        with _alone(self._path), _listening(self._path) as listener:
+            threading.Thread(target=self._trainer.warm, daemon=True).start()
+            try:
+                while True:
+                    link, _ = listener.accept()
+                    threading.Thread(target=self._talk, args=(link,), daemon=True).start()
+            finally:
+                self._trainer.stop()
+
+    def _talk(self, link: socket.socket) -> None:
+        """Until the other end has no more orders, or brings what is none."""
+        torn = contextlib.suppress(EOFError, OSError, MemoryError)
+        with torn, link, link.makefile("rb") as orders, link.makefile("wb") as answers:
+            while True:
+                write_frame(answers, self.answer(read_frame(orders)))
+
+
+def ask(socket_path: Path, order: bytes) -> bytes:
+    """Bring one order to a daemon; wait for its answer, however long it takes.
+
+    Raises:
+        ConnectionError: if no daemon is there, or it ended before it answered.
+        ValueError: if the path is longer than sockets can have.
+    """
+    _check(socket_path)
+    with socket.socket(socket.AF_UNIX) as link:
+        try:
+            link.connect(str(socket_path))
+            with link.makefile("wb") as orders, link.makefile("rb") as answers:
+                write_frame(orders, order)
+                return read_frame(answers)
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise ConnectionError(f"no daemon listens at {socket_path}; start it") from error
+        except (EOFError, OSError) as error:
+            raise ConnectionError(f"the daemon at {socket_path} gave no answer") from error
+
+
+def _check(path: Path) -> None:
+    size = len(os.fsencode(path))
+    if size > _LONGEST_PATH:
+        raise ValueError(
+            f"{path}: a socket's path has {_LONGEST_PATH} bytes at most, this one {size}; "
+            "take a folder that is nearer to the root"
+        )
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """No other daemon has this socket while this one has its lock."""
+    lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OSError(f"another daemon serves {path}; stop that one first") from error
+    else:
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def _listening(path: Path) -> Iterator[socket.socket]:
+    """A socket for this user alone; that of a daemon which was killed is taken away first."""
+    if path.is_socket():
+        path.unlink()
+    with socket.socket(socket.AF_UNIX) as listener:
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        except OSError as error:
+            raise OSError(f"{path}: no socket can be made here ({error.strerror})") from error
+        finally:
+            os.umask(before)
+        try:
+            listener.listen()
+            yield listener
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def main() -> None:
+    """Serve until Ctrl-C or SIGTERM."""
+    if len(sys.argv) < 4:
+        sys.exit("usage: python -m silotune_link.daemon SOCKET LOG COMMAND...")
+    place, log, *command = sys.argv[1:]
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        Daemon(Path(place), command, Path(log)).serve()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (OSError, ValueError) as error:
+        sys.exit(f"Error: {error}")
+
+
+def _end(number: int, _: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    main()
