@@ -50,7 +50,8 @@ def offer(**changes: Any) -> Offer:
 def test_it_comes_back_as_it_was() -> None:
     given = offer()
     again = Offer.parse(given.to_bytes())
-    assert again == given and again.digest == given.digest
+    assert again == given
+    assert again.digest == given.digest
 
 
 @pytest.mark.parametrize("name", list(built_in()))
@@ -77,7 +78,7 @@ def test_what_is_approved_is_every_word_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "field, value",
+    ("field", "value"),
     [
         ("protocol", 2),
         ("protocol", True),
