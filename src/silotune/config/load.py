@@ -108,7 +108,7 @@ def _of_method(settings: dict[str, Setting]) -> tuple[dict[str, Setting], list[s
 
 def _from_file(path: Path) -> tuple[dict[str, Setting], list[str]]:
     """The settings of a file by home key, and what is wrong with its keys."""
-    value, lines = _read(path)
+    value, lines = read_mapping(path, "`silotune init`")
     places = {(): str(path), **{key: f"{path}:{line}" for key, line in lines.items()}}
     settings: dict[str, Setting] = {}
     wrong: list[str] = []
@@ -130,13 +130,21 @@ def _from_file(path: Path) -> tuple[dict[str, Setting], list[str]]:
     return settings, wrong
 
 
-def _read(path: Path) -> tuple[Mapping[object, object], Mapping[KeyPath, int]]:
-    """The mapping in a file, and the line of each key."""
+def read_mapping(path: Path, writer: str) -> tuple[Mapping[object, object], Mapping[KeyPath, int]]:
+    """The mapping in a YAML file, and the 1-based line of each key.
+
+    Args:
+        path: of the file.
+        writer: the command that writes such files.
+
+    Raises:
+        ConfigError: if there is none.
+    """
     try:
         value, lines = yaml_door.parse(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise ConfigError(
-            [f"{path}: there is no such file; `silotune init` writes one to begin with"]
+            [f"{path}: there is no such file; {writer} writes one to begin with"]
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
@@ -149,7 +157,7 @@ def _read(path: Path) -> tuple[Mapping[object, object], Mapping[KeyPath, int]]:
         ) from error
     if not isinstance(value, Mapping):
         raise ConfigError(
-            [f"{path}: must hold `key: value` pairs at the top level; `silotune init` writes some"]
+            [f"{path}: must hold `key: value` pairs at the top level; {writer} writes some"]
         )
     return value, lines
 

@@ -1,0 +1,42 @@
+"""Guarded: whether only its owner, or root, can write a file or a folder of a site.
+
+Whoever can write the folder that a thing lies in can put another in its place.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+def check_guarded(path: Path) -> None:
+    """Refuse a file or a folder that others can write, or put another in the place of.
+
+    Args:
+        path: of something that is there.
+
+    Raises:
+        PermissionError: naming what others can write, and the cure.
+        OSError: if it cannot be looked at.
+    """
+    place = path.resolve()
+    _check(place, os.stat(place))
+    above = os.stat(place.parent)
+    if not above.st_mode & stat.S_ISVTX:  # there, nobody moves what is another's
+        _check(place.parent, above)
+
+
+def _check(path: Path, found: os.stat_result) -> None:
+    if found.st_uid not in (os.geteuid(), 0):
+        raise PermissionError(
+            f"{path}: belongs to another user, who could change what this site allows; "
+            "own it yourself (chown)"
+        )
+    if found.st_mode & OTHERS:
+        raise PermissionError(
+            f"{path}: can be written by other users, who could change what this site allows; "
+            f"run: chmod go-w {path}"
+        )

@@ -1,0 +1,134 @@
+"""Which fields of an offer a policy judges, and why every other field need not be.
+
+A field that stands in neither list is one that this version knows nothing of: an offer that has it
+is refused, so that what is added to the terms later fails closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+
+from silotune.federation.offer import Offer
+from silotune.methods import Method
+from silotune.privacy import ClientDP, ExampleDP, NoDP
+from silotune.terms import Terms
+
+TOLD = "is told to the person who approves, and decides nothing"
+DIGEST = "decides which base model it is, which the site holds by its digest, or not at all"
+TRAINED = "decides what is trained and how, of which every record's part is clipped and noised"
+MOVED = "decides how tensors move, of which every record's part is clipped and noised"
+SERVER = "decides what the server makes of what was sent"
+PRICED = "decides the price, which is held against max_epsilon"
+CLIPPING = "noise is in units of it"
+MACHINE = "decides how the site computes, and not what leaves it"
+
+JUDGED: Mapping[type, frozenset[str]] = {
+    Offer: frozenset({"coordinator", "labels", "participants", "terms"}),
+    Terms: frozenset(
+        {
+            "objective",
+            "optimizer",
+            "method",
+            "privacy",
+            "rounds",
+            "local_steps",
+            "evaluation",
+            "server_optimizer",
+            "min_clients",
+        }
+    ),
+    Method: frozenset({"init_from", "aggregation", "own"}),
+    ExampleDP: frozenset(
+        {
+            "target_epsilon",
+            "noise_multiplier",
+            "target_delta",
+            "relation",
+            "noise",
+            "count_noise",
+            "metric_noise",
+            "insecure_seeded_noise",
+            "reserve_rounds",
+        }
+    ),
+    ClientDP: frozenset(
+        {
+            "target_epsilon",
+            "noise_multiplier",
+            "target_delta",
+            "relation",
+            "noise",
+            "insecure_seeded_noise",
+            "reserve_rounds",
+        }
+    ),
+    NoDP: frozenset(),
+}
+"""Class -> the fields that ``refusal`` looks at."""
+
+HARMLESS: Mapping[type, Mapping[str, str]] = {
+    Offer: {
+        "run": TOLD,
+        "began": TOLD,
+        "title": TOLD,
+        "base": DIGEST,
+        "base_files": DIGEST,
+        "versions": "are compared by the site before it accepts",
+        "protocol": "there is one",
+    },
+    Terms: {
+        "model": DIGEST,
+        "batch_size": PRICED,
+        "eval_every": PRICED,
+        "lr_schedule": MOVED,
+        "proximal_mu": MOVED,
+        "weighting": SERVER,
+        "largest_update": SERVER,
+        "dtype": MACHINE,
+        "quantization": MACHINE,
+        "gradient_checkpointing": MACHINE,
+        "seed": "is of nothing secret; noise from it is refused as noise that hides nothing",
+    },
+    Method: {
+        "r": TRAINED,
+        "ranks": TRAINED,
+        "lora_alpha": TRAINED,
+        "lora_dropout": TRAINED,
+        "target_modules": TRAINED,
+        "target_parameters": TRAINED,
+        "layers_to_transform": TRAINED,
+        "use_rslora": TRAINED,
+        "init_lora_weights": TRAINED,
+    },
+    ExampleDP: {
+        "max_grad_norm": CLIPPING,
+        "sampling": PRICED,
+        "max_batch_size": PRICED,
+        "bands": PRICED,
+    },
+    ClientDP: {
+        "max_update_norm": CLIPPING,
+        "sampling": PRICED,
+        "client_sampling_rate": PRICED,
+        "bands": PRICED,
+        "adaptive_clipping": CLIPPING,
+        "target_quantile": CLIPPING,
+    },
+    NoDP: {},
+}
+"""Class -> field -> why a policy need not look at it."""
+
+
+def unjudged(offer: Offer) -> Iterator[str]:
+    """Fields of an offer that this version knows nothing of."""
+    terms = offer.terms
+    for part, kind in (
+        (offer, Offer),
+        (terms, Terms),
+        (terms.privacy, type(terms.privacy)),
+    ):
+        known = JUDGED[kind] | HARMLESS[kind].keys()
+        yield from (field.name for field in fields(part) if field.name not in known)
+    common = JUDGED[Method] | HARMLESS[Method].keys()
+    yield from (field.name for field in fields(Method) if field.name not in common)
