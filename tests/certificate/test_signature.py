@@ -152,6 +152,7 @@ def test_nobody_signs_what_their_own_ledger_does_not_say(finished):
 
 def test_a_damaged_key_is_not_replaced(finished):
     key = finished / "sites" / "east" / "signing.key"
+    key.touch(0o600)
     key.write_bytes(b"short")
     with pytest.raises(RecordError, match="is no key of ours"):
         signed(finished, "east")

@@ -16,16 +16,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
-from silotune.core.files import RecordError, in_words, read_json, write_json
+from silotune.core.files import in_words, read_json, write_json
+from silotune.keys import as_public_key, holds, own_key, public_of, signature_of
 from silotune.privacy.ledger.chain import Chain
-from silotune.privacy.ledger.private_files import write_private
 from silotune.runs.digests import digest_of_file
 from silotune.runs.folder import safe_name
 from silotune.runs.privacy_statement import PrivacyStatement
@@ -63,13 +59,13 @@ def sign(certificate: Path, said: PrivacyStatement, account: str, home: Path, ch
             f"{certificate}: is of {silo.lines} charges of {account} and its own ledger has "
             f"{len(chain)}, or others; it is not signed. See: silotune privacy verify"
         )
-    key = _own_key(home / KEY)
-    public = key.public_key().public_bytes_raw().hex()
+    key = own_key(home / KEY)
+    public = public_of(key)
     told = _statement(certificate, said, account)
     place = _file(certificate, account)
     with in_words(place):
         place.parent.mkdir(exist_ok=True)
-    signature = base64.b64encode(key.sign(_message(told))).decode()
+    signature = base64.b64encode(signature_of(key, told)).decode()
     write_json(place, {"statement": told, "key": public, "signature": signature})
     return public
 
@@ -114,15 +110,11 @@ def public_key(text: str) -> str:
     Raises:
         ValueError: if it is neither.
     """
-    if Path(text).is_file():
-        text = str(read_json(Path(text)).get("key"))
+    digits = str(read_json(Path(text)).get("key")) if Path(text).is_file() else text
     try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(text))
+        return as_public_key(digits)
     except ValueError as error:
-        raise ValueError(
-            f"key: {text!r} is no public key; give 64 hexadecimal digits, or a file that holds it"
-        ) from error
-    return text.lower()
+        raise ValueError(f"{error}, or a file that holds them") from error
 
 
 def _faults(
@@ -130,17 +122,14 @@ def _faults(
 ) -> Iterator[str]:
     try:
         found = read_json(file)
-        by, told = str(found["key"]), found["statement"]
+        by, told = as_public_key(found["key"]), dict(found["statement"])
         signature = base64.b64decode(found["signature"], validate=True)
-        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(by))
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         yield f"cannot be read: {error}"
         return
-    if key is not None and by.lower() != key:
+    if key is not None and by != key:
         yield f"is by another key than {key[:16]}...: {by[:16]}..."
-    try:
-        public.verify(signature, _message(told))
-    except InvalidSignature:
+    if not holds(by, told, signature):
         yield "does not hold: it was not made with this key, or what it signs was changed"
         return
     now = _statement(certificate, said, account)
@@ -161,21 +150,5 @@ def _statement(certificate: Path, said: PrivacyStatement, account: str) -> dict[
     }
 
 
-def _message(told: Mapping[str, object]) -> bytes:
-    return json.dumps(told, sort_keys=True).encode()
-
-
 def _file(certificate: Path, account: str) -> Path:
     return certificate.parent / FOLDER / f"{safe_name(account)}.json"
-
-
-def _own_key(path: Path) -> Ed25519PrivateKey:
-    """The owner's, made when it is first needed; never printed, sent or copied."""
-    with in_words(path):
-        if not path.exists():
-            write_private(path, Ed25519PrivateKey.generate().private_bytes_raw())
-        secret = path.read_bytes()
-    try:
-        return Ed25519PrivateKey.from_private_bytes(secret)
-    except ValueError as error:
-        raise RecordError(f"{path}: is no key of ours; bring it back from a copy") from error

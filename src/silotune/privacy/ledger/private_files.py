@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -19,14 +20,26 @@ def make_private(folder: Path) -> None:
 
 def write_private(path: Path, content: bytes) -> None:
     """Create a file whole, durably, for its owner alone."""
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.unlink(missing_ok=True)
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    write_whole(path, (content,), draft=f".{path.name}.tmp", mode=0o600)
+
+
+def write_whole(path: Path, parts: Iterable[bytes], *, draft: str, mode: int) -> None:
+    """Put a file in place whole, durably, even where others may write: no link is followed.
+
+    Args:
+        path: what is there is replaced.
+        parts: what it will hold, one after the other.
+        draft: name of the file beside it that is written first; one that is there is removed.
+        mode: of the new file.
+    """
+    place = path.with_name(draft)
+    place.unlink(missing_ok=True)
+    handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with open(handle, "wb") as file:
-        file.write(content)
+        file.writelines(parts)
         file.flush()
         os.fsync(handle)
-    os.replace(draft, path)
+    os.replace(place, path)
     sync(path.parent)
 
 
