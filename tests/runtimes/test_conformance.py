@@ -1,10 +1,12 @@
-"""What every runtime owes the loop, and what the pool does when workers misbehave.
+"""What every runtime owes the loop, and what couriers do when workers and sites misbehave.
 
-A worker takes seconds to start, so that one pool serves all tests that need toy silos in it.
+A process takes seconds to start, so that one of each kind serves all tests that need toy silos.
 """
 
 import os
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from covering import full
+from runtimes.parties import COORDINATOR, FEDERATION, member
 from silotune.engine import QuorumError, Server, federate
 from silotune.engine.checkpoint import everything
 from silotune.optim import SGD
 from silotune.privacy import ClientLevel, Correlated, Gaussian, Poisson, Rotation
-from silotune.runtimes import InProcess, Pool, Remote
+from silotune.runtimes import Courier, FolderCourier, InProcess, Pool, Remote
 from silotune.runtimes.pool import WorkerError
 from toys import axes, begin, experiment, silos, trainer
 
@@ -28,38 +31,81 @@ pytestmark = [pytest.mark.xdist_group("one pool"), pytest.mark.usefixtures("doub
 
 
 class Faults:
-    """A pool of two workers, and the file that tells them what to do wrong."""
+    """Clients elsewhere, and the file that tells whoever answers for them what to do wrong."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.workers = Pool([sys.executable, str(HERE / "worker.py"), str(file)])
-        self.pool = Remote(self.workers, list(silos()), 3600.0)
+    def __init__(self, courier: Courier, file: Path) -> None:
+        self.file, self.courier = file, courier
+        self.runtime = Remote(courier, list(silos()), 3600.0)
 
     def next(self, fault: str) -> Remote:
-        """The pool, in which the next worker that is asked commits that fault."""
+        """The runtime, in which whoever is asked next commits that fault."""
         self.file.write_text(fault)
-        return self.pool
+        return self.runtime
 
     @property
     def committed(self) -> bool:
         return not self.file.exists()
 
 
-@pytest.fixture(scope="module")
-def toy_pool(tmp_path_factory) -> Iterator[Faults]:
+@contextmanager
+def a_pool(file: Path) -> Iterator[Courier]:
+    with Pool([sys.executable, str(HERE / "worker.py"), str(file)]) as pool:
+        yield pool
+
+
+@contextmanager
+def a_folder(file: Path) -> Iterator[Courier]:
+    """Its sites' process is started again when it dies, as a service is."""
+    root = file.with_name("stick")
+    command = [sys.executable, str(HERE / "worker.py"), str(file), str(root)]
+    processes, over = [], threading.Event()
+
+    def keep_alive() -> None:
+        while not over.is_set():
+            processes.append(subprocess.Popen(command))
+            processes[-1].wait()
+
+    service = threading.Thread(target=keep_alive)
+    sites = {name: member(name).public for name in silos()}
+    with FolderCourier(root, FEDERATION, COORDINATOR, sites) as courier:
+        service.start()
+        try:
+            yield courier
+        finally:
+            over.set()
+            while service.is_alive():
+                processes[-1].kill()
+                service.join(0.05)
+
+
+@contextmanager
+def elsewhere(couriers, place: Path) -> Iterator[Faults]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(HERE.parent), prepend=os.pathsep)
-        faults = Faults(tmp_path_factory.mktemp("pool") / "fault")
-        with faults.workers:
-            yield faults
+        with couriers(place / "fault") as courier:
+            yield Faults(courier, place / "fault")
+
+
+@pytest.fixture(scope="module", params=[a_pool, full(a_folder)])
+def toys_elsewhere(request, tmp_path_factory) -> Iterator[Faults]:
+    with elsewhere(request.param, tmp_path_factory.mktemp("elsewhere")) as faults:
+        yield faults
 
 
 @pytest.fixture
-def faults(toy_pool, monkeypatch) -> Iterator[Faults]:
-    """The deadline is that of a pool again when the test is done, and no fault is left."""
-    monkeypatch.setattr(toy_pool.pool, "_deadline", 3600.0)
-    yield toy_pool
-    toy_pool.file.unlink(missing_ok=True)
+def faults(toys_elsewhere, monkeypatch) -> Iterator[Faults]:
+    """The deadline is the usual one again when the test is done, and no fault is left."""
+    monkeypatch.setattr(toys_elsewhere.runtime, "_deadline", 3600.0)
+    yield toys_elsewhere
+    toys_elsewhere.file.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def pool_faults(faults) -> Faults:
+    """Where whoever hangs is stopped, and started again."""
+    if not isinstance(faults.courier, Pool):
+        pytest.skip("nobody stops a site that hangs")
+    return faults
 
 
 @contextmanager
@@ -78,13 +124,13 @@ def reference():
     return last(InProcess(trainer(RECIPE), silos())).state.factors.digest()
 
 
-def test_the_pool_ends_in_the_same_bits(faults):
-    assert last(faults.pool).state.factors.digest() == reference()
+def test_clients_elsewhere_end_in_the_same_bits(faults):
+    assert last(faults.runtime).state.factors.digest() == reference()
 
 
 def test_another_federation_with_the_same_rounds_is_not_mistaken_for_this_one(faults):
     """Its workers have forgotten the first rounds; a cohort may not ask all of them at once."""
-    last(faults.pool)
+    last(faults.runtime)
     here = InProcess(trainer(RECIPE), silos())
     changes = {"seed": 9, "rounds": 3}
     begun = last(here, **changes | {"rounds": 1}).state
@@ -93,11 +139,11 @@ def test_another_federation_with_the_same_rounds_is_not_mistaken_for_this_one(fa
         done = federate(experiment(RECIPE, runtime.clients(), **changes), runtime, begun)
         return list(done)[-1].state.factors.digest()
 
-    assert end(faults.pool) == end(here)
+    assert end(faults.runtime) == end(here)
 
 
 @pytest.mark.parametrize("fault", [full("dies"), "dies-after"])
-def test_the_pool_ends_in_the_same_bits_even_when_a_worker_dies(faults, fault):
+def test_clients_elsewhere_end_in_the_same_bits_even_when_a_worker_dies(faults, fault):
     assert last(faults.next(fault)).state.factors.digest() == reference()
     assert faults.committed
 
@@ -128,7 +174,7 @@ def test_hidden_clients_end_in_the_same_bits_too(faults, tmp_path, kind, fault):
         rounds = list(federate(exp, runtime, begin(RECIPE), Server(home=tmp_path / home)))
         return everything(rounds[-1].state).digest()
 
-    assert end(faults.next(fault), "pool") == end(InProcess(trainer(RECIPE), silos()), "here")
+    assert end(faults.next(fault), "elsewhere") == end(InProcess(trainer(RECIPE), silos()), "here")
     assert faults.committed
 
 
@@ -142,25 +188,25 @@ DEADLINE = 2.0
 """Seconds; of workers that are there already."""
 
 
-def test_a_worker_that_hangs_is_given_up_at_the_deadline_and_the_next_round_is_whole(faults):
-    last(faults.pool, rounds=1)  # the workers are there
-    begun, faults.pool._deadline = time.monotonic(), DEADLINE
+def test_a_worker_that_hangs_is_given_up_at_the_deadline_and_the_next_round_is_whole(pool_faults):
+    last(pool_faults.runtime, rounds=1)  # the workers are there
+    begun, pool_faults.runtime._deadline = time.monotonic(), DEADLINE
     rounds = federate(
-        experiment(RECIPE, faults.pool.clients(), rounds=2, quorum=2),
-        faults.next("hangs"),
+        experiment(RECIPE, pool_faults.runtime.clients(), rounds=2, quorum=2),
+        pool_faults.next("hangs"),
         begin(RECIPE),
     )
     assert len(next(rounds).pooled.clients) == 2
     assert DEADLINE <= time.monotonic() - begun < 60.0
-    faults.pool._deadline = 3600.0
+    pool_faults.runtime._deadline = 3600.0
     assert len(next(rounds).pooled.clients) == 3
 
 
-def test_too_few_answers_stop_the_run(faults):
-    last(faults.pool, rounds=1)  # the workers are there
-    faults.pool._deadline = DEADLINE
+def test_too_few_answers_stop_the_run(pool_faults):
+    last(pool_faults.runtime, rounds=1)  # the workers are there
+    pool_faults.runtime._deadline = DEADLINE
     with pytest.raises(QuorumError):
-        last(faults.next("hangs"), rounds=1, quorum=3)
+        last(pool_faults.next("hangs"), rounds=1, quorum=3)
 
 
 def test_a_worker_that_always_dies_is_an_error_in_words():

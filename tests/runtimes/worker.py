@@ -1,6 +1,7 @@
-"""A pool worker over toy silos. It commits the fault that it finds in a file, once.
+"""Toy silos in a process of their own: a pool's worker, or sites that answer in a folder.
 
-The file is removed by whoever commits it, so that no other worker does, and none does it again.
+It commits the fault that it finds in a file, once. The file is removed by whoever commits it, so
+that no other worker does, and none does it again.
 """
 
 import os
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import torch
 
+from runtimes.parties import member
 from silotune.optim import SGD
-from silotune.runtimes import serve
+from silotune.runtimes import answer_folder, serve
 from silotune.runtimes.responder import Responder
 from toys import axes, silos, trainer
 
@@ -48,7 +50,17 @@ def main() -> None:
         return reply
 
     Responder.answer = faulty
-    serve(trainer(axes("ffa-lora", SGD(lr=0.3))), silos(), sys.stdin.buffer, pipe)
+    learner = trainer(axes("ffa-lora", SGD(lr=0.3)))
+    if len(sys.argv) < 3:
+        serve(learner, silos(), sys.stdin.buffer, pipe)
+    answer_in_turn(Path(sys.argv[2]), {name: Responder(learner, silos()) for name in silos()})
+
+
+def answer_in_turn(root: Path, sites: dict[str, Responder]) -> None:
+    """Each site has a daemon of its own; here they take turns, until the test is gone."""
+    while os.getppid() != 1:
+        answered = [answer_folder(root, member(name), site.answer) for name, site in sites.items()]
+        time.sleep(0.0 if any(answered) else 0.01)
 
 
 main()

@@ -1,6 +1,8 @@
 """Where clients run."""
 
 from .courier import Courier as Courier
+from .folder import FolderCourier as FolderCourier
+from .folder import answer_folder as answer_folder
 from .in_process import InProcess as InProcess
 from .pool import Pool as Pool
 from .remote import Remote as Remote
