@@ -1,14 +1,15 @@
-"""Privacy loss distributions: the library's, each on a grid that fits it."""
+"""Privacy loss distributions: of each charge, on a grid that fits it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from .charges import AnyCharge, CorrelatedCharge, Relation, TruncatedCharge
+from .gaussian_loss import gaussian_loss
 from .supported import one_gaussian
 
 
@@ -27,31 +28,31 @@ def _one(charge: AnyCharge, relation: Relation, interval: float, times: int) -> 
 
     Remembered: it takes longer than to compose it with itself, and every round asks for it again.
     """
-    from dp_accounting.pld import privacy_loss_distribution as pld
-    from dp_accounting.privacy_accountant import NeighboringRelation as Neighbours
-
-    neighbours = {
-        "add-remove": Neighbours.ADD_OR_REMOVE_ONE,
-        "zero-out": Neighbours.REPLACE_SPECIAL,
-        "replace-one": Neighbours.REPLACE_ONE,
-    }[relation]
-    gaussian = partial(pld.from_gaussian_mechanism, value_discretization_interval=interval)
     if sigma := one_gaussian(charge, relation):
-        return gaussian(sigma / math.sqrt(times))
+        return gaussian_loss(sigma / math.sqrt(times), interval)
     assert not isinstance(charge, CorrelatedCharge)
     q, sigma = charge.sampling_rate, charge.noise_multiplier
-    if isinstance(charge, TruncatedCharge):
-        one = pld.from_truncated_subsampled_gaussian_mechanism(
-            charge.num_examples,
-            q,
-            charge.largest,
-            sigma,
-            value_discretization_interval=interval,
-            neighboring_relation=neighbours,
-        )
-    else:
-        one = gaussian(sigma, sampling_prob=q, neighboring_relation=neighbours)
-    return one
+    plain = gaussian_loss(sigma, interval, sampling_rate=q, relation=relation)
+    return _cut_short(plain, charge, interval) if isinstance(charge, TruncatedCharge) else plain
+
+
+def _cut_short(plain: Any, charge: TruncatedCharge, interval: float) -> Any:
+    """Of samples that are cut where they are too large, from that of samples that are not.
+
+    As dp-accounting's ``from_truncated_subsampled_gaussian_mechanism``: where a sample is cut, a
+    record that comes displaces another.
+    """
+    from scipy.stats import binom
+
+    n, q, most = charge.num_examples, charge.sampling_rate, charge.largest
+    cut = float(binom.sf(most - 1, n - 1, q))
+    if cut == 0.0:
+        return plain
+    drawn = float(binom.sf(most, n, q)) * most / cut / n
+    displaced = gaussian_loss(
+        charge.noise_multiplier / 2, interval, sampling_rate=drawn, relation="replace-one"
+    )
+    return displaced.compute_mixture(plain, cut)
 
 
 def interval(parts: Iterable[tuple[AnyCharge, int]], relation: Relation, grid: float) -> float:
