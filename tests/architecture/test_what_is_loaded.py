@@ -8,6 +8,11 @@ from pathlib import Path
 SOURCES = Path(__file__).parents[2] / "src"
 LATE = {"matplotlib", "scipy"}
 """They take a second each; only the end of a run draws, and only audits and accounts compute."""
+HEAVY = {"torch", "transformers", "datasets", "pydantic", "numpy", *LATE}
+SLOW_DOORS = {
+    f"transformers.{name}" for name in ("PreTrainedModel", "AutoTokenizer", "AutoImageProcessor")
+}
+"""Their modules take seconds, and not all commands read a model."""
 
 
 def file_of(module: str) -> Path | None:
@@ -34,6 +39,11 @@ def at_the_head(module: str, file: Path) -> frozenset[str]:
 
 def loaded(module: str) -> set[str]:
     """Packages of others that come with it."""
+    return {name.partition(".")[0] for name in imported(module)}
+
+
+def imported(module: str) -> set[str]:
+    """Modules and names of others that come with it."""
     seen, ahead, others = set(), {module}, set()
     while ahead:
         name = ahead.pop()
@@ -43,7 +53,7 @@ def loaded(module: str) -> set[str]:
             ahead |= {".".join(parts[:i]) for i in range(1, len(parts))}
             ahead |= at_the_head(name, file)
         elif not name.startswith("silotune."):
-            others.add(name.partition(".")[0])
+            others.add(name)
         ahead -= seen
     return others
 
@@ -64,6 +74,21 @@ def test_the_link_stands_on_the_standard_library():
         assert loaded(module) - {"silotune_link"} <= sys.stdlib_module_names, module
 
 
+def test_a_configuration_is_copied_without_anything_heavy():
+    for module in ("silotune.cli", "silotune.cli.init"):
+        found = loaded(module)
+        assert "typer" in found, "it is followed"
+        assert not HEAVY & found, module
+
+
+def test_only_who_reads_a_model_waits_for_all_of_transformers():
+    for module in ("silotune.cli.plan", "silotune.cli.evaluate", "silotune.config.build"):
+        found = imported(module)
+        assert "transformers.AutoConfig" in found, "it is followed"
+        assert not SLOW_DOORS & found, module
+
+
 def test_it_would_be_seen():
+    assert loaded("silotune.cli.draft") >= HEAVY - LATE
     assert "matplotlib" in loaded("silotune.reports.page")
     assert "scipy" in loaded("silotune.federation.audit")

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from silotune.config import bundled, digest, dump, load_config
+from silotune.cli.templates import bundled
+from silotune.config import digest, dump, load_config
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 NAMES = {"compare", "sst2", "qnli", "mnli", "stories", "pacs"}
@@ -26,12 +27,12 @@ def test_example(path, tmp_path):
 @pytest.mark.parametrize("name", sorted(bundled()))
 def test_bundled(name, tmp_path):
     path = tmp_path / f"{name}.yaml"
-    path.write_text(bundled()[name])
+    path.write_text(bundled()[name].read_text())
     assert load_config(path).output_dir == f"runs/{name}"
 
 
 def test_the_default_is_bundled_and_says_everything_in_comments():
-    text = bundled()["triage"]
+    text = bundled()["triage"].read_text()
     sections = ("model:", "data:", "method:", "privacy:", "train:")
     assert all(f"\n{section}\n" in text for section in sections)
     assert text.count("#") > 25
@@ -62,6 +63,6 @@ def test_documented_methods_of_the_comparison(words):
 
 
 def test_no_example_needs_a_path_of_ours():
-    for text in [path.read_text() for path in EXAMPLES] + list(bundled().values()):
+    for text in [path.read_text() for path in (*EXAMPLES, *bundled().values())]:
         assert "/work" not in text
         assert "../" not in text

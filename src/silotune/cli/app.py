@@ -143,13 +143,15 @@ def init(
 
     Of data only the names of columns, labels and silos are written down, and their counts.
     """
-    from .init import draft, start
-
     if data is not None:
+        from .draft import draft
+
         draft(path, data, task.value if task else None, model)
     elif task is not None or model is not None:
         raise typer.BadParameter("is for data of yours: give --data too", param_hint="--task")
     else:
+        from .init import start
+
         start(path, example)
 
 

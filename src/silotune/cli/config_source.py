@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from silotune.certificate.guarantee import NOT_PRIVATE, SEEDED
-from silotune.config import Config, ConfigError, build, bundled, in_keys, load_config, notices
+from silotune.config import Config, ConfigError, build, in_keys, load_config, notices
 from silotune.core.files import DamagedError
 from silotune.federation.description import Description
 from silotune.federation.identity import decided_in, describe, described_in, differences
 from silotune.runs.folder import RunFolder
+
+from .templates import bundled
 
 
 def chosen(name: str, overrides: Sequence[str], output_dir: str | None = None) -> Config:
@@ -40,8 +41,8 @@ def chosen(name: str, overrides: Sequence[str], output_dir: str | None = None) -
         )
     elif path.is_file() and RunFolder(path.parent).run.is_file():
         of_run = True
-    elif not path.exists() and name in bundled():
-        path = Path(str(files("silotune.config"))) / "bundled" / f"{name}.yaml"
+    elif not path.exists():
+        path = bundled().get(name, path)
     if output_dir is not None:
         given.append(_folder(output_dir))
     return load_config(path, given, of_run=of_run)

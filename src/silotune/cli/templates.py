@@ -1,14 +1,10 @@
-"""The configurations that come with the package, for ``silotune init`` to copy."""
+"""The configurations that come with the package, to run or to copy."""
 
 from collections.abc import Mapping
-from importlib.resources import files
+from pathlib import Path
 
 
-def bundled() -> Mapping[str, str]:
-    """Name -> commented YAML."""
-    folder = files("silotune.config") / "bundled"
-    found = [f for f in folder.iterdir() if f.name.endswith(".yaml")]
-    return {
-        f.name.removesuffix(".yaml"): f.read_text(encoding="utf-8")
-        for f in sorted(found, key=lambda f: f.name)
-    }
+def bundled() -> Mapping[str, Path]:
+    """Name -> file of commented YAML."""
+    folder = Path(__file__).with_name("bundled")
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}

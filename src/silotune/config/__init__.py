@@ -12,4 +12,3 @@ from .resolve import differences as differences
 from .resolve import digest as digest
 from .resolve import dump as dump
 from .schema import Config as Config
-from .templates import bundled as bundled

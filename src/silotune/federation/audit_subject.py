@@ -17,7 +17,6 @@ from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
 from silotune.runs.privacy_statement import PrivacyStatement, SiloPrivacy, read_statement
 from silotune.terms import BuiltModel, Terms, open_model
-from silotune.testing.tiny_models import tiny_bert, tiny_llama, tiny_vit
 
 from .built import public_sizes
 from .description import Description
@@ -177,6 +176,8 @@ def _with_noise(terms: Terms, silo: SiloPrivacy) -> ExampleDP | ClientDP:
 
 
 def _with_tiny_model(terms: Terms, folder: Path) -> Terms:
+    from silotune.testing.tiny_models import tiny_bert, tiny_llama, tiny_vit  # takes seconds
+
     make = {
         "sequence-classification": tiny_bert,
         "causal-lm": tiny_llama,

@@ -13,12 +13,10 @@ import torch
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedConfig,
 )
@@ -214,6 +212,8 @@ def pooled(encoder: Any, missing: set[str]) -> tuple[MeanPooledClassifier, set[s
 
 def _readers(location: Location, task: Task) -> tuple[Any | None, Any | None]:
     """Tokenizer and image processor; a task has one of them."""
+    from transformers import AutoImageProcessor, AutoTokenizer  # these take seconds, too
+
     images = task == "image-classification"
     auto = AutoImageProcessor if images else AutoTokenizer
     reader = auto.from_pretrained(

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
 from torch import nn
-from transformers import AutoModel, PreTrainedModel, pytorch_utils
+from transformers import AutoModel, pytorch_utils
 from transformers.utils import logging as transformers_logging
 
 from silotune.core import Site
@@ -181,6 +181,8 @@ def check_given(given: GivenModel, task: Task) -> None:
     Raises:
         ValueError: naming the field.
     """
+    from transformers import PreTrainedModel  # takes seconds, which every command would wait
+
     model = given.model
     if not isinstance(model, PreTrainedModel):
         raise ValueError(
