@@ -86,6 +86,30 @@ def unpack(blob: bytes) -> tuple[dict[str, object], bytes]:
     return head, blob[4 + size :]
 
 
+def write_message(pipe: BinaryIO, head: Mapping[str, object], body: bytes = b"") -> None:
+    """A packed head in a frame, its body in the next: so no body is copied to stand behind it.
+
+    Raises:
+        EOFError: as ``write_frame``.
+        OSError: as ``write_frame``.
+    """
+    write_frame(pipe, pack(head))
+    write_frame(pipe, body)
+
+
+def read_message(pipe: BinaryIO) -> tuple[dict[str, object], bytes]:
+    """The next head and its body.
+
+    Raises:
+        EOFError: as ``read_frame``, or if what comes is no message.
+    """
+    try:
+        head, _ = unpack(read_frame(pipe))
+    except TornMessage as error:
+        raise EOFError(str(error)) from error
+    return head, read_frame(pipe)
+
+
 def _not_finite(_: str) -> NoReturn:
     raise ValueError
 
