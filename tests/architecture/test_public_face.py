@@ -62,6 +62,7 @@ VERBS = {
     "plan",
     "data",
     "run",
+    "site",
     "evaluate",
     "export",
     "methods",

@@ -14,6 +14,7 @@ from silotune.version import __version__
 from .arguments import ConfigName, Json, Overrides, RunPath, examples
 from .errors import UNHEARD, complain, reported
 from .privacy import privacy
+from .site import site
 from .streams import replace_streams
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app = typer.Typer(
 
 
 app.add_typer(privacy, name="privacy", help="Check what a run claims, and what records have paid.")
+app.add_typer(site, name="site", help="At a site: see what is asked for, and say yes or no to it.")
 
 
 class Split(StrEnum):

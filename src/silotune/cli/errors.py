@@ -61,6 +61,8 @@ OPTIONS = {
     "format": "--format",
     "mask_expert": "--mask-expert",
     "resume": "--resume",
+    "digest": "--digest",
+    "count": "--count",
 }
 """Arguments -> the options that give them."""
 

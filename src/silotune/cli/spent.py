@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -22,14 +24,25 @@ def show(folder: Path | None, delta: float | None, *, as_json: bool) -> None:
     console, place = speaker(as_json=as_json), folder or default_place()
     with busy(console, "composing the charges of all runs"):
         sets = spent(place, delta)
+    tell_sets(console, place, sets)
+    if as_json:
+        emit({"folder": str(place), "sets": [finite(asdict(found)) for found in sets]})
+
+
+def tell_sets(console: Console, place: Path, sets: Sequence[SetSpent]) -> None:
+    """The sets of a book in words, a table each.
+
+    Args:
+        console: to say it on.
+        place: of the book.
+        sets: of records.
+    """
     say(console, f"{place}: {count_text(len(sets), 'set')} of records")
     for found in sets:
         say(console, "")
         say(console, _heading(found))
         console.print(_table(found))
         say(console, _life(found))
-    if as_json:
-        emit({"folder": str(place), "sets": [finite(asdict(found)) for found in sets]})
 
 
 def _heading(found: SetSpent) -> str:

@@ -38,10 +38,15 @@ def check(path: Path, keys: Sequence[str], *, require_signatures: bool, as_json:
     Raises:
         ValueError: if a key is none.
     """
-    console = speaker(as_json=as_json)
     demands = Demands(keys=dict(map(_key, keys)), everybody=require_signatures)
-    with busy(console, "computing every epsilon again"):
+    with busy(speaker(as_json=as_json), "computing every epsilon again"):
         verification = verify(path, {"config.yaml": _configured, **DESCRIBERS}, demands)
+    tell(verification, as_json=as_json)
+
+
+def tell(verification: Verification, *, as_json: bool) -> None:
+    """Show what came of a verification, and exit 1 if anything does not add up."""
+    console = speaker(as_json=as_json)
     if verification.silos:
         console.print(_table(verification))
     for finding in verification.findings:

@@ -134,8 +134,8 @@ def _asked(policy: Policy, offer: Offer) -> Iterator[Reason]:
     """Who asks, and for what."""
     terms, method = offer.terms, offer.terms.method
     if offer.coordinator != policy.coordinator:
-        named = f"is {policy.coordinator!r}" if policy.coordinator else "names nobody"
-        yield Reason("coordinator", f"{offer.coordinator!r} asks, and coordinator {named}")
+        named = f"is {policy.coordinator!a}" if policy.coordinator else "names nobody"
+        yield Reason("coordinator", f"{offer.coordinator!a} asks, and coordinator {named}")
     if not {method.name, (method.aggregation or method).name} <= set(policy.methods):
         yield Reason("methods", f"{method.label} is not among methods ({_list(policy.methods)})")
     plans = terms.axes(head=terms.trains_head).schedule.plans()

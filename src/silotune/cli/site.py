@@ -1,0 +1,118 @@
+"""``silotune site``: what a site was asked, what it says to it, and what its records have paid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .arguments import Json, examples
+from .errors import reported
+
+site = typer.Typer(no_args_is_help=True)
+
+SiteFile = Annotated[
+    Path,
+    typer.Option("--site", metavar="FILE", help="The site's own file.", show_default="site.yaml"),
+]
+RunName = Annotated[
+    str, typer.Argument(metavar="RUN", help="The name of a run.", show_default=False)
+]
+Digest = Annotated[
+    str | None,
+    typer.Option(
+        "--digest",
+        metavar="SHA256",
+        help="The beginning of the offer's digest, as `show` prints it: if the offer was altered "
+        "since, nothing is said to it.",
+        show_default=False,
+    ),
+]
+HERE = Path("site.yaml")
+
+
+@site.command(epilog=examples("silotune site offers", "silotune site offers --site /etc/site.yaml"))
+@reported
+def offers(file: SiteFile = HERE, as_json: Json = False) -> None:
+    """List the runs that this site was asked to take part in, and what it says to each."""
+    from .site_offers import list_offers
+
+    list_offers(file, as_json=as_json)
+
+
+@site.command(epilog=examples("silotune site show triage-7"))
+@reported
+def show(
+    run: RunName,
+    file: SiteFile = HERE,
+    count: Annotated[
+        bool,
+        typer.Option("--count", help="Also open the base model, and count what is trained."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show who asks for what: what is trained, what leaves, what it costs the records, who decides.
+
+    This is what whoever answers for the records reads before `approve`.
+    """
+    from .site_offers import show_offer
+
+    show_offer(file, run, count=count, as_json=as_json)
+
+
+@site.command(
+    epilog=examples(
+        "silotune site approve triage-7", "silotune site approve triage-7 --digest 3fa94c01"
+    )
+)
+@reported
+def approve(run: RunName, digest: Digest = None, file: SiteFile = HERE) -> None:
+    """Let a run begin, as far as the policy allows it. An offer that is altered needs it again."""
+    from .site_offers import decide
+
+    decide(file, run, digest, "approved")
+
+
+@site.command(epilog=examples("silotune site refuse triage-7"))
+@reported
+def refuse(run: RunName, digest: Digest = None, file: SiteFile = HERE) -> None:
+    """Keep a run from beginning, and from going on if it has begun."""
+    from .site_offers import decide
+
+    decide(file, run, digest, "refused")
+
+
+@site.command(epilog=examples("silotune site spent", "silotune site spent --json"))
+@reported
+def spent(
+    file: SiteFile = HERE,
+    delta: Annotated[
+        float | None,
+        typer.Option(
+            "--delta",
+            metavar="D",
+            min=1e-10,
+            max=1.0,
+            help="At which epsilon for life is told; by default that of the policy's lifetime.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List what this site's records have paid in all runs, and what they may pay at most."""
+    from .site_offers import tell_spent
+
+    tell_spent(file, delta, as_json=as_json)
+
+
+@site.command(epilog=examples("silotune site verify triage-7"))
+@reported
+def verify(run: RunName, file: SiteFile = HERE, as_json: Json = False) -> None:
+    """Hold the certificate that came with the end of a run against this site's own ledger.
+
+    Exit code 1 if anything does not add up.
+    """
+    from .site_offers import verify_certificate
+
+    verify_certificate(file, run, as_json=as_json)

@@ -1,0 +1,201 @@
+"""``site`` for people: offers, what they ask, what was said to them, what they have cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from silotune.config.site_file import read_site
+from silotune.core.files import RecordError
+from silotune.core.units import epsilon_text, number_text
+from silotune.federation.offer import Offer
+from silotune.site import OwnSite
+from silotune.site.approval import hindrance
+from silotune.site.counted import Counted, counted
+from silotune.site.home import Home
+from silotune.site.own_books import verify_own
+from silotune.site.plain import plain
+from silotune.site.refusal import refusal
+from silotune.site.show import Shown, shown
+
+from .console import busy, emit, say, speaker
+from .spent import tell_sets
+from .verify import tell
+
+FEWEST = 8
+"""Digits of a digest that are compared at least."""
+
+
+def list_offers(file: Path, *, as_json: bool) -> None:
+    """Every offer that is kept, a row each."""
+    console, own = speaker(as_json=as_json), read_site(file)
+    home, rows, damaged = Home(own.home), list[dict[str, Any]](), list[str]()
+    for found in home.offers():
+        if isinstance(found, RecordError):
+            damaged.append(str(found))
+        else:
+            rows.append(_row(own, home, found))
+    if rows:
+        console.print(_table(rows))
+    else:
+        say(console, f"{own.name}: no run was offered")
+    for text in damaged:
+        say(console, text, style="bold red")
+    if as_json:
+        emit({"site": own.name, "offers": rows, "damaged": damaged})
+
+
+def show_offer(file: Path, run: str, *, count: bool, as_json: bool) -> None:
+    """One offer, with everything that follows from it."""
+    console, own = speaker(as_json=as_json), read_site(file)
+    home = Home(own.home)
+    offer = home.offer(run)
+    with busy(console, "computing what it costs"):
+        sizes = _counted(own, offer) if count else None
+        found = shown(own, offer, home.approval(run), home.spent(_delta(own)), sizes=sizes)
+    for section in found.sections:
+        say(console, section.heading, style="bold")
+        for line in section.lines:
+            say(console, f"  {line}")
+    if as_json:
+        emit(_json(found))
+
+
+def decide(
+    file: Path, run: str, digest: str | None, decision: Literal["approved", "refused"]
+) -> None:
+    """Write down what a person says.
+
+    Raises:
+        ValueError: if the offer is not the one that was looked at.
+    """
+    console, own = speaker(), read_site(file)
+    home = Home(own.home)
+    offer = home.offer(run)
+    _check_same(home, offer, digest, decision)
+    home.decide(offer, decision)
+    say(console, f"{run}: {decision}, offer {offer.digest}")
+    key = refusal(own.policy, offer, own.num_examples)
+    if decision == "approved" and key is not None:
+        say(
+            console,
+            f"it is refused all the same, by {key.replace(':', '.', 1)} in {file}; "
+            f"`silotune site show {run}` says why",
+            style="bold red",
+        )
+
+
+def tell_spent(file: Path, delta: float | None, *, as_json: bool) -> None:
+    """What the records have paid in all runs."""
+    console, own = speaker(as_json=as_json), read_site(file)
+    home, life = Home(own.home), own.policy.privacy.lifetime
+    with busy(console, "composing the charges of all runs"):
+        sets = home.spent(delta or _delta(own))
+    tell_sets(console, home.life, sets)
+    limit = (
+        "none (policy.privacy.lifetime)"
+        if life is None
+        else f"epsilon {epsilon_text(life.epsilon)} at delta {number_text(life.delta)}"
+    )
+    say(console, f"limit for life: {limit}")
+    if as_json:
+        ceiling = None if life is None else asdict(life)
+        emit({"site": own.name, "limit": ceiling, "sets": [asdict(found) for found in sets]})
+
+
+def verify_certificate(file: Path, run: str, *, as_json: bool) -> None:
+    """Verify, show it, and exit 1 if anything does not add up."""
+    own = read_site(file)
+    with busy(speaker(as_json=as_json), "computing every epsilon again"):
+        found = verify_own(Home(own.home), own.name, run)
+    tell(found, as_json=as_json)
+
+
+def _counted(own: OwnSite, offer: Offer) -> Counted:
+    key = refusal(own.policy, offer, own.num_examples)
+    if key is not None:
+        raise ValueError(
+            f"count: an offer that the policy refuses ({key}) is not tried on a model; look at it "
+            "without --count"
+        )
+    return counted(own, offer)
+
+
+def _check_same(home: Home, offer: Offer, digest: str | None, decision: str) -> None:
+    look = f"`silotune site show {offer.run}`"
+    if digest is not None and len(digest) < FEWEST:
+        raise ValueError(f"digest: give at least {FEWEST} digits, as {look} prints them")
+    if digest is not None and not offer.digest.startswith(digest.lower()):
+        raise ValueError(f"digest: is not that of the offer as it is now; look at it again: {look}")
+    if digest is None and decision == "approved":
+        said = home.approval(offer.run)
+        if said is not None and said.offer != offer.digest:
+            raise ValueError(
+                f"digest: the offer was altered since it was {said.decision}; look at it again: "
+                f"{look}, and approve it with the digest that is told there"
+            )
+
+
+def _row(own: OwnSite, home: Home, offer: Offer) -> dict[str, Any]:
+    refused = refusal(own.policy, offer, own.num_examples)
+    try:
+        waiting = hindrance(own.policy, offer, home.approval(offer.run))
+    except RecordError:
+        waiting = "approval"  # nobody can tell what was said, so it is to be said again
+    return {
+        "run": offer.run,
+        "coordinator": offer.coordinator,
+        "title": plain(offer.title, 60),
+        "unit": offer.terms.unit,
+        "target_epsilon": offer.terms.privacy.target_epsilon,
+        "rounds": offer.terms.rounds,
+        "offer": offer.digest,
+        "refused": refused,
+        "waits": waiting,
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    table = Table("run", "asked by", "title", box=box.SIMPLE_HEAD, header_style="dim")
+    for name in ("unit", "ε at most", "rounds"):
+        table.add_column(name, justify="right")
+    table.add_column("this site")
+    for row in rows:
+        target = row["target_epsilon"]
+        table.add_row(
+            *map(Text, (row["run"], row["coordinator"], row["title"], row["unit"])),
+            "by noise" if target is None else epsilon_text(target),
+            f"{row['rounds']:,}",
+            Text("; ".join(_state(row))),
+        )
+    return table
+
+
+def _state(row: dict[str, Any]) -> Iterator[str]:
+    if row["refused"] is not None:
+        yield f"refuses ({row['refused']})"
+    match row["waits"]:
+        case None if row["refused"] is None:
+            yield "takes part"
+        case "approval":
+            yield "waits for a person"
+        case str(code):
+            yield f"refuses ({code})"
+
+
+def _json(found: Shown) -> dict[str, Any]:
+    values = asdict(found)
+    values["refused"] = [reason._asdict() for reason in found.refused]
+    values["sections"] = {s.heading: list(s.lines) for s in found.sections}
+    return values
+
+
+def _delta(own: OwnSite) -> float | None:
+    life = own.policy.privacy.lifetime
+    return None if life is None else life.delta

@@ -1,0 +1,290 @@
+"""At a site: what is asked for is shown, a person's word counts for one offer, books must agree."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from federation.small import BUDGET, small, train, write_small
+from silotune import ExampleDP
+from silotune.config import build
+from silotune.core.files import read_json, write_json
+from silotune.federation.offer import Offer
+from silotune.site.home import Home
+from silotune.testing.tiny_models import tiny_bert
+from sites.offers import offer, terms
+
+POLICY = """\
+policy:
+  coordinator: lead
+  privacy:
+    max_epsilon: 6
+    max_delta: 1e-5
+    lifetime: {epsilon: 20, delta: 1e-5}
+    relations: [add-remove]
+    noise: [gaussian, discrete]
+  methods: [ffa-lora]
+  max_rounds: 100
+  max_local_steps: 50
+"""
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Home:
+    """Of a site whose file is in the current folder."""
+    tmp_path.chmod(0o700)
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "site.yaml"
+    file.write_text(
+        f"name: h1\ndata: {{path: notes.csv, num_examples: 3900}}\nhome: home\n{POLICY}"
+    )
+    file.chmod(0o600)
+    return Home(tmp_path / "home")
+
+
+def allow(text: str, instead: str) -> None:
+    file = Path("site.yaml")
+    old = file.read_text()
+    assert text in old
+    file.write_text(old.replace(text, instead))
+
+
+def test_nothing_was_offered(home, silotune):
+    assert silotune("site", "offers").output == "h1: no run was offered\n"
+    assert json.loads(silotune("site", "offers", "--json").stdout)["offers"] == []
+    result = silotune("site", "show", "r1")
+    assert result.exit_code == 1
+    assert "r1: no such run was offered" in result.output
+
+
+def test_an_offer_is_shown_and_approved(home, silotune):
+    home.keep(offer().to_bytes())
+    assert "waits for a person" in silotune("site", "offers").output
+    shown = silotune("site", "show", "r1")
+    assert "what leaves this site" in shown.output
+    word = f"r1 --digest {offer().digest[:16]}"
+    assert f"silotune site approve {word}" in shown.output
+    told = silotune("site", "approve", *word.split())
+    assert told.exit_code == 0
+    assert f"r1: approved, offer {offer().digest}" in told.output
+    assert "takes part" in silotune("site", "offers").output
+    assert silotune("site", "refuse", "r1").exit_code == 0
+    assert "refuses (policy:approve)" in silotune("site", "offers").output
+
+
+def test_an_offer_that_is_altered_is_not_the_one_that_was_looked_at(home, silotune):
+    home.keep(offer().to_bytes())
+    assert silotune("site", "approve", "r1").exit_code == 0
+    altered = offer(terms(rounds=21))
+    home.keep(altered.to_bytes())
+    assert "waits for a person" in silotune("site", "offers").output
+    for words in (["r1"], ["r1", "--digest", offer().digest[:16]]):
+        result = silotune("site", "approve", *words)
+        assert result.exit_code == 1
+        assert "error: --digest: " in result.output
+    assert "approve" not in json.loads(silotune("site", "show", "r1", "--json").stdout)["hindrance"]
+    assert silotune("site", "approve", "r1", "--digest", altered.digest).exit_code == 0
+    assert "takes part" in silotune("site", "offers").output
+
+
+def test_a_digest_of_few_digits_could_be_another_ones(home, silotune):
+    home.keep(offer().to_bytes())
+    result = silotune("site", "approve", "r1", "--digest", offer().digest[:7])
+    assert result.exit_code == 1
+    assert "give at least 8 digits" in result.output
+    assert home.approval("r1") is None
+
+
+def test_approving_what_the_policy_refuses_is_said_to_be_in_vain(home, silotune):
+    home.keep(offer(terms(rounds=101)).to_bytes())
+    told = silotune("site", "approve", "r1")
+    assert told.exit_code == 0
+    assert "refused all the same, by policy.max_rounds in site.yaml" in told.output
+    assert "refuses (policy:max_rounds)" in silotune("site", "offers").output
+    assert (
+        "refused by policy.max_rounds: 101 are asked for" in silotune("site", "show", "r1").output
+    )
+    allow("max_rounds: 100", "max_rounds: 101")
+    assert "takes part" in silotune("site", "offers").output
+
+
+def test_a_file_that_is_wrong_allows_nothing(home, silotune):
+    home.keep(offer().to_bytes())
+    allow("max_rounds", "max_round")
+    for verb in (["offers"], ["show", "r1"], ["approve", "r1"], ["spent"], ["verify", "r1"]):
+        result = silotune("site", *verb)
+        assert result.exit_code == 1
+        assert "policy.max_round: unknown key; did you mean max_rounds?" in result.output
+    assert home.approval("r1") is None
+
+
+def test_another_file_is_named(home, silotune, tmp_path):
+    home.keep(offer().to_bytes())
+    (tmp_path / "site.yaml").rename(tmp_path / "other.yaml")
+    assert silotune("site", "offers").exit_code == 1
+    assert "r1" in silotune("site", "offers", "--site", "other.yaml").output
+
+
+def test_nothing_of_an_offer_reaches_the_terminal_as_it_is(home, silotune):
+    home.keep(offer(title="\x1b[2J\x1b]0;x\x07 fine \u202e").to_bytes())
+    for words in (["offers"], ["show", "r1"], ["offers", "--json"], ["show", "r1", "--json"]):
+        output = silotune("site", *words).output
+        assert "fine" in output
+        assert not set(output) & set("\x1b\x07\u202e")
+
+
+def test_a_damaged_offer_hides_no_other(home, silotune):
+    home.keep(offer(run="a").to_bytes())
+    home.keep(offer(run="b").to_bytes())
+    (home.path / "offers" / "a.json").write_bytes(b"{}")
+    output = silotune("site", "offers").output
+    assert "a.json: damaged" in output
+    assert "waits for a person" in output
+
+
+def test_json_has_what_the_words_have(home, silotune):
+    home.keep(offer(terms(privacy=ExampleDP(noise_multiplier=0.7))).to_bytes())
+    found = json.loads(silotune("site", "show", "r1", "--json").stdout)
+    assert found["epsilon"] > 6
+    assert found["refused"][0]["key"] == "privacy.max_epsilon"
+    assert found["offer"] == home.offer("r1").digest
+    assert "what leaves this site" in found["sections"]
+
+
+def test_a_model_is_opened_for_what_the_policy_allows_alone(home, silotune, bert):
+    home.keep(offer().to_bytes())
+    result = silotune("site", "show", "r1", "--count")
+    assert result.exit_code == 1
+    assert "is not among this site's; name its folder" in result.output
+    home.keep(offer(terms(rounds=101)).to_bytes())
+    result = silotune("site", "show", "r1", "--count")
+    assert "is not tried on a model" in result.output
+
+
+@pytest.fixture(scope="module")
+def federated(tmp_path_factory):
+    """The federation, and the folder, of a run of two silos."""
+    folder = tmp_path_factory.mktemp("federated")
+    file = write_small(folder, tiny_bert(folder / "bert"))
+    config = small(
+        file, *BUDGET, "train.num_rounds=2", f"privacy.lifetime.folder={folder / 'life'}"
+    )
+    train(config)
+    return build(config), Path(config.output_dir)
+
+
+@pytest.fixture
+def ended(home, federated) -> Home:
+    """A site, east, that took part in a run which has ended."""
+    federation, folder = federated
+    for text, instead in (("name: h1", "name: east"), ("3900", "20"), ("1e-5", "1e-3")):
+        allow(text, instead)
+    allow("max_epsilon: 6", "max_epsilon: 8")
+    run = read_json(folder / "run.json")["run"]
+    given = offer(federation.terms, run="r1", labels=("cat", "dog"), participants=("east", "west"))
+    given = replace(given, run=run)
+    home.keep(given.to_bytes())
+    place = home.opened_run(run)
+    shutil.copy(folder / "privacy.json", place / "certificate.json")
+    shutil.copy(folder / "sites" / "east" / "ledger.jsonl", place / "ledger.jsonl")
+    shutil.copytree(folder.parent / "life", home.life)
+    return home
+
+
+def run_of(home: Home) -> str:
+    (found,) = home.offers()
+    assert isinstance(found, Offer)
+    return found.run
+
+
+def test_a_certificate_that_agrees_with_the_sites_own_books(ended, silotune):
+    result = silotune("site", "verify", run_of(ended))
+    assert result.exit_code == 0, result.output
+    assert "adds up" in result.output
+    assert "the offer, ledger.jsonl" in result.output
+    found = json.loads(silotune("site", "verify", run_of(ended), "--json").stdout)
+    assert found["ok"]
+
+
+def test_a_certificate_that_lacks_a_charge(ended, silotune):
+    """The site was charged once more than the coordinator says."""
+    place, run = ended.run(run_of(ended)), run_of(ended)
+    text = read_json(place / "certificate.json")
+    text["silos"]["east"]["charges"][0]["times"] -= 1
+    write_json(place / "certificate.json", text)
+    result = silotune("site", "verify", run)
+    assert result.exit_code == 1
+    assert "does not add up" in result.output
+    assert "silo east: charges" in result.output
+
+
+def test_a_ledger_that_lacks_a_charge(ended, silotune):
+    place, run = ended.run(run_of(ended)), run_of(ended)
+    ledger = place / "ledger.jsonl"
+    ledger.write_bytes(b"".join(ledger.read_bytes().splitlines(keepends=True)[:-1]))
+    result = silotune("site", "verify", run)
+    assert result.exit_code == 1
+    assert "silo east: head" in result.output
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("relation", "zero-out"), ("target_delta", 1e-4), ("run", "x"), ("max_grad_norm", 2.0)],
+)
+def test_a_certificate_of_other_terms(ended, silotune, field, value):
+    place, run = ended.run(run_of(ended)), run_of(ended)
+    text = read_json(place / "certificate.json")
+    text[field] = value
+    write_json(place / "certificate.json", text)
+    found = json.loads(silotune("site", "verify", run, "--json").stdout)
+    assert not found["ok"]
+    assert any(f["where"] == field and "the offer says" in f["text"] for f in found["findings"])
+
+
+def test_a_certificate_that_claims_nothing_or_leaves_the_site_out(ended, silotune):
+    place, run = ended.run(run_of(ended)), run_of(ended)
+    text = read_json(place / "certificate.json")
+    del text["silos"]["east"]
+    write_json(place / "certificate.json", text)
+    assert "silo east: has no account" in silotune("site", "verify", run).output
+    write_json(place / "certificate.json", {"unit": "none"})
+    result = silotune("site", "verify", run)
+    assert result.exit_code == 1
+    assert "says none, ledger.jsonl has charges" in result.output
+    assert "says none, the offer says example" in result.output
+
+
+def test_a_run_without_a_certificate(ended, silotune):
+    (ended.run(run_of(ended)) / "certificate.json").unlink()
+    result = silotune("site", "verify", run_of(ended))
+    assert result.exit_code == 1
+    assert "no certificate has come" in result.output
+
+
+def test_what_was_spent_is_told_and_shown_beside_the_next_offer(ended, silotune):
+    output = silotune("site", "spent").output
+    assert "limit for life: epsilon 20.00 at delta 0.001" in output
+    assert run_of(ended) in output
+    found = json.loads(silotune("site", "spent", "--json").stdout)
+    assert found["limit"] == {"epsilon": 20.0, "delta": 1e-3}
+    spent = max(each["life"]["epsilon"] for each in found["sets"])
+    assert 0 < spent < 20
+    shown = json.loads(silotune("site", "show", run_of(ended), "--json").stdout)
+    assert shown["spent_epsilon"] == spent
+
+
+def test_what_an_offer_trains_is_counted_on_the_sites_own_model(ended, silotune, federated):
+    federation, _ = federated
+    given = ended.offer(run_of(ended))
+    file = Path("site.yaml")
+    base = read_json(federated[1] / "run.json")["model_digest"]
+    file.write_text(f"models: {{{base}: {federation.terms.model}}}\n{file.read_text()}")
+    asked = replace(given, base=base, terms=replace(given.terms, evaluation="site"))
+    ended.keep(asked.to_bytes())
+    output = silotune("site", "show", given.run, "--count").output
+    assert "numbers are trained, and" in output
+    assert "which is here" in output
