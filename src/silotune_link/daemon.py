@@ -24,7 +24,7 @@ from types import FrameType
 from typing import NoReturn
 
 from .frames import REFUSED, pack, read_frame, write_frame
-from .process import Process, ProcessDied
+from .process import Process, ProcessDied, ProcessStopped
 
 KEPT = 4
 """Answers that wait in memory."""
@@ -57,7 +57,11 @@ class Daemon:
         self._answers: OrderedDict[str, bytes] = OrderedDict()
 
     def answer(self, order: bytes) -> bytes:
-        """The trainer's, or ``FAILED``, which is not kept: another time it may do better."""
+        """The trainer's, or ``FAILED``, which is not kept: another time it may do better.
+
+        Raises:
+            ProcessStopped: if the daemon ends meanwhile; the order is to be brought again.
+        """
         name = hashlib.sha256(order).hexdigest()
         with self._lock:
             if name in self._answers:
@@ -67,12 +71,17 @@ class Daemon:
             if future is None:
                 future = self._working[name] = Future()
         if mine:
-            future.set_result(self._worked(name, order))
+            try:
+                future.set_result(self._worked(name, order))
+            except ProcessStopped as error:
+                future.set_exception(error)
         return future.result()
 
     def _worked(self, name: str, order: bytes) -> bytes:
         try:
             answer = self._trainer.ask(order)
+        except ProcessStopped:
+            raise
         except ProcessDied:
             answer = FAILED
         with self._lock:
@@ -100,8 +109,8 @@ class Daemon:
 
     def _talk(self, link: socket.socket) -> None:
         """Until the other end has no more orders, or brings what is none."""
-        torn = contextlib.suppress(EOFError, OSError, MemoryError)
-        with torn, link, link.makefile("rb") as orders, link.makefile("wb") as answers:
+        over = contextlib.suppress(EOFError, OSError, MemoryError, ProcessStopped)
+        with over, link, link.makefile("rb") as orders, link.makefile("wb") as answers:
             while True:
                 write_frame(answers, self.answer(read_frame(orders)))
 

@@ -77,6 +77,8 @@ class Process:
                 except (EOFError, OSError, MemoryError) as error:
                     last = error
                     self._end()
+        if self._stopped:
+            raise ProcessStopped("it was stopped")
         raise ProcessDied(f"it died {TRIES} times in a row ({last})")
 
     def stop(self) -> None:

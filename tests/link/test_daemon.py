@@ -19,6 +19,7 @@ import pytest
 
 from silotune_link.daemon import FAILED, KEPT, Daemon, ask
 from silotune_link.frames import REFUSED, read_frame, unpack, write_frame
+from silotune_link.process import ProcessStopped
 
 ECHO = [sys.executable, str(Path(__file__).parent / "echo.py")]
 SOURCES = str(Path(__file__).parents[2] / "src")
@@ -279,6 +280,19 @@ def test_a_path_that_no_socket_can_have_is_refused_in_words(tmp_path):
 def test_nobody_there_is_said_in_words(tmp_path):
     with pytest.raises(ConnectionError, match="no daemon listens at"):
         ask(tmp_path / "none.sock", b"")
+
+
+def test_an_order_that_a_stopped_daemon_leaves_is_no_refusal(tmp_path):
+    """Whoever brought it brings it again, to the daemon that comes next."""
+    with folder() as site, ThreadPoolExecutor(2) as pool:
+        daemon = Daemon(site.socket, ECHO, site.log)
+        order = f"wait {tmp_path / 'never'}".encode()
+        asked = [pool.submit(daemon.answer, order) for _ in range(2)]
+        until(lambda: daemon._trainer.pid is not None)
+        daemon._trainer.stop()
+        for one in asked:
+            with pytest.raises(ProcessStopped):
+                one.result(timeout=20)
 
 
 def test_no_thread_waits_for_ever_where_an_answer_is_no_frame():
