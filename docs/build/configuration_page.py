@@ -65,15 +65,21 @@ def _direct(section: str) -> Iterator[str]:
 
 def _table(title: str, text: str, keys: Iterator[str]) -> str:
     head = f"{title}\n\n{text}\n\n" if text else f"{title}\n\n"
-    rows = "".join(_row(key) for key in keys)
+    rows = "".join(row(key, LEAVES[key], _takers(key)) for key in keys)
     return f"{head}| key | value | default | meaning |\n|---|---|---|---|\n{rows}"
 
 
-def _row(key: str) -> str:
-    field = LEAVES[key]
+def row(key: str, field: FieldInfo, more: str = "") -> str:
+    """A key in a table: what it takes, its default, and what it means.
+
+    Args:
+        key: dotted.
+        field: of its section.
+        more: about its meaning.
+    """
     value = ", ".join([kind(field.annotation), *_limits(field)])
-    meaning = ((field.description or "") + _takers(key)).replace("|", "\\|")
-    return f"| `{key}` | {value} | {_default(key)} | {meaning} |\n"
+    meaning = ((field.description or "") + more).replace("|", "\\|")
+    return f"| `{key}` | {value} | {_default(field)} | {meaning} |\n"
 
 
 def _takers(key: str) -> str:
@@ -124,8 +130,7 @@ def _inside(annotation: Any) -> Iterator[object]:
             yield from getattr(part, "__metadata__", ())
 
 
-def _default(key: str) -> str:
-    field = LEAVES[key]
+def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default()

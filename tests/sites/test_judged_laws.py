@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 from dataclasses import dataclass, fields
+from inspect import isclass
 
 import pytest
 
@@ -13,16 +15,20 @@ from silotune.federation.offer import Offer
 from silotune.methods import Method
 from silotune.methods.options import own_options
 from silotune.methods.registry import built_in
+from silotune.objectives import CausalLM, ImageClassification, SequenceClassification
+from silotune.objectives.known import is_known
+from silotune.optim import SGD, AdamW
 from silotune.privacy import ClientDP, ExampleDP, NoDP
 from silotune.privacy.choice import PrivacyChoice
 from silotune.site import refusal
 from silotune.site.judged import HARMLESS, JUDGED, unjudged
 from silotune.site.price import epsilon_of
-from silotune.site.refusal import reasons
+from silotune.site.refusal import OPTIMIZERS, reasons
 from silotune.terms import Terms
 from sites.offers import NUM_EXAMPLES, offer, policy
 
-KINDS = [Offer, Terms, Method, ExampleDP, ClientDP, NoDP]
+OBJECTIVES = [SequenceClassification, ImageClassification, CausalLM]
+KINDS = [Offer, Terms, Method, ExampleDP, ClientDP, NoDP, SGD, AdamW, *OBJECTIVES]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -38,6 +44,18 @@ def test_every_choice_of_privacy_is_listed() -> None:
     assert set(PrivacyChoice.__args__) <= set(KINDS)
 
 
+def test_every_objective_and_optimiser_that_is_let_in_is_listed() -> None:
+    assert set(OPTIMIZERS) <= set(KINDS)
+    everything = vars(importlib.import_module("silotune.objectives")).values()
+    concrete = [kind for kind in everything if isclass(kind) and not is_protocol(kind)]
+    known = {kind for kind in concrete if is_known(object.__new__(kind))}
+    assert known == set(OBJECTIVES)
+
+
+def is_protocol(kind: type) -> bool:
+    return bool(getattr(kind, "_is_protocol", False))
+
+
 def test_what_is_called_judged_is_read_where_offers_are_judged() -> None:
     """As an attribute, in the files that judge."""
     modules = [inspect.getmodule(reasons), inspect.getmodule(epsilon_of)]
@@ -49,7 +67,7 @@ def test_what_is_called_judged_is_read_where_offers_are_judged() -> None:
     }
     by_name = {"reserve_rounds"}  # which not every choice has
     priced = {"noise_multiplier"}  # by the mechanism that is made of it
-    assert set().union(*JUDGED.values()) - read <= by_name | priced
+    assert frozenset().union(*JUDGED.values()) - read <= by_name | priced
 
 
 def test_options_of_methods_that_are_text_name_files_and_are_refused() -> None:
@@ -63,7 +81,7 @@ def test_options_of_methods_that_are_text_name_files_and_are_refused() -> None:
     assert [n for n, m in built_in().items() if m.opened is not Method.opened] == ["mole"]
 
 
-@pytest.mark.parametrize("kind", [Offer, Terms, Method, ExampleDP])
+@pytest.mark.parametrize("kind", [Offer, Terms, Method, ExampleDP, SequenceClassification, SGD])
 def test_a_field_that_nobody_has_judged_is_refused(
     kind: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -21,7 +21,7 @@ from silotune.terms import Machine
 from .errors import ConfigError
 from .load import read_mapping
 from .messages import LIMITS, kind, shown
-from .site_sections import SiteConfig, SiteDataConfig
+from .site_sections import SiteConfig, SiteDataConfig, section_in
 from .yaml import KeyPath
 
 
@@ -90,16 +90,8 @@ def _place(text: str, folder: Path) -> Path:
 def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, field in section.model_fields.items():
         yield name, prefix + name
-        if inner := _section(field.annotation):
+        if inner := section_in(field.annotation):
             yield from _keys(inner, f"{prefix}{name}.")
-
-
-def _section(annotation: Any) -> type[BaseModel] | None:
-    """The section that a key holds, if it does, or null."""
-    for part in get_args(annotation) or (annotation,):
-        if isinstance(part, type) and issubclass(part, BaseModel):
-            return part
-    return None
 
 
 _KEYS = {**dict(_keys(SiteConfig)), "clients": "name"}
@@ -137,7 +129,7 @@ def _told(entry: Any) -> tuple[KeyPath, str]:
             hint = f"did you mean {near[0]}?" if near else ""
             return tuple(keys), f"unknown key; {hint or f'there are {_names(section)}'}"
         field = section.model_fields[part]
-        annotation, section = field.annotation, _section(field.annotation)
+        annotation, section = field.annotation, section_in(field.annotation)
         example = f"; for example {field.examples[0]}" if field.examples else ""
     if entry["type"] == "missing":
         return tuple(keys), f"is missing; set it{example}"

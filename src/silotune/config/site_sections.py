@@ -5,7 +5,7 @@ Defaults are the strictest: what is not said is not allowed.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field
 
@@ -16,10 +16,24 @@ from silotune.privacy.lifetime.budget import Ceiling
 from silotune.site import Policy, PrivacyPolicy
 from silotune.site.policy import Approve, Noise, Personal, Release
 
-from .data_section import SplitsConfig
 from .sections import STRICT, AsTuple, Count, Name, Sorted, Text
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class SiteSplitsConfig(BaseModel):
+    """Files inside a folder `path`; without any, `path` as a whole is trained on."""
+
+    model_config = STRICT
+
+    train: Text | None = Field(default=None, description="File name of what is trained on.")
+    valid: Text | None = Field(
+        default=None,
+        description="Of what rounds are scored on here; null = what `valid_fraction` holds out.",
+    )
+    test: Text | None = Field(
+        default=None, description="Of what the result is scored on here; null = nothing."
+    )
 
 
 class SiteDataConfig(BaseModel):
@@ -32,11 +46,7 @@ class SiteDataConfig(BaseModel):
         "folder; a relative path starts at the folder of this file.",
         examples=["/data/notes"],
     )
-    splits: SplitsConfig = Field(
-        default=SplitsConfig(),
-        description="File names inside a folder `path`. Without them `path` as a whole is trained "
-        "on, but for what `valid_fraction` holds out.",
-    )
+    splits: SiteSplitsConfig = SiteSplitsConfig()
     delimiter: Text | None = Field(
         default=None, description="Of csv and tsv files; null = a comma, or a tab."
     )
@@ -186,3 +196,15 @@ class SiteConfig(BaseModel):
         default=None, ge=1, description="CPU threads of the trainer; null = torch decides."
     )
     policy: PolicyConfig = PolicyConfig()
+
+
+def section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a key holds, or may hold; None for one that holds a value.
+
+    Args:
+        annotation: of the key.
+    """
+    for part in get_args(annotation) or (annotation,):
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            return part
+    return None

@@ -1,4 +1,4 @@
-"""Names that arrive from outside: of runs, and of clients. One rule each, wherever one is read.
+"""Names that arrive from outside: of runs, clients and contents. One rule each, wherever read.
 
 A name becomes a part of a path, so it must be one that no file system takes for anything else.
 """
@@ -12,6 +12,7 @@ from collections.abc import Iterable
 LONGEST_NAME = 100
 """Bytes of a client's name, of the 255 that a file system gives."""
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _RESERVED = set('/\\:*?"<>|')
 
@@ -23,6 +24,15 @@ def is_run_name(name: object) -> bool:
         name: of any type.
     """
     return isinstance(name, str) and _RUN.fullmatch(name) is not None
+
+
+def is_digest(text: object) -> bool:
+    """Whether it is a SHA-256 as hexadecimal digits, in small letters.
+
+    Args:
+        text: of any type.
+    """
+    return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
 
 
 def is_client_name(name: object) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Self
 
-from silotune.core.names import case_twins, is_client_name, is_run_name
+from silotune.core.names import case_twins, is_client_name, is_digest, is_run_name
 from silotune.terms import Terms
 
 from .identity import decoded, encoded
@@ -35,9 +35,6 @@ _ROOMS = (
     "builtins:frozenset",
 )
 """Where the classes are defined that an offer may name."""
-
-_DIGEST = 64
-"""Hexadecimal digits of a SHA-256."""
 
 
 class OfferError(ValueError):
@@ -86,8 +83,8 @@ class Offer:
             "title": not isinstance(self.title, str),
             "terms": not isinstance(self.terms, Terms),
             "labels": not _texts(self.labels),
-            "base": not _is_digest(self.base),
-            "base_files": self.base_files != "" and not _is_digest(self.base_files),
+            "base": not is_digest(self.base),
+            "base_files": self.base_files != "" and not is_digest(self.base_files),
             "participants": not _are_sites(self.participants),
             "versions": not _words(self.versions),
         }
@@ -156,12 +153,6 @@ def _texts(values: object) -> bool:
 def _words(values: object) -> bool:
     return isinstance(values, Mapping) and all(
         isinstance(k, str) and isinstance(v, str) for k, v in values.items()
-    )
-
-
-def _is_digest(value: object) -> bool:
-    return (
-        isinstance(value, str) and len(value) == _DIGEST and set(value) <= set("0123456789abcdef")
     )
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from silotune.core.fields import check_fields
+from silotune.core.names import is_digest
 from silotune.federation.offer import Offer
 
-from .policy import Policy, is_digest
+from .policy import Policy
 
 WAITS = "approval"
 """Of an offer that nobody has looked at yet; whoever asks may ask again."""

@@ -11,6 +11,8 @@ from dataclasses import fields
 
 from silotune.federation.offer import Offer
 from silotune.methods import Method
+from silotune.objectives import CausalLM, ImageClassification, SequenceClassification
+from silotune.optim import SGD, AdamW
 from silotune.privacy import ClientDP, ExampleDP, NoDP
 from silotune.terms import Terms
 
@@ -22,6 +24,9 @@ SERVER = "decides what the server makes of what was sent"
 PRICED = "decides the price, which is held against max_epsilon"
 CLIPPING = "noise is in units of it"
 MACHINE = "decides how the site computes, and not what leaves it"
+READ = "decides which part of a record is read, which is told to the person who approves"
+
+_HEAD = {"head": TRAINED, "head_init": TRAINED, "head_scale": TRAINED}
 
 JUDGED: Mapping[type, frozenset[str]] = {
     Offer: frozenset({"coordinator", "labels", "participants", "terms"}),
@@ -38,6 +43,11 @@ JUDGED: Mapping[type, frozenset[str]] = {
             "min_clients",
         }
     ),
+    SequenceClassification: frozenset({"labels"}),
+    ImageClassification: frozenset({"labels"}),
+    CausalLM: frozenset(),
+    SGD: frozenset(),
+    AdamW: frozenset(),
     Method: frozenset({"init_from", "aggregation", "own"}),
     ExampleDP: frozenset(
         {
@@ -90,6 +100,25 @@ HARMLESS: Mapping[type, Mapping[str, str]] = {
         "gradient_checkpointing": MACHINE,
         "seed": "is of nothing secret; noise from it is refused as noise that hides nothing",
     },
+    SequenceClassification: {
+        "text": READ,
+        "text_pair": READ,
+        "label": READ,
+        "max_length": READ,
+        "pooling": TRAINED,
+        **_HEAD,
+    },
+    ImageClassification: {"image": READ, "label": READ, "max_length": READ, **_HEAD},
+    CausalLM: {
+        "text": READ,
+        "prompt": READ,
+        "input": READ,
+        "completion": READ,
+        "messages": READ,
+        "max_length": READ,
+    },
+    SGD: {"lr": MOVED, "momentum": MOVED, "weight_decay": MOVED},
+    AdamW: {"lr": MOVED, "weight_decay": MOVED},
     Method: {
         "r": TRAINED,
         "ranks": TRAINED,
@@ -123,12 +152,7 @@ HARMLESS: Mapping[type, Mapping[str, str]] = {
 def unjudged(offer: Offer) -> Iterator[str]:
     """Fields of an offer that this version knows nothing of."""
     terms = offer.terms
-    for part, kind in (
-        (offer, Offer),
-        (terms, Terms),
-        (terms.privacy, type(terms.privacy)),
-    ):
+    parts = (offer, terms, terms.privacy, terms.objective, terms.optimizer)
+    for kind in (*map(type, parts), Method):
         known = JUDGED[kind] | HARMLESS[kind].keys()
-        yield from (field.name for field in fields(part) if field.name not in known)
-    common = JUDGED[Method] | HARMLESS[Method].keys()
-    yield from (field.name for field in fields(Method) if field.name not in common)
+        yield from (field.name for field in fields(kind) if field.name not in known)

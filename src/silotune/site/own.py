@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from silotune.core.names import is_digest
 from silotune.federation.records import Records
 from silotune.privacy.lifetime.choice import Lifetime
 from silotune.terms import Machine
 
-from .policy import Policy, is_digest
+from .policy import Policy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Lt
 
 from silotune.core.fields import check_fields
+from silotune.core.names import is_digest
 from silotune.methods.registry import built_in
 from silotune.privacy import Relation
 from silotune.privacy.accounting.accountant import MIN_DELTA
@@ -144,8 +145,3 @@ class Policy:
         """SHA-256 of all that it says: two files that say the same have the same."""
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def is_digest(text: object) -> bool:
-    """Whether something is a SHA-256 as hexadecimal digits, in small letters."""
-    return isinstance(text, str) and len(text) == 64 and set(text) <= set("0123456789abcdef")

@@ -24,12 +24,11 @@ from .judged import unjudged
 from .policy import Policy
 from .price import epsilon_of
 
+NEVER = ("terms", "classes", "files", "evaluation", "labels")
+"""What no policy allows."""
+
 KEYS = (
-    "terms",
-    "classes",
-    "files",
-    "evaluation",
-    "labels",
+    *NEVER,
     "coordinator",
     "methods",
     "personal",
@@ -44,11 +43,11 @@ KEYS = (
     "privacy.lifetime",
     "privacy.max_epsilon",
 )
-"""What may stand behind ``policy:``. The first five no policy allows; the others are its keys."""
+"""What may stand behind ``policy:``: these, or keys of a policy."""
 
-_OPTIMIZERS = (SGD, AdamW)
-_SERVERS = (type(None), ServerMomentum, ServerAdam, ServerYogi)
-_CHOICES = (ExampleDP, ClientDP, NoDP)
+OPTIMIZERS = (SGD, AdamW)
+SERVERS = (type(None), ServerMomentum, ServerAdam, ServerYogi)
+CHOICES = (ExampleDP, ClientDP, NoDP)
 """The catalogue's own classes; one that inherits from these may do anything."""
 
 
@@ -105,9 +104,9 @@ def _strangers(terms: Terms) -> Iterator[str]:
     known = {
         "terms": type(terms) is Terms,
         "objective": is_known(terms.objective),
-        "optimizer": type(terms.optimizer) in _OPTIMIZERS,
-        "server_optimizer": type(terms.server_optimizer) in _SERVERS,
-        "privacy": type(terms.privacy) in _CHOICES,
+        "optimizer": type(terms.optimizer) in OPTIMIZERS,
+        "server_optimizer": type(terms.server_optimizer) in SERVERS,
+        "privacy": type(terms.privacy) in CHOICES,
         "method": _is_ours(method),
         "aggregation": method.aggregation is None or _is_ours(method.aggregation),
     }
