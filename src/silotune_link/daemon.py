@@ -57,7 +57,7 @@ class Daemon:
         self._answers: OrderedDict[str, bytes] = OrderedDict()
 
     def answer(self, order: bytes) -> bytes:
-        """The trainer's, or ``FAILED``, which is not kept: another time it may do better.
+        """The trainer's, or ``FAILED``. No refusal is kept: another time it may do better.
 
         Raises:
             ProcessStopped: if the daemon ends meanwhile; the order is to be brought again.
@@ -86,7 +86,7 @@ class Daemon:
             answer = FAILED
         with self._lock:
             del self._working[name]
-            if answer is not FAILED:
+            if answer[:1] != REFUSED:
                 self._answers[name] = answer
             while len(self._answers) > KEPT:
                 self._answers.popitem(last=False)

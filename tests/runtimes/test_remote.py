@@ -9,7 +9,7 @@ from silotune.engine import federate
 from silotune.engine.checkpoint import everything
 from silotune.optim import SGD
 from silotune.runtimes import InProcess, Remote
-from silotune.runtimes.frames import RESULT, WHOLE
+from silotune.runtimes.messages import RESULT, WHOLE, message, opened
 from silotune.runtimes.responder import Responder
 from toys import axes, begin, experiment, silos, trainer
 
@@ -95,7 +95,7 @@ def test_who_lost_its_state_is_sent_all_of_it_and_no_other_is():
 def test_who_never_has_its_state_is_missing_and_asked_once_more_at_most():
     class Hopeless(Carrier):
         def answer(self, client, order):
-            return WHOLE if client == "silo-0" else super().answer(client, order)
+            return message(WHOLE) if client == "silo-0" else super().answer(client, order)
 
     runtime = remote(Hopeless)
     done = last(runtime, rounds=1, quorum=1)
@@ -109,7 +109,8 @@ def test_nobody_speaks_for_another():
             answer = super().answer(client, order)
             if client != "silo-0":
                 return answer
-            return RESULT + encode_result(replace(decode_result(answer[1:]), client="silo-1"))
+            foreign = replace(decode_result(opened(answer).body), client="silo-1")
+            return message(RESULT, {}, encode_result(foreign))
 
     done = last(remote(Lying), rounds=1, quorum=1)
     assert "silo-0" not in done.pooled.clients

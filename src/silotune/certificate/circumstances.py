@@ -20,6 +20,7 @@ class Circumstances:
         composed: a column names the person of each record, so that costs of clients are composed.
         counted: public numbers that were taken from the data, as nobody declared them.
         recorded: what it charges is written into the silos' books for life.
+        at_sites: clients are sites elsewhere, whose books and policies are their own.
     """
 
     baselines: tuple[str, ...] = ()
@@ -28,6 +29,7 @@ class Circumstances:
     composed: bool = False
     counted: tuple[str, ...] = ()
     recorded: bool = True
+    at_sites: bool = False
 
 
 def counted(terms: Terms, declared: Mapping[str, object]) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ class Grounds:
         counted: public numbers of records that nobody declared, so that the data did.
         labels_from_data: whether nobody declared the labels.
         recorded: whether charges are in the silos' books for life.
+        at_sites: whether clients are sites elsewhere.
         experts: whether adapters that were trained before take part.
         start: whether the run began from an adapter that was trained before.
         own_objective: whether the loss is none of this package's.
@@ -56,6 +57,7 @@ class Grounds:
     counted: tuple[str, ...] = ()
     labels_from_data: bool = False
     recorded: bool = True
+    at_sites: bool = False
     experts: bool = False
     start: bool = False
     own_objective: bool = False
@@ -106,6 +108,7 @@ def grounds(terms: Terms, circumstances: Circumstances) -> Grounds:
         composed=circumstances.composed,
         counted=tuple(circumstances.counted),
         recorded=circumstances.recorded,
+        at_sites=circumstances.at_sites,
         labels_from_data="label" in objective.columns and objective.label_names is None,
         experts=bool(getattr(terms.method, "experts", ())),
         start=terms.method.init_from is not None,

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from silotune.core.units import count_text, epsilon_text, number_text
 from silotune.runs.privacy_statement import PrivacyStatement
 
-from .lifetime import RECORDED
+from .lifetime import AT_SITES, RECORDED
 
 PROTECTED = {
     "example": "one record at one silo",
@@ -204,6 +204,8 @@ def _overall(statement: PrivacyStatement) -> str:
 
 def _lifetime(statement: PrivacyStatement) -> str:
     """What all runs on the same records cost, as far as silos' books know."""
+    if statement.lifetime == AT_SITES:
+        return "They add up; each site keeps its own book, which nobody else sees."
     if statement.lifetime != RECORDED:
         return "They add up, and no book is kept of them."
     lives = [silo.lifetime for silo in statement.silos.values() if silo.lifetime]

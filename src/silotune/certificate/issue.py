@@ -27,7 +27,7 @@ from .accounts import cost, cost_rdp, cost_together, membership_bound, sampling_
 from .circumstances import Circumstances
 from .grounds import grounds
 from .guarantee import NO_PRIVACY, NOT_PRIVATE, SEEDED
-from .lifetime import mark, stated
+from .lifetime import RECORDED, mark, stated
 from .sentences import Said, rule, sentences
 
 NOTHING_CLAIMED = {"unit": "none", "private": False, "not_private_because": NO_PRIVACY}
@@ -95,7 +95,7 @@ def issue(
     holds_if, private = words.pop("holds_if"), not words["not_private_because"]
     charges = [chains[name].book(run).account for name in sizes]
     certified = private and grid <= FINE
-    if certified and circumstances.recorded:
+    if certified and mark(terms, circumstances) == RECORDED:
         accounts = {
             name: _with_life(account, own, (elsewhere or {}).get(name), privacy)
             for (name, account), own in zip(accounts.items(), charges, strict=True)

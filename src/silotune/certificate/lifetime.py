@@ -24,10 +24,9 @@ from .accounts import from_lines
 from .circumstances import Circumstances
 from .fields import strange
 
-RECORDED, OFF, NONE = "recorded", "off", "none"
+RECORDED, OFF, NONE, AT_SITES = "recorded", "off", "none", "at sites"
 """Whether charges are in the silos' books for life: they are; somebody wanted none; nobody keeps
-one (of whole clients)."""
-
+one (of whole clients); each site keeps its own, of which it says nothing."""
 
 FIELDS = ("runs", "epsilon", "because", "earlier")
 EARLIER_FIELDS = ("seeded", "charges")
@@ -39,6 +38,8 @@ def mark(terms: Terms, circumstances: Circumstances) -> str:
     """Which of them a run is."""
     if terms.unit != "example":
         return NONE
+    if circumstances.at_sites:
+        return AT_SITES
     return RECORDED if circumstances.recorded else OFF
 
 
@@ -87,8 +88,8 @@ def add_up(
         slack: relative difference that two honest computations may have.
     """
     said = silo.lifetime
-    if statement.lifetime not in (RECORDED, OFF, NONE):
-        yield "lifetime", f"is {statement.lifetime!r}: {RECORDED}, {OFF} or {NONE}"
+    if statement.lifetime not in (marks := (RECORDED, OFF, NONE, AT_SITES)):
+        yield "lifetime", f"is {statement.lifetime!r}: it must be one of {', '.join(marks)}"
     if said is None:
         return
     if statement.lifetime != RECORDED:

@@ -80,6 +80,11 @@ START_COUNTED = (
 
 CHOICES = "choices made by looking at private data: hyper-parameters, label set, declared sizes"
 
+AT_SITES = (
+    "other runs on the same records, which add up: each site keeps its own book, which nobody else "
+    "sees (silotune site spent, there), and refuses what is too much"
+)
+
 OWN_OBJECTIVE = (
     "losses of an objective that is not of this package: whether they look at other records was "
     "tried on a few made-up records, and is not known beyond them"
@@ -197,12 +202,15 @@ class Wording:
         yield self.dealt if grounds.dealt else ""
         yield self.insiders
         yield BASE_MODEL
-        in_books = grounds.recorded and bool(self.other_runs)
+        in_books = grounds.recorded and bool(self.other_runs) and not grounds.at_sites
         if grounds.experts:
             yield EXPERTS_COUNTED if in_books else EXPERTS
         if grounds.start:
             yield START_COUNTED if in_books else START
-        yield from self.other_runs if in_books else (self.unrecorded,)
+        if grounds.at_sites:
+            yield AT_SITES
+        else:
+            yield from self.other_runs if in_books else (self.unrecorded,)
         yield CHOICES
         yield self.people
         yield from self.participation

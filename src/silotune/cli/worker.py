@@ -38,7 +38,7 @@ def work(path: Path, modules: Sequence[str] = ()) -> None:
         os.dup2(log, 2)
         os.dup2(log, 1)
     trainer = built.agreement.model.trainer
-    clients = build_clients(built, folder, read_facts(folder).run, open_accounts(built))
+    clients = build_clients(built, folder.site, read_facts(folder).run, open_accounts(built))
     serve(trainer, clients, tasks, results)
 
 

@@ -118,7 +118,7 @@ def check_measurable(
     if evaluation == "simulation":  # the final records may be looked at before
         own += [silo.test for silo in silos.values()]
     needs_own = evaluation == "site" or (evaluation == "simulation" and not has_public)
-    if needs_own and all(table is None for table in own):
+    if needs_own and silos and all(table is None for table in own):
         has_part = any("valid" in silo.left_out for silo in silos.values())
         cure = "put some into their valid part, or take it away" if has_part else ""
         raise ValueError(

@@ -65,6 +65,7 @@ def prepare_silos(
     limit: int | None,
     seed: int,
     label_map: LabelMap = AS_THEY_ARE,
+    scored: bool = True,
 ) -> Prepared:
     """Read labels, divide, clean, cut and hold out.
 
@@ -80,6 +81,7 @@ def prepare_silos(
         limit: the most records of each table of a silo; None: all.
         seed: of the run.
         label_map: what the data call a label -> what it is called here; None: no label.
+        scored: whether there must be something to measure by.
 
     Raises:
         ValueError: in words, naming the key of the configuration.
@@ -87,7 +89,9 @@ def prepare_silos(
     names, said_labels = _label_set(source, columns, labels, label_map)
     reader = TableReader(columns=columns, labels=names, label_map=label_map)
     said = _said_unused(source, evaluation)
-    if source.silos:
+    if source.is_beside:
+        divided: dict[str, ClientTables] = {}
+    elif source.silos:
         divided = _as_they_come(source, silos, reader)
     elif silos.by is not None and silos.num is None:
         divided = _by_column(source.train, silos.by, reader)
@@ -106,7 +110,8 @@ def prepare_silos(
         name: held_out(limited(silo, limit, name, seed), fraction, name, seed)
         for name, silo in divided.items()
     }
-    check_measurable(ready, evaluation, valid is not None or test is not None)
+    if scored:
+        check_measurable(ready, evaluation, valid is not None or test is not None)
     seen = evaluation == "simulation"
     said_people = () if columns.person is None else _said_people(ready, seen=seen)
     notices = (*source.notices, *said_labels, *said, *said_valid, *said_test)

@@ -59,6 +59,8 @@ class Tables:
 class Source:
     """What a path holds: either one ``train`` table, to be divided, or ``silos`` as they are.
 
+    Neither where the silos' records are elsewhere.
+
     Attributes:
         train: records of all silos together, or None.
         silos: tables by silo, in order of names; empty if there is ``train``.
@@ -72,6 +74,11 @@ class Source:
     valid: Dataset | None = None
     test: Dataset | None = None
     notices: tuple[str, ...] = ()
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether there are records for everybody at most."""
+        return self.train is None and not self.silos
 
 
 def load(

@@ -13,7 +13,7 @@ from silotune.adapters import AdaptedModel
 from silotune.core import Batch, ClientDataset, ClientId, ClientTask, Factors
 from silotune.objectives import PerExampleLoss
 from silotune.optim import OptimizerConfig
-from silotune.privacy import ClientMechanism, PrivacyBudget
+from silotune.privacy import ClientMechanism, PrivacyBudget, SiloStoreError
 from silotune.privacy.ledger.ledger import Ledger
 from silotune.privacy.ledger.noisy_counts import Releases
 from silotune.privacy.ledger.store import LEDGER, SiloStore
@@ -93,6 +93,20 @@ class Client:
             SiloStoreError: if it is in use, or has lost charges.
         """
         return SiloStore(self.folder, self._ledger)
+
+    def charges_since(self, number: object, digest: object) -> bytes:
+        """Lines of its ledger after one that somebody knows, for whoever is to hear of them.
+
+        Args:
+            number: how many lines are known.
+            digest: SHA-256 of the last of them.
+
+        Raises:
+            SiloStoreError: if that line is not in the ledger.
+        """
+        if type(number) is not int or not isinstance(digest, str):
+            raise SiloStoreError("what is known of a ledger is a number of lines and a digest")
+        return self._ledger.since(number, digest)
 
     @cached_property
     def _ledger(self) -> Ledger:

@@ -55,15 +55,20 @@ def refuse_unloadable(model: BuiltModel, terms: Terms) -> str:
         raise ValueError(_in_words(model, moved, str(error))) from error
 
 
+AT_SITES = "not checked: every site has a model of its own, and keeps it"
+"""Said of models that are not here."""
+
+
 def check_learned(model: BuiltModel, terms: Terms, learned: TrainedModels) -> str:
     """What PEFT makes of what a run has learned, in words; of each silo's own model one a shape."""
     if cannot_be_asked := _unasked(model):
         return cannot_be_asked
     alike = {_shapes(numbers): numbers for numbers in learned.models()}
     try:
-        return [_checked(model, terms, numbers) for numbers in alike.values()][-1]
+        checked = [_checked(model, terms, numbers) for numbers in alike.values()]
     except PeftRefusedError as error:
         return f"PEFT {peft_version()} cannot use it: {error}; silotune.load can"
+    return checked[-1] if checked else AT_SITES
 
 
 def _unasked(model: BuiltModel) -> str:

@@ -50,7 +50,7 @@ def _alone(built: BuiltFederation, name: str) -> Iterator[AloneRound]:
     alone = experiment(built.terms, model, sizes, "alone")
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place))
-        clients = build_clients(built, folder, alone.run, {})
+        clients = build_clients(built, folder.site, alone.run, {})
         own = {client: silo for client, silo in clients.items() if client == name}
         runtime = InProcess(model.trainer, own)
         rounds = federate(replace(alone, quorum=1), runtime, agreement.first_state())

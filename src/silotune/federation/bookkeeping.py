@@ -1,4 +1,7 @@
-"""Bookkeeping: the ledgers of all accounts, read once and followed, and the run's copy of them.
+"""Bookkeeping: the ledgers of all accounts, followed, and the run's copy of them.
+
+An account's own ledger lies with its owner. Where that is this machine it is read, elsewhere it is
+heard of with each answer (``privacy.ledger.heard``); here both are followed alike.
 
 ``ledger.jsonl`` of the run holds every line of every account as it stands in that account's own
 ledger. It is only appended to: what is in it was charged, whatever becomes of a silo's folder.
@@ -7,8 +10,7 @@ ledger. It is only appended to: what is in it was charged, whatever becomes of a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from silotune.certificate.evidence import Books, place_of, refuse_shorter
 from silotune.certificate.issue import units
@@ -34,6 +36,30 @@ class _NewLine(NamedTuple):
     line: bytes
 
 
+class Followed(Protocol):
+    """An account's own ledger, read or heard of."""
+
+    @property
+    def chain(self) -> Chain:
+        """What is known of it."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """Where it lies, for people."""
+        ...
+
+    def follow(self) -> bytes:
+        """The lines since this was asked before; all that are known at first."""
+        ...
+
+
+def ledgers_here(agreement: Agreement, folder: RunFolder) -> Mapping[str, Ledger]:
+    """By account, the ledgers that lie in the folder of a run: all of a simulation's."""
+    places = {n: place_of(folder, agreement.terms.unit, n) for n in units(agreement)}
+    return {name: Ledger(place / LEDGER) for name, place in places.items()}
+
+
 class Bookkeeping:
     """The books of one run.
 
@@ -41,15 +67,21 @@ class Bookkeeping:
         agreement: says whose charges there are.
         folder: of the run.
         run: its identity.
+        ledgers: each account's own.
 
     Raises:
         SiloStoreError: if a ledger cannot be read or its chain is broken.
     """
 
-    def __init__(self, agreement: Agreement, folder: RunFolder, run: str) -> None:
+    def __init__(
+        self,
+        agreement: Agreement,
+        folder: RunFolder,
+        run: str,
+        ledgers: Mapping[str, Followed],
+    ) -> None:
         self._agreement, self._folder, self._run = agreement, folder, run
-        places = {n: place_of(folder, agreement.terms.unit, n) for n in units(agreement)}
-        self._ledgers = {name: Ledger(place / LEDGER) for name, place in places.items()}
+        self._ledgers = ledgers
         self._copied = {name: len(chain) for name, chain in read_chains(folder.ledger).items()}
         self._new: list[_NewLine] = []
         folder.ledger.touch()
@@ -75,8 +107,8 @@ class Bookkeeping:
             SiloStoreError: if a ledger is not what it was, or its chain is broken.
         """
         for name, ledger in self._ledgers.items():
-            first = len(ledger.chain)
-            for i, line in enumerate(ledger.follow().splitlines(keepends=True), start=first):
+            new = ledger.follow().splitlines(keepends=True)
+            for i, line in enumerate(new, start=len(ledger.chain) - len(new)):
                 if i >= self._copied.get(name, 0):
                     self._new.append(_NewLine(ledger.chain.entries[i].round, name, i, line))
 
@@ -107,7 +139,7 @@ class Bookkeeping:
         for name, chain in self.chains.items():
             if others := chain.runs() - {self._run}:
                 raise SiloStoreError(
-                    f"{self._ledgers[name].path}: holds charges of another run "
+                    f"{self._ledgers[name].place}: holds charges of another run "
                     f"({', '.join(sorted(others))}); bring back this run's own"
                 )
         books = Books(
@@ -116,14 +148,14 @@ class Bookkeeping:
             delta=privacy.target_delta,
             relation=privacy.relation,
             chains=self.chains,
-            places={name: self._told(ledger.path) for name, ledger in self._ledgers.items()},
+            places={name: self._told(ledger.place) for name, ledger in self._ledgers.items()},
         )
         kept = self._folder.privacy.exists()  # if not, it is made again from the ledgers
         statement = read_statement(self._folder) if kept else None
         refuse_shorter(books, self._folder, state, facts, statement)
 
-    def _told(self, path: Path) -> str:
-        return path.relative_to(self._folder.path).as_posix()
+    def _told(self, place: str) -> str:
+        return place.removeprefix(f"{self._folder.path.as_posix()}/")
 
 
 def refuse_spent(folder: RunFolder) -> None:

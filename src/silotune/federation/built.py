@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from silotune.core import ClientId
 from silotune.data import ClientTables
 from silotune.data.chat_dates import pin_date
+from silotune.data.federated_dataset import Prepared
 from silotune.engine import Client
 from silotune.privacy import declared_sizes
 from silotune.privacy.lifetime.budget import Account
-from silotune.runs.folder import RunFolder
-from silotune.terms import Agreement, Terms, open_model, short_runs
+from silotune.terms import Agreement, BuiltModel, Terms, open_model, short_runs
 from silotune.terms.agreement import agree
 
 from .description import Description
@@ -51,35 +52,56 @@ class BuiltFederation:
         return self.federation.terms
 
 
-def build_federation(federation: Description, began: str | None = None) -> BuiltFederation:
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """The public numbers of all clients.
+
+    Attributes:
+        sizes: of training records.
+        held_out: of held-out ones; empty unless noisy scores are divided by them.
+        notices: what the user should know.
+    """
+
+    sizes: Mapping[str, int]
+    held_out: Mapping[str, int]
+    notices: tuple[str, ...] = ()
+
+
+Declare = Callable[[BuiltModel, tuple[str, ...]], Declared]
+"""From model and label set to what clients elsewhere declare."""
+
+
+def build_federation(
+    federation: Description,
+    began: str | None = None,
+    declare: Declare | None = None,
+    tables: Prepared | None = None,
+) -> BuiltFederation:
     """Open data and model, build every part, and prove the coverage of the gradients.
 
     Args:
         federation: as described.
         began: when its run began, in ISO 8601: the date that chat templates print. None = now.
+        declare: knows the public numbers of a federation of which this machine has a part or no
+            record; None takes what is declared, or counted, here.
+        tables: the data, if they are open already.
 
     Raises:
         ValueError: in words, naming the field; nothing has been trained.
     """
     terms, records = federation.terms, federation.records
     labels = terms.objective.label_names
-    prepared = read_tables(terms, records) if labels is None else None
+    prepared = read_tables(terms, records) if labels is None and tables is None else tables
     labels = prepared.labels if prepared else labels or ()
     model = open_model(terms, labels, federation.machine, federation.given)
     pin_date(model.loaded.tokenizer, began or now())
     prepared = prepared or read_tables(terms, records)
     refuse_unbounded(terms, prepared.silos)
     data = read_examples(terms, prepared, model.loaded)
-    true_sizes = {name: len(silo.train.lengths) for name, silo in data.silos.items()}
-    sizes, size_notices = public_sizes(terms, records, true_sizes)
-    held = {
-        name: len(silo.held_out.lengths) if silo.held_out is not None else 0
-        for name, silo in data.silos.items()
-    }
-    held_out, held_notices = _public_held_out(terms, records, held)
+    declared = declare(model, prepared.labels) if declare else _declared_here(terms, records, data)
     return BuiltFederation(
         federation=federation,
-        agreement=agree(terms, model, prepared.labels, sizes, held_out),
+        agreement=agree(terms, model, prepared.labels, declared.sizes, declared.held_out),
         data=data,
         digests=digests_of(prepared),
         public_digests=public_digests_of(prepared),
@@ -89,10 +111,21 @@ def build_federation(federation: Description, began: str | None = None) -> Built
             *(data.notices if terms.evaluation == "simulation" else ()),
             *model.loaded.notices,
             *short_runs.notices(terms, model.axes),
-            *size_notices,
-            *held_notices,
+            *declared.notices,
         ),
     )
+
+
+def _declared_here(terms: Terms, records: Records, data: ReadData) -> Declared:
+    """What clients on this machine declare, or is counted of their records."""
+    true_sizes = {name: len(silo.train.lengths) for name, silo in data.silos.items()}
+    sizes, size_notices = public_sizes(terms, records, true_sizes)
+    held = {
+        name: len(silo.held_out.lengths) if silo.held_out is not None else 0
+        for name, silo in data.silos.items()
+    }
+    held_out, held_notices = _public_held_out(terms, records, held)
+    return Declared(sizes=sizes, held_out=held_out, notices=(*size_notices, *held_notices))
 
 
 def now() -> str:
@@ -101,13 +134,16 @@ def now() -> str:
 
 
 def build_clients(
-    built: BuiltFederation, folder: RunFolder, run: str, accounts: Mapping[str, Account]
+    built: BuiltFederation,
+    home: Callable[[str], Path],
+    run: str,
+    accounts: Mapping[str, Account],
 ) -> dict[ClientId, Client]:
-    """The clients of a simulation; each owns a folder inside the run's.
+    """The clients whose records are here: all of a simulation, or a site's own.
 
     Args:
         built: whose clients they are.
-        folder: of the run.
+        home: the folder of each for this run.
         run: the only one that they take part in.
         accounts: of each in its book for life; empty where none is kept.
     """
@@ -119,7 +155,7 @@ def build_clients(
             train=examples.train,
             held_out=examples.held_out,
             privacy=agreement.mechanisms[name],
-            home=folder.site(name),
+            home=home(name),
             budget=agreement.budget,
             releases=agreement.releases(name),
             lifetime=accounts.get(name),

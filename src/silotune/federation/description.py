@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt
 
 from silotune.aggregation import ServerStep
 from silotune.core.fields import check_value
+from silotune.core.names import is_client_name
 from silotune.data import Partition, Splits
 from silotune.data.given import Table
 from silotune.engine.experiment import LARGEST_UPDATE
@@ -25,6 +26,7 @@ from silotune.terms import Machine, Terms
 from silotune.terms.terms import Evaluation
 
 from .records import ClientData, Records
+from .sites import Sites
 
 
 class Description:
@@ -40,7 +42,9 @@ class Description:
         given: the model, where it is an object.
         runtime: where clients train: ``in-process``, or a ``pool`` of worker processes.
         workers: of the pool.
-        round_deadline: seconds until clients count as missing (pool).
+        round_deadline: seconds until clients that are not in this process count as missing.
+        coordinator: what sites know this machine as, where clients are sites.
+        offer_deadline: seconds in which every site must have accepted a run.
         baselines: research only: also train each client alone, to compare.
         report_to: also write metrics for these tools.
     """
@@ -49,7 +53,7 @@ class Description:
         self,
         *,
         model: str | Any,
-        clients: str | Path | Mapping[str, ClientData],
+        clients: str | Path | Mapping[str, ClientData] | Sites,
         objective: Objective,
         privacy: PrivacyChoice | None = None,
         tokenizer: Any = None,
@@ -91,6 +95,8 @@ class Description:
         runtime: Literal["in-process", "pool"] = "in-process",
         workers: int = 2,
         round_deadline: float = 3600.0,
+        coordinator: str = "coordinator",
+        offer_deadline: float = 7 * 24 * 3600.0,
         lifetime: Lifetime | Literal["off"] | None = None,
         baselines: tuple[Literal["silo-alone"], ...] = (),
         report_to: tuple[Literal["tensorboard"], ...] = (),
@@ -101,7 +107,7 @@ class Description:
             model: hub name, folder, or a ``transformers.PreTrainedModel``, which is copied.
             clients: ``{client: table}``; a table is a ``datasets.Dataset``, a list of dicts, a file
                 or a folder, or several by part (a ``DatasetDict``). Or one hub name, file or folder
-                that ``partition`` divides.
+                that ``partition`` divides. Or ``Sites(names)``, which keep theirs.
             objective: what is learned, and what records look like.
             privacy: ``ExampleDP``, ``ClientDP``, or ``NoDP()`` to say that nothing is hidden; one
                 of them must be said.
@@ -145,6 +151,8 @@ class Description:
             runtime: ``in-process`` or ``pool``.
             workers: processes of the pool.
             round_deadline: seconds until clients count as missing.
+            coordinator: what sites know this machine as, if clients are ``Sites``.
+            offer_deadline: seconds in which each of them must have accepted the run.
             lifetime: a ceiling of epsilon over all runs on the same records, and where their book
                 is kept; None = recorded, without a ceiling; ``"off"`` for simulations on public
                 data, which certificates then say.
@@ -221,12 +229,17 @@ class Description:
         check_value("runtime", Literal["in-process", "pool"], runtime)
         check_value("workers", Annotated[int, Ge(1)], workers)
         check_value("round_deadline", Annotated[float, Gt(0)], round_deadline)
+        check_value("offer_deadline", Annotated[float, Gt(0)], offer_deadline)
+        if not is_client_name(coordinator):
+            raise ValueError("coordinator: cannot be a name that others know this machine by")
         check_value("baselines", tuple[Literal["silo-alone"], ...], _listed(baselines))
         check_value("report_to", tuple[Literal["tensorboard"], ...], _listed(report_to))
         self.lifetime = lifetime_of(lifetime)
         self.runtime = runtime
         self.workers = workers
         self.round_deadline = round_deadline
+        self.coordinator = coordinator
+        self.offer_deadline = offer_deadline
         self.baselines = tuple(baselines)
         self.report_to = tuple(report_to)
         self._check()
@@ -252,6 +265,7 @@ class Description:
         if self.given is not None:
             check_given(self.given, self.terms.objective.task)
         self._check_label_map()
+        self._check_sites()
         if self.baselines and self.terms.evaluation != "simulation":
             raise ValueError(
                 f"baselines: {', '.join(self.baselines)} needs evaluation: simulation; leave "
@@ -272,6 +286,32 @@ class Description:
                 "person: silos' costs are composed under ExampleDP alone; leave it out. Somebody "
                 "whose records are at several clients is protected less than a client"
             )
+
+    def _check_sites(self) -> None:
+        """What cannot be where records are elsewhere."""
+        if not self.records.elsewhere:
+            return
+        terms, method = self.terms, self.terms.method
+        if terms.evaluation == "simulation":
+            raise ValueError(
+                "evaluation: simulation looks at every client's records, and these are at their "
+                "sites; take site, or public with a table for everybody"
+            )
+        if terms.objective.label_names is None:
+            raise ValueError(
+                "labels: must be given, as nobody sees the records of all sites; list them in "
+                "order of their ids"
+            )
+        if self.runtime != "in-process":
+            raise ValueError(
+                f"runtime: {self.runtime} is for clients on this machine, and these are sites; "
+                "leave it out"
+            )
+        for name in ("experts", "init_from"):
+            if getattr(method, name, None):
+                raise ValueError(
+                    f"{name}: names files of this machine, which sites do not have; leave it out"
+                )
 
     def _check_label_map(self) -> None:
         names, meant = self.terms.objective.label_names, self.records.label_map

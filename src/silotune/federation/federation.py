@@ -12,6 +12,7 @@ from warnings import warn
 from silotune.core import RecordError
 from silotune.engine import QuorumError
 from silotune.runs.folder import RoundRecord, RunFolder
+from silotune.runtimes import Courier
 from silotune.signals import Terminated, heard, how
 
 from .audit_effort import SHORT, THOROUGH
@@ -46,7 +47,14 @@ class Federation(Description):
         """
         return forecast(self)
 
-    def fit(self, folder: str | Path, *, resume: bool = False, progress: bool | None = None) -> Run:
+    def fit(
+        self,
+        folder: str | Path,
+        *,
+        resume: bool = False,
+        progress: bool | None = None,
+        courier: Courier | None = None,
+    ) -> Run:
         """Train to the end, with a bar in a terminal and in a notebook.
 
         Whatever stops it, whole rounds are kept: ``resume=True`` continues after the last one.
@@ -56,6 +64,7 @@ class Federation(Description):
                 one too: its ledgers must outlive the program.
             resume: continue this very run; a finished one is returned as it is.
             progress: whether a bar is shown; None = in a terminal and in a notebook.
+            courier: the way to clients that are ``Sites``.
 
         Raises:
             ValueError: naming the field, before anything is written; or if the folder holds a run
@@ -69,20 +78,21 @@ class Federation(Description):
         if not (resume and is_finished(place, self)):
             try:
                 with heard():
-                    self._to_the_end(folder, resume=resume, progress=progress)
+                    self._to_the_end(folder, courier, resume=resume, progress=progress)
             except Terminated as asked:
                 signal.raise_signal(asked.signal)  # the folder is in order
                 raise
         return Run(self, place)
 
     def rounds(
-        self, folder: str | Path, *, resume: bool = False
+        self, folder: str | Path, *, resume: bool = False, courier: Courier | None = None
     ) -> Generator[RoundRecord, None, None]:
         """The same, round by round: each record is yielded when it is safe on the disk.
 
         Args:
             folder: as for ``fit``.
             resume: as for ``fit``.
+            courier: as for ``fit``.
 
         Raises:
             ValueError: as ``fit``.
@@ -90,7 +100,7 @@ class Federation(Description):
         if resume:
             _mend(RunFolder(Path(folder)))
         worker = worker_command(self) if self.runtime == "pool" else []
-        with opened(self, Path(folder), resume=resume, worker=worker) as run:
+        with opened(self, Path(folder), resume=resume, worker=worker, courier=courier) as run:
             try:
                 yield from rounds(run)
                 alone = {step.silo: step.metrics for step in silo_alone(run.built) if step.metrics}
@@ -129,8 +139,10 @@ class Federation(Description):
         effort = THOROUGH if thorough else SHORT
         return list(audit(of_federation(self), effort, audit_worker(self)))
 
-    def _to_the_end(self, folder: str | Path, *, resume: bool, progress: bool | None) -> None:
-        records = self.rounds(folder, resume=resume)
+    def _to_the_end(
+        self, folder: str | Path, courier: Courier | None, *, resume: bool, progress: bool | None
+    ) -> None:
+        records = self.rounds(folder, resume=resume, courier=courier)
         metric = metric_name(self.terms.objective)
         with closing(records):
             baseline = bool(self.baselines)

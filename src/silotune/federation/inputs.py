@@ -61,8 +61,13 @@ class ReadData:
     own_notices: Mapping[str, tuple[str, ...]]
 
 
-def read_tables(terms: Terms, records: Records) -> Prepared:
+def read_tables(terms: Terms, records: Records, *, scored: bool = True) -> Prepared:
     """Open the data and divide it among clients.
+
+    Args:
+        terms: of the run.
+        records: as they were described.
+        scored: whether there must be records to score by, if ``terms`` ask for scores.
 
     Raises:
         ValueError: in words, naming the field.
@@ -79,6 +84,7 @@ def read_tables(terms: Terms, records: Records) -> Prepared:
         limit=records.limit,
         seed=terms.seed,
         label_map=records.label_map,
+        scored=scored,
     )
 
 

@@ -6,8 +6,9 @@ says, so it does not matter to which silo a run deals it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
+from pathlib import Path
 
 from silotune.core.files import read_json
 from silotune.data.messages import listed
@@ -15,6 +16,7 @@ from silotune.data.record_digests import record_digests
 from silotune.privacy import ExampleDP
 from silotune.privacy.ledger.chain import read_ledger
 from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE
+from silotune.privacy.ledger.store import LEDGER
 from silotune.privacy.lifetime.book import Book
 from silotune.privacy.lifetime.budget import Account, Run, ceiling_of
 from silotune.privacy.lifetime.composition import Priced
@@ -63,12 +65,12 @@ def open_accounts(built: BuiltFederation) -> Accounts:
     return {silo: account(silo) for silo in built.tables}
 
 
-def refuse_beyond(accounts: Accounts, folder: RunFolder, run: str = "") -> None:
+def refuse_beyond(accounts: Accounts, home: Callable[[str], Path], run: str = "") -> None:
     """Refuse a run whose records cannot pay for all of it, before it trains.
 
     Args:
         accounts: of its silos.
-        folder: of the run; its ledgers are read if it is resumed.
+        home: the folder of each silo for this run; its ledger is read if it is resumed.
         run: its identity; empty for a new one.
 
     Raises:
@@ -76,7 +78,7 @@ def refuse_beyond(accounts: Accounts, folder: RunFolder, run: str = "") -> None:
             ledgers lack what the other has.
     """
     for silo, account in accounts.items():
-        path = folder.site(silo) / "ledger.jsonl"
+        path = home(silo) / LEDGER
         if run:
             account.follow(run, [entry for entry in read_ledger(path) if entry.run == run])
         account.check_plan(run)

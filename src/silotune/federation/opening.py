@@ -7,6 +7,7 @@ written when it is resumed (``keeping``). One process at a time has the folder.
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 
 from silotune.certificate.issue import standing
-from silotune.core import GlobalState
+from silotune.core import ClientId, GlobalState
 from silotune.engine import Runtime
 from silotune.engine.checkpoint import CheckpointError
 from silotune.engine.checkpoint import load as load_checkpoint
@@ -25,11 +26,13 @@ from silotune.models.hub import files_digest
 from silotune.runs.facts import RunFacts, read_facts
 from silotune.runs.folder import RunFolder
 from silotune.runs.lock import held
-from silotune.runtimes import InProcess, Pool, Remote
+from silotune.runtimes import Courier, InProcess, Pool, Remote
 
 from . import own_records
+from .acceptance import Tell
 from .adapter_check import refuse_unloadable
-from .bookkeeping import Bookkeeping, refuse_spent
+from .at_sites import AtSites, offer_out
+from .bookkeeping import Bookkeeping, Followed, ledgers_here, refuse_spent
 from .built import BuiltFederation, build_clients, build_federation, now
 from .description import Description
 from .identity import NoIdentityError, decided_in, describe, differences, digest
@@ -41,6 +44,8 @@ from .scoring import metric_name
 from .versions import going_on, versions
 from .versions import notices as version_notices
 from .workers import refuse_unreachable
+
+_LOG = logging.getLogger(__name__)
 
 LEAST_SPACE = 50_000_000
 """Bytes that must be free: adapters and records are small, but a full disk stops any run."""
@@ -59,6 +64,7 @@ class OpenRun:
         runtime: where its silos train.
         accounts: of its silos in their book for life; empty where none is kept.
         keep: what its checkpoints keep of the files beside them.
+        sites: its clients, where they are elsewhere; None if they are here.
     """
 
     built: BuiltFederation
@@ -69,6 +75,7 @@ class OpenRun:
     runtime: Runtime
     accounts: Accounts
     keep: Mapping[str, str]
+    sites: AtSites | None = None
 
 
 @contextlib.contextmanager
@@ -80,6 +87,8 @@ def opened(
     resume: bool,
     config: str | None = None,
     worker: Sequence[str] = (),
+    courier: Courier | None = None,
+    tell: Tell = _LOG.info,
 ) -> Iterator[OpenRun]:
     """Open a run, new or to be resumed; nothing has been trained yet.
 
@@ -90,6 +99,8 @@ def opened(
         resume: continue from the folder's checkpoint.
         config: the configuration file that it was described in, to be kept beside the result.
         worker: the command that starts a worker of the pool, without the folder.
+        courier: the way to clients that are sites.
+        tell: takes news while sites are waited for.
 
     Raises:
         ValueError: in words; a new run's folder is made only when everything else is in order.
@@ -97,32 +108,44 @@ def opened(
     if federation.runtime == "pool":
         refuse_unreachable(describe(federation))
     folder = RunFolder(path)
-    if resume and not folder.state.is_file():
+    if resume and not folder.state.is_file() and offer_out(folder) is None:
         RunFolder.existing(path)  # refuses in words, and makes no folder
     with contextlib.ExitStack() as stack:
         stack.enter_context(held(folder))
+        resume = resume and offer_out(folder) is None  # what has not begun begins
         told = _ready(federation, folder, resume=resume)
-        began = read_facts(folder).started if resume else now()
-        built = build_federation(federation, began)
+        run, began = _identity(folder, resume=resume)
+        sites = None
+        if federation.records.elsewhere:
+            sites = AtSites(federation, folder, _needed(courier), run, began, tell)
+        built = build_federation(federation, began, sites.declare if sites else None)
         accounts = open_accounts(built)
-        refuse_beyond(accounts, folder, read_facts(folder).run if resume else "")
+        refuse_beyond(accounts, folder.site, run if resume else "")
         built = replace(built, notices=(*built.notices, *lifetime_notices(accounts), *told))
         if resume:
-            state, facts, books, keep = _resumed(built, folder, config=config)
+            state, facts, before = _found(built, folder)
         else:
-            state, facts, books, keep = _begun(
-                built, folder, began=began, command=command, config=config
-            )
-        built = replace(built, notices=(*built.notices, *version_notices(facts, state.round)))
-        for name in built.agreement.sizes:
+            state, facts, before = _begun(built, folder, run, began, command=command, config=config)
+        for name in () if sites else built.agreement.sizes:
             folder.site(name).mkdir(parents=True, exist_ok=True)
         runtime: Runtime
-        clients = build_clients(built, folder, facts.run, accounts)
-        if federation.runtime == "pool":
+        if sites:
+            runtime = sites.begin(built.agreement)
+        elif federation.runtime == "pool":
             pool = stack.enter_context(Pool([*worker, str(folder.path)], federation.workers))
-            runtime = Remote(pool, list(clients), federation.round_deadline)
+            names = [ClientId(name) for name in built.agreement.sizes]
+            runtime = Remote(pool, names, federation.round_deadline)
         else:
+            clients = build_clients(built, folder.site, run, accounts)
             runtime = InProcess(built.agreement.model.trainer, clients)
+        ledgers: Mapping[str, Followed] = ledgers_here(built.agreement, folder)
+        if sites and built.terms.unit != "client":
+            ledgers = sites.ledgers
+        books = Bookkeeping(built.agreement, folder, run, ledgers)
+        keep = before
+        if resume:
+            facts, keep = _going_on(built, folder, state, facts, books, before, config=config)
+        built = replace(built, notices=(*built.notices, *version_notices(facts, state.round)))
         yield OpenRun(
             built=built,
             folder=folder,
@@ -132,7 +155,25 @@ def opened(
             runtime=runtime,
             accounts=accounts,
             keep=keep,
+            sites=sites,
         )
+
+
+def _identity(folder: RunFolder, *, resume: bool) -> tuple[str, str]:
+    """Name of the run, and when it began: a new one, one that has begun, or one on offer."""
+    if resume:
+        facts = read_facts(folder)
+        return facts.run, facts.started
+    return offer_out(folder) or (uuid.uuid4().hex[:12], now())
+
+
+def _needed(courier: Courier | None) -> Courier:
+    if courier is None:
+        raise ValueError(
+            "courier: these clients are at their sites, and nothing says how to reach them; give a "
+            "courier, or run it with silotune run (runtime: folder, or nvflare)"
+        )
+    return courier
 
 
 def is_finished(folder: RunFolder, federation: Description) -> bool:
@@ -221,32 +262,30 @@ def check_records(federation: Description, folder: RunFolder) -> None:
         own_records.check(folder, {**digests_of(prepared), **public_digests_of(prepared)})
 
 
-_Begun = tuple[GlobalState, RunFacts, Bookkeeping, Mapping[str, str]]
-
-
 def _begun(
     built: BuiltFederation,
     folder: RunFolder,
-    *,
+    run: str,
     began: str,
+    *,
     command: Sequence[str],
     config: str | None,
-) -> _Begun:
+) -> tuple[GlobalState, RunFacts, Mapping[str, str]]:
     """Begin a run, whose folder holds none; if that fails, nothing is left of it."""
     adapter_check = refuse_unloadable(built.agreement.model, built.terms)
     state = built.agreement.first_state()
-    facts = replace(_facts(built, command), started=began, adapter_check=adapter_check)
+    facts = replace(_facts(built, run, command), started=began, adapter_check=adapter_check)
     keep = kept(facts, built.federation, config)
     try:
         digests = {**built.digests, **built.public_digests}
         own_records.keep(folder, digests, built.data.own_notices)
         save_checkpoint(folder.state, state, facts.run, facts.config_digest, keep)
         write_kept(folder, keep)
-        books = Bookkeeping(built.agreement, folder, facts.run)
+        folder.ledger.touch()
     except BaseException:
         _take_back(folder)
         raise
-    return state, facts, books, keep
+    return state, facts, keep
 
 
 def _take_back(folder: RunFolder) -> None:
@@ -258,8 +297,10 @@ def _take_back(folder: RunFolder) -> None:
         folder.checkpoint.rmdir()
 
 
-def _resumed(built: BuiltFederation, folder: RunFolder, *, config: str | None) -> _Begun:
-    """Go on from the checkpoint, if no account has lost a charge. Nothing is trained before."""
+def _found(
+    built: BuiltFederation, folder: RunFolder
+) -> tuple[GlobalState, RunFacts, Mapping[str, str]]:
+    """Where a run stands: by its checkpoint, if that is of this run and this base."""
     state, run, decided, before = load_checkpoint(folder.state)
     facts = read_facts(folder)
     if run != facts.run or decided != digest(built.federation):
@@ -271,7 +312,20 @@ def _resumed(built: BuiltFederation, folder: RunFolder, *, config: str | None) -
         raise CheckpointError(
             "init_from: this is not the adapter that the run began from (its SHA-256 is another)"
         )
-    books = Bookkeeping(built.agreement, folder, facts.run)
+    return state, facts, before
+
+
+def _going_on(
+    built: BuiltFederation,
+    folder: RunFolder,
+    state: GlobalState,
+    facts: RunFacts,
+    books: Bookkeeping,
+    before: Mapping[str, str],
+    *,
+    config: str | None,
+) -> tuple[RunFacts, Mapping[str, str]]:
+    """Go on from the checkpoint, if no account has lost a charge. Nothing is trained before."""
     books.check(state, facts)
     own_records.check(folder, {**built.digests, **built.public_digests})
     books.collect()
@@ -279,13 +333,13 @@ def _resumed(built: BuiltFederation, folder: RunFolder, *, config: str | None) -
     facts = going_on(replace(facts, status="running", finished=None), state.round)
     keep = {**before, **kept(facts, built.federation, config)}  # what it runs beside may change
     write_kept(folder, keep)
-    return state, facts, books, keep
+    return facts, keep
 
 
-def _facts(built: BuiltFederation, command: Sequence[str]) -> RunFacts:
+def _facts(built: BuiltFederation, run: str, command: Sequence[str]) -> RunFacts:
     terms, model = built.terms, built.agreement.model
     return RunFacts(
-        run=uuid.uuid4().hex[:12],
+        run=run,
         started=now(),
         status="running",
         privacy=standing(terms),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeAlias, TypeGuard
+from typing import Annotated, Literal, TypeAlias, TypeGuard
 
 from annotated_types import Ge, Lt
 from datasets import ClassLabel, Dataset, DatasetDict
@@ -20,6 +20,8 @@ from silotune.data.given import Table, check_table, filled_table_of, table_of
 from silotune.data.labels import LabelMap
 from silotune.data.partition import check_apart, named_rows
 from silotune.privacy import check_declared
+
+from .sites import Sites
 
 ClientData: TypeAlias = Table | DatasetDict | Mapping[str, Table]
 """A table to train on, or several by part: ``train``, ``valid`` (or ``validation``), ``test``."""
@@ -43,7 +45,8 @@ class Records:
 
     Attributes:
         clients: tables by client; or a hub name, file or folder that ``partition`` divides, or
-            that has one folder a client.
+            that has one folder a client; or the names of sites, whose records this machine never
+            sees.
         name: configuration of a hub data set.
         delimiter: between the columns of csv and tsv files; None: a comma, or a tab.
         encoding: of text files, as Python calls it; None: UTF-8.
@@ -66,7 +69,7 @@ class Records:
         ValueError: naming the field, if one is out of range or a client cannot have a folder.
     """
 
-    clients: str | Path | Mapping[str, ClientData]
+    clients: str | Path | Mapping[str, ClientData] | Sites
     name: str | None = None
     delimiter: str | None = None
     encoding: str | None = None
@@ -82,12 +85,15 @@ class Records:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.clients, str | Path | Mapping):
+        if not isinstance(self.clients, str | Path | Mapping | Sites):
             raise ValueError(
                 "clients: give {client: table}, or a name, file or folder, not "
                 f"{type(self.clients).__name__}; a pool in memory is divided beforehand"
             )
         self._check_numbers()
+        if isinstance(self.clients, Sites):
+            self._check_sites()
+            return
         if not isinstance(self.clients, Mapping):
             for part in ("valid", "test"):
                 if getattr(self, part) is not None:
@@ -111,6 +117,21 @@ class Records:
                 check_table(table, part)
         check_apart(self.clients, "clients")
 
+    def _check_sites(self) -> None:
+        """Of records elsewhere nothing is said here but what may be seen by all."""
+        usual = Records(clients=".")
+        for name in ("name", "splits", "partition", "label_map", "person", "limit"):
+            if getattr(self, name) != getattr(usual, name):
+                raise ValueError(
+                    f"{name}: is of a site's own records, and said there; leave it out"
+                )
+        for name in ("num_examples", "num_held_out"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name}: each site declares its own; leave it out")
+        for part, table in (("valid", self.valid), ("test", self.test)):
+            if table is not None:
+                check_table(table, part)
+
     def _check_numbers(self) -> None:
         check_value("valid_fraction", Annotated[float, Ge(0), Lt(1)], self.valid_fraction)
         check_value("limit", Annotated[int, Ge(1)] | None, self.limit)
@@ -124,16 +145,24 @@ class Records:
     @property
     def in_memory(self) -> bool:
         """Whether some tables are objects, which another process does not have."""
-        if not isinstance(self.clients, Mapping):
+        if isinstance(self.clients, str | Path):
             return False
         beside = [table for table in (self.valid, self.test) if table is not None]
-        parts = [*self.clients.values(), *beside]
+        own = self.clients.values() if isinstance(self.clients, Mapping) else ()
+        parts = [*own, *beside]
         tables = [t for part in parts for t in (part.values() if _is_parts(part) else [part])]
         return not all(isinstance(table, str | Path) for table in tables)
 
     @property
+    def elsewhere(self) -> tuple[str, ...]:
+        """The sites that have them; empty if this machine has."""
+        return self.clients.names if isinstance(self.clients, Sites) else ()
+
+    @property
     def place(self) -> str:
-        """For people: the path, or how many tables there are."""
+        """For people: the path, or how many tables or sites there are."""
+        if isinstance(self.clients, Sites):
+            return f"{len(self.clients.names)} sites"
         if isinstance(self.clients, Mapping):
             return f"{len(self.clients)} tables"
         return str(self.clients)
@@ -141,8 +170,8 @@ class Records:
     @property
     def at_hand(self) -> bool:
         """Whether the records are on this machine: in memory, or a file or folder that is there."""
-        if isinstance(self.clients, Mapping):
-            return True
+        if not isinstance(self.clients, str | Path):
+            return isinstance(self.clients, Mapping)
         return str(self.clients).startswith("demo:") or Path(self.clients).expanduser().exists()
 
     def client_names(self) -> list[str]:
@@ -151,6 +180,8 @@ class Records:
         Raises:
             ValueError: in words, if the data cannot be read or a record names no client.
         """
+        if isinstance(self.clients, Sites):
+            return list(self.clients.names)
         if isinstance(self.clients, Mapping):
             return sorted(self.clients)
         source, by = self.source(image=None), self.partition.by
@@ -161,6 +192,7 @@ class Records:
     def place_of(self, client: str) -> str:
         """Where the records of a client are declared to come from, the same from any folder."""
         whole = self.clients
+        assert not isinstance(whole, Sites), "a site knows where its records are, and nobody else"
         data = whole[client] if isinstance(whole, Mapping) else whole
         data = data["train"] if _is_parts(data) else data
         if not isinstance(data, str | Path):
@@ -193,15 +225,20 @@ class Records:
                 other labels.
         """
         files = self.file_options(image)
+        if isinstance(self.clients, Sites):
+            return Source(valid=self._beside("valid", files), test=self._beside("test", files))
         if not isinstance(self.clients, Mapping):
             return load(str(self.clients), self.name, self.splits, files)
         silos = {name: _tables(name, data, files) for name, data in sorted(self.clients.items())}
         _check_alike({name: tables.train for name, tables in silos.items()})
         return Source(
-            silos=silos,
-            valid=None if self.valid is None else table_of(self.valid, "valid", files),
-            test=None if self.test is None else table_of(self.test, "test", files),
+            silos=silos, valid=self._beside("valid", files), test=self._beside("test", files)
         )
+
+    def _beside(self, part: Literal["valid", "test"], files: FileOptions) -> Dataset | None:
+        """A table for everybody."""
+        table = self.valid if part == "valid" else self.test
+        return None if table is None else table_of(table, part, files)
 
 
 def check_client_name(name: object) -> None:

@@ -126,6 +126,8 @@ def finish(
         from silotune.reports.tensorboard import write_events
 
         write_events(folder)
+    if job.sites:
+        job.sites.deliver(built.agreement, state)
 
 
 def exhausted(job: OpenRun) -> list[str]:
@@ -194,8 +196,9 @@ def described(federation: Description) -> Circumstances:
         limited=records.limit is not None,
         dealt=records.dealt,
         composed=records.person is not None,
-        counted=counted(federation.terms, vars(records)),
+        counted=() if records.elsewhere else counted(federation.terms, vars(records)),
         recorded=federation.lifetime.record,
+        at_sites=bool(records.elsewhere),
     )
 
 
@@ -234,9 +237,8 @@ def summary(built: BuiltFederation) -> Summary:
 
 def _learned(job: OpenRun, state: GlobalState) -> TrainedModels:
     built = job.built
-    return learned_from(
-        state, built.agreement.model, job.folder, job.facts.run, list(built.agreement.sizes)
-    )
+    here = [] if job.sites else list(built.agreement.sizes)
+    return learned_from(state, built.agreement.model, job.folder, job.facts.run, here)
 
 
 def _before(job: OpenRun, state: GlobalState) -> RoundRecord:

@@ -12,7 +12,8 @@ from silotune.certificate.verify import Demands, Describe, Verification
 from silotune.core.files import read_json
 from silotune.runs.folder import RunFolder
 
-from .identity import BESIDE, decisive, decoded, digest_of
+from .identity import BESIDE, CLASS, decisive, decoded, digest_of, name_of
+from .sites import Sites
 
 
 def verify(
@@ -52,17 +53,24 @@ def described_beside(folder: RunFolder) -> Described:
     try:
         records = found["records"]
         terms = decoded({**found["terms"], "eval_every": found[BESIDE]["eval_every"]}, str(file))
+        at_sites = is_at_sites(records["clients"])
         circumstances = Circumstances(
             baselines=tuple(found[BESIDE]["baselines"]),
             limited=records["limit"] is not None,
             dealt=records["partition"]["num"] is not None,
             composed=records["person"] is not None,
-            counted=counted(terms, records),
+            counted=() if at_sites else counted(terms, records),
             recorded=found[BESIDE].get("lifetime", {}).get("record", True),
+            at_sites=at_sites,
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{file}: damaged, this describes no federation") from error
     return Described(terms, circumstances, digest_of(decisive(found)), file.name)
+
+
+def is_at_sites(clients: object) -> bool:
+    """Whether clients, as they are described, are the names of sites."""
+    return isinstance(clients, Mapping) and clients.get(CLASS) == name_of(Sites)
 
 
 DESCRIBERS: Mapping[str, Describe] = {"federation.json": described_beside}

@@ -16,9 +16,25 @@ from silotune.core import (
     encode_task,
     state_digest,
 )
+from silotune.privacy import SiloStoreError
+from silotune.privacy.ledger.heard import HeardLedger
 
 from .courier import Courier
-from .frames import RESULT, SCORE, TRAIN, WHOLE
+from .messages import (
+    REFUSED,
+    RESULT,
+    SCORE,
+    TRAIN,
+    WHOLE,
+    Message,
+    lines_of,
+    message,
+    opened,
+    words,
+)
+
+OTHER_LEDGER = "the charges that it tells do not go on from those that it told before"
+"""Why an update is not used: whoever takes back a charge is not believed."""
 
 
 class Remote:
@@ -31,10 +47,18 @@ class Remote:
         courier: the way to the clients.
         clients: who can be asked.
         deadline: seconds that a round may take; who has not answered then is missing.
+        ledgers: of clients that tell what they charge; of the others somebody else knows it.
     """
 
-    def __init__(self, courier: Courier, clients: Sequence[ClientId], deadline: float) -> None:
+    def __init__(
+        self,
+        courier: Courier,
+        clients: Sequence[ClientId],
+        deadline: float,
+        ledgers: Mapping[str, HeardLedger] | None = None,
+    ) -> None:
         self._courier, self._clients, self._deadline = courier, sorted(clients), deadline
+        self._ledgers = ledgers or {}
         self._answered: dict[ClientId, _State] = {}
 
     def clients(self) -> Sequence[ClientId]:
@@ -55,22 +79,50 @@ class Remote:
         states = _states(tasks)
 
         def in_parts(client: ClientId) -> bytes:
-            return kind + encode_task(asked[client], leaning_on=self._held(asked[client]))
+            task = asked[client]
+            body = encode_task(task, leaning_on=self._held(task))
+            return message(kind, self._head(task), body)
 
         def whole(client: ClientId) -> bytes:
-            return kind + encode_task(asked[client])
+            return message(kind, self._head(asked[client]), encode_task(asked[client]))
 
         orders, encode = list(asked), in_parts
         while orders:
             again: list[ClientId] = []
             left = max(0.0, end - time.monotonic())
-            for client, answer in self._courier.exchange(_Orders(orders, encode), left):
-                if answer[:1] == WHOLE and encode is in_parts:
+            for client, data in self._courier.exchange(_Orders(orders, encode), left):
+                answer = opened(data)
+                if answer is not None and answer.kind == WHOLE and encode is in_parts:
                     again.append(client)
-                elif (result := _opened(client, answer)) is not None:
-                    self._answered[client] = states[asked[client].rank]
-                    yield result
+                elif answer is not None and client in asked:
+                    yield from self._heard(asked[client], answer, states)
             orders, encode = again, whole
+
+    def _head(self, task: ClientTask) -> dict[str, object]:
+        ledger = self._ledgers.get(task.client)
+        return {"run": task.run, **known(ledger)} if ledger else {}
+
+    def _heard(
+        self, task: ClientTask, answer: Message, states: Mapping[int | None, _State]
+    ) -> Iterator[ClientUpdate]:
+        """A result, or why there is none; nothing if the answer is torn, or speaks for another."""
+        if answer.kind == REFUSED:
+            yield _refused(task, words(answer.head.get("code")))
+        if answer.kind != RESULT:
+            return
+        lines, body = lines_of(answer)
+        try:
+            if task.client in self._ledgers:
+                self._ledgers[task.client].hear(lines)
+            result = decode_result(body)
+        except SiloStoreError:
+            yield _refused(task, OTHER_LEDGER)
+            return
+        except CorruptPayload:
+            return
+        if result.client == task.client:
+            self._answered[task.client] = states[task.rank]
+            yield result
 
     def _held(self, task: ClientTask) -> str:
         """Digest of the state that the client had in the round before; empty if it had none."""
@@ -110,12 +162,10 @@ class _Orders(Mapping[ClientId, bytes]):
         return len(self.clients)
 
 
-def _opened(client: ClientId, answer: bytes) -> ClientUpdate | None:
-    """A result; None if it is torn, or speaks for another client: as good as lost."""
-    if answer[:1] != RESULT:
-        return None
-    try:
-        result = decode_result(answer[1:])
-    except CorruptPayload:
-        return None
-    return result if result.client == client else None
+def known(ledger: HeardLedger) -> dict[str, object]:
+    """For the head of an order: how much of the client's ledger is known here."""
+    return {"known": len(ledger.chain), "digest": ledger.chain.head}
+
+
+def _refused(task: ClientTask, why: str) -> ClientUpdate:
+    return ClientUpdate(run=task.run, round=task.round, client=task.client, sealed=b"", refusal=why)

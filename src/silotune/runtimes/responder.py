@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from silotune.core import (
     ClientId,
     ClientTask,
+    CorruptPayload,
     StateNotHeld,
     decode_task,
     encode_result,
@@ -14,7 +15,7 @@ from silotune.core import (
 )
 from silotune.engine import Client, LocalTrainer, client_round, score_at_home
 
-from .frames import RESULT, SCORE, WHOLE
+from .messages import RESULT, SCORE, TRAIN, WHOLE, message, opened, with_lines
 
 
 class Responder:
@@ -23,10 +24,13 @@ class Responder:
     Args:
         trainer: the model, shared by all of them.
         clients: by name.
+
+    Attributes:
+        trainer: the same.
     """
 
     def __init__(self, trainer: LocalTrainer, clients: Mapping[ClientId, Client]) -> None:
-        self._trainer, self._clients = trainer, clients
+        self.trainer, self._clients = trainer, clients
         self._held: dict[str, ClientTask] = {}
 
     def answer(self, order: bytes) -> bytes:
@@ -34,19 +38,27 @@ class Responder:
 
         Raises:
             CorruptPayload: if the order is torn or foreign.
+            SiloStoreError: if the client's ledger is not the one that the order knows.
             ValueError: if it is for a client that is not here; or, without privacy, if the
                 client's work failed, as OSError and RuntimeError.
         """
-        kind, blob = order[:1], order[1:]
+        asked = opened(order)
+        if asked is None or asked.kind not in (TRAIN, SCORE):
+            raise CorruptPayload("an order is torn, or of a kind that is not known here")
         try:
-            task = decode_task(blob, self._held.get)
+            task = decode_task(asked.body, self._held.get)
         except StateNotHeld:
-            return WHOLE
+            return message(WHOLE)
         self._keep(task)
         if task.client not in self._clients:
             raise ValueError("a task is for a client that is not here")
-        act = score_at_home if kind == SCORE else client_round
-        return RESULT + encode_result(act(task, self._trainer, self._clients[task.client]))
+        client = self._clients[task.client]
+        act = score_at_home if asked.kind == SCORE else client_round
+        result = encode_result(act(task, self.trainer, client))
+        if "known" not in asked.head:
+            return message(RESULT, {}, result)
+        lines = client.charges_since(asked.head["known"], asked.head.get("digest"))
+        return message(RESULT, *with_lines(lines, result))
 
     def _keep(self, task: ClientTask) -> None:
         """Remember this state beside that of the round before, of each rank."""

@@ -27,6 +27,11 @@ class Ledger:
         self.path, self.chain = path, Chain()
         self._last, self._end = b"", 0
 
+    @property
+    def place(self) -> str:
+        """Where it lies, for people."""
+        return str(self.path)
+
     def follow(self) -> bytes:
         """Read what was appended since, all of it at first; a torn last line is no line.
 
@@ -46,6 +51,24 @@ class Ledger:
         for line in new.splitlines(keepends=True):
             self._take(line)
         return new
+
+    def since(self, number: int, digest: str) -> bytes:
+        """The lines after one that somebody knows, as they stand in the file.
+
+        Args:
+            number: how many lines are known, 0 for none.
+            digest: SHA-256 of the last of them.
+
+        Raises:
+            SiloStoreError: if that line is not here; or as ``follow``.
+        """
+        self.follow()
+        if not self.chain.holds(number, digest):
+            raise SiloStoreError(
+                f"{self.path}: has no line {number} of the digest that was told; {CURE}"
+            )
+        lines = whole_lines(self._read(0)).splitlines(keepends=True)
+        return b"".join(lines[number:])
 
     def append(self, entry: LedgerEntry) -> None:
         """Charge: when this returns it is on the disk.

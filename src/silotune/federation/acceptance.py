@@ -1,0 +1,217 @@
+"""Acceptance: a coordinator offers a run to its sites, and begins it with those who take part.
+
+What a site says is declared by it, or a code of a fixed list. A site that waits for a person is
+asked again; one that refuses ends the beginning, before anything trains, and is named.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from silotune.core import ClientId
+from silotune.privacy import AnyCharge, SiloStoreError
+from silotune.privacy.accounting.charges import from_json, to_json
+from silotune.privacy.ledger.heard import HeardLedger
+from silotune.runtimes import Courier
+from silotune.runtimes.messages import (
+    ACCEPTED,
+    BEGIN,
+    OFFER,
+    REFUSED,
+    Message,
+    lines_of,
+    message,
+    opened,
+    words,
+)
+from silotune.runtimes.remote import known
+
+from .offer import Offer
+
+WAITING = "approval"
+"""The code of a site where nobody has looked at the offer yet."""
+
+ROUND_TRIP = 30.0
+"""Seconds in which a site that is there says something; who says nothing is asked again."""
+
+SAME = 1e-6
+"""By what part two machines may differ in the noise that they compute for one target."""
+
+Tell = Callable[[str], None]
+"""Takes a sentence for whoever waits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acceptance:
+    """What a site declares when it takes part.
+
+    Attributes:
+        num_examples: its public number of records.
+        num_held_out: the same of held-out ones; 0 where none is needed.
+        policy: SHA-256 of its policy.
+        versions: of its software.
+    """
+
+    num_examples: int
+    num_held_out: int
+    policy: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+class SitesRefuseError(ValueError):
+    """Sites do not take part; the message names each, and what it refers to."""
+
+
+def offered(
+    courier: Courier, offer: Offer, patience: float, tell: Tell, pause: float = 1.0
+) -> dict[str, Acceptance]:
+    """Offer a run to every participant, until all have accepted it.
+
+    Args:
+        courier: the way to them.
+        offer: what they are asked.
+        patience: seconds until who has not accepted ends it.
+        tell: takes news: who has accepted, and for whom is waited.
+        pause: seconds before who waits for a person is asked again; twice as long each time.
+
+    Raises:
+        SitesRefuseError: if one refuses, or has not accepted in time.
+    """
+    end = time.monotonic() + patience
+    asked, found = dict.fromkeys(offer.participants, 0), dict[str, Acceptance]()
+    waited: set[str] = set()
+    while asked:
+        left = end - time.monotonic()
+        if left <= 0:
+            raise SitesRefuseError(_not_all(asked, waited))
+        orders = {
+            ClientId(site): message(OFFER, {"attempt": attempt}, offer.to_bytes())
+            for site, attempt in asked.items()
+        }
+        refused = dict[str, str]()
+        for site, data in courier.exchange(orders, min(left, ROUND_TRIP)):
+            answer, attempt = opened(data), asked.pop(site)
+            if answer is not None and answer.kind == ACCEPTED:
+                found[site] = _acceptance(answer, offer, site)
+                tell(f"{site}: accepted, {found[site].num_examples:,} records declared")
+            elif answer is not None and answer.head.get("code") == WAITING:
+                if site not in waited:
+                    tell(f"{site}: waits for somebody to approve the run there")
+                waited.add(site)
+                asked[site] = attempt + 1
+            else:
+                refused[site] = words(answer.head.get("code")) if answer else "its answer is torn"
+        if refused:
+            raise SitesRefuseError(_told(refused))
+        if asked:
+            time.sleep(min(pause, max(0.0, end - time.monotonic())))
+            pause = min(2 * pause, ROUND_TRIP)
+    return dict(sorted(found.items()))
+
+
+def begun(
+    courier: Courier,
+    offer: Offer,
+    sizes: Mapping[str, int],
+    held_out: Mapping[str, int],
+    ledgers: Mapping[str, HeardLedger],
+    prices: Mapping[str, AnyCharge | None],
+    deadline: float,
+) -> None:
+    """Tell every site who takes part; hear what each has charged so far, and its price of a round.
+
+    Args:
+        courier: the way to them.
+        offer: that they accepted.
+        sizes: the public number of records of each.
+        held_out: the same of held-out ones.
+        ledgers: of each; what it has charged before, in a run that is resumed, is heard.
+        prices: what a round costs each, as this machine computes it.
+        deadline: seconds.
+
+    Raises:
+        SitesRefuseError: if one does not begin, or prices a round otherwise.
+        SiloStoreError: if one has lost charges that it told before.
+    """
+    shared = {"run": offer.run, "offer": offer.digest, "sizes": dict(sizes), "held": dict(held_out)}
+    orders = {ClientId(site): message(BEGIN, {**shared, **known(ledgers[site])}) for site in sizes}
+    missing, refused = set(sizes), dict[str, str]()
+    for site, data in courier.exchange(orders, deadline):
+        missing.discard(site)
+        answer = opened(data)
+        if answer is None or answer.kind != ACCEPTED:
+            code = answer.head.get("code") if answer and answer.kind == REFUSED else None
+            if code == "ledger":
+                raise SiloStoreError(
+                    f"resume: {site} does not have the charges that it told before in this run; "
+                    "its owner can bring its folder back from a copy that has them"
+                )
+            refused[site] = words(code)
+            continue
+        if not _same_price(prices[site], answer.head.get("charge")):
+            refused[site] = "it computes another noise, so its software does not fit"
+            continue
+        ledgers[site].hear(lines_of(answer)[0])
+    refused |= dict.fromkeys(sorted(missing), "no answer in time")
+    if refused:
+        raise SitesRefuseError(_told(refused))
+
+
+def _acceptance(answer: Message, offer: Offer, site: str) -> Acceptance:
+    """What an answer declares.
+
+    Raises:
+        SitesRefuseError: if it is no acceptance of this offer.
+    """
+    match dict(answer.head):
+        case {
+            "offer": offer.digest,
+            "num_examples": int(size),
+            "num_held_out": int(held),
+            "policy": str(policy),
+            "versions": dict(versions),
+        } if type(size) is int and size >= 1 and type(held) is int and held >= 0:
+            return Acceptance(
+                num_examples=size,
+                num_held_out=held,
+                policy=policy[:64],
+                versions={str(k)[:40]: str(v)[:40] for k, v in list(versions.items())[:20]},
+            )
+    raise SitesRefuseError(f"sites: {site} answered something else than an acceptance of this run")
+
+
+def _same_price(here: AnyCharge | None, there: object) -> bool:
+    """Whether a site charges for a round what this machine thinks, up to the last digits."""
+    if here is None or there is None:
+        return here is None and there is None
+    try:
+        own, other = to_json(here), to_json(from_json(there))
+    except ValueError:
+        return False
+    return own.keys() == other.keys() and all(_close(own[k], other[k]) for k in own)
+
+
+def _close(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=SAME)
+    return bool(one == other)
+
+
+def _told(refused: Mapping[str, str]) -> str:
+    return "sites: " + "; ".join(f"{site}: {why}" for site, why in refused.items())
+
+
+def _not_all(asked: Mapping[str, int], waited: set[str]) -> str:
+    """Who has not accepted in time, and what each needs."""
+    silent = [site for site in asked if site not in waited]
+    parts = []
+    if waited & asked.keys():
+        there = ", ".join(sorted(waited & asked.keys()))
+        parts.append(f"nobody has approved the run at {there} (silotune site approve, there)")
+    if silent:
+        parts.append(f"{', '.join(silent)} did not answer (does silotune site serve run there?)")
+    return "sites: " + "; ".join(parts)

@@ -1,0 +1,390 @@
+"""Site: one client's answers to a coordinator that it does not trust.
+
+A site is a federation of one client. Orders come in as bytes and answers go out as bytes; whatever
+goes wrong between stays here, and a code of a fixed list goes out. The policy is read anew for
+every order, so that what its owner no longer allows is no longer done.
+
+What a site knows of a run lies in its home, so it may be ended at any time: the offer, what people
+said to it, who takes part (``begun.json``), the ledger. The model of the newest run stays open.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from silotune.core import ClientId, CorruptPayload, append_line, decode_task
+from silotune.core.files import json_text, read_json
+from silotune.engine import Client
+from silotune.engine.client_state import start_of
+from silotune.federation.adapter_folder import write_made
+from silotune.federation.built import (
+    BuiltFederation,
+    Declared,
+    build_clients,
+    build_federation,
+)
+from silotune.federation.description import Description
+from silotune.federation.inputs import read_tables
+from silotune.federation.lifetimes import open_accounts, refuse_beyond
+from silotune.federation.offer import Offer, OfferError
+from silotune.federation.scoring import measured
+from silotune.federation.trained_models import ModelState, save_adapter
+from silotune.federation.versions import versions
+from silotune.models.hub import files_digest
+from silotune.privacy import SiloStoreError
+from silotune.privacy.accounting.charges import to_json
+from silotune.privacy.ledger.private_files import write_private
+from silotune.runtimes.messages import (
+    ACCEPTED,
+    ACCOUNT,
+    BEGIN,
+    FINISH,
+    OFFER,
+    SCORE,
+    TRAIN,
+    Message,
+    message,
+    opened,
+    refusal,
+    with_lines,
+)
+from silotune.runtimes.responder import Responder
+from silotune.terms import Terms
+from silotune.terms.agreement import agree
+
+from .approval import hindrance
+from .home import Home, now
+from .own import OwnSite
+from .own_books import verify_own
+from .refusal import refusal as not_allowed
+
+ERRORS = "errors.jsonl"
+"""In a site's home: one line an error, for its own people."""
+
+BEGUN = "begun.json"
+"""In the folder of a run: who takes part, and with how many records."""
+
+
+class RefusedError(Exception):
+    """An order that is not carried out; the code goes out, and nothing else."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OpenOffer:
+    """An offer with its model and records opened.
+
+    Attributes:
+        offer: as it was accepted.
+        built: a federation of which this machine has one client.
+    """
+
+    offer: Offer
+    built: BuiltFederation
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Begun:
+    """A run at work.
+
+    Attributes:
+        offer: as it was accepted.
+        built: with the numbers that all sites declared.
+        client: what this site is in it.
+        responder: answers tasks.
+    """
+
+    offer: Offer
+    built: BuiltFederation
+    client: Client
+    responder: Responder
+
+
+class Site:
+    """Answers orders, one at a time.
+
+    Args:
+        read: gives what the site is and allows, anew for every order; raises if that cannot be
+            told, and then every order is refused.
+    """
+
+    def __init__(self, read: Callable[[], OwnSite]) -> None:
+        self._read = read
+        self._open: OpenOffer | None = None
+        self._begun: Begun | None = None
+
+    def answer(self, order: bytes) -> bytes:
+        """What goes back. It never raises, and never says why something failed."""
+        try:
+            own = self._read()
+        except Exception:
+            return refusal("policy:file")
+        try:
+            return self._answered(own, order)
+        except RefusedError as refused:
+            return refusal(refused.code)
+        except Exception:
+            _note(own.home)
+            return refusal("failed")
+
+    def _answered(self, own: OwnSite, order: bytes) -> bytes:
+        asked = opened(order)
+        if asked is None:
+            raise RefusedError("order:message")
+        if asked.kind == OFFER:
+            return self._offered(own, asked)
+        offer = _accepted(own, asked.head.get("run"))
+        match asked.kind:
+            case kind if kind == BEGIN:
+                return self._begins(own, offer, asked.head)
+            case kind if kind in (TRAIN, SCORE):
+                return self._works(own, offer, order)
+            case kind if kind == ACCOUNT:
+                return message(ACCEPTED, *with_lines(_lines(self._run(own, offer), asked.head)))
+            case kind if kind == FINISH:
+                return self._finishes(own, offer, asked)
+        raise RefusedError("order:kind")
+
+    def _offered(self, own: OwnSite, asked: Message) -> bytes:
+        """Whether this site takes part, and what it declares."""
+        try:
+            offer = Home(own.home).keep(asked.body)
+        except OfferError as error:
+            raise RefusedError("versions" if "protocol" in str(error) else "order:offer") from error
+        _allowed(own, offer)
+        self._opened(own, offer)
+        return message(
+            ACCEPTED,
+            {
+                "offer": offer.digest,
+                "num_examples": own.num_examples,
+                "num_held_out": own.num_held_out or 0,
+                "policy": own.policy.digest,
+                "versions": versions(),
+            },
+        )
+
+    def _begins(self, own: OwnSite, offer: Offer, head: Mapping[str, Any]) -> bytes:
+        """Who takes part is told; what this site charges for a round is told back."""
+        if head.get("offer") != offer.digest:
+            raise RefusedError("order:offer")
+        sizes, held_out = _sizes(head.get("sizes"), offer), _held(head.get("held"), offer)
+        if sizes[own.name] != own.num_examples:
+            raise RefusedError("order:sizes")
+        if held_out and held_out[own.name] != own.num_held_out:
+            raise RefusedError("order:held")
+        told = {"offer": offer.digest, "sizes": sizes, "held": held_out}
+        file = Home(own.home).opened_run(offer.run) / BEGUN
+        if file.exists() and {k: read_json(file).get(k) for k in told} != told:
+            raise RefusedError("order:sizes")
+        begun = self._agreed(own, offer, sizes, held_out)
+        write_private(file, json_text(told).encode())
+        price = begun.built.agreement.price(own.name) if _charges(offer.terms) else None
+        head_back, lines = with_lines(_lines(begun, head))
+        return message(ACCEPTED, {**head_back, "charge": price and to_json(price)}, lines)
+
+    def _works(self, own: OwnSite, offer: Offer, order: bytes) -> bytes:
+        try:
+            return self._run(own, offer).responder.answer(order)
+        except CorruptPayload as error:
+            raise RefusedError("order:message") from error
+        except SiloStoreError as error:
+            _note(own.home)
+            raise RefusedError("ledger") from error
+
+    def _finishes(self, own: OwnSite, offer: Offer, asked: Message) -> bytes:
+        """Keep the certificate, hold it against the own ledger, and take the result."""
+        begun, home = self._run(own, offer), Home(own.home)
+        task = decode_task(asked.body)
+        assert begun.client.agreement is not None
+        begun.client.agreement.check_scoring(task)
+        if offer.terms.private:
+            write_private(home.certificate(offer.run), str(asked.head.get("certificate")).encode())
+            if not verify_own(home, own.name, offer.run).ok:
+                raise RefusedError("certificate")
+        if own.policy.accept_result:
+            self._take(
+                begun,
+                ModelState(
+                    factors=start_of(task, begun.responder.trainer, begun.client),
+                    folded=task.folded,
+                ),
+            )
+        return message(ACCEPTED, *with_lines(_lines(begun, asked.head)))
+
+    def _take(self, begun: Begun, state: ModelState) -> None:
+        """Write the adapter, and how it does on records that the site kept for the last."""
+        built, folder = begun.built, begun.client.folder
+        model = built.agreement.model
+        save_adapter(model, state, folder / "adapter")
+        write_made(
+            folder / "adapter", built.terms, built.agreement.labels, model, begun.offer.began
+        )
+        test = built.data.silos[begun.client.client].test
+        if test is not None:
+            metrics = measured(built, [state], test).metrics()
+            append_line(folder / "metrics.jsonl", {"split": "test", "metrics": metrics})
+
+    def _run(self, own: OwnSite, offer: Offer) -> Begun:
+        """A run that has begun here, opened again if this process has not seen it yet."""
+        if self._begun is not None and self._begun.offer.digest == offer.digest:
+            return self._begun
+        file = Home(own.home).run(offer.run) / BEGUN
+        if not file.is_file():
+            raise RefusedError("order:run")
+        told = read_json(file)
+        if told.get("offer") != offer.digest:
+            raise RefusedError("order:offer")
+        return self._agreed(own, offer, _sizes(told["sizes"], offer), _held(told["held"], offer))
+
+    def _agreed(
+        self, own: OwnSite, offer: Offer, sizes: Mapping[str, int], held_out: Mapping[str, int]
+    ) -> Begun:
+        """This site's part in a run of which all parties are known."""
+        known = self._begun
+        if known is not None and known.offer.digest == offer.digest:
+            return known
+        opened_offer, home = self._opened(own, offer), Home(own.home)
+        built = opened_offer.built
+        agreement = agree(
+            built.terms, built.agreement.model, built.agreement.labels, sizes, held_out
+        )
+        built = replace(built, agreement=agreement)
+        folder = home.opened_run(offer.run)
+        accounts = open_accounts(built)
+        try:
+            refuse_beyond(accounts, lambda _: folder, offer.run)
+        except ValueError as error:
+            _note(own.home)
+            raise RefusedError("budget") from error
+        [client] = build_clients(built, lambda _: folder, offer.run, accounts).values()
+        trainer = agreement.model.trainer
+        responder = Responder(trainer, {ClientId(own.name): client})
+        self._begun = Begun(offer=offer, built=built, client=client, responder=responder)
+        return self._begun
+
+    def _opened(self, own: OwnSite, offer: Offer) -> OpenOffer:
+        """Model and records of an offer; those of the one before are let go."""
+        if self._open is not None and self._open.offer.digest == offer.digest:
+            return self._open
+        self._open = self._begun = None
+        federation = described(own, offer, _base(own, offer))
+        sizes = {own.name: own.num_examples}
+        held = {own.name: own.num_held_out} if own.num_held_out else {}
+        try:
+            tables = read_tables(federation.terms, federation.records, scored=False)
+        except ValueError as error:
+            _note(own.home)
+            raise RefusedError("data") from error
+        built = build_federation(
+            federation, offer.began, lambda *_: Declared(sizes=sizes, held_out=held), tables
+        )
+        if built.agreement.model.digest != offer.base or built.agreement.labels != offer.labels:
+            raise RefusedError("model")
+        self._open = OpenOffer(offer=offer, built=built)
+        return self._open
+
+
+def described(own: OwnSite, offer: Offer, base: Path) -> Description:
+    """The federation of one client that a site is in a run.
+
+    Args:
+        own: the site.
+        offer: that it accepted.
+        base: the folder of the base model, here.
+    """
+    values: dict[str, Any] = {}
+    for part in (offer.terms, own.records, own.machine):
+        values |= {f.name: getattr(part, f.name) for f in fields(part)}
+    values["model"] = str(base)
+    return Description(**values, lifetime=own.lifetime)
+
+
+def _accepted(own: OwnSite, run: object) -> Offer:
+    """The offer of a run that is still allowed.
+
+    Raises:
+        RefusedError: if there is none, or it is not.
+    """
+    try:
+        offer = Home(own.home).offer(str(run))
+    except ValueError as error:
+        raise RefusedError("order:run") from error
+    _allowed(own, offer)
+    return offer
+
+
+def _allowed(own: OwnSite, offer: Offer) -> None:
+    """That the site is asked, its policy allows the offer, and people do.
+
+    Raises:
+        RefusedError: naming the first that is not so.
+    """
+    if own.name not in offer.participants:
+        raise RefusedError("order:participants")
+    said = Home(own.home).approval(offer.run)
+    code = not_allowed(own.policy, offer, own.num_examples) or hindrance(own.policy, offer, said)
+    if code:
+        raise RefusedError(code)
+
+
+def _base(own: OwnSite, offer: Offer) -> Path:
+    """The folder of the base model, if this site has it.
+
+    Raises:
+        RefusedError: if it has not, or its files are others.
+    """
+    place = own.models.get(offer.base_files)
+    if place is None or files_digest(str(place)) != offer.base_files:
+        raise RefusedError("model")
+    return place
+
+
+def _sizes(told: object, offer: Offer) -> dict[str, int]:
+    """Numbers of records of all participants.
+
+    Raises:
+        RefusedError: if they are none.
+    """
+    if not isinstance(told, dict) or tuple(sorted(told)) != offer.participants:
+        raise RefusedError("order:sizes")
+    if any(type(size) is not int or size < 1 for size in told.values()):
+        raise RefusedError("order:sizes")
+    return dict(sorted(told.items()))
+
+
+def _held(told: object, offer: Offer) -> dict[str, int]:
+    if offer.terms.privacy.metric_noise is None:
+        if told not in ({}, None):
+            raise RefusedError("order:held")
+        return {}
+    return _sizes(told, offer)
+
+
+def _lines(begun: Begun, head: Mapping[str, Any]) -> bytes:
+    """Charges since those that are known.
+
+    Raises:
+        RefusedError: if what is known is not in the ledger.
+    """
+    try:
+        return begun.client.charges_since(head.get("known"), head.get("digest"))
+    except SiloStoreError as error:
+        raise RefusedError("ledger") from error
+
+
+def _charges(terms: Terms) -> bool:
+    """Whether the site's own mechanism hides records."""
+    return terms.unit == "example"
+
+
+def _note(home: Path) -> None:
+    """Write an error down for the site's own people."""
+    append_line(home / ERRORS, {"time": now(), "error": traceback.format_exc()})
