@@ -41,8 +41,8 @@ silotune site verify RUN         # hold the certificate that came against this s
 ```
 
 A person's word is bound to the digest of the offer that was looked at. An offer that is altered
-under the same name is another offer, and waits for another word; `approve RUN --digest ...`, as
-`show` prints it, makes sure that it is the same. A refusal counts whatever the policy is.
+under the same name is another offer, and waits for another word: `approve` takes the offer that
+`show` has shown last, or the one whose digest is given. A refusal counts whatever the policy is.
 """
 
 CODES = """\

@@ -194,3 +194,13 @@ def test_a_lost_book_does_not_look_like_nothing_spent(home: Home) -> None:
     home.life.mkdir()
     with pytest.raises(ValueError, match="there is no book"):
         home.spent()
+
+
+def test_what_was_shown_is_told_from_what_it_became(home: Home) -> None:
+    given = home.keep(offer().to_bytes())
+    assert not home.was_shown(given)
+    home.note_shown(given)
+    assert home.was_shown(given)
+    altered = home.keep(offer(title="another").to_bytes())
+    assert not home.was_shown(altered)
+    assert not home.was_shown(offer(run="r2"))

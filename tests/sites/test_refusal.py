@@ -17,10 +17,11 @@ from silotune.federation.offer import Offer, OfferError
 from silotune.methods import FedIT, FedSALoRA, FFALoRA, FlexLoRA
 from silotune.methods.mole import MoLE
 from silotune.optim import SGD, AdamW
+from silotune.privacy import PrivacyBudget
 from silotune.privacy.accounting.accountant import epsilon
 from silotune.privacy.mechanisms_from_choice import calibrated
 from silotune.site import Policy, refusal
-from silotune.site.price import epsilon_of
+from silotune.site.price import epsilon_of, limit_of
 from silotune.site.refusal import KEYS, reasons
 from sites.offers import NUM_EXAMPLES, offer, policy, privacy, terms
 
@@ -277,3 +278,17 @@ def test_huge_numbers_are_refused_without_being_counted() -> None:
 def test_server_steps_of_the_catalogue_are_allowed() -> None:
     step: ServerStep = ServerMomentum()
     assert code(offer(terms(server_optimizer=step))) is None
+
+
+def test_every_release_is_held_against_what_the_policy_allows() -> None:
+    """Also where the terms give the noise: a round asked for twenty times costs twenty rounds."""
+    rules = privacy(max_epsilon=6.0)
+    given = limit_of(rules, ExampleDP(noise_multiplier=4.0, target_delta=1e-6))
+    assert given == PrivacyBudget(epsilon=6.0, delta=1e-6)
+    smaller = limit_of(rules, dp(target_epsilon=2.0, relation="zero-out"))
+    assert smaller == PrivacyBudget(epsilon=2.0, delta=1e-5, relation="zero-out")
+    tightened = limit_of(replace(rules, max_epsilon=1.0), dp())
+    assert tightened is not None
+    assert tightened.epsilon == 1.0
+    assert limit_of(rules, NoDP()) is None
+    assert limit_of(rules, ClientDP(target_epsilon=6.0)) is None

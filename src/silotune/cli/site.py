@@ -24,8 +24,8 @@ Digest = Annotated[
     typer.Option(
         "--digest",
         metavar="SHA256",
-        help="The beginning of the offer's digest, as `show` prints it: if the offer was altered "
-        "since, nothing is said to it.",
+        help="The beginning of the offer's digest, as `show` prints it; by default the offer must "
+        "be the one that `show` has shown here last.",
         show_default=False,
     ),
 ]
@@ -68,7 +68,10 @@ def show(
 )
 @reported
 def approve(run: RunName, digest: Digest = None, file: SiteFile = HERE) -> None:
-    """Let a run begin, as far as the policy allows it. An offer that is altered needs it again."""
+    """Let a run begin, as far as the policy allows it.
+
+    Look at it first (`show`). An offer that is altered later needs it again.
+    """
     from .site_offers import decide
 
     decide(file, run, digest, "approved")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -59,6 +60,8 @@ def show_offer(file: Path, run: str, *, count: bool, as_json: bool) -> None:
     with busy(console, "computing what it costs"):
         sizes = _counted(own, offer) if count else None
         found = shown(own, offer, home.approval(run), home.spent(_delta(own)), sizes=sizes)
+    with suppress(RecordError):  # approving then needs the digest
+        home.note_shown(offer)
     for section in found.sections:
         say(console, section.heading, style="bold")
         for line in section.lines:
@@ -133,13 +136,10 @@ def _check_same(home: Home, offer: Offer, digest: str | None, decision: str) -> 
         raise ValueError(f"digest: give at least {FEWEST} digits, as {look} prints them")
     if digest is not None and not offer.digest.startswith(digest.lower()):
         raise ValueError(f"digest: is not that of the offer as it is now; look at it again: {look}")
-    if digest is None and decision == "approved":
-        said = home.approval(offer.run)
-        if said is not None and said.offer != offer.digest:
-            raise ValueError(
-                f"digest: the offer was altered since it was {said.decision}; look at it again: "
-                f"{look}, and approve it with the digest that is told there"
-            )
+    if digest is None and decision == "approved" and not home.was_shown(offer):
+        raise ValueError(
+            f"digest: the offer, as it is now, was not shown here; look at it first: {look}"
+        )
 
 
 def _row(own: OwnSite, home: Home, offer: Offer) -> dict[str, Any]:

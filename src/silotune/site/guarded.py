@@ -32,8 +32,8 @@ def check_guarded(path: Path) -> None:
 def _check(path: Path, found: os.stat_result) -> None:
     if found.st_uid not in (os.geteuid(), 0):
         raise PermissionError(
-            f"{path}: belongs to another user, who could change what this site allows; "
-            "own it yourself (chown)"
+            f"{path}: belongs to another user, who could change what this site allows; act as that "
+            "user (sudo -u), or own it yourself (chown)"
         )
     if found.st_mode & OTHERS:
         raise PermissionError(

@@ -2,6 +2,7 @@
 
     offers/<run>.json       what a coordinator asked, byte for byte as it came
     approvals/<run>.json    what a person said to it
+    approvals/<run>.shown   digest of the offer that was shown to people last
     runs/<run>/             ledger.jsonl, sent/, orders/, errors.jsonl, certificate.json, adapter/
     life/                   the book of what the records have paid in all runs
     keys/, site.sock, trainer.log
@@ -144,6 +145,24 @@ class Home:
         self._write(self._approval(offer.run), json_text(asdict(said)).encode())
         return said
 
+    def note_shown(self, offer: Offer) -> None:
+        """Remember which offer of its name people have seen last.
+
+        Raises:
+            RecordError: if it cannot be written.
+        """
+        self._write(self._shown(offer.run), offer.digest.encode())
+
+    def was_shown(self, offer: Offer) -> bool:
+        """Whether people have seen this very offer last, under its name.
+
+        Raises:
+            RecordError: if that cannot be read.
+        """
+        file = self._shown(offer.run)
+        with in_words(file):
+            return file.is_file() and file.read_bytes() == offer.digest.encode()
+
     def approval(self, run: str) -> Approval | None:
         """What a person has said to an offer of this name; None if nothing.
 
@@ -186,6 +205,9 @@ class Home:
 
     def _approval(self, run: str) -> Path:
         return self.path / "approvals" / f"{_checked(run)}.json"
+
+    def _shown(self, run: str) -> Path:
+        return self._approval(run).with_suffix(".shown")
 
     def _names(self) -> list[str]:
         files = (self.path / "offers").glob("*.json")

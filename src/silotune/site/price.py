@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from silotune.federation.offer import Offer
-from silotune.privacy import ClientDP, ExampleDP
+from silotune.privacy import ClientDP, ExampleDP, PrivacyBudget, PrivacyChoice
 from silotune.privacy.accounting.accountant import epsilon
 from silotune.privacy.mechanisms_from_choice import (
     beside_training,
@@ -18,6 +18,8 @@ from silotune.privacy.mechanisms_from_choice import (
     worst_case_rounds,
     worst_case_steps,
 )
+
+from .policy import PrivacyPolicy
 
 
 def epsilon_of(offer: Offer, num_examples: int) -> float:
@@ -58,3 +60,20 @@ def epsilon_of(offer: Offer, num_examples: int) -> float:
         epsilon([trained, *beside_training(choice)], delta, relation=relation),
         epsilon(scored, delta, relation=relation),
     )
+
+
+def limit_of(policy: PrivacyPolicy, choice: PrivacyChoice) -> PrivacyBudget | None:
+    """What a site holds every release of a run against; None where its records are not hidden here.
+
+    Where the terms give the noise and no target, a round that is asked for again and again would
+    cost more than the run was priced at.
+
+    Args:
+        policy: of the site.
+        choice: of the terms.
+    """
+    if not isinstance(choice, ExampleDP) or choice.insecure_seeded_noise:
+        return None
+    most = policy.max_epsilon
+    asked = most if choice.target_epsilon is None else min(choice.target_epsilon, most)
+    return PrivacyBudget(epsilon=asked, delta=choice.target_delta, relation=choice.relation)
