@@ -136,7 +136,7 @@ class NvflareCourier:
     ) -> dict[ClientId, int]:
         """Numbers of the orders that are out; answers to older ones are nobody's."""
         numbers = {}
-        for site in sorted(waiting):
+        for site in sorted(waiting & attempt.sites):
             self._number += 1
             numbers[site] = self._number
             attempt.post(site, self._number, orders[site])

@@ -55,18 +55,26 @@ class Attempt:
         self.silent: dict[ClientId, float] = {}
         self._link = link
         self._orders, self._answers = link.makefile("wb"), link.makefile("rb")
-        link.settimeout(_CALL)
+        try:
+            self.sites: Set[ClientId] = self._greeted()
+        except BaseException:
+            self._answers.close()
+            self.close()
+            raise
+        self._inbox: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _greeted(self) -> Set[ClientId]:
+        self._link.settimeout(_CALL)
         try:
             head, _ = read_message(self._answers)
         except EOFError as error:
             raise OSError("a job ended as it began") from error
-        link.settimeout(None)
+        self._link.settimeout(None)
         sites = head.get("sites")
         if head.get("event") != "up" or not isinstance(sites, list):
             raise OSError("a call that is no controller's")
-        self.sites: Set[ClientId] = frozenset(ClientId(str(site)) for site in sites)
-        self._inbox: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        return frozenset(ClientId(str(site)) for site in sites)
 
     def post(self, site: ClientId, number: int, order: bytes) -> None:
         """Hand an order down; if the job is gone, ``alive`` will tell."""
@@ -98,6 +106,8 @@ class Attempt:
         self.alive = False
         with contextlib.suppress(OSError):
             self._link.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # what was not yet written has no reader
+            self._orders.close()
         self._link.close()
 
     def _listen(self) -> None:
@@ -108,6 +118,8 @@ class Attempt:
                 self._inbox.put(Event(str(head["event"]), site, number, body))
         except (EOFError, OSError, KeyError, ValueError):
             self._inbox.put(None)
+        finally:
+            self._answers.close()
 
 
 def submitted(
