@@ -69,6 +69,13 @@ def test_plan_in_words_and_for_scripts(silotune, place):
     assert not Path("run").exists()
 
 
+def test_what_an_override_drops_from_the_file_is_said_on_one_line(silotune, place):
+    result = silotune("plan", "small.yaml", "data.silos.num=2", "--json")
+    assert result.stderr.startswith("notice: overrides drop from the file: data.silos.by (")
+    assert f"{Path('small.yaml')}:" in result.stderr
+    assert "data.silos.by" not in silotune("plan", "small.yaml", "train.num_rounds=2").stderr
+
+
 @pytest.mark.parametrize("noise", ["gaussian", "correlated"])
 def test_plan_under_client_level_privacy_speaks_of_clients(silotune, place, noise):
     sampling = {"gaussian": "poisson", "correlated": "rotation"}[noise]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covering import examples
-from silotune.config import ConfigError, load_config
+from silotune.config import ConfigError, dropped, load_config
 from silotune.config.overrides import read
 from silotune.config.schema import LEAVES
 from silotune.config.yaml import Dumper
@@ -75,6 +75,22 @@ def test_what_cannot_hold_beside_an_override_is_dropped_from_the_file_alone(load
     assert load(counted, "privacy.unit=none").privacy.count_noise is None
     (problem,) = wrong(HEAD, "privacy.target_epsilon=6", "privacy.unit=none")
     assert "privacy.target_epsilon: has no effect with privacy.unit: none" in problem
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lost"),
+    [
+        (["privacy.unit=none"], ["privacy.target_epsilon (c.yaml:3)"]),
+        (["data.silos.num=3", "data.silos.split=iid"], ["data.silos.by (c.yaml:2)"]),
+        (["privacy={noise_multiplier: 2}"], ["privacy.target_epsilon (c.yaml:3)"]),
+        (["train=null", "train.seed=1"], ["train.num_server_rounds (c.yaml:4)"]),
+        (["train={num_rounds: 5}", "privacy.target_epsilon=1", "data.silos.by=d"], []),
+    ],
+)
+def test_what_overrides_drop_is_known_by_its_place(load, tmp_path, overrides, lost):
+    load(HEAD, *overrides)
+    found = dropped(tmp_path / "c.yaml", overrides)
+    assert [line.replace(f"{tmp_path}/", "") for line in found] == lost
 
 
 @pytest.mark.parametrize(

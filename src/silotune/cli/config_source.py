@@ -7,19 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from silotune.certificate.guarantee import NOT_PRIVATE, SEEDED
-from silotune.config import Config, ConfigError, build, in_keys, load_config, notices
+from silotune.config import Config, ConfigError, build, dropped, in_keys, load_config, notices
 from silotune.core.files import DamagedError
 from silotune.federation.description import Description
 from silotune.federation.identity import decided_in, describe, described_in, differences
 from silotune.runs.folder import RunFolder
 
+from .errors import note
 from .templates import bundled
 
 
 def chosen(name: str, overrides: Sequence[str], output_dir: str | None = None) -> Config:
     """Load a file, the configuration of a run's folder, or a bundled one; the first that is there.
 
-    Only a file of the user's own may name a method whose code is imported.
+    Only a file of the user's own may name a method whose code is imported. What overrides drop
+    from a file is said on stderr.
 
     Args:
         name: as given.
@@ -45,7 +47,10 @@ def chosen(name: str, overrides: Sequence[str], output_dir: str | None = None) -
         path = bundled().get(name, path)
     if output_dir is not None:
         given.append(_folder(output_dir))
-    return load_config(path, given, of_run=of_run)
+    config = load_config(path, given, of_run=of_run)
+    if lost := dropped(path, given):
+        note(f"overrides drop from the file: {', '.join(lost)}")
+    return config
 
 
 def of_run(folder: RunFolder) -> Description:

@@ -73,6 +73,11 @@ def complain(*lines: str) -> None:
         print(f"error: {line}", file=sys.stderr, flush=True)
 
 
+def note(text: str) -> None:
+    """Say on stderr what is not wrong, but may not be meant."""
+    print(f"notice: {text}", file=sys.stderr, flush=True)
+
+
 def sentences(error: Exception) -> list[str]:
     """What is wrong, one line a problem."""
     from silotune.config import ConfigError

@@ -4,6 +4,7 @@ from .build import build as build
 from .errors import ConfigError as ConfigError
 from .fields import in_keys as in_keys
 from .fields import naming_keys as naming_keys
+from .load import dropped as dropped
 from .load import load_config as load_config
 from .notices import notices as notices
 from .own_method import import_method as import_method

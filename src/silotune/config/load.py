@@ -65,6 +65,22 @@ def load_config(
     return config
 
 
+def dropped(path: Path, overrides: Sequence[str]) -> list[str]:
+    """Keys of a file that overrides put aside and give no other value.
+
+    Args:
+        path: a YAML file.
+        overrides: ``key.sub=value``.
+
+    Returns:
+        Each as ``key (file:line)``.
+    """
+    written, _ = _from_file(path)
+    left, _ = apply(written, overrides)
+    lost = [s for home, s in written.items() if home not in left and s.value is not None]
+    return [f"{s.key} ({s.where})" for s in lost]
+
+
 def _bring_in(settings: Mapping[str, Setting], written: Setting | None) -> str:
     """Import the class that is named as the method; what is wrong, or nothing.
 
