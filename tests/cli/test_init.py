@@ -10,6 +10,7 @@ import yaml
 from datasets import Dataset, DatasetDict
 from PIL import Image
 
+from data.written import xlsx
 from federation.small import notes, write_csv
 from silotune.config import load_config
 from silotune.testing.tiny_models import tiny_llama, tiny_vit
@@ -128,6 +129,7 @@ def test_what_cannot_be_told_is_asked(silotune, place):
     told = silotune("init", "--data", "open.csv", "--task", "classification")
     assert told.exit_code == 0
     assert "data.columns.label: no column was recognised; fill in the line" in told.stdout
+    assert "silotune doctor open.yaml" in told.stdout, "what to do when it is answered"
     text = Path("open.yaml").read_text()
     assert "# label:    # WHICH COLUMN? perhaps a, b" in text
     assert SECRET not in told.output + text
@@ -168,6 +170,19 @@ def test_columns_that_are_not_used_are_named_with_the_keys(silotune, place, bert
     words = "not used: Kategorie (is one of them a label? --task classification, or data.columns."
     assert words in " ".join(told.stdout.split())
     assert words[1:] in " ".join(Path("texts.yaml").read_text().replace("#", "").split())
+
+
+def test_a_workbook_of_several_sheets_and_a_second_text(silotune, place, bert):
+    rows = [{"asked": f"is it a {r['silo']} one", **r} for r in secretive()]
+    Path("book.xlsx").write_bytes(xlsx([{"who": "me"}], rows))
+    told = silotune("init", "--data", "book.xlsx", "--model", bert)
+    assert told.exit_code == 0, told.output
+    assert "sheet 'Sheet1'" in told.stdout
+    words = " ".join(told.stdout.split())
+    assert "(is asked a second text of each record? data.columns.text_pair)" in words
+    assert written("book.yaml")["data"]["sheet"] == "Sheet1"
+    assert SECRET not in told.output + Path("book.yaml").read_text()
+    assert silotune("doctor", "book.yaml", *FREE).exit_code == 0
 
 
 def test_labels_with_fractions_are_no_classes(silotune, place):

@@ -14,6 +14,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "model.gradient_checkpointing": "none",
     "data.name": None,
     "data.delimiter": None,
+    "data.sheet": None,
     "data.encoding": None,
     "data.splits.train": None,
     "data.splits.valid": None,

@@ -11,6 +11,7 @@ from silotune.data.delimited import check_delimiter
 from silotune.data.encodings import check_encoding
 from silotune.data.files import is_file_name, is_url, part_name, read_file
 from silotune.data.formats import FileOptions
+from silotune.data.messages import UnreadableError
 
 ROWS = [{"text": "good film", "label": 1}, {"text": "bad film", "label": 0}]
 LATIN = [{"text": "café; naïve, über", "label": "gut"}, {"text": "señor", "label": "schön"}]
@@ -196,7 +197,6 @@ def test_encodings_that_are_none(encoding):
         ("none.zip", zipped(), "it holds 0 data files"),
         ("no.zip", b"PK not", "no sound zip file"),
         ("no.xlsx", b"PK not", "no sound xlsx file"),
-        ("two.xlsx", xlsx(ROWS, ROWS), "2 of its sheets hold something; keep one"),
         ("bare.xlsx", xlsx([{None: 1, "a": 2}]), "a column of it has no name"),
         ("no.feather", b"not feather", "no sound file"),
         ("no.csv.bz2", b"not packed", "no sound file"),
@@ -213,6 +213,20 @@ def test_xlsx_keeps_words_and_holes(tmp_path):
     rows = [{"text": "NA", "label": 1}, {"text": None, "label": None}, {"text": "x", "label": 2}]
     (tmp_path / "a.xlsx").write_bytes(xlsx(rows))
     assert read_file(tmp_path / "a.xlsx").to_list() == [rows[0], rows[2]], "a blank line is none"
+
+
+def test_of_several_sheets_one_is_asked_for_and_taken(tmp_path):
+    path = tmp_path / "two.xlsx"
+    path.write_bytes(xlsx(ROWS[:1], ROWS))
+    words = r"sheet: .*2 of its sheets hold something: Sheet, Sheet1; set sheet to .* 'Sheet1', the"
+    with pytest.raises(UnreadableError, match=words) as asked:
+        read_file(path)
+    assert read_file(path, FileOptions(**asked.value.answers)).to_list() == ROWS
+    assert read_file(path, FileOptions(sheet="Sheet")).to_list() == ROWS[:1]
+    with pytest.raises(
+        UnreadableError, match=r"no sheet 'Shet'; it has: .* \(did you mean 'Sheet'"
+    ):
+        read_file(path, FileOptions(sheet="Shet"))
 
 
 def test_without_openpyxl_the_extra_is_named(tmp_path, monkeypatch):

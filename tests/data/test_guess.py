@@ -85,6 +85,23 @@ def test_columns_that_are_not_used_are_told():
     assert told.unused == ("id", "when")
 
 
+def test_a_second_text_is_told_and_not_taken():
+    told = found("classification", finding=LONG, asked=[f"{t}?" for t in KINDS], verdict=SITES)
+    assert (told.columns, told.second_texts) == ({"text": "finding"}, ())
+    asked = [f"does it hurt in the {kind}" for kind in KINDS]
+    told = found("classification", finding=LONG, asked=asked, verdict=SITES, id=KINDS)
+    assert told.columns == {"text": "finding"}
+    assert told.second_texts == ("asked",)
+    assert told.open == {"label": ("asked", "verdict", "id")}
+    assert found(premise=LONG, hypothesis=LONG, label=KINDS, more=LONG).second_texts == ()
+    assert found("causal-lm", text=LONG, asked=asked).second_texts == ()
+
+
+def test_what_is_the_text_may_not_be_the_label():
+    told = found("classification", text=[f"{kind} hurts" for kind in KINDS], a=KINDS, b=SITES)
+    assert told.open == {"label": ("a", "b")}
+
+
 def test_labels_keep_the_order_of_ids_and_of_numbers():
     names = ["zebra", "ant"]
     table = Dataset.from_dict({"text": LONG, "label": [0, 1] * 30})

@@ -57,7 +57,6 @@ def draft(path: Path | None, data: str, task: str | None, model: str | None) -> 
         say(console, "To be answered in the file, before it runs:")
         for line in questions:
             say(console, f"  {line}")
-        return
     say(console, "Every guess is explained in the file. Next:")
     say_next(console, target)
 

@@ -52,6 +52,7 @@ def arguments(config: Config) -> dict[str, Any]:
         "name": data.name,
         "delimiter": data.delimiter,
         "encoding": data.encoding,
+        "sheet": data.sheet,
         "label_map": data.label_map,
         "splits": Splits(**data.splits.model_dump()),
         "partition": Partition(**data.silos.model_dump()),

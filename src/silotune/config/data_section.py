@@ -112,6 +112,10 @@ class DataConfig(BaseModel):
         default=None,
         description="Of text files, as Python calls it, such as latin-1; null = UTF-8.",
     )
+    sheet: Text | None = Field(
+        default=None,
+        description="Of xlsx files, by its name; null = the only one that holds something.",
+    )
     splits: SplitsConfig = SplitsConfig()
     columns: ColumnsConfig = ColumnsConfig()
     labels: Annotated[tuple[Name, ...] | dict[Name, Text] | None, AsTuple] = Field(

@@ -50,7 +50,7 @@ class Draft:
     Attributes:
         path: of the data, as it was given.
         found: what a look at them told.
-        reading: ``delimiter`` and ``encoding``, where the usual ones do not do.
+        reading: ``delimiter``, ``encoding`` and ``sheet``, where the usual ones do not do.
         model: a name or folder; None for a small public one.
         sizes: silo -> its number of training records; empty while that is not known.
         tokens: of all but the longest twentieth of the records, by the model's own tokenizer; None
@@ -90,9 +90,17 @@ def unused_columns(draft: Draft) -> str | None:
     names = draft.found.unused
     if not names:
         return None
-    among = f"not used: {_few(names)}"
-    asked = " (is one of them a label? --task classification, or data.columns.label)"
-    return among + asked if draft.found.task == "causal-lm" else among
+    return f"not used: {_few(names)}{_asked(draft.found)}"
+
+
+def _asked(found: Guess) -> str:
+    """What one of the columns that are not used may be."""
+    if found.task == "causal-lm":
+        return " (is one of them a label? --task classification, or data.columns.label)"
+    if found.second_texts:
+        second = _text(found.second_texts[0])
+        return f" (is {second} a second text of each record? data.columns.text_pair)"
+    return ""
 
 
 def declared(sizes: Mapping[str, int]) -> dict[str, int]:
@@ -149,7 +157,7 @@ def _data(draft: Draft) -> Iterator[str]:
     if unused := unused_columns(draft):
         yield from textwrap.wrap(f"{unused[0].upper()}{unused[1:]}.", WIDTH, **_COMMENT)
     yield from _silos(draft)
-    yield from _labels(found.labels)
+    yield from _labels(found)
     if found.unlabelled:
         yield "  # Some records have the label -1, which usually means none: they are left out."
         yield '  label_map: {"-1": null}'
@@ -200,14 +208,16 @@ def _silos(draft: Draft) -> Iterator[str]:
         yield from (f"    {_text(silo)}: {size}" for silo, size in sizes.items())
 
 
-def _labels(labels: Sequence[str]) -> Iterator[str]:
-    if not labels:
+def _labels(found: Guess) -> Iterator[str]:
+    if not found.labels:
         return
-    yield f"  # All {len(labels)} labels of the data, in order of ids. They become public with this"
-    yield "  # file and the model. Where a name does not say what it means, make this a mapping of"
-    yield "  # label: description."
+    yield f"  # All {len(found.labels)} labels of the data, in order of ids. They become public"
+    yield "  # with this file and the model."
+    if found.task == "sequence-classification":
+        yield "  # Where a name does not say what it means, make this a mapping of"
+        yield "  # label: description."
     yield "  labels:"
-    yield from (f"    - {_text(label)}" for label in labels)
+    yield from (f"    - {_text(label)}" for label in found.labels)
 
 
 def _rest(draft: Draft) -> Iterator[str]:

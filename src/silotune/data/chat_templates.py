@@ -87,6 +87,14 @@ def instruction(text: str | None, about: str | None) -> str:
     return ALPACA_WITH_INPUT.format(instruction=text or "", input=about)
 
 
+def prompt_lines(turns: Sequence[Turn]) -> str:
+    """A chat without a template, up to where the assistant goes on.
+
+    No space at its end: in training that is a part of the first word.
+    """
+    return f"{_lines(turns).text}assistant:"
+
+
 def _lines(turns: Sequence[Turn]) -> Passage:
     text, spans = "", []
     for turn in turns:

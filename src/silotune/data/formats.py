@@ -20,7 +20,7 @@ import pyarrow.parquet as pa_parquet
 from .chats import plain_chat
 from .delimited import read_delimited
 from .encodings import decoded
-from .messages import UnreadableError
+from .messages import UnreadableError, did_you_mean, listed
 
 Contents = Mapping[str, Callable[[bytes, "FileOptions"], pa.Table]]
 
@@ -33,11 +33,13 @@ class FileOptions:
         image: column that may hold image paths; relative ones are taken from the file's folder.
         delimiter: between the columns of a csv or tsv file; None: a comma, or a tab.
         encoding: of text files, as Python calls it; None: UTF-8.
+        sheet: of an xlsx file, by its name; None: the only one that holds something.
     """
 
     image: str | None = None
     delimiter: str | None = None
     encoding: str | None = None
+    sheet: str | None = None
 
 
 def _csv(content: bytes, options: FileOptions) -> pa.Table:
@@ -75,28 +77,49 @@ def _arrow(content: bytes, _options: FileOptions) -> pa.Table:
     return table
 
 
-def _xlsx(content: bytes, _options: FileOptions) -> pa.Table:
-    """The only sheet that is filled; its first row has the names of columns."""
+def _xlsx(content: bytes, options: FileOptions) -> pa.Table:
+    """One sheet; its first row has the names of columns."""
     try:
         from openpyxl import load_workbook
     except ImportError:
         raise UnreadableError("xlsx needs openpyxl: pip install 'silotune[excel]'") from None
     try:
         book = load_workbook(BytesIO(content), read_only=True, data_only=True)
-        sheets = [[*sheet.iter_rows(values_only=True)] for sheet in book.worksheets]
+        sheets = {s.title: [*filter(_is_filled, s.values)] for s in book.worksheets}
     except Exception:  # it raises kinds of its own, of zip and of xml
         raise UnreadableError("it is no sound xlsx file") from None
-    filled = [rows for sheet in sheets if (rows := [row for row in sheet if _is_filled(row)])]
-    if len(filled) > 1:
-        raise UnreadableError(f"{len(filled)} of its sheets hold something; keep one")
+    filled = _sheet(sheets, options.sheet)
     if not filled:
         return pa.table({})
-    names, *rows = filled[0]
+    names, *rows = filled
     columns = zip(*rows, strict=True) if rows else ([] for _ in names)
     named = [(name, list(cells)) for name, cells in zip(names, columns, strict=True)]
     if any(name is None and _is_filled(cells) for name, cells in named):
         raise UnreadableError("a column of it has no name in the first row")
     return _table({str(name): cells for name, cells in named if name is not None})
+
+
+def _sheet(sheets: Mapping[str, list[Any]], name: str | None) -> list[Any]:
+    """The filled rows of the sheet that was named, or of the only one that has some.
+
+    Raises:
+        UnreadableError: if there is no such sheet, or several to choose from.
+    """
+    filled = {title: rows for title, rows in sheets.items() if rows}
+    if name is not None and name not in sheets:
+        raise UnreadableError(
+            f"it has no sheet {name!r}; it has: {listed(filled)}{did_you_mean(name, filled)}",
+            field="sheet",
+        )
+    if name is None and len(filled) > 1:
+        largest = max(filled, key=lambda title: len(filled[title]))
+        raise UnreadableError(
+            f"{len(filled)} of its sheets hold something: {listed(filled)}; set sheet to the name "
+            f"of one, such as {largest!r}, the largest",
+            field="sheet",
+            answers={"sheet": largest},
+        )
+    return sheets[name] if name is not None else next(iter(filled.values()), [])
 
 
 FORMATS: Contents = {

@@ -32,6 +32,9 @@ _MOST_LABELS, _LONGEST_LABEL, _FEWEST_EACH = 1000, 100, 4
 
 _MOST_SILOS = 500
 
+_FEWEST_WORDS = 3
+"""Of a text that may be a second one beside another, on average."""
+
 _UNLABELLED = "-1"
 
 _CALLED: Mapping[str, tuple[str, ...]] = {
@@ -83,6 +86,7 @@ class Guess:
         may_name_silos: columns that might, if none is told.
         person: column that names people.
         unused: columns that nothing was guessed of.
+        second_texts: those of them that may hold a second text of each record.
         numbers: those of them that hold numbers with fractions.
         tokens: about so many, of all but the longest twentieth of the records.
     """
@@ -97,6 +101,7 @@ class Guess:
     may_name_silos: tuple[str, ...] = ()
     person: str | None = None
     unused: tuple[str, ...] = ()
+    second_texts: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
     tokens: int = 0
 
@@ -143,6 +148,7 @@ def guess(source: Source, task: str | None) -> Guess:
         may_name_silos=() if by or source.silos else tuple(sorted(others)),
         person=person,
         unused=unused,
+        second_texts=_second_texts(look, kind, columns, unused),
         numbers=tuple(name for name in look.numbers() if name in unused),
         tokens=look.tokens([c for part, c in columns.items() if part not in ("label", "image")]),
     )
@@ -174,6 +180,10 @@ class _Look:
         """Columns of text, the longest on average first."""
         lengths = {name: self._mean_length(name) for name in self._of_type("string")}
         return sorted(lengths, key=lambda name: -lengths[name])
+
+    def sentences(self) -> list[str]:
+        """Those that are of several words each, as a rule."""
+        return [name for name in self.texts() if self._mean_words(name) >= _FEWEST_WORDS]
 
     def chats(self) -> list[str]:
         """Columns of chats."""
@@ -216,6 +226,10 @@ class _Look:
 
     def _mean_length(self, column: str) -> float:
         return float(np.mean([_letters(value) for value in self.some[column][:]] or [0]))
+
+    def _mean_words(self, column: str) -> float:
+        values = _filled(self.some[column][:])
+        return float(np.mean([len(value.split()) for value in values] or [0]))
 
     def _is_label(self, column: str) -> bool:
         feature = self.table.features[column]
@@ -301,10 +315,18 @@ def _classified(look: _Look, task: str, taken: set[str]) -> Found:
     if label is None:
         others = [c for c in look.table.column_names if c not in {*columns.values(), *taken}]
         others = [column for column in others if column not in look.numbers()]
-        unknown["label"] = tuple(labels or others)
+        unknown["label"] = tuple([c for c in labels if c in others] or others)
     else:
         columns["label"] = label
     return columns, unknown
+
+
+def _second_texts(
+    look: _Look, task: str, columns: Mapping[str, str], unused: Sequence[str]
+) -> tuple[str, ...]:
+    if task != "sequence-classification" or "text_pair" in columns:
+        return ()
+    return tuple(name for name in look.sentences() if name in unused)
 
 
 def _modelled(look: _Look, taken: set[str]) -> Found:

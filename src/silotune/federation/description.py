@@ -78,6 +78,7 @@ class Description:
         name: str | None = None,
         delimiter: str | None = None,
         encoding: str | None = None,
+        sheet: str | None = None,
         label_map: Mapping[str, str | None] | None = None,
         splits: Splits | None = None,
         partition: Partition | None = None,
@@ -134,6 +135,7 @@ class Description:
             name: see ``Records``, as all fields up to ``limit``.
             delimiter: between the columns of csv and tsv files.
             encoding: of text files.
+            sheet: of xlsx files.
             label_map: what records call a label -> its name in the label set; None: no label.
             splits: which part of a path is for what.
             partition: how one pool becomes clients.
@@ -209,6 +211,7 @@ class Description:
             name=name,
             delimiter=delimiter,
             encoding=encoding,
+            sheet=sheet,
             label_map=label_map or {},
             splits=splits or Splits(),
             partition=partition or Partition(),

@@ -50,6 +50,7 @@ class Records:
         name: configuration of a hub data set.
         delimiter: between the columns of csv and tsv files; None: a comma, or a tab.
         encoding: of text files, as Python calls it; None: UTF-8.
+        sheet: of xlsx files, by its name; None: the only one that holds something.
         label_map: what these records call a label -> its name in the label set; None: records with
             it have no label, and are left out.
         splits: which part of a path is for what.
@@ -73,6 +74,7 @@ class Records:
     name: str | None = None
     delimiter: str | None = None
     encoding: str | None = None
+    sheet: str | None = None
     label_map: LabelMap = field(default_factory=dict)
     splits: Splits = field(default_factory=Splits)
     partition: Partition = field(default_factory=Partition)
@@ -137,6 +139,7 @@ class Records:
         check_value("limit", Annotated[int, Ge(1)] | None, self.limit)
         check_delimiter(self.delimiter)
         check_encoding(self.encoding)
+        check_value("sheet", str | None, self.sheet)
         check_value("label_map", dict[str, str | None], self.label_map)
         clients = self.clients if isinstance(self.clients, Mapping) else None
         check_declared("num_examples", self.num_examples, clients)
@@ -212,7 +215,9 @@ class Records:
         Args:
             image: the column that may hold image paths.
         """
-        return FileOptions(image=image, delimiter=self.delimiter, encoding=self.encoding)
+        return FileOptions(
+            image=image, delimiter=self.delimiter, encoding=self.encoding, sheet=self.sheet
+        )
 
     def source(self, image: str | None) -> Source:
         """Everything there is, opened.
