@@ -124,7 +124,7 @@ def test_an_adapter_is_copied_without_its_base_and_says_so(bert, tmp_path):
     base = shutil.copytree(bert, tmp_path / "base")
     run = federation(base, rounds=1).fit(tmp_path / "run")
     said = export_peft(run.folder, tmp_path / "with")
-    assert said == f"{base} has the files that the run was trained beside"
+    assert said == f"base: {base} on this machine has the same files as in the run"
     (base / "README.md").write_text("no weights")
     assert export_peft(run.folder, tmp_path / "as before") == said
     shutil.rmtree(base)

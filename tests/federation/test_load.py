@@ -107,6 +107,21 @@ def test_a_language_model_generates(make, method, tmp_path):
         loaded.predict(["cat"])
 
 
+def test_a_chat_without_a_template_goes_on_as_it_was_trained(tmp_path):
+    base = tiny_gpt2(tmp_path / "base")
+    rows = {c: [{"said": chat(r["text"], r["label"])} for r in t] for c, t in tables().items()}
+    objective = st.CausalLM(messages="said", max_length=48)
+    federation(base, clients=rows, objective=objective, rounds=1).fit(tmp_path / "run")
+    loaded = st.load(tmp_path / "run")
+    told = loaded.generate([chat("cat ran")], max_new_tokens=8)
+    assert told == loaded.generate(["user: cat ran\nassistant:"], max_new_tokens=8)
+
+
+def chat(asked, answer=None):
+    turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+    return turns if answer else turns[:1]
+
+
 def test_pairs_are_predicted_as_pairs(bert, tmp_path):
     rows = {c: [{**r, "other": "a bird"} for r in t] for c, t in tables().items()}
     federation(bert, clients=rows, objective=classifier(text_pair="other"), rounds=1).fit(

@@ -36,6 +36,12 @@ def test_perplexity_is_the_exponential_of_the_loss():
     assert found["perplexity"] == pytest.approx(tuple(map(math.exp, found["loss"])))
 
 
+def test_a_cross_entropy_is_not_below_nothing():
+    about = replace(scored(), metrics={"loss": 0.2, "perplexity": 1.2}, errors={"loss": 0.3})
+    found = intervals(about)
+    assert (found["loss"][0], found["perplexity"][0]) == (0.0, 1.0)
+
+
 def test_a_score_in_words():
     assert score_text(scored()) == (
         "accuracy 85.0 % (79.4 % to 89.3 %), loss 0.400 (0.302 to 0.498), "

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import (
@@ -20,6 +21,8 @@ from transformers import (
 )
 
 from reports.clinics import LABELS, summary
+from silotune.data.chat_templates import instruction
+from silotune.data.tokenization import text_examples
 from silotune.models.pooling import MeanPooledClassifier
 from silotune.reports.usage import adapter_program, merged_program
 from silotune.testing.tiny_models import tiny_bert, tiny_gpt2, tiny_vit
@@ -129,8 +132,8 @@ def test_the_program_for_an_image_classifier(tmp_path, picture):
         torch.testing.assert_close(names["logits"], model(**names["batch"]).logits)
 
 
-def run_merged(task, folder):
-    program = merged_program(task, "model", 32)
+def run_merged(task, folder, parts=()):
+    program = merged_program(task, "model", 32, parts)
     assert "silotune" not in program
     names, printed = {}, io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -154,6 +157,39 @@ def test_the_program_for_a_merged_language_model(tmp_path):
     base = tiny_gpt2(tmp_path / "base")
     _, names = run_merged("causal-lm", base)
     assert names["tokens"].shape[1] > names["batch"]["input_ids"].shape[1]
+
+
+TURNS = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "Hello"}]
+TEMPLATE = (
+    "{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.mark.parametrize("template", [None, TEMPLATE])
+def test_a_model_of_chats_is_asked_as_it_was_trained(tmp_path, template):
+    """The prompt's tokens are the first of a record that begins so."""
+    base = tiny_gpt2(tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(base)
+    _, names = run_merged("causal-lm", base, ["messages"])
+    asked = names["batch"]["input_ids"][0].tolist()
+    assert len(names["tokens"][0]) > len(asked)
+    if template is None:
+        assert asked.pop() == tokenizer.eos_token_id, "this tokenizer puts it after every text"
+    table = Dataset.from_dict({"messages": [TURNS]})
+    tokenizer.pad_token = tokenizer.eos_token
+    trained = text_examples(table, tokenizer, 100, "a table").batch([0])["input_ids"][0]
+    assert trained[: len(asked)].tolist() == asked
+
+
+def test_a_model_of_instructions_is_asked_in_alpacas_words():
+    about = replace(summary(), task="causal-lm", pooling="model", parts=("prompt", "input"))
+    program = adapter_program(about, ())
+    scope = {}
+    exec(next(line for line in program.splitlines() if line.startswith("prompt =")), scope)
+    assert scope["prompt"] == instruction("Say hello.", None)
 
 
 def test_the_program_for_a_merged_image_classifier(tmp_path, picture):

@@ -135,7 +135,7 @@ def _same_base(folder: RunFolder, place: Path) -> str:
         return f"{name} was not compared: it is not on this machine"
     if then != now:
         raise other_base(folder)
-    return f"{name} has the files that the run was trained beside"
+    return f"base: {name} on this machine has the same files as in the run"
 
 
 def _refuse_own(place: Path, key: str, why: str) -> None:
@@ -183,7 +183,9 @@ def _readme(
     alarm = [f"**No differential privacy.** {warning(statement)}"] if warning(statement) else []
     base = terms.model
     objective = terms.objective
-    code = merged_program(objective.task, objective.pooling, objective.max_length)
+    code = merged_program(
+        objective.task, objective.pooling, objective.max_length, objective.columns
+    )
     parts = [
         f"# {Path(base).name} with its adapter merged in",
         f"{base}, fine-tuned by silotune with {terms.method.label} and merged.",

@@ -13,6 +13,7 @@ from torch import nn
 from silotune.adapters import OWN_WEIGHTS
 from silotune.adapters.peft_io import WEIGHTS
 from silotune.data.chat_dates import pin_date
+from silotune.data.chat_templates import prompt_lines
 from silotune.models.load import GivenModel
 from silotune.objectives import Objective
 from silotune.runs.folder import RunFolder
@@ -144,19 +145,21 @@ class LoadedModel:
         """One at a time: padding would move the positions of a shorter prompt."""
         assert self.tokenizer is not None
         model: Any = self.model
-        is_text = isinstance(prompt, str)
-        if not is_text:  # its template brings the special tokens
+        templated = not isinstance(prompt, str) and self.tokenizer.chat_template is not None
+        if templated:  # its template brings the special tokens
             prompt = self.tokenizer.apply_chat_template(
                 list(prompt), tokenize=False, add_generation_prompt=True
             )
+        elif not isinstance(prompt, str):
+            prompt = prompt_lines(prompt)
         encoded = self.tokenizer(
             prompt,
-            add_special_tokens=is_text,
+            add_special_tokens=not templated,
             return_tensors="pt",
             return_token_type_ids=False,
         )
         ids = encoded["input_ids"].to(model.device)
-        if is_text and ids[0, -1] == self.tokenizer.eos_token_id:
+        if not templated and ids[0, -1] == self.tokenizer.eos_token_id:
             ids = ids[:, :-1]  # the text goes on
         usual = {"pad_token_id": self.tokenizer.pad_token_id}
         tokens = model.generate(

@@ -228,6 +228,7 @@ def summary(built: BuiltFederation) -> Summary:
         pooling=objective.pooling,
         head=objective.head,
         max_length=objective.max_length,
+        parts=tuple(objective.columns),
         personal=is_personal(model),
         fits_peft=adapter is None or adapter.fits_peft,
         quantization=terms.quantization,

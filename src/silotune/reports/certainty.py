@@ -45,6 +45,8 @@ def _interval(scored: Scored, name: str, value: float) -> Interval:
     low, high = value - half, value + half
     if name == "macro_f1" and math.isfinite(half):
         return max(0.0, low), min(1.0, high)
+    if name == "loss":  # which is not below 0 where its mean is not
+        return max(min(value, 0.0), low), high
     return low, high
 
 

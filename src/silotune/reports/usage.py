@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from silotune.data.chat_templates import instruction, prompt_lines
 from silotune.runs.facts import Summary
 
 _KINDS = {
@@ -21,6 +22,8 @@ _KINDS = {
     "causal-lm": "causal_lm",
     "image-classification": "images",
 }
+
+HELLO = "Say hello."
 
 _LABELS_IN_A_LINE, _LINE = 80, 88
 """Characters of labels up to which they stand in one line, and of a line where they do not."""
@@ -43,18 +46,21 @@ def adapter_program(
         base=name if is_hub_name(name) else f"path/to/{public_name(name)}",
         labels=None if summary.task == "causal-lm" else list(labels),
         max_length=summary.max_length,
+        **_question(summary.parts),
     )
 
 
-def merged_program(task: str, pooling: str, max_length: int) -> str:
+def merged_program(task: str, pooling: str, max_length: int, parts: Collection[str]) -> str:
     """A Python program that loads a merged model and uses it.
 
     Args:
         task: of the model.
         pooling: "mean" for a classifier of ours beside its encoder.
         max_length: tokens of a text that are read.
+        parts: of a record, by which a language model is asked as it was trained.
     """
-    return _render(f"merged_{_kind(task, pooling)}", max_length=max_length)
+    kind = _kind(task, pooling)
+    return _render(f"merged_{kind}", max_length=max_length, **_question(parts))
 
 
 def is_hub_name(name: str) -> bool:
@@ -69,6 +75,16 @@ def public_name(name: str) -> str:
 
 def _kind(task: str, pooling: str) -> str:
     return "mean_pooling" if pooling == "mean" else _KINDS[task]
+
+
+def _question(parts: Collection[str]) -> dict[str, str]:
+    """How a language model is asked, in the form of its records."""
+    if "messages" in parts:
+        lines = prompt_lines([{"role": "user", "content": HELLO}])
+        return {"asked": "chat", "hello": HELLO, "lines": lines}
+    if "input" in parts:
+        return {"asked": "instruction", "instruction": instruction(HELLO, None)}
+    return {"asked": "text"}
 
 
 def _render(template: str, **values: Any) -> str:

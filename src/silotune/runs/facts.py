@@ -116,6 +116,7 @@ class Summary:
         pooling: ``model``, or ``mean`` for the L2-normalised masked mean.
         head: ``trained`` or ``frozen``.
         max_length: tokens of an input.
+        parts: of a record, as the objective names them: ``("messages",)``.
         personal: whether each silo ends with a model of its own, since some tensors never leave it.
         fits_peft: whether PEFT can hold the adapter; else it is in a format of our own.
         quantization: ``8bit`` or ``4bit`` where the run itself has quantised its base.
@@ -140,6 +141,7 @@ class Summary:
     pooling: str = "model"
     head: str = "trained"
     max_length: int = 128
+    parts: Sequence[str] = ()
     personal: bool = False
     fits_peft: bool = True
     quantization: str = "none"
