@@ -1,5 +1,7 @@
 """Keys of parties (Ed25519, RFC 8032), and what is signed with them."""
 
+from .letters import Letter as Letter
+from .letters import LetterError as LetterError
 from .own import own_key as own_key
 from .own import read_key as read_key
 from .party import Member as Member

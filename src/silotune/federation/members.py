@@ -1,0 +1,328 @@
+"""The coordinator's folder: its key, whom it has invited, and who was admitted until when.
+
+    federation.json             which federation this is, and the names of its sites
+    keys/coordinator.key        the coordinator's private key
+    invitations/<site>.invitation   what was last handed to a site
+    members/<site>.json         a site's admission, and when it was revoked
+    kits/<site>.kit             only with keys made here: a site's admission and its private key
+
+Nobody but the coordinator has business here.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from silotune.core import ClientId
+from silotune.core.files import DamagedError, RecordError, in_words, read_json, write_json
+from silotune.keys import LetterError, own_key, public_of, read_key
+from silotune.keys.letters import is_over
+from silotune.privacy.ledger.private_files import make_private
+
+from .admission import Admission, Invitation, Request, check_name
+from .kit import Kit, write_kit
+from .sites import Sites
+
+INVITED_DAYS, ADMITTED_DAYS = 30, 365
+"""How long an invitation can be answered, and a site is a member, unless somebody says else."""
+
+State = Literal["invited", "admitted", "revoked", "over"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How it stands with one site.
+
+    Attributes:
+        site: its name.
+        state: ``over`` if the date of its invitation, or of its admission, has passed.
+        expires: that date; when it was revoked, if it was.
+        key: its public key; empty before it was admitted.
+    """
+
+    site: ClientId
+    state: State
+    expires: str
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Members:
+    """A federation, as its coordinator has it.
+
+    Attributes:
+        folder: of all its files.
+        federation: identifies it among all that there are.
+        name: for people.
+        coordinator: the name by which the coordinator asks.
+        sites: all that were ever invited, by name.
+    """
+
+    folder: Path
+    federation: str
+    name: str
+    coordinator: str
+    sites: tuple[str, ...]
+
+    @classmethod
+    def create(cls, folder: Path, sites: Sequence[str], coordinator: str | None = None) -> Members:
+        """A new federation, with a key of its own. Nobody is invited yet.
+
+        Args:
+            folder: a new one; its last part is the federation's name.
+            sites: their names.
+            coordinator: the name by which the coordinator asks; None = that of the federation.
+
+        Raises:
+            ValueError: if a name is none of a folder, or two cannot be told apart.
+            RecordError: if the folder is in use, or cannot be written.
+        """
+        name = folder.resolve().name
+        check_name("name", name)
+        check_name("coordinator", coordinator or name)
+        names = Sites(tuple(sites)).names
+        with in_words(folder):
+            if folder.exists() and any(folder.iterdir()):
+                raise RecordError(f"{folder}: is not empty; choose another name")
+            make_private(folder)
+        own_key(folder / "keys" / "coordinator.key")
+        members = cls(folder, secrets.token_hex(16), name, coordinator or name, names)
+        members._write()
+        return members
+
+    @classmethod
+    def open(cls, folder: Path) -> Members:
+        """A federation that was created here.
+
+        Raises:
+            RecordError: if there is none, or it is damaged.
+        """
+        file = folder / "federation.json"
+        if not file.is_file():
+            raise RecordError(
+                f"{folder}: no federation was created here; see: silotune federation create"
+            )
+        told = read_json(file)
+        try:
+            sites = Sites(tuple(told["sites"])).names
+            if list(sites) != told["sites"]:
+                raise TypeError
+            names = told["federation"], told["name"], told["coordinator"]
+            for field, name in zip(("federation", "name", "coordinator"), names, strict=True):
+                check_name(field, name)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedError(f"{file}: damaged; bring it back from a copy") from error
+        return cls(folder, *names, sites)
+
+    @property
+    def key(self) -> Ed25519PrivateKey:
+        """The coordinator's.
+
+        Raises:
+            RecordError: if it is lost, damaged, or not the coordinator's alone.
+        """
+        return read_key(self.folder / "keys" / "coordinator.key")
+
+    def invite(self, site: str, days: int = INVITED_DAYS) -> Path:
+        """A new invitation, to a new site or to one whose key is to change.
+
+        An older one can be answered no more. Whoever is admitted stays so until the new one led to
+        an admission.
+
+        Args:
+            site: its name.
+            days: that it can be answered.
+
+        Returns:
+            The file to hand over.
+
+        Raises:
+            ValueError: if the name is none of a folder, or cannot be told from another.
+            RecordError: if it cannot be written.
+        """
+        sites = Sites(tuple({*self.sites, site})).names
+        if sites != self.sites:
+            replace(self, sites=sites)._write()
+        invitation = Invitation(
+            federation=self.federation,
+            federation_name=self.name,
+            coordinator=self.coordinator,
+            coordinator_key=public_of(self.key),
+            site=site,
+            number=secrets.token_hex(16),
+            expires=_in(days),
+        )
+        file = self._invitation(site)
+        self._put(file, invitation.signed(self.key))
+        return file
+
+    def approve(self, request: Request, days: int = ADMITTED_DAYS) -> Admission:
+        """Admit a site by the key that it asks with. The same request has the same admission.
+
+        Args:
+            request: as it came.
+            days: that the site is a member.
+
+        Raises:
+            LetterError: if it is to another federation, answers no invitation that is open, or
+                another key has answered it already.
+            RecordError: if something cannot be read or written.
+        """
+        site = request.site
+        if request.federation != self.federation:
+            raise LetterError(f"request: {site} asks another federation than {self.name}")
+        if site not in self.sites or not self._invitation(site).is_file():
+            raise LetterError(f"request: {site} was not invited to {self.name}")
+        invitation = Invitation.read(self._invitation(site))
+        if request.invitation != invitation.digest:
+            raise LetterError(
+                f"request: {site} answers an invitation that another has replaced; hand over "
+                f"{self._invitation(site)}"
+            )
+        before = self._member(site)
+        if before is not None and before.admission.invitation == invitation.digest:
+            return self._same(before, request)
+        if is_over(invitation.expires):
+            raise LetterError(
+                f"request: the invitation of {site} was open until {invitation.expires}; make "
+                f"another: silotune federation invite {site}"
+            )
+        admission = self._admission(site, request.site_key, invitation.digest, days)
+        self._keep(_Member(admission))
+        return admission
+
+    def make_kit(self, site: str, days: int = ADMITTED_DAYS) -> Path:
+        """Make a site's key here, and admit it: the way of those who trust the coordinator.
+
+        Returns:
+            The file to hand over, and to delete here.
+
+        Raises:
+            RecordError: if it cannot be written.
+        """
+        key = Ed25519PrivateKey.generate()
+        admission = self._admission(site, public_of(key), secrets.token_hex(32), days)
+        file = self.folder / "kits" / f"{site}.kit"
+        with in_words(file):
+            make_private(file.parent)
+            write_kit(file, Kit(admission, key), self.key)
+        self._keep(_Member(admission))
+        return file
+
+    def revoke(self, site: str) -> None:
+        """End a membership now: nothing that this site signs counts any more.
+
+        Raises:
+            ValueError: if there is none.
+            RecordError: if it cannot be written.
+        """
+        member = self._member(site) if site in self.sites else None
+        if member is None:
+            raise ValueError(f"site: {site} was not admitted; see: silotune federation status")
+        if not member.revoked:
+            self._keep(_Member(member.admission, revoked=_in(0)))
+
+    def standings(self) -> tuple[Standing, ...]:
+        """How it stands with every site.
+
+        Raises:
+            RecordError: if something cannot be read, or was altered.
+        """
+        return tuple(map(self._standing, self.sites))
+
+    def public_keys(self) -> Mapping[ClientId, str]:
+        """Who is a member now, and by which key.
+
+        Raises:
+            RecordError: if something cannot be read, or was altered.
+        """
+        return {s.site: s.key for s in self.standings() if s.state == "admitted"}
+
+    def _standing(self, site: str) -> Standing:
+        member = self._member(site)
+        if member is None:
+            file = self._invitation(site)
+            expires = Invitation.read(file).expires if file.is_file() else ""
+            state: State = "over" if not expires or is_over(expires) else "invited"
+            return Standing(ClientId(site), state, expires)
+        admission = member.admission
+        if member.revoked:
+            return Standing(ClientId(site), "revoked", member.revoked, admission.site_key)
+        state = "over" if is_over(admission.expires) else "admitted"
+        return Standing(ClientId(site), state, admission.expires, admission.site_key)
+
+    def _same(self, member: _Member, request: Request) -> Admission:
+        """What an invitation that was answered before has led to."""
+        site, admission = request.site, member.admission
+        again = f"make another invitation: silotune federation invite {site}"
+        if request.site_key != admission.site_key:
+            raise LetterError(
+                f"request: another key has answered the invitation of {site} already. One of the "
+                f"two is not the site's: compare fingerprints, revoke it, and {again}"
+            )
+        if member.revoked or is_over(admission.expires):
+            raise LetterError(f"request: the membership of {site} has ended; {again}")
+        return admission
+
+    def _admission(self, site: str, key: str, invitation: str, days: int) -> Admission:
+        return Admission(
+            federation=self.federation,
+            federation_name=self.name,
+            coordinator=self.coordinator,
+            coordinator_key=public_of(self.key),
+            site=site,
+            site_key=key,
+            invitation=invitation,
+            expires=_in(days),
+        )
+
+    def _member(self, site: str) -> _Member | None:
+        file = self.folder / "members" / f"{site}.json"
+        if not file.exists():
+            return None
+        told = read_json(file)
+        where = str(file)
+        try:
+            revoked = str(told["revoked"])
+            admission = Admission.opened(told["admission"], where)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DamagedError(f"{where}: damaged; bring it back from a copy") from error
+        ours = (self.federation, site, public_of(self.key))
+        if (admission.federation, admission.site, admission.coordinator_key) != ours:
+            raise DamagedError(f"{where}: is of another federation or site; bring it back")
+        return _Member(admission, revoked)
+
+    def _keep(self, member: _Member) -> None:
+        told = {"revoked": member.revoked, "admission": member.admission.signed(self.key)}
+        self._put(self.folder / "members" / f"{member.admission.site}.json", told)
+
+    def _invitation(self, site: str) -> Path:
+        return self.folder / "invitations" / f"{site}.invitation"
+
+    def _write(self) -> None:
+        told = {"federation": self.federation, "name": self.name, "coordinator": self.coordinator}
+        self._put(self.folder / "federation.json", {**told, "sites": list(self.sites)})
+
+    def _put(self, file: Path, told: Mapping[str, object]) -> None:
+        with in_words(file):
+            make_private(file.parent)
+        write_json(file, told)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A file of ``members/``."""
+
+    admission: Admission
+    revoked: str = ""
+
+
+def _in(days: int) -> str:
+    return (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds")

@@ -1,0 +1,186 @@
+"""Membership: how a site answers an invitation, and by which key it speaks afterwards.
+
+    keys/invitation.json    the invitation that was answered, until an admission comes
+    keys/<digits>.key       the site's private key, made here for that invitation
+    keys/admission.json     what makes it a member
+
+All of it lies in the site's home, which belongs to one federation.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from silotune.core.files import RecordError, in_words, json_text
+from silotune.federation.admission import Admission, Invitation, Request
+from silotune.federation.kit import Kit
+from silotune.keys import LetterError, Member, own_key, public_of, read_key
+from silotune.keys.letters import is_over, read_small
+from silotune.privacy.ledger.private_files import make_private, write_private
+
+
+def answer_invitation(home: Path, file: Path) -> dict[str, str]:
+    """Make a key for an invitation; give the request that answers it. The same one each time.
+
+    Args:
+        home: the site's folder.
+        file: the invitation.
+
+    Returns:
+        The request, as its file holds it.
+
+    Raises:
+        LetterError: if it is none, was altered, is over, or the home is another federation's.
+        RecordError: if something cannot be read or written.
+    """
+    invitation = Invitation.read(file)
+    if is_over(invitation.expires):
+        raise LetterError(
+            f"{file}: could be answered until {invitation.expires}; ask for a new invitation"
+        )
+    for known in (_admission(home), _pending(home)):
+        if known is not None:
+            _check_same(home, known, invitation)
+    key = own_key(_key_file(home, invitation.digest))
+    _keep(home, "invitation.json", file)
+    request = Request(
+        federation=invitation.federation,
+        site=invitation.site,
+        site_key=public_of(key),
+        invitation=invitation.digest,
+    )
+    return request.signed(key)
+
+
+def accept_admission(home: Path, file: Path) -> Admission:
+    """Become a member, or one with another key. The same admission may come twice.
+
+    Args:
+        home: the site's folder.
+        file: the admission.
+
+    Raises:
+        LetterError: if it is none, was altered, is over, or answers no request of this site.
+        RecordError: if something cannot be read or written.
+    """
+    admission, pending = Admission.read(file), _pending(home)
+    if is_over(admission.expires):
+        raise LetterError(f"{file}: ended at {admission.expires}; ask for a new invitation")
+    if pending is None:
+        if admission == _admission(home):
+            return admission
+        raise LetterError(f"{file}: no invitation was answered here; join with that first")
+    asked = (pending.digest, pending.coordinator_key, pending.coordinator, pending.site)
+    given = (admission.invitation, admission.coordinator_key, admission.coordinator, admission.site)
+    if asked != given:
+        raise LetterError(
+            f"{file}: does not answer what {pending.site} has asked; it is for another site or an "
+            f"older request, or by another than {pending.coordinator}, who has invited it"
+        )
+    _key(home, admission)
+    _keep(home, "admission.json", file)
+    _clear(home, admission)
+    return admission
+
+
+def accept_kit(home: Path, kit: Kit, file: Path) -> Admission:
+    """Become a member by a key that the coordinator has made.
+
+    Args:
+        home: the site's folder.
+        kit: what the file holds.
+        file: for messages.
+
+    Raises:
+        LetterError: if it is over, or the home is another federation's.
+        RecordError: if something cannot be read or written.
+    """
+    admission, known = kit.admission, _admission(home)
+    if is_over(admission.expires):
+        raise LetterError(f"{file}: ended at {admission.expires}; ask for a new one")
+    if known is not None:
+        _check_same(home, known, admission)
+    place = _key_file(home, admission.invitation)
+    with in_words(place):
+        make_private(place.parent)
+        write_private(place, kit.key.private_bytes_raw())
+        told = read_small(file)["admission"]
+        write_private(home / "keys" / "admission.json", json_text(told).encode())
+    _clear(home, admission)
+    return admission
+
+
+def membership(home: Path) -> Member:
+    """As whom this site speaks.
+
+    Raises:
+        LetterError: if it is no member, or no longer.
+        RecordError: if something cannot be read.
+    """
+    admission = _admission(home)
+    if admission is None:
+        raise LetterError(
+            f"{home}: this site is a member of no federation; join one: silotune site join"
+        )
+    if is_over(admission.expires):
+        raise LetterError(
+            f"{home}: the admission of {admission.site} ended at {admission.expires}; ask for a "
+            "new invitation"
+        )
+    key = _key(home, admission)
+    return Member(admission.federation, admission.site, admission.coordinator_key, key)
+
+
+def _admission(home: Path) -> Admission | None:
+    file = home / "keys" / "admission.json"
+    return Admission.read(file) if file.exists() else None
+
+
+def _pending(home: Path) -> Invitation | None:
+    file = home / "keys" / "invitation.json"
+    return Invitation.read(file) if file.exists() else None
+
+
+def _check_same(home: Path, known: Admission | Invitation, letter: Admission | Invitation) -> None:
+    """Refuse a letter of another federation or to another site than the home's."""
+    one, other = ((each.federation, each.coordinator_key, each.site) for each in (known, letter))
+    if one != other:
+        raise LetterError(
+            f"{home}: belongs to {known.site} in the federation {known.federation_name}, and this "
+            f"is for {letter.site} in {letter.federation_name}; give each a home of its own "
+            "(--home)"
+        )
+
+
+def _key(home: Path, admission: Admission) -> Ed25519PrivateKey:
+    """The key that an admission speaks of."""
+    place = _key_file(home, admission.invitation)
+    key = read_key(place)
+    if public_of(key) != admission.site_key:
+        raise RecordError(
+            f"{place}: is not the key that was admitted; bring it back from a copy, or ask for a "
+            "new invitation"
+        )
+    return key
+
+
+def _key_file(home: Path, invitation: str) -> Path:
+    return home / "keys" / f"{invitation[:16]}.key"
+
+
+def _keep(home: Path, name: str, file: Path) -> None:
+    """A letter, as it came."""
+    place = home / "keys" / name
+    with in_words(place):
+        write_private(place, json_text(read_small(file)).encode())
+
+
+def _clear(home: Path, admission: Admission) -> None:
+    """Take away what an admission has replaced: older keys, and the invitation."""
+    current = _key_file(home, admission.invitation)
+    for place in (home / "keys").glob("*.key"):
+        if place != current:
+            place.unlink()
+    (home / "keys" / "invitation.json").unlink(missing_ok=True)
