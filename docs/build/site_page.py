@@ -32,6 +32,8 @@ writes it by hand; nothing of it leaves the site but declared numbers and the di
 - The file, its folder and `home` must be writable by their owner alone.
 
 ```
+silotune site join INVITATION    # make this site's key, and this file, which allows nothing yet
+silotune site join ADMISSION     # become a member
 silotune site offers             # what was asked, and what this site says to it
 silotune site show RUN           # who asks for what, what leaves, what it costs the records
 silotune site approve RUN        # let it begin, as far as the policy allows

@@ -62,6 +62,7 @@ VERBS = {
     "plan",
     "data",
     "run",
+    "federation",
     "site",
     "evaluate",
     "export",

@@ -13,6 +13,7 @@ from silotune.version import __version__
 
 from .arguments import ConfigName, Json, Overrides, RunPath, examples
 from .errors import UNHEARD, complain, reported
+from .federation import federation
 from .privacy import privacy
 from .site import site
 from .streams import replace_streams
@@ -29,7 +30,10 @@ app = typer.Typer(
 
 
 app.add_typer(privacy, name="privacy", help="Check what a run claims, and what records have paid.")
-app.add_typer(site, name="site", help="At a site: see what is asked for, and say yes or no to it.")
+app.add_typer(federation, name="federation", help="Decide who takes part: for a coordinator.")
+app.add_typer(
+    site, name="site", help="At a site: join, see what is asked for, and say yes or no to it."
+)
 
 
 class Split(StrEnum):

@@ -1,4 +1,4 @@
-"""``silotune site``: what a site was asked, what it says to it, and what its records have paid."""
+"""``silotune site``: how it joins, what it was asked and says to it, what its records have paid."""
 
 from __future__ import annotations
 
@@ -30,6 +30,63 @@ Digest = Annotated[
     ),
 ]
 HERE = Path("site.yaml")
+
+
+@site.command(
+    epilog=examples(
+        "silotune site join hosp-1.invitation --data /data/notes --num-examples 3900",
+        "silotune site join hosp-1.admission",
+        "silotune site join hosp-1.kit --data /data/notes",
+    )
+)
+@reported
+def join(
+    letter: Annotated[
+        Path,
+        typer.Argument(
+            metavar="LETTER",
+            help="An invitation, the admission that followed it, or a kit.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            help="File or folder of the records; they are not opened.",
+            show_default=False,
+        ),
+    ] = None,
+    num_examples: Annotated[
+        int | None,
+        typer.Option(
+            "--num-examples",
+            metavar="N",
+            min=1,
+            help="The number of training records that you declare in public.",
+            show_default=False,
+        ),
+    ] = None,
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            "--home",
+            metavar="FOLDER",
+            help="Where keys, ledgers and what was sent will lie; by default home, beside FILE.",
+            show_default=False,
+        ),
+    ] = None,
+    file: SiteFile = HERE,
+) -> None:
+    """Join a federation. An invitation first: a key is made here, and a file to allow things in.
+
+    The private key never leaves this machine. Send the request back, tell its fingerprint by
+    telephone, and join again with the admission that comes.
+    """
+    from .join import Wishes, join_federation
+
+    join_federation(letter, Wishes(file, data, num_examples, home))
 
 
 @site.command(epilog=examples("silotune site offers", "silotune site offers --site /etc/site.yaml"))

@@ -1,0 +1,139 @@
+"""``silotune federation``: who takes part, as the coordinator decides it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .arguments import Json, examples
+from .errors import reported
+
+federation = typer.Typer(no_args_is_help=True)
+
+Place = Annotated[
+    Path | None,
+    typer.Option(
+        "--federation",
+        metavar="FOLDER",
+        help="Its folder; by default the only one here.",
+        show_default=False,
+    ),
+]
+SiteName = Annotated[
+    str, typer.Argument(metavar="SITE", help="The name of a site.", show_default=False)
+]
+
+
+@federation.command(
+    epilog=examples(
+        "silotune federation create north --sites hosp-1,hosp-2,hosp-3",
+        "silotune federation create trial --sites a,b --with-keys",
+    )
+)
+@reported
+def create(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="NAME",
+            help="A new folder; its name is that of the federation.",
+            show_default=False,
+        ),
+    ],
+    sites: Annotated[
+        str,
+        typer.Option("--sites", metavar="A,B,C", help="Who is invited.", show_default=False),
+    ],
+    coordinator: Annotated[
+        str | None,
+        typer.Option(
+            "--coordinator",
+            metavar="NAME",
+            help="By what name you ask; that of the federation if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    with_keys: Annotated[
+        bool,
+        typer.Option(
+            "--with-keys",
+            help="Make the sites' private keys here too, for sites that trust you with them.",
+        ),
+    ] = False,
+) -> None:
+    """Make a federation: your key, and an invitation for every site.
+
+    Hand each invitation over, and tell your fingerprint by another way, such as the telephone.
+    """
+    from .members import found
+
+    found(folder, [name.strip() for name in sites.split(",")], coordinator, with_keys=with_keys)
+
+
+@federation.command(epilog=examples("silotune federation invite hosp-4"))
+@reported
+def invite(
+    site: SiteName,
+    folder: Place = None,
+) -> None:
+    """Write a new invitation: for a new site, one whose key is to change, or whose time is over.
+
+    The invitation before it can be answered no more. A member stays one until it has answered.
+    """
+    from .members import invite_again
+
+    invite_again(folder, site)
+
+
+@federation.command(
+    epilog=examples(
+        "silotune federation approve hosp-1.request",
+        'silotune federation approve hosp-1.request --fingerprint "0f3a 91cc ..."',
+    )
+)
+@reported
+def approve(
+    file: Annotated[
+        Path, typer.Argument(metavar="REQUEST", help="What the site sent.", show_default=False)
+    ],
+    fingerprint: Annotated[
+        str | None,
+        typer.Option(
+            "--fingerprint",
+            metavar="DIGITS",
+            help="What the site told you of its key: another one is not admitted.",
+            show_default=False,
+        ),
+    ] = None,
+    days: Annotated[
+        int, typer.Option("--days", metavar="N", min=1, max=3650, help="That it is a member.")
+    ] = 365,
+    folder: Place = None,
+) -> None:
+    """Admit a site by the key that it has made, and write its admission.
+
+    Compare the fingerprint with the site by another way before you hand the admission over.
+    """
+    from .members import admit
+
+    admit(folder, file, fingerprint, days)
+
+
+@federation.command(epilog=examples("silotune federation revoke hosp-2"))
+@reported
+def revoke(site: SiteName, folder: Place = None) -> None:
+    """End a site's membership now: nothing that it signs counts any more."""
+    from .members import end
+
+    end(folder, site)
+
+
+@federation.command(epilog=examples("silotune federation status"))
+@reported
+def status(folder: Place = None, as_json: Json = False) -> None:
+    """List the sites: who was invited, who is a member until when, and by which key."""
+    from .members import tell
+
+    tell(folder, as_json=as_json)

@@ -1,0 +1,136 @@
+"""``federation create, invite, approve, revoke, status``: the coordinator's folder, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from silotune.core.files import write_json
+from silotune.federation.admission import Request
+from silotune.federation.members import Members
+from silotune.keys import fingerprint, public_of
+
+from .console import emit, say, speaker
+
+TRUST = (
+    "Keys made here: whoever has had a kit, you first of all, can answer in that site's name, and "
+    "nobody can tell. What a site signs proves nothing against you. Hand each kit over by a way "
+    "that nobody else reads, and delete it here."
+)
+
+
+def found(folder: Path, sites: Sequence[str], coordinator: str | None, *, with_keys: bool) -> None:
+    """Make a federation, and say what to hand over.
+
+    Raises:
+        ValueError: if a name is none of a folder, or the folder is in use.
+    """
+    console, members = speaker(), Members.create(folder, sites, coordinator)
+    say(console, f"made {folder}: its keys/ is for your eyes only; back it up")
+    for site in members.sites:
+        file = members.make_kit(site) if with_keys else members.invite(site)
+        say(console, f"  for {site}: {file}")
+    _key(members)
+    if with_keys:
+        say(console, TRUST)
+        say(console, "next, at each site: silotune site join SITE.kit --data DATA")
+    else:
+        say(console, "next, at each site: silotune site join SITE.invitation --data DATA")
+
+
+def invite_again(folder: Path | None, site: str) -> None:
+    """Write a new invitation.
+
+    Raises:
+        ValueError: if the name is none of a folder, or there is no federation.
+    """
+    members = Members.open(_place(folder))
+    say(speaker(), f"for {site}: {members.invite(site)}")
+    _key(members)
+
+
+def admit(folder: Path | None, file: Path, told: str | None, days: int) -> None:
+    """Approve a request; the admission lies in the current folder.
+
+    Raises:
+        ValueError: if the request is refused, or has another fingerprint than was told.
+    """
+    console, request = speaker(), Request.read(file)
+    members, mark = Members.open(_place(folder)), fingerprint(request.site_key)
+    if told is not None and _digits(told) != _digits(mark):
+        raise ValueError(
+            f"{file}: has the fingerprint {mark}, and not that which was told; it is not admitted"
+        )
+    admission = members.approve(request, days)
+    place = Path(f"{request.site}.admission")
+    write_json(place, admission.signed(members.key))
+    say(console, f"admitted {request.site} until {admission.expires}: {place}")
+    say(console, f"its key: {mark}")
+    if told is None:
+        say(console, "Compare this with the site by telephone before you hand the admission over;")
+        say(console, f"if it is another: silotune federation revoke {request.site}")
+
+
+def end(folder: Path | None, site: str) -> None:
+    """Revoke a membership.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    Members.open(_place(folder)).revoke(site)
+    say(speaker(), f"revoked {site}; to admit it again: silotune federation invite {site}")
+
+
+def tell(folder: Path | None, *, as_json: bool) -> None:
+    """List the members, in words or as JSON.
+
+    Raises:
+        ValueError: if there is no federation, or something in it was altered.
+    """
+    console, members = speaker(as_json=as_json), Members.open(_place(folder))
+    standings, own = members.standings(), fingerprint(public_of(members.key))
+    say(console, f"{members.name}: {members.coordinator} asks, with the key {own}")
+    table = Table("site", "state", "until", "key", box=box.SIMPLE_HEAD, header_style="dim")
+    for s in standings:
+        table.add_row(Text(s.site), s.state, s.expires, fingerprint(s.key) if s.key else "")
+    console.print(table)
+    if as_json:
+        sites = {s.site: {"state": s.state, "expires": s.expires, "key": s.key} for s in standings}
+        emit(
+            {
+                "federation": members.federation,
+                "name": members.name,
+                "coordinator": members.coordinator,
+                "key": public_of(members.key),
+                "sites": sites,
+            }
+        )
+
+
+def _key(members: Members) -> None:
+    mark = fingerprint(public_of(members.key))
+    say(speaker(), f"your key: {mark}; tell it to the sites by telephone, for them to compare")
+
+
+def _place(folder: Path | None) -> Path:
+    """The folder that was named, or the only federation here."""
+    if folder is not None:
+        return folder
+    here = [file.parent for file in (*Path().glob("federation.json"), *_below())]
+    if len(here) != 1:
+        found = ", ".join(map(str, here)) or "none"
+        raise ValueError(f"--federation: name its folder; found here: {found}")
+    return here[0]
+
+
+def _below() -> list[Path]:
+    """Federations in folders of this one; runs have a file of that name too, and no members."""
+    return sorted(f for f in Path().glob("*/federation.json") if (f.parent / "keys").is_dir())
+
+
+def _digits(mark: str) -> str:
+    return "".join(mark.split()).lower()

@@ -1,0 +1,177 @@
+"""``federation`` and ``site join``: a federation is made over letters alone, in words."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from silotune.config import ConfigError
+from silotune.config.site_file import read_site
+from silotune.core.files import read_json, write_json
+from silotune.federation.members import Members
+from silotune.site import Policy
+from silotune.site.membership import membership
+
+
+@pytest.fixture
+def hospital(tmp_path, monkeypatch):
+    """A coordinator's folder and a site's, on two machines; ``at`` goes to one of them."""
+
+    def at(name: str) -> Path:
+        place = tmp_path / name
+        place.mkdir(mode=0o700, exist_ok=True)
+        monkeypatch.chdir(place)
+        return place
+
+    (at("hospital") / "notes.csv").write_text("text,label\na,b\n")
+    return at
+
+
+def line(text: str, begin: str) -> str:
+    """What follows these words in a line of what was said."""
+    (found,) = [row.removeprefix(begin) for row in text.splitlines() if row.startswith(begin)]
+    return found.partition(";")[0].strip()
+
+
+def ok(result) -> str:
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refused(result) -> str:
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    return result.stderr
+
+
+def test_from_invitation_to_member(silotune, hospital):
+    office = hospital("office")
+    said = ok(silotune("federation", "create", "north", "--sites", "hosp-1, hosp-2"))
+    coordinator = line(said, "your key: ")
+    letter = office / "north" / "invitations" / "hosp-1.invitation"
+    assert f"for hosp-1: {letter.relative_to(office)}" in said
+
+    ward = hospital("hospital")
+    said = ok(silotune("site", "join", letter, "--data", "notes.csv", "--num-examples", 300))
+    assert line(said, "key of north: ") == coordinator
+    mine = line(said, "key of this site: ")
+    assert "wrote hosp-1.request: send it to north" in said
+    assert "wrote site.yaml" not in ok(silotune("site", "join", letter))
+
+    hospital("office")
+    request = ward / "hosp-1.request"
+    wrong = silotune("federation", "approve", request, "--fingerprint", "0000 1111")
+    assert "has the fingerprint" in refused(wrong)
+    assert not (office / "hosp-1.admission").exists()
+    assert "Compare this" in ok(silotune("federation", "approve", request))
+    said = ok(silotune("federation", "approve", request, "--fingerprint", mine.upper()))
+    assert line(said, "its key: ") == mine
+    assert "Compare this" not in said
+
+    hospital("hospital")
+    said = ok(silotune("site", "join", office / "hosp-1.admission"))
+    assert "hosp-1 is a member of north until 20" in said
+    own = read_site(ward / "site.yaml")
+    assert own.policy == Policy(coordinator="north"), "the strictest, but for who asks"
+    assert (own.name, own.num_examples, own.home) == ("hosp-1", 300, ward / "home")
+    assert own.records.clients == {"hosp-1": ward / "notes.csv"}
+    assert stat.S_IMODE((ward / "site.yaml").stat().st_mode) == 0o600
+    me = membership(own.home)
+    assert Members.open(office / "north").public_keys() == {"hosp-1": me.public}
+
+    hospital("office")
+    told = json.loads(ok(silotune("federation", "status", "--json")))
+    assert told["sites"]["hosp-1"]["state"] == "admitted"
+    assert told["sites"]["hosp-2"] == {
+        "state": "invited",
+        "expires": told["sites"]["hosp-2"]["expires"],
+        "key": "",
+    }
+    said = ok(silotune("federation", "status"))
+    assert coordinator in said
+    assert mine in said
+    assert "revoked hosp-1" in ok(silotune("federation", "revoke", "hosp-1"))
+    assert "the membership of hosp-1 has ended" in refused(
+        silotune("federation", "approve", request)
+    )
+    assert "for hosp-1: north/" in ok(silotune("federation", "invite", "hosp-1"))
+
+
+def test_a_kit_is_joined_at_once_and_says_what_it_gives_up(silotune, hospital):
+    office = hospital("office")
+    create = ("federation", "create", "trial", "--sites", "a,b", "--coordinator", "lead@x.org")
+    said = ok(silotune(*create, "--with-keys"))
+    assert "whoever has had a kit, you first of all, can answer in that site's name" in said
+    assert "proves nothing against you" in said
+    kit = office / "trial" / "kits" / "a.kit"
+    assert stat.S_IMODE(kit.stat().st_mode) == 0o600
+    ward = hospital("hospital")
+    said = ok(silotune("site", "join", kit, "--data", "notes.csv", "--home", "deep/home"))
+    assert f"Delete {kit}" in said
+    assert "data.num_examples" in said
+    assert (
+        membership(ward / "deep" / "home").public
+        == Members.open(office / "trial").public_keys()["a"]
+    )
+    with pytest.raises(ConfigError, match=r"data\.num_examples: is missing; set it"):
+        read_site(ward / "site.yaml")
+    text = (ward / "site.yaml").read_text()
+    (ward / "site.yaml").write_text(text.replace("# num_examples: ...", "num_examples: 300"))
+    assert read_site(ward / "site.yaml").policy == Policy(coordinator="lead@x.org")
+
+
+def test_a_refused_letter_leaves_nothing(silotune, hospital):
+    office = hospital("office")
+    ok(silotune("federation", "create", "north", "--sites", "hosp-1"))
+    letter = office / "north" / "invitations" / "hosp-1.invitation"
+    write_json(letter, read_json(letter) | {"site": "hosp-2"})
+    ward = hospital("hospital")
+    before = sorted(ward.iterdir())
+    for words, why in (
+        ((letter, "--data", "notes.csv"), "was altered after it was signed"),
+        ((letter,), "was altered after it was signed"),
+        ((ward / "nothing",), "nothing: is missing"),
+        ((ward / "notes.csv",), "notes.csv: damaged"),
+        ((office / "north" / "federation.json",), "is no invitation, admission or kit"),
+    ):
+        assert why in refused(silotune("site", "join", *words))
+    assert sorted(ward.iterdir()) == before
+
+
+def test_what_is_lacking_is_named(silotune, hospital):
+    office = hospital("office")
+    refused_names = silotune("federation", "create", "north", "--sites", "a,../b")
+    assert "sites: '../b' cannot be the name of a folder" in refused(refused_names)
+    assert "--federation: name its folder; found here: none" in refused(
+        silotune("federation", "status")
+    )
+    for name in ("north", "south"):
+        ok(silotune("federation", "create", name, "--sites", "hosp-1"))
+    assert "found here: north, south" in refused(silotune("federation", "status"))
+    assert "north: is not empty" in refused(
+        silotune("federation", "create", "north", "--sites", "a")
+    )
+    ok(silotune("federation", "status", "--federation", "south"))
+    letter = office / "north" / "invitations" / "hosp-1.invitation"
+    hospital("hospital")
+    assert "--data: say where the records are" in refused(silotune("site", "join", letter))
+    gone = refused(silotune("site", "join", letter, "--data", "gone.csv"))
+    assert "--data: nothing is at gone.csv" in gone
+    ok(silotune("site", "join", letter, "--data", "notes.csv"))
+    stays = refused(silotune("site", "join", letter, "--data", "notes.csv"))
+    assert "is there, and stays as it is" in stays
+    other = office / "south" / "invitations" / "hosp-1.invitation"
+    assert "belongs to hosp-1 in the federation north" in refused(silotune("site", "join", other))
+
+
+def test_a_strange_path_comes_back_as_it_was(silotune, hospital):
+    office = hospital("office")
+    ok(silotune("federation", "create", "north", "--sites", "Straße 9", "--with-keys"))
+    ward = hospital("hospital")
+    odd = ward / "no: 5 # ünd 'so' 1e5 and on and on and on and on and on and on and on and on"
+    odd.mkdir()
+    kit = office / "north" / "kits" / "Straße 9.kit"
+    ok(silotune("site", "join", kit, "--data", odd, "--num-examples", 7))
+    own = read_site(ward / "site.yaml")
+    assert own.records.clients == {"Straße 9": odd}
