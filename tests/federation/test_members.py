@@ -15,6 +15,9 @@ from silotune.federation.admission import Admission, Invitation, Request
 from silotune.federation.kit import read_kit
 from silotune.federation.members import Members
 from silotune.keys import LetterError, letters, public_of, read_key
+from silotune.runtimes import FolderCourier, answer_folder
+from silotune.runtimes.folder import ORDER, about
+from silotune.runtimes.signed_files import digest_of, write_signed
 from silotune.site.membership import accept_admission, accept_kit, answer_invitation, membership
 
 SITES = ["hosp-1", "hosp-2", "Straße 9"]
@@ -378,11 +381,11 @@ def test_a_members_file_that_was_altered_admits_nobody(members, home):
         damage(told)
         write_json(file, told)
         with pytest.raises(RecordError, match=r"hosp-1\.json: "):
-            members.public_keys()
+            dict(members.public_keys())
     write_json(members.folder / "members" / "hosp-2.json", true)
     write_json(file, true)
     with pytest.raises(RecordError, match=r"hosp-2\.json: is of another federation or site"):
-        members.public_keys()
+        dict(members.public_keys())
 
 
 def test_the_coordinators_key_is_its_own(members):
@@ -432,3 +435,48 @@ def test_a_kit_that_lies(members, home, tmp_path, monkeypatch):
 def test_times_have_a_zone_and_are_of_now(members):
     expires = letters.moment(Invitation.read(invitation(members)).expires)
     assert timedelta(days=29) < expires - datetime.now(UTC) <= timedelta(days=30)
+
+
+# --- What members say to each other
+
+
+def spoken(members: Members, root: Path) -> dict[str, bytes]:
+    """What comes back of one order to every member, from answers that lie there."""
+    public = members.public_keys()
+    with FolderCourier(root, members.federation, members.key, public, lambda _: None) as courier:
+        return dict(courier.exchange(dict.fromkeys(public, b"Task"), 0.0))
+
+
+def say(members: Members, home: Path, root: Path, answer=b"R") -> None:
+    """A site answers an order that is out."""
+    me = membership(home)
+    place = root / "outbox" / me.site / f"{digest_of(b'Task')}{ORDER}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    what = about(ORDER, members.federation, me.site, place.stem)
+    write_signed(place, members.key, what, 0, b"Task")
+    assert answer_folder(root, me, lambda order: answer) == 1
+
+
+def test_members_are_heard_and_others_are_not(members, home, tmp_path):
+    root = tmp_path / "stick"
+    joined(members, home)
+    joined(members, tmp_path / "second", "hosp-2")
+    say(members, home, root)
+    assert spoken(members, root) == {"hosp-1": b"R"}
+    say(members, tmp_path / "second", root, b"R2")
+    assert spoken(members, root) == {"hosp-1": b"R", "hosp-2": b"R2"}
+    public, notes = members.public_keys(), []
+    with FolderCourier(root, members.federation, members.key, public, notes.append) as courier:
+        both = dict.fromkeys(SITES[:2], b"Task")
+        answers = courier.exchange(both, 0.5)
+        assert next(answers) == ("hosp-1", b"R")
+        members.revoke("hosp-2")  # while the run goes on
+        assert list(answers) == [], "its answer lies there"
+        assert list(courier.exchange({"hosp-2": b"More"}, 60.0)) == [], "at once"
+    assert notes == ["hosp-2: is no member any more; not asked"]
+    assert spoken(members, root) == {"hosp-1": b"R"}
+    members.invite("hosp-1")
+    joined(members, home)
+    assert spoken(members, root) == {}, "what the key before has signed is not its answer now"
+    say(members, home, root, b"R3")
+    assert spoken(members, root) == {"hosp-1": b"R3"}

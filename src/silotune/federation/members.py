@@ -12,7 +12,7 @@ Nobody but the coordinator has business here.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -235,17 +235,18 @@ class Members:
         Raises:
             RecordError: if something cannot be read, or was altered.
         """
-        return tuple(map(self._standing, self.sites))
+        return tuple(map(self.standing, self.sites))
 
     def public_keys(self) -> Mapping[ClientId, str]:
-        """Who is a member now, and by which key.
+        """Who is a member, and by which key: of the moment in which it is looked up."""
+        return _PublicKeys(self)
+
+    def standing(self, site: str) -> Standing:
+        """How it stands with one of them.
 
         Raises:
             RecordError: if something cannot be read, or was altered.
         """
-        return {s.site: s.key for s in self.standings() if s.state == "admitted"}
-
-    def _standing(self, site: str) -> Standing:
         member = self._member(site)
         if member is None:
             file = self._invitation(site)
@@ -314,6 +315,27 @@ class Members:
         with in_words(file):
             make_private(file.parent)
         write_json(file, told)
+
+
+@dataclass(frozen=True, eq=False)
+class _PublicKeys(Mapping[ClientId, str]):
+    """Read anew at every look, so that who is revoked is so in a run that is going on."""
+
+    members: Members
+
+    def __getitem__(self, site: ClientId) -> str:
+        if site not in self.members.sites:
+            raise KeyError(site)
+        standing = self.members.standing(site)
+        if standing.state != "admitted":
+            raise KeyError(site)
+        return standing.key
+
+    def __iter__(self) -> Iterator[ClientId]:
+        return (s.site for s in self.members.standings() if s.state == "admitted")
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 @dataclass(frozen=True)

@@ -58,22 +58,24 @@ class FolderCourier:
             root: the folder.
             federation: identifies it among all that there are.
             key: the coordinator's.
-            sites: public keys, by name.
+            sites: public keys, by name. They are looked up when they are needed: who is no longer
+                there is neither asked nor heard.
             note: is told the names of files that count as absent.
 
         Raises:
             ValueError: if a site's name is none of a folder.
         """
-        for site in sites:
+        self._names = frozenset(sites)
+        for site in self._names:
             _check_name(site)
-        self._root, self._federation, self._key, self._sites = root, federation, key, dict(sites)
-        self._reader = Reader(note)
+        self._root, self._federation, self._key, self._sites = root, federation, key, sites
+        self._note, self._reader = note, Reader(note)
         self._lock: BinaryIO | None = None
         self._answered: dict[tuple[ClientId, str], int] = {}
 
     def __enter__(self) -> FolderCourier:
         self._lock = _alone(self._root / "outbox")
-        for site in self._sites:
+        for site in self._names:
             self._clear(site)
         return self
 
@@ -95,13 +97,16 @@ class FolderCourier:
             ValueError: if an order is for nobody of this federation.
             RecordError: if an order cannot be written.
         """
-        if strangers := sorted(set(orders) - self._sites.keys()):
+        if strangers := sorted(set(orders) - self._names):
             raise ValueError(f"sites: {', '.join(strangers)} are not of this federation")
         end = time.monotonic() + deadline
         waiting: dict[ClientId, _Asked] = {}
         try:
             for client in orders:
-                waiting[client] = self._ask(client, orders[client])
+                if client in self._sites:
+                    waiting[client] = self._ask(client, orders[client])
+                else:
+                    self._note(f"{client}: is no member any more; not asked")
             pauses = _pauses()
             while waiting:
                 last = time.monotonic() >= end
@@ -132,9 +137,12 @@ class FolderCourier:
         return asked
 
     def _answer(self, client: ClientId, asked: _Asked) -> Signed | None:
+        public = self._sites.get(client)
+        if public is None:
+            return None
         file = self._root / "inbox" / client / f"{asked.digest}{ANSWER}"
         what = about(ANSWER, self._federation, client, asked.digest)
-        answer = self._reader.read(file, self._sites[client], what)
+        answer = self._reader.read(file, public, what)
         return answer if answer is not None and answer.number >= asked.number else None
 
     def _clear(self, client: ClientId) -> None:
