@@ -8,16 +8,18 @@ import json
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from flare_federation import LEAD, Federation, running, until
+from silotune.runtimes.nvflare import NvflareCourier
 from silotune.runtimes.nvflare_job import SERVER_CLASS, SITE_CLASS
-from silotune.runtimes.nvflare_session import Engine
+from silotune.runtimes.nvflare_loopback import LEAD, Loopback
 
 pytest.importorskip("nvflare", reason="NVIDIA FLARE is not installed: silotune[nvflare]")
 
@@ -31,34 +33,30 @@ pytestmark = [
 DEADLINE = 150.0
 
 
+SITES = ("hosp-1", "hosp-2", "hosp-3")
+ECHO = [sys.executable, str(Path(__file__).parents[1] / "link" / "echo.py")]
+
+
 @pytest.fixture(scope="module")
 def federation():
     folder = Path(tempfile.mkdtemp(prefix="flare-"))  # near the root: a socket's path is short
-    with running(folder) as one:
-        until(lambda: connected(one) == set(one.sites), 120)
+    with Loopback(folder, dict.fromkeys(SITES, ECHO)) as one:
         yield one
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def connected(federation: Federation) -> set[str]:
-    engine = Engine(federation.kits[LEAD])
-    try:
-        return set(engine.last_heard())
-    except (OSError, RuntimeError):
-        time.sleep(1.0)
-        return set()
-    finally:
-        engine.close()
+def opened(federation, folder):
+    return NvflareCourier(federation.kit, SITES, folder, poll=0.1)
 
 
 @pytest.fixture(scope="module")
-def folder(federation):
-    return federation.folder / "run"
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs") / "run"
 
 
 @pytest.fixture(scope="module")
 def courier(federation, folder):
-    with federation.courier(folder) as one:
+    with opened(federation, folder) as one:
         yield one
 
 
@@ -79,6 +77,13 @@ def asked(courier, sites, order=b"how often"):
     return {s: int(a.split(b" ", 1)[0]) for s, a in courier.exchange(orders, DEADLINE)}
 
 
+def until(true: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
 class Exchange(threading.Thread):
     """One under way."""
 
@@ -96,9 +101,9 @@ class Exchange(threading.Thread):
 
 
 def test_every_site_answers_its_own_order_once(courier, federation):
-    orders = {site: os.urandom(10_000) + site.encode() for site in federation.sites}
+    orders = {site: os.urandom(10_000) + site.encode() for site in SITES}
     answers = list(courier.exchange(orders, DEADLINE))
-    assert sorted(site for site, _ in answers) == list(federation.sites)
+    assert sorted(site for site, _ in answers) == list(SITES)
     assert all(answer.endswith(orders[site]) for site, answer in answers)
 
 
@@ -120,9 +125,9 @@ def test_orders_may_be_made_when_they_are_looked_up(courier, federation):
         def __getitem__(self, site):
             return b"made for " + site.encode()
 
-    answers = dict(courier.exchange(Made.fromkeys(federation.sites), DEADLINE))
+    answers = dict(courier.exchange(Made.fromkeys(SITES), DEADLINE))
     assert {a.partition(b" ")[2] for a in answers.values()} == {
-        b"made for " + s.encode() for s in federation.sites
+        b"made for " + s.encode() for s in SITES
     }
 
 
@@ -142,29 +147,29 @@ def test_nothing_is_asked_in_no_time(courier):
 
 
 def test_closing_gives_up_what_is_out_and_the_next_round_is_whole(courier, federation, go):
-    orders = dict.fromkeys(federation.sites, f"wait {go}".encode()) | {"hosp-2": b"first"}
+    orders = dict.fromkeys(SITES, f"wait {go}".encode()) | {"hosp-2": b"first"}
     going = courier.exchange(orders, DEADLINE)
     assert next(going)[0] == "hosp-2"
     going.close()
     go.touch()
-    orders = dict.fromkeys(federation.sites, b"the next round")
+    orders = dict.fromkeys(SITES, b"the next round")
     answers = dict(courier.exchange(orders, DEADLINE))
     assert {a.partition(b" ")[2] for a in answers.values()} == {b"the next round"}
-    assert set(answers) == set(federation.sites)
+    assert set(answers) == set(SITES)
 
 
 def disturbed(courier, federation, go, fault):
     """A round in the middle of which something happens; nobody works on its order twice."""
-    before = asked(courier, federation.sites)
+    before = asked(courier, SITES)
     order = f"wait {go}".encode()
-    exchange = Exchange(courier, dict.fromkeys(federation.sites, order))
+    exchange = Exchange(courier, dict.fromkeys(SITES, order))
     time.sleep(1.0)
     fault()
     go.touch()
     exchange.join()
-    assert set(exchange.answers) == set(federation.sites)
+    assert set(exchange.answers) == set(SITES)
     assert {a.partition(b" ")[2] for a in exchange.answers.values()} == {order}
-    after = asked(courier, federation.sites)
+    after = asked(courier, SITES)
     return exchange, {site: after[site] - before[site] for site in before}
 
 
@@ -179,7 +184,7 @@ def test_a_job_process_killed_at_a_site_costs_another_job_and_no_work(
 
     before = events(folder, "job")
     exchange, worked = disturbed(courier, federation, go, fault)
-    assert worked == dict.fromkeys(federation.sites, 2)
+    assert worked == dict.fromkeys(SITES, 2)
     assert events(folder, "job") == before + 1
     assert exchange.seconds < 60
 
@@ -192,7 +197,7 @@ def test_a_whole_site_killed_and_back_takes_part_again(courier, federation, fold
 
     before = events(folder, "job")
     exchange, worked = disturbed(courier, federation, go, fault)
-    assert worked == dict.fromkeys(federation.sites, 2)
+    assert worked == dict.fromkeys(SITES, 2)
     assert before < events(folder, "job") <= before + 2
     assert exchange.seconds < 90
 
@@ -204,14 +209,13 @@ def test_a_server_killed_and_back_goes_on_with_the_same_round(courier, federatio
         federation.start("localhost")
 
     exchange, worked = disturbed(courier, federation, go, fault)
-    assert worked == dict.fromkeys(federation.sites, 2)
+    assert worked == dict.fromkeys(SITES, 2)
     assert exchange.seconds < 120
 
 
 def test_a_daemon_killed_and_back_is_given_its_order_again(courier, federation, folder, go):
     def fault():
-        federation.kill("daemon of hosp-1")
-        federation.sockets["hosp-1"].unlink()
+        federation.kill_daemon("hosp-1")
         federation.start_daemon("hosp-1")
 
     before = events(folder, "job")
@@ -223,29 +227,29 @@ def test_a_daemon_killed_and_back_is_given_its_order_again(courier, federation, 
 
 def test_a_site_that_is_away_does_not_hold_up_the_others_and_comes_in_late(federation, courier, go):
     federation.kill("hosp-1")
-    orders = {site: b"who is there" + os.urandom(8) for site in federation.sites}
+    orders = {site: b"who is there" + os.urandom(8) for site in SITES}
     exchange = Exchange(courier, orders)
     until(lambda: {"hosp-2", "hosp-3"} <= set(exchange.answers), 60)
     federation.start("hosp-1")
     exchange.join()
-    assert set(exchange.answers) == set(federation.sites)
+    assert set(exchange.answers) == set(SITES)
 
 
 def test_a_coordinator_that_was_killed_is_followed_by_another(federation, courier, folder, go):
     """It had a job of its own, and orders out; the next one takes the answers that wait."""
-    other = federation.folder / "killed"
+    other = folder.parent / "killed"
     order = f"wait {go}".encode()
-    with federation.courier(other) as killed:
+    with opened(federation, other) as killed:
         going = killed.exchange({"hosp-1": order, "hosp-2": b"at once"}, DEADLINE)
         assert next(going)[0] == "hosp-2"
         killed._attempt.close()  # all that a killed process still does
         killed._attempt = None
         go.touch()
-        with federation.courier(other) as follower:
+        with opened(federation, other) as follower:
             answers = dict(follower.exchange({"hosp-1": order}, DEADLINE))
         going.close()
     assert answers["hosp-1"].endswith(order)
-    assert set(asked(courier, federation.sites)) == set(federation.sites), "the other run goes on"
+    assert set(asked(courier, SITES)) == set(SITES), "the other run goes on"
 
 
 def job(place: Path, server: str, site: str, code: str = "") -> Path:
@@ -287,7 +291,7 @@ def test_pushed_code_and_other_classes_are_refused(federation, tmp_path, server,
     code = f"open({str(trace)!r}, 'w').close()\nclass Spy: pass\n" if pushed else ""
     from nvflare.fuel.flare_api.flare_api import new_secure_session
 
-    session = new_secure_session(LEAD, str(federation.kits[LEAD]), timeout=10)
+    session = new_secure_session(LEAD, str(federation.kit), timeout=10)
     ended = "rejected"
     try:
         with contextlib.suppress(Exception):
@@ -308,7 +312,7 @@ def is_over(status: str) -> bool:
 def test_the_coordinator_cannot_look_around_at_a_site(federation, look):
     from nvflare.fuel.flare_api.flare_api import new_secure_session
 
-    session = new_secure_session(LEAD, str(federation.kits[LEAD]), timeout=10)
+    session = new_secure_session(LEAD, str(federation.kit), timeout=10)
     options = {"file": "local/silotune.json"} if look == "cat_target" else {}
     try:
         with pytest.raises(Exception, match="not authorized"):
