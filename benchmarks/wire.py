@@ -1,0 +1,135 @@
+"""What does it take to carry a round's bytes to three sites and back?
+
+``python -m benchmarks.wire [--quick] [--nvflare]``
+
+Nothing is trained: a site gives back what it is sent. Seconds a round, by size of the message and
+by courier: pipes to worker processes, signed files in a folder, NVIDIA FLARE with TLS on both sides
+(its three sites and its server are processes of this machine, which share its cores).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from silotune.core import ClientId
+from silotune.keys import Member, public_of
+from silotune.runtimes import FolderCourier, Pool, answer_folder
+from silotune.runtimes.courier import Courier
+from silotune.runtimes.nvflare import NvflareCourier
+from silotune.runtimes.nvflare_loopback import Loopback
+
+from .measure import arguments, print_json, print_table
+
+SITES = tuple(ClientId(f"hosp-{i}") for i in (1, 2, 3))
+SIZES = {"10 kB": 10_000, "1 MB": 1_000_000, "10 MB": 10_000_000, "100 MB": 100_000_000}
+ECHO = [
+    sys.executable,
+    "-c",
+    "import sys\n"
+    "from silotune_link.frames import READY, read_frame, write_frame\n"
+    "answers, orders = sys.stdout.buffer, sys.stdin.buffer\n"
+    "write_frame(answers, READY)\n"
+    "while True: write_frame(answers, read_frame(orders))",
+]
+POLL = 0.1
+"""Seconds between two questions of a FLARE site for work."""
+
+
+def main() -> None:
+    parser = arguments(__doc__.partition("\n")[0])
+    parser.add_argument("--nvflare", action="store_true", help="over NVIDIA FLARE as well")
+    asked = parser.parse_args()
+    sizes = dict(list(SIZES.items())[: 2 if asked.quick else 4])
+    couriers = {"pipes": pipes, "folder": folder} | (
+        {"NVIDIA FLARE": flare} if asked.nvflare else {}
+    )
+    seconds: dict[str, dict[str, float]] = {}
+    memory: dict[str, int] = {}
+    for name, opened in couriers.items():
+        with opened(memory) as courier:
+            rounds(courier, 1000, 1)
+            seconds[name] = {
+                label: median(rounds(courier, size, 2 if asked.quick else 5))
+                for label, size in sizes.items()
+            }
+    print_table(
+        "seconds of a round that does nothing, three sites",
+        ["", *sizes],
+        [[name, *(f"{s:.3f}" for s in of.values())] for name, of in seconds.items()],
+    )
+    print_json(seconds=seconds, memory=memory)
+
+
+def rounds(courier: Courier, size: int, count: int) -> list[float]:
+    """Seconds of each; no two orders are the same, or nothing would be carried."""
+    took = []
+    for _ in range(count):
+        orders = {site: os.urandom(size) for site in SITES}
+        start = time.perf_counter()
+        answers = dict(courier.exchange(orders, 600.0))
+        took.append(time.perf_counter() - start)
+        if answers != orders:
+            raise RuntimeError("not everybody answered")
+    return took
+
+
+@contextmanager
+def pipes(_: dict[str, int]) -> Iterator[Courier]:
+    with Pool(ECHO, workers=len(SITES)) as pool:
+        yield pool
+
+
+@contextmanager
+def folder(_: dict[str, int]) -> Iterator[Courier]:
+    """The sites are threads of this process, which look into their folders all the time."""
+    coordinator = Ed25519PrivateKey.generate()
+    keys = {site: Ed25519PrivateKey.generate() for site in SITES}
+    over = threading.Event()
+
+    def look(root: Path, member: Member) -> None:
+        while not over.wait(0.01):
+            answer_folder(root, member, lambda order: order)
+
+    with tempfile.TemporaryDirectory() as place:
+        members = [Member("wire", site, public_of(coordinator), keys[site]) for site in SITES]
+        looking = [threading.Thread(target=look, args=(Path(place), one)) for one in members]
+        public = {site: public_of(key) for site, key in keys.items()}
+        with FolderCourier(Path(place), "wire", coordinator, public) as courier:
+            for thread in looking:
+                thread.start()
+            try:
+                yield courier
+            finally:
+                over.set()
+                for thread in looking:
+                    thread.join()
+
+
+@contextmanager
+def flare(memory: dict[str, int]) -> Iterator[Courier]:
+    place = Path(tempfile.mkdtemp(prefix="wire-"))  # near the root: a socket's path is short
+    try:
+        with Loopback(place, dict.fromkeys(SITES, ECHO)) as federation:
+            memory["daemon, idle"] = federation.memory("hosp-1.daemon")
+            with NvflareCourier(federation.kit, SITES, place / "run", poll=POLL) as courier:
+                yield courier
+                memory["daemon, four answers kept"] = federation.memory("hosp-1.daemon")
+                memory["site"] = federation.memory("hosp-1")
+                memory["server"] = federation.memory("localhost")
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
