@@ -60,7 +60,7 @@ def main() -> None:
         with opened(memory) as courier:
             rounds(courier, 1000, 1)
             seconds[name] = {
-                label: median(rounds(courier, size, 2 if asked.quick else 5))
+                label: median(rounds(courier, size, 2 if asked.quick else 3))
                 for label, size in sizes.items()
             }
     print_table(
