@@ -29,7 +29,8 @@ writes it by hand; nothing of it leaves the site but declared numbers and the di
   make no site: everything is refused until the file is mended.
 - The file is read anew for every order. Tightening it in the middle of a run makes the next order
   refused.
-- The file, its folder and `home` must be writable by their owner alone.
+- The file, its folder and `home` must be writable by their owner alone; nobody else may read
+  `home`.
 
 ```
 silotune site join INVITATION    # make this site's key, and this file, which allows nothing yet

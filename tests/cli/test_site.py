@@ -14,6 +14,7 @@ from silotune import ExampleDP
 from silotune.config import build
 from silotune.core.files import read_json, write_json
 from silotune.federation.offer import Offer
+from silotune.models.hub import files_digest
 from silotune.site.home import Home
 from silotune.testing.tiny_models import tiny_bert
 from sites.offers import offer, terms
@@ -283,9 +284,9 @@ def test_what_an_offer_trains_is_counted_on_the_sites_own_model(ended, silotune,
     federation, _ = federated
     given = ended.offer(run_of(ended))
     file = Path("site.yaml")
-    base = read_json(federated[1] / "run.json")["model_digest"]
+    base = files_digest(federation.terms.model)
     file.write_text(f"models: {{{base}: {federation.terms.model}}}\n{file.read_text()}")
-    asked = replace(given, base=base, terms=replace(given.terms, evaluation="site"))
+    asked = replace(given, base_files=base, terms=replace(given.terms, evaluation="site"))
     ended.keep(asked.to_bytes())
     output = silotune("site", "show", given.run, "--count").output
     assert "numbers are trained, and" in output

@@ -218,6 +218,18 @@ def test_a_home_that_others_can_write(read: Read, file: Path) -> None:
         read_site(file)
 
 
+@pytest.mark.parametrize("mode", [0o750, 0o705, 0o704])
+def test_a_home_that_others_can_read(read: Read, file: Path, mode: int) -> None:
+    home = file.parent / "home"
+    home.mkdir(0o700)
+    read(GOOD)
+    home.chmod(mode)
+    with pytest.raises(ConfigError, match=r"home: can be read by other users.*chmod 700"):
+        read_site(file)
+    home.chmod(0o710)  # a group may reach the socket
+    read_site(file)
+
+
 def test_a_link_is_looked_at_where_it_leads(read: Read, file: Path, tmp_path: Path) -> None:
     read(GOOD)
     loose = tmp_path / "loose"

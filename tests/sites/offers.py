@@ -37,7 +37,7 @@ def offer(terms_: Terms | None = None, **changes: Any) -> Offer:
         "terms": terms_ or terms(),
         "labels": ("a", "b"),
         "base": "0" * 64,
-        "base_files": "",
+        "base_files": "1" * 64,
         "participants": ("h1", "h2", "h3"),
         "versions": {"silotune": "0.1"},
         **changes,

@@ -46,6 +46,10 @@ class Loud(FFALoRA):
     """A method with code of its own."""
 
 
+class Louder(FlexLoRA):
+    """A rule with code of its own."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Own(SequenceClassification):
     """An objective with losses of its own."""
@@ -141,6 +145,7 @@ def test_the_rule_of_another_method_is_one_that_must_be_allowed() -> None:
     [
         {"privacy": Quiet(target_epsilon=1.0)},
         {"method": Loud()},
+        {"method": FedIT(aggregation=Louder())},
         {"method": FFALoRA().with_(optimizer=AdamW(lr=1.0))},
         {"objective": Own(text="note", label="label", labels=("a", "b"))},
         {"server_optimizer": Step()},

@@ -115,7 +115,7 @@ def test_what_never_leaves_is_told() -> None:
 
 
 def test_whether_the_base_is_here_and_the_result_is_taken() -> None:
-    there = own(policy(accept_result=True), models={"0" * 64: Path("/models/mini")})
+    there = own(policy(accept_result=True), models={"1" * 64: Path("/models/mini")})
     whole = text(shown(there, offer(), None, []))
     assert "which is here; it stays frozen" in whole
     assert "it is also written into this site's folder" in whole

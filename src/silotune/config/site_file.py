@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from silotune.federation.records import Records
 from silotune.site import OwnSite
-from silotune.site.guarded import check_guarded
+from silotune.site.guarded import check_guarded, check_private
 from silotune.terms import Machine
 
 from .errors import ConfigError
@@ -40,7 +40,7 @@ def read_site(path: Path) -> OwnSite:
         config = SiteConfig.model_validate(values)
         own = _site(config, path.resolve().parent)
         if own.home.exists():
-            check_guarded(own.home)
+            check_private(own.home)
     except ValidationError as error:
         raise ConfigError(_problems(error, path, lines)) from error
     except OSError as error:

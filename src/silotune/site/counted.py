@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from silotune.federation.offer import Offer
+from silotune.models.hub import files_digest
 from silotune.terms import open_model
 
 from .own import OwnSite
@@ -37,16 +38,17 @@ def counted(own: OwnSite, offer: Offer) -> Counted:
     Raises:
         ValueError: in words, if the site does not have the base, or it cannot be adapted so.
     """
-    if offer.base not in own.models:
+    place = own.models.get(offer.base_files)
+    if place is None:
         raise ValueError(
-            f"models: the base {offer.base} is not among this site's; name its folder there"
+            f"models: the base {offer.base_files} is not among this site's; name its folder there"
         )
-    terms = replace(offer.terms, model=str(own.models[offer.base]))
-    model = open_model(terms, offer.labels, own.machine)
-    if model.digest != offer.base:
+    if (here := files_digest(str(place))) != offer.base_files:
         raise ValueError(
-            f"models: the base in {terms.model} has SHA-256 {model.digest}, not {offer.base}"
+            f"models: the files of weights in {place} have SHA-256 {here or '(there are none)'}, "
+            f"not {offer.base_files}"
         )
+    model = open_model(replace(offer.terms, model=str(place)), offer.labels, own.machine)
     return Counted(
         tensors=len(model.plan.only_trained(model.first)),
         trained=model.trained,

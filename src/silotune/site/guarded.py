@@ -10,6 +10,8 @@ import stat
 from pathlib import Path
 
 OTHERS = stat.S_IWGRP | stat.S_IWOTH
+READERS = stat.S_IRGRP | stat.S_IRWXO
+"""A group may go through a home, to the socket in it, and no further."""
 
 
 def check_guarded(path: Path) -> None:
@@ -27,6 +29,24 @@ def check_guarded(path: Path) -> None:
     above = os.stat(place.parent)
     if not above.st_mode & stat.S_ISVTX:  # there, nobody moves what is another's
         _check(place.parent, above)
+
+
+def check_private(home: Path) -> None:
+    """The same of a home, in which others may read nothing either.
+
+    Args:
+        home: a folder that is there.
+
+    Raises:
+        PermissionError: naming it, and the cure.
+        OSError: if it cannot be looked at.
+    """
+    check_guarded(home)
+    if os.stat(home).st_mode & READERS:
+        raise PermissionError(
+            f"{home}: can be read by other users, and what lies in it is of the records; run: "
+            f"chmod 700 {home}"
+        )
 
 
 def _check(path: Path, found: os.stat_result) -> None:

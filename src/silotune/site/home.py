@@ -12,7 +12,7 @@ Folders have mode 0700 and files 0600. A file is replaced whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from silotune.privacy.ledger.store import LEDGER
 from silotune.privacy.lifetime.spent import SetSpent, spent
 
 from .approval import Approval
-from .guarded import check_guarded
+from .guarded import check_guarded, check_private
 
 MOST_OFFERS = 1000
 """That are kept; whoever may ask could fill the disk otherwise."""
@@ -173,7 +173,7 @@ class Home:
         if not file.exists():
             return None
         with in_words(file):
-            _owned(file)
+            _owned(file, check_guarded)
         try:
             return build(Approval, read_json(file), str(file), typed=False)
         except ValueError as error:
@@ -221,7 +221,7 @@ class Home:
     def _made(self, folder: Path) -> Path:
         with in_words(folder):
             make_private(folder)
-            _owned(self.path)
+            _owned(self.path, check_private)
         return folder
 
 
@@ -230,14 +230,14 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _owned(path: Path) -> None:
-    """``check_guarded``, as an error of a record.
+def _owned(path: Path, check: Callable[[Path], None]) -> None:
+    """A check, as an error of a record.
 
     Raises:
-        RecordError: if others can write it.
+        RecordError: if others can write it, or read what they must not.
     """
     try:
-        check_guarded(path)
+        check(path)
     except PermissionError as error:
         raise RecordError(str(error)) from error
 

@@ -23,7 +23,8 @@ class OwnSite:
         records: where they are, how they are read, and how many are declared; the site is their
             only client.
         home: its folder, which outlives all runs.
-        models: SHA-256 of a base model -> the folder that holds it; nothing is downloaded.
+        models: SHA-256 of a base model's files of weights -> the folder that holds it; nothing is
+            downloaded.
         machine: how it computes.
         policy: what it takes part in.
 
@@ -52,8 +53,8 @@ class OwnSite:
         for digest in self.models:
             if not is_digest(digest):
                 raise ValueError(
-                    "models: a base model is named by its SHA-256, 64 of the digits 0 to 9 and a "
-                    f"to f in small letters, not {digest[:80]!r}"
+                    "models: a base model is named by the SHA-256 of its files, 64 of the digits 0 "
+                    f"to 9 and a to f in small letters, not {digest[:80]!r}"
                 )
 
     @property

@@ -155,8 +155,9 @@ def _who(own: OwnSite, offer: Offer, fingerprint: str) -> Iterator[str]:
 
 def _trained(own: OwnSite, offer: Offer, sizes: Counted | None) -> Iterator[str]:
     terms = offer.terms
-    here = "which is here" if offer.base in own.models else "which is not among this site's models"
-    yield f"base model: {plain(terms.model)} ({offer.base[:ENOUGH]}...), {here}; it stays frozen"
+    here = "which is here" if offer.base_files in own.models else "which is not among models here"
+    name = f"{plain(terms.model)} ({offer.base_files[:ENOUGH]}...)"
+    yield f"base model: {name}, {here}; it stays frozen"
     yield f"method: {plain(terms.method.full_title)}. {plain(terms.method.description, 1000)}"
     columns = ", ".join(f"{part} from {name}" for part, name in terms.objective.columns.items())
     yield f"task: {terms.objective.task}; of each record it reads {plain(columns)}"
@@ -274,6 +275,5 @@ def _verdict(
 def _digests(own: OwnSite, offer: Offer) -> Iterator[str]:
     yield f"offer       {offer.digest}"
     yield f"base        {offer.base}"
-    if offer.base_files:
-        yield f"base files  {offer.base_files}"
+    yield f"base files  {offer.base_files or 'not told'}"
     yield f"policy      {own.policy.digest}"

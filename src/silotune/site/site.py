@@ -60,6 +60,7 @@ from .approval import hindrance
 from .home import Home, now
 from .own import OwnSite
 from .own_books import verify_own
+from .price import limit_of
 from .refusal import refusal as not_allowed
 
 ERRORS = "errors.jsonl"
@@ -265,6 +266,7 @@ class Site:
             _note(own.home)
             raise RefusedError("budget") from error
         [client] = build_clients(built, lambda _: folder, offer.run, accounts).values()
+        client = replace(client, budget=limit_of(own.policy.privacy, offer.terms.privacy))
         trainer = agreement.model.trainer
         responder = Responder(trainer, {ClientId(own.name): client})
         self._begun = Begun(offer=offer, built=built, client=client, responder=responder)
