@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from silotune.federation.load import load as load
     from silotune.federation.plan import Plan as Plan
     from silotune.federation.run_result import Run as Run
+    from silotune.federation.sites import Sites as Sites
     from silotune.federation.verify import verify as verify
     from silotune.methods import About as About
     from silotune.methods import Method as Method
@@ -73,6 +74,7 @@ _HOMES = {
     "load": "silotune.federation.load",
     "Plan": "silotune.federation.plan",
     "Run": "silotune.federation.run_result",
+    "Sites": "silotune.federation.sites",
     "verify": "silotune.federation.verify",
     "About": "silotune.methods",
     "Method": "silotune.methods",

@@ -39,6 +39,7 @@ NAMES = [
     "Schedule",
     "SequenceClassification",
     "Site",
+    "Sites",
     "Splits",
     "__version__",
     "adapt",

@@ -12,6 +12,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "model.dtype": "float32",
     "model.quantization": "none",
     "model.gradient_checkpointing": "none",
+    "data.path": None,
     "data.name": None,
     "data.delimiter": None,
     "data.sheet": None,
@@ -116,8 +117,13 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "train.weighting": "num_examples",
     "train.min_clients": None,
     "train.round_deadline": 3600,
+    "train.wait_after_quorum": None,
     "train.device": "auto",
     "train.threads": None,
+    "federation.sites": (),
+    "federation.kit": None,
+    "federation.folder": None,
+    "federation.offer_deadline": 7 * 24 * 3600,
     "evaluation": "simulation",
     "baselines": (),
     "runtime": "in-process",
@@ -125,7 +131,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "output_dir": "runs/run",
     "report_to": (),
 }
-REQUIRED = {"model.name_or_path", "model.task", "data.path"}
+REQUIRED = {"model.name_or_path", "model.task"}
 
 
 def test_keys_and_defaults():

@@ -1,5 +1,6 @@
 """Remote over couriers that lose, lie and forget; all in this process."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from silotune.core import decode_result, encode_result
 from silotune.engine import federate
 from silotune.engine.checkpoint import everything
 from silotune.optim import SGD
-from silotune.runtimes import InProcess, Remote
+from silotune.runtimes import InProcess, Remote, Stragglers
 from silotune.runtimes.messages import RESULT, WHOLE, message, opened
 from silotune.runtimes.responder import Responder
 from toys import axes, begin, experiment, silos, trainer
@@ -142,3 +143,41 @@ def test_orders_are_made_when_they_are_taken():
 
     last(remote(Counting), rounds=1)
     assert len(made) == len(silos())
+
+
+class Slow(Carrier):
+    """One client never answers; every exchange ends at its deadline."""
+
+    def exchange(self, orders, deadline):
+        self.sent.append(dict.fromkeys(orders, deadline))
+        for client in orders:
+            if client != "silo-0":
+                yield client, self.answer(client, orders[client])
+        if "silo-0" in list(orders):
+            time.sleep(deadline)
+
+
+def test_a_dead_site_costs_its_wait_and_not_the_deadline():
+    wait = Stragglers(quorum=1, wait=0.05)
+    runtime = Remote(Slow(RECIPE, silos()), list(silos()), 60.0, None, wait)
+    began = time.monotonic()
+    done = last(runtime, rounds=3, quorum=1)
+    assert time.monotonic() - began < 30.0
+    assert dict(done.pooled.missing) == {"silo-0": "no answer in time"}
+    assert all(deadline <= 0.05 for sent in runtime._courier.sent for deadline in sent.values())
+
+
+def test_who_comes_while_others_are_waited_for_is_in_the_mean():
+    class Late(Carrier):
+        def exchange(self, orders, deadline):
+            self.sent.append(list(orders))
+            first = len(self.sent) == 1
+            for client in orders:
+                if client != "silo-0" or not first:
+                    yield client, self.answer(client, orders[client])
+
+    wait = Stragglers(quorum=1, wait=20.0)
+    runtime = Remote(Late(RECIPE, silos()), list(silos()), 60.0, None, wait)
+    done = last(runtime, rounds=1, quorum=1)
+    assert "silo-0" in done.pooled.clients
+    assert runtime._courier.sent[1] == ["silo-0"]

@@ -323,7 +323,6 @@ def test_noisy_counts_and_scores_are_heard_of(tmp_path, bert):
         ({"evaluation": "simulation"}, "evaluation: simulation looks at"),
         ({"objective": classifier(labels=None)}, "labels: must be given"),
         ({"runtime": "pool"}, "runtime: pool is for clients on this machine"),
-        ({"num_examples": 20}, "num_examples: each site declares its own"),
         ({"limit": 3}, "limit: is of a site's own records"),
         ({"method": st.methods.FFALoRA(r=2, init_from="/a")}, "init_from: names files"),
     ],
@@ -336,3 +335,30 @@ def test_what_cannot_be_where_records_are_elsewhere(bert, changes, words):
 def test_without_a_courier_it_is_said_what_is_missing(tmp_path, bert):
     with pytest.raises(ValueError, match="courier: these clients are at their sites"):
         federation(bert).fit(tmp_path / "run", progress=False)
+
+
+def test_who_was_silent_is_asked_what_it_charged_before_anything_is_certified(tmp_path, bert):
+    """The last answer of west is lost, and its charge with it."""
+
+    class Lost(Wire):
+        deaf = False
+
+        def carried(self, name, order):
+            answer = super().carried(name, order)
+            trained = self.kinds.count(("east", "T", "R")) == 3
+            lost = order[:1] in (b"T", b"S") and trained
+            silent = lost or (self.deaf and order[:1] == b"L")
+            return None if name == "west" and silent else answer
+
+    courier, folder = wire(tmp_path, bert, Lost), tmp_path / "run"
+    for name in SILOS:
+        courier.allow(name, privacy=replace(OPEN, min_other_sites=0))
+    asked = {"privacy": PRIVATE, "min_clients": 1}
+    courier.deaf = True
+    with pytest.raises(SiloStoreError, match="west did not say what was charged"):
+        federation(bert, **asked).fit(folder, courier=courier, progress=False)
+    courier.deaf = False
+    run = federation(bert, **asked).fit(folder, courier=courier, progress=False, resume=True)
+    assert len(lines(home_of(courier, "west", folder) / "ledger.jsonl")) == 3
+    assert run.privacy.verify().ok
+    assert '"silo": "west"' in lines(folder / "ledger.jsonl")[-1]

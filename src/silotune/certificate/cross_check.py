@@ -38,7 +38,7 @@ from .evidence import (
 from .grounds import grounds
 from .guarantee import NOT_PRIVATE
 from .issue import mechanism
-from .lifetime import lacking, mark
+from .lifetime import AT_SITES, lacking, mark
 
 
 def with_record(statement: PrivacyStatement, facts: RunFacts) -> Iterator[Discrepancy]:
@@ -271,6 +271,7 @@ def _books(statement: PrivacyStatement, folder: RunFolder) -> Books | None:
         relation=statement.relation,  # type: ignore[arg-type]  # ``readable`` has looked at it
         chains=chains,
         places=places,
+        heard=statement.lifetime == AT_SITES,
     )
 
 

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -27,6 +28,7 @@ from silotune.signals import how
 
 from .config_source import chosen, saved, warnings
 from .console import busy, emit, say, speaker
+from .couriers import courier_of
 from .errors import ERROR, code_of, complain, sentences
 from .progress import Watch, watch_alone, watch_rounds
 from .run_summary import result, tell
@@ -53,7 +55,8 @@ def train(
     else:
         command = ["silotune", *sys.argv[1:]]
         with ExitStack() as stack:
-            with busy(console, "opening model and data, computing the noise"):
+            courier = stack.enter_context(courier_of(config, folder))
+            with busy(console, _opening(config)):
                 job = stack.enter_context(
                     opened(
                         federation,
@@ -62,12 +65,21 @@ def train(
                         resume=resume,
                         config=dump(config),
                         worker=_worker(config),
+                        courier=courier,
+                        tell=partial(say, console),
                     )
                 )
             _to_the_end(job, config, console)
     tell(folder, console)
     if as_json:
         emit(result(folder))
+
+
+def _opening(config: Config) -> str:
+    """What is waited for before the first round."""
+    if config.federation.sites:
+        return "opening the model, and waiting for the sites"
+    return "opening model and data, computing the noise"
 
 
 def _mend(folder: RunFolder, console: Console) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from silotune.data import Partition, Splits
 from silotune.federation.federation import Federation
+from silotune.federation.members import Members
+from silotune.federation.sites import Sites
 from silotune.objectives import CausalLM, ImageClassification, Objective, SequenceClassification
 
 from .fields import naming_keys
@@ -65,13 +68,37 @@ def arguments(config: Config) -> dict[str, Any]:
         "threads": train.threads,
         "micro_batch_size": train.per_device_train_batch_size,
         "eval_batch_size": train.per_device_eval_batch_size,
-        "runtime": config.runtime,
         "workers": config.workers,
         "round_deadline": train.round_deadline,
+        "wait_after_quorum": train.wait_after_quorum,
         "lifetime": config.privacy.lifetime.build(),
         "baselines": config.baselines,
         "report_to": config.report_to,
+        **_at_sites(config),
     }
+
+
+def _at_sites(config: Config) -> dict[str, Any]:
+    """What is said otherwise where clients are at their sites; nothing where they are here."""
+    sites = config.federation
+    if not sites.sites:
+        return {"runtime": config.runtime}
+    splits = config.data.splits
+    return {
+        "clients": Sites(sites.sites),
+        "splits": Splits(),
+        "valid": splits.valid,
+        "test": splits.test,
+        "offer_deadline": sites.offer_deadline,
+        **_asked_by(sites.kit),
+    }
+
+
+def _asked_by(kit: str | None) -> dict[str, str]:
+    """What sites know this machine as, if a federation was created here; a plan needs none."""
+    if kit is None or not Path(kit).exists():
+        return {}
+    return {"coordinator": Members.open(Path(kit)).coordinator}
 
 
 def objective(config: Config) -> Objective:

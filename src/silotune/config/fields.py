@@ -16,6 +16,7 @@ from functools import cache
 
 from .data_section import ColumnsConfig, DataConfig, SilosConfig
 from .errors import ConfigError, Problem
+from .federation_section import FederationConfig
 from .method_section import method_fields
 from .privacy_section import PrivacyConfig
 from .sections import ModelConfig, TrainConfig
@@ -57,6 +58,7 @@ def keys() -> Mapping[str, str]:
         "method": method_fields(),
         "privacy": PrivacyConfig.model_fields,
         "train": TrainConfig.model_fields,
+        "federation": FederationConfig.model_fields,
     }
     homes: dict[str, list[str]] = {}
     for section, fields in sections.items():

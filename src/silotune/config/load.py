@@ -17,6 +17,7 @@ from . import keys, messages, own_method, rules
 from . import yaml as yaml_door
 from .data_section import DataConfig
 from .errors import ConfigError, Problem
+from .federation_section import FederationConfig
 from .keys import Setting
 from .method_section import DEFAULT, MethodConfig, read_section, section_model
 from .overrides import apply
@@ -214,6 +215,8 @@ def _parts(nested: Mapping[str, Any], absent: set[str], broken: set[str]) -> rul
         part("train", TrainConfig),
         None if "evaluation" in broken else nested.get("evaluation", "simulation"),
         tuple(nested.get("baselines", ())),
+        part("federation", FederationConfig),
+        None if "runtime" in broken else nested.get("runtime", "in-process"),
     )
 
 

@@ -15,6 +15,7 @@ from silotune.objectives import NEEDS_WORDS, say_something
 from . import method_rules
 from .data_section import ColumnsConfig, DataConfig, SilosConfig
 from .errors import Problem
+from .federation_section import FederationConfig
 from .method_rules import SERVER_KEYS
 from .method_section import MethodConfig
 from .privacy_rules import (
@@ -33,6 +34,9 @@ from .privacy_section import PrivacyConfig
 from .sections import ModelConfig, TrainConfig
 
 HEAD_KEYS = ("head", "head_init", "head_scale", "pooling")
+REMOTE = ("folder", "nvflare")
+"""Runtimes for clients that are elsewhere."""
+
 DEALING_KEYS = ("split", "alpha")
 BY_LABEL = {"dirichlet", "label-skew-mild", "label-skew-severe"}
 CAUSAL_CHOICES = (
@@ -54,12 +58,15 @@ class Parts:
     train: TrainConfig | None = None
     evaluation: str | None = None
     baselines: tuple[str, ...] | None = None
+    federation: FederationConfig | None = None
+    runtime: str | None = None
 
 
 def problems(parts: Parts) -> Iterator[Problem]:
     """Everything that the readable parts do wrong together."""
     if parts.model:
         yield from _model(parts.model)
+    yield from _elsewhere(parts, parts.federation or FederationConfig())
     if parts.data:
         yield from _silos(parts.data)
         yield from _declared(parts.data)
@@ -150,11 +157,70 @@ def _silos(data: DataConfig) -> Iterator[Problem]:
                     f"data.silos.{key}",
                     "is for records dealt out to `num` silos; give num or leave this key out",
                 )
-    if silos.by is None and silos.num is None and is_file_name(data.path):
+    path = data.path
+    if silos.by is None and silos.num is None and path is not None and is_file_name(path):
         yield Problem(
             "data.silos",
             "say which silo each record of this file belongs to: {by: <column>}, or {num: 3} to "
             "deal them out",
+        )
+
+
+SITES_OWN = (
+    "path",
+    "name",
+    "delimiter",
+    "encoding",
+    "label_map",
+    "silos",
+    "valid_fraction",
+    "person",
+    "limit",
+)
+"""Keys of ``data`` that a site says of its own records, in its own file."""
+
+
+def _place(data: DataConfig, federation: FederationConfig) -> Iterator[Problem]:
+    """Records are here, or at sites."""
+    if not federation.sites:
+        if data.path is None:
+            yield Problem("data.path", "is missing; set it; for example demo:triage")
+        return
+    for key in SITES_OWN:
+        if key in data.model_fields_set and getattr(data, key) != DataConfig().model_dump()[key]:
+            yield Problem(
+                f"data.{key}",
+                "is of a site's own records, which federation.sites keep and describe themselves "
+                "(site.yaml); leave it out",
+            )
+    if data.splits.train is not None:
+        yield Problem("data.splits.train", "nothing is trained on here; leave it out")
+
+
+def _elsewhere(parts: Parts, federation: FederationConfig) -> Iterator[Problem]:
+    """What sites, or that there are none, mean for the other sections."""
+    if parts.data:
+        yield from _place(parts.data, federation)
+    if parts.runtime:
+        yield from _reached(federation, parts.runtime)
+    if federation.sites and parts.evaluation == "simulation":
+        yield Problem(
+            "evaluation",
+            "simulation looks at every silo's records, and these are at their sites; set site, or "
+            "public with data.splits",
+        )
+
+
+def _reached(federation: FederationConfig, runtime: str) -> Iterator[Problem]:
+    """Sites need a way to them, and nobody else does."""
+    remote = runtime in REMOTE
+    if federation.sites and not remote:
+        yield Problem("runtime", f"{runtime} is for one machine; sites need {' or '.join(REMOTE)}")
+    if remote and not federation.sites:
+        yield Problem("federation.sites", f"runtime: {runtime} is for sites elsewhere; name them")
+    if federation.sites and federation.kit is None:
+        yield Problem(
+            "federation.kit", "name the folder that `silotune federation create` made; set it"
         )
 
 

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from . import rules
 from .data_section import DataConfig
+from .federation_section import FederationConfig
 from .method_section import MethodConfig, Section, field_of, method_fields, read_section
 from .privacy_section import PrivacyConfig
 from .sections import STRICT, AsTuple, ModelConfig, Text, TrainConfig
@@ -28,6 +29,7 @@ class Config(BaseModel):
     method: Section = Field(default_factory=lambda: MethodConfig.model_validate(read_section({})))
     privacy: PrivacyConfig = PrivacyConfig()
     train: TrainConfig = TrainConfig()
+    federation: FederationConfig = FederationConfig()
     evaluation: Literal["simulation", "site", "public"] = Field(
         default="simulation",
         description="Who scores on what: one machine sees everything, as in research, and epsilon "
@@ -39,9 +41,10 @@ class Config(BaseModel):
         description="Research only: also train each silo alone, to compare. Needs `evaluation: "
         "simulation`.",
     )
-    runtime: Literal["in-process", "pool"] = Field(
+    runtime: Literal["in-process", "pool", "folder", "nvflare"] = Field(
         default="in-process",
-        description="One process for all silos, or a pool of worker processes.",
+        description="One process for all silos, or a pool of worker processes. For sites "
+        "elsewhere: files in a folder that is shared or carried; or NVIDIA FLARE.",
     )
     workers: int = Field(default=2, ge=1, description="Worker processes of the pool.")
     output_dir: Text = Field(
@@ -63,6 +66,8 @@ class Config(BaseModel):
             self.train,
             self.evaluation,
             self.baselines,
+            self.federation,
+            self.runtime,
         )
         problems = list(rules.problems(parts))
         if problems:
@@ -92,6 +97,9 @@ class Config(BaseModel):
 ENVIRONMENT = frozenset(
     {
         "runtime",
+        "federation.kit",
+        "federation.folder",
+        "federation.offer_deadline",
         "workers",
         "output_dir",
         "report_to",
@@ -99,6 +107,7 @@ ENVIRONMENT = frozenset(
         "train.device",
         "train.threads",
         "train.round_deadline",
+        "train.wait_after_quorum",
         "train.per_device_eval_batch_size",
         "train.eval_every",
         "privacy.lifetime.max_epsilon",

@@ -192,6 +192,12 @@ class TrainConfig(BaseModel):
         gt=0,
         description="Seconds that a round may take before silos count as missing.",
     )
+    wait_after_quorum: float | None = Field(
+        default=None,
+        gt=0,
+        description="Seconds that a round of `federation.sites` waits for others, once "
+        "`min_clients` of them have answered; null = until the deadline.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where to compute; auto = cuda where there is one."
     )

@@ -14,11 +14,12 @@ from silotune.core import ClientId, GlobalState, encode_task
 from silotune.core.files import read_json, whole_lines, write_json
 from silotune.engine.loop import make_tasks
 from silotune.models.hub import files_digest
+from silotune.privacy import SiloStoreError
 from silotune.privacy.ledger.chain import read_line
 from silotune.privacy.ledger.heard import HeardLedger
 from silotune.runs.folder import RunFolder
-from silotune.runtimes import Courier, Remote
-from silotune.runtimes.messages import ACCEPTED, FINISH, message, opened, words
+from silotune.runtimes import Courier, Remote, Stragglers
+from silotune.runtimes.messages import ACCEPTED, ACCOUNT, FINISH, lines_of, message, opened, words
 from silotune.runtimes.remote import known
 from silotune.terms import Agreement, BuiltModel
 
@@ -63,6 +64,7 @@ class AtSites:
         self._accepted: Mapping[str, Acceptance] = {}
         self._offer: Offer | None = None
         self._ledgers: Mapping[str, HeardLedger] = {}
+        self._remote: Remote | None = None
 
     @property
     def declare(self) -> Declare:
@@ -100,7 +102,35 @@ class AtSites:
         )
         self._note({})
         names = [ClientId(name) for name in agreement.sizes]
-        return Remote(self._courier, names, deadline, self._ledgers)
+        stragglers, wait = None, self._federation.wait_after_quorum
+        if wait is not None:
+            stragglers = Stragglers(agreement.terms.min_clients or len(names), wait)
+        self._remote = Remote(self._courier, names, deadline, self._ledgers, stragglers)
+        return self._remote
+
+    def hear(self) -> None:
+        """Ask sites that may have charged, and were silent since, what it was.
+
+        Raises:
+            SiloStoreError: if one of them stays silent, so that what was spent is not known.
+        """
+        assert self._remote is not None
+        orders = {
+            name: message(ACCOUNT, {"run": self._run, **known(self._ledgers[name])})
+            for name in self._remote.unheard
+        }
+        if not orders:
+            return
+        for name, data in self._courier.exchange(orders, self._federation.round_deadline):
+            answer = opened(data)
+            if answer is not None and answer.kind == ACCEPTED:
+                self._ledgers[name].hear(lines_of(answer)[0])
+                self._remote.unheard.discard(name)
+        if silent := sorted(self._remote.unheard):
+            raise SiloStoreError(
+                f"sites: {', '.join(silent)} did not say what was charged since it was asked last, "
+                "so no certificate can tell what was spent; resume the run when it is back"
+            )
 
     def deliver(self, agreement: Agreement, state: GlobalState) -> Mapping[str, str]:
         """Hand every site the result, with its certificate to be held against its own ledger.
@@ -151,11 +181,23 @@ class AtSites:
         found = self._accepted = offered(
             self._courier, offer, federation.offer_deadline, self._tell
         )
+        self._refuse_other_sizes(found)
         scored = federation.terms.privacy.metric_noise is not None
         return Declared(
             sizes={name: site.num_examples for name, site in found.items()},
             held_out={n: site.num_held_out for n, site in found.items()} if scored else {},
         )
+
+    def _refuse_other_sizes(self, found: Mapping[str, Acceptance]) -> None:
+        """A number that was planned with must be the one that the site declares."""
+        declared = self._federation.records.num_examples
+        for name, site in found.items():
+            planned = declared.get(name) if isinstance(declared, Mapping) else declared
+            if planned is not None and planned != site.num_examples:
+                raise ValueError(
+                    f"num_examples: {name} declares {site.num_examples:,}, and {planned:,} was "
+                    "planned with; write its number, or none"
+                )
 
     def _refuse_unscored(self, model: BuiltModel) -> None:
         if is_personal(model) and self._federation.terms.evaluation == "public":

@@ -19,6 +19,7 @@ from silotune.core.files import RecordError, append_bytes
 from silotune.privacy import NoDP, SiloStoreError
 from silotune.privacy.ledger.book import Account
 from silotune.privacy.ledger.chain import Chain, read_chains
+from silotune.privacy.ledger.heard import HeardLedger
 from silotune.privacy.ledger.ledger import Ledger
 from silotune.privacy.ledger.store import LEDGER
 from silotune.runs.facts import RunFacts
@@ -149,6 +150,7 @@ class Bookkeeping:
             relation=privacy.relation,
             chains=self.chains,
             places={name: self._told(ledger.place) for name, ledger in self._ledgers.items()},
+            heard=any(isinstance(one, HeardLedger) for one in self._ledgers.values()),
         )
         kept = self._folder.privacy.exists()  # if not, it is made again from the ledgers
         statement = read_statement(self._folder) if kept else None

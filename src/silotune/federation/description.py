@@ -43,6 +43,8 @@ class Description:
         runtime: where clients train: ``in-process``, or a ``pool`` of worker processes.
         workers: of the pool.
         round_deadline: seconds until clients that are not in this process count as missing.
+        wait_after_quorum: seconds that a round waits for others, once ``min_clients`` sites have
+            answered; None = until the deadline.
         coordinator: what sites know this machine as, where clients are sites.
         offer_deadline: seconds in which every site must have accepted a run.
         baselines: research only: also train each client alone, to compare.
@@ -96,6 +98,7 @@ class Description:
         runtime: Literal["in-process", "pool"] = "in-process",
         workers: int = 2,
         round_deadline: float = 3600.0,
+        wait_after_quorum: float | None = None,
         coordinator: str = "coordinator",
         offer_deadline: float = 7 * 24 * 3600.0,
         lifetime: Lifetime | Literal["off"] | None = None,
@@ -153,6 +156,8 @@ class Description:
             runtime: ``in-process`` or ``pool``.
             workers: processes of the pool.
             round_deadline: seconds until clients count as missing.
+            wait_after_quorum: seconds that a round of ``Sites`` waits for others, once
+                ``min_clients`` have answered; None = until the deadline.
             coordinator: what sites know this machine as, if clients are ``Sites``.
             offer_deadline: seconds in which each of them must have accepted the run.
             lifetime: a ceiling of epsilon over all runs on the same records, and where their book
@@ -232,6 +237,7 @@ class Description:
         check_value("runtime", Literal["in-process", "pool"], runtime)
         check_value("workers", Annotated[int, Ge(1)], workers)
         check_value("round_deadline", Annotated[float, Gt(0)], round_deadline)
+        check_value("wait_after_quorum", Annotated[float, Gt(0)] | None, wait_after_quorum)
         check_value("offer_deadline", Annotated[float, Gt(0)], offer_deadline)
         if not is_client_name(coordinator):
             raise ValueError("coordinator: cannot be a name that others know this machine by")
@@ -241,6 +247,7 @@ class Description:
         self.runtime = runtime
         self.workers = workers
         self.round_deadline = round_deadline
+        self.wait_after_quorum = wait_after_quorum
         self.coordinator = coordinator
         self.offer_deadline = offer_deadline
         self.baselines = tuple(baselines)
@@ -293,7 +300,13 @@ class Description:
     def _check_sites(self) -> None:
         """What cannot be where records are elsewhere."""
         if not self.records.elsewhere:
+            if self.wait_after_quorum is not None:
+                raise ValueError("wait_after_quorum: is for clients that are Sites; leave it out")
             return
+        if self.wait_after_quorum is not None and self.terms.unit == "client":
+            raise ValueError(
+                "wait_after_quorum: how many sites answered is secret under ClientDP; leave it out"
+            )
         terms, method = self.terms, self.terms.method
         if terms.evaluation == "simulation":
             raise ValueError(

@@ -175,8 +175,15 @@ def _public(
 def _names(records: Records) -> list[str]:
     """The clients that declare something, as far as no record has to be looked at to know them."""
     declared, num = records.num_examples, records.partition.num
+    if records.elsewhere and declared is None:
+        raise ValueError(
+            "num_examples: sites declare how many records they have when a run is offered; to plan "
+            "before that, say what they will declare: one number, or one for each"
+        )
     if declared is None:
         return []
+    if records.elsewhere:
+        return list(records.elsewhere)
     if num is not None:
         return dealt_names(num)
     if records.at_hand:
@@ -186,7 +193,7 @@ def _names(records: Records) -> list[str]:
 
 def _unread(records: Records) -> Iterator[str]:
     """A notice where nobody could see whether those who declare something are in the data."""
-    if records.partition.num is None and not records.at_hand:
+    if records.partition.num is None and not records.at_hand and not records.elsewhere:
         yield (
             f"num_examples: taken as it is declared; {records.place} is not on this machine, so "
             "its silos were not compared"

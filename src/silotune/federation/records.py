@@ -127,9 +127,6 @@ class Records:
                 raise ValueError(
                     f"{name}: is of a site's own records, and said there; leave it out"
                 )
-        for name in ("num_examples", "num_held_out"):
-            if getattr(self, name) is not None:
-                raise ValueError(f"{name}: each site declares its own; leave it out")
         for part, table in (("valid", self.valid), ("test", self.test)):
             if table is not None:
                 check_table(table, part)
@@ -141,7 +138,7 @@ class Records:
         check_encoding(self.encoding)
         check_value("sheet", str | None, self.sheet)
         check_value("label_map", dict[str, str | None], self.label_map)
-        clients = self.clients if isinstance(self.clients, Mapping) else None
+        clients = self.clients if isinstance(self.clients, Mapping) else self.elsewhere or None
         check_declared("num_examples", self.num_examples, clients)
         check_declared("num_held_out", self.num_held_out, clients)
 

@@ -98,6 +98,8 @@ def finish(
     learned = _learned(job, state)
     if built.terms.evaluation == "site":
         score_tests_at_home(built, learned, folder)
+    if job.sites and built.terms.unit == "example":
+        job.sites.hear()
     job.books.collect()
     _save_adapters(built.agreement, folder, learned, job.facts.started)
     scored = last_score(built, learned)

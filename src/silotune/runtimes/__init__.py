@@ -6,4 +6,5 @@ from .folder import answer_folder as answer_folder
 from .in_process import InProcess as InProcess
 from .pool import Pool as Pool
 from .remote import Remote as Remote
+from .remote import Stragglers as Stragglers
 from .worker import serve as serve

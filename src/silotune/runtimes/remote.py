@@ -37,6 +37,18 @@ OTHER_LEDGER = "the charges that it tells do not go on from those that it told b
 """Why an update is not used: whoever takes back a charge is not believed."""
 
 
+class Stragglers(NamedTuple):
+    """How long a round waits for the last ones.
+
+    Attributes:
+        quorum: good answers that a round needs.
+        wait: seconds that are waited for others, once there are so many.
+    """
+
+    quorum: int
+    wait: float
+
+
 class Remote:
     """The runtime over any courier.
 
@@ -48,6 +60,10 @@ class Remote:
         clients: who can be asked.
         deadline: seconds that a round may take; who has not answered then is missing.
         ledgers: of clients that tell what they charge; of the others somebody else knows it.
+        stragglers: when to stop waiting for the last ones; None = at the deadline.
+
+    Attributes:
+        unheard: clients that may have charged since they last told of their ledgers.
     """
 
     def __init__(
@@ -56,9 +72,12 @@ class Remote:
         clients: Sequence[ClientId],
         deadline: float,
         ledgers: Mapping[str, HeardLedger] | None = None,
+        stragglers: Stragglers | None = None,
     ) -> None:
         self._courier, self._clients, self._deadline = courier, sorted(clients), deadline
-        self._ledgers = ledgers or {}
+        self._ledgers = {ClientId(name): ledger for name, ledger in (ledgers or {}).items()}
+        self._stragglers = stragglers
+        self.unheard: set[ClientId] = set()
         self._answered: dict[ClientId, _State] = {}
 
     def clients(self) -> Sequence[ClientId]:
@@ -74,29 +93,33 @@ class Remote:
         return list(self._results(SCORE, tasks))
 
     def _results(self, kind: bytes, tasks: Sequence[ClientTask]) -> Iterator[ClientUpdate]:
-        end = time.monotonic() + self._deadline
         asked = {task.client: task for task in tasks}
-        states = _states(tasks)
+        states, whole = _states(tasks), set[ClientId]()
+        self.unheard |= asked.keys() & self._ledgers.keys()
 
-        def in_parts(client: ClientId) -> bytes:
+        def order(client: ClientId) -> bytes:
             task = asked[client]
-            body = encode_task(task, leaning_on=self._held(task))
-            return message(kind, self._head(task), body)
+            leaning_on = "" if client in whole else self._held(task)
+            return message(kind, self._head(task), encode_task(task, leaning_on=leaning_on))
 
-        def whole(client: ClientId) -> bytes:
-            return message(kind, self._head(asked[client]), encode_task(asked[client]))
-
-        orders, encode = list(asked), in_parts
-        while orders:
-            again: list[ClientId] = []
-            left = max(0.0, end - time.monotonic())
-            for client, data in self._courier.exchange(_Orders(orders, encode), left):
+        waiting, clock = list(asked), _Clock(self._deadline, self._stragglers)
+        while waiting:
+            left: list[ClientId] = []
+            heard: set[ClientId] = set()
+            for client, data in self._courier.exchange(_Orders(waiting, order), clock.part()):
                 answer = opened(data)
-                if answer is not None and answer.kind == WHOLE and encode is in_parts:
-                    again.append(client)
-                elif answer is not None and client in asked:
-                    yield from self._heard(asked[client], answer, states)
-            orders, encode = again, whole
+                heard.add(client)
+                if answer is None or client not in asked:
+                    continue
+                if answer.kind == WHOLE and client not in whole:
+                    whole.add(client)
+                    left.append(client)
+                for update in self._heard(asked[client], answer, states):
+                    clock.count(update)
+                    yield update
+            if clock.goes_on:  # whoever is silent is asked the same once more, and works on it once
+                left += [client for client in waiting if client not in heard]
+            waiting = left
 
     def _head(self, task: ClientTask) -> dict[str, object]:
         ledger = self._ledgers.get(task.client)
@@ -114,6 +137,7 @@ class Remote:
         try:
             if task.client in self._ledgers:
                 self._ledgers[task.client].hear(lines)
+                self.unheard.discard(task.client)
             result = decode_result(body)
         except SiloStoreError:
             yield _refused(task, OTHER_LEDGER)
@@ -129,6 +153,30 @@ class Remote:
         known = self._answered.get(task.client)
         before = task.run, task.round - 1
         return known.digest if known is not None and known[:2] == before else ""
+
+
+class _Clock:
+    """How long an exchange may still take."""
+
+    def __init__(self, deadline: float, stragglers: Stragglers | None) -> None:
+        self._end = time.monotonic() + deadline
+        self._stragglers, self._good = stragglers, 0
+
+    def count(self, update: ClientUpdate) -> None:
+        """A client has answered; with the last one of a quorum the others have so long left."""
+        self._good += not update.refusal
+        if self._stragglers is not None and self._good == self._stragglers.quorum:
+            self._end = min(self._end, time.monotonic() + self._stragglers.wait)
+
+    def part(self) -> float:
+        """Seconds of the next exchange; nobody can end one that goes on."""
+        left = max(0.0, self._end - time.monotonic())
+        return left if self._stragglers is None else min(left, self._stragglers.wait)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether another exchange is due for who is silent."""
+        return self._stragglers is not None and time.monotonic() < self._end
 
 
 class _State(NamedTuple):

@@ -1,0 +1,52 @@
+"""Couriers: the way to clients that are at their sites, as the configuration names it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from silotune.config import Config
+from silotune.core import ClientId
+from silotune.federation.members import Members
+from silotune.runs.folder import RunFolder
+from silotune.runtimes import Courier
+
+
+@contextmanager
+def courier_of(config: Config, folder: RunFolder) -> Iterator[Courier | None]:
+    """The way to a configuration's sites, open; None where clients are on this machine.
+
+    Args:
+        config: names the sites, the kit and the runtime.
+        folder: of the run.
+
+    Raises:
+        ValueError: if a site is no member, or the kit is none.
+        ConnectionError: if an engine cannot be reached.
+    """
+    if not config.federation.sites:
+        yield None
+        return
+    assert config.federation.kit is not None, "a rule of the configuration"
+    members = Members.open(Path(config.federation.kit))
+    keys = members.public_keys()
+    names = [ClientId(name) for name in config.federation.sites]
+    if strangers := [name for name in names if name not in keys]:
+        raise ValueError(
+            f"federation.sites: {', '.join(strangers)} is no member of {members.name} now; "
+            "`silotune federation status` shows why"
+        )
+    if config.runtime == "nvflare":
+        from silotune.runtimes.nvflare import NvflareCourier
+
+        kit = members.folder / "nvflare" / "lead"
+        with NvflareCourier(kit, names, folder.path / "engine") as flare:
+            yield flare
+        return
+    from silotune.runtimes.folder import FolderCourier
+
+    root = Path(config.federation.folder or members.folder / "exchange")
+    own = {name: keys[name] for name in names}
+    with FolderCourier(root, members.federation, members.key, own) as courier:
+        yield courier

@@ -1,0 +1,300 @@
+"""``federation rehearse``: a whole federation on this machine, with made-up records.
+
+Everything is as it would be between organisations: invitations and keys, a process tree a site
+with its own folder and policy, orders and answers that nobody but the parties could have written.
+Noise comes from the seed, so the result must be that of a simulation, bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from silotune.config import Config, yaml
+from silotune.config.build import arguments
+from silotune.core import ClientId
+from silotune.core.files import write_bytes, write_json
+from silotune.core.units import count_text, human_seconds
+from silotune.federation.admission import Request
+from silotune.federation.federation import Federation
+from silotune.federation.members import Members
+from silotune.federation.sites import Sites
+from silotune.federation.workers import SILOTUNE
+from silotune.models.hub import files_digest, local_folder
+from silotune.objectives import Objective
+from silotune.privacy import ExampleDP
+from silotune.privacy.ledger.private_files import write_private
+from silotune.runtimes.folder import FolderCourier
+from silotune.site.membership import accept_admission, answer_invitation
+
+from .config_source import chosen
+from .console import busy, say, speaker
+
+RECORDS = 300
+"""Made up for every site."""
+
+PATIENCE = 600.0
+"""Seconds until every site must have taken part; a slow machine opens its models one by one."""
+
+OWN = frozenset(
+    {
+        *("clients", "name", "delimiter", "encoding", "label_map", "splits", "partition"),
+        *("valid", "test", "num_examples", "num_held_out", "person", "limit"),
+        *("runtime", "baselines", "report_to", "coordinator", "offer_deadline"),
+        *("round_deadline", "wait_after_quorum"),
+    }
+)
+"""Arguments that each of the two runs has its own of."""
+
+_WORDS = ("when", "the", "patient", "invoice", "sample", "was", "seen", "again", "today", "late")
+
+
+def rehearse(
+    name: str, overrides: Sequence[str], sites: int, rounds: int, keep: Path | None
+) -> None:
+    """Run a configuration once as a federation and once as a simulation, and compare.
+
+    Args:
+        name: of a configuration of a simulation.
+        overrides: ``key=value``.
+        sites: how many.
+        rounds: how many.
+        keep: folder in which all is left; None = a temporary one, which goes.
+
+    Raises:
+        ValueError: in words, if the configuration cannot be rehearsed, or the results differ.
+    """
+    console = speaker(as_json=False)
+    config = chosen(name, overrides)
+    with _place(keep) as place:
+        names = [f"site-{number}" for number in range(1, sites + 1)]
+        given = _arguments(config, rounds)
+        tables = {site: _made(place / site, site, given["objective"]) for site in names}
+        say(console, f"{count_text(sites, 'site')}, {RECORDS} made-up records each, in {place}")
+        members = _joined(place, names, given, tables, console)
+        with busy(console, "simulating it, to compare"):
+            began = time.monotonic()
+            here = _simulation(given, tables).fit(place / "simulation", progress=False)
+            say(console, f"simulation:  {human_seconds(time.monotonic() - began)}")
+        with _served(place, names), busy(console, "training over sites"):
+            began = time.monotonic()
+            courier = _courier(members, names)
+            with courier:
+                there = _federation(given, names, members).fit(
+                    place / "run", progress=False, courier=courier
+                )
+            say(console, f"federation:  {human_seconds(time.monotonic() - began)}")
+        _compare(here.folder.path, there.folder.path)
+        if there.privacy is not None and not there.privacy.verify().ok:
+            raise ValueError(
+                "rehearsal: the certificate does not add up; see silotune privacy verify"
+            )
+        say(console, "the same bits: what the sites trained is what the simulation trained")
+        for line in _real(names):
+            say(console, line)
+
+
+def _arguments(config: Config, rounds: int) -> dict[str, Any]:
+    """What both runs are of: few rounds, and noise that can be drawn twice."""
+    given = arguments(config)
+    privacy = given["privacy"]
+    if isinstance(privacy, ExampleDP):
+        given["privacy"] = replace(privacy, insecure_seeded_noise=True)
+    elif privacy.unit != "none":
+        raise ValueError(
+            "privacy.unit: client hides sites by a server that is trusted; rehearse example or none"
+        )
+    if "image" in given["objective"].columns:
+        raise ValueError("model.task: a rehearsal makes up texts, and no images")
+    common = {key: value for key, value in given.items() if key not in OWN}
+    return {
+        **common,
+        "rounds": rounds,
+        "evaluation": "site",
+        "threads": 1,
+        "lifetime": "off",
+        "batch_size": min(common["batch_size"], RECORDS // 4),
+    }
+
+
+def _made(folder: Path, site: str, objective: Objective) -> Path:
+    """Records of the configuration's columns, which say nothing of anybody."""
+    draw = random.Random(site)
+    labels = objective.label_names or ()
+    if objective.label_names is None:
+        raise ValueError("data.labels: list them, as sites must agree on them beforehand")
+
+    def text(word: str) -> str:
+        return " ".join([word, *draw.choices(_WORDS, k=6)])
+
+    def row() -> dict[str, object]:
+        label = draw.choice(labels) if labels else "note"
+        made: dict[str, object] = {}
+        for role, column in objective.columns.items():
+            if role == "label":
+                made[column] = label
+            elif role == "messages":
+                turns = [("user", text("ask")), ("assistant", text("answer"))]
+                made[column] = [{"role": who, "content": said} for who, said in turns]
+            else:
+                made[column] = text(str(label))
+        return made
+
+    folder.mkdir(parents=True)
+    file = folder / "records.jsonl"
+    write_bytes(file, b"".join(_line(row()) for _ in range(RECORDS)))
+    return file
+
+
+def _line(row: Mapping[str, object]) -> bytes:
+    return (json.dumps(row, ensure_ascii=False) + "\n").encode()
+
+
+def _joined(
+    place: Path,
+    names: Sequence[str],
+    given: Mapping[str, Any],
+    tables: Mapping[str, Path],
+    console: Console,
+) -> Members:
+    """Invitation, request, admission: the private key of a site never leaves its folder."""
+    members = Members.create(place / "federation", names, "coordinator")
+    for name in names:
+        home, letters = place / name / "home", place / name
+        request = letters / f"{name}.request"
+        write_json(request, answer_invitation(home, members.invite(name)))
+        admission = letters / f"{name}.admission"
+        write_json(admission, members.approve(Request.read(request)).signed(members.key))
+        accept_admission(home, admission)
+        file = place / name / "site.yaml"
+        write_private(file, _site_file(name, tables[name], given, members.coordinator).encode())
+    say(console, f"keys: made at each site, admitted by {members.coordinator}")
+    return members
+
+
+def _site_file(name: str, table: Path, given: Mapping[str, Any], coordinator: str) -> str:
+    """What a site allows that takes part in one rehearsal."""
+    digest = files_digest(given["model"])
+    if not digest:
+        raise ValueError(
+            "model.name_or_path: sites know a base by the SHA-256 of its files, and of this one "
+            "none are on this machine; name a folder, or load it once"
+        )
+    privacy = given["privacy"]
+    allowed = {"units": ["example", "none"], "min_other_sites": 0}
+    if privacy.unit == "example":
+        allowed |= {"max_epsilon": 1000.0, "max_delta": 0.5}
+        allowed |= {"relations": [privacy.relation], "noise": [privacy.noise]}
+    return yaml.write(
+        {
+            "name": name,
+            "home": "home",
+            "data": {"path": str(table), "num_examples": RECORDS},
+            "models": {digest: str(local_folder(given["model"]))},
+            "device": "cpu",
+            "threads": 1,
+            "policy": {
+                "approve": "any",
+                "coordinator": coordinator,
+                "privacy": allowed,
+                "methods": [given["method"].name],
+                "max_rounds": given["rounds"],
+                "max_local_steps": given["local_steps"],
+                "releases": ["count", "metric"],
+                "personal": "keep",
+                "accept_result": True,
+            },
+        }
+    )
+
+
+def _simulation(given: Mapping[str, Any], tables: Mapping[str, Path]) -> Federation:
+    return Federation(**given, clients=dict(tables), num_examples=dict.fromkeys(tables, RECORDS))
+
+
+def _federation(given: Mapping[str, Any], names: Sequence[str], members: Members) -> Federation:
+    return Federation(
+        **given,
+        clients=Sites(tuple(names)),
+        coordinator=members.coordinator,
+        offer_deadline=PATIENCE,
+        round_deadline=PATIENCE,
+    )
+
+
+def _courier(members: Members, names: Sequence[str]) -> FolderCourier:
+    keys = members.public_keys()
+    own = {ClientId(name): keys[ClientId(name)] for name in names}
+    return FolderCourier(members.folder / "exchange", members.federation, members.key, own)
+
+
+@contextlib.contextmanager
+def _served(place: Path, names: Sequence[str]) -> Iterator[None]:
+    """``silotune site serve`` for every site, each a process tree of its own."""
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            command = [*SILOTUNE, "site", "serve", "--site", str(place / name / "site.yaml")]
+            command += ["--folder", str(place / "federation" / "exchange")]
+            log = stack.enter_context((place / name / "serve.log").open("wb"))
+            process = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+            stack.callback(_ended, process)
+        yield
+
+
+def _ended(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _compare(here: Path, there: Path) -> None:
+    """That both adapters are the same bytes.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    files = sorted(file.name for file in (here / "adapter").glob("*.safetensors"))
+    for name in files:
+        if (here / "adapter" / name).read_bytes() != (there / "adapter" / name).read_bytes():
+            raise ValueError(
+                f"rehearsal: {name} of the federation is not that of the simulation; both are in "
+                f"{there.parent} (keep them with --keep)"
+            )
+
+
+@contextlib.contextmanager
+def _place(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        if keep.exists() and any(keep.iterdir()):
+            raise ValueError(f"--keep: {keep} is not empty; name another folder")
+        keep.mkdir(mode=0o700, parents=True, exist_ok=True)
+        yield keep.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="silotune-") as place:
+        yield Path(place)
+
+
+def _real(names: Sequence[str]) -> Iterator[str]:
+    yield ""
+    yield "For a real one, the same in four commands; each prints the next:"
+    yield f"  you:       silotune federation create NAME --sites {','.join(names)}"
+    yield "  each site: silotune site join SITE.invitation --data DATA    (edit its site.yaml)"
+    yield "  you:       silotune federation approve SITE.request"
+    yield "  each site: silotune site join SITE.admission && silotune site serve --folder FOLDER"
+    yield "Then: silotune run CONFIG, with federation.sites, federation.kit and runtime: folder"
