@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .arguments import Json, examples
+from .arguments import ConfigName, Json, Overrides, examples
 from .errors import reported
 
 federation = typer.Typer(no_args_is_help=True)
@@ -137,3 +137,39 @@ def status(folder: Place = None, as_json: Json = False) -> None:
     from .members import tell
 
     tell(folder, as_json=as_json)
+
+
+@federation.command(
+    epilog=examples(
+        "silotune federation rehearse triage",
+        "silotune federation rehearse mine.yaml --sites 4 --rounds 5 --keep rehearsal",
+    )
+)
+@reported
+def rehearse(
+    name: ConfigName,
+    overrides: Overrides = None,
+    sites: Annotated[
+        int, typer.Option("--sites", metavar="N", min=1, max=20, help="Made on this machine.")
+    ] = 3,
+    rounds: Annotated[
+        int, typer.Option("--rounds", metavar="N", min=1, help="That are trained.")
+    ] = 3,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            "--keep",
+            metavar="FOLDER",
+            help="Leave everything there; without it nothing is left.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Run a whole federation on this machine, with real keys and made-up records.
+
+    Each site is a process tree with its own folder and policy. The result is compared with that of
+    a simulation, byte by byte; noise is drawn from the seed for that.
+    """
+    from .rehearse import rehearse as run
+
+    run(name, overrides or [], sites, rounds, keep)
