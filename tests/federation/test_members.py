@@ -310,7 +310,9 @@ def test_what_is_no_letter_is_said_in_words(members, home, damage, why):
     assert not home.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"5", b"\xff\xfe", b" " * 200_000])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"5", b"\xff\xfe", b" " * 200_000, b"[" * 90_000]
+)
 def test_a_file_that_is_no_json(tmp_path, content):
     (tmp_path / "a").write_bytes(content)
     for kind in (Invitation, Request, Admission):
@@ -430,6 +432,14 @@ def test_a_kit_that_lies(members, home, tmp_path, monkeypatch):
     with pytest.raises(LetterError, match="ended at"):
         accept_kit(home, read_kit(file), file)
     assert not home.exists()
+
+
+def test_a_kit_does_not_take_the_home_of_another_federation(members, home, tmp_path):
+    other = Members.create(tmp_path / "south", SITES)
+    file = other.make_kit("hosp-1")
+    asked(members, home)
+    with pytest.raises(LetterError, match="belongs to hosp-1 in the federation north"):
+        accept_kit(home, read_kit(file), file)
 
 
 def test_times_have_a_zone_and_are_of_now(members):

@@ -16,6 +16,7 @@ from silotune.core import RecordError
 from silotune.keys import Member, public_of
 from silotune.runtimes import FolderCourier, answer_folder
 from silotune.runtimes import folder as folder_module
+from silotune.runtimes import signed_files as signed_files_module
 from silotune.runtimes.folder import ANSWER, ORDER, about
 from silotune.runtimes.signed_files import Reader, digest_of, write_signed
 
@@ -421,6 +422,37 @@ def test_a_file_that_cannot_be_read_now_is_looked_at_again(tmp_path, monkeypatch
             assert reader.read(tmp_path / "a", public_of(key("east")), what) is None
     assert notes == [f"{tmp_path / 'a'}: Stale file handle; left alone"]
     assert reader.read(tmp_path / "a", public_of(key("east")), what).content == b"R"
+
+
+def test_an_order_that_cannot_be_read_now_is_answered_later(folder, monkeypatch):
+    """By a site that watches: it remembers what it has done."""
+    put(folder)
+    really_read, sleeps = signed_files_module._read, []
+
+    def stale(*_):
+        raise OSError(116, "Stale file handle")
+
+    def sleep(seconds):
+        sleeps.append(seconds)
+        monkeypatch.setattr(signed_files_module, "_read", really_read)
+        if len(sleeps) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(signed_files_module, "_read", stale)
+    monkeypatch.setattr(folder_module.time, "sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        answer_folder(folder.root, member("east"), bytes, watch=True, note=folder.notes.append)
+    assert folder.answered(b"Task").exists()
+
+
+def test_a_courier_that_cannot_begin_holds_nobody_up(folder, monkeypatch):
+    courier = folder.courier()
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderCourier, "_clear", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            courier.__enter__()
+    with folder.courier():
+        pass
 
 
 def test_a_full_disk_is_said_in_words_and_leaves_no_order(folder, monkeypatch):

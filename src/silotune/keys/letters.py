@@ -116,7 +116,10 @@ def read_small(path: Path) -> dict[str, Any]:
     with in_words(path):
         if path.is_file() and path.stat().st_size > LARGEST:
             raise LetterError(f"{path}: is too large for a letter")
-    return read_json(path)
+    try:
+        return read_json(path)
+    except RecursionError as error:
+        raise LetterError(f"{path}: damaged, this is no letter") from error
 
 
 def check_key(field: str, text: str) -> None:

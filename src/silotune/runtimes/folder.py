@@ -12,10 +12,10 @@ long ago is not taken for what it says now. Files go when their writer no longer
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple
@@ -70,13 +70,15 @@ class FolderCourier:
             _check_name(site)
         self._root, self._federation, self._key, self._sites = root, federation, key, sites
         self._note, self._reader = note, Reader(note)
-        self._lock: BinaryIO | None = None
+        self._held = ExitStack()
         self._answered: dict[tuple[ClientId, str], int] = {}
 
     def __enter__(self) -> FolderCourier:
-        self._lock = _alone(self._root / "outbox")
-        for site in self._names:
-            self._clear(site)
+        with ExitStack() as stack:
+            stack.enter_context(_alone(self._root / "outbox"))
+            for site in self._names:
+                self._clear(site)
+            self._held = stack.pop_all()
         return self
 
     def __exit__(
@@ -85,8 +87,7 @@ class FolderCourier:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        self._held.close()
 
     def exchange(
         self, orders: Mapping[ClientId, bytes], deadline: float
@@ -217,17 +218,19 @@ class _Site:
         new = [file for file in found if self._done.get(file) != found[file]]
         count = 0
         for file in sorted(new, key=lambda file: found[file][2]):
-            count += self._answer_one(file, answer)
-            self._done[file] = found[file]
+            order = self._read(file)
+            if order is not None:
+                count += self._answer_one(file, order, answer)
+                self._done[file] = found[file]
         if count:
             self._clear({file.stem for file in found})
         return count
 
-    def _answer_one(self, file: Path, answer: Callable[[bytes], bytes]) -> bool:
+    def _read(self, file: Path) -> Signed | None:
+        return self._reader.read(file, self._member.coordinator, self._about(ORDER, file))
+
+    def _answer_one(self, file: Path, order: Signed, answer: Callable[[bytes], bytes]) -> bool:
         me, place = self._member, self._inbox / f"{file.stem}{ANSWER}"
-        order = self._reader.read(file, me.coordinator, self._about(ORDER, file))
-        if order is None:
-            return False
         what = self._about(ANSWER, file)
         before = self._reader.read(place, me.public, what)
         if before is not None and before.number >= order.number:
@@ -285,7 +288,7 @@ def _pauses() -> Iterator[float]:
 
 
 def _state(file: Path) -> tuple[int, ...] | None:
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         return state_of(file.lstat())
     return None
 

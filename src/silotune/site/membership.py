@@ -40,9 +40,7 @@ def answer_invitation(home: Path, file: Path) -> dict[str, str]:
         raise LetterError(
             f"{file}: could be answered until {invitation.expires}; ask for a new invitation"
         )
-    for known in (_admission(home), _pending(home)):
-        if known is not None:
-            _check_same(home, known, invitation)
+    _check_own(home, invitation)
     key = own_key(_key_file(home, invitation.digest))
     _keep(home, "invitation.json", file)
     request = Request(
@@ -97,11 +95,10 @@ def accept_kit(home: Path, kit: Kit, file: Path) -> Admission:
         LetterError: if it is over, or the home is another federation's.
         RecordError: if something cannot be read or written.
     """
-    admission, known = kit.admission, _admission(home)
+    admission = kit.admission
     if is_over(admission.expires):
         raise LetterError(f"{file}: ended at {admission.expires}; ask for a new one")
-    if known is not None:
-        _check_same(home, known, admission)
+    _check_own(home, admission)
     place = _key_file(home, admission.invitation)
     with in_words(place):
         make_private(place.parent)
@@ -143,15 +140,16 @@ def _pending(home: Path) -> Invitation | None:
     return Invitation.read(file) if file.exists() else None
 
 
-def _check_same(home: Path, known: Admission | Invitation, letter: Admission | Invitation) -> None:
-    """Refuse a letter of another federation or to another site than the home's."""
-    one, other = ((each.federation, each.coordinator_key, each.site) for each in (known, letter))
-    if one != other:
-        raise LetterError(
-            f"{home}: belongs to {known.site} in the federation {known.federation_name}, and this "
-            f"is for {letter.site} in {letter.federation_name}; give each a home of its own "
-            "(--home)"
-        )
+def _check_own(home: Path, letter: Admission | Invitation) -> None:
+    """Refuse a letter of another federation, or to another site, than the home is of."""
+    asked = letter.federation, letter.coordinator_key, letter.site
+    for known in (_admission(home), _pending(home)):
+        if known and asked != (known.federation, known.coordinator_key, known.site):
+            raise LetterError(
+                f"{home}: belongs to {known.site} in the federation {known.federation_name}, and "
+                f"this is for {letter.site} in {letter.federation_name}; give each a home of its "
+                "own (--home)"
+            )
 
 
 def _key(home: Path, admission: Admission) -> Ed25519PrivateKey:
