@@ -93,6 +93,19 @@ def test_an_offer_that_is_altered_is_not_the_one_that_was_looked_at(home, silotu
     assert "takes part" in silotune("site", "offers").output
 
 
+def test_the_key_of_who_asks_is_shown_where_it_is_known(home, silotune, tmp_path):
+    home.keep(offer(coordinator="lead").to_bytes())
+    assert "lead, whose key this site does not have" in silotune("site", "show", "r1").output
+    said = silotune("federation", "create", "lead", "--sites", "h1", "--with-keys").output
+    (told,) = [row for row in said.splitlines() if row.startswith("your key: ")]
+    key = told.removeprefix("your key: ").partition(";")[0]
+    (kit,) = tmp_path.glob("lead/**/h1.kit")
+    assert silotune("site", "join", kit).exit_code == 0
+    assert f"lead, key {key}" in silotune("site", "show", "r1").output
+    home.keep(offer(coordinator="other").to_bytes())
+    assert "other, whose key this site does not have" in silotune("site", "show", "r1").output
+
+
 def test_a_digest_of_few_digits_could_be_another_ones(home, silotune):
     home.keep(offer().to_bytes())
     result = silotune("site", "approve", "r1", "--digest", offer().digest[:7])

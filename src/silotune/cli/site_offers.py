@@ -20,6 +20,7 @@ from silotune.site import OwnSite
 from silotune.site.approval import hindrance
 from silotune.site.counted import Counted, counted
 from silotune.site.home import Home
+from silotune.site.membership import coordinator_key
 from silotune.site.own_books import verify_own
 from silotune.site.plain import plain
 from silotune.site.refusal import refusal
@@ -59,7 +60,9 @@ def show_offer(file: Path, run: str, *, count: bool, as_json: bool) -> None:
     offer = home.offer(run)
     with busy(console, "computing what it costs"):
         sizes = _counted(own, offer) if count else None
-        found = shown(own, offer, home.approval(run), home.spent(_delta(own)), sizes=sizes)
+        key = coordinator_key(home.path, offer.coordinator)
+        spent = home.spent(_delta(own))
+        found = shown(own, offer, home.approval(run), spent, key, sizes)
     with suppress(RecordError):  # approving then needs the digest
         home.note_shown(offer)
     for section in found.sections:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from silotune.core.files import RecordError, in_words, json_text
 from silotune.federation.admission import Admission, Invitation, Request
 from silotune.federation.kit import Kit
-from silotune.keys import LetterError, Member, own_key, public_of, read_key
+from silotune.keys import LetterError, Member, fingerprint, own_key, public_of, read_key
 from silotune.keys.letters import is_over, read_small
 from silotune.privacy.ledger.private_files import make_private, write_private
 
@@ -128,6 +128,22 @@ def membership(home: Path) -> Member:
         )
     key = _key(home, admission)
     return Member(admission.federation, admission.site, admission.coordinator_key, key)
+
+
+def coordinator_key(home: Path, name: str) -> str:
+    """Fingerprint of a coordinator's key, as the site's admission has it; empty if it has none.
+
+    Args:
+        home: the site's folder.
+        name: the coordinator's.
+
+    Raises:
+        LetterError: if the admission was altered.
+    """
+    admission = _admission(home)
+    if admission is None or admission.coordinator != name:
+        return ""
+    return fingerprint(admission.coordinator_key)
 
 
 def _admission(home: Path) -> Admission | None:

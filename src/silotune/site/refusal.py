@@ -125,7 +125,7 @@ def _never(offer: Offer) -> Iterator[Reason]:
         yield Reason("files", "the method begins from files, which nobody may name at a site")
     if terms.evaluation not in ("site", "public"):
         yield Reason("evaluation", "simulation shows scores of private records to everybody")
-    if terms.objective.label_names is None or terms.objective.label_names != offer.labels:
+    if terms.objective.label_names != offer.labels:  # None: only records could tell it
         yield Reason("labels", "the label set is not declared, so records would have to tell it")
 
 
