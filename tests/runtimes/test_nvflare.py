@@ -3,9 +3,10 @@
 A trainer says how often it was asked, so that work done twice is seen.
 """
 
-import contextlib
+import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -277,31 +278,61 @@ WORKFLOW = "nvflare.app_common.workflows.fedavg.FedAvg"
 
 
 @pytest.mark.parametrize(
-    ("server", "site", "pushed"),
+    ("server", "site", "pushed", "who", "words"),
     [
-        (SERVER_CLASS, "pushed.Spy", True),
-        (SERVER_CLASS, FOREIGN, False),
-        (WORKFLOW, SITE_CLASS, False),
-        ("pushed.Spy", SITE_CLASS, True),
+        (SERVER_CLASS, "pushed.Spy", True, "localhost", "BYOC not permitted"),
+        (SERVER_CLASS, FOREIGN, False, "hosp-1", f"'{FOREIGN}' .* is not in allow_list"),
+        (WORKFLOW, SITE_CLASS, False, "localhost", f"'{WORKFLOW}' .* is not in allow_list"),
+        ("pushed.Spy", SITE_CLASS, True, "localhost", "BYOC not permitted"),
     ],
     ids=["code for sites", "another class at sites", "another at the server", "code for it"],
 )
-def test_pushed_code_and_other_classes_are_refused(federation, tmp_path, server, site, pushed):
-    trace = tmp_path / "it ran"
-    code = f"open({str(trace)!r}, 'w').close()\nclass Spy: pass\n" if pushed else ""
+def test_pushed_code_and_other_classes_are_refused(
+    federation, tmp_path, server, site, pushed, who, words
+):
+    fate, ran = submitted(federation, tmp_path, who, server, site, pushed)
+    assert re.search(words, fate)
+    assert not ran
+
+
+def test_a_site_refuses_code_that_its_server_lets_through(tmp_path):
+    """The veto is the site's own: here the server is run with FLARE's policies."""
+    folder = Path(tempfile.mkdtemp(prefix="flare-"))
+    soft = Loopback(folder, {"hosp-1": ECHO})
+    local = soft.kits["localhost"] / "local"
+    shutil.copy(local / "authorization.json.default", local / "authorization.json")
+    soft._digests["localhost"] = {
+        "startup/rootCA.pem": soft._digests["localhost"]["startup/rootCA.pem"]
+    }
+    soft._digests["localhost"] |= {
+        f"local/{f.name}": hashlib.sha256(f.read_bytes()).hexdigest() for f in local.glob("*.json")
+    }
+    with soft:
+        fate, ran = submitted(soft, tmp_path, "hosp-1", SERVER_CLASS, "pushed.Spy", True)
+    shutil.rmtree(folder)
+    assert "BYOC not permitted" in fate
+    assert not ran
+
+
+def submitted(federation, place, who, server, site, pushed):
+    """What FLARE, and whoever is to refuse, say of a job; and whether its code ran."""
     from nvflare.fuel.flare_api.flare_api import new_secure_session
 
+    trace = place / "it ran"
+    code = f"open({str(trace)!r}, 'w').close()\nclass Spy: pass\n" if pushed else ""
+    before = len(said(federation, who))
     session = new_secure_session(LEAD, str(federation.kit), timeout=10)
-    ended = "rejected"
     try:
-        with contextlib.suppress(Exception):
-            number = session.submit_job(str(job(tmp_path / "job", server, site, code)))
-            until(lambda: is_over(session.get_job_meta(number)["status"]), 90)
-            ended = session.get_job_meta(number)["status"]
+        number = session.submit_job(str(job(place / "job", server, site, code)))
+        until(lambda: is_over(session.get_job_meta(number)["status"]), 90)
+        fate = str(session.get_job_meta(number))
     finally:
         session.close()
-    assert not trace.exists()
-    assert "COMPLETED" not in str(ended)
+    return fate + said(federation, who)[before:], trace.exists()
+
+
+def said(federation, who) -> str:
+    return (federation.folder / f"{who}.out").read_text()
 
 
 def is_over(status: str) -> bool:

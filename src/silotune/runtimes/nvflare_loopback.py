@@ -34,6 +34,7 @@ class Loopback:
     """What runs. Use it as a context manager; it is whole when that is entered.
 
     Attributes:
+        folder: of everything; what a process says is there in ``<name>.out``.
         kits: by name, of the server, the coordinator and the sites.
         sockets: of the sites' daemons.
     """
@@ -48,7 +49,7 @@ class Loopback:
         Raises:
             ValueError: if NVIDIA FLARE is not installed, or refuses.
         """
-        self._folder, self._trainers = folder, trainers
+        self.folder, self._trainers = folder, trainers
         address = Address("rehearsal", SERVER, _free_port())
         self.kits = provision_all(folder / "kits", address, LEAD, list(trainers))
         self.sockets = {site: folder / f"{site}.sock" for site in trainers}
@@ -90,7 +91,7 @@ class Loopback:
 
     def start_daemon(self, site: ClientId) -> None:
         """A site's daemon, which starts its trainer."""
-        log = self._folder / f"{site}.trainer.log"
+        log = self.folder / f"{site}.trainer.log"
         words = [str(self.sockets[site]), str(log), *self._trainers[site]]
         daemon = [sys.executable, "-m", "silotune_link.daemon", *words]
         process = self._start(_daemon(site), daemon)
@@ -154,7 +155,7 @@ class Loopback:
         with self._said(name).open("ab") as out:
             process = self._processes[name] = subprocess.Popen(
                 words,
-                env=os.environ | {"HOME": str(self._folder)},  # where FLARE keeps notes
+                env=os.environ | {"HOME": str(self.folder)},  # where FLARE keeps notes
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -164,7 +165,7 @@ class Loopback:
         return process
 
     def _said(self, name: str) -> Path:
-        return self._folder / f"{name}.out"
+        return self.folder / f"{name}.out"
 
     def _end(self, name: str) -> None:
         process = self._processes.pop(name)
