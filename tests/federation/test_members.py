@@ -471,6 +471,8 @@ def test_members_are_heard_and_others_are_not(members, home, tmp_path):
     root = tmp_path / "stick"
     joined(members, home)
     joined(members, tmp_path / "second", "hosp-2")
+    assert list(members.public_keys()) == ["hosp-1", "hosp-2"]
+    assert list(members.public_keys(["hosp-2", "Straße 9", "hosp-9"])) == ["hosp-2"]
     say(members, home, root)
     assert spoken(members, root) == {"hosp-1": b"R"}
     say(members, tmp_path / "second", root, b"R2")

@@ -30,8 +30,8 @@ def courier_of(config: Config, folder: RunFolder) -> Iterator[Courier | None]:
         return
     assert config.federation.kit is not None, "a rule of the configuration"
     members = Members.open(Path(config.federation.kit))
-    keys = members.public_keys()
     names = [ClientId(name) for name in config.federation.sites]
+    keys = members.public_keys(names)
     if strangers := [name for name in names if name not in keys]:
         raise ValueError(
             f"federation.sites: {', '.join(strangers)} is no member of {members.name} now; "
@@ -47,6 +47,5 @@ def courier_of(config: Config, folder: RunFolder) -> Iterator[Courier | None]:
     from silotune.runtimes.folder import FolderCourier
 
     root = Path(config.federation.folder or members.folder / "exchange")
-    own = {name: keys[name] for name in names}
-    with FolderCourier(root, members.federation, members.key, own) as courier:
+    with FolderCourier(root, members.federation, members.key, keys) as courier:
         yield courier

@@ -23,7 +23,6 @@ from rich.console import Console
 
 from silotune.config import Config, yaml
 from silotune.config.build import arguments
-from silotune.core import ClientId
 from silotune.core.files import write_bytes, write_json
 from silotune.core.units import count_text, human_seconds
 from silotune.federation.admission import Request
@@ -234,8 +233,7 @@ def _federation(given: Mapping[str, Any], names: Sequence[str], members: Members
 
 
 def _courier(members: Members, names: Sequence[str]) -> FolderCourier:
-    keys = members.public_keys()
-    own = {ClientId(name): keys[ClientId(name)] for name in names}
+    own = members.public_keys(names)
     return FolderCourier(members.folder / "exchange", members.federation, members.key, own)
 
 

@@ -237,9 +237,13 @@ class Members:
         """
         return tuple(map(self.standing, self.sites))
 
-    def public_keys(self) -> Mapping[ClientId, str]:
-        """Who is a member, and by which key: of the moment in which it is looked up."""
-        return _PublicKeys(self)
+    def public_keys(self, sites: Sequence[str] | None = None) -> Mapping[ClientId, str]:
+        """Who is a member, and by which key: of the moment in which it is looked up.
+
+        Args:
+            sites: of which nobody else is looked for; None = all.
+        """
+        return _PublicKeys(self, frozenset(self.sites if sites is None else sites))
 
     def standing(self, site: str) -> Standing:
         """How it stands with one of them.
@@ -322,9 +326,10 @@ class _PublicKeys(Mapping[ClientId, str]):
     """Read anew at every look, so that who is revoked is so in a run that is going on."""
 
     members: Members
+    sites: frozenset[str]
 
     def __getitem__(self, site: ClientId) -> str:
-        if site not in self.members.sites:
+        if site not in self.sites.intersection(self.members.sites):
             raise KeyError(site)
         standing = self.members.standing(site)
         if standing.state != "admitted":
@@ -332,7 +337,9 @@ class _PublicKeys(Mapping[ClientId, str]):
         return standing.key
 
     def __iter__(self) -> Iterator[ClientId]:
-        return (s.site for s in self.members.standings() if s.state == "admitted")
+        found = sorted(self.sites.intersection(self.members.sites))
+        standings = map(self.members.standing, found)
+        return (s.site for s in standings if s.state == "admitted")
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
