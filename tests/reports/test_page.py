@@ -79,6 +79,14 @@ def test_a_whole_run(whole):
         assert words in page.text
 
 
+def test_what_is_wide_scrolls_by_itself(whole):
+    """On a narrow screen the page does not, and text in a picture stays as large as it is."""
+    wide = re.findall(r"(<[^<]*>)\s*<table", whole)
+    wide += re.findall(r'<figure class="wide">\s*(<[^<]*>)', whole)
+    assert len(wide) > 5
+    assert set(wide) == {'<div class="scroll" tabindex="0">'}
+
+
 def test_the_privacy_statement_says_everything_that_epsilon_depends_on(whole):
     text = Page(whole).text
     for words in (

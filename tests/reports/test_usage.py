@@ -159,6 +159,19 @@ def test_the_program_for_a_merged_language_model(tmp_path):
     assert names["tokens"].shape[1] > names["batch"]["input_ids"].shape[1]
 
 
+@pytest.mark.parametrize("pooling", ["model", "mean"])
+def test_a_model_of_pairs_is_asked_with_two_texts(tmp_path, pooling):
+    base = tiny_bert(tmp_path / "base")
+    about = replace(summary(), pooling=pooling, parts=("text", "text_pair", "label"))
+    program = adapter_program(about, LABELS)
+    asked = program[program.index("texts =") : program.index("with torch")]
+    scope = {"tokenizer": AutoTokenizer.from_pretrained(base)}
+    exec(asked, scope)
+    alone = scope["tokenizer"](scope["texts"])
+    assert scope["batch"]["input_ids"].shape[1] > len(alone["input_ids"][0])
+    assert asked in merged_program("sequence-classification", pooling, 64, about.parts)
+
+
 TURNS = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "Hello"}]
 TEMPLATE = (
     "{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}{% endfor %}"

@@ -58,6 +58,8 @@ class MergeError:
 
     def __str__(self) -> str:
         """The figure as a sentence; where it is notable, with the reason and the cure."""
+        if self.lost == 0:
+            return "merged, the model computes the same on made-up records"
         said = (
             f"merging changes the outputs by {self.share:.2g} of what training changed "
             f"({self.lost:.2g} of {self.learned:.2g}, on made-up records)"

@@ -57,7 +57,7 @@ def merged_program(task: str, pooling: str, max_length: int, parts: Collection[s
         task: of the model.
         pooling: "mean" for a classifier of ours beside its encoder.
         max_length: tokens of a text that are read.
-        parts: of a record, by which a language model is asked as it was trained.
+        parts: of a record, by which a model is asked as it was trained.
     """
     kind = _kind(task, pooling)
     return _render(f"merged_{kind}", max_length=max_length, **_question(parts))
@@ -78,7 +78,9 @@ def _kind(task: str, pooling: str) -> str:
 
 
 def _question(parts: Collection[str]) -> dict[str, str]:
-    """How a language model is asked, in the form of its records."""
+    """How a model is asked, in the form of its records."""
+    if "text_pair" in parts:
+        return {"asked": "pair"}
     if "messages" in parts:
         lines = prompt_lines([{"role": "user", "content": HELLO}])
         return {"asked": "chat", "hello": HELLO, "lines": lines}
