@@ -25,6 +25,7 @@ def test_a_sound_environment_and_configuration_have_no_problem(place):
     assert list(found) == ["output_dir", "device", "data", "model", "adapter", "privacy", "records"]
     assert "2 silos" in found["data"]
     assert "loads it, and computes the same" in found["adapter"]
+    assert "; up to 32 tokens of each are read" in found["records"]
     assert not Path(config.output_dir).exists()
 
 

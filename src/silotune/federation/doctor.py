@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import torch
 
+from silotune.core.units import count_text
 from silotune.data.federated_dataset import Prepared
 from silotune.models.load import Loaded
 from silotune.privacy.mechanisms_from_choice import client_mechanisms, server_mechanism
@@ -163,6 +164,8 @@ def _noise(terms: Terms, records: Records, prepared: Prepared) -> str:
 
 def _records(terms: Terms, prepared: Prepared, reader: Loaded) -> str:
     data = read_examples(terms, prepared, reader)
-    longest = max(max(silo.train.lengths) for silo in data.silos.values())
-    told = f"the model can read all of them; the longest has length {longest}"
+    told = "the model can read all of them"
+    if terms.objective.task != "image-classification":
+        longest = max(max(silo.train.lengths) for silo in data.silos.values())
+        told += f"; up to {count_text(longest, 'token')} of each are read"
     return "; ".join((told, *data.notices))

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 
 LITTLE, NOTHING = 0.1, 0.5
-"""From where on noise costs accuracy, and from where on little or nothing is left to gain."""
+"""From where on noise costs accuracy with many labels, and from where on with few, too."""
 
 CURE = (
     "train fewer numbers (fewer layers_to_transform, a smaller r, method head-only), take larger "
@@ -38,7 +38,10 @@ def verdict(noise_to_signal: float) -> str:
         return ""
     told = f"noise / signal of the whole run is {noise_to_signal:.2g}"
     if noise_to_signal >= NOTHING:
-        return f"{told}: this will not learn, whatever the learning rate; {CURE}"
+        return (
+            f"{told}: it will cost much, and with many labels leave nothing to learn, whatever the "
+            f"learning rate; {CURE}"
+        )
     if noise_to_signal >= LITTLE:
-        return f"{told}: this will learn little, and less the more labels there are; {CURE}"
+        return f"{told}: it will cost accuracy, the more the more labels there are; {CURE}"
     return f"{told}: noise leaves room to learn; a task whose records disagree needs it smaller"
