@@ -49,7 +49,7 @@ class Daemon:
     """
 
     def __init__(self, socket_path: Path, command: Sequence[str], log: Path) -> None:
-        _check(socket_path)
+        check_path(socket_path)
         self._path = socket_path
         self._trainer = Process(command, log)
         self._lock = threading.Lock()
@@ -122,7 +122,7 @@ def ask(socket_path: Path, order: bytes) -> bytes:
         ConnectionError: if no daemon is there, or it ended before it answered.
         ValueError: if the path is longer than sockets can have.
     """
-    _check(socket_path)
+    check_path(socket_path)
     with socket.socket(socket.AF_UNIX) as link:
         try:
             link.connect(str(socket_path))
@@ -135,7 +135,12 @@ def ask(socket_path: Path, order: bytes) -> bytes:
             raise ConnectionError(f"the daemon at {socket_path} gave no answer") from error
 
 
-def _check(path: Path) -> None:
+def check_path(path: Path) -> None:
+    """Whether a socket can have this path.
+
+    Raises:
+        ValueError: if it is too long.
+    """
     size = len(os.fsencode(path))
     if size > _LONGEST_PATH:
         raise ValueError(

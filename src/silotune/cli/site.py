@@ -176,3 +176,12 @@ def verify(run: RunName, file: SiteFile = HERE, as_json: Json = False) -> None:
     from .site_offers import verify_certificate
 
     verify_certificate(file, run, as_json=as_json)
+
+
+@site.command(hidden=True)
+@reported
+def trainer(file: SiteFile = HERE) -> None:
+    """Compute for a site's daemon, which starts this."""
+    from .trainer import work_at_site
+
+    work_at_site(file)

@@ -6,7 +6,6 @@ import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from silotune.federation.built import build_clients, build_federation
 from silotune.federation.lifetimes import open_accounts
@@ -15,6 +14,7 @@ from silotune.runs.folder import RunFolder
 from silotune.runtimes import serve
 
 from .config_source import of_run
+from .pipes import pipes
 
 WORKERS_LOG = "workers.log"
 """Beside the silos' folders: what workers of a private run would say on the screen."""
@@ -30,7 +30,8 @@ def work(path: Path, modules: Sequence[str] = ()) -> None:
     Raises:
         ValueError: if one of them cannot be imported.
     """
-    tasks, results = _pipes(modules)
+    tasks, results = pipes()
+    _import(modules)
     folder = RunFolder(path)
     built = build_federation(of_run(folder), read_facts(folder).started)
     if built.terms.private:  # what it says from here on may be of records, and stays with them
@@ -54,25 +55,18 @@ def work_for_audit(path: Path, modules: Sequence[str] = ()) -> None:
     """
     from silotune.federation.audit_pool import ordered_silos  # which loads statistics
 
-    tasks, results = _pipes(modules)
+    tasks, results = pipes()
+    _import(modules)
     trainer, silos = ordered_silos(path)
     serve(trainer, silos, tasks, results)
 
 
-def _pipes(modules: Sequence[str]) -> tuple[BinaryIO, BinaryIO]:
-    """Tasks and results; imports the modules first."""
+def _import(modules: Sequence[str]) -> None:
     for name in modules:
-        _import(name)
-    results = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever prints must not get between the bytes
-    return os.fdopen(os.dup(0), "rb"), results
-
-
-def _import(name: str) -> None:
-    try:
-        importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(
-            f"runtime: worker processes cannot import {name} ({error}); put its folder on "
-            "PYTHONPATH, or use runtime: in-process"
-        ) from error
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(
+                f"runtime: worker processes cannot import {name} ({error}); put its folder on "
+                "PYTHONPATH, or use runtime: in-process"
+            ) from error

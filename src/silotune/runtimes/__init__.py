@@ -8,3 +8,4 @@ from .pool import Pool as Pool
 from .remote import Remote as Remote
 from .remote import Stragglers as Stragglers
 from .worker import serve as serve
+from .worker import serve_orders as serve_orders

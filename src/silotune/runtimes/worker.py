@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Mapping
-from typing import BinaryIO
+from collections.abc import Callable, Mapping
+from typing import BinaryIO, NoReturn
 
 from silotune.core import ClientId
 from silotune.engine import Client, LocalTrainer
@@ -20,12 +20,19 @@ def serve(
     trainer: LocalTrainer, silos: Mapping[ClientId, Client], pipe_in: BinaryIO, pipe_out: BinaryIO
 ) -> None:
     """A worker's life: answer orders until the pipe closes, then die without finishing."""
-    inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     responder = Responder(trainer, silos)
+    serve_orders(lambda order: _answer(responder, order), pipe_in, pipe_out)
+
+
+def serve_orders(
+    answer: Callable[[bytes], bytes], pipe_in: BinaryIO, pipe_out: BinaryIO
+) -> NoReturn:
+    """The same for whatever answers orders, which never raises."""
+    inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe_in, inbox), daemon=True).start()
     write_frame(pipe_out, READY)
     while True:
-        write_frame(pipe_out, _answer(responder, inbox.get()))
+        write_frame(pipe_out, answer(inbox.get()))
 
 
 def _answer(responder: Responder, order: bytes) -> bytes:

@@ -1,0 +1,158 @@
+"""Sites in processes of their own: each has its file, its home, a daemon and a trainer."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from federation.small import SILOS
+from silotune.federation.workers import SILOTUNE
+from silotune.models.hub import files_digest
+from silotune_link.daemon import ask
+from sites.wire import table_of
+
+ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+
+
+class Place:
+    """A site's file and home, near the root: a socket's path is short."""
+
+    def __init__(self, folder: Path, name: str, model: Path) -> None:
+        self.name, self.home, self.file = name, folder / name, folder / f"{name}.yaml"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.file.write_text(
+            f"""\
+name: {name}
+data: {{path: {table_of(folder, name)}, num_examples: 20, num_held_out: 2, valid_fraction: 0.11}}
+home: {self.home}
+models: {{{files_digest(str(model))}: {model}}}
+device: cpu
+threads: 1
+policy:
+  approve: any
+  coordinator: lead
+  privacy:
+    units: [example, none]
+    max_epsilon: 10
+    max_delta: 1e-2
+    relations: [add-remove]
+    noise: [discrete, gaussian]
+  methods: [ffa-lora]
+  max_rounds: 20
+  max_local_steps: 20
+  accept_result: true
+"""
+        )
+        self.file.chmod(0o600)
+        self.home.mkdir(mode=0o700)
+
+    @property
+    def socket(self) -> Path:
+        return self.home / "site.sock"
+
+    def start(self) -> None:
+        """The daemon alone."""
+        trainer = [*SILOTUNE, "site", "trainer", "--site", str(self.file)]
+        daemon = [sys.executable, "-P", "-m", "silotune_link.daemon"]
+        self.popen([*daemon, str(self.socket), str(self.home / "trainer.log"), *trainer])
+        until(self.socket.exists)
+
+    def popen(self, words: list[str]) -> None:
+        with (self.home / "said").open("ab") as out:
+            self.process = subprocess.Popen(
+                words,
+                env=os.environ | ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+
+    def said(self) -> str:
+        return (self.home / "said").read_text()
+
+    def tree(self) -> dict[int, str]:
+        """Every process below the one that was started, itself the first: its command."""
+        found, commands = {self.process.pid: ""}, {}
+        parents = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with suppress(OSError):
+                    stat = (entry / "stat").read_text().rpartition(")")[2].split()
+                    if stat[0] != "Z":
+                        parents[int(entry.name)] = int(stat[1])
+                        words = (entry / "cmdline").read_bytes().decode().split("\0")
+                        commands[int(entry.name)] = " ".join(words)
+        while new := {p for p, parent in parents.items() if parent in found and p not in found}:
+            found |= dict.fromkeys(new, "")
+        return {pid: commands.get(pid, "") for pid in found}
+
+    def pid_of(self, words: str) -> int | None:
+        """Of the innermost process of the tree whose command ends so or has these words."""
+        found = [pid for pid, command in self.tree().items() if words in command]
+        return max(found, default=None)
+
+    @property
+    def trainer(self) -> int | None:
+        return next((p for p, c in self.tree().items() if c.startswith(_START_OF_TRAINER)), None)
+
+    def kill(self) -> None:
+        """Everything at once."""
+        for pid in self.tree():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait(timeout=60)
+
+    def carried(self, order: bytes) -> bytes:
+        """Until there is an answer: the daemon may be started again meanwhile."""
+        end = time.monotonic() + 120
+        while True:
+            try:
+                return ask(self.socket, order)
+            except ConnectionError:
+                assert time.monotonic() < end, self.said()
+                time.sleep(0.05)
+
+
+_START_OF_TRAINER = " ".join([*SILOTUNE, "site", "trainer"])
+
+
+class Daemons:
+    """The courier to their sockets."""
+
+    def __init__(self, places: dict[str, Place]) -> None:
+        self.places = places
+        self.orders: list[tuple[str, bytes]] = []
+
+    def exchange(self, orders, deadline):
+        for name, order in orders.items():
+            self.orders.append((name, order))
+            yield name, self.carried(name, order)
+
+    def carried(self, name: str, order: bytes) -> bytes:
+        return self.places[name].carried(order)
+
+
+@contextmanager
+def places(model: Path, names: tuple[str, ...] = SILOS) -> Iterator[dict[str, Place]]:
+    """Sites that are not yet started; all that was is ended."""
+    with tempfile.TemporaryDirectory(prefix="sites-") as folder:
+        found = {name: Place(Path(folder), name, model) for name in names}
+        try:
+            yield found
+        finally:
+            for place in found.values():
+                if place.process is not None and place.process.poll() is None:
+                    place.kill()
+
+
+def until(true: Callable[[], object], seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
