@@ -11,10 +11,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from federation.small import SILOS
+from silotune.core.files import write_json
+from silotune.federation.admission import Request
+from silotune.federation.members import Members
 from silotune.federation.workers import SILOTUNE
 from silotune.models.hub import files_digest
+from silotune.site.membership import accept_admission, answer_invitation
 from silotune_link.daemon import ask
-from sites.wire import table_of
+from sites.wire import LEAD, table_of
 
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
 
@@ -35,7 +39,7 @@ device: cpu
 threads: 1
 policy:
   approve: any
-  coordinator: lead
+  coordinator: {LEAD}
   privacy:
     units: [example, none]
     max_epsilon: 10
@@ -61,6 +65,19 @@ policy:
         daemon = [sys.executable, "-P", "-m", "silotune_link.daemon"]
         self.popen([*daemon, str(self.socket), str(self.home / "trainer.log"), *trainer])
         until(self.socket.exists)
+
+    def serve(self, *words: str) -> None:
+        """``site serve``, without waiting for it."""
+        self.popen([*self.serving, *words])
+
+    @property
+    def serving(self) -> list[str]:
+        return [*SILOTUNE, "site", "serve", "--site", str(self.file)]
+
+    def allow(self, text: str, instead: str) -> None:
+        old = self.file.read_text()
+        assert text in old
+        self.file.write_text(old.replace(text, instead))
 
     def popen(self, words: list[str]) -> None:
         with (self.home / "said").open("ab") as out:
@@ -91,11 +108,6 @@ policy:
         while new := {p for p, parent in parents.items() if parent in found and p not in found}:
             found |= dict.fromkeys(new, "")
         return {pid: commands.get(pid, "") for pid in found}
-
-    def pid_of(self, words: str) -> int | None:
-        """Of the innermost process of the tree whose command ends so or has these words."""
-        found = [pid for pid, command in self.tree().items() if words in command]
-        return max(found, default=None)
 
     @property
     def trainer(self) -> int | None:
@@ -136,6 +148,18 @@ class Daemons:
 
     def carried(self, name: str, order: bytes) -> bytes:
         return self.places[name].carried(order)
+
+
+def admitted(folder: Path, places: dict[str, Place]) -> Members:
+    """A federation of which all of them are members."""
+    members = Members.create(folder, list(places), LEAD)
+    for name, place in places.items():
+        request = answer_invitation(place.home, members.invite(name))
+        write_json(folder / "request", request)
+        admission = members.approve(Request.read(folder / "request"))
+        write_json(folder / "admission", admission.signed(members.key))
+        accept_admission(place.home, folder / "admission")
+    return members
 
 
 @contextmanager

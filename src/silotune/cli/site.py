@@ -178,6 +178,69 @@ def verify(run: RunName, file: SiteFile = HERE, as_json: Json = False) -> None:
     verify_certificate(file, run, as_json=as_json)
 
 
+@site.command(
+    epilog=examples(
+        "silotune site serve --folder /mnt/federation",
+        "silotune site serve --site /etc/silotune/site.yaml --kit /var/lib/silotune/kit",
+    )
+)
+@reported
+def serve(
+    file: SiteFile = HERE,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--folder",
+            metavar="DIR",
+            help="Answer the orders that come in this folder.",
+            show_default=False,
+        ),
+    ] = None,
+    kit: Annotated[
+        Path | None,
+        typer.Option(
+            "--kit",
+            metavar="DIR",
+            help="Run the client of NVIDIA FLARE with this kit, which was hardened before.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Take part: answer what the coordinator asks, as far as policy and people allow it.
+
+    Runs until Ctrl-C or SIGTERM. What dies in it is started again; nothing is charged twice.
+    """
+    from .serve import serve_site
+
+    serve_site(file, folder, kit)
+
+
+@site.command(epilog=examples("silotune site answer /media/stick"))
+@reported
+def answer(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", show_default=False)],
+    file: SiteFile = HERE,
+) -> None:
+    """Answer the orders that lie in a folder, and end: for a site that no wire reaches."""
+    from .serve import answer_once
+
+    answer_once(file, folder)
+
+
+@site.command(epilog=examples("silotune site harden kit"))
+@reported
+def harden(
+    kit: Annotated[
+        Path, typer.Argument(metavar="KIT", help="A site's, of NVIDIA FLARE.", show_default=False)
+    ],
+    file: SiteFile = HERE,
+) -> None:
+    """Replace FLARE's policies in a kit, which let a coordinator run code here, by ours."""
+    from .serve import harden_own
+
+    harden_own(file, kit)
+
+
 @site.command(hidden=True)
 @reported
 def trainer(file: SiteFile = HERE) -> None:

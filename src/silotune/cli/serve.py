@@ -1,0 +1,169 @@
+"""``site serve`` and ``site answer``: a site at work.
+
+While it serves, a site is one tree of processes. This one looks after the others, tells the news
+and watches a folder. The daemon, and FLARE's client if there is a kit, are its children, which are
+started again whenever they end, and end with it. The daemon keeps the trainer.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from concurrent.futures import Future, wait
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Thread
+
+from silotune.config.site_file import read_site
+from silotune.core.files import in_words
+from silotune.core.units import count_text
+from silotune.federation.workers import SILOTUNE
+from silotune.keys import Member, fingerprint
+from silotune.privacy.ledger.private_files import make_private
+from silotune.runtimes import answer_folder
+from silotune.runtimes.nvflare_hardened import check_hardened, note_hardened
+from silotune.runtimes.nvflare_kits import command, harden_site
+from silotune.site import OwnSite
+from silotune.site.guarded import check_guarded
+from silotune.site.held import held
+from silotune.site.home import Home
+from silotune.site.membership import membership
+from silotune.site.site import Site
+from silotune_link.daemon import ask, check_path
+from silotune_link.keep import kept
+
+from .console import say, speaker
+from .site_news import News
+
+LOOK = 2.0
+"""Seconds between two looks for news."""
+
+AGAIN = 0.5
+"""Seconds until a daemon that is away is asked again."""
+
+FLARE_LOG = "flare.log"
+"""In a site's home: what FLARE's client says."""
+
+
+def serve_site(file: Path, folder: Path | None, kit: Path | None) -> None:
+    """Serve until this process is told to end.
+
+    Args:
+        file: the site's own.
+        folder: also answer the orders that lie there.
+        kit: also run FLARE's client, with these credentials.
+
+    Raises:
+        ValueError: in words, if the site's file or home can be written by others, it is no member,
+            the kit is not as it was hardened, or another process serves.
+        RuntimeError: if a part of it is gone that cannot be started again.
+    """
+    own, member = _checked(file)
+    home = Home(own.home)
+    check_path(home.socket)
+    if kit is not None:
+        check_hardened(home.path, kit, "silotune site harden")
+    with held(home), ExitStack() as stack:
+        parts = {"daemon": stack.enter_context(kept(_daemon(file, home)))}
+        if kit is not None:
+            log, env = home.path / FLARE_LOG, {"HOME": str(home.path.resolve())}
+            parts["FLARE's client"] = stack.enter_context(kept(command(kit), log, env))
+        _tell(file, own, member, folder, kit)
+        ended: Future[None] = Future()
+        if folder is not None:
+            Thread(target=_watch, args=(folder, home, member, ended), daemon=True).start()
+        news = News(file, own)
+        while not wait([ended], timeout=LOOK).done:
+            for line in news.look():
+                say(speaker(), line)
+            for name, process in parts.items():
+                if process.poll() is not None:
+                    raise RuntimeError(f"{name}: what keeps it running is gone; serve again")
+        ended.result()
+
+
+def answer_once(file: Path, folder: Path) -> None:
+    """Answer what lies in a folder, in this process.
+
+    Raises:
+        ValueError: as ``serve_site``.
+    """
+    own, member = _checked(file)
+    with held(Home(own.home)):
+        count = answer_folder(folder, member, Site(lambda: read_site(file)).answer)
+    say(speaker(), f"{own.name}: answered {count_text(count, 'order')} in {folder}")
+    for line in News(file, own).waiting(own):
+        say(speaker(), line)
+
+
+def harden_own(file: Path, kit: Path) -> None:
+    """Harden a kit for this site's daemon.
+
+    Raises:
+        ValueError: if it is no site's kit, or others can change it.
+    """
+    own = read_site(file)
+    home = Home(own.home)
+    note_hardened(home.path, kit, harden_site(kit, home.socket))
+    say(speaker(), f"hardened {kit}: a job can bring orders to {own.name}, and do nothing else")
+
+
+def _checked(file: Path) -> tuple[OwnSite, Member]:
+    """What the site is, and as whom it speaks.
+
+    Raises:
+        ValueError: in words, if it may not.
+    """
+    own = read_site(file)  # which refuses what others can write
+    with in_words(own.home):
+        make_private(own.home)
+        check_guarded(own.home)
+    member = membership(own.home)
+    if member.site != own.name:
+        raise ValueError(
+            f"name: {file} is of {own.name}, and its home of {member.site}; name it as it was "
+            "admitted"
+        )
+    return own, member
+
+
+def _daemon(file: Path, home: Home) -> list[str]:
+    trainer = [*SILOTUNE, "site", "trainer", "--site", str(file.resolve())]
+    daemon = [sys.executable, "-P", "-m", "silotune_link.daemon"]
+    return [*daemon, str(home.socket.resolve()), str(home.log.resolve()), *trainer]
+
+
+def _watch(folder: Path, home: Home, member: Member, ended: Future[None]) -> None:
+    def answer(order: bytes) -> bytes:
+        membership(home.path)  # which may have ended meanwhile
+        return _asked(home.socket, order)
+
+    try:
+        answer_folder(folder, member, answer, watch=True)
+    except Exception as error:
+        ended.set_exception(error)
+
+
+def _asked(socket: Path, order: bytes) -> bytes:
+    """The daemon's answer; it may be started again meanwhile."""
+    while True:
+        try:
+            return ask(socket, order)
+        except ConnectionError:
+            time.sleep(AGAIN)
+
+
+def _tell(file: Path, own: OwnSite, member: Member, folder: Path | None, kit: Path | None) -> None:
+    console = speaker()
+    say(console, f"{own.name} serves the federation {member.federation}; Ctrl-C ends it")
+    say(
+        console,
+        f"asked by {own.policy.coordinator}, whose key is {fingerprint(member.coordinator)}",
+    )
+    say(console, f"home: {own.home}")
+    if folder is not None:
+        say(console, f"orders come in {folder}")
+    if kit is not None:
+        say(console, f"orders come through NVIDIA FLARE, by the kit {kit}")
+    for line in News(file, own).waiting(own):
+        say(console, line)

@@ -1,0 +1,160 @@
+"""What keeps a site from serving, in words; what it tells while it serves; answering once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from silotune import ExampleDP
+from silotune.cli.site_news import News
+from silotune.config.site_file import read_site
+from silotune.core.files import RecordError
+from silotune.runtimes import FolderCourier
+from silotune.runtimes.folder import ORDER, about
+from silotune.runtimes.messages import OFFER, message
+from silotune.runtimes.signed_files import digest_of, write_signed
+from silotune.site.held import held
+from silotune.site.home import Home
+from silotune.site.site import ERRORS
+from sites.daemons import Place, admitted, places
+from sites.offers import offer, terms
+
+QUIET = terms(
+    privacy=ExampleDP(noise_multiplier=8.0, target_delta=1e-3),
+    rounds=3,
+    local_steps=2,
+    batch_size=4,
+)
+"""What the policy allows."""
+PARTIES = ("east", "west")
+
+
+@pytest.fixture
+def west(bert, tmp_path) -> Iterator[Place]:
+    """A member, whose people look at every run."""
+    with places(bert, ("west",)) as sites:
+        west = sites["west"]
+        west.members = admitted(tmp_path / "federation", sites)
+        west.allow("approve: any", "approve: each")
+        yield west
+
+
+def refused(silotune, west: Place, *words: str) -> str:
+    result = silotune("site", "serve", "--site", west.file, *words)
+    assert result.exit_code == 1
+    assert not west.socket.exists()
+    return result.stderr
+
+
+@pytest.mark.parametrize("what", ["file", "home"])
+def test_what_others_can_write(west, silotune, what):
+    path = getattr(west, what)
+    path.chmod(path.stat().st_mode | 0o020)
+    assert f"{path}: can be written by other users" in refused(silotune, west)
+
+
+def test_who_is_no_member(west, silotune):
+    (west.home / "keys" / "admission.json").unlink()
+    assert "is a member of no federation" in refused(silotune, west)
+
+
+def test_who_is_no_longer_a_member(west, silotune, monkeypatch):
+    later = datetime.now(UTC) + timedelta(days=4000)
+    monkeypatch.setattr("silotune.site.membership.is_over", lambda e: e < later.isoformat())
+    assert "the admission of west ended at" in refused(silotune, west)
+
+
+def test_a_file_of_another_site(west, silotune):
+    west.allow("name: west", "name: east")
+    assert "is of east, and its home of west" in refused(silotune, west)
+
+
+def test_a_second_process_is_told_who_serves(west, silotune):
+    with held(Home(west.home)):
+        assert f"process {os.getpid()} on " in refused(silotune, west)
+        words = "answers for this site; stop it first"
+        with pytest.raises(RecordError, match=words), held(Home(west.home)):
+            pytest.fail("it is held")
+    with held(Home(west.home)):
+        pass
+
+
+def kit(folder: Path) -> Path:
+    (folder / "startup").mkdir(parents=True)
+    (folder / "local").mkdir()
+    (folder / "startup" / "fed_client.json").write_text('{"client": {"fqsn": "west"}}')
+    default = {"components": [{"id": "site_log_streamer"}]}
+    (folder / "local" / "resources.json.default").write_text(json.dumps(default))
+    for place in (folder, folder / "startup", folder / "local"):
+        place.chmod(0o700)
+    return folder
+
+
+def test_a_kit_that_was_not_hardened_or_has_changed(west, silotune, tmp_path):
+    own = kit(tmp_path / "kit")
+    assert f"run: silotune site harden {own}" in refused(silotune, west, "--kit", own)
+    assert silotune("site", "harden", own, "--site", west.file).exit_code == 0
+    told = json.loads((own / "local" / "silotune.json").read_text())
+    assert told == {"socket": str(west.socket)}
+    another = kit(tmp_path / "another")
+    assert "was not hardened by who starts it" in refused(silotune, west, "--kit", another)
+    permissions = own / "local" / "authorization.json"
+    permissions.write_text(permissions.read_text().replace("none", "any"))
+    assert f"{permissions} is not what hardening" in refused(silotune, west, "--kit", own)
+
+
+def put(west: Place, root: Path, order: bytes) -> Path:
+    """An order that lies there, as the coordinator has signed it; where its answer will lie."""
+    federation = west.members.federation
+    place = root / "outbox" / "west" / f"{digest_of(order)}{ORDER}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_signed(place, west.members.key, about(ORDER, federation, "west", place.stem), 0, order)
+    return root / "inbox" / "west" / f"{place.stem}.answer"
+
+
+def test_a_folder_is_answered_once(west, silotune, tmp_path):
+    asked = offer(QUIET, participants=PARTIES)
+    order = message(OFFER, {"attempt": 0}, asked.to_bytes())
+    answer = put(west, tmp_path / "stick", order)
+    words = ("site", "answer", tmp_path / "stick", "--site", west.file)
+    told = silotune(*words)
+    assert told.exit_code == 0
+    assert "west: answered 1 order in" in told.stdout
+    assert "r1: lead asks for 'triage of notes'; it waits for a person" in told.stdout
+    assert answer.is_file()
+    assert "answered 0 orders" in silotune(*words).stdout
+    members = west.members
+    with FolderCourier(
+        tmp_path / "stick", members.federation, members.key, members.public_keys()
+    ) as courier:
+        assert list(courier.exchange({"west": order}, 0.0)), "it is signed by the site's own key"
+
+
+def test_news_are_told_once(west):
+    own = read_site(west.file)
+    home, news = Home(own.home), News(west.file, own)
+    assert list(news.look()) == []
+    home.keep(offer(QUIET, participants=PARTIES).to_bytes())
+    home.keep(offer(terms(rounds=21), run="r2", title="x\x1b[2J").to_bytes())
+    [waits, refused] = sorted(news.look())
+    assert waits == (
+        "r1: lead asks for 'triage of notes'; it waits for a person; look at it: "
+        "silotune site show r1"
+    )
+    assert "r2: lead asks for 'x" in refused
+    assert "\x1b" not in refused
+    assert "refused by policy.max_rounds; look at it" in refused
+    assert list(news.look()) == []
+    assert list(news.waiting(own)) == [waits]
+    (home.path / ERRORS).write_text('{"error": "a record"}\n')
+    [failed] = news.look()
+    assert failed == f"an order could not be carried out; why stands in {home.path / ERRORS}"
+    west.allow("max_rounds", "max_round")
+    [mended] = news.look()
+    assert "every order is refused until this is mended" in mended
+    assert list(news.look()) == []
