@@ -35,6 +35,7 @@ writes it by hand; nothing of it leaves the site but declared numbers and the di
 ```
 silotune site join INVITATION    # make this site's key, and this file, which allows nothing yet
 silotune site join ADMISSION     # become a member
+silotune site serve              # take part, until it is told to end
 silotune site offers             # what was asked, and what this site says to it
 silotune site show RUN           # who asks for what, what leaves, what it costs the records
 silotune site approve RUN        # let it begin, as far as the policy allows

@@ -85,11 +85,24 @@ def test_a_second_process_is_told_who_serves(west, silotune):
 
 
 def kit(folder: Path) -> Path:
+    """A site's, without FLARE."""
+    return made(folder, "fed_client.json", {"components": [{"id": "site_log_streamer"}]})
+
+
+def server_kit(folder: Path) -> Path:
+    resources = {
+        "servers": [{}],
+        "snapshot_persistor": {"args": {"storage": {"args": {}}}},
+        "components": [{"id": "job_manager", "args": {}}],
+    }
+    return made(folder, "fed_server.json", resources)
+
+
+def made(folder: Path, startup: str, resources: dict[str, object]) -> Path:
     (folder / "startup").mkdir(parents=True)
     (folder / "local").mkdir()
-    (folder / "startup" / "fed_client.json").write_text('{"client": {"fqsn": "west"}}')
-    default = {"components": [{"id": "site_log_streamer"}]}
-    (folder / "local" / "resources.json.default").write_text(json.dumps(default))
+    (folder / "startup" / startup).write_text('{"client": {"fqsn": "west"}}')
+    (folder / "local" / "resources.json.default").write_text(json.dumps(resources))
     for place in (folder, folder / "startup", folder / "local"):
         place.chmod(0o700)
     return folder
@@ -158,3 +171,20 @@ def test_news_are_told_once(west):
     [mended] = news.look()
     assert "every order is refused until this is mended" in mended
     assert list(news.look()) == []
+
+
+def test_the_servers_kit_is_compared_before_its_start(silotune, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert silotune("federation", "create", "north", "--sites", "west").exit_code == 0
+    own = server_kit(tmp_path / "kit")
+    told = silotune("federation", "serve", own)
+    assert told.exit_code == 1
+    assert f"run: silotune federation harden {own}" in told.stderr
+    assert silotune("federation", "harden", own).exit_code == 0
+    resources = own / "local" / "resources.json"
+    jobs = json.loads(resources.read_text())["components"][0]["args"]["uri_root"]
+    assert jobs == str(tmp_path / "north" / "flare" / "jobs")
+    resources.write_text("{}")
+    told = silotune("federation", "serve", own)
+    assert told.exit_code == 1
+    assert f"{resources} is not what hardening" in told.stderr

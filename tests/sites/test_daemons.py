@@ -90,7 +90,7 @@ def test_a_daemon_killed_after_it_was_charged(tmp_path, bert):
 
 
 @pytest.mark.usefixtures("hearing")
-def test_all_of_it_ends_with_the_daemon_in_the_middle_of_an_order(bert):
+def test_all_of_it_ends_with_the_daemon(bert):
     with places(bert, ("west",)) as sites:
         west = sites["west"]
         west.start()

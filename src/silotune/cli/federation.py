@@ -173,3 +173,30 @@ def rehearse(
     from .rehearse import rehearse as run
 
     run(name, overrides or [], sites, rounds, keep)
+
+
+Kit = Annotated[
+    Path,
+    typer.Argument(metavar="KIT", help="The server's, of NVIDIA FLARE.", show_default=False),
+]
+
+
+@federation.command(epilog=examples("silotune federation harden kits/fl.coord.org"))
+@reported
+def harden(kit: Kit, folder: Place = None) -> None:
+    """Replace FLARE's policies in the server's kit by ours: a job carries orders, no code."""
+    from .flare_server import harden_own_server
+
+    harden_own_server(folder, kit)
+
+
+@federation.command(epilog=examples("silotune federation serve kits/fl.coord.org"))
+@reported
+def serve(kit: Kit, folder: Place = None) -> None:
+    """Run the server of NVIDIA FLARE that sites connect to, until Ctrl-C or SIGTERM.
+
+    It carries bytes between sites and `silotune run`, which works on the same machine.
+    """
+    from .flare_server import serve_flare
+
+    serve_flare(folder, kit)

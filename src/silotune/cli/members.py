@@ -48,7 +48,7 @@ def invite_again(folder: Path | None, site: str) -> None:
     Raises:
         ValueError: if the name is none of a folder, or there is no federation.
     """
-    members = Members.open(_place(folder))
+    members = Members.open(place_of(folder))
     say(speaker(), f"for {site}: {members.invite(site)}")
     _key(members)
 
@@ -60,7 +60,7 @@ def admit(folder: Path | None, file: Path, told: str | None, days: int) -> None:
         ValueError: if the request is refused, or has another fingerprint than was told.
     """
     console, request = speaker(), Request.read(file)
-    members, mark = Members.open(_place(folder)), fingerprint(request.site_key)
+    members, mark = Members.open(place_of(folder)), fingerprint(request.site_key)
     if told is not None and _digits(told) != _digits(mark):
         raise ValueError(
             f"{file}: has the fingerprint {mark}, and not that which was told; it is not admitted"
@@ -81,7 +81,7 @@ def end(folder: Path | None, site: str) -> None:
     Raises:
         ValueError: if there is none.
     """
-    Members.open(_place(folder)).revoke(site)
+    Members.open(place_of(folder)).revoke(site)
     say(speaker(), f"revoked {site}; to admit it again: silotune federation invite {site}")
 
 
@@ -91,7 +91,7 @@ def tell(folder: Path | None, *, as_json: bool) -> None:
     Raises:
         ValueError: if there is no federation, or something in it was altered.
     """
-    console, members = speaker(as_json=as_json), Members.open(_place(folder))
+    console, members = speaker(as_json=as_json), Members.open(place_of(folder))
     standings, own = members.standings(), fingerprint(public_of(members.key))
     say(console, f"{members.name}: {members.coordinator} asks, with the key {own}")
     table = Table("site", "state", "until", "key", box=box.SIMPLE_HEAD, header_style="dim")
@@ -116,7 +116,7 @@ def _key(members: Members) -> None:
     say(speaker(), f"your key: {mark}; tell it to the sites by telephone, for them to compare")
 
 
-def _place(folder: Path | None) -> Path:
+def place_of(folder: Path | None) -> Path:
     """The folder that was named, or the only federation here."""
     if folder is not None:
         return folder

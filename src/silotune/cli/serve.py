@@ -24,10 +24,10 @@ from silotune.runtimes import answer_folder
 from silotune.runtimes.nvflare_hardened import check_hardened, note_hardened
 from silotune.runtimes.nvflare_kits import command, harden_site
 from silotune.site import OwnSite
-from silotune.site.guarded import check_guarded
+from silotune.site.guarded import check_private
 from silotune.site.held import held
 from silotune.site.home import Home
-from silotune.site.membership import membership
+from silotune.site.membership import membership, own_admission
 from silotune.site.site import Site
 from silotune_link.daemon import ask, check_path
 from silotune_link.keep import kept
@@ -117,7 +117,7 @@ def _checked(file: Path) -> tuple[OwnSite, Member]:
     own = read_site(file)  # which refuses what others can write
     with in_words(own.home):
         make_private(own.home)
-        check_guarded(own.home)
+        check_private(own.home)
     member = membership(own.home)
     if member.site != own.name:
         raise ValueError(
@@ -155,12 +155,17 @@ def _asked(socket: Path, order: bytes) -> bytes:
 
 def _tell(file: Path, own: OwnSite, member: Member, folder: Path | None, kit: Path | None) -> None:
     console = speaker()
-    say(console, f"{own.name} serves the federation {member.federation}; Ctrl-C ends it")
-    say(
-        console,
-        f"asked by {own.policy.coordinator}, whose key is {fingerprint(member.coordinator)}",
-    )
+    letter = own_admission(own.home)
+    assert letter is not None, "it is a member"
+    name = letter.federation_name
+    say(console, f"{own.name} serves {name} until {letter.expires}; Ctrl-C ends it")
+    say(console, f"asked by {letter.coordinator}, with the key {fingerprint(member.coordinator)}")
     say(console, f"home: {own.home}")
+    if folder is None and kit is None:
+        say(
+            console,
+            f"nothing brings orders (--folder, --kit) but what asks {Home(own.home).socket}",
+        )
     if folder is not None:
         say(console, f"orders come in {folder}")
     if kit is not None:

@@ -67,7 +67,7 @@ def accept_admission(home: Path, file: Path) -> Admission:
     if is_over(admission.expires):
         raise LetterError(f"{file}: ended at {admission.expires}; ask for a new invitation")
     if pending is None:
-        if admission == _admission(home):
+        if admission == own_admission(home):
             return admission
         raise LetterError(f"{file}: no invitation was answered here; join with that first")
     asked = (pending.digest, pending.coordinator_key, pending.coordinator, pending.site)
@@ -116,7 +116,7 @@ def membership(home: Path) -> Member:
         LetterError: if it is no member, or no longer.
         RecordError: if something cannot be read.
     """
-    admission = _admission(home)
+    admission = own_admission(home)
     if admission is None:
         raise LetterError(
             f"{home}: this site is a member of no federation; join one: silotune site join"
@@ -140,13 +140,14 @@ def coordinator_key(home: Path, name: str) -> str:
     Raises:
         LetterError: if the admission was altered.
     """
-    admission = _admission(home)
+    admission = own_admission(home)
     if admission is None or admission.coordinator != name:
         return ""
     return fingerprint(admission.coordinator_key)
 
 
-def _admission(home: Path) -> Admission | None:
+def own_admission(home: Path) -> Admission | None:
+    """What made this site a member, whether or not it is over; None if nothing did."""
     file = home / "keys" / "admission.json"
     return Admission.read(file) if file.exists() else None
 
@@ -159,7 +160,7 @@ def _pending(home: Path) -> Invitation | None:
 def _check_own(home: Path, letter: Admission | Invitation) -> None:
     """Refuse a letter of another federation, or to another site, than the home is of."""
     asked = letter.federation, letter.coordinator_key, letter.site
-    for known in (_admission(home), _pending(home)):
+    for known in (own_admission(home), _pending(home)):
         if known and asked != (known.federation, known.coordinator_key, known.site):
             raise LetterError(
                 f"{home}: belongs to {known.site} in the federation {known.federation_name}, and "
