@@ -24,7 +24,7 @@ from silotune.runs.folder import RunFolder
 from silotune.runs.lock import refuse_while_written
 from silotune.runs.scored import Scored
 from silotune.runs.standing import standing
-from silotune.terms import BuiltModel, Terms, open_model
+from silotune.terms import BuiltModel, Terms, open_unproved
 
 from . import own_records
 from .built import build_federation
@@ -154,7 +154,7 @@ def open_as_run(federation: Description, folder: RunFolder) -> BuiltModel:
         ValueError: in words, also if the base is not the one that the run was trained beside.
     """
     terms, labels = federation.terms, tuple(read_facts(folder).labels)
-    model = open_model(terms.without_start(), labels, federation.machine, federation.given)
+    model = open_unproved(terms.without_start(), labels, federation.machine, federation.given)
     _refuse_other_base(model, terms, folder)
     pin_date(model.loaded.tokenizer, read_facts(folder).started)
     return model

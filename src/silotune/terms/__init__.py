@@ -4,4 +4,5 @@ from .agreement import Agreement as Agreement
 from .build import BuiltModel as BuiltModel
 from .machine import Machine as Machine
 from .opening import open_model as open_model
+from .opening import open_unproved as open_unproved
 from .terms import Terms as Terms

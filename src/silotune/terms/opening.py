@@ -47,10 +47,26 @@ def open_model(
     Raises:
         ValueError: in words, naming the field.
     """
+    return proved(open_unproved(terms, labels, machine, given), terms)
+
+
+def open_unproved(
+    terms: Terms,
+    labels: tuple[str, ...],
+    machine: Machine | None = None,
+    given: GivenModel | None = None,
+) -> BuiltModel:
+    """The same for what was trained before: to score and to export, which need no gradient.
+
+    Args:
+        terms: as ``open_model``; so are all others, and the errors.
+        labels: the public label set.
+        machine: how to compute.
+        given: an object in place of the name in ``terms``.
+    """
     machine = machine or Machine()
     machine.use_threads()
-    loaded = read_model(terms, labels, given)
-    return proved(build_model(terms, loaded, machine), terms)
+    return build_model(terms, read_model(terms, labels, given), machine)
 
 
 SHORT = (5, 8, 4, 7, 6, 8, 5, 7)
