@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from itertools import chain
 from pathlib import Path
 from textwrap import shorten
@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from silotune.core import Site
+from silotune.core.packages import installed
 
 from .expert_stack import AdaptedExperts
 from .inject import AdaptedModel
@@ -30,7 +31,7 @@ class PeftRefusedError(ValueError):
 def peft_version() -> str:
     """Of the package that is installed; empty if there is none."""
     try:
-        return version("peft")
+        return installed("peft")
     except PackageNotFoundError:
         return ""
 

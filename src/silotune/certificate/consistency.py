@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 
+from silotune.core.packages import installed
 from silotune.core.units import number_text
 from silotune.privacy import AnyCharge, Charge, CorrelatedCharge, Relation, TruncatedCharge
 from silotune.privacy.accounting.accountant import FINE
@@ -98,7 +98,7 @@ def within(statement: PrivacyStatement) -> Iterator[Discrepancy]:
 
 def tolerance(statement: PrivacyStatement) -> float:
     """Relative difference that two honest computations may have."""
-    same = statement.versions.get("dp-accounting") == version("dp-accounting")
+    same = statement.versions.get("dp-accounting") == installed("dp-accounting")
     return SAME if same else OTHER_LIBRARY
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 
+from silotune.core.packages import installed
 from silotune.engine import EVERY_CLIENT
 from silotune.privacy import AnyCharge, ClientDP, ExampleDP
 from silotune.privacy.accounting.accountant import FINE
@@ -86,7 +86,7 @@ def issue(
         relation=privacy.relation,
         mechanism=mechanism(terms),
         grid=grid,
-        counter=version(LIBRARY),
+        counter=installed(LIBRARY),
         finite=all(math.isfinite(_figure(account)) for account in accounts.values()),
         coupling=_coupling(agreement),
         grounds=grounds(terms, circumstances),
@@ -139,7 +139,7 @@ def mechanism(terms: Terms) -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Of the software that drew noise and counted."""
-    return {"silotune": __version__, **{name: version(name) for name in NOISE_PACKAGES}}
+    return {"silotune": __version__, **{name: installed(name) for name in NOISE_PACKAGES}}
 
 
 def standing(terms: Terms) -> str:

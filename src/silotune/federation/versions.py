@@ -5,9 +5,9 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Any
 
+from silotune.core.packages import installed
 from silotune.runs.facts import RunFacts
 from silotune.version import __version__
 
@@ -26,7 +26,7 @@ RECORDED_PACKAGES = (
 def versions() -> dict[str, str]:
     """Of silotune, Python and the recorded packages, as they are here."""
     own = {"silotune": __version__, "python": platform.python_version()}
-    return own | {name: version(name) for name in RECORDED_PACKAGES}
+    return own | {name: installed(name) for name in RECORDED_PACKAGES}
 
 
 def going_on(facts: RunFacts, round: int) -> RunFacts:
