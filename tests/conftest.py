@@ -2,7 +2,9 @@
 (fixtures of a whole session share one); and `no_network`.
 
 The reports of runs have empty pictures, which take half of a small run's time, but for tests that
-ask for `drawn`; where CI is set so have those of one test of every file.
+ask for `drawn`; where CI is set so have those of one test of every file. Likewise a model like one
+that was checked before is not checked again, but for tests that ask for `checked`; where CI is set
+every file checks its own.
 
 Torch has one thread, or as many as SILOTUNE_TEST_THREADS says. Hypothesis tries 10 examples of a
 law, and 100 where CI is set.
@@ -38,6 +40,14 @@ settings.load_profile("full" if ALL else "at hand")
 TESTS = count()
 DRAWN: set[Path] = set()
 """Files of which a test has drawn the pictures of its reports."""
+FOUND: dict[object, object] = {}
+"""By what was checked, what came of it."""
+CHECKS = (
+    ("silotune.terms.opening", "_checked"),
+    ("silotune.federation.opening", "refuse_unloadable"),
+    ("silotune.federation.run", "check_learned"),
+)
+"""The gradient check, and PEFT's reading of an adapter before and after training."""
 LOCAL_HOSTS = {"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}
 
 
@@ -97,6 +107,23 @@ def _pictures(request, monkeypatch) -> None:
 
     drawn = request.path in DRAWN  # by another test: all runs of one are treated alike
     monkeypatch.setattr(page, "_pictures", pictures)
+
+
+@pytest.fixture
+def checked() -> None:
+    """The models of this test are checked, also those like others before."""
+
+
+@pytest.fixture(autouse=True)
+def _checks(request, monkeypatch) -> None:
+    if "checked" in request.fixturenames or CHECKS[-1][0] not in sys.modules:
+        return
+    from remembered import remembering
+
+    for module, name in CHECKS:
+        check = getattr(sys.modules[module], name)
+        where = (name, request.path if ALL else None)
+        monkeypatch.setattr(f"{module}.{name}", remembering(check, FOUND, where))
 
 
 class SocketGuard:

@@ -9,6 +9,8 @@ from silotune.core import Role
 from silotune.engine import GradientCheckError, RecordsMixError, StateKeptError, check_gradients
 from toys import CLASSIFY, WIDTH, Notes, Toy, adapter, first_factors, heads, notes, sites
 
+pytestmark = pytest.mark.usefixtures("checked")
+
 BATCH = notes(4).batch(range(4))
 EVERYTHING = set(Role)
 

@@ -24,6 +24,8 @@ from silotune.terms import Terms, open_model
 from silotune.terms.machine import Machine
 from silotune.testing import tiny_models
 
+pytestmark = pytest.mark.usefixtures("checked")
+
 EXAMPLE = ExampleDP(noise_multiplier=1.0, target_delta=1e-5)
 CLIENT = ClientDP(noise_multiplier=1.0, target_delta=1e-5, client_sampling_rate=0.5)
 SIZES = {

@@ -27,6 +27,8 @@ from silotune.terms import build, open_model
 from silotune.testing import tiny_models
 from silotune.testing.tiny_models import tiny_gpt2
 
+pytestmark = pytest.mark.usefixtures("checked")
+
 CHECKED = f"PEFT {peft_version()} loads it, and computes the same"
 CAUSAL = st.CausalLM(text="text", max_length=24)
 

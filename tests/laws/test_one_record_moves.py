@@ -40,6 +40,8 @@ from silotune.privacy import LedgerEntry
 from silotune.terms import open_model
 from silotune.testing.tiny_models import tiny_bert
 
+pytestmark = pytest.mark.usefixtures("checked")
+
 Record = dict[str, str]
 
 SILOS = ("east", "west", "north")

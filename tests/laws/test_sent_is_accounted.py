@@ -47,6 +47,8 @@ from silotune.testing.tiny_models import tiny_bert
 from spies import Tapped, file_fields, public_text, result_fields, task_fields
 from toys import Notes, agreed, axes, begin, experiment, silos, trainer
 
+pytestmark = pytest.mark.usefixtures("checked")
+
 CONFIGURED = "is in the configuration, which everybody has"
 EVENT = "an event at a machine, which others see anyway: stated as not covered"
 FACTORS = "post-processing of what was released before; in round 0, of the seed"

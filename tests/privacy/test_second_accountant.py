@@ -41,7 +41,7 @@ def assert_between(claimed, steps, delta, grid=GRID):
 # the second accountant itself
 
 
-@pytest.mark.parametrize(("mu", "delta"), [(0.1, 1e-5), (1.0, 1e-5), (3.0, 1e-8)])
+@pytest.mark.parametrize(("mu", "delta"), [full(0.1, 1e-5), (1.0, 1e-5), full(3.0, 1e-8)])
 def test_the_bounds_hold_the_closed_epsilon_of_gaussians(mu, delta):
     def excess(eps):
         whole = norm.cdf(mu / 2 - eps / mu)
@@ -63,7 +63,7 @@ def test_noise_that_is_half_a_percent_too_small_is_seen():
 @pytest.mark.parametrize(
     ("pair", "published"),
     [
-        (poisson(0.01, 1.0), 1.828),
+        full(poisson(0.01, 1.0), 1.828),
         full(replaced(0.01, 1.0), 2.843),
         (truncated(0.01, 1.0, 20, 1000), 3.834),
         full(truncated(0.01, 1.0, 30, 1000), 1.8285),
