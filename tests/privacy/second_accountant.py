@@ -157,9 +157,11 @@ def _bounds(losses: Sequence[tuple[Loss, int]], delta: float, error: float) -> B
     slack = 2 * eta + steps * FLOATS
     y = h * (np.arange(points) - points // 2) + total.shift
 
+    likely, weighed = (_beyond(total.chance * weights) for weights in (1.0, np.exp(-y)))
+
     def excess(epsilon: float) -> float:
-        above = y > epsilon
-        return float(total.chance[above] @ -np.expm1(epsilon - y[above]))
+        above = np.searchsorted(y, epsilon, side="right")
+        return float(likely[above] - math.exp(epsilon) * weighed[above])
 
     def solved(delta: float) -> float:
         if excess(0.0) <= delta:
@@ -167,6 +169,11 @@ def _bounds(losses: Sequence[tuple[Loss, int]], delta: float, error: float) -> B
         return float(brentq(lambda e: excess(e) - delta, 0.0, y[-1], xtol=1e-9))
 
     return Bounds(max(solved(delta + slack) - error, 0.0), solved(delta - slack) + error)
+
+
+def _beyond(numbers: Array) -> Array:
+    """Sums from each to the last, which is nothing after it; the smallest come first."""
+    return np.append(np.cumsum(numbers[::-1])[::-1], 0.0)
 
 
 class _Total(NamedTuple):
@@ -187,7 +194,9 @@ def _composed(losses: Sequence[tuple[Loss, int]], h: float, points: int) -> tupl
         lost += times * max(1.0 - float(chance.sum()), 0.0)
         shift += times * (loss.mean - float(chance @ y))
         spectrum *= np.fft.rfft(np.fft.ifftshift(chance)) ** times
-        moments += times * np.array([_log_moment(chance, y, order) for order in orders])
+        with np.errstate(divide="ignore"):
+            logs = np.log(chance)
+        moments += times * np.array([_log_moment(logs, y, order) for order in orders])
     ends = moments - np.abs(orders) * reach  # Chernoff: log P(beyond the end on the order's side)
     lost += sum(math.exp(min(ends[side].min(), 0.0)) for side in (orders < 0, orders > 0))
     chance = np.fft.fftshift(np.fft.irfft(spectrum, points))
@@ -195,12 +204,11 @@ def _composed(losses: Sequence[tuple[Loss, int]], h: float, points: int) -> tupl
     return _Total(chance, shift), lost + 2 * noise
 
 
-def _log_moment(chance: Array, y: Array, order: float) -> float:
-    """log E exp(order Y)."""
-    with np.errstate(divide="ignore"):
-        logs = np.log(chance) + order * y
-    most = float(logs.max())
-    return most + math.log(np.exp(logs - most).sum())
+def _log_moment(logs: Array, y: Array, order: float) -> float:
+    """log E exp(order Y), of logarithms of chances."""
+    terms = logs + order * y
+    most = float(terms.max())
+    return most + math.log(np.exp(terms - most).sum())
 
 
 Mixture = Sequence[tuple[float, float]]
