@@ -250,6 +250,8 @@ def test_hidden_clients_have_the_price_of_the_server() -> None:
     assert code(asked) == "policy:privacy.units"
     cost = epsilon_of(asked, NUM_EXAMPLES)
     assert 1 < cost < 20
+    more = offer(replace(asked.terms, privacy=replace(choice, reserve_rounds=5)))
+    assert epsilon_of(more, NUM_EXAMPLES) > cost + 0.1
     assert code(asked, policy(privacy(**rules, max_epsilon=cost))) is None
     assert code(asked, policy(privacy(**rules, max_epsilon=0.99 * cost))) == (
         "policy:privacy.max_epsilon"

@@ -162,7 +162,7 @@ def test_no_text_of_an_offer_reaches_a_terminal_as_it_is() -> None:
     found = show(given)
     for line in [text(found), found.title, *(line for s in found.sections for line in s.lines)]:
         assert all(c.isprintable() for c in line.replace("\n", ""))
-        assert "\u0301" not in line
+        assert "\u0302" not in line
     assert len(found.title) < MOST + 50
     assert "more characters" in found.title
 
@@ -191,6 +191,7 @@ def test_an_offer_of_another_coordinator_is_told_letter_by_letter() -> None:
         ("\u4e2d\u6587 \U0001f600", "\u4e2d\u6587 \U0001f600"),
         ("a\tb\nc", "a?b?c"),
         ("\ud800", "?"),
+        ("a\u0302\u0302b", "\u00e2?b"),
         ("\u202eabc", "?abc"),
         ("x" * 201, "x" * 200 + "... (1 more characters)"),
     ],
