@@ -23,6 +23,7 @@ from rich.console import Console
 
 from silotune.config import Config, yaml
 from silotune.config.build import arguments
+from silotune.core import ClientId
 from silotune.core.files import write_bytes, write_json
 from silotune.core.units import count_text, human_seconds
 from silotune.federation.admission import Request
@@ -34,14 +35,17 @@ from silotune.models.hub import files_digest, local_folder
 from silotune.objectives import Objective
 from silotune.privacy import ExampleDP
 from silotune.privacy.ledger.private_files import write_private
-from silotune.runtimes.folder import FolderCourier
+from silotune.runtimes import Courier, FolderCourier
 from silotune.site.membership import accept_admission, answer_invitation
 
 from .config_source import chosen
 from .console import busy, say, speaker
 
-RECORDS = 300
-"""Made up for every site."""
+RECORDS, HELD_OUT = 300, 20
+"""Made up for every site, and declared; about one in ten is held out."""
+
+LOG = "serve.log"
+"""In a site's folder: what it says."""
 
 PATIENCE = 600.0
 """Seconds until every site must have taken part; a slow machine opens its models one by one."""
@@ -50,7 +54,7 @@ OWN = frozenset(
     {
         *("clients", "name", "delimiter", "encoding", "label_map", "splits", "partition"),
         *("valid", "test", "num_examples", "num_held_out", "person", "limit"),
-        *("runtime", "baselines", "report_to", "coordinator", "offer_deadline"),
+        *("runtime", "baselines", "report_to", "coordinator", "offer_deadline", "lifetime"),
         *("round_deadline", "wait_after_quorum"),
     }
 )
@@ -86,13 +90,15 @@ def rehearse(
             began = time.monotonic()
             here = _simulation(given, tables).fit(place / "simulation", progress=False)
             say(console, f"simulation:  {human_seconds(time.monotonic() - began)}")
-        with _served(place, names), busy(console, "training over sites"):
+        with (
+            _served(place, names) as processes,
+            _courier(members, names) as courier,
+            busy(console, "training over sites"),
+        ):
             began = time.monotonic()
-            courier = _courier(members, names)
-            with courier:
-                there = _federation(given, names, members).fit(
-                    place / "run", progress=False, courier=courier
-                )
+            there = _federation(given, names, members).fit(
+                place / "run", progress=False, courier=_Attended(courier, processes, place)
+            )
             say(console, f"federation:  {human_seconds(time.monotonic() - began)}")
         _compare(here.folder.path, there.folder.path)
         if there.privacy is not None and not there.privacy.verify().ok:
@@ -122,7 +128,6 @@ def _arguments(config: Config, rounds: int) -> dict[str, Any]:
         "rounds": rounds,
         "evaluation": "site",
         "threads": 1,
-        "lifetime": "off",
         "batch_size": min(common["batch_size"], RECORDS // 4),
     }
 
@@ -199,7 +204,12 @@ def _site_file(name: str, table: Path, given: Mapping[str, Any], coordinator: st
         {
             "name": name,
             "home": "home",
-            "data": {"path": str(table), "num_examples": RECORDS},
+            "data": {
+                "path": str(table),
+                "num_examples": RECORDS,
+                "num_held_out": HELD_OUT,
+                "valid_fraction": given["valid_fraction"],
+            },
             "models": {digest: str(local_folder(given["model"]))},
             "device": "cpu",
             "threads": 1,
@@ -219,7 +229,10 @@ def _site_file(name: str, table: Path, given: Mapping[str, Any], coordinator: st
 
 
 def _simulation(given: Mapping[str, Any], tables: Mapping[str, Path]) -> Federation:
-    return Federation(**given, clients=dict(tables), num_examples=dict.fromkeys(tables, RECORDS))
+    declared: dict[str, Any] = {"num_examples": dict.fromkeys(tables, RECORDS)}
+    if given["privacy"].metric_noise is not None:
+        declared["num_held_out"] = dict.fromkeys(tables, HELD_OUT)
+    return Federation(**given, **declared, clients=dict(tables), lifetime="off")
 
 
 def _federation(given: Mapping[str, Any], names: Sequence[str], members: Members) -> Federation:
@@ -237,19 +250,39 @@ def _courier(members: Members, names: Sequence[str]) -> FolderCourier:
     return FolderCourier(members.folder / "exchange", members.federation, members.key, own)
 
 
+class _Attended:
+    """A courier that sees at once, and says, when a site's process has ended."""
+
+    def __init__(
+        self, courier: Courier, processes: Mapping[str, subprocess.Popen[bytes]], place: Path
+    ) -> None:
+        self._courier, self._processes, self._place = courier, processes, place
+
+    def exchange(
+        self, orders: Mapping[ClientId, bytes], deadline: float
+    ) -> Iterator[tuple[ClientId, bytes]]:
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                log = (self._place / name / LOG).read_text(errors="replace").strip()
+                raise ValueError(f"rehearsal: {name} ended: {log.rpartition(chr(10))[2][:500]}")
+        yield from self._courier.exchange(orders, deadline)
+
+
 @contextlib.contextmanager
-def _served(place: Path, names: Sequence[str]) -> Iterator[None]:
+def _served(place: Path, names: Sequence[str]) -> Iterator[Mapping[str, subprocess.Popen[bytes]]]:
     """``silotune site serve`` for every site, each a process tree of its own."""
+    processes = {}
     with contextlib.ExitStack() as stack:
         for name in names:
             command = [*SILOTUNE, "site", "serve", "--site", str(place / name / "site.yaml")]
             command += ["--folder", str(place / "federation" / "exchange")]
-            log = stack.enter_context((place / name / "serve.log").open("wb"))
+            log = stack.enter_context((place / name / LOG).open("wb"))
             process = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
             stack.callback(_ended, process)
-        yield
+            processes[name] = process
+        yield processes
 
 
 def _ended(process: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,59 @@
+"""A rehearsal is a whole federation: real processes, real keys, and the bits of the simulation."""
+
+import json
+
+import pytest
+
+from federation.small import write_small
+from silotune.cli.rehearse import _compare, rehearse
+from silotune.testing.tiny_models import tiny_bert
+
+
+@pytest.fixture
+def config(tmp_path):
+    return write_small(tmp_path, tiny_bert(tmp_path / "bert"))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("privacy", ["none", "example"])
+def test_it_ends_in_the_bits_of_the_simulation(config, tmp_path, capsys, privacy):
+    chosen = {"unit": privacy}
+    if privacy == "example":
+        chosen |= {"noise_multiplier": 2, "target_delta": 1e-3}
+    place = tmp_path / "rehearsal"
+    rehearse(str(config), [f"privacy={json.dumps(chosen)}"], 2, 2, place)
+    assert "the same bits" in capsys.readouterr().out
+    told = json.loads((place / "run" / "sites.json").read_text())
+    assert {site["result"] for site in told["sites"].values()} == {"taken"}
+    assert not (place / "run" / "sites").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["privacy={unit: client, noise_multiplier: 1}", "train.weighting=uniform"], "unit"),
+        (["data.labels=null"], "data.labels: list them"),
+    ],
+)
+def test_what_cannot_be_rehearsed_is_said_before_anything_is_made(
+    config, tmp_path, overrides, words
+):
+    place = tmp_path / "rehearsal"
+    with pytest.raises(ValueError, match=words):
+        rehearse(str(config), overrides, 2, 1, place)
+
+
+def test_a_folder_that_holds_something_is_left_alone(config, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"--keep: .* is not empty"):
+        rehearse(str(config), [], 2, 1, tmp_path / "full")
+    assert [file.name for file in (tmp_path / "full").iterdir()] == ["thesis.txt"]
+
+
+def test_other_bits_are_no_success(tmp_path):
+    for name, data in (("here", b"a"), ("there", b"b")):
+        (tmp_path / name / "adapter").mkdir(parents=True)
+        (tmp_path / name / "adapter" / "adapter_model.safetensors").write_bytes(data)
+    with pytest.raises(ValueError, match="is not that of the simulation"):
+        _compare(tmp_path / "here", tmp_path / "there")
