@@ -218,6 +218,13 @@ def test_nobody_answers_where_the_server_stays_away(courier):
     assert server.jobs == []
 
 
+def test_an_order_for_nobody_of_this_run_is_refused(courier):
+    one, server = courier(lambda job, site, n, body: [answer(site, n)])
+    with pytest.raises(ValueError, match="x, y are not of this run"):
+        list(one.exchange({"a": b"order", "y": b"order", "x": b"order"}, 10))
+    assert server.jobs == []
+
+
 def test_jobs_that_a_killed_coordinator_left_are_ended(courier):
     one, server = courier(lambda job, site, n, body: [answer(site, n)])
     server.left_over = ["old"]

@@ -4,22 +4,42 @@ import json
 import shutil
 import stat
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from silotune.runtimes.nvflare_job import SERVER_CLASS, SITE_CLASS, write_job
-from silotune.runtimes.nvflare_kits import check, command, harden_server, harden_site
+from silotune.runtimes.nvflare_kits import check, command, harden_server, harden_site, valid_until
 
+DAY = timedelta(days=1)
+KEY = Ed25519PrivateKey.generate()
 STREAMER = {"id": "site_log_streamer", "path": "nvflare.SiteLogStreamer", "args": {}}
 LAUNCHER = {"id": "process_launcher", "path": "nvflare.Launcher", "args": {}}
+
+
+def certificate(file: Path, begins: timedelta, ends: timedelta) -> None:
+    """One whose time is reckoned from now."""
+    now, name = datetime.now(UTC), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fed")])
+    one = (
+        x509.CertificateBuilder(name, name, KEY.public_key(), 1)
+        .not_valid_before(now + begins)
+        .not_valid_after(now + ends)
+        .sign(KEY, None)
+    )
+    file.write_bytes(one.public_bytes(Encoding.PEM))
 
 
 def kit(folder: Path, startup: str, content, resources) -> Path:
     (folder / "startup").mkdir(parents=True, mode=0o755)
     (folder / "local").mkdir(mode=0o755)
     (folder / "startup" / startup).write_text(json.dumps(content))
-    (folder / "startup" / "rootCA.pem").write_text("root")
+    certificate(folder / "startup" / "rootCA.pem", -DAY, 900 * DAY)
+    certificate(folder / "startup" / "client.crt", -DAY, 300 * DAY)
     (folder / "startup" / "client.key").write_text("secret")
     (folder / "startup" / "client.key").chmod(0o600)
     local = {"resources.json.default": resources, "authorization.json.default": {}}
@@ -147,6 +167,29 @@ def test_what_is_not_as_it_was_hardened_is_refused_in_words(site, tmp_path, faul
     fault(site)
     with pytest.raises(ValueError, match=FAULTS[fault]):
         check(site, digests)
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "words"),
+    [(-9 * DAY, -DAY, r"was valid until .* UTC; ask"), (DAY, 9 * DAY, "by this machine's clock")],
+)
+def test_a_certificate_whose_time_is_over_or_to_come_is_refused(
+    site, tmp_path, begins, ends, words
+):
+    certificate(site / "startup" / "client.crt", begins, ends)
+    with pytest.raises(ValueError, match=words):
+        check(site, harden_site(site, tmp_path / "site.sock"))
+
+
+def test_a_kit_says_when_its_time_is_over(site):
+    assert valid_until(site) - datetime.now(UTC) == pytest.approx(300 * DAY, abs=DAY)
+    (site / "startup" / "client.crt").write_text("none")
+    with pytest.raises(ValueError, match=r"client\.crt is no certificate"):
+        valid_until(site)
+    for file in (site / "startup").iterdir():
+        file.unlink()
+    with pytest.raises(ValueError, match="has no certificate"):
+        valid_until(site)
 
 
 def test_a_kit_that_was_never_hardened_is_refused(site):

@@ -79,7 +79,13 @@ class NvflareCourier:
     def exchange(
         self, orders: Mapping[ClientId, bytes], deadline: float
     ) -> Iterator[tuple[ClientId, bytes]]:
-        """Orders to sites. While the server or a site is away, they wait until the deadline."""
+        """Orders to sites. While the server or a site is away, they wait until the deadline.
+
+        Raises:
+            ValueError: if an order is for nobody of this run.
+        """
+        if strangers := sorted(set(orders) - self._sites):
+            raise ValueError(f"sites: {', '.join(strangers)} are not of this run")
         end = time.monotonic() + deadline
         waiting = set(orders)
         if self._attempt is not None and self._back(self._attempt, waiting):

@@ -13,8 +13,11 @@ import json
 import stat
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from cryptography.x509 import load_pem_x509_certificate
 
 from .nvflare_job import SERVER_CLASS, SITE_CLASS
 
@@ -100,7 +103,7 @@ def harden_server(kit: Path, folder: Path) -> Mapping[str, str]:
 
 
 def check(kit: Path, digests: Mapping[str, str]) -> None:
-    """Refuse a kit that is not as it was hardened.
+    """Refuse a kit that is not as it was hardened, or whose time is over.
 
     Args:
         kit: a site's or the server's.
@@ -130,6 +133,35 @@ def check(kit: Path, digests: Mapping[str, str]) -> None:
             raise ValueError(f"{path} can be written by others; chmod go-w {path}")
         if path.suffix == ".key" and mode & 0o077:
             raise ValueError(f"{path} can be read by others; chmod go= {path}")
+    valid_until(kit)
+
+
+def valid_until(kit: Path) -> datetime:
+    """When the kit's certificate ends, or its root's if that is sooner (UTC).
+
+    Raises:
+        ValueError: if one of them is no certificate, is over, or is not valid yet.
+    """
+    now, ends = datetime.now(UTC), []
+    for file in _certificates(kit):
+        try:
+            one = load_pem_x509_certificate(file.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{file} is no certificate; ask for another kit") from error
+        begins, end = one.not_valid_before_utc, one.not_valid_after_utc
+        if now > end:
+            raise ValueError(
+                f"{file} was valid until {end:%Y-%m-%d %H:%M} UTC; ask for another kit"
+            )
+        if now < begins:
+            raise ValueError(
+                f"{file} is valid from {begins:%Y-%m-%d %H:%M} UTC, and it is {now:%Y-%m-%d %H:%M} "
+                "by this machine's clock; set the clock, or wait"
+            )
+        ends.append(end)
+    if not ends:
+        raise ValueError(f"{kit} has no certificate; ask for another kit")
+    return min(ends)
 
 
 def command(kit: Path) -> Sequence[str]:
@@ -152,6 +184,10 @@ def command(kit: Path) -> Sequence[str]:
         *("-m", str(kit.resolve()), "-s", file, "--set", "secure_train=true"),
         *(*options, "org=", "config_folder="),
     ]
+
+
+def _certificates(kit: Path) -> Sequence[Path]:
+    return sorted(f for f in (kit / "startup").iterdir() if f.suffix in (".pem", ".crt"))
 
 
 def _of(kit: Path, file: str, whose: str) -> None:
