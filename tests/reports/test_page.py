@@ -64,7 +64,7 @@ def whole(tmp_path_factory):
 
 def test_a_whole_run(whole):
     page = Page(whole)
-    assert page.tags.count("svg") == 7
+    assert page.tags.count("svg") == 8
     for words in (
         "3 silos fine-tuned sentence-transformers/all-MiniLM-L6-v2 for text classification with "
         "FFA-LoRA (rank 8), in 20 rounds of 10 steps. Accuracy went from 23.0 % to 87.7 %, and "
@@ -77,6 +77,14 @@ def test_a_whole_run(whole):
         "harbour 800 23.0 % 70.2 % 84.9 % 5.97",
     ):
         assert words in page.text
+
+
+@pytest.mark.usefixtures("drawn")
+def test_loss_is_drawn_where_the_metric_is_another(fake_run, whole):
+    assert "Loss after every round." in Page(whole).text
+    lines = [replace(r, metrics={"loss": 1.0, "perplexity": math.e}) for r in rounds()]
+    run = fake_run(lines=lines, run=replace(facts(), metric="perplexity", scored=None))
+    assert "Loss after every round" not in render(run, summary())
 
 
 def test_what_is_wide_scrolls_by_itself(whole):
@@ -232,7 +240,7 @@ def test_a_simulation_is_marked(whole):
 @pytest.mark.usefixtures("drawn")
 def test_outside_simulations_nothing_of_single_silos_is_shown(fake_run, evaluation):
     page = Page(render(fake_run(privacy=statement()), replace(summary(), evaluation=evaluation)))
-    assert page.tags.count("svg") == 5
+    assert page.tags.count("svg") == 6
     for words in (
         "70.2 %",
         "90.2 %",
@@ -298,7 +306,7 @@ def test_minimal_facts(fake_run):
     run.config.unlink()
     page = Page(render(run, replace(summary(), split={}, task="causal-lm", pooling="model")))
     assert "Every silo took part in every round." in page.text
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 4
 
 
 @pytest.mark.usefixtures("drawn")

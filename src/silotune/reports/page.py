@@ -145,8 +145,11 @@ def _pictures(
     measured = any(record.metrics or record.silos for record in rounds)
     noised = statement and any(record.noise_to_signal is not None for record in rounds)
     target = statement.target_epsilon if statement else None
+    apart = facts.metric not in ("loss", "perplexity")
+    losses = apart and any("loss" in record.metrics for record in rounds)
     drawn = {
         "metric": plots.metric_by_round(rounds, facts.metric) if measured else "",
+        "loss": plots.metric_by_round(rounds, "loss") if losses else "",
         "silos": silo_plots.silo_results(results, facts.metric) if results else "",
         "epsilon": plots.epsilon_by_round(rounds, target) if statement and trained else "",
         "bytes": plots.bytes_by_round(rounds) if trained else "",

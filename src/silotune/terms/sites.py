@@ -131,7 +131,7 @@ def _used(
     """Sites that a loss depends on, and what is said of the others."""
     unused = [s for s in sites if s.name not in probed.used]
     kept = tuple(s for s in sites if s.name in probed.used)
-    notice = f"{asked} leaves out {_names(unused)}: no loss depends on it"
+    notice = f"{asked} leaves out {_names(unused)}: no loss depends on its output"
     return kept, (notice,) if unused else ()
 
 
