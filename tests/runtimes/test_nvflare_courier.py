@@ -270,7 +270,11 @@ def test_a_call_that_is_no_controllers_is_no_job(courier, monkeypatch, torn):
     assert server.aborted
 
 
-def test_what_is_no_kit_is_refused_in_words(tmp_path):
+@pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"admin": 1}'])
+def test_what_is_no_kit_is_refused_in_words(tmp_path, content):
+    if content is not None:
+        (tmp_path / "startup").mkdir()
+        (tmp_path / "startup" / "fed_admin.json").write_text(content)
     with (
         pytest.raises(ValueError, match="no coordinator's kit of NVIDIA FLARE"),
         NvflareCourier(tmp_path, SITES, tmp_path / "run"),
@@ -280,7 +284,8 @@ def test_what_is_no_kit_is_refused_in_words(tmp_path):
 
 def test_where_flare_is_not_installed_the_extra_is_named(tmp_path, monkeypatch):
     (tmp_path / "startup").mkdir()
-    (tmp_path / "startup" / "fed_admin.json").touch()
+    admin = {"admin": {"username": "lead@coord.org"}}
+    (tmp_path / "startup" / "fed_admin.json").write_text(json.dumps(admin))
     monkeypatch.setitem(__import__("sys").modules, "nvflare.fuel.flare_api.flare_api", None)
     with pytest.raises(ValueError, match=r"pip install 'silotune\[nvflare\]'"):
         Engine(Path(tmp_path)).connect()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ class Engine:
     """A session that is opened again after it was lost.
 
     Args:
-        kit: folder of the coordinator's credentials; its name is that in the certificate.
+        kit: folder of the coordinator's credentials.
     """
 
     def __init__(self, kit: Path) -> None:
@@ -34,8 +35,7 @@ class Engine:
         """
         if self._session is not None:
             return
-        if not (self._kit / "startup" / "fed_admin.json").is_file():
-            raise ValueError(f"federation.kit: {self._kit} is no coordinator's kit of NVIDIA FLARE")
+        user = self._user()
         try:
             from nvflare.fuel.flare_api.flare_api import new_secure_session
         except ImportError as error:
@@ -44,11 +44,19 @@ class Engine:
             ) from error
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # FLARE talks
-                self._session = new_secure_session(self._kit.name, str(self._kit), timeout=_CONNECT)
+                self._session = new_secure_session(user, str(self._kit), timeout=_CONNECT)
         except Exception as error:  # FLARE's errors have no base of their own
             raise ConnectionError(
-                f"the FLARE server of {self._kit.name} cannot be reached, or refuses it: {error}"
+                f"the FLARE server cannot be reached, or refuses {user}: {error}"
             ) from error
+
+    def _user(self) -> str:
+        """The name in the certificate, whatever the folder is called."""
+        try:
+            admin = json.loads((self._kit / "startup" / "fed_admin.json").read_text())["admin"]
+            return str(admin["username"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self._kit} is no coordinator's kit of NVIDIA FLARE") from error
 
     def forget(self) -> None:
         """The session may be dead; the next call opens another."""
