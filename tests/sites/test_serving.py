@@ -45,6 +45,15 @@ class Killing:
         self.west.serve("--folder", str(self.root))
 
 
+def daemon_of(site) -> int:
+    [pid] = [
+        pid
+        for pid, command in site.tree().items()
+        if "-m silotune_link.daemon" in command and "silotune_link.keep" not in command
+    ]
+    return pid
+
+
 @pytest.mark.slow
 def test_two_sites_that_serve_a_folder(tmp_path, bert):
     """One of them is killed whole; the run ends in the bits of the simulation, charged once."""
@@ -76,7 +85,10 @@ def test_it_tells_who_it_is_what_is_asked_and_ends_whole(tmp_path, bert):
         with courier(root, members) as folder:
             orders = {"west": message(OFFER, {"attempt": 0}, asked.to_bytes())}
             [(_, answer)] = folder.exchange(orders, 240.0)
-        assert opened(answer).kind == b"N"
+            assert opened(answer).kind == b"N"
+            os.kill(daemon_of(west), signal.SIGKILL)
+            assert list(folder.exchange(orders, 240.0)) == [("west", answer)]
+        assert "silotune_link.daemon has ended (code -9); it is started again" in west.said()
         until(lambda: f"look at it: silotune site show {asked.run}" in west.said())
         assert fingerprint(public_of(members.key)) in west.said()
         second = subprocess.run(
