@@ -41,7 +41,7 @@ from silotune.federation.run import finish, rounds, summary
 from silotune.optim import SGD
 from silotune.privacy import ExampleLevel, Gaussian, Poisson
 from silotune.runs.folder import RunFolder
-from silotune.runtimes import InProcess
+from silotune.runtimes import InProcess, messages
 from silotune.runtimes.responder import Responder
 from silotune.testing.tiny_models import tiny_bert
 from spies import Tapped, file_fields, public_text, result_fields, task_fields
@@ -615,16 +615,17 @@ def test_an_error_ends_at_the_silo_whatever_carries_its_messages(tmp_path, wrong
     exp, b, members = failing(tmp_path, wrong)
     in_process = InProcess(b, members)
     task = first_task(exp)
-    reply = Responder(b, members).answer(kind + encode_task(task))
+    reply = Responder(b, members).answer(messages.message(kind, {}, encode_task(task)))
+    answer = messages.opened(reply)
     if kind == b"T":
         (result,) = in_process.train([task])
     else:
         (result,) = in_process.evaluate([task])
-    assert result == decode_result(reply[1:])
-    assert reply[:1] == b"R"
+    assert answer.kind == messages.RESULT
+    assert result == decode_result(answer.body)
     assert (result.refusal, result.sealed, dict(result.meters)) == (FAILED, b"", {})
     assert b"4711" not in reply
-    check_messages([], [reply[1:]])
+    check_messages([], [answer.body])
     kept = read_lines(tmp_path / task.client / ERRORS)
     assert [line["round"] for line in kept] == [0, 0]
     assert all(SECRET in line["error"] and "Traceback" in line["error"] for line in kept)
