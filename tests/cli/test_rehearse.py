@@ -28,6 +28,18 @@ def test_it_ends_in_the_bits_of_the_simulation(config, tmp_path, capsys, privacy
     assert not (place / "run" / "sites").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.xdist_group("one federation of NVIDIA FLARE")
+@pytest.mark.filterwarnings("default")  # of FLARE's own
+def test_it_ends_in_the_same_bits_over_flare_too(config, tmp_path, capsys):
+    pytest.importorskip("nvflare", reason="NVIDIA FLARE is not installed: silotune[nvflare]")
+    private = {"unit": "example", "noise_multiplier": 2, "target_delta": 1e-3}
+    rehearse(str(config), [f"privacy={json.dumps(private)}"], 3, 2, tmp_path / "place", True)
+    assert "the same bits" in capsys.readouterr().out
+    assert (tmp_path / "place" / "engine" / "engine.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [

@@ -164,6 +164,9 @@ def rehearse(
             show_default=False,
         ),
     ] = None,
+    nvflare: Annotated[
+        bool, typer.Option("--nvflare", help="Over NVIDIA FLARE with TLS; else over a folder.")
+    ] = False,
 ) -> None:
     """Run a whole federation on this machine, with real keys and made-up records.
 
@@ -172,7 +175,7 @@ def rehearse(
     """
     from .rehearse import rehearse as run
 
-    run(name, overrides or [], sites, rounds, keep)
+    run(name, overrides or [], sites, rounds, keep, nvflare)
 
 
 Kit = Annotated[

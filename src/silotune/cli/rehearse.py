@@ -64,7 +64,12 @@ _WORDS = ("when", "the", "patient", "invoice", "sample", "was", "seen", "again",
 
 
 def rehearse(
-    name: str, overrides: Sequence[str], sites: int, rounds: int, keep: Path | None
+    name: str,
+    overrides: Sequence[str],
+    sites: int,
+    rounds: int,
+    keep: Path | None,
+    nvflare: bool = False,
 ) -> None:
     """Run a configuration once as a federation and once as a simulation, and compare.
 
@@ -74,9 +79,11 @@ def rehearse(
         sites: how many.
         rounds: how many.
         keep: folder in which all is left; None = a temporary one, which goes.
+        nvflare: bytes go through NVIDIA FLARE with TLS on both sides, not through a folder.
 
     Raises:
         ValueError: in words, if the configuration cannot be rehearsed, or the results differ.
+        OSError: if a process does not start.
     """
     console = speaker(as_json=False)
     config = chosen(name, overrides)
@@ -90,14 +97,11 @@ def rehearse(
             began = time.monotonic()
             here = _simulation(given, tables).fit(place / "simulation", progress=False)
             say(console, f"simulation:  {human_seconds(time.monotonic() - began)}")
-        with (
-            _served(place, names) as processes,
-            _courier(members, names) as courier,
-            busy(console, "training over sites"),
-        ):
+        way = _over_flare(place, names) if nvflare else _over_folder(place, names, members)
+        with way as courier, busy(console, "training over sites"):
             began = time.monotonic()
             there = _federation(given, names, members).fit(
-                place / "run", progress=False, courier=_Attended(courier, processes, place)
+                place / "run", progress=False, courier=courier
             )
             say(console, f"federation:  {human_seconds(time.monotonic() - began)}")
         _compare(here.folder.path, there.folder.path)
@@ -245,9 +249,32 @@ def _federation(given: Mapping[str, Any], names: Sequence[str], members: Members
     )
 
 
-def _courier(members: Members, names: Sequence[str]) -> FolderCourier:
+@contextlib.contextmanager
+def _over_folder(place: Path, names: Sequence[str], members: Members) -> Iterator[Courier]:
     own = members.public_keys(names)
-    return FolderCourier(members.folder / "exchange", members.federation, members.key, own)
+    with (
+        _served(place, names) as processes,
+        FolderCourier(members.folder / "exchange", members.federation, members.key, own) as courier,
+    ):
+        yield _Attended(courier, processes, place)
+
+
+@contextlib.contextmanager
+def _over_flare(place: Path, names: Sequence[str]) -> Iterator[Courier]:
+    """FLARE's server and clients, and a daemon with its trainer for every site."""
+    from silotune.runtimes.nvflare import NvflareCourier
+    from silotune.runtimes.nvflare_loopback import Loopback
+
+    trainers = {
+        ClientId(name): [*SILOTUNE, "site", "trainer", "--site", str(place / name / "site.yaml")]
+        for name in names
+    }
+    with (
+        tempfile.TemporaryDirectory(prefix="silotune-") as near,  # a socket's path is short
+        Loopback(Path(near), trainers) as flare,
+        NvflareCourier(flare.kit, list(trainers), place / "engine", poll=0.1) as courier,
+    ):
+        yield courier
 
 
 class _Attended:
