@@ -63,9 +63,9 @@ def test_noise_that_is_half_a_percent_too_small_is_seen():
 @pytest.mark.parametrize(
     ("pair", "published"),
     [
-        full(poisson(0.01, 1.0), 1.828),
+        (poisson(0.01, 1.0), 1.828),
         full(replaced(0.01, 1.0), 2.843),
-        (truncated(0.01, 1.0, 20, 1000), 3.834),
+        full(truncated(0.01, 1.0, 20, 1000), 3.834),
         full(truncated(0.01, 1.0, 30, 1000), 1.8285),
     ],
 )
