@@ -181,3 +181,17 @@ def test_who_comes_while_others_are_waited_for_is_in_the_mean():
     done = last(runtime, rounds=1, quorum=1)
     assert "silo-0" in done.pooled.clients
     assert runtime._courier.sent[1] == ["silo-0"]
+
+
+def test_what_a_client_says_cannot_move_a_cursor():
+    class Painting(Carrier):
+        def answer(self, client, order):
+            answer = super().answer(client, order)
+            result = decode_result(opened(answer).body)
+            loud = replace(result, refusal="\x1b[2J" + "x" * 10_000)
+            return message(RESULT, {}, encode_result(loud)) if client == "silo-0" else answer
+
+    done = last(remote(Painting), rounds=1, quorum=1)
+    why = done.pooled.missing["silo-0"]
+    assert why.isprintable()
+    assert len(why) < 300

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from silotune import ClientDP, ExampleDP, NoDP
+from silotune.core.plain import MOST, plain
 from silotune.federation.offer import LARGEST, Offer, OfferError
 from silotune.federation.records import Records
 from silotune.methods import FedSALoRA
 from silotune.optim import SGD
 from silotune.site import OwnSite, Policy
 from silotune.site.home import Home
-from silotune.site.plain import MOST, plain
 from silotune.site.show import Shown, shown
 from silotune.terms import Machine
 from sites.offers import NUM_EXAMPLES, offer, policy, privacy, terms

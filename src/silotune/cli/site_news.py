@@ -7,11 +7,11 @@ from pathlib import Path
 
 from silotune.config.site_file import read_site
 from silotune.core.files import RecordError
+from silotune.core.plain import plain
 from silotune.federation.offer import Offer
 from silotune.site import OwnSite
 from silotune.site.approval import WAITS, hindrance
 from silotune.site.home import Home
-from silotune.site.plain import plain
 from silotune.site.refusal import refusal
 from silotune.site.site import ERRORS
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from silotune.config.site_file import read_site
 from silotune.core.files import RecordError
+from silotune.core.plain import plain
 from silotune.core.units import epsilon_text, number_text
 from silotune.federation.offer import Offer
 from silotune.site import OwnSite
@@ -22,7 +23,6 @@ from silotune.site.counted import Counted, counted
 from silotune.site.home import Home
 from silotune.site.membership import coordinator_key
 from silotune.site.own_books import verify_own
-from silotune.site.plain import plain
 from silotune.site.refusal import refusal
 from silotune.site.show import Shown, shown
 

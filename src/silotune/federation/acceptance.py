@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from silotune.core import ClientId
+from silotune.core.plain import plain
 from silotune.privacy import AnyCharge, SiloStoreError
 from silotune.privacy.accounting.charges import from_json, to_json
 from silotune.privacy.ledger.heard import HeardLedger
@@ -178,8 +179,10 @@ def _acceptance(answer: Message, offer: Offer, site: str) -> Acceptance:
             return Acceptance(
                 num_examples=size,
                 num_held_out=held,
-                policy=policy[:64],
-                versions={str(k)[:40]: str(v)[:40] for k, v in list(versions.items())[:20]},
+                policy=plain(policy, 64),
+                versions={
+                    plain(str(k), 40): plain(str(v), 40) for k, v in [*versions.items()][:20]
+                },
             )
     raise SitesRefuseError(f"sites: {site} answered something else than an acceptance of this run")
 

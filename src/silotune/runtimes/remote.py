@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from silotune.core import (
@@ -16,6 +16,7 @@ from silotune.core import (
     encode_task,
     state_digest,
 )
+from silotune.core.plain import plain
 from silotune.privacy import SiloStoreError
 from silotune.privacy.ledger.heard import HeardLedger
 
@@ -146,7 +147,7 @@ class Remote:
             return
         if result.client == task.client:
             self._answered[task.client] = states[task.rank]
-            yield result
+            yield replace(result, refusal=plain(result.refusal))  # it is shown to people
 
     def _held(self, task: ClientTask) -> str:
         """Digest of the state that the client had in the round before; empty if it had none."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from silotune.certificate.guarantee import NOUNS, PROTECTED, RELATIONS
+from silotune.core.plain import plain
 from silotune.core.units import count_text, epsilon_text, number_text
 from silotune.federation.offer import Offer
 from silotune.methods.catalogue import WORDS
@@ -21,7 +22,6 @@ from silotune.terms import Terms
 from .approval import REFUSED, WAITS, Approval, hindrance
 from .counted import Counted
 from .own import OwnSite
-from .plain import plain
 from .price import epsilon_of
 from .refusal import Reason, reasons
 
