@@ -164,12 +164,27 @@ def test_a_full_disk_keeps_the_old_lines(run, monkeypatch, call):
 def test_a_disk_that_fills_up_in_the_middle_of_a_line(run, monkeypatch):
     run.append_round(rounds()[0])
     before = run.metrics.read_bytes()
-    really_write = os.write
-    monkeypatch.setattr(os, "write", lambda file, data: really_write(file, data[:10]))
+    really_write, room = os.write, [10]
+
+    def until_full(file, data):
+        if not room:
+            return disk_full()
+        return really_write(file, data[: room.pop()])
+
+    monkeypatch.setattr(os, "write", until_full)
     with pytest.raises(RecordError, match="No space left"):
         run.append_round(rounds()[1])
     monkeypatch.undo()
     assert run.metrics.read_bytes() == before
+
+
+def test_a_file_that_takes_more_than_one_call(run, monkeypatch):
+    """Linux writes 2 GB a call, and says so."""
+    really_write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: really_write(file, data[:10]))
+    write_text(run.config, "0123456789" * 5)
+    monkeypatch.undo()
+    assert run.config.read_text() == "0123456789" * 5
 
 
 def test_a_real_limit_on_the_size_of_files(run):

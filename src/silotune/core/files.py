@@ -232,8 +232,12 @@ def _parse(text: str, where: str, newest: int = VERSION) -> dict[str, Any]:
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    if os.write(descriptor, data) != len(data):  # a regular file takes less only when full
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    left = memoryview(data)
+    while left:  # one call takes 2 GB at most
+        written = os.write(descriptor, left)
+        if not written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left = left[written:]
     os.fsync(descriptor)
 
 

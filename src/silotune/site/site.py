@@ -10,6 +10,7 @@ said to it, who takes part (``begun.json``), the ledger. The model of the newest
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -62,6 +63,8 @@ from .own import OwnSite
 from .own_books import verify_own
 from .price import limit_of
 from .refusal import refusal as not_allowed
+
+_LOG = logging.getLogger(__name__)
 
 ERRORS = "errors.jsonl"
 """In a site's home: one line an error, for its own people."""
@@ -125,7 +128,8 @@ class Site:
         """What goes back. It never raises, and never says why something failed."""
         try:
             own = self._read()
-        except Exception:
+        except Exception as error:  # of its own file, which holds no record
+            _LOG.error("every order is refused: %s", error)
             return refusal("policy:file")
         try:
             return self._answered(own, order)
