@@ -14,6 +14,7 @@ FAST := CI= $(PYTEST) -m "not slow and not full"
 # What trains whole federations, starts processes or attacks, and the accountant of the accountant.
 LONG := $(addprefix --ignore=tests/,audit certificate cli custom_loop docs federation runtimes \
 	privacy/test_second_accountant.py \
+	$(addprefix sites/test_,daemons.py limit.py serving.py serving_flare.py site.py) \
 	$(addprefix laws/test_,client_level_laws.py magnitudes.py one_record_moves.py round_laws.py sent_is_accounted.py state_laws.py))
 # What computes nothing in PyTorch, so that its kernels decide nothing there.
 EXACT := $(addprefix --ignore=tests/,architecture config data reports runs terms testing \
