@@ -1,11 +1,15 @@
 """A rehearsal is a whole federation: real processes, real keys, and the bits of the simulation."""
 
 import json
+import os
+import signal
+import threading
 
 import pytest
 
 from federation.small import write_small
 from silotune.cli.rehearse import _compare, rehearse
+from silotune.runtimes.messages import TRAIN
 from silotune.testing.tiny_models import tiny_bert
 
 
@@ -38,6 +42,48 @@ def test_it_ends_in_the_same_bits_over_flare_too(config, tmp_path, capsys):
     rehearse(str(config), [f"privacy={json.dumps(private)}"], 3, 2, tmp_path / "place", True)
     assert "the same bits" in capsys.readouterr().out
     assert (tmp_path / "place" / "engine" / "engine.jsonl").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.xdist_group("one federation of NVIDIA FLARE")
+@pytest.mark.filterwarnings("default")  # of FLARE's own
+def test_what_is_killed_over_flare_costs_time_and_no_bit(config, tmp_path, capsys, monkeypatch):
+    """One run that suffers one kill after another: every release is charged once, and counts."""
+    pytest.importorskip("nvflare", reason="NVIDIA FLARE is not installed: silotune[nvflare]")
+    from silotune.runtimes import nvflare_loopback
+    from silotune.runtimes.nvflare import NvflareCourier
+
+    class Seen(nvflare_loopback.Loopback):
+        def __enter__(self):
+            running.append(super().__enter__())
+            return running[0]
+
+    def job():
+        for pid in running[0].jobs("site-2"):
+            os.kill(pid, signal.SIGKILL)
+
+    def killed(name):
+        running[0].kill(name)
+        threading.Timer(4.0, running[0].start, [name]).start()
+
+    def daemon():
+        running[0].kill_daemon("site-1")
+        threading.Timer(2.0, running[0].start_daemon, ["site-1"]).start()
+
+    def exchange(self, orders, deadline):
+        if next(iter(orders.values()))[:1] == TRAIN and faults:
+            faults.pop()()
+        yield from real(self, orders, deadline)
+
+    running, real = [], NvflareCourier.exchange
+    faults = [lambda: killed("localhost"), lambda: killed("site-3"), daemon, job, lambda: None]
+    monkeypatch.setattr(nvflare_loopback, "Loopback", Seen)
+    monkeypatch.setattr(NvflareCourier, "exchange", exchange)
+    private = {"unit": "example", "noise_multiplier": 2, "target_delta": 1e-3}
+    rehearse(str(config), [f"privacy={json.dumps(private)}"], 3, 6, tmp_path / "place", True)
+    assert faults == []
+    assert "the same bits" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ OWN = frozenset(
         *("clients", "name", "delimiter", "encoding", "label_map", "splits", "partition"),
         *("valid", "test", "num_examples", "num_held_out", "person", "limit"),
         *("runtime", "baselines", "report_to", "coordinator", "offer_deadline", "lifetime"),
-        *("round_deadline", "wait_after_quorum"),
+        *("round_deadline", "wait_after_quorum", "micro_batch_size"),
     }
 )
 """Arguments that each of the two runs has its own of."""
