@@ -131,20 +131,18 @@ def put(west: Place, root: Path, order: bytes) -> Path:
 
 
 def test_a_folder_is_answered_once(west, silotune, tmp_path):
-    asked = offer(QUIET, participants=PARTIES)
-    order = message(OFFER, {"attempt": 0}, asked.to_bytes())
-    answer = put(west, tmp_path / "stick", order)
-    words = ("site", "answer", tmp_path / "stick", "--site", west.file)
-    told = silotune(*words)
-    assert told.exit_code == 0
-    assert "west: answered 1 order in" in told.stdout
-    assert "r1: lead asks for 'triage of notes'; it waits for a person" in told.stdout
-    assert answer.is_file()
-    assert "answered 0 orders" in silotune(*words).stdout
-    members = west.members
-    with FolderCourier(
-        tmp_path / "stick", members.federation, members.key, members.public_keys()
-    ) as courier:
+    asked, root = offer(QUIET, participants=PARTIES), tmp_path / "stick"
+    order, members = message(OFFER, {"attempt": 0}, asked.to_bytes()), west.members
+    words = ("site", "answer", root, "--site", west.file)
+    with FolderCourier(root, members.federation, members.key, members.public_keys()) as courier:
+        assert list(courier.exchange({"west": order}, 0.0)) == []
+        answer = put(west, root, order)
+        told = silotune(*words)
+        assert told.exit_code == 0
+        assert "west: answered 1 order in" in told.stdout
+        assert "r1: lead asks for 'triage of notes'; it waits for a person" in told.stdout
+        assert answer.is_file()
+        assert "answered 0 orders" in silotune(*words).stdout
         assert list(courier.exchange({"west": order}, 0.0)), "it is signed by the site's own key"
 
 

@@ -303,6 +303,7 @@ def test_an_order_that_is_not_the_coordinators_to_this_site_is_not_worked_on(fol
 
 def test_an_older_answer_to_the_same_order_is_not_taken_for_a_new_one(folder):
     with folder.courier() as courier:
+        assert list(courier.exchange({"east": b"Offer"}, 0.0)) == []
         put(folder, b"Offer")
         folder.answer(say=lambda order: b"N not yet")
         old = folder.answered(b"Offer").read_bytes()
@@ -315,6 +316,28 @@ def test_an_older_answer_to_the_same_order_is_not_taken_for_a_new_one(folder):
         assert list(courier.exchange({"east": b"Offer"}, 0.1)) == [], "numbers are signed too"
         folder.answered(b"Offer").write_bytes(new)
         assert list(courier.exchange({"east": b"Offer"}, 0.0)) == [("east", b"A yes")]
+
+
+def test_a_refusal_that_a_courier_before_was_told_is_asked_for_again(folder):
+    """The site's owner may have mended what stood in the way."""
+    put(folder, b"Offer", number=2)
+    folder.answer(say=lambda order: b"N policy")
+    with folder.courier() as courier:
+        assert list(courier.exchange({"east": b"Offer"}, 0.1)) == []
+        put(folder, b"Offer", number=3)
+        folder.answer(say=lambda order: b"N not yet")
+        late = list(courier.exchange({"east": b"Offer"}, 0.0))
+        assert late == [("east", b"N not yet")], "what came after this courier asked counts"
+    with folder.courier() as courier, folder.sites("east"):
+        assert list(courier.exchange({"east": b"Offer"}, 60.0)) == [("east", b"ROffer")]
+
+
+def test_a_result_that_lies_there_is_not_worked_for_twice(folder):
+    put(folder)
+    folder.answer()
+    with folder.courier() as courier, folder.sites("east"):
+        assert list(courier.exchange({"east": b"Task"}, 60.0)) == [("east", b"RTask")]
+    assert folder.asked == [("east", b"Task")]
 
 
 DAMAGE = {

@@ -7,7 +7,9 @@ The folder may lie on a shared disk, or be carried on a stick; nobody who has it
 Every file is signed, and bound to its federation and site; an answer also to its order. An order
 has the same name whenever it is asked, so that carrying it twice is harmless, and a number: how
 often it was answered before. An answer counts if its number is not lower, so that what a site said
-long ago is not taken for what it says now. Files go when their writer no longer needs them.
+long ago is not taken for what it says now. A refusal that lies there when a courier first asks is
+of long ago, since what stood in the way may be mended; a result is not, as it was worked for. Files
+go when their writer no longer needs them.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from silotune.core.locks import locked
 from silotune.core.names import is_client_name
 from silotune.keys import Member, public_of
 
+from .messages import REFUSED
 from .signed_files import Reader, Signed, digest_of, state_of, write_signed
 
 ORDER, ANSWER = ".order", ".answer"
@@ -128,23 +131,33 @@ class FolderCourier:
 
     def _ask(self, client: ClientId, order: bytes) -> _Asked:
         digest = digest_of(order)
+        if (client, digest) not in self._answered:
+            self._answered[client, digest] = self._first_number(client, digest)
         asked = _Asked(
             file=self._outbox(client) / f"{digest}{ORDER}",
             digest=digest,
-            number=self._answered.get((client, digest), 0),
+            number=self._answered[client, digest],
         )
         what = about(ORDER, self._federation, client, digest)
         write_signed(asked.file, self._key, what, asked.number, order)
         return asked
 
+    def _first_number(self, client: ClientId, digest: str) -> int:
+        """Of an order: one that no refusal has which lies there from a courier before this one."""
+        answer = self._lying(client, digest)
+        return 0 if answer is None or answer.content[:1] != REFUSED else answer.number + 1
+
     def _answer(self, client: ClientId, asked: _Asked) -> Signed | None:
+        answer = self._lying(client, asked.digest)
+        return answer if answer is not None and answer.number >= asked.number else None
+
+    def _lying(self, client: ClientId, digest: str) -> Signed | None:
+        """The client's answer to an order, of whatever number."""
         public = self._sites.get(client)
         if public is None:
             return None
-        file = self._root / "inbox" / client / f"{asked.digest}{ANSWER}"
-        what = about(ANSWER, self._federation, client, asked.digest)
-        answer = self._reader.read(file, public, what)
-        return answer if answer is not None and answer.number >= asked.number else None
+        file = self._root / "inbox" / client / f"{digest}{ANSWER}"
+        return self._reader.read(file, public, about(ANSWER, self._federation, client, digest))
 
     def _clear(self, client: ClientId) -> None:
         """Take away orders that a courier before this one left, when it was killed."""
