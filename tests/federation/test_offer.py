@@ -145,7 +145,10 @@ def test_what_was_read_is_what_was_sent() -> None:
             Offer.parse(other)
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b"[" * 100_000, b"1" * (LARGEST + 1)])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b'{"title": "\\ud800"}', b"{}", b"[]", b"\xff", b"[" * 100_000, b"1" * (LARGEST + 1)],
+)
 def test_what_is_no_offer(data: bytes) -> None:
     with pytest.raises(OfferError):
         Offer.parse(data)
@@ -168,3 +171,9 @@ def test_a_number_that_python_alone_writes() -> None:
 def test_a_run_name_is_checked_when_an_offer_is_made() -> None:
     with pytest.raises(OfferError, match="run"):
         replace(offer(), run="")
+
+
+def test_a_title_that_nothing_can_write() -> None:
+    data = offer().to_bytes().replace(b'"a title"', b'"\\ud800"')
+    with pytest.raises(OfferError):
+        Offer.parse(data)

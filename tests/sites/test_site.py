@@ -9,10 +9,11 @@ import pytest
 import silotune as st
 from federation.objects import SEEDED, classifier
 from federation.small import SILOS
-from silotune.core import decode_result, decode_task, encode_task
+from silotune.core import Factors, RecordError, decode_result, decode_task, encode_task
 from silotune.federation.acceptance import SitesRefuseError
 from silotune.models.hub import files_digest
 from silotune.privacy import SiloStoreError
+from silotune.privacy.lifetime.budget import Ceiling
 from silotune.runtimes.messages import TRAIN, lines_of, message, opened
 from silotune.site.home import Home
 from silotune.site.own_books import verify_own
@@ -41,7 +42,9 @@ def test_it_ends_in_the_bits_of_the_simulation(tmp_path, bert, privacy, method):
     changes = {"privacy": privacy, "method": getattr(st.methods, method)(r=2)}
     simulation(tmp_path, bert, **changes).fit(tmp_path / "here", progress=False)
     courier = wire(tmp_path, bert)
-    federation(bert, **changes).fit(tmp_path / "there", courier=courier, progress=False)
+    federation(bert, min_clients=2, **changes).fit(
+        tmp_path / "there", courier=courier, progress=False
+    )
     assert weights(tmp_path / "there") == weights(tmp_path / "here")
 
 
@@ -300,7 +303,9 @@ def test_a_certificate_that_says_less_than_the_ledger(tmp_path, bert):
             return super().carried(name, order)
 
     courier, folder = wire(tmp_path, bert, Lying), tmp_path / "run"
-    federation(bert, privacy=PRIVATE, rounds=1).fit(folder, courier=courier, progress=False)
+    with pytest.raises(SiloStoreError, match="certificate is not what its ledger says"):
+        federation(bert, privacy=PRIVATE, rounds=1).fit(folder, courier=courier, progress=False)
+    assert json.loads((folder / "run.json").read_text())["status"].startswith("failed")
     told = json.loads((folder / "sites.json").read_text())["sites"]
     assert {site["result"] for site in told.values()} == {
         "the certificate is not what its ledger says"
@@ -362,3 +367,127 @@ def test_who_was_silent_is_asked_what_it_charged_before_anything_is_certified(tm
     assert len(lines(home_of(courier, "west", folder) / "ledger.jsonl")) == 3
     assert run.privacy.verify().ok
     assert '"silo": "west"' in lines(folder / "ledger.jsonl")[-1]
+
+
+def test_what_a_daemon_has_kept_is_no_answer_to_another_process(tmp_path, bert):
+    """A coordinator that was killed asks again what was charged; an old answer says less."""
+
+    class Keeping(Wire):
+        lost = ()
+
+        def __init__(self, owned):
+            super().__init__(owned)
+            self.kept = {}
+
+        def carried(self, name, order):
+            if (name, order) not in self.kept:
+                self.kept[name, order] = super().carried(name, order)
+            gone = name == "west" and order[:1].decode() in self.lost
+            return None if gone else self.kept[name, order]
+
+    courier, folder = wire(tmp_path, bert, Keeping), tmp_path / "run"
+    for name in SILOS:
+        courier.allow(name, privacy=replace(OPEN, min_other_sites=0))
+    asked = {"privacy": PRIVATE, "min_clients": 1, "rounds": 1}
+    courier.lost = ("T", "S", "L")
+    with pytest.raises(SiloStoreError, match="west did not say"):
+        federation(bert, **asked).fit(folder, courier=courier, progress=False)
+    courier.lost = ("T", "S")
+    run = federation(bert, **asked).fit(folder, courier=courier, progress=False, resume=True)
+    assert run.privacy.verify().ok
+    silos = json.loads((folder / "privacy.json").read_text())["silos"]
+    assert silos["west"]["epsilon"] == pytest.approx(silos["east"]["epsilon"])
+
+
+def test_an_update_without_its_charge_is_not_used(tmp_path, bert):
+    class Hiding(Wire):
+        def carried(self, name, order):
+            answer = opened(super().carried(name, order))
+            if name == "west" and answer.kind == b"R":
+                return message(b"R", {}, lines_of(answer)[1])
+            return message(*answer)
+
+    courier, folder = wire(tmp_path, bert, Hiding), tmp_path / "run"
+    for name in SILOS:
+        courier.allow(name, privacy=replace(OPEN, min_other_sites=0))
+    with closing(
+        federation(bert, privacy=PRIVATE, min_clients=1).rounds(folder, courier=courier)
+    ) as rounds:
+        record = next(record for record in rounds if record.round == 0)
+    assert record.missing["west"] == "it did not tell what it charged for its update"
+
+
+def test_a_limit_that_is_lowered_counts_for_a_run_that_is_open(tmp_path, bert):
+    class Lowered(Wire):
+        def carried(self, name, order):
+            if order[:1] == b"T" and self.kinds.count(("west", "T", "R")) == 1 and name == "west":
+                life = Ceiling(epsilon=1.3, delta=1e-3)
+                privacy = replace(OPEN, units=("example",), max_epsilon=1.3, max_delta=1e-3)
+                self.allow("west", privacy=replace(privacy, lifetime=life))
+            return super().carried(name, order)
+
+    courier, folder = wire(tmp_path, bert, Lowered), tmp_path / "run"
+    with pytest.raises(st.QuorumError, match="west"):
+        federation(bert, privacy=PRIVATE).fit(folder, courier=courier, progress=False)
+    assert len(lines(home_of(courier, "west", folder) / "ledger.jsonl")) == 1
+
+
+def test_what_was_accepted_and_taken_stays(tmp_path, bert):
+    """A later offer of the same name, a worse certificate and an earlier state change nothing."""
+    courier, folder = wire(tmp_path, bert), tmp_path / "run"
+    orders = []
+
+    class Kept(Wire):
+        def carried(self, name, order):
+            orders.append((name, order))
+            return super().carried(name, order)
+
+    courier = wire(tmp_path, bert, Kept)
+    federation(bert, privacy=PRIVATE, rounds=1).fit(folder, courier=courier, progress=False)
+    site, home = courier.sites["west"], Home(courier.own["west"].home)
+    run, kept = run_of(folder), home_of(courier, "west", folder)
+    of_west = {order[:1]: opened(order) for name, order in orders if name == "west"}
+    offer, finish, train = (of_west[kind] for kind in (b"O", b"F", b"T"))
+    adapter = (kept / "adapter" / "adapter_model.safetensors").read_bytes()
+
+    other = replace(home.offer(run), title="another")
+    answers = [
+        site.answer(message(b"O", offer.head, other.to_bytes())),
+        site.answer(message(b"F", {**finish.head, "certificate": "{}"}, finish.body)),
+        site.answer(message(b"F", {**finish.head, "certificate": "[" * 9999}, finish.body)),
+        site.answer(message(b"F", finish.head, train.body)),
+    ]
+    codes = [opened(answer).head["code"] for answer in answers]
+    assert codes == ["order:offer", "certificate", "certificate", "order:round"]
+    assert verify_own(home, "west", run).ok
+    assert (kept / "adapter" / "adapter_model.safetensors").read_bytes() == adapter
+
+
+def test_refused_states_are_not_kept(tmp_path, bert):
+    class Kept(Wire):
+        def carried(self, name, order):
+            if order[:1] == b"T" and name == "west":
+                self.order = order
+            return super().carried(name, order)
+
+    courier, folder = wire(tmp_path, bert, Kept), tmp_path / "run"
+    federation(bert, privacy=PRIVATE, rounds=2).fit(folder, courier=courier, progress=False)
+    site, asked = courier.sites["west"], opened(courier.order)
+    before = set(site._begun.responder._held)
+    task = decode_task(asked.body)
+    for number in range(5):
+        factors = Factors({key: t * (1e9 + number) for key, t in task.factors.items()})
+        lie = replace(task, factors=factors)
+        site.answer(message(TRAIN, asked.head, encode_task(lie)))
+        assert site._begun.responder._held.keys() <= before
+
+
+def test_an_error_that_cannot_be_written_down_is_no_answer_either(tmp_path, bert, monkeypatch):
+    courier = wire(tmp_path, bert)
+
+    def full(*_):
+        raise RecordError("no space left")
+
+    monkeypatch.setattr("silotune.site.site.append_line", full)
+    monkeypatch.setattr("silotune.site.site.opened", lambda _: 1 / 0)
+    assert opened(courier.sites["east"].answer(b"anything")).head == {"code": "failed"}

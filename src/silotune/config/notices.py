@@ -20,7 +20,8 @@ def notices(config: Config) -> Iterator[str]:
             "data.labels: not declared, so the set of labels is read from the records and "
             "becomes public; epsilon does not cover that"
         )
-    if config.data.num_examples is None:
+    here = not config.federation.sites  # which declare their own numbers
+    if here and config.data.num_examples is None:
         yield (
             "data.num_examples: not declared, so each silo's number of records, rounded down, "
             "becomes public; epsilon does not cover that"
@@ -36,7 +37,7 @@ def notices(config: Config) -> Iterator[str]:
             "and is assumed to come from public data or from records of others; if it is of a "
             "private run of ours, its charges count for life for silos of the same name"
         )
-    if config.privacy.metric_noise is not None and config.data.num_held_out is None:
+    if here and config.privacy.metric_noise is not None and config.data.num_held_out is None:
         yield (
             "data.num_held_out: not declared, so each silo's number of held-out records, rounded "
             "down, becomes public; epsilon does not cover that"

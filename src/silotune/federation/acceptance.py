@@ -68,13 +68,20 @@ class SitesRefuseError(ValueError):
 
 
 def offered(
-    courier: Courier, offer: Offer, patience: float, tell: Tell, pause: float = 1.0
+    courier: Courier,
+    offer: Offer,
+    session: str,
+    patience: float,
+    tell: Tell,
+    pause: float = 1.0,
 ) -> dict[str, Acceptance]:
     """Offer a run to every participant, until all have accepted it.
 
     Args:
         courier: the way to them.
         offer: what they are asked.
+        session: of this process, so that nobody takes what was said to an earlier one for an
+            answer to this.
         patience: seconds until who has not accepted ends it.
         tell: takes news: who has accepted, and for whom is waited.
         pause: seconds before who waits for a person is asked again; twice as long each time.
@@ -90,7 +97,9 @@ def offered(
         if left <= 0:
             raise SitesRefuseError(_not_all(asked, waited))
         orders = {
-            ClientId(site): message(OFFER, {"attempt": attempt}, offer.to_bytes())
+            ClientId(site): message(
+                OFFER, {"session": session, "attempt": attempt}, offer.to_bytes()
+            )
             for site, attempt in asked.items()
         }
         refused = dict[str, str]()
@@ -117,6 +126,7 @@ def offered(
 def begun(
     courier: Courier,
     offer: Offer,
+    session: str,
     sizes: Mapping[str, int],
     held_out: Mapping[str, int],
     ledgers: Mapping[str, HeardLedger],
@@ -128,6 +138,7 @@ def begun(
     Args:
         courier: the way to them.
         offer: that they accepted.
+        session: of this process.
         sizes: the public number of records of each.
         held_out: the same of held-out ones.
         ledgers: of each; what it has charged before, in a run that is resumed, is heard.
@@ -138,7 +149,8 @@ def begun(
         SitesRefuseError: if one does not begin, or prices a round otherwise.
         SiloStoreError: if one has lost charges that it told before.
     """
-    shared = {"run": offer.run, "offer": offer.digest, "sizes": dict(sizes), "held": dict(held_out)}
+    shared: dict[str, object] = {"run": offer.run, "session": session, "offer": offer.digest}
+    shared |= {"sizes": dict(sizes), "held": dict(held_out)}
     orders = {ClientId(site): message(BEGIN, {**shared, **known(ledgers[site])}) for site in sizes}
     missing, refused = set(sizes), dict[str, str]()
     for site, data in courier.exchange(orders, deadline):
@@ -153,7 +165,7 @@ def begun(
                 )
             refused[site] = words(code)
             continue
-        if not _same_price(prices[site], answer.head.get("charge")):
+        if not same_price(prices[site], answer.head.get("charge")):
             refused[site] = "it computes another noise, so its software does not fit"
             continue
         ledgers[site].hear(lines_of(answer)[0])
@@ -187,7 +199,7 @@ def _acceptance(answer: Message, offer: Offer, site: str) -> Acceptance:
     raise SitesRefuseError(f"sites: {site} answered something else than an acceptance of this run")
 
 
-def _same_price(here: AnyCharge | None, there: object) -> bool:
+def same_price(here: AnyCharge | None, there: object) -> bool:
     """Whether a site charges for a round what this machine thinks, up to the last digits."""
     if here is None or there is None:
         return here is None and there is None

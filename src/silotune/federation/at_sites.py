@@ -6,16 +6,20 @@ refuses comes in its answers; what it is to keep goes with the last order.
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from silotune.core import ClientId, GlobalState, encode_task
+from silotune.core import ClientId, ClientUpdate, GlobalState, encode_task
 from silotune.core.files import read_json, whole_lines, write_json
 from silotune.engine.loop import make_tasks
 from silotune.models.hub import files_digest
-from silotune.privacy import SiloStoreError
+from silotune.privacy import AnyCharge, SiloStoreError
+from silotune.privacy.accounting.charges import to_json
 from silotune.privacy.ledger.chain import read_line
+from silotune.privacy.ledger.entry import UPDATE
 from silotune.privacy.ledger.heard import HeardLedger
 from silotune.runs.folder import RunFolder
 from silotune.runtimes import Courier, Remote, Stragglers
@@ -23,7 +27,7 @@ from silotune.runtimes.messages import ACCEPTED, ACCOUNT, FINISH, lines_of, mess
 from silotune.runtimes.remote import known
 from silotune.terms import Agreement, BuiltModel
 
-from .acceptance import Acceptance, Tell, begun, offered
+from .acceptance import Acceptance, Tell, begun, offered, same_price
 from .built import Declare, Declared
 from .description import Description
 from .offer import Offer
@@ -61,10 +65,12 @@ class AtSites:
     ) -> None:
         self._federation, self._folder, self._courier = federation, folder, courier
         self._run, self._began, self._tell = run, began, tell
+        self._session = secrets.token_hex(8)
         self._accepted: Mapping[str, Acceptance] = {}
         self._offer: Offer | None = None
         self._ledgers: Mapping[str, HeardLedger] = {}
         self._remote: Remote | None = None
+        self._prices: Mapping[str, AnyCharge | None] = {}
 
     @property
     def declare(self) -> Declare:
@@ -90,10 +96,13 @@ class AtSites:
         }
         deadline = self._federation.round_deadline
         private = agreement.terms.unit == "example"
-        prices = {name: agreement.price(name) if private else None for name in agreement.sizes}
+        self._prices = prices = {
+            name: agreement.price(name) if private else None for name in agreement.sizes
+        }
         begun(
             self._courier,
             self._offer,
+            self._session,
             agreement.sizes,
             agreement.held_out,
             self._ledgers,
@@ -105,7 +114,8 @@ class AtSites:
         stragglers, wait = None, self._federation.wait_after_quorum
         if wait is not None:
             stragglers = Stragglers(agreement.terms.min_clients or len(names), wait)
-        self._remote = Remote(self._courier, names, deadline, self._ledgers, stragglers)
+        paid = self._unpaid if private else None
+        self._remote = Remote(self._courier, names, deadline, self._ledgers, stragglers, paid)
         return self._remote
 
     def hear(self) -> None:
@@ -116,7 +126,10 @@ class AtSites:
         """
         assert self._remote is not None
         orders = {
-            name: message(ACCOUNT, {"run": self._run, **known(self._ledgers[name])})
+            name: message(
+                ACCOUNT,
+                {"run": self._run, "session": self._session, **known(self._ledgers[name])},
+            )
             for name in self._remote.unheard
         }
         if not orders:
@@ -145,7 +158,12 @@ class AtSites:
         orders = {
             name: message(
                 FINISH,
-                {"run": self._run, **known(self._ledgers[name]), "certificate": certificate},
+                {
+                    "run": self._run,
+                    "session": self._session,
+                    **known(self._ledgers[name]),
+                    "certificate": certificate,
+                },
                 encode_task(task),
             )
             for name, task in tasks.items()
@@ -158,6 +176,12 @@ class AtSites:
             else:
                 left[name] = words(answer.head.get("code")) if answer else "its answer is torn"
         self._note(left, delivered=True)
+        if wrong := [site for site, why in left.items() if why == words("certificate")]:
+            raise SiloStoreError(
+                f"sites: {', '.join(wrong)} says that the certificate is not what its ledger "
+                "says, so privacy.json is not to be relied on; resume the run, which asks all "
+                "sites again"
+            )
         for site, why in left.items():
             self._tell(f"{site}: has not taken the result: {why}")
         return left
@@ -179,13 +203,22 @@ class AtSites:
         )
         write_json(self._folder.path / OFFERED, {"run": self._run, "began": self._began})
         found = self._accepted = offered(
-            self._courier, offer, federation.offer_deadline, self._tell
+            self._courier, offer, self._session, federation.offer_deadline, self._tell
         )
         self._refuse_other_sizes(found)
         scored = federation.terms.privacy.metric_noise is not None
         return Declared(
             sizes={name: site.num_examples for name, site in found.items()},
             held_out={n: site.num_held_out for n, site in found.items()} if scored else {},
+        )
+
+    def _unpaid(self, update: ClientUpdate) -> bool:
+        """Whether a site has not told of a charge for just this update, at its agreed price."""
+        price, sent = self._prices[update.client], hashlib.sha256(update.sealed).hexdigest()
+        book = self._ledgers[update.client].chain.book(self._run)
+        return not any(
+            entry.sent == sent and same_price(price, to_json(entry.charge))
+            for entry in book.of(UPDATE, update.round)
         )
 
     def _refuse_other_sizes(self, found: Mapping[str, Acceptance]) -> None:

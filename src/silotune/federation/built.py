@@ -60,11 +60,13 @@ class Declared:
         sizes: of training records.
         held_out: of held-out ones; empty unless noisy scores are divided by them.
         notices: what the user should know.
+        whose: the one client that is here; None for none or all.
     """
 
     sizes: Mapping[str, int]
     held_out: Mapping[str, int]
     notices: tuple[str, ...] = ()
+    whose: str | None = None
 
 
 Declare = Callable[[BuiltModel, tuple[str, ...]], Declared]
@@ -101,7 +103,9 @@ def build_federation(
     declared = declare(model, prepared.labels) if declare else _declared_here(terms, records, data)
     return BuiltFederation(
         federation=federation,
-        agreement=agree(terms, model, prepared.labels, declared.sizes, declared.held_out),
+        agreement=agree(
+            terms, model, prepared.labels, declared.sizes, declared.held_out, declared.whose
+        ),
         data=data,
         digests=digests_of(prepared),
         public_digests=public_digests_of(prepared),

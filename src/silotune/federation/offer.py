@@ -124,7 +124,11 @@ class Offer:
         if found["protocol"] != PROTOCOL:
             raise OfferError("offer: protocol is another one than this version of silotune speaks")
         offer = cls(**{**found, **_decoded(found)})
-        if offer.to_bytes() != data:  # what is approved is what was read
+        try:
+            same = offer.to_bytes() == data
+        except UnicodeEncodeError:
+            same = False
+        if not same:  # what is approved is what was read
             raise OfferError("offer: is not written as an offer is")
         return offer
 

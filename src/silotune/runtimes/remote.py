@@ -34,6 +34,9 @@ from .messages import (
     words,
 )
 
+NOT_CHARGED = "it did not tell what it charged for its update"
+"""Why an update is not used: no certificate could count it."""
+
 OTHER_LEDGER = "the charges that it tells do not go on from those that it told before"
 """Why an update is not used: whoever takes back a charge is not believed."""
 
@@ -62,6 +65,7 @@ class Remote:
         deadline: seconds that a round may take; who has not answered then is missing.
         ledgers: of clients that tell what they charge; of the others somebody else knows it.
         stragglers: when to stop waiting for the last ones; None = at the deadline.
+        unpaid: whether nothing that a client has told of was charged for an update.
 
     Attributes:
         unheard: clients that may have charged since they last told of their ledgers.
@@ -74,10 +78,11 @@ class Remote:
         deadline: float,
         ledgers: Mapping[str, HeardLedger] | None = None,
         stragglers: Stragglers | None = None,
+        unpaid: Callable[[ClientUpdate], bool] | None = None,
     ) -> None:
         self._courier, self._clients, self._deadline = courier, sorted(clients), deadline
         self._ledgers = {ClientId(name): ledger for name, ledger in (ledgers or {}).items()}
-        self._stragglers = stragglers
+        self._stragglers, self._unpaid = stragglers, unpaid
         self.unheard: set[ClientId] = set()
         self._answered: dict[ClientId, _State] = {}
 
@@ -145,9 +150,19 @@ class Remote:
             return
         except CorruptPayload:
             return
-        if result.client == task.client:
+        asked = result.client, result.run, result.round
+        if (
+            asked == (task.client, task.run, task.round)
+            and result.sealed
+            and self._is_unpaid(result)
+        ):
+            yield _refused(task, NOT_CHARGED)
+        elif result.client == task.client:
             self._answered[task.client] = states[task.rank]
             yield replace(result, refusal=plain(result.refusal))  # it is shown to people
+
+    def _is_unpaid(self, result: ClientUpdate) -> bool:
+        return self._unpaid is not None and self._unpaid(result)
 
     def _held(self, task: ClientTask) -> str:
         """Digest of the state that the client had in the round before; empty if it had none."""

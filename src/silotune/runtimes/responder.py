@@ -49,12 +49,14 @@ class Responder:
             task = decode_task(asked.body, self._held.get)
         except StateNotHeld:
             return message(WHOLE)
-        self._keep(task)
         if task.client not in self._clients:
             raise ValueError("a task is for a client that is not here")
         client = self._clients[task.client]
         act = score_at_home if asked.kind == SCORE else client_round
-        result = encode_result(act(task, self.trainer, client))
+        update = act(task, self.trainer, client)
+        if not update.refusal:  # or whoever asks for what was not agreed could fill the memory
+            self._keep(task)
+        result = encode_result(update)
         if "known" not in asked.head:
             return message(RESULT, {}, result)
         lines = client.charges_since(asked.head["known"], asked.head.get("digest"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from silotune.certificate.consistency import Discrepancy
 from silotune.certificate.cross_check import with_ledger
@@ -21,18 +22,19 @@ from silotune.runs.privacy_statement import PrivacyStatement
 from .home import Home
 
 
-def verify_own(home: Home, site: str, run: str) -> Verification:
+def verify_own(home: Home, site: str, run: str, certificate: Path | None = None) -> Verification:
     """Check the certificate of a run by itself, and against the offer and the ledger of a site.
 
     Args:
         home: of the site.
         site: its name.
         run: that has ended.
+        certificate: the file; None = the one that is kept.
 
     Raises:
         RecordError: if there is no certificate, or something cannot be read at all.
     """
-    file = home.certificate(run)
+    file = certificate or home.certificate(run)
     if not file.is_file():
         raise DamagedError(
             f"{run}: no certificate has come from the coordinator; it comes when the run ends"

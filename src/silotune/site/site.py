@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from silotune.core import ClientId, CorruptPayload, append_line, decode_task
-from silotune.core.files import json_text, read_json
+from silotune.core.files import RecordError, in_words, json_text, read_json
 from silotune.engine import Client
 from silotune.engine.client_state import start_of
 from silotune.federation.adapter_folder import write_made
@@ -69,8 +69,12 @@ _LOG = logging.getLogger(__name__)
 ERRORS = "errors.jsonl"
 """In a site's home: one line an error, for its own people."""
 
-BEGUN = "begun.json"
-"""In the folder of a run: who takes part, and with how many records."""
+BEGUN, FINISHED = "begun.json", "finished.json"
+"""In the folder of a run: who takes part, and with how many records; of which round the result is
+that was taken."""
+
+NOT_TAKEN = "certificate.refused.json"
+"""In the folder of a run: a certificate that is not what the ledger says, to be looked at."""
 
 
 class RefusedError(Exception):
@@ -103,12 +107,24 @@ class Begun:
         built: with the numbers that all sites declared.
         client: what this site is in it.
         responder: answers tasks.
+        policy: SHA-256 of the policy whose limits ``client`` has.
+        num_examples: what was declared.
     """
 
     offer: Offer
     built: BuiltFederation
     client: Client
     responder: Responder
+    policy: str
+    num_examples: int
+
+    def serves(self, own: OwnSite, offer: Offer) -> bool:
+        """Whether it is of this offer, under the limits that hold now."""
+        limits = self.policy, self.num_examples
+        return self.offer.digest == offer.digest and limits == (
+            own.policy.digest,
+            own.num_examples,
+        )
 
 
 class Site:
@@ -159,10 +175,15 @@ class Site:
 
     def _offered(self, own: OwnSite, asked: Message) -> bytes:
         """Whether this site takes part, and what it declares."""
+        home = Home(own.home)
         try:
-            offer = Home(own.home).keep(asked.body)
+            offer = Offer.parse(asked.body)
         except OfferError as error:
             raise RefusedError("versions" if "protocol" in str(error) else "order:offer") from error
+        begun = home.run(offer.run) / BEGUN
+        if begun.exists() and read_json(begun).get("offer") != offer.digest:
+            raise RefusedError("order:offer")  # what was accepted stays as it was
+        home.keep(asked.body)
         _allowed(own, offer)
         self._opened(own, offer)
         return message(
@@ -190,7 +211,11 @@ class Site:
         if file.exists() and {k: read_json(file).get(k) for k in told} != told:
             raise RefusedError("order:sizes")
         begun = self._agreed(own, offer, sizes, held_out)
-        write_private(file, json_text(told).encode())
+        try:
+            write_private(file, json_text(told).encode())
+        except BaseException:
+            self._begun = None  # what is not written down has not begun
+            raise
         price = begun.built.agreement.price(own.name) if _charges(offer.terms) else None
         head_back, lines = with_lines(_lines(begun, head))
         return message(ACCEPTED, {**head_back, "charge": price and to_json(price)}, lines)
@@ -210,11 +235,14 @@ class Site:
         task = decode_task(asked.body)
         assert begun.client.agreement is not None
         begun.client.agreement.check_scoring(task)
+        file = home.run(offer.run) / FINISHED
+        before = read_json(file).get("round", 0) if file.is_file() else -1
+        if task.round < before:
+            raise RefusedError("order:round")
         if offer.terms.private:
-            write_private(home.certificate(offer.run), str(asked.head.get("certificate")).encode())
-            if not verify_own(home, own.name, offer.run).ok:
-                raise RefusedError("certificate")
-        if own.policy.accept_result:
+            _keep_certificate(home, own.name, offer.run, str(asked.head.get("certificate")))
+        write_private(file, json_text({"round": task.round}).encode())
+        if own.policy.accept_result and task.round > before:
             self._take(
                 begun,
                 ModelState(
@@ -239,7 +267,7 @@ class Site:
 
     def _run(self, own: OwnSite, offer: Offer) -> Begun:
         """A run that has begun here, opened again if this process has not seen it yet."""
-        if self._begun is not None and self._begun.offer.digest == offer.digest:
+        if self._begun is not None and self._begun.serves(own, offer):
             return self._begun
         file = Home(own.home).run(offer.run) / BEGUN
         if not file.is_file():
@@ -247,19 +275,22 @@ class Site:
         told = read_json(file)
         if told.get("offer") != offer.digest:
             raise RefusedError("order:offer")
-        return self._agreed(own, offer, _sizes(told["sizes"], offer), _held(told["held"], offer))
+        sizes = _sizes(told["sizes"], offer)
+        if sizes[own.name] != own.num_examples:
+            raise RefusedError("data")
+        return self._agreed(own, offer, sizes, _held(told["held"], offer))
 
     def _agreed(
         self, own: OwnSite, offer: Offer, sizes: Mapping[str, int], held_out: Mapping[str, int]
     ) -> Begun:
         """This site's part in a run of which all parties are known."""
         known = self._begun
-        if known is not None and known.offer.digest == offer.digest:
+        if known is not None and known.serves(own, offer):
             return known
         opened_offer, home = self._opened(own, offer), Home(own.home)
         built = opened_offer.built
         agreement = agree(
-            built.terms, built.agreement.model, built.agreement.labels, sizes, held_out
+            built.terms, built.agreement.model, built.agreement.labels, sizes, held_out, own.name
         )
         built = replace(built, agreement=agreement)
         folder = home.opened_run(offer.run)
@@ -273,7 +304,14 @@ class Site:
         client = replace(client, budget=limit_of(own.policy.privacy, offer.terms.privacy))
         trainer = agreement.model.trainer
         responder = Responder(trainer, {ClientId(own.name): client})
-        self._begun = Begun(offer=offer, built=built, client=client, responder=responder)
+        self._begun = Begun(
+            offer=offer,
+            built=built,
+            client=client,
+            responder=responder,
+            policy=own.policy.digest,
+            num_examples=own.num_examples,
+        )
         return self._begun
 
     def _opened(self, own: OwnSite, offer: Offer) -> OpenOffer:
@@ -282,15 +320,18 @@ class Site:
             return self._open
         self._open = self._begun = None
         federation = described(own, offer, _base(own, offer))
-        sizes = {own.name: own.num_examples}
-        held = {own.name: own.num_held_out} if own.num_held_out else {}
+        sizes = dict.fromkeys(offer.participants, own.num_examples)  # others' come when it begins
+        held = dict.fromkeys(offer.participants, own.num_held_out) if own.num_held_out else {}
         try:
             tables = read_tables(federation.terms, federation.records, scored=False)
         except ValueError as error:
             _note(own.home)
             raise RefusedError("data") from error
         built = build_federation(
-            federation, offer.began, lambda *_: Declared(sizes=sizes, held_out=held), tables
+            federation,
+            offer.began,
+            lambda *_: Declared(sizes=sizes, held_out=held, whose=own.name),
+            tables,
         )
         if built.agreement.model.digest != offer.base or built.agreement.labels != offer.labels:
             raise RefusedError("model")
@@ -393,4 +434,25 @@ def _charges(terms: Terms) -> bool:
 
 def _note(home: Path) -> None:
     """Write an error down for the site's own people."""
-    append_line(home / ERRORS, {"time": now(), "error": traceback.format_exc()})
+    try:
+        append_line(home / ERRORS, {"time": now(), "error": traceback.format_exc()})
+    except RecordError as full:
+        _LOG.error("an error could not be written down: %s", full)
+
+
+def _keep_certificate(home: Home, site: str, run: str, text: str) -> None:
+    """Keep a certificate that is what the site's own ledger says; one that is not, aside.
+
+    Raises:
+        RefusedError: if it is not.
+    """
+    aside = home.run(run) / NOT_TAKEN
+    write_private(aside, text.encode())
+    try:
+        agrees = verify_own(home, site, run, aside).ok
+    except (ValueError, RecursionError):
+        agrees = False
+    if not agrees:
+        raise RefusedError("certificate")
+    with in_words(aside):
+        aside.replace(home.certificate(run))

@@ -95,8 +95,9 @@ def agree(
     labels: tuple[str, ...],
     sizes: Mapping[str, int],
     held_out: Mapping[str, int],
+    whose: str | None = None,
 ) -> Agreement:
-    """Calibrate everybody's mechanism.
+    """Calibrate everybody's mechanism, or one client's.
 
     Args:
         terms: what was agreed.
@@ -104,6 +105,7 @@ def agree(
         labels: the public label set.
         sizes: each client's declared number of records.
         held_out: the same of held-out ones; empty unless scores are released.
+        whose: the one client whose mechanism is wanted: a site has no use for those of others.
 
     Raises:
         ValueError: naming a field, if sizes do not fit the terms or a target cannot be reached.
@@ -120,7 +122,9 @@ def agree(
         model=model,
         sizes=sizes,
         held_out=held_out,
-        mechanisms=client_mechanisms(terms.privacy, sizes, terms.training),
+        mechanisms=client_mechanisms(
+            terms.privacy, sizes if whose is None else {whose: sizes[whose]}, terms.training
+        ),
         server=server_mechanism(terms.privacy, len(sizes), terms.training),
     )
 
