@@ -129,7 +129,7 @@ def test_a_spent_budget_ends_the_run_with_what_is_done(place):
         assert exhausted(job) == []
         charge_again(job.folder.site("west") / "ledger.jsonl", 3)
         assert exhausted(job) == ["west"]
-        with pytest.raises(QuorumError, match="west: its budget of epsilon 8 is spent"):
+        with pytest.raises(QuorumError, match="west: its budget is spent"):
             next(todo)
         finish(job, status="stopped: spent")
     folder = RunFolder(Path(config.output_dir))

@@ -693,11 +693,11 @@ def test_a_spent_budget_is_refused_in_words_that_are_public(place):
         todo = rounds(replace(job, runtime=spy))
         next(todo), next(todo)
         charge_again(job.folder.site("west") / "ledger.jsonl", 5)
-        with pytest.raises(QuorumError, match="budget of epsilon 8 is spent"):
+        with pytest.raises(QuorumError, match="west: its budget is spent"):
             next(todo)
     check_messages(spy.tasks, spy.results)
     refusals = {decode_result(blob).refusal for blob in spy.results}
-    assert refusals == {"", "its budget of epsilon 8 is spent"}
+    assert refusals == {"", "its budget is spent"}
 
 
 # The same over pipes, where a worker is a process of its own.

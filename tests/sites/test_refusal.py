@@ -17,10 +17,10 @@ from silotune.federation.offer import Offer, OfferError
 from silotune.methods import FedIT, FedSALoRA, FFALoRA, FlexLoRA
 from silotune.methods.mole import MoLE
 from silotune.optim import SGD, AdamW
-from silotune.privacy import PrivacyBudget
+from silotune.privacy import PrivacyBudget, PrivacyChoice
 from silotune.privacy.accounting.accountant import epsilon
 from silotune.privacy.mechanisms_from_choice import calibrated
-from silotune.site import Policy, refusal
+from silotune.site import Policy, PrivacyPolicy, refusal
 from silotune.site.price import epsilon_of, limit_of
 from silotune.site.refusal import KEYS, reasons
 from sites.offers import NUM_EXAMPLES, offer, policy, privacy, terms
@@ -290,12 +290,19 @@ def test_server_steps_of_the_catalogue_are_allowed() -> None:
 def test_every_release_is_held_against_what_the_policy_allows() -> None:
     """Also where the terms give the noise: a round asked for twenty times costs twenty rounds."""
     rules = privacy(max_epsilon=6.0)
-    given = limit_of(rules, ExampleDP(noise_multiplier=4.0, target_delta=1e-6))
-    assert given == PrivacyBudget(epsilon=6.0, delta=1e-6)
-    smaller = limit_of(rules, dp(target_epsilon=2.0, relation="zero-out"))
+
+    def limit(choice: PrivacyChoice, rules: PrivacyPolicy = rules) -> PrivacyBudget | None:
+        weighting = "uniform" if isinstance(choice, ClientDP) else "num_examples"
+        return limit_of(rules, offer(terms(privacy=choice, weighting=weighting)), NUM_EXAMPLES)
+
+    choice = ExampleDP(noise_multiplier=4.0, target_delta=1e-6)
+    priced = epsilon_of(offer(terms(privacy=choice)), NUM_EXAMPLES)
+    assert priced < 6.0
+    assert limit(choice) == PrivacyBudget(epsilon=priced, delta=1e-6)
+    smaller = limit(dp(target_epsilon=2.0, relation="zero-out"))
     assert smaller == PrivacyBudget(epsilon=2.0, delta=1e-5, relation="zero-out")
-    tightened = limit_of(replace(rules, max_epsilon=1.0), dp())
+    tightened = limit(dp(), replace(rules, max_epsilon=1.0))
     assert tightened is not None
     assert tightened.epsilon == 1.0
-    assert limit_of(rules, NoDP()) is None
-    assert limit_of(rules, ClientDP(target_epsilon=6.0)) is None
+    assert limit(NoDP()) is None
+    assert limit(ClientDP(target_epsilon=6.0)) is None

@@ -62,7 +62,7 @@ def _private_round(
     fingerprint = _fingerprint(task)
     meters = noisy_records(task, client, store)
     if meters is None:
-        return over_budget(task, client)
+        return over_budget(task)
     earlier = store.sealed(task.run, task.round, fingerprint)
     if earlier is not None:
         _accept(task, client)
@@ -81,7 +81,7 @@ def _private_round(
             "needs the same ones in every round; bring them back, or begin a new run"
         )
     if charge and not affords(client, store, task.run, charge):
-        return over_budget(task, client)
+        return over_budget(task)
     past = store.past(task.run) if isinstance(charge, CorrelatedCharge) else None
     sealed = seal(_train(task, trainer, client, past), task)
     entry = charged(task, client, store, charge) if charge else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -72,6 +72,7 @@ class ClientAgreement:
         first: all tensors before round 0, of the adapter at its largest rank.
         base: SHA-256 of all that is frozen.
         start: SHA-256 of the first tensors that are a trained adapter's; empty if none are.
+        scored: whether the state after so many rounds is to be scored; None if any may be.
         mechanism: what hides its records, as text: clipping norm, noise, sampling, sizes.
         clips: whether it clips single records, so that a state's numbers must be of ordinary size.
     """
@@ -83,6 +84,7 @@ class ClientAgreement:
     mechanism: str
     clips: bool
     start: str = ""
+    scored: Callable[[int], bool] | None = None
 
     @property
     def run(self) -> str:
@@ -118,7 +120,17 @@ class ClientAgreement:
         self._check(task, self.experiment.rounds - 1)
 
     def check_scoring(self, task: ClientTask) -> None:
-        """The same of a task to be scored, which the state after the last round may be.
+        """The same of a task to be scored; a score that is not due is one that nobody priced.
+
+        Raises:
+            NotAgreedError: naming the field.
+        """
+        self.check_result(task)
+        if self.scored is not None and not self.scored(task.round):
+            raise NotAgreedError("task: round is not one that is scored")
+
+    def check_result(self, task: ClientTask) -> None:
+        """The same of a state that a run may end with, which the one after the last round may be.
 
         Raises:
             NotAgreedError: naming the field.

@@ -21,8 +21,6 @@ from pathlib import Path
 
 from silotune.core import ClientTask, ClientUpdate, RecordError, append_line
 
-from .participants import Client
-
 _LOG = logging.getLogger(__name__)
 
 ERRORS = "errors.jsonl"
@@ -30,6 +28,9 @@ ERRORS = "errors.jsonl"
 
 FAILED = f"it refused or failed; the reason stays at the silo, in {ERRORS}"
 """All that is said of an error, or of an order that was not agreed."""
+
+SPENT = "its budget is spent"
+"""All that is said of a budget: how large it is may be the policy of a site."""
 
 
 def result(
@@ -46,10 +47,9 @@ def result(
     )
 
 
-def over_budget(task: ClientTask, client: Client) -> ClientUpdate:
+def over_budget(task: ClientTask) -> ClientUpdate:
     """The refusal of a client whose budget cannot pay."""
-    assert client.budget is not None
-    return result(task, refusal=f"its budget of epsilon {client.budget.epsilon:g} is spent")
+    return result(task, refusal=SPENT)
 
 
 def discreet(task: ClientTask, home: Path, work: Callable[[], ClientUpdate]) -> ClientUpdate:

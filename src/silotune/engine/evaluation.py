@@ -82,6 +82,6 @@ def score_at_home(task: ClientTask, trainer: LocalTrainer, client: Client) -> Cl
             return result(task)
         with client.store() as store:
             told = noisy_score(task, client, store, right)
-        return over_budget(task, client) if told is None else replace(result(task), meters=told)
+        return over_budget(task) if told is None else replace(result(task), meters=told)
 
     return discreet(task, home, work) if client.secretive else work()

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from silotune.federation.offer import Offer
-from silotune.privacy import ClientDP, ExampleDP, PrivacyBudget, PrivacyChoice
+from silotune.privacy import ClientDP, ExampleDP, PrivacyBudget
 from silotune.privacy.accounting.accountant import epsilon
 from silotune.privacy.mechanisms_from_choice import (
     beside_training,
@@ -62,18 +62,22 @@ def epsilon_of(offer: Offer, num_examples: int) -> float:
     )
 
 
-def limit_of(policy: PrivacyPolicy, choice: PrivacyChoice) -> PrivacyBudget | None:
+def limit_of(policy: PrivacyPolicy, offer: Offer, num_examples: int) -> PrivacyBudget | None:
     """What a site holds every release of a run against; None where its records are not hidden here.
 
-    Where the terms give the noise and no target, a round that is asked for again and again would
-    cost more than the run was priced at.
+    It is the price that was shown to whoever approved the run. Where the terms give the noise and
+    no target, a round that is asked for again and again would cost more.
 
     Args:
         policy: of the site.
-        choice: of the terms.
+        offer: of the run.
+        num_examples: what the site declares.
+
+    Raises:
+        ValueError: as ``epsilon_of``.
     """
+    choice = offer.terms.privacy
     if not isinstance(choice, ExampleDP) or choice.insecure_seeded_noise:
         return None
-    most = policy.max_epsilon
-    asked = most if choice.target_epsilon is None else min(choice.target_epsilon, most)
-    return PrivacyBudget(epsilon=asked, delta=choice.target_delta, relation=choice.relation)
+    most = min(epsilon_of(offer, num_examples), policy.max_epsilon)
+    return PrivacyBudget(epsilon=most, delta=choice.target_delta, relation=choice.relation)

@@ -234,7 +234,7 @@ class Site:
         begun, home = self._run(own, offer), Home(own.home)
         task = decode_task(asked.body)
         assert begun.client.agreement is not None
-        begun.client.agreement.check_scoring(task)
+        begun.client.agreement.check_result(task)
         file = home.run(offer.run) / FINISHED
         before = read_json(file).get("round", 0) if file.is_file() else -1
         if task.round < before:
@@ -301,7 +301,7 @@ class Site:
             _note(own.home)
             raise RefusedError("budget") from error
         [client] = build_clients(built, lambda _: folder, offer.run, accounts).values()
-        client = replace(client, budget=limit_of(own.policy.privacy, offer.terms.privacy))
+        client = replace(client, budget=limit_of(own.policy.privacy, offer, own.num_examples))
         trainer = agreement.model.trainer
         responder = Responder(trainer, {ClientId(own.name): client})
         self._begun = Begun(

@@ -82,6 +82,7 @@ class Agreement:
             start=self.model.start,
             mechanism=repr(self.mechanisms[client]),
             clips=self.mechanisms[client].private,
+            scored=self.terms.scored,
         )
 
     def first_state(self) -> GlobalState:

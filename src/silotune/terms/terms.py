@@ -143,7 +143,8 @@ class Terms:
 
     def scored(self, finished_rounds: int) -> bool:
         """Whether the state after so many rounds is scored."""
-        return finished_rounds % self.eval_every == 0 or finished_rounds == self.rounds
+        due = finished_rounds % self.eval_every == 0 or finished_rounds == self.rounds
+        return finished_rounds > 0 and due
 
     def axes(self, *, head: bool) -> Axes:
         """The method at work, with the optimisers of both sides.
