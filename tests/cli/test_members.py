@@ -64,13 +64,18 @@ def test_from_invitation_to_member(silotune, hospital):
     wrong = silotune("federation", "approve", request, "--fingerprint", "0000 1111")
     assert "has the fingerprint" in refused(wrong)
     assert not (office / "hosp-1.admission").exists()
-    assert "Compare this" in ok(silotune("federation", "approve", request))
+    said = ok(silotune("federation", "approve", request, "--federation", "north"))
+    assert "Compare this" in said
+    assert "silotune federation revoke hosp-1 --federation north" in said
+    assert "next: send hosp-1.admission to hosp-1" in said
     said = ok(silotune("federation", "approve", request, "--fingerprint", mine.upper()))
     assert line(said, "its key: ") == mine
     assert "Compare this" not in said
 
     hospital("hospital")
     said = ok(silotune("site", "join", office / "hosp-1.admission"))
+    serve = "silotune site serve --site site.yaml --folder FOLDER"
+    assert f"next: say in site.yaml what is allowed, then: {serve}" in said
     assert "hosp-1 is a member of north until 20" in said
     own = read_site(ward / "site.yaml")
     assert own.policy == Policy(coordinator="north"), "the strictest, but for who asks"
@@ -152,7 +157,10 @@ def test_what_is_lacking_is_named(silotune, hospital):
     assert "north: is not empty" in refused(
         silotune("federation", "create", "north", "--sites", "a")
     )
-    ok(silotune("federation", "status", "--federation", "south"))
+    for words in (("--federation", "south"), ("south",)):
+        assert ok(silotune("federation", "status", *words)).startswith("south: ")
+    twice = silotune("federation", "status", "south", "--federation", "north")
+    assert twice.exit_code == 2
     letter = office / "north" / "invitations" / "hosp-1.invitation"
     hospital("hospital")
     assert "--data: say where the records are" in refused(silotune("site", "join", letter))

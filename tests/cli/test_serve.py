@@ -154,8 +154,8 @@ def test_news_are_told_once(west):
     home.keep(offer(terms(rounds=21), run="r2", title="x\x1b[2J").to_bytes())
     [waits, refused] = sorted(news.look())
     assert waits == (
-        "r1: lead asks for 'triage of notes'; it waits for a person; look at it: "
-        "silotune site show r1"
+        "r1: lead asks for 'triage of notes'; it waits for a person; it lacks the base; look at "
+        "it: silotune site show r1"
     )
     assert "r2: lead asks for 'x" in refused
     assert "\x1b" not in refused

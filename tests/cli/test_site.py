@@ -41,7 +41,8 @@ def home(tmp_path, monkeypatch) -> Home:
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "site.yaml"
     file.write_text(
-        f"name: h1\ndata: {{path: notes.csv, num_examples: 3900}}\nhome: home\n{POLICY}"
+        f"name: h1\ndata: {{path: notes.csv, num_examples: 3900}}\nhome: home\n"
+        f"models: {{'{'1' * 64}': mini}}\n{POLICY}"
     )
     file.chmod(0o600)
     return Home(tmp_path / "home")
@@ -85,10 +86,13 @@ def test_an_offer_that_is_altered_is_not_the_one_that_was_looked_at(home, silotu
     altered = offer(terms(rounds=21))
     home.keep(altered.to_bytes())
     assert "waits for a person" in silotune("site", "offers").output
-    for words in (["r1"], ["r1", "--digest", offer().digest[:16]]):
+    for words, why in (
+        (["r1"], "error: r1: the offer, as it is now, was not shown here"),
+        (["r1", "--digest", offer().digest[:16]], "error: --digest: is not that of the offer"),
+    ):
         result = silotune("site", "approve", *words)
         assert result.exit_code == 1
-        assert "error: --digest: " in result.output
+        assert why in result.output
     assert silotune("site", "approve", "r1", "--digest", altered.digest).exit_code == 0
     assert "takes part" in silotune("site", "offers").output
 
@@ -126,6 +130,30 @@ def test_approving_what_the_policy_refuses_is_said_to_be_in_vain(home, silotune)
     )
     allow("max_rounds: 100", "max_rounds: 101")
     assert "takes part" in silotune("site", "offers").output
+
+
+def test_a_base_that_is_lacking_is_named_with_the_line_that_brings_it(home, silotune):
+    lacking = offer(base_files="2" * 64)
+    home.keep(lacking.to_bytes())
+    line = f"models: {{{'2' * 64}: FOLDER}}"
+    assert line in silotune("site", "show", "r1").output
+    told = silotune("site", "approve", "r1").output
+    assert f"it lacks the base; name its folder in site.yaml: {line}" in told
+    rows = json.loads(silotune("site", "offers", "--json").stdout)["offers"]
+    assert [row["lacks_base"] for row in rows] == [True]
+    said = silotune("site", "offers").output
+    assert "lacks the base" in said
+    assert "takes part" not in said
+    allow("1" * 64, "2" * 64)
+    assert "takes part" in silotune("site", "offers").output
+    assert line not in silotune("site", "show", "r1").output
+
+
+def test_everything_that_is_refused_is_shown_at_once(home, silotune):
+    home.keep(offer(terms(rounds=101, local_steps=51), coordinator="another").to_bytes())
+    said = silotune("site", "show", "r1").output
+    for key in ("coordinator", "max_rounds", "max_local_steps"):
+        assert f"refused by policy.{key}: " in said
 
 
 def test_a_file_that_is_wrong_allows_nothing(home, silotune):
@@ -175,6 +203,9 @@ def test_a_model_is_opened_for_what_the_policy_allows_alone(home, silotune, bert
     home.keep(offer().to_bytes())
     result = silotune("site", "show", "r1", "--count")
     assert result.exit_code == 1
+    assert "have SHA-256 (there are none), not" in result.output
+    allow("1" * 64, "2" * 64)
+    result = silotune("site", "show", "r1", "--count")
     assert "is not among this site's; name its folder" in result.output
     home.keep(offer(terms(rounds=101)).to_bytes())
     result = silotune("site", "show", "r1", "--count")
@@ -296,9 +327,8 @@ def test_what_was_spent_is_told_and_shown_beside_the_next_offer(ended, silotune)
 def test_what_an_offer_trains_is_counted_on_the_sites_own_model(ended, silotune, federated):
     federation, _ = federated
     given = ended.offer(run_of(ended))
-    file = Path("site.yaml")
     base = files_digest(federation.terms.model)
-    file.write_text(f"models: {{{base}: {federation.terms.model}}}\n{file.read_text()}")
+    allow(f"{'1' * 64}': mini", f"{base}': {federation.terms.model}")
     asked = replace(given, base_files=base, terms=replace(given.terms, evaluation="site"))
     ended.keep(asked.to_bytes())
     output = silotune("site", "show", given.run, "--count").output

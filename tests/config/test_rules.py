@@ -45,6 +45,7 @@ BAD = [  # (file, overrides, the key named, a part of the fix)
         "0.0011 of silo a",
     ),
     (TEXT, ["data.num_examples=100"], "train.batch_size", "at most data.num_examples = 100"),
+    (TEXT, ["data.num_examples=100"], "train.batch_size", "not 128; lower it (128 by default)"),
     (TEXT, ["data.num_examples={a: 900, b: 100}"], "train.batch_size", "100 of silo b"),
     (TEXT, ["data.num_examples={}"], "data.num_examples", "fill it or write null"),
     (TEXT, ["method.name=head-only", "model.head=frozen"], "model.head", "must be trained"),
@@ -111,6 +112,14 @@ def test_bad_combination(wrong, text, overrides, key, fix):
     assert len(problems) == 1
     assert f": {key}: " in problems[0]
     assert fix in problems[0]
+
+
+SITES = ["federation={sites: [a, b], kit: north}", "runtime=folder", "evaluation=site"]
+
+
+def test_a_path_where_sites_have_the_records_is_one_problem(wrong):
+    [problem] = wrong(TEXT, *SITES, "data.path=notes.csv")
+    assert ": data.path: is of a site's own records" in problem
 
 
 GOOD = [

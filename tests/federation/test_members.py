@@ -254,6 +254,9 @@ def test_a_home_belongs_to_one_site_of_one_federation(members, home, tmp_path):
     joined(members, home)
     with pytest.raises(LetterError, match="give each a home of its own"):
         asked(other, home)
+    elsewhere = other.approve(asked(other, tmp_path / "elsewhere"))
+    with pytest.raises(LetterError, match=r"in the federation north, and this is for .* in south"):
+        accept_admission(home, sent(other, elsewhere, tmp_path / "b"))
     assert membership(home).federation == members.federation
 
 

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from silotune.core.files import read_json
+from silotune.core.files import DamagedError, read_json
 from silotune.privacy.ledger.store import LEDGER
 from silotune.runs.facts import RunFacts, read_facts
 from silotune.runs.folder import RunFolder
@@ -107,6 +107,8 @@ def verify(
     """
     folder = RunFolder(path) if path.is_dir() else None
     file, demands = folder.privacy if folder else path, demands or Demands()
+    if folder and not file.is_file():
+        _refuse_unfinished(folder)
     with folder.advising() if folder else nullcontext():
         statement = read_certificate(file)
     unreadable = list(readable(statement)) if statement else []
@@ -126,6 +128,20 @@ def verify(
         signed=signed,
         limits=tuple(limits(sound, signed, demands.keys, alone=folder is None)) if sound else (),
     )
+
+
+def _refuse_unfinished(folder: RunFolder) -> None:
+    """A run that has not ended has lost nothing.
+
+    Raises:
+        DamagedError: saying where it stands.
+    """
+    status = read_facts(folder).status if folder.run.is_file() else "finished"
+    if status != "finished":
+        raise DamagedError(
+            f"{folder.path}: no certificate is there yet; it comes when the run ends, and this one "
+            f"is {status}; go on with --resume"
+        )
 
 
 def _signatures(

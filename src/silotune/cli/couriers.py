@@ -13,6 +13,20 @@ from silotune.runs.folder import RunFolder
 from silotune.runtimes import Courier
 
 
+def check_kit(config: Config) -> None:
+    """That the coordinator's folder is there, if a configuration names one.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    kit = config.federation.kit
+    if config.federation.sites and kit is not None and not (Path(kit) / "federation.json").exists():
+        raise ValueError(
+            f"federation.kit: there is no federation in {kit}; name the folder that `silotune "
+            "federation create` made"
+        )
+
+
 @contextmanager
 def courier_of(config: Config, folder: RunFolder) -> Iterator[Courier | None]:
     """The way to a configuration's sites, open; None where clients are on this machine.

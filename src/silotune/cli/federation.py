@@ -130,13 +130,26 @@ def revoke(site: SiteName, folder: Place = None) -> None:
     end(folder, site)
 
 
-@federation.command(epilog=examples("silotune federation status"))
+@federation.command(
+    epilog=examples("silotune federation status", "silotune federation status north")
+)
 @reported
-def status(folder: Place = None, as_json: Json = False) -> None:
+def status(
+    name: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="NAME", help="Its folder; by default the only one here.", show_default=False
+        ),
+    ] = None,
+    folder: Place = None,
+    as_json: Json = False,
+) -> None:
     """List the sites: who was invited, who is a member until when, and by which key."""
     from .members import tell
 
-    tell(folder, as_json=as_json)
+    if name is not None and folder is not None:
+        raise typer.BadParameter("name the federation once, as NAME or by --federation")
+    tell(name or folder, as_json=as_json)
 
 
 @federation.command(

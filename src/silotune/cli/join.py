@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ def join_federation(letter: Path, wishes: Wishes) -> None:
         home, text = _begun(wishes, kit.admission.site, kit.admission.coordinator)
         admission = accept_kit(home, kit, letter)
         _write(wishes, text)
-        _welcome(admission)
+        _welcome(admission, wishes.file)
         say(speaker(), f"Delete {letter}: whoever reads it can answer in this site's name.")
     elif told.get("purpose") == Invitation.purpose():
         invitation = Invitation.read(letter)
@@ -59,7 +60,7 @@ def join_federation(letter: Path, wishes: Wishes) -> None:
         _ask(invitation, request)
     elif told.get("purpose") == Admission.purpose():
         home = wishes.home or _home_in(wishes.file, Admission.read(letter).site)
-        _welcome(accept_admission(home, letter))
+        _welcome(accept_admission(home, letter), wishes.file)
     else:
         raise LetterError(f"{letter}: is no invitation, admission or kit of this version")
 
@@ -74,7 +75,7 @@ def _ask(invitation: Invitation, request: Mapping[str, str]) -> None:
     say(console, f"next: silotune site join {invitation.site}.admission")
 
 
-def _welcome(admission: Admission) -> None:
+def _welcome(admission: Admission, file: Path) -> None:
     console = speaker()
     say(
         console,
@@ -82,6 +83,8 @@ def _welcome(admission: Admission) -> None:
     )
     say(console, f"key of {admission.coordinator}: {fingerprint(admission.coordinator_key)}")
     say(console, f"key of this site: {fingerprint(admission.site_key)}")
+    serve = f"silotune site serve --site {shlex.quote(str(file))} --folder FOLDER"
+    say(console, f"next: say in {file} what is allowed, then: {serve}")
 
 
 def _begun(wishes: Wishes, site: str, coordinator: str) -> tuple[Path, str]:

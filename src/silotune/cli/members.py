@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,7 +73,8 @@ def admit(folder: Path | None, file: Path, told: str | None, days: int) -> None:
     say(console, f"its key: {mark}")
     if told is None:
         say(console, "Compare this with the site by telephone before you hand the admission over;")
-        say(console, f"if it is another: silotune federation revoke {request.site}")
+        say(console, f"if it is another: {_command(folder, 'revoke', request.site)}")
+    say(console, f"next: send {place} to {request.site}, which joins with it: silotune site join")
 
 
 def end(folder: Path | None, site: str) -> None:
@@ -82,7 +84,7 @@ def end(folder: Path | None, site: str) -> None:
         ValueError: if there is none.
     """
     Members.open(place_of(folder)).revoke(site)
-    say(speaker(), f"revoked {site}; to admit it again: silotune federation invite {site}")
+    say(speaker(), f"revoked {site}; to admit it again: {_command(folder, 'invite', site)}")
 
 
 def tell(folder: Path | None, *, as_json: bool) -> None:
@@ -109,6 +111,12 @@ def tell(folder: Path | None, *, as_json: bool) -> None:
                 "sites": sites,
             }
         )
+
+
+def _command(folder: Path | None, verb: str, site: str) -> str:
+    """A command to type, for the same federation."""
+    where = [] if folder is None else ["--federation", str(folder)]
+    return shlex.join(["silotune", "federation", verb, site, *where])
 
 
 def _key(members: Members) -> None:

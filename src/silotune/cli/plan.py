@@ -13,6 +13,7 @@ from silotune.reports.tables import epsilon_table, plan_table
 
 from .config_source import chosen, warnings
 from .console import busy, emit, say, speaker
+from .couriers import check_kit
 
 RECORD_NOISE = (
     "noise / signal: length of one step's noise (σ C √P / b for P trained numbers) over the "
@@ -35,6 +36,7 @@ CORRELATED_NOISE = (
 def foretell(name: str, overrides: Sequence[str], *, as_json: bool) -> None:
     """Show a forecast."""
     console, config = speaker(as_json=as_json), chosen(name, overrides)
+    check_kit(config)
     with busy(console, "opening the model and computing the noise"):
         plan = forecast(build(config))
     say(console, _what(config, plan))

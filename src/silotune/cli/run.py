@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from silotune.core import RecordError
 from silotune.core.units import count_text, number_text
 from silotune.engine import EVERY_CLIENT, QuorumError
 from silotune.engine.checkpoint import load as load_checkpoint
+from silotune.federation.acceptance import SitesRefuseError
+from silotune.federation.at_sites import offer_out
 from silotune.federation.baselines import silo_alone
 from silotune.federation.keeping import mend
 from silotune.federation.opening import OpenRun, is_finished, opened
@@ -28,7 +30,7 @@ from silotune.signals import how
 
 from .config_source import chosen, saved, warnings
 from .console import busy, emit, say, speaker
-from .couriers import courier_of
+from .couriers import check_kit, courier_of
 from .errors import ERROR, code_of, complain, sentences
 from .progress import Watch, watch_alone, watch_rounds
 from .run_summary import result, tell
@@ -45,6 +47,7 @@ def train(
     if resume and Path(name).is_dir():  # its configuration may be what is lost
         _mend(RunFolder(Path(name)), console)
     config = chosen(name, overrides, output_dir)
+    check_kit(config)
     folder, federation = RunFolder(Path(config.output_dir)), build(config)
     refuse_while_written(folder)
     if resume:
@@ -54,9 +57,10 @@ def train(
         say(console, f"{folder.path}: this run is finished already")
     else:
         command = ["silotune", *sys.argv[1:]]
+        again = [*_own_method(config), "run", name, *overrides, "--output-dir", str(folder.path)]
         with ExitStack() as stack:
             courier = stack.enter_context(courier_of(config, folder))
-            with busy(console, _opening(config)):
+            with _offering(folder, again, console), busy(console, _opening(config)):
                 job = stack.enter_context(
                     opened(
                         federation,
@@ -80,6 +84,28 @@ def _opening(config: Config) -> str:
     if config.federation.sites:
         return "opening the model, and waiting for the sites"
     return "opening model and data, computing the noise"
+
+
+@contextmanager
+def _offering(folder: RunFolder, again: Sequence[str], console: Console) -> Iterator[None]:
+    """While sites are asked: whoever stops waiting is told how the same offer goes on.
+
+    Args:
+        folder: of the run.
+        again: the words of the command, without ``--resume``.
+        console: to speak to.
+    """
+    command = shlex.join(["silotune", *again, "--resume"])
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if offer_out(folder) is None:
+            raise
+        say(console, f"{how(interrupt)}; the offer stays. Continue with: {command}")
+        raise typer.Exit(code_of(interrupt)) from None
+    except SitesRefuseError:
+        say(console, f"the offer stays. When it is mended, continue with: {command}")
+        raise
 
 
 def _mend(folder: RunFolder, console: Console) -> None:

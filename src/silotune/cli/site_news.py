@@ -72,7 +72,11 @@ def _line(own: OwnSite, home: Home, offer: Offer) -> str:
     look = f"look at it: silotune site show {offer.run}"
     if (key := _refused(own, offer)) is not None:
         return f"{asks}; refused by {key.replace(':', '.', 1)}; {look}"
+    if own.lacks(offer.base_files):
+        look = f"it lacks the base; {look}"
     match _hindrance(own, home, offer):
+        case None if own.lacks(offer.base_files):
+            return f"{asks}; {look}"
         case None:
             return f"{asks}; this site takes part"
         case code if code == WAITS:

@@ -24,7 +24,7 @@ from silotune.site.home import Home
 from silotune.site.membership import coordinator_key
 from silotune.site.own_books import verify_own
 from silotune.site.refusal import refusal
-from silotune.site.show import Shown, shown
+from silotune.site.show import Shown, models_line, shown
 
 from .console import busy, emit, say, speaker
 from .spent import tell_sets
@@ -95,6 +95,12 @@ def decide(
             f"`silotune site show {run}` says why",
             style="bold red",
         )
+    if decision == "approved" and own.lacks(offer.base_files):
+        say(
+            console,
+            f"it lacks the base; name its folder in {file}: {models_line(offer)}",
+            style="bold red",
+        )
 
 
 def tell_spent(file: Path, delta: float | None, *, as_json: bool) -> None:
@@ -141,7 +147,7 @@ def _check_same(home: Home, offer: Offer, digest: str | None, decision: str) -> 
         raise ValueError(f"digest: is not that of the offer as it is now; look at it again: {look}")
     if digest is None and decision == "approved" and not home.was_shown(offer):
         raise ValueError(
-            f"digest: the offer, as it is now, was not shown here; look at it first: {look}"
+            f"{offer.run}: the offer, as it is now, was not shown here; look at it first: {look}"
         )
 
 
@@ -161,6 +167,7 @@ def _row(own: OwnSite, home: Home, offer: Offer) -> dict[str, Any]:
         "offer": offer.digest,
         "refused": refused,
         "waits": waiting,
+        "lacks_base": own.lacks(offer.base_files),
     }
 
 
@@ -184,12 +191,14 @@ def _state(row: dict[str, Any]) -> Iterator[str]:
     if row["refused"] is not None:
         yield f"refuses ({row['refused']})"
     match row["waits"]:
-        case None if row["refused"] is None:
+        case None if row["refused"] is None and not row["lacks_base"]:
             yield "takes part"
         case "approval":
             yield "waits for a person"
         case str(code):
             yield f"refuses ({code})"
+    if row["lacks_base"]:
+        yield "lacks the base"
 
 
 def _json(found: Shown) -> dict[str, Any]:

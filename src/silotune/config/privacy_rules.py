@@ -158,4 +158,8 @@ def delta(privacy: PrivacyConfig, data: DataConfig) -> Iterator[Problem]:
 def batch(train: TrainConfig, data: DataConfig) -> Iterator[Problem]:
     """So must the batch, hidden or not."""
     if data.num_examples:
-        yield from refused(check_batch_size, train.batch_size, data.num_examples)
+        default = (
+            "" if "batch_size" in train.model_fields_set else f" ({train.batch_size} by default)"
+        )
+        for problem in refused(check_batch_size, train.batch_size, data.num_examples):
+            yield Problem(problem.key, problem.text + default)

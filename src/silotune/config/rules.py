@@ -68,7 +68,6 @@ def problems(parts: Parts) -> Iterator[Problem]:
         yield from _model(parts.model)
     yield from _elsewhere(parts, parts.federation or FederationConfig())
     if parts.data:
-        yield from _silos(parts.data)
         yield from _declared(parts.data)
     if parts.model and parts.data:
         yield from _columns(parts.model, parts.data.columns)
@@ -185,6 +184,7 @@ def _place(data: DataConfig, federation: FederationConfig) -> Iterator[Problem]:
     if not federation.sites:
         if data.path is None:
             yield Problem("data.path", "is missing; set it; for example demo:triage")
+        yield from _silos(data)
         return
     for key in SITES_OWN:
         if key in data.model_fields_set and getattr(data, key) != DataConfig().model_dump()[key]:

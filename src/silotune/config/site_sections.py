@@ -187,8 +187,8 @@ class SiteConfig(BaseModel):
     )
     models: Annotated[dict[Digest, Text], Sorted] = Field(
         default={},
-        description="SHA-256 of a base model's files of weights, as `silotune site show` prints "
-        "it: the folder that holds it. Nothing is downloaded.",
+        description="SHA-256 of a base model's files of weights (`silotune site show` prints the "
+        "line to paste): the folder that holds it. Nothing is downloaded.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where to compute; auto = cuda where there is one."

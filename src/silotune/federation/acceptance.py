@@ -89,6 +89,7 @@ def offered(
     Raises:
         SitesRefuseError: if one refuses, or has not accepted in time.
     """
+    tell(f"offered as {offer.run} to {', '.join(offer.participants)}")
     end = time.monotonic() + patience
     asked, found = dict.fromkeys(offer.participants, 0), dict[str, Acceptance]()
     waited: set[str] = set()
@@ -110,7 +111,7 @@ def offered(
                 tell(f"{site}: accepted, {found[site].num_examples:,} records declared")
             elif answer is not None and answer.head.get("code") == WAITING:
                 if site not in waited:
-                    tell(f"{site}: waits for somebody to approve the run there")
+                    tell(f"{site}: waits for somebody there: silotune site show {offer.run}")
                 waited.add(site)
                 asked[site] = attempt + 1
             else:

@@ -178,7 +178,8 @@ def _names(records: Records) -> list[str]:
     if records.elsewhere and declared is None:
         raise ValueError(
             "num_examples: sites declare how many records they have when a run is offered; to plan "
-            "before that, say what they will declare: one number, or one for each"
+            "before that, say what they will declare: num_examples=300, or of each "
+            f"num_examples='{{{records.elsewhere[0]}: 300, ...}}'"
         )
     if declared is None:
         return []

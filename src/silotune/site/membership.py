@@ -66,6 +66,8 @@ def accept_admission(home: Path, file: Path) -> Admission:
     admission, pending = Admission.read(file), _pending(home)
     if is_over(admission.expires):
         raise LetterError(f"{file}: ended at {admission.expires}; ask for a new invitation")
+    if any(k and k.federation != admission.federation for k in (pending, own_admission(home))):
+        _check_own(home, admission)
     if pending is None:
         if admission == own_admission(home):
             return admission

@@ -57,6 +57,14 @@ class OwnSite:
                     f"to 9 and a to f in small letters, not {digest[:80]!r}"
                 )
 
+    def lacks(self, base: str) -> bool:
+        """Whether a base model is not among its models.
+
+        Args:
+            base: SHA-256 of its files.
+        """
+        return base not in self.models
+
     @property
     def num_examples(self) -> int:
         """The declared number of training records; public."""

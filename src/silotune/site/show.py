@@ -155,9 +155,12 @@ def _who(own: OwnSite, offer: Offer, fingerprint: str) -> Iterator[str]:
 
 def _trained(own: OwnSite, offer: Offer, sizes: Counted | None) -> Iterator[str]:
     terms = offer.terms
-    here = "which is here" if offer.base_files in own.models else "which is not among models here"
+    lacks = own.lacks(offer.base_files)
+    here = "which is not among models here" if lacks else "which is here"
     name = f"{plain(terms.model)} ({offer.base_files[:ENOUGH]}...)"
     yield f"base model: {name}, {here}; it stays frozen"
+    if lacks and offer.base_files:
+        yield f"to have it here, name its folder in the site's file: {models_line(offer)}"
     yield f"method: {plain(terms.method.full_title)}. {plain(terms.method.description, 1000)}"
     columns = ", ".join(f"{part} from {name}" for part, name in terms.objective.columns.items())
     yield f"task: {terms.objective.task}; of each record it reads {plain(columns)}"
@@ -174,6 +177,11 @@ def _trained(own: OwnSite, offer: Offer, sizes: Counted | None) -> Iterator[str]
         f"{count_text(terms.rounds, 'round')} of {count_text(terms.local_steps, 'step')}, each on "
         f"about {count_text(terms.batch_size, 'record')} of {own.num_examples:,}"
     )
+
+
+def models_line(offer: Offer) -> str:
+    """What a site's file says of an offer's base model, but for the folder."""
+    return f"models: {{{offer.base_files}: FOLDER}}"
 
 
 def _roles(terms: Terms) -> tuple[list[str], list[str]]:
