@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -151,7 +152,7 @@ def test_news_are_told_once(west):
     home, news = Home(own.home), News(west.file, own)
     assert list(news.look()) == []
     home.keep(offer(QUIET, participants=PARTIES).to_bytes())
-    home.keep(offer(terms(rounds=21), run="r2", title="x\x1b[2J").to_bytes())
+    home.keep(offer(replace(QUIET, rounds=21), run="r2", title="x\x1b[2J").to_bytes())
     [waits, refused] = sorted(news.look())
     assert waits == (
         "r1: lead asks for 'triage of notes'; it waits for a person; it lacks the base; look at "
@@ -162,6 +163,13 @@ def test_news_are_told_once(west):
     assert "refused by policy.max_rounds; look at it" in refused
     assert list(news.look()) == []
     assert list(news.waiting(own)) == [waits]
+    west.allow("max_rounds: 20", "max_rounds: 21")
+    [allowed] = news.look()
+    assert allowed.startswith("r2: lead asks for ")
+    assert "it waits for a person" in allowed
+    home.decide(home.offer("r1"), "refused")
+    assert list(news.look()) == ["r1: lead asks for 'triage of notes'; a person has refused it"]
+    assert list(News(west.file, read_site(west.file)).look()) == [], "nothing old after a restart"
     (home.path / ERRORS).write_text('{"error": "a record"}\n')
     [failed] = news.look()
     assert failed == f"an order could not be carried out; why stands in {home.path / ERRORS}"

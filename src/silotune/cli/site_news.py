@@ -13,11 +13,11 @@ from silotune.site import OwnSite
 from silotune.site.approval import WAITS, hindrance
 from silotune.site.home import Home
 from silotune.site.refusal import refusal
-from silotune.site.site import ERRORS
+from silotune.site.site import BEGUN, ERRORS
 
 
 class News:
-    """Each thing is told once.
+    """Each thing is told once, and an offer again when what this site says to it has changed.
 
     Args:
         file: the site's own.
@@ -26,8 +26,8 @@ class News:
 
     def __init__(self, file: Path, own: OwnSite) -> None:
         self._file, self._home = file, Home(own.home)
-        self._offers = {found.digest for found in self._home.offers() if isinstance(found, Offer)}
         self._states = self._state()
+        self._said = dict(self._open(own))
         self._told = ""
 
     def waiting(self, own: OwnSite) -> Iterator[str]:
@@ -40,6 +40,7 @@ class News:
 
     def look(self) -> Iterator[str]:
         """Lines of what is new since the last look."""
+        now = self._state()
         try:
             own = read_site(self._file)
         except (OSError, ValueError) as error:
@@ -48,20 +49,27 @@ class News:
                 yield f"every order is refused until this is mended: {told}"
             return
         self._told = ""
-        before, self._states = self._states, self._state()
+        before, self._states = self._states, now
         if self._states[0] != before[0]:
-            for found in self._home.offers():
-                if isinstance(found, Offer) and found.digest not in self._offers:
-                    self._offers.add(found.digest)
-                    yield _line(own, self._home, found)
+            for digest, line in self._open(own):
+                if self._said.get(digest) != line:
+                    self._said[digest] = line
+                    yield line
         if self._states[1] != before[1]:
             yield f"an order could not be carried out; why stands in {self._home.path / ERRORS}"
 
-    def _state(self) -> tuple[int, int]:
-        """When an offer came last, and how many bytes errors have."""
-        offers, errors = self._home.path / "offers", self._home.path / ERRORS
+    def _open(self, own: OwnSite) -> Iterator[tuple[str, str]]:
+        """Digest and line of every offer whose run has not begun."""
+        for found in self._home.offers():
+            if isinstance(found, Offer) and not (self._home.run(found.run) / BEGUN).exists():
+                yield found.digest, _line(own, self._home, found)
+
+    def _state(self) -> tuple[tuple[int, ...], int]:
+        """When offers, people's words and the site's file changed; how many bytes errors have."""
+        home, errors = self._home.path, self._home.path / ERRORS
+        places = home / "offers", home / "approvals", self._file
         return (
-            offers.stat().st_mtime_ns if offers.is_dir() else 0,
+            tuple(place.stat().st_mtime_ns if place.exists() else 0 for place in places),
             errors.stat().st_size if errors.is_file() else 0,
         )
 
