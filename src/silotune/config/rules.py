@@ -187,7 +187,7 @@ def _place(data: DataConfig, federation: FederationConfig) -> Iterator[Problem]:
         yield from _silos(data)
         return
     for key in SITES_OWN:
-        if key in data.model_fields_set and getattr(data, key) != DataConfig().model_dump()[key]:
+        if getattr(data, key) != getattr(DataConfig(), key):
             yield Problem(
                 f"data.{key}",
                 "is of a site's own records, which federation.sites keep and describe themselves "
