@@ -4,11 +4,13 @@ from dataclasses import replace
 
 from silotune.core import ClientId
 from silotune.core.files import read_lines
-from silotune.engine import Client, client_round
-from silotune.engine.client_errors import ERRORS, FAILED
+from silotune.engine import Client, client, client_round
+from silotune.engine.client_errors import BROKE_DOWN, ERRORS, FAILED
 from silotune.engine.loop import make_tasks
+from silotune.linalg import NumericalError
 from silotune.optim import SGD
 from silotune.privacy import Correlated, ExampleLevel, Gaussian, Poisson, Rotation
+from silotune.privacy.mechanisms.no_privacy import NoPrivacy
 from toys import Notes, agreed, axes, begin, experiment, notes, trainer
 
 NAME = ClientId("silo-0")
@@ -74,3 +76,16 @@ def test_a_correlated_round_is_sent_again_or_not_at_all(tmp_path):
     (otherwise,) = play(silo(tmp_path, TURNING), 0, lr=0.7)
     assert (otherwise.refusal, otherwise.sealed) == (FAILED, b"")
     assert "agreed on at its beginning" in reasons(tmp_path)[-1]
+
+
+def test_training_that_breaks_down_says_no_more_without_privacy_either(tmp_path, monkeypatch):
+    """The text of its error could have a number of a record."""
+
+    def breaks(*_):
+        raise NumericalError("a loss of 7.25")
+
+    monkeypatch.setattr(client, "local_training", breaks)
+    (refused,) = play(silo(tmp_path, NoPrivacy(batch_size=6)), 0)
+    assert (refused.refusal, refused.sealed) == (BROKE_DOWN, b"")
+    assert "7.25" not in BROKE_DOWN
+    assert reasons(tmp_path) == ["silotune.linalg.decompositions.NumericalError: a loss of 7.25"]

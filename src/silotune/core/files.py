@@ -221,7 +221,7 @@ def _parse(text: str, where: str, newest: int = VERSION) -> dict[str, Any]:
         data = json.loads(text)
         newer = data["version"] > newest
         values = dict(data)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedError(f"{where}: damaged, this is not a record of silotune") from error
     if newer:
         raise RecordError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any
@@ -171,11 +172,18 @@ def decode_result(blob: bytes) -> ClientUpdate:
         return ClientUpdate(
             **_address(header),
             sealed=body[end:],
-            meters={name: Meter(*pair) for name, pair in header["meters"].items()},
+            meters={name: _meter(*pair) for name, pair in header["meters"].items()},
             refusal=_typed(header, "refusal", str),
             resent=_typed(header, "resent", bool),
         )
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        LookupError,
+        RecursionError,
+        AttributeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise CorruptPayload(f"this is not a result: {error}") from error
 
 
@@ -190,6 +198,14 @@ def _address(header: Mapping[str, Any]) -> dict[str, Any]:
         "round": _typed(header, "round", int),
         "client": ClientId(header["client"]),
     }
+
+
+def _meter(total: Any, count: Any) -> Meter:
+    """A meter of two finite numbers."""
+    for number in (total, count):
+        if type(number) not in (int, float) or not math.isfinite(number):
+            raise ValueError("a meter is of something else than finite numbers")
+    return Meter(total, count)
 
 
 def _size(tensors: Factors) -> int:

@@ -18,7 +18,7 @@ from silotune.linalg import NumericalError
 from silotune.privacy import CorrelatedCharge, NoiseState, SiloStore
 
 from .channel import seal
-from .client_errors import discreet, over_budget, result
+from .client_errors import broken_down, discreet, over_budget, result
 from .client_releases import affords, charged, noisy_records, pay_for_life
 from .client_state import start_of
 from .local_training import local_training
@@ -50,8 +50,8 @@ def client_round(task: ClientTask, trainer: LocalTrainer, client: Client) -> Cli
 def _open_round(task: ClientTask, trainer: LocalTrainer, client: Client) -> ClientUpdate:
     try:
         sealed = seal(_train(task, trainer, client, None), task)
-    except NumericalError as error:
-        return result(task, refusal=f"its training broke down: {error}")
+    except NumericalError:
+        return broken_down(task, client.home)
     _accept(task, client)
     return result(task, sealed)
 

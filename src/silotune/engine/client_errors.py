@@ -32,6 +32,12 @@ FAILED = f"it refused or failed; the reason stays at the silo, in {ERRORS}"
 SPENT = "its budget is spent"
 """All that is said of a budget: how large it is may be the policy of a site."""
 
+BROKE_DOWN = f"its training broke down; the reason stays at the silo, in {ERRORS}"
+"""All that is said of training that went beyond the numbers of a computer, without privacy too."""
+
+OF_A_SILO = (FAILED, SPENT, BROKE_DOWN)
+"""All that a silo says for itself. Words of its own could be of a record, or move a cursor."""
+
 
 def result(
     task: ClientTask, sealed: bytes = b"", *, refusal: str = "", resent: bool = False
@@ -64,6 +70,19 @@ def discreet(task: ClientTask, home: Path, work: Callable[[], ClientUpdate]) -> 
             more = f"and more could not be written down ({in_public(full)})"
         _LOG.error("%s, round %s: %s; %s", task.client, task.round, in_public(error), more)
         return result(task, refusal=FAILED)
+
+
+def broken_down(task: ClientTask, home: Path | None) -> ClientUpdate:
+    """The refusal of a client whose training raised what is handled now.
+
+    Args:
+        task: that was trained.
+        home: takes the reason; None if the client has no folder, and then only the log has it.
+    """
+    _LOG.error("%s, round %s: %s", task.client, task.round, BROKE_DOWN, exc_info=home is None)
+    if home is not None:
+        _note(task, home)
+    return result(task, refusal=BROKE_DOWN)
 
 
 def in_public(error: BaseException) -> str:

@@ -7,13 +7,15 @@ line is in the ledger of the run it is in the silo's book for life, if it keeps 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from silotune.core import ClientTask, Meter, Meters
 from silotune.privacy import AnyCharge, LedgerEntry, SiloStore
+from silotune.privacy.ledger.book import Book
 from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE
-from silotune.privacy.ledger.noisy_counts import NoisyCount
+from silotune.privacy.ledger.noisy_counts import NoisyCount, Releases
 
 from .participants import Client
 
@@ -70,6 +72,34 @@ def noisy_score(task: ClientTask, client: Client, store: SiloStore, right: int) 
     if number is None:
         number = _release(METRIC, task, client, store, noise, right)
     return None if number is None else {ACCURACY: Meter(number, client.releases.held_out)}
+
+
+def prices_of(update: AnyCharge | None, releases: Releases) -> Mapping[str, AnyCharge]:
+    """What each release of a silo costs.
+
+    Args:
+        update: the price of a round; None if it costs nothing.
+        releases: what it sends besides.
+    """
+    noise = {COUNT: releases.count, METRIC: releases.metric}
+    prices: dict[str, AnyCharge] = {n: noisy.charge() for n, noisy in noise.items() if noisy}
+    return {**prices, UPDATE: update} if update else prices
+
+
+def meters_due(book: Book, task: ClientTask, held_out: int, *, scored: bool) -> Meters:
+    """Meters of an honest result, as the silo's ledger has them.
+
+    Args:
+        book: the silo's charges of the run, those for this result among them.
+        task: that was given.
+        held_out: the silo's declared number of held-out records.
+        scored: whether it was to score, not to train.
+    """
+    before = book.of(METRIC, task.round) if scored else book.of(COUNT)
+    number = before[0].value if before else None
+    if number is None:
+        return {}
+    return {ACCURACY: Meter(number, held_out)} if scored else {RECORDS: Meter(number, 1)}
 
 
 def charged(

@@ -6,16 +6,14 @@ asked again; one that refuses ends the beginning, before anything trains, and is
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from silotune.core import ClientId
 from silotune.core.plain import plain
 from silotune.privacy import AnyCharge, SiloStoreError
-from silotune.privacy.accounting.charges import from_json, to_json
+from silotune.privacy.accounting.charges import close, from_json
 from silotune.privacy.ledger.heard import HeardLedger
 from silotune.runtimes import Courier
 from silotune.runtimes.messages import (
@@ -39,8 +37,8 @@ WAITING = "approval"
 ROUND_TRIP = 30.0
 """Seconds in which a site that is there says something; who says nothing is asked again."""
 
-SAME = 1e-6
-"""By what part two machines may differ in the noise that they compute for one target."""
+MOST_RECORDS = 10**9
+"""That one site may declare."""
 
 Tell = Callable[[str], None]
 """Takes a sentence for whoever waits."""
@@ -166,7 +164,7 @@ def begun(
                 )
             refused[site] = words(code)
             continue
-        if not same_price(prices[site], answer.head.get("charge")):
+        if not _same_price(prices[site], answer.head.get("charge")):
             refused[site] = "it computes another noise, so its software does not fit"
             continue
         ledgers[site].hear(lines_of(answer)[0])
@@ -188,33 +186,33 @@ def _acceptance(answer: Message, offer: Offer, site: str) -> Acceptance:
             "num_held_out": int(held),
             "policy": str(policy),
             "versions": dict(versions),
-        } if type(size) is int and size >= 1 and type(held) is int and held >= 0:
+        } if (
+            _is_size(size, 1)
+            and _is_size(held, 0)
+            and all(isinstance(version, str) for version in versions.values())
+        ):
             return Acceptance(
                 num_examples=size,
                 num_held_out=held,
                 policy=plain(policy, 64),
-                versions={
-                    plain(str(k), 40): plain(str(v), 40) for k, v in [*versions.items()][:20]
-                },
+                versions={plain(k, 40): plain(v, 40) for k, v in [*versions.items()][:20]},
             )
     raise SitesRefuseError(f"sites: {site} answered something else than an acceptance of this run")
 
 
-def same_price(here: AnyCharge | None, there: object) -> bool:
+def _is_size(number: int, least: int) -> bool:
+    """Whether a site may declare so many records; JSON's true is no number."""
+    return type(number) is int and least <= number <= MOST_RECORDS
+
+
+def _same_price(here: AnyCharge | None, there: object) -> bool:
     """Whether a site charges for a round what this machine thinks, up to the last digits."""
     if here is None or there is None:
         return here is None and there is None
     try:
-        own, other = to_json(here), to_json(from_json(there))
+        return close(here, from_json(there))
     except ValueError:
         return False
-    return own.keys() == other.keys() and all(_close(own[k], other[k]) for k in own)
-
-
-def _close(one: Any, other: Any) -> bool:
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=SAME)
-    return bool(one == other)
 
 
 def _told(refused: Mapping[str, str]) -> str:

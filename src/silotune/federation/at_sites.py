@@ -14,10 +14,10 @@ from pathlib import Path
 
 from silotune.core import ClientId, ClientUpdate, GlobalState, encode_task
 from silotune.core.files import read_json, whole_lines, write_json
+from silotune.engine.client_releases import prices_of
 from silotune.engine.loop import make_tasks
 from silotune.models.hub import files_digest
-from silotune.privacy import AnyCharge, SiloStoreError
-from silotune.privacy.accounting.charges import to_json
+from silotune.privacy import SiloStoreError
 from silotune.privacy.ledger.chain import read_line
 from silotune.privacy.ledger.entry import UPDATE
 from silotune.privacy.ledger.heard import HeardLedger
@@ -27,7 +27,7 @@ from silotune.runtimes.messages import ACCEPTED, ACCOUNT, FINISH, lines_of, mess
 from silotune.runtimes.remote import known
 from silotune.terms import Agreement, BuiltModel
 
-from .acceptance import Acceptance, Tell, begun, offered, same_price
+from .acceptance import Acceptance, Tell, begun, offered
 from .built import Declare, Declared
 from .description import Description
 from .offer import Offer
@@ -70,7 +70,6 @@ class AtSites:
         self._offer: Offer | None = None
         self._ledgers: Mapping[str, HeardLedger] = {}
         self._remote: Remote | None = None
-        self._prices: Mapping[str, AnyCharge | None] = {}
 
     @property
     def declare(self) -> Declare:
@@ -91,14 +90,18 @@ class AtSites:
         """
         assert self._offer is not None
         copies = _copies(self._folder.ledger)
+        private = agreement.terms.unit == "example"
+        prices = {name: agreement.price(name) if private else None for name in agreement.sizes}
         self._ledgers = {
-            name: HeardLedger(name, self._run, copies.get(name, b"")) for name in agreement.sizes
+            name: HeardLedger(
+                name,
+                self._run,
+                prices_of(prices[name], agreement.releases(name)),
+                copies.get(name, b""),
+            )
+            for name in agreement.sizes
         }
         deadline = self._federation.round_deadline
-        private = agreement.terms.unit == "example"
-        self._prices = prices = {
-            name: agreement.price(name) if private else None for name in agreement.sizes
-        }
         begun(
             self._courier,
             self._offer,
@@ -115,7 +118,9 @@ class AtSites:
         if wait is not None:
             stragglers = Stragglers(agreement.terms.min_clients or len(names), wait)
         paid = self._unpaid if private else None
-        self._remote = Remote(self._courier, names, deadline, self._ledgers, stragglers, paid)
+        self._remote = Remote(
+            self._courier, names, deadline, self._ledgers, stragglers, paid, agreement.held_out
+        )
         return self._remote
 
     def hear(self) -> None:
@@ -213,13 +218,10 @@ class AtSites:
         )
 
     def _unpaid(self, update: ClientUpdate) -> bool:
-        """Whether a site has not told of a charge for just this update, at its agreed price."""
-        price, sent = self._prices[update.client], hashlib.sha256(update.sealed).hexdigest()
+        """Whether a site has not told of a charge for just this update."""
+        sent = hashlib.sha256(update.sealed).hexdigest()
         book = self._ledgers[update.client].chain.book(self._run)
-        return not any(
-            entry.sent == sent and same_price(price, to_json(entry.charge))
-            for entry in book.of(UPDATE, update.round)
-        )
+        return all(entry.sent != sent for entry in book.of(UPDATE, update.round))
 
     def _refuse_other_sizes(self, found: Mapping[str, Acceptance]) -> None:
         """A number that was planned with must be the one that the site declares."""

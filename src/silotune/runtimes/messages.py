@@ -84,7 +84,7 @@ def refusal(code: str) -> bytes:
 
 def words(code: object) -> str:
     """What a code means; nothing of what an answer says beyond it, unless it is a plain word."""
-    name, _, field = str(code).partition(":")
+    name, _, field = code.partition(":") if isinstance(code, str) else ("", "", "")
     if name not in REFUSALS:
         return "it refused"
     plain = 0 < len(field) <= 60 and all(c.isalnum() or c in "._-" for c in field)

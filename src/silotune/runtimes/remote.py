@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from silotune.core import (
@@ -16,7 +16,8 @@ from silotune.core import (
     encode_task,
     state_digest,
 )
-from silotune.core.plain import plain
+from silotune.engine.client_errors import OF_A_SILO
+from silotune.engine.client_releases import meters_due
 from silotune.privacy import SiloStoreError
 from silotune.privacy.ledger.heard import HeardLedger
 
@@ -39,6 +40,9 @@ NOT_CHARGED = "it did not tell what it charged for its update"
 
 OTHER_LEDGER = "the charges that it tells do not go on from those that it told before"
 """Why an update is not used: whoever takes back a charge is not believed."""
+
+OTHER_NUMBERS = "its numbers are not those in its ledger"
+"""Why an update is not used: a number that was released is in the line that charges for it."""
 
 
 class Stragglers(NamedTuple):
@@ -66,6 +70,7 @@ class Remote:
         ledgers: of clients that tell what they charge; of the others somebody else knows it.
         stragglers: when to stop waiting for the last ones; None = at the deadline.
         unpaid: whether nothing that a client has told of was charged for an update.
+        held_out: the declared number of held-out records, of who tells a noisy score.
 
     Attributes:
         unheard: clients that may have charged since they last told of their ledgers.
@@ -79,10 +84,11 @@ class Remote:
         ledgers: Mapping[str, HeardLedger] | None = None,
         stragglers: Stragglers | None = None,
         unpaid: Callable[[ClientUpdate], bool] | None = None,
+        held_out: Mapping[str, int] | None = None,
     ) -> None:
         self._courier, self._clients, self._deadline = courier, sorted(clients), deadline
         self._ledgers = {ClientId(name): ledger for name, ledger in (ledgers or {}).items()}
-        self._stragglers, self._unpaid = stragglers, unpaid
+        self._stragglers, self._unpaid, self._held_out = stragglers, unpaid, held_out or {}
         self.unheard: set[ClientId] = set()
         self._answered: dict[ClientId, _State] = {}
 
@@ -120,7 +126,7 @@ class Remote:
                 if answer.kind == WHOLE and client not in whole:
                     whole.add(client)
                     left.append(client)
-                for update in self._heard(asked[client], answer, states):
+                for update in self._heard(kind, asked[client], answer, states):
                     clock.count(update)
                     yield update
             if clock.goes_on:  # whoever is silent is asked the same once more, and works on it once
@@ -132,7 +138,7 @@ class Remote:
         return {"run": task.run, **known(ledger)} if ledger else {}
 
     def _heard(
-        self, task: ClientTask, answer: Message, states: Mapping[int | None, _State]
+        self, kind: bytes, task: ClientTask, answer: Message, states: Mapping[int | None, _State]
     ) -> Iterator[ClientUpdate]:
         """A result, or why there is none; nothing if the answer is torn, or speaks for another."""
         if answer.kind == REFUSED:
@@ -150,19 +156,27 @@ class Remote:
             return
         except CorruptPayload:
             return
-        asked = result.client, result.run, result.round
-        if (
-            asked == (task.client, task.run, task.round)
-            and result.sealed
-            and self._is_unpaid(result)
-        ):
-            yield _refused(task, NOT_CHARGED)
-        elif result.client == task.client:
+        asked = task.client, task.run, task.round
+        if (result.client, result.run, result.round) != asked:
+            return
+        if why := self._objection(kind, task, result):
+            yield _refused(task, why)
+        else:
             self._answered[task.client] = states[task.rank]
-            yield replace(result, refusal=plain(result.refusal))  # it is shown to people
+            yield result
 
-    def _is_unpaid(self, result: ClientUpdate) -> bool:
-        return self._unpaid is not None and self._unpaid(result)
+    def _objection(self, kind: bytes, task: ClientTask, result: ClientUpdate) -> str:
+        """Why a result is not used; empty if it is."""
+        if result.refusal:
+            return result.refusal if result.refusal in OF_A_SILO else words(None)
+        if result.sealed and self._unpaid is not None and self._unpaid(result):
+            return NOT_CHARGED
+        if task.client in self._ledgers:
+            book = self._ledgers[task.client].chain.book(task.run)
+            held_out = self._held_out.get(task.client, 0)
+            if result.meters != meters_due(book, task, held_out, scored=kind == SCORE):
+                return OTHER_NUMBERS
+        return ""
 
     def _held(self, task: ClientTask) -> str:
         """Digest of the state that the client had in the round before; empty if it had none."""

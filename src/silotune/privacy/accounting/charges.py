@@ -120,6 +120,12 @@ LEAST_GRID_POINTS = 2**10
 
 AnyCharge = Charge | TruncatedCharge | CorrelatedCharge
 
+LARGEST = 2**63
+"""Of whole numbers in a line; no arithmetic on floats fails below it."""
+
+SAME = 1e-6
+"""By what part two machines may differ in the noise that they compute for one target."""
+
 _KINDS: Mapping[str, type[AnyCharge]] = {
     "poisson": Charge,
     "truncated-poisson": TruncatedCharge,
@@ -146,6 +152,16 @@ def _merged(charges: tuple[AnyCharge, ...]) -> tuple[AnyCharge, ...]:
     return tuple(sorted((replace(charge, steps=n) for charge, n in steps.items() if n), key=_order))
 
 
+def close(one: AnyCharge, other: AnyCharge) -> bool:
+    """Whether two machines could have computed these for the same, up to the last digits."""
+    if type(one) is not type(other):
+        return False
+    return all(
+        math.isclose(a, b, rel_tol=SAME) if isinstance(a, float) else a == b
+        for a, b in zip(astuple(one), astuple(other), strict=True)
+    )
+
+
 def to_json(charge: AnyCharge) -> dict[str, Any]:
     """The fields, and the ``kind`` that tells which they are."""
     return {"kind": _kind(charge), **asdict(charge)}
@@ -158,9 +174,10 @@ def from_json(values: object) -> AnyCharge:
         ValueError: if the kind is unknown, or a field is missing, unknown, of another type or
             out of range.
     """
-    if not isinstance(values, Mapping) or values.get("kind") not in _KINDS:
+    kind = values.get("kind") if isinstance(values, Mapping) else None
+    if not isinstance(values, Mapping) or not isinstance(kind, str) or kind not in _KINDS:
         raise ValueError(f"a charge must name its kind: {', '.join(_KINDS)}")
-    charge = _KINDS[values["kind"]]
+    charge = _KINDS[kind]
     rest = {name: value for name, value in values.items() if name != "kind"}
     if charge is not CorrelatedCharge and "grid_points" not in rest:
         rest = _on_no_grid(rest)
@@ -170,7 +187,8 @@ def from_json(values: object) -> AnyCharge:
 def typed(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """``values``, if they are all fields of a dataclass and of the types that it declares.
 
-    Fields of other types than text, whole numbers, numbers and truth values are the caller's.
+    A whole number is at most ``LARGEST``. Fields of other types than text, whole numbers, numbers
+    and truth values are the caller's.
 
     Raises:
         ValueError: if they are not.
@@ -187,6 +205,8 @@ def typed(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     for name, allowed in declared.items():
         if name not in values or (allowed and type(values[name]) not in allowed):
             raise ValueError(f"{name} is missing or of the wrong type")
+        if type(values[name]) is int and abs(values[name]) > LARGEST:
+            raise ValueError(f"{name} is larger than any number here")
     return dict(values)
 
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from silotune.core.files import RecordError, json_line, parse_line
-from silotune.privacy.accounting.charges import AnyCharge, from_json, to_json, typed
+from silotune.privacy.accounting.charges import LARGEST, AnyCharge, from_json, to_json, typed
 
 VERSION = 3
 """Of a ledger's lines."""
@@ -90,7 +90,8 @@ class LedgerEntry:
         """
         fields = {"value": None, "sent": None, **values}
         charge = from_json(fields.get("charge"))
-        if not isinstance(fields["value"], int | None):
+        value = fields["value"]
+        if value is not None and (type(value) is not int or abs(value) > LARGEST):
             raise ValueError("value is not a whole number")
         if not isinstance(fields["sent"], str | None):
             raise ValueError("sent is no digest")

@@ -6,6 +6,10 @@ cannot be taken back: an owner that tells other lines, or fewer, is not believed
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from silotune.privacy.accounting.charges import AnyCharge, close
+
 from .chain import Chain
 from .entry import LedgerLine, SiloStoreError
 
@@ -17,6 +21,8 @@ class HeardLedger:
         account: whose they are.
         run: of which they are.
         known: lines that were told before, as they stand in the run's copy.
+        prices: what was agreed that each release costs. Any other price is not believed: the
+            epsilon of what was made up may be wrong, or take for ever.
 
     Attributes:
         chain: what was told.
@@ -25,9 +31,11 @@ class HeardLedger:
         SiloStoreError: if the lines that are known do not go on from each other.
     """
 
-    def __init__(self, account: str, run: str, known: bytes = b"") -> None:
+    def __init__(
+        self, account: str, run: str, prices: Mapping[str, AnyCharge], known: bytes = b""
+    ) -> None:
         self.account, self.chain = account, Chain()
-        self._run = run
+        self._run, self._prices = run, prices
         self._new = b""
         self.hear(known)
 
@@ -43,8 +51,8 @@ class HeardLedger:
             lines: of a ledger, each with its newline.
 
         Raises:
-            SiloStoreError: if one cannot be read, is of another account or run, or does not go on
-                from the one before it.
+            SiloStoreError: if one cannot be read, is of another account or run, is no price that
+                was agreed, or does not go on from the one before it.
         """
         for line in lines.splitlines(keepends=True):
             self._take(line)
@@ -63,4 +71,7 @@ class HeardLedger:
             raise SiloStoreError(f"{where}: is no line of a ledger") from error
         if (read.entry.silo, read.entry.run) != (self.account, self._run):
             raise SiloStoreError(f"{where}: is a charge of another account, or of another run")
+        price = self._prices.get(read.entry.release)
+        if price is None or not close(price, read.entry.charge):
+            raise SiloStoreError(f"{where}: is a charge that was not agreed")
         self.chain.take(read, where)
