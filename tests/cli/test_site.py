@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from dataclasses import replace
@@ -190,6 +191,17 @@ def test_a_damaged_offer_hides_no_other(home, silotune):
     assert "waits for a person" in output
 
 
+def test_an_offer_that_cannot_be_judged_hides_no_other(home, silotune, monkeypatch):
+    def fails(*_):
+        raise RuntimeError
+
+    monkeypatch.setattr(importlib.import_module("silotune.site.refusal"), "epsilon_of", fails)
+    home.keep(offer(run="a").to_bytes())
+    home.keep(offer(run="b", title="another").to_bytes())
+    output = silotune("site", "offers").output
+    assert output.count("(policy:terms)") == 2
+
+
 def test_json_has_what_the_words_have(home, silotune):
     home.keep(offer(terms(privacy=ExampleDP(noise_multiplier=0.7))).to_bytes())
     found = json.loads(silotune("site", "show", "r1", "--json").stdout)
@@ -303,6 +315,38 @@ def test_a_certificate_that_claims_nothing_or_leaves_the_site_out(ended, silotun
     assert result.exit_code == 1
     assert "says none, ledger.jsonl has charges" in result.output
     assert "says none, the offer says example" in result.output
+
+
+def test_a_certificate_with_an_account_of_somebody_who_was_not_asked(ended, silotune):
+    place, run = ended.run(run_of(ended)), run_of(ended)
+    text = read_json(place / "certificate.json")
+    text["silos"]["evil\x1b[2J"] = text["silos"]["west"]
+    write_json(place / "certificate.json", text)
+    result = silotune("site", "verify", run)
+    assert result.exit_code == 1
+    assert "silo evil?[2J: is none of the participants of the offer" in result.output
+    assert "\x1b[2J" not in result.output
+
+
+def test_nothing_of_a_certificate_reaches_the_terminal_as_it_is(ended, silotune):
+    place, run = ended.run(run_of(ended)), run_of(ended)
+    whole = read_json(place / "certificate.json")
+    for field in ("relation", "run", "scope", "unit"):
+        write_json(place / "certificate.json", {**whole, field: "\x1b[2J\u202e"})
+        result = silotune("site", "verify", run)
+        assert result.exit_code == 1
+        assert not set(result.output) & set("\x1b\u202e"), field
+    silos = {"\x1b[2J": {}, **whole["silos"]}
+    write_json(place / "certificate.json", {**whole, "silos": silos})
+    assert "\x1b" not in silotune("site", "verify", run).output
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"version": 1, "silos": ' * 10_000, "[]", "{}"])
+def test_a_certificate_that_is_none_is_damaged(ended, silotune, text):
+    (ended.run(run_of(ended)) / "certificate.json").write_text(text)
+    result = silotune("site", "verify", run_of(ended))
+    assert result.exit_code == 1
+    assert "damaged" in result.output
 
 
 def test_a_run_without_a_certificate(ended, silotune):

@@ -15,6 +15,7 @@ from silotune.certificate.circumstances import Described
 from silotune.certificate.guarantee import NOT_PRIVATE, warning
 from silotune.certificate.signature import public_key
 from silotune.certificate.verify import Demands, Verification, verify
+from silotune.core.plain import plain
 from silotune.core.units import count_text, epsilon_text, number_text
 from silotune.federation.opening import identity
 from silotune.federation.run import described
@@ -24,6 +25,9 @@ from silotune.runs.folder import RunFolder
 from .config_source import of_run
 from .console import busy, emit, say, speaker
 from .errors import ERROR
+
+MOST = 2000
+"""Characters of a line; what stands in a certificate may be anybody's."""
 
 
 def check(path: Path, keys: Sequence[str], *, require_signatures: bool, as_json: bool) -> None:
@@ -50,12 +54,13 @@ def tell(verification: Verification, *, as_json: bool) -> None:
     if verification.silos:
         console.print(_table(verification))
     for finding in verification.findings:
-        line = Text.assemble(("does not add up", "bold red"), f"  {finding.where}: {finding.text}")
+        found = plain(f"{finding.where}: {finding.text}", MOST)
+        line = Text.assemble(("does not add up", "bold red"), f"  {found}")
         console.print(line, soft_wrap=True)
     for text, style in _verdict(verification):
-        say(console, text, style=style)
+        say(console, plain(text, MOST), style=style)
     for limit in verification.limits if verification.private else ():
-        say(console, f"not shown: {limit}", style="dim")
+        say(console, plain(f"not shown: {limit}", MOST), style="dim")
     if as_json:
         emit(_json(verification))
     if not verification.ok:
@@ -84,7 +89,7 @@ def _table(verification: Verification) -> Table:
     for name, true in verification.silos.items():
         silo = verification.statement.silos[name]
         table.add_row(
-            Text(name),
+            Text(plain(name)),
             f"{silo.num_examples:,}",
             f"{silo.steps:,}",
             number_text(silo.delta),

@@ -212,6 +212,8 @@ def decoded(code: Any, where: str, admits: Callable[[str], bool] | None = None) 
             )
         case kind:
             made = _class_named(str(kind), where)
+    if admits is not None and not admits(name_of(made)):  # a module has what it imports, too
+        raise ValueError(f"{where}: names a class by a place where it is not defined")
     try:
         return made(inner["value"]) if issubclass(made, Enum) else made(**inner)
     except (TypeError, KeyError) as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from silotune.core.files import DamagedError, build, read_json
+from silotune.core.plain import plain
 
 from .facts import facts_in
 from .folder import RunFolder, unbounded
@@ -187,7 +188,7 @@ def read_certificate(path: Path, *, typed: bool = False) -> PrivacyStatement | N
         return None
     try:
         silos = {
-            name: build(SiloPrivacy, _silo(silo), f"{path}: silos: {name}", typed=typed)
+            name: build(SiloPrivacy, _silo(silo), f"{path}: silos: {plain(name, 100)}", typed=typed)
             for name, silo in data["silos"].items()
         }
         overall = {**data["overall"], **unbounded({"epsilon": data["overall"].get("epsilon")})}

@@ -42,6 +42,7 @@ def verify_own(home: Home, site: str, run: str, certificate: Path | None = None)
     found, offer = verify(file), home.offer(run)
     chains = read_chains(home.run(run) / LEDGER)
     wrong = [*_strangers(chains, site), *_claims(found.statement, offer)]
+    wrong += _uninvited(found.statement, offer)
     if found.statement is not None and found.silos:
         wrong += _account(found.statement, chains.get(site, Chain()), site)
     elif chains and found.statement is None:
@@ -56,6 +57,14 @@ def verify_own(home: Home, site: str, run: str, certificate: Path | None = None)
 def _strangers(chains: dict[str, Chain], site: str) -> Iterator[Discrepancy]:
     if others := sorted(chains.keys() - {site}):
         yield Discrepancy(LEDGER, f"has charges of {', '.join(others)}, which is not this site")
+
+
+def _uninvited(statement: PrivacyStatement | None, offer: Offer) -> Iterator[Discrepancy]:
+    """Accounts of somebody whom the offer does not name."""
+    if statement is None or statement.unit == "client":  # of every client together
+        return
+    for name in sorted(statement.silos.keys() - set(offer.participants)):
+        yield Discrepancy(f"silo {name}", "is none of the participants of the offer")
 
 
 def _claims(statement: PrivacyStatement | None, offer: Offer) -> Iterator[Discrepancy]:
