@@ -65,6 +65,8 @@ and where no policy can allow it:
 
 NEVER_SAID = {
     "terms": "a field that this version knows nothing of",
+    "bounds": "numbers that no machine could work with, or a regular expression in "
+    "`method.target_modules` (a list of names, or `all-linear`, is allowed)",
     "classes": "an objective, optimiser, method or privacy that is code of somebody's own",
     "files": "a method that begins from files, which nobody may name at a site "
     "(`method.init_from`, `method.experts`)",
@@ -87,7 +89,8 @@ _PARTS = {
 JUDGED_HEAD = """\
 ## What need not be judged
 
-Every other field of an offer is judged. These are not, and this is why. Where a run hides nothing
+Every other field of an offer is judged. These are not, and this is why; numbers that no machine
+could work with are refused all the same (`policy:bounds`). Where a run hides nothing
 (`unit: none`) the reasons do not hold, and nothing is bounded.
 
 | field | why a policy need not look at it |

@@ -11,7 +11,6 @@ refused when a choice is made, all of it at once, a line each that begins with t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -23,6 +22,9 @@ from .accounting.charges import Relation
 
 WHOLE = 0.005
 """By what part of itself a client sampling rate may miss 1 / a whole number: 0.333 means 1 / 3."""
+
+MOST = 1e9
+"""Of any number that is given: nobody means more, and an accountant overflows somewhere beyond."""
 
 _TOGETHER = (
     "correlated belongs to sampling: rotation, and rotation to correlated; no guarantee is proved "
@@ -273,8 +275,8 @@ def _hides_records(choice: ClientDP, name: str, value: str, cure: str) -> Proble
 def _positive(choice: ExampleDP | ClientDP, *names: str) -> Problems:
     for name in names:
         value = getattr(choice, name)
-        if value is not None and not 0.0 < value < math.inf:
-            yield name, f"must be a positive number, not {value}"
+        if value is not None and not 0.0 < value <= MOST:
+            yield name, f"must be a positive number of at most {MOST:g}, not {_shown(value)}"
 
 
 def _least(choice: ExampleDP | ClientDP, least: int, *names: str) -> Problems:
@@ -282,3 +284,13 @@ def _least(choice: ExampleDP | ClientDP, least: int, *names: str) -> Problems:
         value = getattr(choice, name)
         if value is not None and (not isinstance(value, int) or value < least):
             yield name, f"must be a whole number of at least {least}, not {value}"
+        elif value is not None and value > MOST:
+            yield name, f"must be at most {MOST:g}, not {_shown(value)}"
+
+
+def _shown(value: float) -> str:
+    """A number that may have any number of digits."""
+    try:
+        return f"{value:g}"
+    except OverflowError:
+        return "one of hundreds of digits"

@@ -33,8 +33,16 @@ def epsilon_of(offer: Offer, num_examples: int) -> float:
         num_examples: what the site declares, which may not be what the coordinator believes.
 
     Raises:
-        ValueError: naming the field, if the number does not fit the terms, or no price is proved.
+        ValueError: naming the field, if the number does not fit the terms, or no price is proved
+            or can be computed.
     """
+    try:
+        return _epsilon_of(offer, num_examples)
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError) as error:
+        raise ValueError("its numbers are beyond what a price is computed of") from error
+
+
+def _epsilon_of(offer: Offer, num_examples: int) -> float:
     terms = offer.terms
     choice, training = terms.privacy, terms.training
     if not isinstance(choice, ExampleDP | ClientDP) or choice.insecure_seeded_noise:

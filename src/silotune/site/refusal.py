@@ -6,6 +6,7 @@ one of a fixed list (``KEYS``).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -20,11 +21,14 @@ from silotune.optim import SGD, AdamW
 from silotune.privacy import ClientDP, ExampleDP, NoDP
 from silotune.terms import Terms
 
+from .bounds import beyond
 from .judged import unjudged
 from .policy import Policy
 from .price import epsilon_of
 
-NEVER = ("terms", "classes", "files", "evaluation", "labels")
+_LOG = logging.getLogger(__name__)
+
+NEVER = ("terms", "classes", "bounds", "files", "evaluation", "labels")
 """What no policy allows."""
 
 KEYS = (
@@ -66,12 +70,19 @@ class Reason(NamedTuple):
 def refusal(policy: Policy, offer: Offer, num_examples: int) -> str | None:
     """The code of the first thing that a policy does not allow; None if it allows the offer.
 
+    It never raises: an offer that cannot be judged is refused, and stops nobody from looking at
+    others.
+
     Args:
         policy: of the site.
         offer: as it came.
         num_examples: what the site declares.
     """
-    first = next(reasons(policy, offer, num_examples), None)
+    try:
+        first = next(reasons(policy, offer, num_examples), None)
+    except Exception:
+        _LOG.exception("%s: cannot be judged, and is refused", offer.run)
+        return "policy:terms"
     return None if first is None else f"policy:{first.key}"
 
 
@@ -90,6 +101,9 @@ def reasons(policy: Policy, offer: Offer, num_examples: int) -> Iterator[Reason]
         return
     if unknown := [*unjudged(offer)]:
         yield Reason("terms", f"this silotune knows nothing of {', '.join(unknown)}; upgrade it")
+        return
+    if large := [*beyond(offer)]:
+        yield Reason("bounds", f"no site begins with {', '.join(large)}")
         return
     found = [*_never(offer), *_asked(policy, offer), *_effort(policy, offer.terms)]
     yield from found

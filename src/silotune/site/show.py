@@ -28,7 +28,7 @@ from .refusal import Reason, reasons
 ENOUGH = 16
 """Digits of a digest that a person compares, and types."""
 
-_DAMAGED = frozenset({"classes", "terms", "max_rounds", "max_local_steps"})
+_DAMAGED = frozenset({"classes", "terms", "bounds", "max_rounds", "max_local_steps"})
 """Reasons for which an offer is not asked for its price."""
 
 

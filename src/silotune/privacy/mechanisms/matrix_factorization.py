@@ -81,7 +81,7 @@ def sensitivity(bands: int, separation: int, steps: int) -> float:
     """
     _check("steps", steps, least=0)
     _check("separation", separation)
-    c = sqrt_coefficients(bands)[:steps]
+    c = sqrt_coefficients(min(bands, steps + 1))[:steps]
     turns = -(-steps // separation)
     columns = np.pad(c, (0, turns * separation - len(c))).reshape(turns, separation)
     moved = columns.cumsum(axis=0).ravel()[:steps]  # sum_j c[t - j separation]
