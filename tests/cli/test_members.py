@@ -67,7 +67,7 @@ def test_from_invitation_to_member(silotune, hospital):
     said = ok(silotune("federation", "approve", request, "--federation", "north"))
     assert "Compare this" in said
     assert "silotune federation revoke hosp-1 --federation north" in said
-    assert "next: send hosp-1.admission to hosp-1" in said
+    assert "silotune site join hosp-1.admission" in said
     said = ok(silotune("federation", "approve", request, "--fingerprint", mine.upper()))
     assert line(said, "its key: ") == mine
     assert "Compare this" not in said
@@ -175,7 +175,8 @@ def test_what_is_lacking_is_named(silotune, hospital):
 
 def test_a_strange_path_comes_back_as_it_was(silotune, hospital):
     office = hospital("office")
-    ok(silotune("federation", "create", "north", "--sites", "Straße 9", "--with-keys"))
+    said = ok(silotune("federation", "create", "north", "--sites", "Straße 9,b", "--with-keys"))
+    assert "digits, - and _ alone; Straße 9 can be reached over a folder" in said
     ward = hospital("hospital")
     odd = ward / "no: 5 # ünd 'so' 1e5 and on and on and on and on and on and on and on and on"
     odd.mkdir()

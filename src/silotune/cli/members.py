@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,9 @@ TRUST = (
     "that nobody else reads, and delete it here."
 )
 
+FLARE_NAME = re.compile("[A-Za-z0-9_-]+")
+"""What FLARE takes for a client's name."""
+
 
 def found(folder: Path, sites: Sequence[str], coordinator: str | None, *, with_keys: bool) -> None:
     """Make a federation, and say what to hand over.
@@ -35,6 +39,12 @@ def found(folder: Path, sites: Sequence[str], coordinator: str | None, *, with_k
     for site in members.sites:
         file = members.make_kit(site) if with_keys else members.invite(site)
         say(console, f"  for {site}: {file}")
+    if others := [site for site in members.sites if not FLARE_NAME.fullmatch(site)]:
+        say(
+            console,
+            f"notice: over NVIDIA FLARE a site's name has letters (A to Z), digits, - and _ alone; "
+            f"{', '.join(others)} can be reached over a folder",
+        )
     _key(members)
     if with_keys:
         say(console, TRUST)
@@ -74,7 +84,7 @@ def admit(folder: Path | None, file: Path, told: str | None, days: int) -> None:
     if told is None:
         say(console, "Compare this with the site by telephone before you hand the admission over;")
         say(console, f"if it is another: {_command(folder, 'revoke', request.site)}")
-    say(console, f"next: send {place} to {request.site}, which joins with it: silotune site join")
+    say(console, f"next: send {place} to {request.site}; there: silotune site join {place}")
 
 
 def end(folder: Path | None, site: str) -> None:
