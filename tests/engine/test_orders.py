@@ -103,6 +103,18 @@ def test_an_honest_run_is_obeyed(method, tmp_path):
         silo.agreement.check_training(final)
 
 
+def test_a_state_whose_score_is_not_due_may_be_a_result_all_the_same():
+    """A run that stops early, since a budget is spent, ends with it."""
+    anything = agreed(EXPERIMENT, silos())[NAME].agreement
+    due = replace(anything, scored=lambda finished: finished == ROUNDS)
+    anything.check_scoring(TASKS[1])
+    due.check_result(TASKS[1])
+    with pytest.raises(NotAgreedError, match="round is not one that is scored"):
+        due.check_scoring(TASKS[1])
+    with pytest.raises(NotAgreedError, match="run"):
+        due.check_result(replace(TASKS[1], run="another"))
+
+
 def test_client_agreements_are_equal_on_every_machine():
     first, again = (agreed(EXPERIMENT, silos()) for _ in range(2))
     digests = [client.agreement.digest for client in first.values()]
