@@ -36,8 +36,18 @@ def lines(file):
     return file.read_text().splitlines(keepends=True)
 
 
-@pytest.mark.parametrize("privacy", [st.NoDP(), SEEDED], ids=["none", "seeded"])
-@pytest.mark.parametrize("method", ["FFALoRA", "FedIT"])
+FULL = pytest.mark.full
+
+
+@pytest.mark.parametrize(
+    ("privacy", "method"),
+    [
+        pytest.param(st.NoDP(), "FFALoRA", id="none"),
+        pytest.param(SEEDED, "FedIT", id="seeded"),
+        pytest.param(SEEDED, "FFALoRA", id="FFA-LoRA", marks=FULL),
+        pytest.param(st.NoDP(), "FedIT", id="FedIT", marks=FULL),
+    ],
+)
 def test_it_ends_in_the_bits_of_the_simulation(tmp_path, bert, privacy, method):
     changes = {"privacy": privacy, "method": getattr(st.methods, method)(r=2)}
     simulation(tmp_path, bert, **changes).fit(tmp_path / "here", progress=False)
@@ -64,7 +74,10 @@ def test_a_private_run_adds_up_on_both_sides(tmp_path, bert):
     assert {site["result"] for site in told["sites"].values()} == {"taken"}
 
 
-@pytest.mark.parametrize("privacy", [st.NoDP(), PRIVATE], ids=["none", "example"])
+@pytest.mark.parametrize(
+    "privacy",
+    [pytest.param(st.NoDP(), id="none", marks=FULL), pytest.param(PRIVATE, id="example")],
+)
 def test_sites_keep_the_result_where_their_policy_lets_them(tmp_path, bert, privacy):
     courier, folder = wire(tmp_path, bert), tmp_path / "run"
     courier.allow("west", accept_result=False)
@@ -87,7 +100,10 @@ def test_tensors_that_stay_at_the_site_end_in_its_own_adapter(tmp_path, bert):
     assert not list((folder / "adapter").glob("*.safetensors"))
 
 
-@pytest.mark.parametrize("privacy", [st.NoDP(), SEEDED], ids=["none", "seeded"])
+@pytest.mark.parametrize(
+    "privacy",
+    [pytest.param(st.NoDP(), id="none", marks=FULL), pytest.param(SEEDED, id="seeded")],
+)
 def test_a_site_that_is_started_again_before_every_order(tmp_path, bert, privacy):
     class Restarting(Wire):
         def carried(self, name, order):
