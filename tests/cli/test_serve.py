@@ -21,7 +21,7 @@ from silotune.runtimes.messages import OFFER, message
 from silotune.runtimes.signed_files import digest_of, write_signed
 from silotune.site.held import held
 from silotune.site.home import Home
-from silotune.site.site import ERRORS
+from silotune.site.keeping import ERRORS
 from sites.daemons import Place, admitted, places
 from sites.offers import offer, terms
 

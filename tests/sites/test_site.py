@@ -504,6 +504,6 @@ def test_an_error_that_cannot_be_written_down_is_no_answer_either(tmp_path, bert
     def full(*_):
         raise RecordError("no space left")
 
-    monkeypatch.setattr("silotune.site.site.append_line", full)
+    monkeypatch.setattr("silotune.site.keeping.append_line", full)
     monkeypatch.setattr("silotune.site.site.opened", lambda _: 1 / 0)
     assert opened(courier.sites["east"].answer(b"anything")).head == {"code": "failed"}

@@ -12,8 +12,9 @@ from silotune.federation.offer import Offer
 from silotune.site import OwnSite
 from silotune.site.approval import WAITS, hindrance
 from silotune.site.home import Home
+from silotune.site.keeping import ERRORS
 from silotune.site.refusal import refusal
-from silotune.site.site import BEGUN, ERRORS
+from silotune.site.site import BEGUN
 
 
 class News:

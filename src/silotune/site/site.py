@@ -11,17 +11,15 @@ said to it, who takes part (``begun.json``), the ledger. The model of the newest
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from silotune.core import ClientId, CorruptPayload, append_line, decode_task
-from silotune.core.files import RecordError, in_words, json_text, read_json
+from silotune.core import ClientId, CorruptPayload, decode_task
+from silotune.core.files import json_text, read_json
 from silotune.engine import Client
 from silotune.engine.client_state import start_of
-from silotune.federation.adapter_folder import write_made
 from silotune.federation.built import (
     BuiltFederation,
     Declared,
@@ -32,10 +30,8 @@ from silotune.federation.description import Description
 from silotune.federation.inputs import read_tables
 from silotune.federation.lifetimes import open_accounts, refuse_beyond
 from silotune.federation.offer import Offer, OfferError
-from silotune.federation.scoring import measured
-from silotune.federation.trained_models import ModelState, save_adapter
+from silotune.federation.trained_models import ModelState
 from silotune.federation.versions import versions
-from silotune.models.hub import files_digest
 from silotune.privacy import SiloStoreError
 from silotune.privacy.accounting.charges import to_json
 from silotune.privacy.ledger.private_files import write_private
@@ -57,32 +53,25 @@ from silotune.runtimes.responder import Responder
 from silotune.terms import Terms
 from silotune.terms.agreement import agree
 
-from .approval import hindrance
-from .home import Home, now
+from .home import Home
+from .keeping import keep_certificate, note, take
 from .own import OwnSite
-from .own_books import verify_own
+from .permission import (
+    RefusedError,
+    accepted_offer,
+    check_allowed,
+    checked_held,
+    checked_sizes,
+    folder_of_base,
+)
 from .price import limit_of
-from .refusal import refusal as not_allowed
 
 _LOG = logging.getLogger(__name__)
 
-ERRORS = "errors.jsonl"
-"""In a site's home: one line an error, for its own people."""
 
 BEGUN, FINISHED = "begun.json", "finished.json"
 """In the folder of a run: who takes part, and with how many records; of which round the result is
 that was taken."""
-
-NOT_TAKEN = "certificate.refused.json"
-"""In the folder of a run: a certificate that is not what the ledger says, to be looked at."""
-
-
-class RefusedError(Exception):
-    """An order that is not carried out; the code goes out, and nothing else."""
-
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -152,7 +141,7 @@ class Site:
         except RefusedError as refused:
             return refusal(refused.code)
         except Exception:
-            _note(own.home)
+            note(own.home)
             return refusal("failed")
 
     def _answered(self, own: OwnSite, order: bytes) -> bytes:
@@ -161,7 +150,7 @@ class Site:
             raise RefusedError("order:message")
         if asked.kind == OFFER:
             return self._offered(own, asked)
-        offer = _accepted(own, asked.head.get("run"))
+        offer = accepted_offer(own, asked.head.get("run"))
         match asked.kind:
             case kind if kind == BEGIN:
                 return self._begins(own, offer, asked.head)
@@ -184,7 +173,7 @@ class Site:
         if begun.exists() and read_json(begun).get("offer") != offer.digest:
             raise RefusedError("order:offer")  # what was accepted stays as it was
         home.keep(asked.body)
-        _allowed(own, offer)
+        check_allowed(own, offer)
         self._opened(own, offer)
         return message(
             ACCEPTED,
@@ -201,7 +190,10 @@ class Site:
         """Who takes part is told; what this site charges for a round is told back."""
         if head.get("offer") != offer.digest:
             raise RefusedError("order:offer")
-        sizes, held_out = _sizes(head.get("sizes"), offer), _held(head.get("held"), offer)
+        sizes, held_out = (
+            checked_sizes(head.get("sizes"), offer),
+            checked_held(head.get("held"), offer),
+        )
         if sizes[own.name] != own.num_examples:
             raise RefusedError("order:sizes")
         if held_out and held_out[own.name] != own.num_held_out:
@@ -226,7 +218,7 @@ class Site:
         except CorruptPayload as error:
             raise RefusedError("order:message") from error
         except SiloStoreError as error:
-            _note(own.home)
+            note(own.home)
             raise RefusedError("ledger") from error
 
     def _finishes(self, own: OwnSite, offer: Offer, asked: Message) -> bytes:
@@ -240,30 +232,19 @@ class Site:
         if task.round < before:
             raise RefusedError("order:round")
         if offer.terms.private:
-            _keep_certificate(home, own.name, offer.run, str(asked.head.get("certificate")))
+            keep_certificate(home, own.name, offer.run, str(asked.head.get("certificate")))
         write_private(file, json_text({"round": task.round}).encode())
         if own.policy.accept_result and task.round > before:
-            self._take(
-                begun,
+            take(
+                begun.built,
+                begun.client,
+                begun.offer,
                 ModelState(
                     factors=start_of(task, begun.responder.trainer, begun.client),
                     folded=task.folded,
                 ),
             )
         return message(ACCEPTED, *with_lines(_lines(begun, asked.head)))
-
-    def _take(self, begun: Begun, state: ModelState) -> None:
-        """Write the adapter, and how it does on records that the site kept for the last."""
-        built, folder = begun.built, begun.client.folder
-        model = built.agreement.model
-        save_adapter(model, state, folder / "adapter")
-        write_made(
-            folder / "adapter", built.terms, built.agreement.labels, model, begun.offer.began
-        )
-        test = built.data.silos[begun.client.client].test
-        if test is not None:
-            metrics = measured(built, [state], test).metrics()
-            append_line(folder / "metrics.jsonl", {"split": "test", "metrics": metrics})
 
     def _run(self, own: OwnSite, offer: Offer) -> Begun:
         """A run that has begun here, opened again if this process has not seen it yet."""
@@ -275,10 +256,10 @@ class Site:
         told = read_json(file)
         if told.get("offer") != offer.digest:
             raise RefusedError("order:offer")
-        sizes = _sizes(told["sizes"], offer)
+        sizes = checked_sizes(told["sizes"], offer)
         if sizes[own.name] != own.num_examples:
             raise RefusedError("data")
-        return self._agreed(own, offer, sizes, _held(told["held"], offer))
+        return self._agreed(own, offer, sizes, checked_held(told["held"], offer))
 
     def _agreed(
         self, own: OwnSite, offer: Offer, sizes: Mapping[str, int], held_out: Mapping[str, int]
@@ -298,7 +279,7 @@ class Site:
         try:
             refuse_beyond(accounts, lambda _: folder, offer.run)
         except ValueError as error:
-            _note(own.home)
+            note(own.home)
             raise RefusedError("budget") from error
         [client] = build_clients(built, lambda _: folder, offer.run, accounts).values()
         client = replace(client, budget=limit_of(own.policy.privacy, offer, own.num_examples))
@@ -319,13 +300,13 @@ class Site:
         if self._open is not None and self._open.offer.digest == offer.digest:
             return self._open
         self._open = self._begun = None
-        federation = described(own, offer, _base(own, offer))
+        federation = described(own, offer, folder_of_base(own, offer))
         sizes = dict.fromkeys(offer.participants, own.num_examples)  # others' come when it begins
         held = dict.fromkeys(offer.participants, own.num_held_out) if own.num_held_out else {}
         try:
             tables = read_tables(federation.terms, federation.records, scored=False)
         except ValueError as error:
-            _note(own.home)
+            note(own.home)
             raise RefusedError("data") from error
         built = build_federation(
             federation,
@@ -354,67 +335,6 @@ def described(own: OwnSite, offer: Offer, base: Path) -> Description:
     return Description(**values, lifetime=own.lifetime)
 
 
-def _accepted(own: OwnSite, run: object) -> Offer:
-    """The offer of a run that is still allowed.
-
-    Raises:
-        RefusedError: if there is none, or it is not.
-    """
-    try:
-        offer = Home(own.home).offer(str(run))
-    except ValueError as error:
-        raise RefusedError("order:run") from error
-    _allowed(own, offer)
-    return offer
-
-
-def _allowed(own: OwnSite, offer: Offer) -> None:
-    """That the site is asked, its policy allows the offer, and people do.
-
-    Raises:
-        RefusedError: naming the first that is not so.
-    """
-    if own.name not in offer.participants:
-        raise RefusedError("order:participants")
-    said = Home(own.home).approval(offer.run)
-    code = not_allowed(own.policy, offer, own.num_examples) or hindrance(own.policy, offer, said)
-    if code:
-        raise RefusedError(code)
-
-
-def _base(own: OwnSite, offer: Offer) -> Path:
-    """The folder of the base model, if this site has it.
-
-    Raises:
-        RefusedError: if it has not, or its files are others.
-    """
-    place = own.models.get(offer.base_files)
-    if place is None or files_digest(str(place)) != offer.base_files:
-        raise RefusedError("model")
-    return place
-
-
-def _sizes(told: object, offer: Offer) -> dict[str, int]:
-    """Numbers of records of all participants.
-
-    Raises:
-        RefusedError: if they are none.
-    """
-    if not isinstance(told, dict) or tuple(sorted(told)) != offer.participants:
-        raise RefusedError("order:sizes")
-    if any(type(size) is not int or size < 1 for size in told.values()):
-        raise RefusedError("order:sizes")
-    return dict(sorted(told.items()))
-
-
-def _held(told: object, offer: Offer) -> dict[str, int]:
-    if offer.terms.privacy.metric_noise is None:
-        if told not in ({}, None):
-            raise RefusedError("order:held")
-        return {}
-    return _sizes(told, offer)
-
-
 def _lines(begun: Begun, head: Mapping[str, Any]) -> bytes:
     """Charges since those that are known.
 
@@ -430,29 +350,3 @@ def _lines(begun: Begun, head: Mapping[str, Any]) -> bytes:
 def _charges(terms: Terms) -> bool:
     """Whether the site's own mechanism hides records."""
     return terms.unit == "example"
-
-
-def _note(home: Path) -> None:
-    """Write an error down for the site's own people."""
-    try:
-        append_line(home / ERRORS, {"time": now(), "error": traceback.format_exc()})
-    except RecordError as full:
-        _LOG.error("an error could not be written down: %s", full)
-
-
-def _keep_certificate(home: Home, site: str, run: str, text: str) -> None:
-    """Keep a certificate that is what the site's own ledger says; one that is not, aside.
-
-    Raises:
-        RefusedError: if it is not.
-    """
-    aside = home.run(run) / NOT_TAKEN
-    write_private(aside, text.encode())
-    try:
-        agrees = verify_own(home, site, run, aside).ok
-    except (ValueError, RecursionError):
-        agrees = False
-    if not agrees:
-        raise RefusedError("certificate")
-    with in_words(aside):
-        aside.replace(home.certificate(run))
