@@ -115,5 +115,5 @@ def test_a_worker_that_cannot_start_is_an_error_in_words(silotune, place, monkey
     monkeypatch.setattr("silotune.cli.run.SILOTUNE", (sys.executable, "-c", "raise SystemExit(1)"))
     result = silotune("run", "small.yaml", "runtime=pool")
     assert result.exit_code == 1
-    assert "a worker died" in result.stderr
-    assert read_json(Path("run/run.json"))["status"].startswith("failed: a worker died")
+    assert "a worker is given up: it died 3 times in a row" in result.stderr
+    assert read_json(Path("run/run.json"))["status"].startswith("failed: a worker is given up")

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import threading
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -18,18 +20,31 @@ def config(tmp_path):
     return write_small(tmp_path, tiny_bert(tmp_path / "bert"))
 
 
+@pytest.fixture
+def near():
+    """A folder near the root, since the path of a site's socket has room for little."""
+    with TemporaryDirectory(prefix="reh-") as place:
+        yield Path(place)
+
+
+def test_a_folder_too_deep_for_sockets_is_refused_before_anything_is_made(config, tmp_path):
+    deep = tmp_path / ("x" * 120)
+    with pytest.raises(ValueError, match="a socket's path"):
+        rehearse(str(config), [], 2, 1, deep)
+    assert not list(deep.iterdir())
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("privacy", ["none", "example"])
-def test_it_ends_in_the_bits_of_the_simulation(config, tmp_path, capsys, privacy):
+def test_it_ends_in_the_bits_of_the_simulation(config, near, capsys, privacy):
     chosen = {"unit": privacy}
     if privacy == "example":
         chosen |= {"noise_multiplier": 2, "target_delta": 1e-3}
-    place = tmp_path / "rehearsal"
-    rehearse(str(config), [f"privacy={json.dumps(chosen)}"], 2, 2, place)
+    rehearse(str(config), [f"privacy={json.dumps(chosen)}"], 2, 2, near)
     assert "the same bits" in capsys.readouterr().out
-    told = json.loads((place / "run" / "sites.json").read_text())
+    told = json.loads((near / "run" / "sites.json").read_text())
     assert {site["result"] for site in told["sites"].values()} == {"taken"}
-    assert not (place / "run" / "sites").exists()
+    assert not (near / "run" / "sites").exists()
 
 
 @pytest.mark.slow
@@ -93,12 +108,9 @@ def test_what_is_killed_over_flare_costs_time_and_no_bit(config, tmp_path, capsy
         (["data.labels=null"], "data.labels: list them"),
     ],
 )
-def test_what_cannot_be_rehearsed_is_said_before_anything_is_made(
-    config, tmp_path, overrides, words
-):
-    place = tmp_path / "rehearsal"
+def test_what_cannot_be_rehearsed_is_said_before_anything_is_made(config, near, overrides, words):
     with pytest.raises(ValueError, match=words):
-        rehearse(str(config), overrides, 2, 1, place)
+        rehearse(str(config), overrides, 2, 1, near)
 
 
 def test_a_folder_that_holds_something_is_left_alone(config, tmp_path):

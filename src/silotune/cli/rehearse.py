@@ -36,7 +36,9 @@ from silotune.objectives import Objective
 from silotune.privacy import ExampleDP
 from silotune.privacy.ledger.private_files import write_private
 from silotune.runtimes import Courier, FolderCourier
+from silotune.site.home import Home
 from silotune.site.membership import accept_admission, answer_invitation
+from silotune_link.daemon import check_path
 
 from .config_source import chosen
 from .console import busy, say, speaker
@@ -89,6 +91,7 @@ def rehearse(
     config = chosen(name, overrides)
     with _place(keep) as place:
         names = [f"site-{number}" for number in range(1, sites + 1)]
+        check_path(Home(place / names[-1] / "home").socket)
         given = _arguments(config, rounds)
         tables = {site: _made(place / site, site, given["objective"]) for site in names}
         say(console, f"{count_text(sites, 'site')}, {RECORDS} made-up records each, in {place}")
