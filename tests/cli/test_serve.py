@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from runtimes.certificates import DAY, certificate
 from silotune import ExampleDP
 from silotune.cli.site_news import News
 from silotune.config.site_file import read_site
@@ -104,6 +105,7 @@ def made(folder: Path, startup: str, resources: dict[str, object]) -> Path:
     (folder / "local").mkdir()
     (folder / "startup" / startup).write_text('{"client": {"fqsn": "west"}}')
     (folder / "local" / "resources.json.default").write_text(json.dumps(resources))
+    certificate(folder / "startup" / "rootCA.pem", -DAY, 900 * DAY)
     for place in (folder, folder / "startup", folder / "local"):
         place.chmod(0o700)
     return folder
@@ -186,7 +188,8 @@ def test_the_servers_kit_is_compared_before_its_start(silotune, tmp_path, monkey
     told = silotune("federation", "serve", own)
     assert told.exit_code == 1
     assert f"run: silotune federation harden {own}" in told.stderr
-    assert silotune("federation", "harden", own).exit_code == 0
+    told = silotune("federation", "harden", own)
+    assert told.exit_code == 0, told.stderr
     resources = own / "local" / "resources.json"
     jobs = json.loads(resources.read_text())["components"][0]["args"]["uri_root"]
     assert jobs == str(tmp_path / "north" / "flare" / "jobs")

@@ -4,34 +4,17 @@ import json
 import shutil
 import stat
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
 
+from runtimes.certificates import DAY, certificate
 from silotune.runtimes.nvflare_job import SERVER_CLASS, SITE_CLASS, write_job
 from silotune.runtimes.nvflare_kits import check, command, harden_server, harden_site, valid_until
 
-DAY = timedelta(days=1)
-KEY = Ed25519PrivateKey.generate()
 STREAMER = {"id": "site_log_streamer", "path": "nvflare.SiteLogStreamer", "args": {}}
 LAUNCHER = {"id": "process_launcher", "path": "nvflare.Launcher", "args": {}}
-
-
-def certificate(file: Path, begins: timedelta, ends: timedelta) -> None:
-    """One whose time is reckoned from now."""
-    now, name = datetime.now(UTC), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fed")])
-    one = (
-        x509.CertificateBuilder(name, name, KEY.public_key(), 1)
-        .not_valid_before(now + begins)
-        .not_valid_after(now + ends)
-        .sign(KEY, None)
-    )
-    file.write_bytes(one.public_bytes(Encoding.PEM))
 
 
 def kit(folder: Path, startup: str, content, resources) -> Path:
