@@ -17,7 +17,7 @@ LONG := $(addprefix --ignore=tests/,audit certificate cli custom_loop docs feder
 	$(addprefix sites/test_,daemons.py limit.py serving.py serving_flare.py site.py) \
 	$(addprefix laws/test_,client_level_laws.py magnitudes.py one_record_moves.py round_laws.py sent_is_accounted.py state_laws.py))
 # What computes nothing in PyTorch, so that its kernels decide nothing there.
-EXACT := $(addprefix --ignore=tests/,architecture config data reports runs terms testing \
+EXACT := $(addprefix --ignore=tests/,architecture config data keys link reports runs sites terms testing \
 	privacy/accounting privacy/ledger privacy/lifetime)
 INSTALLED := .venv/.installed
 SITE_TOOLS := .venv/.site-tools
