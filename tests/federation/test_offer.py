@@ -8,43 +8,11 @@ from typing import Any
 
 import pytest
 
-from silotune import ExampleDP, NoDP, SequenceClassification
+from silotune import ExampleDP, NoDP
 from silotune.federation.offer import LARGEST, Offer, OfferError, is_admitted
-from silotune.methods import FFALoRA
 from silotune.methods.rates import usual_optimizer
 from silotune.methods.registry import built_in
-from silotune.optim import SGD
-from silotune.terms import Terms
-
-
-def terms(**changes: Any) -> Terms:
-    given: dict[str, Any] = {
-        "model": "some/model",
-        "objective": SequenceClassification(text="note", label="label", labels=("a", "b")),
-        "optimizer": SGD(lr=0.5),
-        "method": FFALoRA(r=4),
-        "privacy": ExampleDP(target_epsilon=6.0),
-        "evaluation": "site",
-        **changes,
-    }
-    return Terms(**given)
-
-
-def offer(**changes: Any) -> Offer:
-    given: dict[str, Any] = {
-        "run": "r1",
-        "began": "2026-11-30T10:00:00+00:00",
-        "coordinator": "lead",
-        "title": "a title",
-        "terms": terms(),
-        "labels": ("a", "b"),
-        "base": "0" * 64,
-        "base_files": "",
-        "participants": ("h1", "h2"),
-        "versions": {"silotune": "0.1"},
-        **changes,
-    }
-    return Offer(**given)
+from sites.offers import offer, terms
 
 
 def test_it_comes_back_as_it_was() -> None:
@@ -174,6 +142,6 @@ def test_a_run_name_is_checked_when_an_offer_is_made() -> None:
 
 
 def test_a_title_that_nothing_can_write() -> None:
-    data = offer().to_bytes().replace(b'"a title"', b'"\\ud800"')
+    data = offer().to_bytes().replace(b'"triage of notes"', b'"\\ud800"')
     with pytest.raises(OfferError):
         Offer.parse(data)

@@ -5,12 +5,14 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
+import transformers
 
 import silotune as st
 from federation.objects import SEEDED, classifier
 from federation.small import SILOS
 from silotune.core import Factors, RecordError, decode_result, decode_task, encode_task
 from silotune.federation.acceptance import SitesRefuseError
+from silotune.federation.sites import Sites
 from silotune.models.hub import files_digest
 from silotune.privacy import SiloStoreError
 from silotune.privacy.lifetime.budget import Ceiling
@@ -19,7 +21,7 @@ from silotune.site.home import Home
 from silotune.site.own_books import verify_own
 from silotune.site.site import Site
 from silotune.testing.tiny_models import tiny_bert
-from sites.wire import EVERYTHING, OPEN, Wire, federation, simulation, weights, wire
+from sites.wire import EVERYTHING, OPEN, Wire, federation, simulation, terms, weights, wire
 
 PRIVATE = st.ExampleDP(noise_multiplier=2.0, target_delta=1e-3)
 
@@ -507,3 +509,10 @@ def test_an_error_that_cannot_be_written_down_is_no_answer_either(tmp_path, bert
     monkeypatch.setattr("silotune.site.keeping.append_line", full)
     monkeypatch.setattr("silotune.site.site.opened", lambda _: 1 / 0)
     assert opened(courier.sites["east"].answer(b"anything")).head == {"code": "failed"}
+
+
+def test_a_model_that_is_an_object_is_known_to_no_site(bert):
+    model = transformers.AutoModel.from_pretrained(bert)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(bert)
+    with pytest.raises(ValueError, match="model: sites know a base by the SHA-256 of its files"):
+        st.Federation(**terms(bert) | {"model": model}, tokenizer=tokenizer, clients=Sites(SILOS))

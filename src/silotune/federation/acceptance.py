@@ -103,6 +103,8 @@ def offered(
         }
         refused = dict[str, str]()
         for site, data in courier.exchange(orders, min(left, ROUND_TRIP)):
+            if site not in asked:  # nobody that was asked, or who has answered already
+                continue
             answer, attempt = opened(data), asked.pop(site)
             if answer is not None and answer.kind == ACCEPTED:
                 found[site] = _acceptance(answer, offer, site)

@@ -202,7 +202,7 @@ class AtSites:
             terms=federation.terms,
             labels=labels,
             base=model.digest,
-            base_files="" if federation.given else files_digest(federation.terms.model),
+            base_files=files_digest(federation.terms.model),
             participants=federation.records.elsewhere,
             versions=versions(),
         )

@@ -307,6 +307,11 @@ class Description:
             raise ValueError(
                 "wait_after_quorum: how many sites answered is secret under ClientDP; leave it out"
             )
+        if self.given is not None:
+            raise ValueError(
+                "model: sites know a base by the SHA-256 of its files, and an object has none; "
+                "give a name or a folder"
+            )
         terms, method = self.terms, self.terms.method
         if terms.evaluation == "simulation":
             raise ValueError(
