@@ -387,7 +387,7 @@ def with_coins(sampled):
 
 
 def too_often(real, records, steps, draws):
-    return Poisson(0.6).batches(records, steps, draws)
+    return Poisson(0.75).batches(records, steps, draws)
 
 
 def in_pairs(real, records, steps, draws):
