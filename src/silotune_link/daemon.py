@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import signal
 import socket
@@ -21,13 +20,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 from .frames import REFUSED, pack, read_frame, write_frame
+from .payload import Payload
 from .process import Process, ProcessDied, ProcessStopped
 
 KEPT = 4
-"""Answers that wait in memory."""
+"""Answers that wait; large ones on the disk (``payload``)."""
 
 FAILED = REFUSED + pack({"code": "failed"})
 """The answer where a trainer died at every try."""
@@ -40,7 +40,8 @@ class Daemon:
     """One order is worked on at a time, and the same order once.
 
     Args:
-        socket_path: where it listens, in a folder that the site's user alone can enter.
+        socket_path: where it listens, in a folder that the site's user alone can enter, on a disk
+            with room for the last few answers.
         command: starts the trainer (``silotune_link.process``).
         log: what the trainer says.
 
@@ -53,44 +54,47 @@ class Daemon:
         self._path = socket_path
         self._trainer = Process(command, log)
         self._lock = threading.Lock()
-        self._working: dict[str, Future[bytes]] = {}
-        self._answers: OrderedDict[str, bytes] = OrderedDict()
+        self._working: dict[str, Future[Payload | None]] = {}
+        self._answers: OrderedDict[str, Payload] = OrderedDict()
 
-    def answer(self, order: bytes) -> bytes:
-        """The trainer's, or ``FAILED``. No refusal is kept: another time it may do better.
+    def answer(self, order: Payload) -> Payload | None:
+        """The trainer's, or None if it died at every try. No refusal is kept.
 
         Raises:
             ProcessStopped: if the daemon ends meanwhile; the order is to be brought again.
         """
-        name = hashlib.sha256(order).hexdigest()
         with self._lock:
-            if name in self._answers:
-                return self._answers[name]
-            future = self._working.get(name)
+            if order.digest in self._answers:
+                return self._answers[order.digest]
+            future = self._working.get(order.digest)
             mine = future is None
             if future is None:
-                future = self._working[name] = Future()
+                future = self._working[order.digest] = Future()
         if mine:
             try:
-                future.set_result(self._worked(name, order))
+                future.set_result(self._worked(order))
             except ProcessStopped as error:
                 future.set_exception(error)
         return future.result()
 
-    def _worked(self, name: str, order: bytes) -> bytes:
+    def _worked(self, order: Payload) -> Payload | None:
         try:
-            answer = self._trainer.ask(order)
+            answer = self._trainer.talk(order.send, self._read)
         except ProcessStopped:
             raise
-        except ProcessDied:
-            answer = FAILED
+        except ProcessDied as error:
+            print(f"the trainer: {error}", file=sys.stderr, flush=True)
+            answer = None
         with self._lock:
-            del self._working[name]
-            if answer[:1] != REFUSED:
-                self._answers[name] = answer
+            del self._working[order.digest]
+            if answer is not None and answer.kind != REFUSED:  # another time it may do better
+                self._answers[order.digest] = answer
             while len(self._answers) > KEPT:
                 self._answers.popitem(last=False)
         return answer
+
+    def _read(self, pipe: BinaryIO) -> Payload:
+        return Payload(pipe, self._path.parent)
 
     def serve(self) -> None:
         """Listen until this process is interrupted; the trainer ends with it.
@@ -112,7 +116,11 @@ class Daemon:
         over = contextlib.suppress(EOFError, OSError, MemoryError, ProcessStopped)
         with over, link, link.makefile("rb") as orders, link.makefile("wb") as answers:
             while True:
-                write_frame(answers, self.answer(read_frame(orders)))
+                answer = self.answer(self._read(orders))
+                if answer is None:
+                    write_frame(answers, FAILED)
+                else:
+                    answer.send(answers)
 
 
 def ask(socket_path: Path, order: bytes) -> bytes:

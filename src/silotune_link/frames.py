@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import BinaryIO, NoReturn
 
 READY = b"+"
@@ -22,6 +22,9 @@ LONGEST_FRAME = 1 << 36
 LONGEST_HEAD = 1 << 20
 """Bytes."""
 
+PART = 1 << 20
+"""Bytes of a payload that are read at once, where it comes a part at a time."""
+
 
 class TornMessage(ValueError):
     """Bytes are not a head and a body; the message says what is wrong, and repeats nothing."""
@@ -34,10 +37,7 @@ def write_frame(pipe: BinaryIO, payload: bytes) -> None:
         EOFError: if this end of the pipe was closed.
         OSError: if the other end is gone.
     """
-    with _open(pipe):
-        pipe.write(len(payload).to_bytes(8, "big"))
-        pipe.write(payload)  # by itself: a payload is not copied to stand behind its length
-        pipe.flush()
+    write_parts(pipe, len(payload), [payload])  # by itself: not copied to stand behind its length
 
 
 def read_frame(pipe: BinaryIO) -> bytes:
@@ -46,10 +46,31 @@ def read_frame(pipe: BinaryIO) -> bytes:
     Raises:
         EOFError: if the pipe ends, this end of it was closed, or what comes is no frame.
     """
-    size = int.from_bytes(_exactly(pipe, 8), "big")
-    if size > LONGEST_FRAME:
-        raise EOFError("what came through the pipe is no frame")
-    return _exactly(pipe, size)
+    return _exactly(pipe, _size(pipe))
+
+
+def write_parts(pipe: BinaryIO, size: int, parts: Iterable[bytes]) -> None:
+    """Send a payload of which one part at a time is in memory.
+
+    Raises:
+        EOFError: as ``write_frame``.
+        OSError: as ``write_frame``.
+    """
+    with _open(pipe):
+        pipe.write(size.to_bytes(8, "big"))
+        for part in parts:
+            pipe.write(part)
+        pipe.flush()
+
+
+def read_parts(pipe: BinaryIO) -> tuple[int, Iterator[bytes]]:
+    """The size of the next payload, and its parts, all of which are to be taken.
+
+    Raises:
+        EOFError: as ``read_frame``; the parts too.
+    """
+    size = _size(pipe)
+    return size, (_exactly(pipe, min(PART, size - at)) for at in range(0, size, PART))
 
 
 def pack(head: Mapping[str, object], body: bytes = b"") -> bytes:
@@ -112,6 +133,13 @@ def read_message(pipe: BinaryIO) -> tuple[dict[str, object], bytes]:
 
 def _not_finite(_: str) -> NoReturn:
     raise ValueError
+
+
+def _size(pipe: BinaryIO) -> int:
+    size = int.from_bytes(_exactly(pipe, 8), "big")
+    if size > LONGEST_FRAME:
+        raise EOFError("what came through the pipe is no frame")
+    return size
 
 
 def _exactly(pipe: BinaryIO, size: int) -> bytes:

@@ -11,15 +11,16 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 
 from .frames import READY, read_frame, write_frame
 
 TRIES = 3
 """Deaths in a row at one order; then it is given up."""
 
+T = TypeVar("T")
 
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 
@@ -65,6 +66,19 @@ class Process:
         """The answer to one order.
 
         Raises:
+            ProcessDied: as ``talk``.
+            ProcessStopped: as ``talk``.
+        """
+        return self.talk(lambda pipe: write_frame(pipe, order), read_frame)
+
+    def talk(self, send: Callable[[BinaryIO], None], receive: Callable[[BinaryIO], T]) -> T:
+        """The answer to one order, for who does not hold either in memory.
+
+        Args:
+            send: writes the order as a frame; once more if the process dies.
+            receive: reads the next frame.
+
+        Raises:
             ProcessDied: if it died at every try.
             ProcessStopped: if it was stopped meanwhile, or before.
         """
@@ -72,8 +86,8 @@ class Process:
             for _ in range(TRIES):
                 try:
                     pipe_in, pipe_out = self._pipes()
-                    write_frame(pipe_in, order)
-                    return read_frame(pipe_out)
+                    send(pipe_in)
+                    return receive(pipe_out)
                 except (EOFError, OSError, MemoryError) as error:
                     last = error
                     self._end()

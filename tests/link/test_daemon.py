@@ -1,5 +1,6 @@
 """The daemon, in processes of their own, with a trainer that echoes."""
 
+import io
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ import pytest
 
 from silotune_link.daemon import FAILED, KEPT, Daemon, ask
 from silotune_link.frames import REFUSED, read_frame, unpack, write_frame
+from silotune_link.payload import IN_MEMORY, Payload
 from silotune_link.process import ProcessStopped
 
 ECHO = [sys.executable, str(Path(__file__).parent / "echo.py")]
@@ -33,11 +35,11 @@ class Site:
         self.log = home / "trainer.log"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, command=ECHO) -> subprocess.Popen[bytes]:
+    def start(self, command=ECHO, before=()) -> subprocess.Popen[bytes]:
         words = ["-m", "silotune_link.daemon", str(self.socket), str(self.log), *command]
         path = os.pathsep.join([SOURCES, os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
-            [sys.executable, *words],
+            [*before, sys.executable, *words],
             env=os.environ | {"PYTHONPATH": path},
             stderr=subprocess.PIPE,
             start_new_session=True,
@@ -48,10 +50,22 @@ class Site:
     def ask(self, order: bytes) -> bytes:
         return ask(self.socket, order)
 
+    def most_memory(self) -> int:
+        """kB that the daemon has held at once."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
+
     def end(self, how=signal.SIGKILL) -> tuple[int, str]:
         self.process.send_signal(how)
         _, complaints = self.process.communicate(timeout=20)
         return self.process.returncode, complaints.decode()
+
+
+def payload(data: bytes, folder: Path) -> Payload:
+    pipe = io.BytesIO()
+    write_frame(pipe, data)
+    pipe.seek(0)
+    return Payload(pipe, folder)
 
 
 def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
@@ -203,9 +217,31 @@ def test_several_orders_come_through_one_connection(served):
 def test_it_is_for_its_user_alone_and_small(served):
     assert stat.S_IMODE(served.socket.stat().st_mode) == 0o600
     assert stat.S_IMODE(served.log.stat().st_mode) == 0o600
-    status = Path(f"/proc/{served.process.pid}/status").read_text()
-    resident = int(re.search(r"VmRSS:\s+(\d+) kB", status)[1])
-    assert resident < 30_000
+    assert served.most_memory() < 30_000
+
+
+def test_it_stays_small_whatever_it_carries_and_leaves_nothing_in_its_folder(site):
+    """Orders and answers of 32 MB each, the last few of which wait."""
+    site.start()
+    before = set(site.home.iterdir())
+    orders = [os.urandom(32_000_000) for _ in range(KEPT)]
+    answers = [site.ask(order) for order in orders]
+    assert all(a.endswith(o) for a, o in zip(answers, orders, strict=True))
+    assert site.ask(orders[0]) == answers[0], "worked on once"
+    assert site.most_memory() < 30_000
+    assert set(site.home.iterdir()) == before
+
+
+def test_an_answer_that_the_disk_has_no_room_for_is_a_refusal(site):
+    blocks = IN_MEMORY // 512  # which is enough for an order that needs no file
+    site.start(before=["sh", "-c", f'ulimit -f {blocks} && exec "$@"', "sh"])
+    order = bytes(IN_MEMORY)
+    assert site.ask(order[2:]) == b"1 " + order[2:]
+    assert site.ask(order[:-1]) == FAILED, "its answer has two bytes more"
+    with pytest.raises(ConnectionError, match="gave no answer"):
+        site.ask(bytes(2 * IN_MEMORY))
+    _, said = site.end()
+    assert "died 3 times in a row ([Errno 27] File too large)" in said
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -286,7 +322,7 @@ def test_an_order_that_a_stopped_daemon_leaves_is_no_refusal(tmp_path):
     """Whoever brought it brings it again, to the daemon that comes next."""
     with folder() as site, ThreadPoolExecutor(2) as pool:
         daemon = Daemon(site.socket, ECHO, site.log)
-        order = f"wait {tmp_path / 'never'}".encode()
+        order = payload(f"wait {tmp_path / 'never'}".encode(), site.home)
         asked = [pool.submit(daemon.answer, order) for _ in range(2)]
         until(lambda: daemon._trainer.pid is not None)
         daemon._trainer.stop()
@@ -301,6 +337,7 @@ def test_no_thread_waits_for_ever_where_an_answer_is_no_frame():
         daemon = Daemon(
             site.socket, ["sh", "-c", "printf '\\0\\0\\0\\0\\0\\0\\0\\1+'; yes"], site.log
         )
-        answers: list[bytes] = []
-        threading.Thread(target=lambda: answers.append(daemon.answer(b"order"))).start()
-        until(lambda: answers == [FAILED])
+        answers: list[Payload | None] = []
+        order = payload(b"order", site.home)
+        threading.Thread(target=lambda: answers.append(daemon.answer(order))).start()
+        until(lambda: answers == [None])

@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 from silotune_link.frames import (
     LONGEST_FRAME,
     LONGEST_HEAD,
+    PART,
     TornMessage,
     pack,
     read_frame,
+    read_parts,
     unpack,
     write_frame,
+    write_parts,
 )
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -38,6 +41,28 @@ def test_a_frame_that_is_cut_short_has_ended(payload, data):
     cut = data.draw(st.integers(0, len(pipe.getvalue()) - 1))
     with pytest.raises(EOFError):
         read_frame(io.BytesIO(pipe.getvalue()[:cut]))
+
+
+@pytest.mark.parametrize("size", [0, 1, PART - 1, PART, PART + 1, 3 * PART])
+def test_a_frame_in_parts_is_the_same_frame(size):
+    payload = bytes(range(256)) * (size // 256 + 1)
+    whole, apart = io.BytesIO(), io.BytesIO()
+    write_frame(whole, payload[:size])
+    whole.seek(0)
+    said, parts = read_parts(whole)
+    taken = list(parts)
+    assert said == size
+    assert all(0 < len(part) <= PART for part in taken)
+    write_parts(apart, size, taken)
+    assert apart.getvalue() == whole.getvalue()
+
+
+def test_a_frame_in_parts_that_is_cut_short_has_ended():
+    pipe = io.BytesIO((2 * PART).to_bytes(8, "big") + bytes(PART + 5))
+    _, parts = read_parts(pipe)
+    assert len(next(parts)) == PART
+    with pytest.raises(EOFError):
+        next(parts)
 
 
 @pytest.mark.parametrize("size", [LONGEST_FRAME + 1, 2**64 - 1])
