@@ -215,6 +215,7 @@ def test_several_orders_come_through_one_connection(served):
 
 
 def test_it_is_for_its_user_alone_and_small(served):
+    served.ask(b"warm")
     assert stat.S_IMODE(served.socket.stat().st_mode) == 0o600
     assert stat.S_IMODE(served.log.stat().st_mode) == 0o600
     assert served.most_memory() < 30_000
@@ -223,6 +224,7 @@ def test_it_is_for_its_user_alone_and_small(served):
 def test_it_stays_small_whatever_it_carries_and_leaves_nothing_in_its_folder(site):
     """Orders and answers of 32 MB each, the last few of which wait."""
     site.start()
+    site.ask(b"warm")
     before = set(site.home.iterdir())
     orders = [os.urandom(32_000_000) for _ in range(KEPT)]
     answers = [site.ask(order) for order in orders]
