@@ -42,6 +42,10 @@ def test_what_is_written_beside_the_result_says_the_same(tmp_path):
     ("change", "words"),
     [
         ("runtime=pool", "runtime: pool is for one machine"),
+        (
+            "runtime=ray",
+            "runtime: Ray lets every member .* never between organisations; sites need",
+        ),
         ("evaluation=simulation", "evaluation: simulation looks at every silo"),
         ("data.silos={num: 3}", "data.silos: is of a site's own records"),
         ("data.limit=3", "data.limit: is of a site's own records"),

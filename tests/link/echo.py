@@ -1,7 +1,8 @@
 """A trainer: says that it is there, and gives back what it is sent, behind how often it was asked.
 
 What it is sent may be a word: ``die`` ends it, ``die once FILE`` does so if the file is not there,
-``wait FILE`` answers when that file is there, ``pid`` answers with its own.
+``wait FILE`` answers when that file is there, ``pid`` answers with its own; what follows ``pid`` is
+of no account.
 """
 
 import os
@@ -31,7 +32,7 @@ def answer(order: bytes, asked: int) -> bytes:
         if word:
             Path(file).touch()
         os._exit(9)
-    if order == b"pid":
+    if order.startswith(b"pid"):
         return str(os.getpid()).encode()
     while word == "wait" and not Path(file).exists():
         time.sleep(0.01)

@@ -4,9 +4,7 @@ A process takes seconds to start, so that one of each kind serves all tests that
 """
 
 import os
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from covering import full
-from runtimes.parties import COORDINATOR, FEDERATION, member
+from runtimes.couriers import COURIERS, pool, ray
 from silotune.engine import QuorumError, Server, federate
 from silotune.engine.checkpoint import everything
 from silotune.optim import SGD
 from silotune.privacy import ClientLevel, Correlated, Gaussian, Poisson, Rotation
-from silotune.runtimes import Courier, FolderCourier, InProcess, Pool, Remote
+from silotune.runtimes import Courier, InProcess, Pool, Remote
 from silotune.runtimes.pool import WorkerError
 from toys import axes, begin, experiment, silos, trainer
 
@@ -34,7 +32,7 @@ class Faults:
     """Clients elsewhere, and the file that tells whoever answers for them what to do wrong."""
 
     def __init__(self, courier: Courier, file: Path) -> None:
-        self.file, self.courier = file, courier
+        self.file = file
         self.runtime = Remote(courier, list(silos()), 3600.0)
 
     def next(self, fault: str) -> Remote:
@@ -47,49 +45,14 @@ class Faults:
         return not self.file.exists()
 
 
-@contextmanager
-def a_pool(file: Path) -> Iterator[Courier]:
-    with Pool([sys.executable, str(HERE / "worker.py"), str(file)]) as pool:
-        yield pool
-
-
-@contextmanager
-def a_folder(file: Path) -> Iterator[Courier]:
-    """Its sites' process is started again when it dies, as a service is."""
-    root = file.with_name("stick")
-    command = [sys.executable, str(HERE / "worker.py"), str(file), str(root)]
-    processes, over = [], threading.Event()
-
-    def keep_alive() -> None:
-        while not over.is_set():
-            processes.append(subprocess.Popen(command))
-            processes[-1].wait()
-
-    service = threading.Thread(target=keep_alive)
-    sites = {name: member(name).public for name in silos()}
-    with FolderCourier(root, FEDERATION, COORDINATOR, sites) as courier:
-        service.start()
-        try:
-            yield courier
-        finally:
-            over.set()
-            while service.is_alive():
-                processes[-1].kill()
-                service.join(0.05)
-
-
-@contextmanager
-def elsewhere(couriers, place: Path) -> Iterator[Faults]:
+@pytest.fixture(scope="module", params=COURIERS)
+def toys_elsewhere(request, tmp_path_factory) -> Iterator[Faults]:
+    place = tmp_path_factory.mktemp("elsewhere")
+    command = [sys.executable, str(HERE / "worker.py"), str(place / "fault")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(HERE.parent), prepend=os.pathsep)
-        with couriers(place / "fault") as courier:
+        with request.param(command, list(silos()), place / "courier") as courier:
             yield Faults(courier, place / "fault")
-
-
-@pytest.fixture(scope="module", params=[a_pool, full(a_folder)])
-def toys_elsewhere(request, tmp_path_factory) -> Iterator[Faults]:
-    with elsewhere(request.param, tmp_path_factory.mktemp("elsewhere")) as faults:
-        yield faults
 
 
 @pytest.fixture
@@ -101,9 +64,9 @@ def faults(toys_elsewhere, monkeypatch) -> Iterator[Faults]:
 
 
 @pytest.fixture
-def pool_faults(faults) -> Faults:
+def worker_faults(request, faults) -> Faults:
     """Where whoever hangs is stopped, and started again."""
-    if not isinstance(faults.courier, Pool):
+    if request.node.callspec.params["toys_elsewhere"] not in (pool, ray):
         pytest.skip("nobody stops a site that hangs")
     return faults
 
@@ -188,25 +151,25 @@ DEADLINE = 2.0
 """Seconds; of workers that are there already."""
 
 
-def test_a_worker_that_hangs_is_given_up_at_the_deadline_and_the_next_round_is_whole(pool_faults):
-    last(pool_faults.runtime, rounds=1)  # the workers are there
-    begun, pool_faults.runtime._deadline = time.monotonic(), DEADLINE
+def test_a_worker_that_hangs_is_given_up_at_the_deadline_and_the_next_round_is_whole(worker_faults):
+    last(worker_faults.runtime, rounds=1)  # the workers are there
+    begun, worker_faults.runtime._deadline = time.monotonic(), DEADLINE
     rounds = federate(
-        experiment(RECIPE, pool_faults.runtime.clients(), rounds=2, quorum=2),
-        pool_faults.next("hangs"),
+        experiment(RECIPE, worker_faults.runtime.clients(), rounds=2, quorum=2),
+        worker_faults.next("hangs"),
         begin(RECIPE),
     )
     assert len(next(rounds).pooled.clients) == 2
     assert DEADLINE <= time.monotonic() - begun < 60.0
-    pool_faults.runtime._deadline = 3600.0
+    worker_faults.runtime._deadline = 3600.0
     assert len(next(rounds).pooled.clients) == 3
 
 
-def test_too_few_answers_stop_the_run(pool_faults):
-    last(pool_faults.runtime, rounds=1)  # the workers are there
-    pool_faults.runtime._deadline = DEADLINE
+def test_too_few_answers_stop_the_run(worker_faults):
+    last(worker_faults.runtime, rounds=1)  # the workers are there
+    worker_faults.runtime._deadline = DEADLINE
     with pytest.raises(QuorumError):
-        last(pool_faults.next("hangs"), rounds=1, quorum=3)
+        last(worker_faults.next("hangs"), rounds=1, quorum=3)
 
 
 def test_a_worker_that_always_dies_is_an_error_in_words():

@@ -1,4 +1,4 @@
-"""Toy silos in a process of their own: a pool's worker, or sites that answer in a folder.
+"""Toy silos in a process of their own: a worker, or the trainer of a site.
 
 It commits the fault that it finds in a file, once. The file is removed by whoever commits it, so
 that no other worker does, and none does it again.
@@ -11,9 +11,8 @@ from pathlib import Path
 
 import torch
 
-from runtimes.parties import member
 from silotune.optim import SGD
-from silotune.runtimes import answer_folder, serve
+from silotune.runtimes import serve
 from silotune.runtimes.responder import Responder
 from toys import axes, silos, trainer
 
@@ -51,16 +50,7 @@ def main() -> None:
 
     Responder.answer = faulty
     learner = trainer(axes("ffa-lora", SGD(lr=0.3)))
-    if len(sys.argv) < 3:
-        serve(learner, silos(), sys.stdin.buffer, pipe)
-    answer_in_turn(Path(sys.argv[2]), {name: Responder(learner, silos()) for name in silos()})
-
-
-def answer_in_turn(root: Path, sites: dict[str, Responder]) -> None:
-    """Each site has a daemon of its own; here they take turns, until the test is gone."""
-    while os.getppid() != 1:
-        answered = [answer_folder(root, member(name), site.answer) for name, site in sites.items()]
-        time.sleep(0.0 if any(answered) else 0.01)
+    serve(learner, silos(), sys.stdin.buffer, pipe)
 
 
 main()

@@ -1,4 +1,4 @@
-"""``worker``: one process of a pool. Tasks come in on stdin, results go out on stdout."""
+"""``worker``: one worker process. Tasks come in on stdin, results go out on stdout."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from silotune.federation.built import build_clients, build_federation
 from silotune.federation.lifetimes import open_accounts
+from silotune.federation.workers import WORKERS_LOG
 from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
 from silotune.runtimes import serve
@@ -16,12 +17,9 @@ from silotune.runtimes import serve
 from .config_source import of_run
 from .pipes import pipes
 
-WORKERS_LOG = "workers.log"
-"""Beside the silos' folders: what workers of a private run would say on the screen."""
-
 
 def work(path: Path, modules: Sequence[str] = ()) -> None:
-    """Open the run's federation and answer tasks until the pool is gone.
+    """Open the run's federation and answer tasks until who started this is gone.
 
     Args:
         path: of the run's folder.

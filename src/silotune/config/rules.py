@@ -37,6 +37,14 @@ HEAD_KEYS = ("head", "head_init", "head_scale", "pooling")
 REMOTE = ("folder", "nvflare")
 """Runtimes for clients that are elsewhere."""
 
+LOCAL = {
+    "in-process": "in-process is for one machine",
+    "pool": "pool is for one machine",
+    "ray": "Ray lets every member of a cluster run any code on all others, so it is never between "
+    "organisations",
+}
+"""The other runtimes, and why sites cannot use them."""
+
 DEALING_KEYS = ("split", "alpha")
 BY_LABEL = {"dirichlet", "label-skew-mild", "label-skew-severe"}
 CAUSAL_CHOICES = (
@@ -215,7 +223,7 @@ def _reached(federation: FederationConfig, runtime: str) -> Iterator[Problem]:
     """Sites need a way to them, and nobody else does."""
     remote = runtime in REMOTE
     if federation.sites and not remote:
-        yield Problem("runtime", f"{runtime} is for one machine; sites need {' or '.join(REMOTE)}")
+        yield Problem("runtime", f"{LOCAL[runtime]}; sites need {' or '.join(REMOTE)}")
     if remote and not federation.sites:
         yield Problem("federation.sites", f"runtime: {runtime} is for sites elsewhere; name them")
     if federation.sites and federation.kit is None:

@@ -41,12 +41,18 @@ class Config(BaseModel):
         description="Research only: also train each silo alone, to compare. Needs `evaluation: "
         "simulation`.",
     )
-    runtime: Literal["in-process", "pool", "folder", "nvflare"] = Field(
+    runtime: Literal["in-process", "pool", "ray", "folder", "nvflare"] = Field(
         default="in-process",
-        description="One process for all silos, or a pool of worker processes. For sites "
-        "elsewhere: files in a folder that is shared or carried; or NVIDIA FLARE.",
+        description="One process for all silos; a pool of worker processes; or those of a Ray "
+        "cluster (`pip install 'silotune[ray]'`): several GPUs or machines of one owner, with one "
+        "disk. For sites elsewhere: files in a folder that is shared or carried; or NVIDIA FLARE.",
     )
-    workers: int = Field(default=2, ge=1, description="Worker processes of the pool.")
+    workers: int = Field(
+        default=2,
+        ge=1,
+        description="Worker processes of the pool; of Ray too, if its cluster has no GPU, else one "
+        "a GPU.",
+    )
     output_dir: Text = Field(
         default="runs/run",
         description="Folder of the result; must not exist yet. When a file is loaded that does "

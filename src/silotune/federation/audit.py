@@ -106,7 +106,7 @@ def audit(subject: Subject, effort: Effort = SHORT, worker: Sequence[str] = ()) 
         yield from transcript_parts(stand, run)
         first = next(iter(run.mechanisms.values()))
         yield sensitivity_part(stand, first, whole=_through_all(stand, effort))
-        if effort.pool or subject.federation.runtime == "pool":
+        if effort.pool or subject.federation.in_workers:
             yield from _pool(stand, run, subject, worker)
         else:
             yield Part(what="worker processes", verdict=Verdict.NO_POWER, text=IN_PROCESS)

@@ -40,8 +40,9 @@ class Description:
         machine: how it computes.
         lifetime: what its owner allows all runs on these records together; not agreed on.
         given: the model, where it is an object.
-        runtime: where clients train: ``in-process``, or a ``pool`` of worker processes.
-        workers: of the pool.
+        runtime: where clients train: ``in-process``, or in worker processes: a ``pool`` of them on
+            this machine, or those of a ``ray`` cluster.
+        workers: processes of the pool, or of Ray where it has no GPUs.
         round_deadline: seconds until clients that are not in this process count as missing.
         wait_after_quorum: seconds that a round waits for others, once ``min_clients`` sites have
             answered; None = until the deadline.
@@ -95,7 +96,7 @@ class Description:
         threads: int | None = None,
         micro_batch_size: int = 32,
         eval_batch_size: int = 64,
-        runtime: Literal["in-process", "pool"] = "in-process",
+        runtime: Literal["in-process", "pool", "ray"] = "in-process",
         workers: int = 2,
         round_deadline: float = 3600.0,
         wait_after_quorum: float | None = None,
@@ -153,8 +154,8 @@ class Description:
             threads: of each process.
             micro_batch_size: records computed at once in training.
             eval_batch_size: records computed at once when scoring.
-            runtime: ``in-process`` or ``pool``.
-            workers: processes of the pool.
+            runtime: ``in-process``, ``pool`` or ``ray``.
+            workers: processes of the pool, or of Ray where it has no GPUs.
             round_deadline: seconds until clients count as missing.
             wait_after_quorum: seconds that a round of ``Sites`` waits for others, once
                 ``min_clients`` have answered; None = until the deadline.
@@ -234,7 +235,7 @@ class Description:
             micro_batch_size=micro_batch_size,
             eval_batch_size=eval_batch_size,
         )
-        check_value("runtime", Literal["in-process", "pool"], runtime)
+        check_value("runtime", Literal["in-process", "pool", "ray"], runtime)
         check_value("workers", Annotated[int, Ge(1)], workers)
         check_value("round_deadline", Annotated[float, Gt(0)], round_deadline)
         check_value("wait_after_quorum", Annotated[float, Gt(0)] | None, wait_after_quorum)
@@ -261,6 +262,11 @@ class Description:
         return other
 
     @property
+    def in_workers(self) -> bool:
+        """Whether its clients train in worker processes."""
+        return self.runtime != "in-process"
+
+    @property
     def is_recorded(self) -> bool:
         """Whether what its records pay is written into a book for life."""
         return self.lifetime.record and self.terms.unit == "example"
@@ -281,9 +287,9 @@ class Description:
                 f"baselines: {', '.join(self.baselines)} needs evaluation: simulation; leave "
                 "baselines out"
             )
-        if self.runtime == "pool" and (self.records.in_memory or self.given is not None):
+        if self.in_workers and (self.records.in_memory or self.given is not None):
             raise ValueError(
-                "runtime: worker processes open model and data by themselves, so a pool needs "
+                "runtime: worker processes open model and data by themselves, so they need "
                 "names or paths, not objects; give those, or runtime='in-process'"
             )
         if self.lifetime.max_epsilon is not None and self.terms.unit != "example":
@@ -323,7 +329,7 @@ class Description:
                 "labels: must be given, as nobody sees the records of all sites; list them in "
                 "order of their ids"
             )
-        if self.runtime != "in-process":
+        if self.in_workers:
             raise ValueError(
                 f"runtime: {self.runtime} is for clients on this machine, and these are sites; "
                 "leave it out"

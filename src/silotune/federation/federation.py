@@ -99,7 +99,7 @@ class Federation(Description):
         """
         if resume:
             _mend(RunFolder(Path(folder)))
-        worker = worker_command(self) if self.runtime == "pool" else []
+        worker = worker_command(self) if self.in_workers else []
         with opened(self, Path(folder), resume=resume, worker=worker, courier=courier) as run:
             try:
                 yield from rounds(run)

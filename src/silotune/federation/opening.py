@@ -26,7 +26,7 @@ from silotune.models.hub import files_digest
 from silotune.runs.facts import RunFacts, read_facts
 from silotune.runs.folder import RunFolder
 from silotune.runs.lock import held
-from silotune.runtimes import Courier, InProcess, Pool, Remote
+from silotune.runtimes import Courier, InProcess, Remote
 
 from . import own_records
 from .acceptance import Tell
@@ -43,7 +43,7 @@ from .lifetimes import notices as lifetime_notices
 from .scoring import metric_name
 from .versions import going_on, versions
 from .versions import notices as version_notices
-from .workers import refuse_unreachable
+from .workers import courier_to_workers, refuse_unreachable
 
 _LOG = logging.getLogger(__name__)
 
@@ -98,14 +98,14 @@ def opened(
         command: the command line, for the record.
         resume: continue from the folder's checkpoint.
         config: the configuration file that it was described in, to be kept beside the result.
-        worker: the command that starts a worker of the pool, without the folder.
+        worker: the command that starts a worker, without the folder.
         courier: the way to clients that are sites.
         tell: takes news while sites are waited for.
 
     Raises:
         ValueError: in words; a new run's folder is made only when everything else is in order.
     """
-    if federation.runtime == "pool":
+    if federation.in_workers:
         refuse_unreachable(describe(federation))
     folder = RunFolder(path)
     if resume and not folder.state.is_file() and offer_out(folder) is None:
@@ -131,10 +131,10 @@ def opened(
         runtime: Runtime
         if sites:
             runtime = sites.begin(built.agreement)
-        elif federation.runtime == "pool":
-            pool = stack.enter_context(Pool([*worker, str(folder.path)], federation.workers))
+        elif federation.in_workers:
+            workers = stack.enter_context(courier_to_workers(federation, worker, folder.path))
             names = [ClientId(name) for name in built.agreement.sizes]
-            runtime = Remote(pool, names, federation.round_deadline)
+            runtime = Remote(workers, names, federation.round_deadline)
         else:
             clients = build_clients(built, folder.site, run, accounts)
             runtime = InProcess(built.agreement.model.trainer, clients)

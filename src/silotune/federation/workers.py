@@ -1,4 +1,4 @@
-"""Workers: the command that starts one process of a pool, and what such a process can be told.
+"""Workers: the command that starts one process, what it can be told, and who starts it.
 
 A worker opens the federation that the run's folder describes. Nothing is pickled: classes are
 named, and those outside of this package are imported only because this command says so.
@@ -7,14 +7,42 @@ named, and those outside of this package are imported only because this command 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
+
+from silotune.runtimes import Courier, Pool
 
 from .description import Description
 from .identity import classes, describe, is_ours
 
 SILOTUNE = (sys.executable, "-P", "-m", "silotune")
 """The command line in another process, which must not import what lies in the current folder."""
+
+
+WORKERS_LOG = "workers.log"
+"""Beside the silos' folders: what workers of a private run would say on the screen, and all that
+workers of Ray say."""
+
+
+def courier_to_workers(
+    federation: Description, command: Sequence[str], folder: Path
+) -> AbstractContextManager[Courier]:
+    """The way to the workers of a run: a pool on this machine, or those of a Ray cluster.
+
+    Args:
+        federation: says which, and how many.
+        command: starts a worker, without the folder.
+        folder: of the run.
+    """
+    words = [*command, str(folder.resolve())]
+    if federation.runtime == "pool":
+        return Pool(words, federation.workers)
+    from silotune.runtimes.ray import RayCourier
+
+    log = folder.resolve() / "sites" / WORKERS_LOG
+    return RayCourier(words, log, federation.workers, federation.machine.device)
 
 
 def worker_command(federation: Description) -> list[str]:
