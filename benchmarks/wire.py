@@ -122,7 +122,9 @@ def flare(memory: dict[str, int]) -> Iterator[Courier]:
     try:
         with Loopback(place, dict.fromkeys(SITES, ECHO)) as federation:
             memory["daemon, idle"] = federation.memory("hosp-1.daemon")
-            with NvflareCourier(federation.kit, SITES, place / "run", poll=POLL) as courier:
+            with NvflareCourier(
+                federation.kit, federation.keys, place / "run", poll=POLL
+            ) as courier:
                 yield courier
                 memory["daemon, four answers kept"] = federation.memory("hosp-1.daemon")
                 memory["site"] = federation.memory("hosp-1")

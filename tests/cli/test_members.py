@@ -175,8 +175,7 @@ def test_what_is_lacking_is_named(silotune, hospital):
 
 def test_a_strange_path_comes_back_as_it_was(silotune, hospital):
     office = hospital("office")
-    said = ok(silotune("federation", "create", "north", "--sites", "Straße 9,b", "--with-keys"))
-    assert "digits, - and _ alone; Straße 9 can be reached over a folder" in said
+    ok(silotune("federation", "create", "north", "--sites", "Straße 9,b", "--with-keys"))
     ward = hospital("hospital")
     odd = ward / "no: 5 # ünd 'so' 1e5 and on and on and on and on and on and on and on and on"
     odd.mkdir()
@@ -184,3 +183,41 @@ def test_a_strange_path_comes_back_as_it_was(silotune, hospital):
     ok(silotune("site", "join", kit, "--data", odd, "--num-examples", 7))
     own = read_site(ward / "site.yaml")
     assert own.records.clients == {"Straße 9": odd}
+
+
+def test_with_a_server_the_same_letters_bring_a_certificate(silotune, hospital):
+    office = hospital("office")
+    create = ("federation", "create", "north", "--sites", "hosp-1", "--nvflare")
+    assert silotune(*create).exit_code == 2, "a server that sites cannot reach is none"
+    assert "is no HOST or HOST:PORT" in refused(silotune(*create, "--server", "http://fl"))
+    said = ok(silotune(*create, "--server", "fl.coord.org"))
+    assert "its server: silotune federation serve, on fl.coord.org (port 8002)" in said
+    letter = office / "north" / "invitations" / "hosp-1.invitation"
+    ward = hospital("hospital")
+    ok(silotune("site", "join", letter, "--data", "notes.csv", "--num-examples", 300))
+    hospital("office")
+    ok(silotune("federation", "approve", ward / "hosp-1.request"))
+    ward = hospital("hospital")
+    said = ok(silotune("site", "join", office / "hosp-1.admission"))
+    kit = ward / "home" / "flare"
+    assert f"it reaches north at fl.coord.org:8002, by the kit {kit}" in said
+    assert line(said, "next: say in site.yaml what is allowed, then: ") == (
+        "silotune site serve --site site.yaml"
+    )
+    assert (kit / "startup" / "client.crt").is_file()
+    (kit / "local" / "authorization.json").write_text("{}")
+    ok(silotune("site", "join", office / "hosp-1.admission"))
+    assert "byoc" in (kit / "local" / "authorization.json").read_text(), "it is written anew"
+    hospital("office")
+    assert "its server of NVIDIA FLARE: fl.coord.org:8002" in ok(silotune("federation", "status"))
+
+
+def test_who_has_to_be_invited_again_soon_is_said(silotune, hospital):
+    office = hospital("office")
+    ok(silotune("federation", "create", "north", "--sites", "a,b", "--with-keys"))
+    assert "renew it" not in ok(silotune("federation", "status"))
+    Members.open(office / "north").make_kit("a", days=20)
+    said = ok(silotune("federation", "status"))
+    assert "a: its membership ends at 20" in said
+    assert "renew it: silotune federation invite a --federation north" in said
+    assert "b: its membership" not in said

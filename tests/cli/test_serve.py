@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from runtimes.certificates import DAY, certificate
 from silotune import ExampleDP
 from silotune.cli.site_news import News
 from silotune.config.site_file import read_site
@@ -19,7 +18,9 @@ from silotune.core.files import RecordError
 from silotune.runtimes import FolderCourier
 from silotune.runtimes.folder import ORDER, about
 from silotune.runtimes.messages import OFFER, message
+from silotune.runtimes.nvflare_kits import Address
 from silotune.runtimes.signed_files import digest_of, write_signed
+from silotune.site.flare import write_own_kit
 from silotune.site.held import held
 from silotune.site.home import Home
 from silotune.site.keeping import ERRORS
@@ -86,42 +87,14 @@ def test_a_second_process_is_told_who_serves(west, silotune):
         pass
 
 
-def kit(folder: Path) -> Path:
-    """A site's, without FLARE."""
-    return made(folder, "fed_client.json", {"components": [{"id": "site_log_streamer"}]})
-
-
-def server_kit(folder: Path) -> Path:
-    resources = {
-        "servers": [{}],
-        "snapshot_persistor": {"args": {"storage": {"args": {}}}},
-        "components": [{"id": "job_manager", "args": {}}],
-    }
-    return made(folder, "fed_server.json", resources)
-
-
-def made(folder: Path, startup: str, resources: dict[str, object]) -> Path:
-    (folder / "startup").mkdir(parents=True)
-    (folder / "local").mkdir()
-    (folder / "startup" / startup).write_text('{"client": {"fqsn": "west"}}')
-    (folder / "local" / "resources.json.default").write_text(json.dumps(resources))
-    certificate(folder / "startup" / "rootCA.pem", -DAY, 900 * DAY)
-    for place in (folder, folder / "startup", folder / "local"):
-        place.chmod(0o700)
-    return folder
-
-
-def test_a_kit_that_was_not_hardened_or_has_changed(west, silotune, tmp_path):
-    own = kit(tmp_path / "kit")
-    assert f"run: silotune site harden {own}" in refused(silotune, west, "--kit", own)
-    assert silotune("site", "harden", own, "--site", west.file).exit_code == 0
-    told = json.loads((own / "local" / "silotune.json").read_text())
-    assert told == {"socket": str(west.socket)}
-    another = kit(tmp_path / "another")
-    assert "was not hardened by who starts it" in refused(silotune, west, "--kit", another)
-    permissions = own / "local" / "authorization.json"
-    permissions.write_text(permissions.read_text().replace("none", "any"))
-    assert f"{permissions} is not what hardening" in refused(silotune, west, "--kit", own)
+def test_a_kit_that_has_changed(bert, silotune, tmp_path, monkeypatch):
+    monkeypatch.setattr("silotune.cli.serve.command", lambda kit: pytest.fail("it was started"))
+    with places(bert, ("west",)) as sites:
+        west = sites["west"]
+        admitted(tmp_path / "federation", sites, Address("localhost", 8002))
+        permissions = write_own_kit(Home(west.home)) / "local" / "authorization.json"
+        permissions.write_text(permissions.read_text().replace("none", "any"))
+        assert f"{permissions}: is not as it was written" in refused(silotune, west)
 
 
 def put(west: Place, root: Path, order: bytes) -> Path:
@@ -183,17 +156,26 @@ def test_news_are_told_once(west):
 
 def test_the_servers_kit_is_compared_before_its_start(silotune, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert silotune("federation", "create", "north", "--sites", "west").exit_code == 0
-    own = server_kit(tmp_path / "kit")
-    told = silotune("federation", "serve", own)
-    assert told.exit_code == 1
-    assert f"run: silotune federation harden {own}" in told.stderr
-    told = silotune("federation", "harden", own)
-    assert told.exit_code == 0, told.stderr
-    resources = own / "local" / "resources.json"
-    jobs = json.loads(resources.read_text())["components"][0]["args"]["uri_root"]
-    assert jobs == str(tmp_path / "north" / "flare" / "jobs")
+    monkeypatch.setattr("silotune.cli.flare_server.command", lambda kit: pytest.fail("started"))
+    create = ("federation", "create", "north", "--sites", "west", "--nvflare")
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert silotune(*create, "--server", f"localhost:{port}").exit_code == 0
+        told = silotune("federation", "serve")
+        assert told.exit_code == 1
+        assert f"port {port}: another program has it" in told.stderr
+    resources = tmp_path / "north" / "nvflare" / "server" / "local" / "resources.json"
     resources.write_text("{}")
-    told = silotune("federation", "serve", own)
+    told = silotune("federation", "serve")
     assert told.exit_code == 1
-    assert f"{resources} is not what hardening" in told.stderr
+    assert "resources.json: is not as it was written" in told.stderr
+
+
+def test_a_federation_without_a_server_has_none_to_run(silotune, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert silotune("federation", "create", "north", "--sites", "west").exit_code == 0
+    told = silotune("federation", "serve")
+    assert told.exit_code == 1
+    assert "has no server of NVIDIA FLARE; make a federation that has one" in told.stderr

@@ -51,7 +51,7 @@ def opened(federation, folder):
     kit = federation.folder / "lead"
     if not kit.exists():
         shutil.copytree(federation.kit, kit)
-    return NvflareCourier(kit, SITES, folder, poll=0.1)
+    return NvflareCourier(kit, federation.keys, folder, poll=0.1)
 
 
 @pytest.fixture(scope="module")

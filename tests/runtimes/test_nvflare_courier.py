@@ -15,10 +15,14 @@ import pytest
 
 from silotune.runtimes import nvflare
 from silotune.runtimes.nvflare import NvflareCourier
+from silotune.runtimes.nvflare_kits import flare_name
 from silotune.runtimes.nvflare_session import Engine
 from silotune_link.frames import read_message, write_message
 
 SITES = ("a", "b", "c")
+KEYS = {site: site * 64 for site in SITES}
+NAMES = {flare_name(site, key): site for site, key in KEYS.items()}
+"""By which FLARE knows them."""
 
 
 class Puppet:
@@ -43,7 +47,7 @@ class Puppet:
         if self.away:
             self.away -= 1
             raise ConnectionError("away")
-        return dict.fromkeys(self.here, time.time())
+        return {name: time.time() for name, site in NAMES.items() if site in self.here}
 
     def submit(self, place):
         self.jobs.append(Job(self, len(self.jobs), place))
@@ -65,23 +69,24 @@ class Job(threading.Thread):
         self.server, self.number, self.orders = server, number, []
         config = json.loads((place / "app/config/config_fed_server.json").read_text())
         self.path = config["workflows"][0]["args"]["socket_path"]
-        self.sites = json.loads((place / "meta.json").read_text())["deploy_map"]["app"][1:]
+        names = json.loads((place / "meta.json").read_text())["deploy_map"]["app"][1:]
+        self.sites = [NAMES[name] for name in names]
         self.start()
 
     def run(self):
         with socket.socket(socket.AF_UNIX) as link:
             link.connect(self.path)
             with link.makefile("rb") as down, link.makefile("wb") as up:
-                write_message(up, {"event": "up", "sites": self.sites})
+                names = [flare_name(site, KEYS[site]) for site in self.sites]
+                write_message(up, {"event": "up", "sites": names})
                 try:
                     while True:
                         head, body = read_message(down)
-                        self.orders.append((head.get("site"), body))
+                        site = NAMES.get(head.get("site"))
+                        self.orders.append((site, body))
                         if not head:
                             continue
-                        for say in self.server.play(
-                            self.number, head["site"], head["number"], body
-                        ):
+                        for say in self.server.play(self.number, site, head["number"], body):
                             if say is None:
                                 return
                             write_message(up, *say)
@@ -90,7 +95,8 @@ class Job(threading.Thread):
 
 
 def answer(site, number, body=b"done", event="answer"):
-    return {"event": event, "site": site, "number": number}, body
+    name = flare_name(site, KEYS.get(site, ""))
+    return {"event": event, "site": name, "number": number}, body
 
 
 @pytest.fixture
@@ -102,7 +108,7 @@ def courier(tmp_path, monkeypatch):
     opened = []
 
     def make(play):
-        one = NvflareCourier(tmp_path / "kit", SITES, tmp_path / "run")
+        one = NvflareCourier(tmp_path / "kit", KEYS, tmp_path / "run")
         one._engine = server = Puppet(play)
         opened.append(one.__enter__())
         return one, server
@@ -251,7 +257,7 @@ def test_closing_gives_up_what_is_out(courier):
 
 
 def test_two_runs_of_one_coordinator_do_not_end_each_others_jobs(tmp_path):
-    names = {NvflareCourier(tmp_path / "kit", SITES, tmp_path / run)._name for run in "xy"}
+    names = {NvflareCourier(tmp_path / "kit", KEYS, tmp_path / run)._name for run in "xy"}
     assert len(names) == 2
 
 
@@ -277,7 +283,7 @@ def test_what_is_no_kit_is_refused_in_words(tmp_path, content):
         (tmp_path / "startup" / "fed_admin.json").write_text(content)
     with (
         pytest.raises(ValueError, match="no coordinator's kit of NVIDIA FLARE"),
-        NvflareCourier(tmp_path, SITES, tmp_path / "run"),
+        NvflareCourier(tmp_path, KEYS, tmp_path / "run"),
     ):
         pass
 

@@ -16,6 +16,7 @@ from silotune.federation.admission import Request
 from silotune.federation.members import Members
 from silotune.federation.workers import SILOTUNE
 from silotune.models.hub import files_digest
+from silotune.runtimes.nvflare_kits import Address
 from silotune.site.membership import accept_admission, answer_invitation
 from silotune_link.daemon import ask
 from sites.wire import LEAD, table_of
@@ -150,16 +151,20 @@ class Daemons:
         return self.places[name].carried(order)
 
 
-def admitted(folder: Path, places: dict[str, Place]) -> Members:
+def admitted(folder: Path, places: dict[str, Place], server: Address | None = None) -> Members:
     """A federation of which all of them are members."""
-    members = Members.create(folder, list(places), LEAD)
-    for name, place in places.items():
-        request = answer_invitation(place.home, members.invite(name))
-        write_json(folder / "request", request)
-        admission = members.approve(Request.read(folder / "request"))
-        write_json(folder / "admission", admission.signed(members.key))
-        accept_admission(place.home, folder / "admission")
+    members = Members.create(folder, list(places), LEAD, server)
+    for place in places.values():
+        admit(members, place)
     return members
+
+
+def admit(members: Members, place: Place) -> None:
+    """From an invitation to a member, whatever it was before."""
+    letter = members.folder / "letter"
+    write_json(letter, answer_invitation(place.home, members.invite(place.name)))
+    write_json(letter, members.approve(Request.read(letter)).signed(members.key))
+    accept_admission(place.home, letter)
 
 
 @contextmanager

@@ -1,38 +1,34 @@
 """Sites that serve through NVIDIA FLARE, and the coordinator's server, as they are run."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import threading
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from federation.objects import SEEDED
-from federation.small import SILOS
+from silotune.federation.members import Members
 from silotune.federation.workers import SILOTUNE
 from silotune.runtimes.nvflare import NvflareCourier
-from silotune.runtimes.nvflare_loopback import LEAD, SERVER
-from silotune.runtimes.nvflare_provision import Address, provision_all
-from sites.daemons import ENVIRONMENT, Place, admitted, places, until
+from silotune.runtimes.nvflare_kits import Address, flare_name
+from silotune.runtimes.nvflare_session import Engine
+from sites.daemons import ENVIRONMENT, Place, admit, admitted, places, until
 from sites.test_daemons import SAME, alive, charged
 from sites.wire import federation, simulation, weights
 
 pytest.importorskip("nvflare", reason="NVIDIA FLARE is not installed: silotune[nvflare]")
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.xdist_group("one federation of NVIDIA FLARE"),
     pytest.mark.filterwarnings("default"),  # of FLARE's own
 ]
-
-
-def silotune(*words: object) -> None:
-    subprocess.run(
-        [*SILOTUNE, *map(str, words)], env=os.environ | ENVIRONMENT, check=True, timeout=240
-    )
 
 
 class Killing:
@@ -46,57 +42,122 @@ class Killing:
         if next(iter(orders.values()))[:1] == b"T":
             self.rounds += 1
             if self.rounds == 2:
-                threading.Thread(target=self._kill).start()
+                threading.Timer(0.1, self.kill).start()
         yield from self.courier.exchange(orders, deadline)
 
-    def _kill(self):
-        time.sleep(0.1)
+    def kill(self):
         for pid, command in self.west.tree().items():
             if "client_train" in command and "silotune_link.keep" not in command:
                 self.killed.append(pid)
                 os.kill(pid, signal.SIGKILL)
 
 
+@contextmanager
+def server(members: Members) -> Iterator[None]:
+    """``federation serve``, until the end."""
+    words = [*SILOTUNE, "federation", "serve", "--federation", str(members.folder)]
+    with (members.folder / "said").open("wb") as out:
+        process = subprocess.Popen(
+            words,
+            env=os.environ | ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            umask=0o077,
+        )
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=120) == 143
+
+
+def free_address() -> Address:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return Address("localhost", one.getsockname()[1])
+
+
+def heard(members: Members) -> set[str]:
+    """FLARE's names of those that are connected; nobody while the server is started again."""
+    engine = Engine(members.flare.lead())
+    try:
+        return set(engine.last_heard())
+    except (OSError, RuntimeError):
+        return set()
+    finally:
+        engine.close()
+
+
+@contextmanager
+def serving(model: Path) -> Iterator[tuple[dict[str, Place], Members]]:
+    """Two sites that are connected to their coordinator's server, all by the commands of each."""
+    with places(model) as sites:
+        near = next(iter(sites.values())).home.parent
+        members = admitted(near / "north", sites, free_address())
+        with server(members):
+            for site in sites.values():
+                site.serve()
+            until(lambda: heard(members) == members.flare_names())
+            yield sites, members
+
+
+def over(members: Members, folder: Path) -> NvflareCourier:
+    return NvflareCourier(members.flare.lead(), members.public_keys(), folder, poll=0.1)
+
+
+@pytest.mark.full
 def test_a_run_over_flare_ends_in_the_bits_of_the_simulation(tmp_path, bert):
     changes = {"privacy": SEEDED, **SAME}
     simulation(tmp_path, bert, **changes).fit(tmp_path / "here", progress=False)
-    with places(bert) as sites:
-        near = sites["west"].home.parent
-        admitted(near / "north", sites)
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
-        address = Address("north", SERVER, port)
-        kits = provision_all(near / "kits", address, LEAD, SILOS)
-        silotune("federation", "harden", kits[SERVER], "--federation", near / "north")
-        words = ["federation", "serve", str(kits[SERVER]), "--federation", str(near / "north")]
-        with (near / "server.out").open("wb") as out:
-            server = subprocess.Popen(
-                [*SILOTUNE, *words],
-                env=os.environ | ENVIRONMENT,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-                umask=0o077,
-            )
-        try:
-            for name, site in sites.items():
-                silotune("site", "harden", kits[name], "--site", site.file)
-                site.serve("--kit", str(kits[name]))
-            asked = federation(bert, **changes)
-            asked.offer_deadline = asked.round_deadline = 300.0
-            with NvflareCourier(kits[LEAD], SILOS, near, poll=0.1) as courier:
-                killing = Killing(courier, sites["west"])
-                asked.fit(tmp_path / "there", courier=killing, progress=False)
+    with serving(bert) as (sites, members):
+        asked = federation(bert, **changes)
+        asked.offer_deadline = asked.round_deadline = 300.0
+        with over(members, tmp_path / "engine") as courier:
+            asked.fit(tmp_path / "there", courier=courier, progress=False)
+        for site in sites.values():
+            assert len(charged(site, tmp_path / "there")) == 3
+    assert weights(tmp_path / "there") == weights(tmp_path / "here")
+
+
+@pytest.mark.slow
+def test_a_site_whose_client_is_killed_and_who_is_revoked_then(tmp_path, bert):
+    """The run ends in the same bits; who is revoked is kept out until it has another key."""
+    changes = {"privacy": SEEDED, **SAME}
+    simulation(tmp_path, bert, **changes).fit(tmp_path / "here", progress=False)
+    with serving(bert) as (sites, members):
+        west, keys = sites["west"], members.public_keys()
+        old = {name: flare_name(name, keys[name]) for name in sites}
+        asked = federation(bert, **changes)
+        asked.offer_deadline = asked.round_deadline = 300.0
+        with over(members, tmp_path / "engine") as courier:
+            killing = Killing(courier, west)
+            asked.fit(tmp_path / "there", courier=killing, progress=False)
             assert killing.killed
+            assert weights(tmp_path / "there") == weights(tmp_path / "here")
             for site in sites.values():
                 assert len(charged(site, tmp_path / "there")) == 3
-                tree = site.tree()
-                site.process.send_signal(signal.SIGTERM)
-                assert site.process.wait(timeout=120) == 143
-                until(lambda tree=tree: not any(map(alive, tree)))
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.wait(timeout=120)
-    assert weights(tmp_path / "there") == weights(tmp_path / "here")
+            members.revoke("west")
+            until(lambda: heard(members) == {old["east"]})
+            killing.kill()
+            until(lambda: f"Reject disabled client registration: {old['west']}" in said(members))
+            assert heard(members) == {old["east"]}
+            answers = courier.exchange({"east": b"?", "west": b"?"}, 60.0)
+            assert [site for site, _ in answers] == ["east"], "and it did not wait for west"
+            tree = west.tree()
+            west.process.send_signal(signal.SIGTERM)
+            assert west.process.wait(timeout=120) == 143
+            until(lambda: not any(map(alive, tree)))
+            admit(members, west)
+            shutil.rmtree(west.home / "flare")
+            west.serve()
+            new = flare_name("west", keys["west"])
+            assert new != old["west"]
+            until(lambda: heard(members) == {old["east"], new})
+            both = dict(courier.exchange({"east": b"?", "west": b"?"}, 120.0))
+            assert both.keys() == {"east", "west"}
+
+
+def said(members: Members) -> str:
+    return (members.folder / "said").read_text()

@@ -12,6 +12,9 @@ from silotune.federation.members import Members
 from silotune.runs.folder import RunFolder
 from silotune.runtimes import Courier
 
+from .console import say, speaker
+from .members import endings
+
 
 def check_kit(config: Config) -> None:
     """That the coordinator's folder is there, if a configuration names one.
@@ -51,11 +54,17 @@ def courier_of(config: Config, folder: RunFolder) -> Iterator[Courier | None]:
             f"federation.sites: {', '.join(strangers)} is no member of {members.name} now; "
             "`silotune federation status` shows why"
         )
+    for line in endings(members, names):
+        say(speaker(as_json=True), line)  # what a script reads stays as it is
     if config.runtime == "nvflare":
         from silotune.runtimes.nvflare import NvflareCourier
 
-        kit = members.folder / "nvflare" / "lead"
-        with NvflareCourier(kit, names, folder.path / "engine") as flare:
+        if members.flare is None:
+            raise ValueError(
+                f"runtime: nvflare needs a server, and {members.name} was created without one: "
+                "silotune federation create NAME --sites A,B --nvflare --server HOST"
+            )
+        with NvflareCourier(members.flare.lead(), keys, folder.path / "engine") as flare:
             yield flare
         return
     from silotune.runtimes.folder import FolderCourier

@@ -29,6 +29,7 @@ SiteName = Annotated[
 @federation.command(
     epilog=examples(
         "silotune federation create north --sites hosp-1,hosp-2,hosp-3",
+        "silotune federation create north --sites a,b --nvflare --server fl.coord.org:8002",
         "silotune federation create trial --sites a,b --with-keys",
     )
 )
@@ -62,6 +63,22 @@ def create(
             help="Make the sites' private keys here too, for sites that trust you with them.",
         ),
     ] = False,
+    nvflare: Annotated[
+        bool,
+        typer.Option(
+            "--nvflare",
+            help="Make certificates for a server of NVIDIA FLARE too, and for sites that join.",
+        ),
+    ] = False,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            metavar="HOST[:PORT]",
+            help="With --nvflare: this machine, as sites call it. The port is 8002 if left out.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Make a federation: your key, and an invitation for every site.
 
@@ -69,7 +86,10 @@ def create(
     """
     from .members import found
 
-    found(folder, [name.strip() for name in sites.split(",")], coordinator, with_keys=with_keys)
+    if nvflare != (server is not None):
+        raise typer.BadParameter("--nvflare and --server HOST go together")
+    names = [name.strip() for name in sites.split(",")]
+    found(folder, names, coordinator, server, with_keys=with_keys)
 
 
 @federation.command(epilog=examples("silotune federation invite hosp-4"))
@@ -191,28 +211,15 @@ def rehearse(
     run(name, overrides or [], sites, rounds, keep, nvflare)
 
 
-Kit = Annotated[
-    Path,
-    typer.Argument(metavar="KIT", help="The server's, of NVIDIA FLARE.", show_default=False),
-]
-
-
-@federation.command(epilog=examples("silotune federation harden kits/fl.coord.org"))
+@federation.command(
+    epilog=examples("silotune federation serve", "silotune federation serve --federation north")
+)
 @reported
-def harden(kit: Kit, folder: Place = None) -> None:
-    """Replace FLARE's policies in the server's kit by ours: a job carries orders, no code."""
-    from .flare_server import harden_own_server
-
-    harden_own_server(folder, kit)
-
-
-@federation.command(epilog=examples("silotune federation serve kits/fl.coord.org"))
-@reported
-def serve(kit: Kit, folder: Place = None) -> None:
+def serve(folder: Place = None) -> None:
     """Run the server of NVIDIA FLARE that sites connect to, until Ctrl-C or SIGTERM.
 
     It carries bytes between sites and `silotune run`, which works on the same machine.
     """
     from .flare_server import serve_flare
 
-    serve_flare(folder, kit)
+    serve_flare(folder)

@@ -1,43 +1,81 @@
-"""``federation harden`` and ``federation serve``: the coordinator's server of NVIDIA FLARE."""
+"""``federation serve``: the coordinator's server of NVIDIA FLARE, which sites connect to."""
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import subprocess
 from pathlib import Path
 
+from silotune.federation.flare import Flare
 from silotune.federation.members import Members
-from silotune.runtimes.nvflare_hardened import check_hardened, note_hardened
-from silotune.runtimes.nvflare_kits import command, harden_server
+from silotune.privacy.ledger.private_files import make_private
+from silotune.runtimes.nvflare_kits import Address, command
 from silotune_link.keep import kept
 
 from .console import say, speaker
-from .members import place_of
+from .members import endings, place_of
 
-FLARE = "flare"
-"""In a federation's folder: jobs and snapshots of the server, and what FLARE notes at home."""
-
-
-def harden_own_server(folder: Path | None, kit: Path) -> None:
-    """Let jobs name one class, and keep them in the federation's folder.
-
-    Raises:
-        ValueError: if it is no server's kit, others can change it, or there is no federation.
-    """
-    own = Members.open(place_of(folder)).folder
-    note_hardened(own, kit, harden_server(kit, own / FLARE))
-    say(speaker(), f"hardened {kit}: a job can carry orders, and do nothing else")
+LOOK = 2.0
+"""Seconds between two looks at who is a member."""
 
 
-def serve_flare(folder: Path | None, kit: Path) -> None:
+def serve_flare(folder: Path | None) -> None:
     """Run the server until this process is told to end; it is started again when it dies.
 
+    It is also started again when somebody is a member no more, since FLARE reads only then who may
+    not connect, and when its certificate is renewed. Rounds that go on are none the worse.
+
     Raises:
-        ValueError: if the kit is not as it was hardened, or there is no federation.
+        ValueError: if there is no federation with a server, its files were altered, or its port is
+            taken.
         RuntimeError: if it can no longer be started again.
     """
-    members = Members.open(place_of(folder))
-    check_hardened(members.folder, kit, "silotune federation harden")
-    home = (members.folder / FLARE).resolve()
-    with kept(command(kit), env={"HOME": str(home)}) as keeper:
-        say(speaker(), f"{members.name}: FLARE's server runs by the kit {kit}; Ctrl-C ends it")
-        keeper.wait()
+    place = place_of(folder)
+    members = Members.open(place)
+    flare = members.flare
+    if flare is None:
+        raise ValueError(
+            f"{place}: has no server of NVIDIA FLARE; make a federation that has one: silotune "
+            "federation create NAME --sites A,B --nvflare --server HOST"
+        )
+    _check_port(flare.address)
+    make_private(flare.work)
+    say(speaker(), f"{members.name}: sites reach the server at {flare.address}; Ctrl-C ends it")
+    told: set[str] = set()
+    _looked(place, flare, told)
+    while True:
+        with kept(command(flare.server()), env={"HOME": str(flare.work.resolve())}) as keeper:
+            while not _looked(place, flare, told):
+                _wait(keeper)
+        say(speaker(), "the server is started again: who may connect to it is not as before")
+
+
+def _looked(place: Path, flare: Flare, told: set[str]) -> bool:
+    """Whether the server has to be started again; what people have to know is said once."""
+    members = Members.open(place)
+    for line in endings(members):
+        if line not in told:
+            told.add(line)
+            say(speaker(), line)
+    renewed = flare.renew()
+    return flare.disable(members.flare_names()) or renewed
+
+
+def _wait(keeper: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        keeper.wait(LOOK)
         raise RuntimeError("what keeps FLARE's server running is gone; serve again")
+
+
+def _check_port(address: Address) -> None:
+    """Refuse a port that another program has."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", address.port))
+        except OSError as error:
+            raise ValueError(
+                f"port {address.port}: another program has it, or this user may not listen there "
+                f"({error.strerror}); end that one, perhaps another `federation serve`"
+            ) from error

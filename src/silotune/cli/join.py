@@ -15,6 +15,8 @@ from silotune.federation.kit import is_kit, read_kit
 from silotune.keys import LetterError, fingerprint
 from silotune.keys.letters import read_small
 from silotune.privacy.ledger.private_files import write_private
+from silotune.site.flare import write_own_kit
+from silotune.site.home import Home
 from silotune.site.membership import accept_admission, accept_kit, answer_invitation
 
 from .console import say, speaker
@@ -50,7 +52,7 @@ def join_federation(letter: Path, wishes: Wishes) -> None:
         home, text = _begun(wishes, kit.admission.site, kit.admission.coordinator)
         admission = accept_kit(home, kit, letter)
         _write(wishes, text)
-        _welcome(admission, wishes.file)
+        _welcome(home, admission, wishes.file)
         say(speaker(), f"Delete {letter}: whoever reads it can answer in this site's name.")
     elif told.get("purpose") == Invitation.purpose():
         invitation = Invitation.read(letter)
@@ -60,7 +62,7 @@ def join_federation(letter: Path, wishes: Wishes) -> None:
         _ask(invitation, request)
     elif told.get("purpose") == Admission.purpose():
         home = wishes.home or _home_in(wishes.file, Admission.read(letter).site)
-        _welcome(accept_admission(home, letter), wishes.file)
+        _welcome(home, accept_admission(home, letter), wishes.file)
     else:
         raise LetterError(f"{letter}: is no invitation, admission or kit of this version")
 
@@ -75,15 +77,19 @@ def _ask(invitation: Invitation, request: Mapping[str, str]) -> None:
     say(console, f"next: silotune site join {invitation.site}.admission")
 
 
-def _welcome(admission: Admission, file: Path) -> None:
-    console = speaker()
+def _welcome(home: Path, admission: Admission, file: Path) -> None:
+    console, kit = speaker(), write_own_kit(Home(home))
     say(
         console,
         f"{admission.site} is a member of {admission.federation_name} until {admission.expires}",
     )
     say(console, f"key of {admission.coordinator}: {fingerprint(admission.coordinator_key)}")
     say(console, f"key of this site: {fingerprint(admission.site_key)}")
-    serve = f"silotune site serve --site {shlex.quote(str(file))} --folder FOLDER"
+    if kit is not None:
+        say(console, f"it reaches {admission.coordinator} at {admission.server}, by the kit {kit}")
+    serve = f"silotune site serve --site {shlex.quote(str(file))}"
+    if kit is None:
+        serve += " --folder FOLDER"
     say(console, f"next: say in {file} what is allowed, then: {serve}")
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich import box
@@ -15,6 +14,8 @@ from silotune.core.files import write_json
 from silotune.federation.admission import Request
 from silotune.federation.members import Members
 from silotune.keys import fingerprint, public_of
+from silotune.keys.letters import ends_soon
+from silotune.runtimes.nvflare_kits import Address
 
 from .console import emit, say, speaker
 
@@ -24,26 +25,30 @@ TRUST = (
     "that nobody else reads, and delete it here."
 )
 
-FLARE_NAME = re.compile("[A-Za-z0-9_-]+")
-"""What FLARE takes for a client's name."""
 
-
-def found(folder: Path, sites: Sequence[str], coordinator: str | None, *, with_keys: bool) -> None:
+def found(
+    folder: Path,
+    sites: Sequence[str],
+    coordinator: str | None,
+    server: str | None,
+    *,
+    with_keys: bool,
+) -> None:
     """Make a federation, and say what to hand over.
 
     Raises:
-        ValueError: if a name is none of a folder, or the folder is in use.
+        ValueError: if a name is none of a folder or host, or the folder is in use.
     """
-    console, members = speaker(), Members.create(folder, sites, coordinator)
+    address = None if server is None else Address.parse(server)
+    console, members = speaker(), Members.create(folder, sites, coordinator, address)
     say(console, f"made {folder}: its keys/ is for your eyes only; back it up")
     for site in members.sites:
         file = members.make_kit(site) if with_keys else members.invite(site)
         say(console, f"  for {site}: {file}")
-    if others := [site for site in members.sites if not FLARE_NAME.fullmatch(site)]:
+    if address is not None:
         say(
             console,
-            f"notice: over NVIDIA FLARE a site's name has letters (A to Z), digits, - and _ alone; "
-            f"{', '.join(others)} can be reached over a folder",
+            f"its server: silotune federation serve, on {address.host} (port {address.port})",
         )
     _key(members)
     if with_keys:
@@ -110,6 +115,14 @@ def tell(folder: Path | None, *, as_json: bool) -> None:
     for s in standings:
         table.add_row(Text(s.site), s.state, s.expires, fingerprint(s.key) if s.key else "")
     console.print(table)
+    if members.flare is not None:
+        until = members.flare.valid_until().isoformat(timespec="seconds")
+        say(
+            console,
+            f"its server of NVIDIA FLARE: {members.server}, with certificates until {until}",
+        )
+    for line in endings(members):
+        say(console, line)
     if as_json:
         sites = {s.site: {"state": s.state, "expires": s.expires, "key": s.key} for s in standings}
         emit(
@@ -118,9 +131,24 @@ def tell(folder: Path | None, *, as_json: bool) -> None:
                 "name": members.name,
                 "coordinator": members.coordinator,
                 "key": public_of(members.key),
+                "server": None if members.server is None else str(members.server),
                 "sites": sites,
             }
         )
+
+
+def endings(members: Members, sites: Sequence[str] | None = None) -> Iterator[str]:
+    """What to do about memberships that end soon, in words.
+
+    Args:
+        members: the federation.
+        sites: of which; None = all.
+    """
+    for site in members.sites if sites is None else sites:
+        standing = members.standing(site)
+        if standing.state == "admitted" and ends_soon(standing.expires):
+            again = _command(members.folder, "invite", site)
+            yield f"{site}: its membership ends at {standing.expires}; renew it: {again}"
 
 
 def _command(folder: Path | None, verb: str, site: str) -> str:

@@ -275,7 +275,7 @@ def _over_flare(place: Path, names: Sequence[str]) -> Iterator[Courier]:
     with (
         tempfile.TemporaryDirectory(prefix="silotune-") as near,  # a socket's path is short
         Loopback(Path(near), trainers) as flare,
-        NvflareCourier(flare.kit, list(trainers), place / "engine", poll=0.1) as courier,
+        NvflareCourier(flare.kit, flare.keys, place / "engine", poll=0.1) as courier,
     ):
         yield courier
 

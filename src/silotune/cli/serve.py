@@ -1,8 +1,8 @@
 """``site serve`` and ``site answer``: a site at work.
 
 While it serves, a site is one tree of processes. This one looks after the others, tells the news
-and watches a folder. The daemon, and FLARE's client if there is a kit, are its children, which are
-started again whenever they end, and end with it. The daemon keeps the trainer.
+and watches a folder. The daemon, and FLARE's client if there is a server, are its children: they
+are started again whenever they end, and end with it. The daemon keeps the trainer.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from silotune.core.files import in_words
 from silotune.core.units import count_text
 from silotune.federation.workers import SILOTUNE
 from silotune.keys import Member, fingerprint
+from silotune.keys.letters import ends_soon
 from silotune.privacy.ledger.private_files import make_private
 from silotune.runtimes import answer_folder
-from silotune.runtimes.nvflare_hardened import check_hardened, note_hardened
-from silotune.runtimes.nvflare_kits import command, harden_site
+from silotune.runtimes.nvflare_kits import command
 from silotune.site import OwnSite
+from silotune.site.flare import own_kit
 from silotune.site.guarded import check_private
 from silotune.site.held import held
 from silotune.site.home import Home
@@ -45,24 +46,24 @@ FLARE_LOG = "flare.log"
 """In a site's home: what FLARE's client says."""
 
 
-def serve_site(file: Path, folder: Path | None, kit: Path | None) -> None:
+def serve_site(file: Path, folder: Path | None) -> None:
     """Serve until this process is told to end.
+
+    Where its federation has a server of NVIDIA FLARE, FLARE's client runs too.
 
     Args:
         file: the site's own.
         folder: also answer the orders that lie there.
-        kit: also run FLARE's client, with these credentials.
 
     Raises:
-        ValueError: in words, if the site's file or home can be written by others, it is no member,
-            the kit is not as it was hardened, or another process serves.
+        ValueError: in words, if the site's file or home can be written by others, it is no member
+            or no longer, FLARE's kit was altered, or another process serves.
         RuntimeError: if a part of it is gone that cannot be started again.
     """
     own, member = _checked(file)
     home = Home(own.home)
     check_path(home.socket)
-    if kit is not None:
-        check_hardened(home.path, kit, "silotune site harden")
+    kit = own_kit(home)
     with held(home), ExitStack() as stack:
         parts = {"daemon": stack.enter_context(kept(_daemon(file, home)))}
         if kit is not None:
@@ -74,6 +75,7 @@ def serve_site(file: Path, folder: Path | None, kit: Path | None) -> None:
             Thread(target=_watch, args=(folder, home, member, ended), daemon=True).start()
         news = News(file, own)
         while not wait([ended], timeout=LOOK).done:
+            membership(home.path)  # which may have ended meanwhile
             for line in news.look():
                 say(speaker(), line)
             for name, process in parts.items():
@@ -94,18 +96,6 @@ def answer_once(file: Path, folder: Path) -> None:
     say(speaker(), f"{own.name}: answered {count_text(count, 'order')} in {folder}")
     for line in News(file, own).waiting(own):
         say(speaker(), line)
-
-
-def harden_own(file: Path, kit: Path) -> None:
-    """Harden a kit for this site's daemon.
-
-    Raises:
-        ValueError: if it is no site's kit, or others can change it.
-    """
-    own = read_site(file)
-    home = Home(own.home)
-    note_hardened(home.path, kit, harden_site(kit, home.socket))
-    say(speaker(), f"hardened {kit}: a job can bring orders to {own.name}, and do nothing else")
 
 
 def _checked(file: Path) -> tuple[OwnSite, Member]:
@@ -162,13 +152,12 @@ def _tell(file: Path, own: OwnSite, member: Member, folder: Path | None, kit: Pa
     say(console, f"asked by {letter.coordinator}, with the key {fingerprint(member.coordinator)}")
     say(console, f"home: {own.home}")
     if folder is None and kit is None:
-        say(
-            console,
-            f"nothing brings orders (--folder, --kit) but what asks {Home(own.home).socket}",
-        )
+        say(console, f"nothing brings orders (--folder) but what asks {Home(own.home).socket}")
     if folder is not None:
         say(console, f"orders come in {folder}")
     if kit is not None:
-        say(console, f"orders come through NVIDIA FLARE, by the kit {kit}")
+        say(console, f"orders come through NVIDIA FLARE, from {letter.server}")
+    if ends_soon(letter.expires):
+        say(console, f"the membership ends soon; ask {letter.coordinator} for a new invitation")
     for line in News(file, own).waiting(own):
         say(console, line)

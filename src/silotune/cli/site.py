@@ -180,8 +180,8 @@ def verify(run: RunName, file: SiteFile = HERE, as_json: Json = False) -> None:
 
 @site.command(
     epilog=examples(
+        "silotune site serve --site /etc/silotune/site.yaml",
         "silotune site serve --folder /mnt/federation",
-        "silotune site serve --site /etc/silotune/site.yaml --kit /var/lib/silotune/kit",
     )
 )
 @reported
@@ -196,15 +196,6 @@ def serve(
             show_default=False,
         ),
     ] = None,
-    kit: Annotated[
-        Path | None,
-        typer.Option(
-            "--kit",
-            metavar="DIR",
-            help="Run the client of NVIDIA FLARE with this kit, which was hardened before.",
-            show_default=False,
-        ),
-    ] = None,
 ) -> None:
     """Take part: answer what the coordinator asks, as far as policy and people allow it.
 
@@ -212,7 +203,7 @@ def serve(
     """
     from .serve import serve_site
 
-    serve_site(file, folder, kit)
+    serve_site(file, folder)
 
 
 @site.command(epilog=examples("silotune site answer /media/stick"))
@@ -225,20 +216,6 @@ def answer(
     from .serve import answer_once
 
     answer_once(file, folder)
-
-
-@site.command(epilog=examples("silotune site harden kit"))
-@reported
-def harden(
-    kit: Annotated[
-        Path, typer.Argument(metavar="KIT", help="A site's, of NVIDIA FLARE.", show_default=False)
-    ],
-    file: SiteFile = HERE,
-) -> None:
-    """Replace FLARE's policies in a kit, which let a coordinator run code here, by ours."""
-    from .serve import harden_own
-
-    harden_own(file, kit)
 
 
 @site.command(hidden=True)

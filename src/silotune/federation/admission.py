@@ -6,6 +6,9 @@
 
 What the letters cannot show is that they came from whom they say. Both sides see the fingerprint
 of the other's key, and compare it by a way that whoever carries letters does not have.
+
+Where there is a server of NVIDIA FLARE the same three letters bring the site a certificate for it.
+They are signed, so that there is no other fingerprint to compare.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from dataclasses import asdict, dataclass
 from silotune.core.names import is_client_name
 from silotune.keys import Letter
 from silotune.keys.letters import check_key, moment
+from silotune.runtimes.nvflare_kits import Address
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -35,6 +39,7 @@ class Invitation(Letter):
         site: the name that the site will have.
         number: 32 random digits, so that no two invitations are the same.
         expires: when it can be answered no more.
+        server: of NVIDIA FLARE, ``HOST:PORT``; empty if there is none.
     """
 
     KIND, SIGNER = "invitation", "coordinator_key"
@@ -46,6 +51,7 @@ class Invitation(Letter):
     site: str
     number: str
     expires: str
+    server: str = ""
 
     def check(self) -> None:
         """Refuse what no invitation says.
@@ -59,6 +65,7 @@ class Invitation(Letter):
         for name in ("federation_name", "coordinator", "site"):
             check_name(name, getattr(self, name))
         moment(self.expires)
+        _check_server(self.server)
 
     @property
     def digest(self) -> str:
@@ -75,6 +82,7 @@ class Request(Letter):
         site: of the invitation.
         site_key: the public key that the site has made.
         invitation: SHA-256 of the invitation.
+        certificate_request: for the server of the invitation, in PEM; empty if there is none.
     """
 
     KIND, SIGNER = "request", "site_key"
@@ -83,6 +91,7 @@ class Request(Letter):
     site: str
     site_key: str
     invitation: str
+    certificate_request: str = ""
 
     def check(self) -> None:
         """Refuse what no request says.
@@ -109,6 +118,9 @@ class Admission(Letter):
         site_key: the public key that speaks for it.
         invitation: SHA-256 of the invitation that led to it; of a kit, 64 random digits.
         expires: until when.
+        server: as in the invitation.
+        certificate: of the site at that server, in PEM; empty if there is none.
+        root: certificate of the authority that signed it and the server's, in PEM.
     """
 
     KIND, SIGNER = "admission", "coordinator_key"
@@ -121,6 +133,9 @@ class Admission(Letter):
     site_key: str
     invitation: str
     expires: str
+    server: str = ""
+    certificate: str = ""
+    root: str = ""
 
     def check(self) -> None:
         """Refuse what no admission says.
@@ -135,6 +150,9 @@ class Admission(Letter):
         check_key("site_key", self.site_key)
         _check_digest(self.invitation)
         moment(self.expires)
+        _check_server(self.server)
+        if len({bool(self.server), bool(self.certificate), bool(self.root)}) > 1:
+            raise ValueError("certificate: goes with server and root")
 
 
 def check_name(field: str, name: str) -> None:
@@ -148,6 +166,11 @@ def check_name(field: str, name: str) -> None:
             f'{field}: {name[:100]!r} is no name that a folder can have: no / \\ : * ? " < > |, '
             "no dot or space at its beginning, at most 100 bytes"
         )
+
+
+def _check_server(text: str) -> None:
+    if text and str(Address.parse(text)) != text:
+        raise ValueError("server: is no HOST:PORT")
 
 
 def _check_id(field: str, text: str) -> None:

@@ -28,10 +28,12 @@ class Kit:
     Attributes:
         admission: as the coordinator signed it.
         key: the site's, secret.
+        tls_key: that of its certificate, in PEM, secret; empty if it has none.
     """
 
     admission: Admission
     key: Ed25519PrivateKey = field(repr=False)
+    tls_key: str = field(repr=False, default="")
 
 
 def write_kit(path: Path, kit: Kit, coordinator: Ed25519PrivateKey) -> None:
@@ -49,6 +51,7 @@ def write_kit(path: Path, kit: Kit, coordinator: Ed25519PrivateKey) -> None:
         "purpose": _PURPOSE,
         "admission": kit.admission.signed(coordinator),
         "key": kit.key.private_bytes_raw().hex(),
+        "tls_key": kit.tls_key,
     }
     write_private(path, json_text(told).encode())
 
@@ -66,7 +69,7 @@ def read_kit(path: Path) -> Kit:
         RecordError: if it cannot be read.
     """
     told = read_small(path)
-    if not is_kit(told) or told.keys() != {"version", "purpose", "admission", "key"}:
+    if not is_kit(told) or told.keys() != {*("version", "purpose", "admission", "key", "tls_key")}:
         raise LetterError(f"{path}: is no kit of this version")
     try:
         key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(told["key"]))
@@ -77,4 +80,4 @@ def read_kit(path: Path) -> Kit:
         raise LetterError(f"{path}: damaged; ask for it again") from error
     if public_of(key) != admission.site_key:
         raise LetterError(f"{path}: its key is not that of its admission; ask for it again")
-    return Kit(admission, key)
+    return Kit(admission, key, str(told["tls_key"]))

@@ -4,7 +4,8 @@
     keys/coordinator.key        the coordinator's private key
     invitations/<site>.invitation   what was last handed to a site
     members/<site>.json         a site's admission, and when it was revoked
-    kits/<site>.kit             only with keys made here: a site's admission and its private key
+    kits/<site>.kit             only with keys made here: a site's admission and its private keys
+    nvflare/                    only with a server of NVIDIA FLARE: ``flare.py``
 
 Nobody but the coordinator has business here.
 """
@@ -12,45 +13,29 @@ Nobody but the coordinator has business here.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from silotune.core import ClientId
 from silotune.core.files import DamagedError, RecordError, in_words, read_json, write_json
 from silotune.keys import LetterError, own_key, public_of, read_key
-from silotune.keys.letters import is_over
+from silotune.keys.letters import is_over, moment
 from silotune.privacy.ledger.private_files import make_private
+from silotune.runtimes.nvflare_certificates import new_key, request_of
+from silotune.runtimes.nvflare_kits import Address, flare_name
 
 from .admission import Admission, Invitation, Request, check_name
+from .flare import Flare
 from .kit import Kit, write_kit
 from .sites import Sites
+from .standing import PublicKeys, Standing, State
 
 INVITED_DAYS, ADMITTED_DAYS = 30, 365
 """How long an invitation can be answered, and a site is a member, unless somebody says else."""
-
-State = Literal["invited", "admitted", "revoked", "over"]
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How it stands with one site.
-
-    Attributes:
-        site: its name.
-        state: ``over`` if the date of its invitation, or of its admission, has passed.
-        expires: that date; when it was revoked, if it was.
-        key: its public key; empty before it was admitted.
-    """
-
-    site: ClientId
-    state: State
-    expires: str
-    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +48,7 @@ class Members:
         name: for people.
         coordinator: the name by which the coordinator asks.
         sites: all that were ever invited, by name.
+        server: of NVIDIA FLARE; None if there is none.
     """
 
     folder: Path
@@ -70,15 +56,23 @@ class Members:
     name: str
     coordinator: str
     sites: tuple[str, ...]
+    server: Address | None = None
 
     @classmethod
-    def create(cls, folder: Path, sites: Sequence[str], coordinator: str | None = None) -> Members:
+    def create(
+        cls,
+        folder: Path,
+        sites: Sequence[str],
+        coordinator: str | None = None,
+        server: Address | None = None,
+    ) -> Members:
         """A new federation, with a key of its own. Nobody is invited yet.
 
         Args:
             folder: a new one; its last part is the federation's name.
             sites: their names.
             coordinator: the name by which the coordinator asks; None = that of the federation.
+            server: of NVIDIA FLARE, where there is to be one; its credentials are made too.
 
         Raises:
             ValueError: if a name is none of a folder, or two cannot be told apart.
@@ -93,7 +87,9 @@ class Members:
                 raise RecordError(f"{folder}: is not empty; choose another name")
             make_private(folder)
         own_key(folder / "keys" / "coordinator.key")
-        members = cls(folder, secrets.token_hex(16), name, coordinator or name, names)
+        members = cls(folder, secrets.token_hex(16), name, coordinator or name, names, server)
+        if members.flare is not None:
+            members.flare.create(name)
         members._write()
         return members
 
@@ -117,9 +113,10 @@ class Members:
             names = told["federation"], told["name"], told["coordinator"]
             for field, name in zip(("federation", "name", "coordinator"), names, strict=True):
                 check_name(field, name)
-        except (KeyError, TypeError, ValueError) as error:
+            server = Address.parse(told["server"]) if told["server"] else None
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DamagedError(f"{file}: damaged; bring it back from a copy") from error
-        return cls(folder, *names, sites)
+        return cls(folder, *names, sites, server)
 
     @property
     def key(self) -> Ed25519PrivateKey:
@@ -129,6 +126,13 @@ class Members:
             RecordError: if it is lost, damaged, or not the coordinator's alone.
         """
         return read_key(self.folder / "keys" / "coordinator.key")
+
+    @property
+    def flare(self) -> Flare | None:
+        """Its part in NVIDIA FLARE, if it has one."""
+        if self.server is None:
+            return None
+        return Flare(self.folder / "nvflare", self.federation, self.server)
 
     def invite(self, site: str, days: int = INVITED_DAYS) -> Path:
         """A new invitation, to a new site or to one whose key is to change.
@@ -158,6 +162,7 @@ class Members:
             site=site,
             number=secrets.token_hex(16),
             expires=_in(days),
+            server=self._server,
         )
         file = self._invitation(site)
         self._put(file, invitation.signed(self.key))
@@ -171,8 +176,8 @@ class Members:
             days: that the site is a member.
 
         Raises:
-            LetterError: if it is to another federation, answers no invitation that is open, or
-                another key has answered it already.
+            LetterError: if it is to another federation, answers no invitation that is open, asks
+                for another certificate than its own, or another key has answered it already.
             RecordError: if something cannot be read or written.
         """
         site = request.site
@@ -194,7 +199,14 @@ class Members:
                 f"request: the invitation of {site} was open until {invitation.expires}; make "
                 f"another: silotune federation invite {site}"
             )
-        admission = self._admission(site, request.site_key, invitation.digest, days)
+        try:
+            admission = self._admission(
+                site, request.site_key, invitation.digest, days, request.certificate_request
+            )
+        except RecordError:
+            raise
+        except ValueError as error:
+            raise LetterError(f"request: of {site}: {error}; ask for another") from error
         self._keep(_Member(admission))
         return admission
 
@@ -207,12 +219,16 @@ class Members:
         Raises:
             RecordError: if it cannot be written.
         """
-        key = Ed25519PrivateKey.generate()
-        admission = self._admission(site, public_of(key), secrets.token_hex(32), days)
+        key, tls_key, request = Ed25519PrivateKey.generate(), "", ""
+        if self.server is not None:
+            tls_key = new_key()
+            request = request_of(tls_key, flare_name(site, public_of(key)))
+        number = secrets.token_hex(32)
+        admission = self._admission(site, public_of(key), number, days, request)
         file = self.folder / "kits" / f"{site}.kit"
         with in_words(file):
             make_private(file.parent)
-            write_kit(file, Kit(admission, key), self.key)
+            write_kit(file, Kit(admission, key, tls_key), self.key)
         self._keep(_Member(admission))
         return file
 
@@ -243,7 +259,12 @@ class Members:
         Args:
             sites: of which nobody else is looked for; None = all.
         """
-        return _PublicKeys(self, frozenset(self.sites if sites is None else sites))
+        wanted = self.sites if sites is None else set(self.sites).intersection(sites)
+        return PublicKeys(self.standing, frozenset(wanted))
+
+    def flare_names(self) -> frozenset[str]:
+        """By which FLARE knows those that are members now."""
+        return frozenset(flare_name(site, key) for site, key in self.public_keys().items())
 
     def standing(self, site: str) -> Standing:
         """How it stands with one of them.
@@ -276,7 +297,13 @@ class Members:
             raise LetterError(f"request: the membership of {site} has ended; {again}")
         return admission
 
-    def _admission(self, site: str, key: str, invitation: str, days: int) -> Admission:
+    def _admission(
+        self, site: str, key: str, invitation: str, days: int, request: str
+    ) -> Admission:
+        expires, certificate, root = _in(days), "", ""
+        if self.flare is not None:
+            certificate = self.flare.sign(site, key, request, moment(expires))
+            root = self.flare.root.certificate
         return Admission(
             federation=self.federation,
             federation_name=self.name,
@@ -285,7 +312,10 @@ class Members:
             site=site,
             site_key=key,
             invitation=invitation,
-            expires=_in(days),
+            expires=expires,
+            server=self._server,
+            certificate=certificate,
+            root=root,
         )
 
     def _member(self, site: str) -> _Member | None:
@@ -313,36 +343,18 @@ class Members:
 
     def _write(self) -> None:
         told = {"federation": self.federation, "name": self.name, "coordinator": self.coordinator}
+        told |= {"server": self._server}
         self._put(self.folder / "federation.json", {**told, "sites": list(self.sites)})
+
+    @property
+    def _server(self) -> str:
+        """As letters and files say it."""
+        return "" if self.server is None else str(self.server)
 
     def _put(self, file: Path, told: Mapping[str, object]) -> None:
         with in_words(file):
             make_private(file.parent)
         write_json(file, told)
-
-
-@dataclass(frozen=True, eq=False)
-class _PublicKeys(Mapping[ClientId, str]):
-    """Read anew at every look, so that who is revoked is so in a run that is going on."""
-
-    members: Members
-    sites: frozenset[str]
-
-    def __getitem__(self, site: ClientId) -> str:
-        if site not in self.sites.intersection(self.members.sites):
-            raise KeyError(site)
-        standing = self.members.standing(site)
-        if standing.state != "admitted":
-            raise KeyError(site)
-        return standing.key
-
-    def __iter__(self) -> Iterator[ClientId]:
-        found = sorted(self.sites.intersection(self.members.sites))
-        standings = map(self.members.standing, found)
-        return (s.site for s in standings if s.state == "admitted")
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
 
 
 @dataclass(frozen=True)

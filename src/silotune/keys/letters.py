@@ -11,7 +11,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -23,6 +23,9 @@ from .signing import as_public_key, holds, signature_of
 
 LARGEST = 100_000
 """Bytes of a letter."""
+
+EARLY = timedelta(days=30)
+"""Before something ends: people are told from then on, and programs renew what they can."""
 
 
 class LetterError(RecordError):
@@ -150,3 +153,8 @@ def moment(text: str) -> datetime:
 def is_over(expires: str) -> bool:
     """Whether a time has passed, by this machine's clock."""
     return datetime.now(UTC) >= moment(expires)
+
+
+def ends_soon(expires: str) -> bool:
+    """Whether a time comes within ``EARLY``."""
+    return datetime.now(UTC) + EARLY >= moment(expires)

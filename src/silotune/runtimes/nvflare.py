@@ -13,13 +13,14 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
 from silotune.core import ClientId
 
 from .nvflare_attempt import Attempt, submitted
+from .nvflare_kits import flare_name
 from .nvflare_session import Engine
 
 LOG = "engine.jsonl"
@@ -40,7 +41,8 @@ class NvflareCourier:
 
     Args:
         kit: folder of the coordinator's credentials.
-        sites: of the run, by the names in their certificates.
+        sites: public keys of the run's sites, by name. They are looked up when they are needed: who
+            is no longer there is neither asked nor heard.
         folder: where jobs are written, and ``engine.jsonl``.
         poll: seconds between two questions of a site for work. Every question costs some 5 kB.
 
@@ -50,9 +52,10 @@ class NvflareCourier:
     """
 
     def __init__(
-        self, kit: Path, sites: Sequence[ClientId], folder: Path, poll: float = 1.0
+        self, kit: Path, sites: Mapping[ClientId, str], folder: Path, poll: float = 1.0
     ) -> None:
-        self._sites, self._folder, self._poll = frozenset(sites), folder, poll
+        self._sites, self._folder, self._poll = sites, folder, poll
+        self._of_run = frozenset(sites)
         self._engine = Engine(kit)
         own = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()
         self._name = f"silotune-{own[:16]}"  # of this run, so that no other's job is ended
@@ -84,47 +87,58 @@ class NvflareCourier:
         Raises:
             ValueError: if an order is for nobody of this run.
         """
-        if strangers := sorted(set(orders) - self._sites):
+        if strangers := sorted(set(orders) - self._of_run):
             raise ValueError(f"sites: {', '.join(strangers)} are not of this run")
         end = time.monotonic() + deadline
         waiting = set(orders)
-        if self._attempt is not None and self._back(self._attempt, waiting):
+        names = self._named(waiting)
+        if self._attempt is not None and self._back(self._attempt, set(names)):
             self._end("a site came back")
-        current, numbers = None, dict[ClientId, int]()
+        current, numbers = None, dict[str, int]()
         looked = time.monotonic()
         try:
-            while waiting and (left := end - time.monotonic()) > 0:
+            while names and (left := end - time.monotonic()) > 0:
                 if current is None or not current.alive:
-                    current = self._running(waiting, end)
+                    current = self._running(set(names), end)
                     if current is None:
                         continue
-                    numbers = self._posted(current, orders, waiting)
+                    numbers = self._posted(current, orders, names)
                 for event in current.events(min(left, _LOOK)):
-                    self._note(event.kind, site=event.site)
-                    if event.kind == "answer" and numbers.get(event.site) == event.number:
-                        del numbers[event.site]
-                        waiting.discard(event.site)
-                        yield event.site, event.body
-                if waiting and time.monotonic() - looked > _LOOK:
+                    site = names.get(event.site)
+                    self._note(event.kind, site=site or event.site)
+                    if event.kind != "answer" or numbers.get(event.site) != event.number:
+                        continue
+                    if site is not None and event.site in self._named((site,)):
+                        waiting.discard(site)
+                        del numbers[event.site], names[event.site]
+                        yield site, event.body
+                if names and time.monotonic() - looked > _LOOK:
                     looked = time.monotonic()
-                    self._begin_again_for(current, waiting)
+                    names = self._named(waiting)
+                    self._begin_again_for(current, set(names))
         finally:
-            if waiting and current is not None:
+            if names and current is not None:
                 current.give_up()
 
-    def _running(self, waiting: set[ClientId], end: float) -> Attempt | None:
+    def _named(self, sites: Iterable[ClientId]) -> dict[str, ClientId]:
+        """Those that are members now, by the names by which FLARE knows them."""
+        keys = {site: self._sites.get(site) for site in sites}
+        return {flare_name(site, key): site for site, key in keys.items() if key is not None}
+
+    def _running(self, waiting: set[str], end: float) -> Attempt | None:
         """The attempt that goes on, or a new one; None if there is none yet."""
         if self._attempt is not None and self._attempt.alive:
             return self._attempt
         self._end("the job was lost")
         self._attempts += 1
+        known = self._named(self._of_run)
         try:
             self._attempt = submitted(
                 self._engine,
                 self._name,
                 self._folder / f"job-{self._attempts % 2}",
                 Path(self._sockets.name) / f"{self._attempts}.sock",
-                self._sites,
+                known.keys(),
                 waiting,
                 self._poll,
                 end,
@@ -134,21 +148,22 @@ class NvflareCourier:
             self._engine.forget()
             time.sleep(max(0.0, min(_PAUSE, end - time.monotonic())))
             return None
-        self._note("job", job=self._attempt.job, sites=sorted(self._attempt.sites))
+        here = sorted(known[name] for name in self._attempt.sites & known.keys())
+        self._note("job", job=self._attempt.job, sites=here)
         return self._attempt
 
     def _posted(
-        self, attempt: Attempt, orders: Mapping[ClientId, bytes], waiting: set[ClientId]
-    ) -> dict[ClientId, int]:
+        self, attempt: Attempt, orders: Mapping[ClientId, bytes], names: Mapping[str, ClientId]
+    ) -> dict[str, int]:
         """Numbers of the orders that are out; answers to older ones are nobody's."""
         numbers = {}
-        for site in sorted(waiting & attempt.sites):
+        for name in sorted(names.keys() & attempt.sites):
             self._number += 1
-            numbers[site] = self._number
-            attempt.post(site, self._number, orders[site])
+            numbers[name] = self._number
+            attempt.post(name, self._number, orders[names[name]])
         return numbers
 
-    def _begin_again_for(self, attempt: Attempt, waiting: set[ClientId]) -> None:
+    def _begin_again_for(self, attempt: Attempt, waiting: set[str]) -> None:
         """End an attempt in which connected sites have no part; what is at work goes on."""
         back = self._back(attempt, waiting)
         now = time.monotonic()
@@ -157,7 +172,7 @@ class NvflareCourier:
         self._interrupted = now
         self._end(f"{', '.join(sorted(back))} came back")
 
-    def _back(self, attempt: Attempt, waiting: set[ClientId]) -> set[ClientId]:
+    def _back(self, attempt: Attempt, waiting: set[str]) -> set[str]:
         """Sites that are connected, and not in the job or silent there since."""
         missing = waiting - attempt.sites | waiting & attempt.silent.keys()
         if not missing or not attempt.alive:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import NamedTuple
 
-from silotune.core import ClientId
 from silotune_link.frames import read_message, write_message
 
 from .nvflare_job import write_job
@@ -29,7 +28,7 @@ class Event(NamedTuple):
     """What a controller says of a site: ``answer``, ``silent`` or ``failed``."""
 
     kind: str
-    site: ClientId
+    site: str
     number: int
     body: bytes
 
@@ -52,11 +51,11 @@ class Attempt:
             OSError: if it is none.
         """
         self.job, self.began, self.alive = job, time.time(), True
-        self.silent: dict[ClientId, float] = {}
+        self.silent: dict[str, float] = {}
         self._link = link
         self._orders, self._answers = link.makefile("wb"), link.makefile("rb")
         try:
-            self.sites: Set[ClientId] = self._greeted()
+            self.sites: Set[str] = self._greeted()
         except BaseException:
             self._answers.close()
             self.close()
@@ -64,7 +63,7 @@ class Attempt:
         self._inbox: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def _greeted(self) -> Set[ClientId]:
+    def _greeted(self) -> Set[str]:
         self._link.settimeout(_CALL)
         try:
             head, _ = read_message(self._answers)
@@ -74,9 +73,9 @@ class Attempt:
         sites = head.get("sites")
         if head.get("event") != "up" or not isinstance(sites, list):
             raise OSError("a call that is no controller's")
-        return frozenset(ClientId(str(site)) for site in sites)
+        return frozenset(str(site) for site in sites)
 
-    def post(self, site: ClientId, number: int, order: bytes) -> None:
+    def post(self, site: str, number: int, order: bytes) -> None:
         """Hand an order down; if the job is gone, ``alive`` will tell."""
         with contextlib.suppress(EOFError, OSError):
             write_message(self._orders, {"site": site, "number": number}, order)
@@ -114,7 +113,7 @@ class Attempt:
         try:
             while True:
                 head, body = read_message(self._answers)
-                site, number = ClientId(str(head["site"])), int(str(head["number"]))
+                site, number = str(head["site"]), int(str(head["number"]))
                 self._inbox.put(Event(str(head["event"]), site, number, body))
         except (EOFError, OSError, KeyError, ValueError):
             self._inbox.put(None)
@@ -127,8 +126,8 @@ def submitted(
     name: str,
     place: Path,
     path: Path,
-    sites: Set[ClientId],
-    wanted: Set[ClientId],
+    sites: Set[str],
+    wanted: Set[str],
     poll: float,
     end: float,
 ) -> Attempt:
@@ -170,9 +169,7 @@ def submitted(
             path.unlink(missing_ok=True)
 
 
-def _gathered(
-    engine: Engine, sites: Set[ClientId], wanted: Set[ClientId], end: float
-) -> Set[ClientId]:
+def _gathered(engine: Engine, sites: Set[str], wanted: Set[str], end: float) -> Set[str]:
     """Sites that are connected; a little patience with those that are wanted."""
     until = min(end, time.monotonic() + _GATHER)
     while not wanted <= (here := engine.last_heard().keys()) and time.monotonic() < until:

@@ -7,6 +7,7 @@ session of its own, and is ended by its number.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 import socket
@@ -14,17 +15,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 
 from silotune.core import ClientId
 
-from .nvflare_kits import check, command, harden_server, harden_site
-from .nvflare_provision import Address, provision_all
+from .nvflare_certificates import Credentials, Root, new_key, request_of
+from .nvflare_kits import (
+    LEAD,
+    Address,
+    Kit,
+    check_kit,
+    command,
+    flare_name,
+    lead_kit,
+    server_kit,
+    site_kit,
+    write_kit,
+)
 from .nvflare_session import Engine
 
 SERVER = "localhost"
-LEAD = "lead@localhost.local"
 
 _PATIENCE = 120.0
 """Seconds until all sites are to be connected."""
@@ -36,6 +48,8 @@ class Loopback:
     Attributes:
         folder: of everything; what a process says is there in ``<name>.out``.
         kits: by name, of the server, the coordinator and the sites.
+        keys: public ones, of the sites.
+        names: by which FLARE knows them.
         sockets: of the sites' daemons.
     """
 
@@ -50,13 +64,14 @@ class Loopback:
             ValueError: if NVIDIA FLARE is not installed, or refuses.
         """
         self.folder, self._trainers = folder, trainers
-        address = Address("rehearsal", SERVER, _free_port())
-        self.kits = provision_all(folder / "kits", address, LEAD, list(trainers))
         self.sockets = {site: folder / f"{site}.sock" for site in trainers}
-        self._digests = {
-            site: harden_site(self.kits[site], self.sockets[site]) for site in trainers
-        }
-        self._digests[ClientId(SERVER)] = harden_server(self.kits[SERVER], folder / "server")
+        self.keys = {site: hashlib.sha256(site.encode()).hexdigest() for site in trainers}
+        self.names = {site: flare_name(site, key) for site, key in self.keys.items()}
+        self._made = self._kits()
+        self.kits: dict[str, Path] = {}
+        for name, kit in self._made.items():
+            self.kits[name] = folder / "kits" / self.names.get(ClientId(name), name)
+            write_kit(self.kits[name], kit)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Loopback:
@@ -86,7 +101,7 @@ class Loopback:
 
     def start(self, name: str) -> None:
         """The server, or a site's FLARE process."""
-        check(self.kits[name], self._digests[ClientId(name)])
+        check_kit(self.kits[name], self._made[name])
         self._start(name, command(self.kits[name]))
 
     def start_daemon(self, site: ClientId) -> None:
@@ -137,15 +152,31 @@ class Loopback:
             else:
                 self._end(name)
 
+    def _kits(self) -> dict[str, Kit]:
+        address, root = Address(SERVER, _free_port()), Root.create("rehearsal")
+        until = datetime.now(UTC) + timedelta(days=1)
+        made = {
+            SERVER: server_kit(
+                address, "rehearsal", root.server(SERVER, until), self.folder / "server"
+            ),
+            LEAD: lead_kit(address, "rehearsal", root.lead(LEAD, until)),
+        }
+        for site, socket_path in self.sockets.items():
+            name, key = self.names[site], new_key()
+            certificate = root.site(request_of(key, name), name, until)
+            shown = Credentials(root.certificate, certificate, key)
+            made[site] = site_kit(address, "rehearsal", name, shown, socket_path)
+        return made
+
     def _await_sites(self) -> None:
         engine, end = Engine(self.kit), time.monotonic() + _PATIENCE
-        here: set[ClientId] = set()
+        here: set[str] = set()
         try:
-            while here < set(self._trainers):
+            while not here >= set(self.names.values()):
                 with contextlib.suppress(OSError, RuntimeError):
                     here = set(engine.last_heard())
                 if time.monotonic() > end:
-                    away = ", ".join(sorted(set(self._trainers) - here))
+                    away = ", ".join(s for s, name in self.names.items() if name not in here)
                     raise OSError(f"{away} did not connect; see {self._said(SERVER)} and theirs")
                 time.sleep(0.2)
         finally:

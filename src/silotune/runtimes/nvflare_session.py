@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from silotune.core import ClientId
-
 _CONNECT = 5.0
 """Seconds to reach the server."""
 
@@ -67,7 +65,7 @@ class Engine:
 
     close = forget
 
-    def last_heard(self) -> Mapping[ClientId, float]:
+    def last_heard(self) -> Mapping[str, float]:
         """Connected sites, and when the server heard of each last (seconds since the epoch).
 
         Raises:
@@ -76,7 +74,7 @@ class Engine:
         """
         with self._call() as session:
             clients = session.get_system_info().client_info
-        return {ClientId(client.name): float(client.last_connect_time) for client in clients}
+        return {str(client.name): float(client.last_connect_time) for client in clients}
 
     def submit(self, job: Path) -> str:
         """A job's identity.

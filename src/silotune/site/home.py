@@ -5,7 +5,7 @@
     approvals/<run>.shown   digest of the offer that was shown to people last
     runs/<run>/             ledger.jsonl, sent/, orders/, errors.jsonl, certificate.json, adapter/
     life/                   the book of what the records have paid in all runs
-    keys/, site.sock, trainer.log
+    keys/, flare/, site.sock, trainer.log, flare.log
 
 Folders have mode 0700 and files 0600. A file is replaced whole.
 """

@@ -2,6 +2,7 @@
 
     keys/invitation.json    the invitation that was answered, until an admission comes
     keys/<digits>.key       the site's private key, made here for that invitation
+    keys/<digits>.pem       that of its certificate, where there is a server of NVIDIA FLARE
     keys/admission.json     what makes it a member
 
 All of it lies in the site's home, which belongs to one federation.
@@ -19,6 +20,8 @@ from silotune.federation.kit import Kit
 from silotune.keys import LetterError, Member, fingerprint, own_key, public_of, read_key
 from silotune.keys.letters import is_over, read_small
 from silotune.privacy.ledger.private_files import make_private, write_private
+from silotune.runtimes.nvflare_certificates import check_certificate, new_key, request_of
+from silotune.runtimes.nvflare_kits import flare_name
 
 
 def answer_invitation(home: Path, file: Path) -> dict[str, str]:
@@ -42,12 +45,17 @@ def answer_invitation(home: Path, file: Path) -> dict[str, str]:
         )
     _check_own(home, invitation)
     key = own_key(_key_file(home, invitation.digest))
+    asks = ""
+    if invitation.server:
+        name = flare_name(invitation.site, public_of(key))
+        asks = request_of(_own_tls_key(home, invitation.digest), name)
     _keep(home, "invitation.json", file)
     request = Request(
         federation=invitation.federation,
         site=invitation.site,
         site_key=public_of(key),
         invitation=invitation.digest,
+        certificate_request=asks,
     )
     return request.signed(key)
 
@@ -74,12 +82,13 @@ def accept_admission(home: Path, file: Path) -> Admission:
         raise LetterError(f"{file}: no invitation was answered here; join with that first")
     asked = (pending.digest, pending.coordinator_key, pending.coordinator, pending.site)
     given = (admission.invitation, admission.coordinator_key, admission.coordinator, admission.site)
-    if asked != given:
+    if (*asked, pending.server) != (*given, admission.server):
         raise LetterError(
             f"{file}: does not answer what {pending.site} has asked; it is for another site or an "
             f"older request, or by another than {pending.coordinator}, who has invited it"
         )
     _key(home, admission)
+    _check_certificate(admission, read_tls_key(home, admission), file)
     _keep(home, "admission.json", file)
     _clear(home, admission)
     return admission
@@ -101,10 +110,13 @@ def accept_kit(home: Path, kit: Kit, file: Path) -> Admission:
     if is_over(admission.expires):
         raise LetterError(f"{file}: ended at {admission.expires}; ask for a new one")
     _check_own(home, admission)
+    _check_certificate(admission, kit.tls_key, file)
     place = _key_file(home, admission.invitation)
     with in_words(place):
         make_private(place.parent)
         write_private(place, kit.key.private_bytes_raw())
+        if kit.tls_key:
+            write_private(_tls_file(home, admission.invitation), kit.tls_key.encode())
         told = read_small(file)["admission"]
         write_private(home / "keys" / "admission.json", json_text(told).encode())
     _clear(home, admission)
@@ -154,6 +166,49 @@ def own_admission(home: Path) -> Admission | None:
     return Admission.read(file) if file.exists() else None
 
 
+def read_tls_key(home: Path, admission: Admission) -> str:
+    """The private key of a site's certificate, in PEM; empty where it has none.
+
+    Raises:
+        RecordError: if it is lost, or somebody else may read it.
+    """
+    if not admission.server:
+        return ""
+    place = _tls_file(home, admission.invitation)
+    if not place.exists():
+        raise RecordError(
+            f"{place}: is missing; bring the key back from a copy, or ask for a new invitation"
+        )
+    return _secret(place)
+
+
+def _own_tls_key(home: Path, invitation: str) -> str:
+    """Made when it is first needed."""
+    place = _tls_file(home, invitation)
+    with in_words(place):
+        if not place.exists():
+            write_private(place, new_key().encode())
+    return _secret(place)
+
+
+def _secret(place: Path) -> str:
+    with in_words(place):
+        if place.stat().st_mode & 0o077:
+            raise RecordError(f"{place}: others may read or change this key; chmod go= {place}")
+        return place.read_text()
+
+
+def _check_certificate(admission: Admission, key: str, file: Path) -> None:
+    """Refuse a certificate by which FLARE would know another site, or none."""
+    if not admission.server:
+        return
+    name = flare_name(admission.site, admission.site_key)
+    try:
+        check_certificate(admission.certificate, admission.root, key, name)
+    except ValueError as error:
+        raise LetterError(f"{file}: {error}; ask for a new invitation") from error
+
+
 def _pending(home: Path) -> Invitation | None:
     file = home / "keys" / "invitation.json"
     return Invitation.read(file) if file.exists() else None
@@ -187,6 +242,10 @@ def _key_file(home: Path, invitation: str) -> Path:
     return home / "keys" / f"{invitation[:16]}.key"
 
 
+def _tls_file(home: Path, invitation: str) -> Path:
+    return _key_file(home, invitation).with_suffix(".pem")
+
+
 def _keep(home: Path, name: str, file: Path) -> None:
     """A letter, as it came."""
     place = home / "keys" / name
@@ -197,7 +256,7 @@ def _keep(home: Path, name: str, file: Path) -> None:
 def _clear(home: Path, admission: Admission) -> None:
     """Take away what an admission has replaced: older keys, and the invitation."""
     current = _key_file(home, admission.invitation)
-    for place in (home / "keys").glob("*.key"):
-        if place != current:
+    for place in (home / "keys").glob("*.[kp]e[ym]"):
+        if place.stem != current.stem:
             place.unlink()
     (home / "keys" / "invitation.json").unlink(missing_ok=True)
