@@ -36,6 +36,7 @@ METHODS: Mapping[str, Mapping[str, object]] = {
     "fedftg-seeded": {},
     "fedit": {},
     "lora-fair": {},
+    "lora-fair (ridge)": {"objective": "ridge"},
     "flexlora": {},
     "fedex-lora": {},
     "fedex-lora (rank r)": {"residual_rank": RANK},

@@ -6,12 +6,11 @@ from typing import get_args
 import pytest
 import yaml
 
-from silotune.aggregation import Mean
+from silotune.aggregation import FairCosine, FairRidge, Mean
 from silotune.aggregation.fedex_lora import Residual
 from silotune.aggregation.fedopt import ServerAdam, ServerMomentum, ServerYogi
 from silotune.aggregation.fedsvd import Refactor
 from silotune.aggregation.flexlora import Truncate
-from silotune.aggregation.lora_fair import Fair, FairCosine
 from silotune.config import Config, build, dump, load_config, notices
 from silotune.config.method_section import read_section
 from silotune.config.schema import LEAVES
@@ -157,8 +156,7 @@ LISTS = {"experts": "[a, b]", "masked_experts": "[a]"}
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_of_another_method_names_its_methods(load, wrong, option):
     default = own_options(built_in()[OPTIONS[option][0]])[option].default
-    value = {bool: False, str: "average"}.get(type(default), 3)
-    value = {"objective": "cosine", "shortcut": "middle"}.get(option, value)
+    value = {bool: False, str: default}.get(type(default), 3)
     value = LISTS.get(option, value)
     for name in sorted(built_in()):
         overrides = (*named(name), f"method.{option}={value}")
@@ -180,8 +178,11 @@ def test_options_reach_their_method():
     assert chosen(name="fedsvd", refactor_every=3).aggregator == Refactor(every=3)
     assert chosen(name="fedsvd", randomised=True).aggregator == Refactor(randomised=True)
     assert chosen(name="flexlora", balanced=False).aggregator == Truncate(rank=8, balanced=False)
-    assert chosen(name="lora-fair", fair_lambda=0.0).aggregator == Fair(ridge=0.0)
-    assert chosen(name="lora-fair", objective="cosine").aggregator == FairCosine()
+    assert chosen(name="lora-fair").aggregator == FairCosine(strength=0.01)
+    assert chosen(name="lora-fair", fair_lambda=0.0).aggregator == FairCosine(strength=0.0)
+    assert chosen(name="lora-fair", fair_norm="squared").aggregator == FairCosine(squared=True)
+    ridge = chosen(name="lora-fair", objective="ridge", fair_ridge=0.1).aggregator
+    assert ridge == FairRidge(ridge=0.1)
     assert isinstance(chosen(name="lora-fair").schedule, Constant)
     assert isinstance(chosen(name="lora-fair", initialization="fresh").schedule, Chain)
     assert chosen(name="fedftg-seeded", fold_every=4).schedule.every == 4
@@ -205,8 +206,8 @@ def test_a_method_takes_the_rule_of_another_and_its_options():
     assert rule == Residual(rank=3)
     rule = chosen(name="cola", aggregation="flexlora", ranks={"a": 16}).aggregator
     assert rule == Truncate(rank=16)
-    rule = chosen(name="alt-lora", aggregation="lora-fair", objective="cosine").aggregator
-    assert rule == FairCosine()
+    rule = chosen(name="alt-lora", aggregation="lora-fair", objective="ridge").aggregator
+    assert rule == FairRidge()
     rule = chosen(name="rac-lora", aggregation="fedsvd", refactor_every=2).aggregator
     assert rule == Refactor(every=2)
     adam = {"server_optimizer": "adam"}

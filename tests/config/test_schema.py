@@ -59,6 +59,8 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "method.balanced": None,
     "method.objective": None,
     "method.fair_lambda": None,
+    "method.fair_norm": None,
+    "method.fair_ridge": None,
     "method.initialization": None,
     "method.galore_gap": None,
     "method.galore_scale": None,

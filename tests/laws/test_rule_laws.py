@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from covering import full
-from silotune.aggregation import Fair, Fold, Mean, Refactor, Residual, Truncate
+from silotune.aggregation import FairCosine, FairRidge, Fold, Mean, Refactor, Residual, Truncate
 from silotune.core import Key, Role, decode_result, unpack
 from silotune.engine import federate
 from silotune.linalg import dense
@@ -27,7 +27,7 @@ RANK, RIDGE = 2, 0.01
 RULES = {
     "fedex-lora": Residual(),
     "flexlora": Truncate(rank=RANK),
-    "lora-fair": Fair(ridge=RIDGE),
+    "lora-fair": FairRidge(ridge=RIDGE),
     "fedsvd": Refactor(),
 }
 BOTH = ("fedit", "la-lora", "cola", "lora-rite", "lora-pro", "lora-plus", "alt-lora")
@@ -102,7 +102,9 @@ def test_every_other_combination_is_refused_with_the_reason():
                 with_rule(plain(method), rule)
 
 
-@pytest.mark.parametrize("rule", [Residual(), Truncate(rank=RANK), Fair(), Fold(), Refactor()])
+@pytest.mark.parametrize(
+    "rule", [Residual(), Truncate(rank=RANK), FairRidge(), FairCosine(), Fold(), Refactor()]
+)
 def test_what_is_not_a_layers_own_pair_alone_has_no_rule_but_the_mean(rule):
     for method in ("reslora", "milora", "fedftg-seeded", "mole", "head-only", "fedftg"):
         with pytest.raises(IncompatibleMethodError):
@@ -112,6 +114,7 @@ def test_what_is_not_a_layers_own_pair_alone_has_no_rule_but_the_mean(rule):
 def test_the_methods_that_are_named_after_a_rule_are_the_plain_method_under_it():
     for name in ("fedex-lora", "flexlora", "lora-fair"):
         assert with_rule(plain("fedit"), plain(name).aggregator) == plain(name)
+    assert plain("lora-fair").aggregator == FairCosine()
     assert with_rule(plain("ffa-lora"), plain("fedsvd").aggregator) == plain("fedsvd")
     assert isinstance(plain("fedit").aggregator, Mean)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from silotune.aggregation import Fair, Mean, Residual, Truncate
+from silotune.aggregation import FairCosine, Mean, Residual, Truncate
 from silotune.methods import (
     FedExLoRA,
     FedIT,
@@ -36,7 +36,7 @@ WRONG = [
     (FedIT, {"ranks": {"north": 0}}, "ranks: must be at least 1"),
     (FedIT, {"aggregation": FFALoRA()}, "FFALoRA is no method in whose way others may combine"),
     (FedSVD, {"refactor_every": 0}, "refactor_every: must be at least 1"),
-    (LoRAFAIR, {"objective": "mean"}, "objective: must be one of closed-form, cosine"),
+    (LoRAFAIR, {"objective": "mean"}, "objective: must be one of cosine, ridge"),
     (FedExLoRA, {"residual_rank": 0}, "residual_rank: must be at least 1"),
     (XGBLoRA, {"booster_seed": -1}, "booster_seed: must be at least 0"),
     (ResLoRA, {"pre_num": 0}, "pre_num: must be at least 1"),
@@ -67,7 +67,7 @@ def test_a_method_is_combined_in_the_way_of_another():
     assert FedIT(aggregation=FedExLoRA(residual_rank=3)).axes(STEP, head=True).aggregator == (
         Residual(rank=3)
     )
-    assert FedIT(aggregation=LoRAFAIR()).axes(STEP, head=True).aggregator == Fair()
+    assert FedIT(aggregation=LoRAFAIR()).axes(STEP, head=True).aggregator == FairCosine()
     assert FedIT().axes(STEP, head=True).aggregator == Mean()
     assert method.label == "fedit combined as flexlora"
     assert method.full_title == "FedIT, combined as in FlexLoRA"

@@ -12,6 +12,6 @@ from .fedopt import ServerYogi as ServerYogi
 from .fedsvd import Refactor as Refactor
 from .flexlora import Truncate as Truncate
 from .flora import Fold as Fold
-from .lora_fair import Fair as Fair
 from .lora_fair import FairCosine as FairCosine
+from .lora_fair_ridge import FairRidge as FairRidge
 from .mean import Mean as Mean
