@@ -5,7 +5,7 @@ for ``SILENT`` seconds is gone, however long training takes.
 
 On the socket, messages are (``frames.write_message``): down ``{"site", "number"}`` with an order,
 or ``{}`` which gives up all orders; up ``{"event", "site", "number"}``, where an event is
-``answer``, ``silent`` or ``failed``, and at first ``{"event": "up", "sites"}``.
+``answer``, ``working``, ``silent`` or ``failed``, and at first ``{"event": "up", "sites"}``.
 """
 
 from __future__ import annotations
@@ -134,6 +134,7 @@ class CourierController(Controller):
             elif state == LOST:
                 self._steps.put(_Step(order, ORDER, len(order.body)))
             elif state == WORKING:
+                tell({"event": "working", **about})
                 self._steps.put(_Step(order, MORE))
 
         def over(task: Any, fl_ctx: Any) -> None:

@@ -9,6 +9,7 @@ import queue
 import socket
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -86,10 +87,11 @@ class Job(threading.Thread):
                         self.orders.append((site, body))
                         if not head:
                             continue
+                        self.up = partial(write_message, up)
                         for say in self.server.play(self.number, site, head["number"], body):
                             if say is None:
                                 return
-                            write_message(up, *say)
+                            self.up(*say)
                 except (EOFError, OSError):
                     return
 
@@ -165,6 +167,40 @@ def test_who_is_silent_and_connected_is_asked_in_another_job(courier):
     one, server = courier(play)
     assert dict(one.exchange(everybody(), 10)) == everybody(b"done")
     assert len(server.jobs) == 2
+
+
+def test_what_sites_say_before_they_answer_is_told(courier):
+    def play(job, site, number, body):
+        if site == "b":
+            server.here.discard("b")
+            return [answer(site, number, event="working"), answer(site, number, event="silent")]
+        return [answer(site, number, event="failed"), answer(site, number)]
+
+    one, server = courier(play)
+    signs = []
+    one.tell(lambda site, sign: signs.append((site, sign.value)))
+    assert sorted(dict(one.exchange(everybody(), 1.0))) == ["a", "c"]
+    assert signs[:3] == [("a", "here"), ("b", "here"), ("c", "here")], "who is in the job"
+    assert [sign for site, sign in signs[3:] if site == "b"] == ["here", "working", "gone"]
+    assert {sign for site, sign in signs[3:] if site != "b"} == {"here"}
+    lines = (one._folder / nvflare.LOG).read_text().splitlines()
+    events = [json.loads(line)["event"] for line in lines]
+    assert "working" not in events, "it would be a line every few seconds"
+
+
+def test_who_was_silent_and_works_again_costs_no_job(courier):
+    def play(job, site, number, body):
+        if site != "b":
+            return [answer(site, number)]
+        threading.Timer(0.5, lambda: later(job, number)).start()
+        return [answer(site, number, event="silent"), answer(site, number, event="working")]
+
+    def later(job, number):
+        server.jobs[job].up(*answer("b", number, b"healed"))
+
+    one, server = courier(play)
+    assert dict(one.exchange(everybody(), 10))["b"] == b"healed"
+    assert len(server.jobs) == 1
 
 
 def test_who_is_silent_and_gone_costs_no_job(courier):

@@ -54,6 +54,20 @@ def write_bytes(path: Path, data: bytes) -> None:
         _sync_names(path.parent)
 
 
+def write_passing(path: Path, data: Mapping[str, Any]) -> None:
+    """``write_json`` of what is true for a moment: whole, and nobody waits for the disk.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.tmp")
+    try:
+        draft.write_text(json_text(data), encoding="utf-8")
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Replace a file by ``data`` with the version, indented for people.
 

@@ -40,6 +40,7 @@ from .inputs import digests_of, public_digests_of, read_tables
 from .keeping import is_whole, kept, restored, truncate_rounds, write_kept
 from .lifetimes import Accounts, open_accounts, refuse_beyond, refuse_other_record
 from .lifetimes import notices as lifetime_notices
+from .observed import Observed
 from .scoring import metric_name
 from .versions import going_on, versions
 from .versions import notices as version_notices
@@ -117,7 +118,8 @@ def opened(
         run, began = _identity(folder, resume=resume)
         sites = None
         if federation.records.elsewhere:
-            sites = AtSites(federation, folder, _needed(courier), run, began, tell)
+            observed = Observed(_needed(courier), folder, federation, run, began)
+            sites = AtSites(federation, folder, observed, run, began, tell)
         built = build_federation(federation, began, sites.declare if sites else None)
         accounts = open_accounts(built)
         refuse_beyond(accounts, folder.site, run if resume else "")

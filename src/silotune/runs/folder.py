@@ -164,6 +164,11 @@ class RunFolder:
         return self.path / "run.json"
 
     @property
+    def live(self) -> Path:
+        """Of a run over sites: what each does now, for whoever looks on."""
+        return self.path / "live.json"
+
+    @property
     def metrics(self) -> Path:
         """One line a round."""
         return self.path / "metrics.jsonl"

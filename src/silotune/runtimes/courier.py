@@ -1,7 +1,8 @@
 """Courier: whoever carries bytes to clients and back. It knows no task, no model and no method."""
 
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
 
 from silotune.core import ClientId
 
@@ -22,4 +23,31 @@ class Courier(Protocol):
             orders: by client. They may be made when they are looked up, by any thread.
             deadline: seconds from now.
         """
+        ...
+
+
+class Sign(StrEnum):
+    """What a transport may notice of a client that has not answered.
+
+    Attributes:
+        HERE: it is connected.
+        WORKING: it says that it works on its order.
+        GONE: it is connected no more.
+    """
+
+    HERE = "here"
+    WORKING = "working"
+    GONE = "gone"
+
+
+Notice = Callable[[ClientId, Sign], None]
+"""Takes what was noticed of a client; called within ``exchange``."""
+
+
+@runtime_checkable
+class Noticing(Protocol):
+    """A courier that notices clients before they answer."""
+
+    def tell(self, notice: Notice) -> None:
+        """Whom to tell from now on."""
         ...

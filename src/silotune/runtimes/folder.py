@@ -1,7 +1,8 @@
 """Folder: the courier for sites that no wire reaches. Orders and answers are files.
 
     <root>/outbox/<site>/<SHA-256 of the order>.order     written by the coordinator
-    <root>/inbox/<site>/<SHA-256 of the order>.answer     written by the site
+    <root>/inbox/<site>/<SHA-256 of the order>.working    by the site while it works on it
+    <root>/inbox/<site>/<SHA-256 of the order>.answer     and when it is done
 
 The folder may lie on a shared disk, or be carried on a stick; nobody who has it in hand is trusted.
 Every file is signed, and bound to its federation and site; an answer also to its order. An order
@@ -30,10 +31,11 @@ from silotune.core.locks import locked
 from silotune.core.names import is_client_name
 from silotune.keys import Member, public_of
 
+from .courier import Notice, Sign
 from .messages import REFUSED
 from .signed_files import Reader, Signed, digest_of, state_of, write_signed
 
-ORDER, ANSWER = ".order", ".answer"
+ORDER, WORKING, ANSWER = ".order", ".working", ".answer"
 
 _SHORTEST, _LONGEST, _GROWTH = 0.01, 2.0, 1.5
 """Seconds between two looks; they grow by a factor while nothing comes."""
@@ -75,6 +77,7 @@ class FolderCourier:
         self._note, self._reader = note, Reader(note)
         self._held = ExitStack()
         self._answered: dict[tuple[ClientId, str], int] = {}
+        self._notice: Notice | None = None
 
     def __enter__(self) -> FolderCourier:
         with ExitStack() as stack:
@@ -91,6 +94,10 @@ class FolderCourier:
         trace: TracebackType | None,
     ) -> None:
         self._held.close()
+
+    def tell(self, notice: Notice) -> None:
+        """Whom to tell, from now on, which sites say that they work on an order."""
+        self._notice = notice
 
     def exchange(
         self, orders: Mapping[ClientId, bytes], deadline: float
@@ -122,6 +129,9 @@ class FolderCourier:
                         del waiting[client]
                         pauses = _pauses()
                         yield client, answer.content
+                    elif self._notice and not asked.begun and self._begun(client, asked):
+                        waiting[client] = asked._replace(begun=True)
+                        self._notice(client, Sign.WORKING)
                 if last:
                     return
                 time.sleep(max(0.0, min(next(pauses), end - time.monotonic())))
@@ -151,13 +161,18 @@ class FolderCourier:
         answer = self._lying(client, asked.digest)
         return answer if answer is not None and answer.number >= asked.number else None
 
-    def _lying(self, client: ClientId, digest: str) -> Signed | None:
-        """The client's answer to an order, of whatever number."""
+    def _begun(self, client: ClientId, asked: _Asked) -> bool:
+        """Whether the client says that it works on its order."""
+        word = self._lying(client, asked.digest, WORKING)
+        return word is not None and word.number >= asked.number
+
+    def _lying(self, client: ClientId, digest: str, suffix: str = ANSWER) -> Signed | None:
+        """What the client says of an order, of whatever number: its answer, if nothing else."""
         public = self._sites.get(client)
         if public is None:
             return None
-        file = self._root / "inbox" / client / f"{digest}{ANSWER}"
-        return self._reader.read(file, public, about(ANSWER, self._federation, client, digest))
+        file = self._root / "inbox" / client / f"{digest}{suffix}"
+        return self._reader.read(file, public, about(suffix, self._federation, client, digest))
 
     def _clear(self, client: ClientId) -> None:
         """Take away orders that a courier before this one left, when it was killed."""
@@ -179,6 +194,7 @@ class _Asked(NamedTuple):
     file: Path
     digest: str
     number: int
+    begun: bool = False
 
 
 def answer_folder(
@@ -248,14 +264,17 @@ class _Site:
         before = self._reader.read(place, me.public, what)
         if before is not None and before.number >= order.number:
             return False
+        word = place.with_suffix(WORKING)
+        write_signed(word, me.key, self._about(WORKING, word), order.number, b"")
         write_signed(place, me.key, what, order.number, answer(order.content))
+        word.unlink(missing_ok=True)
         return True
 
     def _clear(self, asked: set[str]) -> None:
-        """Take away answers whose order is gone: when another has come, nobody waits for them."""
-        for file in self._inbox.glob(f"*{ANSWER}"):
+        """Take away what was said of orders that are gone: when others have come, nobody waits."""
+        for file in (*self._inbox.glob(f"*{ANSWER}"), *self._inbox.glob(f"*{WORKING}")):
             if file.stem not in asked:
-                what = self._about(ANSWER, file)
+                what = self._about(file.suffix, file)
                 if self._reader.read(file, self._member.public, what) is not None:
                     file.unlink(missing_ok=True)
 
@@ -267,7 +286,7 @@ def about(suffix: str, federation: str, site: str, order: str) -> dict[str, str]
     """What is signed of a file besides what it holds.
 
     Args:
-        suffix: ``ORDER`` or ``ANSWER``.
+        suffix: ``ORDER``, ``WORKING`` or ``ANSWER``.
         federation: of both parties.
         site: who is asked, or answers.
         order: SHA-256 of the order.

@@ -19,6 +19,7 @@ from types import TracebackType
 
 from silotune.core import ClientId
 
+from .courier import Notice, Sign
 from .nvflare_attempt import Attempt, submitted
 from .nvflare_kits import flare_name
 from .nvflare_session import Engine
@@ -61,6 +62,7 @@ class NvflareCourier:
         self._name = f"silotune-{own[:16]}"  # of this run, so that no other's job is ended
         self._attempt: Attempt | None = None
         self._attempts = self._number = 0
+        self._notice: Notice = _unheard
         self._interrupted = float("-inf")
 
     def __enter__(self) -> NvflareCourier:
@@ -78,6 +80,10 @@ class NvflareCourier:
         self._end("the coordinator is done")
         self._engine.close()
         self._sockets.cleanup()
+
+    def tell(self, notice: Notice) -> None:
+        """Whom to tell, from now on, which sites are in the job, work, or have gone."""
+        self._notice = notice
 
     def exchange(
         self, orders: Mapping[ClientId, bytes], deadline: float
@@ -105,6 +111,10 @@ class NvflareCourier:
                     numbers = self._posted(current, orders, names)
                 for event in current.events(min(left, _LOOK)):
                     site = names.get(event.site)
+                    if site is not None:
+                        self._tell_of(site, event.kind)
+                    if event.kind == "working":  # it would be a line every few seconds
+                        continue
                     self._note(event.kind, site=site or event.site)
                     if event.kind != "answer" or numbers.get(event.site) != event.number:
                         continue
@@ -119,6 +129,11 @@ class NvflareCourier:
         finally:
             if names and current is not None:
                 current.give_up()
+
+    def _tell_of(self, site: ClientId, event: str) -> None:
+        self._notice(site, Sign.GONE if event == "silent" else Sign.HERE)
+        if event == "working":
+            self._notice(site, Sign.WORKING)
 
     def _named(self, sites: Iterable[ClientId]) -> dict[str, ClientId]:
         """Those that are members now, by the names by which FLARE knows them."""
@@ -150,6 +165,8 @@ class NvflareCourier:
             return None
         here = sorted(known[name] for name in self._attempt.sites & known.keys())
         self._note("job", job=self._attempt.job, sites=here)
+        for name, site in sorted(known.items()):
+            self._notice(site, Sign.HERE if name in self._attempt.sites else Sign.GONE)
         return self._attempt
 
     def _posted(
@@ -199,3 +216,7 @@ class NvflareCourier:
         line = {"time": round(time.time(), 3), "event": event, **what}
         with (self._folder / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _unheard(site: ClientId, sign: Sign) -> None:
+    """Nobody wants to know."""

@@ -25,7 +25,7 @@ _CALL = 30.0
 
 
 class Event(NamedTuple):
-    """What a controller says of a site: ``answer``, ``silent`` or ``failed``."""
+    """What a controller says of a site: ``answer``, ``working``, ``silent`` or ``failed``."""
 
     kind: str
     site: str
@@ -96,7 +96,7 @@ class Attempt:
             return
         if event.kind == "silent":
             self.silent[event.site] = time.time()
-        elif event.kind == "answer":
+        elif event.kind in ("answer", "working"):
             self.silent.pop(event.site, None)
         yield event
 
