@@ -151,25 +151,79 @@ def revoke(site: SiteName, folder: Place = None) -> None:
 
 
 @federation.command(
-    epilog=examples("silotune federation status", "silotune federation status north")
+    epilog=examples(
+        "silotune federation status north",
+        "silotune federation status runs/north --follow",
+        "silotune federation status runs/north --follow --json",
+    )
 )
 @reported
 def status(
     name: Annotated[
         Path | None,
         typer.Argument(
-            metavar="NAME", help="Its folder; by default the only one here.", show_default=False
+            metavar="NAME",
+            help="Folder of a federation, by default the only one here; or of a run over its "
+            "sites.",
+            show_default=False,
         ),
     ] = None,
     folder: Place = None,
     as_json: Json = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Of a run: say it again whenever something changes.")
+    ] = False,
+    prometheus: Annotated[
+        bool, typer.Option("--prometheus", help="Of a run: in the text format of Prometheus.")
+    ] = False,
 ) -> None:
-    """List the sites: who was invited, who is a member until when, and by which key."""
-    from .members import tell
+    """List the sites: who was invited, who is a member until when, and by which key.
 
+    Of a run: what each site does now by its own word, rounds, bytes, epsilon, and who is missing.
+    """
     if name is not None and folder is not None:
         raise typer.BadParameter("name the federation once, as NAME or by --federation")
-    tell(name or folder, as_json=as_json)
+    if prometheus and (follow or as_json):
+        raise typer.BadParameter("--prometheus stands alone")
+    if follow or prometheus or _is_run(name):
+        from .run_status import tell_run
+
+        tell_run(name, follow=follow, as_json=as_json, as_prometheus=prometheus)
+    else:
+        from .members import tell
+
+        tell(name or folder, as_json=as_json)
+
+
+def _is_run(folder: Path | None) -> bool:
+    """Whether a folder is that of a run over sites, and not of a federation."""
+    return folder is not None and (folder / "live.json").is_file()
+
+
+@federation.command(
+    epilog=examples("silotune federation watch runs/north", "silotune federation watch --port 8080")
+)
+@reported
+def watch(
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN",
+            help="The folder of a run over sites; by default the only one here.",
+            show_default=False,
+        ),
+    ] = None,
+    port: Annotated[
+        int, typer.Option("--port", metavar="N", min=0, max=65535, help="0: any that is free.")
+    ] = 0,
+) -> None:
+    """Show a run over sites in a browser of this machine, live, until Ctrl-C.
+
+    The same address has /status.json, and /metrics for Prometheus. Nobody else can reach it.
+    """
+    from .watch import watch as show
+
+    show(run, port)
 
 
 @federation.command(

@@ -20,7 +20,7 @@ from types import TracebackType
 from silotune.core import ClientId
 
 from .courier import Notice, Sign
-from .nvflare_attempt import Attempt, submitted
+from .nvflare_attempt import Attempt, Event, submitted
 from .nvflare_kits import flare_name
 from .nvflare_session import Engine
 
@@ -111,11 +111,7 @@ class NvflareCourier:
                     numbers = self._posted(current, orders, names)
                 for event in current.events(min(left, _LOOK)):
                     site = names.get(event.site)
-                    if site is not None:
-                        self._tell_of(site, event.kind)
-                    if event.kind == "working":  # it would be a line every few seconds
-                        continue
-                    self._note(event.kind, site=site or event.site)
+                    self._heard(event, site)
                     if event.kind != "answer" or numbers.get(event.site) != event.number:
                         continue
                     if site is not None and event.site in self._named((site,)):
@@ -130,9 +126,14 @@ class NvflareCourier:
             if names and current is not None:
                 current.give_up()
 
-    def _tell_of(self, site: ClientId, event: str) -> None:
-        self._notice(site, Sign.GONE if event == "silent" else Sign.HERE)
-        if event == "working":
+    def _heard(self, event: Event, site: ClientId | None) -> None:
+        """Note what a job says of a site; that it works, every few seconds, is told alone."""
+        if event.kind != "working":
+            self._note(event.kind, site=site or event.site)
+        if site is None:
+            return
+        self._notice(site, Sign.GONE if event.kind == "silent" else Sign.HERE)
+        if event.kind == "working":
             self._notice(site, Sign.WORKING)
 
     def _named(self, sites: Iterable[ClientId]) -> dict[str, ClientId]:
