@@ -12,6 +12,7 @@ law, and 100 where CI is set.
 
 import atexit
 import os
+import random
 import shutil
 import signal
 import sys
@@ -26,6 +27,7 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["SILOTUNE_LIFETIME_FOLDER"] = tempfile.mkdtemp(prefix="silotune-lifetime-")
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -54,6 +56,20 @@ LOCAL_HOSTS = {"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.default_generator.manual_seed(0)  # no device's but the CPU's, or each test takes 1 ms
+
+
+@pytest.fixture
+def same_secrets(monkeypatch) -> None:
+    """What the operating system draws in this process is the same in every run of the test, which
+    then passes always or never. For tests that chance decides; secrets of all others are secret.
+    """
+    drawn, from_seed = random.Random(0), np.random.default_rng
+
+    def default_rng(seed: object = None) -> np.random.Generator:
+        return from_seed(drawn.getrandbits(128) if seed is None else seed)
+
+    monkeypatch.setattr(os, "urandom", drawn.randbytes)
+    monkeypatch.setattr(np.random, "default_rng", default_rng)
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,8 @@ from silotune.privacy import Charge, CorrelatedCharge
 from silotune.privacy.accounting.accountant import epsilon
 from silotune.privacy.mechanisms.matrix_factorization import sensitivity
 
+pytestmark = pytest.mark.usefixtures("same_secrets")
+
 CHARGES = [
     Charge(1.0, 2.0, 1),
     pytest.param(Charge(0.1, 1.0, 30), marks=pytest.mark.full),

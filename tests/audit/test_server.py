@@ -13,6 +13,8 @@ from silotune.privacy.accounting.accountant import epsilon
 from silotune.privacy.mechanisms.dp_fedavg import ClientLevel
 from toys import adapter, random_factors
 
+pytestmark = pytest.mark.usefixtures("same_secrets")
+
 DELTA, CLIENTS = 1e-5, 30
 
 

@@ -17,6 +17,8 @@ from silotune.privacy import ClientLevel, Correlated, Gaussian, Poisson, Rotatio
 from silotune.privacy.mechanisms import dp_fedavg
 from silotune.privacy.mechanisms.secure_rng import Randomness
 
+pytestmark = pytest.mark.usefixtures("same_secrets")
+
 CENTRAL = ClientLevel(clients=30, sampling=Poisson(0.5), noise=Gaussian(1.0), max_update_norm=0.7)
 ROUNDS = 20
 

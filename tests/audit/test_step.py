@@ -16,6 +16,8 @@ from silotune.privacy.mechanisms import dp_sgd as mechanism
 from silotune.privacy.mechanisms.clipping import Accumulated
 from toys import CLASSIFY, adapted, adapter, first_factors, notes
 
+pytestmark = pytest.mark.usefixtures("same_secrets")
+
 DELTA = 1e-5
 CLAIM = epsilon([Charge(1.0, 1.0, 1)], DELTA)
 ROLES = {Role.B, Role.HEAD}
@@ -54,7 +56,7 @@ def discrete() -> ExampleLevel:
 
 
 def test_the_correct_mechanism_passes_and_the_audit_had_power():
-    found = attacks(honest(), {Role.B})
+    found = attacks(honest(), {Role.B}, trials=1500)
     assert verdict(found, CLAIM, DELTA) is Verdict.PASS
     assert found[0].bounds.mu > 0.5
 

@@ -19,6 +19,8 @@ from silotune.privacy import Correlated, Discrete, Gaussian, Poisson, Rotation, 
 from silotune.privacy.mechanisms import matrix_factorization
 from silotune.privacy.mechanisms.matrix_factorization import sqrt_coefficients
 
+pytestmark = pytest.mark.usefixtures("same_secrets")
+
 METHODS = ("ffa-lora", "fedit", "la-lora", "fedsa-lora", "rolora", "xgblora", "fedsvd", "flora")
 
 KINDS = {
@@ -42,7 +44,15 @@ def test_whatever_trains_in_which_round_gives_no_alarm(method, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", some(NOISE, "from task.seed", "none on the head's bias", "Laplace", "none at one silo")
+    "name",
+    some(
+        NOISE,
+        "from task.seed",
+        "the same at every silo",
+        "none on the head's bias",
+        "Laplace",
+        "none at one silo",
+    ),
 )
 def test_every_fault_of_the_noise_is_found(name, tmp_path):
     made, part = NOISE[name]
@@ -88,6 +98,7 @@ def test_a_denominator_that_counts_records_moves_further():
     assert sensitivity_alarms(Faulty(denominator=float, sigma=TINY))
 
 
+@pytest.mark.full
 def test_correlated_noise_of_another_matrix_is_found(tmp_path, monkeypatch):
     """Coefficients 1, 1/2, 1/4 in place of the square root's."""
 
@@ -142,6 +153,7 @@ def test_tensors_that_no_step_trains_must_not_move(tmp_path):
     }
 
 
+@pytest.mark.full
 def test_a_tensor_of_few_numbers_needs_more_rounds(tmp_path):
     claims = dict.fromkeys(SILOS, HALF)
     many = in_claimed_units(transcript("ffa-lora", claims, tmp_path, 45), claims)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from covering import every_method
+from covering import every_method, full
 from federation.small import PRIVATE
 from silotune.config import load_config
 from silotune.methods import built_in, registry
@@ -174,14 +174,17 @@ def test_every_method_can_be_planned(silotune, place, method):
     assert "bytes: " in result.stdout
 
 
-def test_a_method_of_ones_own_runs_and_its_folder_brings_in_no_code(silotune, place, monkeypatch):
+@pytest.mark.parametrize("runtime", ["in-process", full("pool")])
+def test_a_method_of_ones_own_runs_and_its_folder_brings_in_no_code(
+    silotune, place, monkeypatch, runtime
+):
     """In a pool as well, whose workers are told its name; from a folder only if it is named."""
     monkeypatch.setattr(registry, "_OWN", {})
     (place / "clinic_own.py").write_text(OWN)
     monkeypatch.syspath_prepend(place)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(place), *sys.path[1:]]))
     own = "clinic_own:Own"
-    result = silotune("run", "small.yaml", f"method.name={own}", "runtime=pool", "workers=1")
+    result = silotune("run", "small.yaml", f"method.name={own}", f"runtime={runtime}", "workers=1")
     assert result.exit_code == 0, result.output
     assert "Own LoRA" in Path("run/report.html").read_text()
     monkeypatch.setattr(registry, "_OWN", {})

@@ -44,7 +44,7 @@ def wait_for_rounds(process: subprocess.Popen[str], folder: str, rounds: int) ->
     ("how", "code", "status"),
     [
         full(signal.SIGKILL, -9, "running"),
-        (signal.SIGINT, 130, "stopped: interrupted"),
+        full(signal.SIGINT, 130, "stopped: interrupted"),
         full(signal.SIGTERM, 143, "stopped: interrupted by SIGTERM"),
         full(signal.SIGHUP, 129, "stopped: interrupted by SIGHUP"),
     ],

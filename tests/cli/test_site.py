@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from covering import full
 from federation.small import BUDGET, small, train, write_small
 from silotune import ExampleDP
 from silotune.config import build
@@ -341,7 +342,9 @@ def test_nothing_of_a_certificate_reaches_the_terminal_as_it_is(ended, silotune)
     assert "\x1b" not in silotune("site", "verify", run).output
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"version": 1, "silos": ' * 10_000, "[]", "{}"])
+@pytest.mark.parametrize(
+    "text", [full("[" * 100_000), '{"version": 1, "silos": ' * 10_000, full("[]"), "{}"]
+)
 def test_a_certificate_that_is_none_is_damaged(ended, silotune, text):
     (ended.run(run_of(ended)) / "certificate.json").write_text(text)
     result = silotune("site", "verify", run_of(ended))

@@ -75,12 +75,14 @@ def test_own_loop(run_file, capsys, tmp_path):
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.full
 def test_own_rule(run_file, capsys):
     left = run_file("own_rule")
     assert "finished, 10 rounds" in capsys.readouterr().out
     assert "HalfStep" in left["method"].description
 
 
+@pytest.mark.full
 def test_peft_optimizers(run_file, tmp_path):
     run_file("peft_optimizers")
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()

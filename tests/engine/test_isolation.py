@@ -126,6 +126,7 @@ def test_rotary_scales_of_the_longest_record_are_refused_with_the_length_that_cu
     assert opened(make(), reader, max_length=48).coupling.moved < 1e-4
 
 
+@pytest.mark.full
 def test_what_is_computed_one_by_one_may_choose_its_scale_by_length(reader):
     text = refusal(longrope(), reader)
     assert "micro_batch_size: 1" in text

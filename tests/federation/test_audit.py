@@ -17,6 +17,7 @@ from silotune.federation.audit import audit, conclusion
 from silotune.federation.audit_effort import SHORT
 from silotune.federation.audit_part import Part
 from silotune.federation.audit_subject import secret_mechanisms, small_model
+from silotune.federation.audit_transcript import silent_run
 from silotune.federation.workers import audit_worker
 from silotune.privacy import (
     Correlated,
@@ -29,6 +30,10 @@ from silotune.privacy import (
 )
 from silotune.privacy.accounting.accountant import COARSE, epsilon
 from silotune.runs.folder import RunFolder
+
+pytestmark = pytest.mark.usefixtures("same_secrets")
+
+pytestmark = pytest.mark.usefixtures("same_secrets")
 
 DELTA = 1e-5
 
@@ -105,6 +110,20 @@ def test_a_tensor_without_noise_fails_the_audit(place, quick, monkeypatch):
     assert "classifier.head.weight" in parts["noise"].text
 
 
+def test_what_workers_are_told_makes_the_same_silos(place, tmp_path):
+    subject = of_config(private(place))
+    stand = small_model(subject, tmp_path / "model")
+    asked = silent_run(stand, secret_mechanisms(subject), subject.sizes, QUICK)
+    audit_pool.write_orders(
+        tmp_path, stand.terms, subject.labels, subject.federation.machine, asked
+    )
+    trainer, silos = audit_pool.ordered_silos(tmp_path)
+    assert {name: silo.privacy for name, silo in silos.items()} == asked.mechanisms
+    assert {name: len(silo.train.lengths) for name, silo in silos.items()} == asked.records
+    assert trainer.adapted.tensors.keys() == stand.model.trainer.adapted.tensors.keys()
+
+
+@pytest.mark.full
 def test_silos_in_worker_processes_are_audited(place, monkeypatch):
     monkeypatch.setattr(audit_pool, "WORKERS", 1)  # one takes seconds to start
     found = pool_parts(place, audit_worker)
@@ -112,6 +131,7 @@ def test_silos_in_worker_processes_are_audited(place, monkeypatch):
     assert "in worker processes" in found["noise in worker processes"].text
 
 
+@pytest.mark.full
 def test_a_stream_that_workers_share_is_found(place):
     """Each worker begins with the same key, as two forks of one process do."""
 
@@ -153,14 +173,15 @@ def test_discrete_noise_is_read_from_its_grid(place, quick):
     assert parts["grid of the noise"].verdict is Verdict.PASS
 
 
-def test_a_run_is_audited_against_its_certificate(place, quick, monkeypatch):
+def test_a_run_is_audited_against_its_certificate(place, tmp_path, quick, monkeypatch):
     monkeypatch.setattr(auditing, "MOST_DELTA", 1e-3)
     config = private(place, "train.num_rounds=2")
     train(config)
     subject = of_run(RunFolder(Path(config.output_dir)))
     assert subject.certificate is not None
     assert secret_mechanisms(subject)["west"].noise.multiplier == 2.0
-    *_, last = audit(subject, QUICK)
+    stand = small_model(subject, tmp_path)
+    last = auditing._configured_run(secret_mechanisms(subject), stand.model, subject)
     assert last.claimed == subject.certificate.silos["east"].epsilon
     assert last.measured <= last.claimed
     assert "all 4 steps" in last.text

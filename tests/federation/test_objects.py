@@ -120,6 +120,7 @@ def test_a_run_that_was_stopped_is_resumed_to_the_bit(bert, tmp_path, name):
     assert run.folder.run.read_bytes() == before  # finished: nothing is done
 
 
+@pytest.mark.full  # at hand the process of the command line is
 def test_a_killed_process_is_resumed_to_the_bit(bert, tmp_path):
     paths = write_tables(tmp_path)
     one = {"clients": {c: str(p) for c, p in paths.items()}, "privacy": SEEDED}

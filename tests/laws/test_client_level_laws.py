@@ -36,6 +36,8 @@ from silotune.runtimes import InProcess
 from silotune.schedules import Schedule
 from toys import agreed, axes, begin, experiment, silos, trainer
 
+pytestmark = pytest.mark.usefixtures("same_secrets")
+
 STEP = SGD(lr=0.3)
 
 

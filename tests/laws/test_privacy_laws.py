@@ -23,6 +23,8 @@ from silotune.privacy import (
 from silotune.privacy.mechanisms.clipping import accumulate, clipped_sum
 from toys import CLASSIFY, adapted, adapter, notes, random_factors
 
+pytestmark = pytest.mark.usefixtures("same_secrets")
+
 ROLES = [{Role.B}, {Role.A}, {Role.A, Role.B}, {Role.HEAD}, {Role.B, Role.HEAD}, set(Role)]
 BOUND = 0.05
 

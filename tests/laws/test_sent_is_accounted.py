@@ -16,7 +16,7 @@ import torch
 
 import silotune.runtimes.pool as pool_module
 from by_config import mechanisms, opened, read_tables
-from covering import every_combination
+from covering import every_combination, full
 from federation.small import SILOS, charge_again, notes, small, train, write_csv, write_small
 from silotune.config import build
 from silotune.core import (
@@ -297,7 +297,7 @@ def moved(folder: RunFolder, name: str) -> Path:
     return folder.path.rename(folder.path.parent / name)
 
 
-EVALUATIONS = pytest.mark.parametrize("evaluation", ["public", "site"])
+EVALUATIONS = pytest.mark.parametrize("evaluation", [full("public"), "site"])
 
 
 # Every field has a reason.

@@ -165,6 +165,7 @@ def test_rounds_of_any_kind_compose(relation, points):
     assert_between(claimed, steps, 1e-6)
 
 
+@pytest.mark.full
 def test_truncated_and_other_rounds_compose_over_silos():
     silos = [
         [TruncatedCharge(0.1, 2.0, 30, 40, 200), Charge(1.0, 15.0, 1)],

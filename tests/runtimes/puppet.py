@@ -1,6 +1,7 @@
 """What a pool takes for a worker: says that it is there and gives one answer to everything.
 
-It imports nothing, so that it is there at once. Without an answer it dies when it is asked.
+It imports nothing, so that it is there at once. Without an answer it dies when it is asked; it says
+nothing if that is to be "never".
 """
 
 import os
@@ -19,6 +20,8 @@ def main() -> None:
         sys.stdin.buffer.read(int.from_bytes(size, "big"))
         if not answer:
             os._exit(9)
+        if answer == b"never":
+            sys.stdin.buffer.read()  # until it is killed
         say(answer)
 
 

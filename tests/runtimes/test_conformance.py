@@ -121,7 +121,10 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize(("kind", "fault"), [full("poisson", "none"), ("rotation", "dies")])
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [full("poisson", "none"), ("rotation", "none"), full("rotation", "dies")],
+)
 def test_hidden_clients_end_in_the_same_bits_too(faults, tmp_path, kind, fault):
     """Noise and cohorts come from a seed here, or no two runs could be compared."""
     mechanism = ClientLevel(
@@ -151,6 +154,7 @@ DEADLINE = 2.0
 """Seconds; of workers that are there already."""
 
 
+@pytest.mark.full
 def test_a_worker_that_hangs_is_given_up_at_the_deadline_and_the_next_round_is_whole(worker_faults):
     last(worker_faults.runtime, rounds=1)  # the workers are there
     begun, worker_faults.runtime._deadline = time.monotonic(), DEADLINE
@@ -165,6 +169,7 @@ def test_a_worker_that_hangs_is_given_up_at_the_deadline_and_the_next_round_is_w
     assert len(next(rounds).pooled.clients) == 3
 
 
+@pytest.mark.full
 def test_too_few_answers_stop_the_run(worker_faults):
     last(worker_faults.runtime, rounds=1)  # the workers are there
     worker_faults.runtime._deadline = DEADLINE
@@ -175,6 +180,17 @@ def test_too_few_answers_stop_the_run(worker_faults):
 def test_a_worker_that_always_dies_is_an_error_in_words():
     with puppets("") as (runtime, _), pytest.raises(WorkerError, match="died 3 times"):
         last(runtime)
+
+
+def test_a_worker_that_does_not_answer_is_killed_at_the_deadline():
+    with puppets("never") as (_, pool):
+        [worker] = pool._workers
+        worker.warm()
+        pid = worker.pid
+        assert list(pool.exchange({"north": b"order"}, 0.2)) == []
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+        assert worker not in pool._workers, "another one takes its place"
 
 
 def test_a_workers_own_error_reaches_the_user():

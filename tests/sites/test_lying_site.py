@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 import silotune as st
+from covering import full
 from federation.objects import SEEDED
 from silotune.core import Meter, decode_result, encode_result
 from silotune.federation.acceptance import SitesRefuseError
@@ -157,7 +158,9 @@ def test_a_number_of_records_without_a_ledger(tmp_path, bert):
     assert run.metrics[-1].missing == {"west": "its numbers are not those in its ledger"}
 
 
-@pytest.mark.parametrize("score", [Meter(1e9, 2), Meter(2, 1e-9), Meter(2, 1e9)], ids=str)
+@pytest.mark.parametrize(
+    "score", [Meter(1e9, 2), full(Meter(2, 1e-9)), full(Meter(2, 1e9))], ids=str
+)
 def test_a_score_that_is_not_the_one_in_its_ledger(tmp_path, bert, score):
     """It counts as little as none, also from a site that says that it refused."""
     scores, lied = [], {"meters": {"accuracy": score}}

@@ -74,6 +74,7 @@ def test_two_sites_that_serve_a_folder(tmp_path, bert):
     assert weights(tmp_path / "there") == weights(tmp_path / "here")
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("hearing")
 def test_it_tells_who_it_is_what_is_asked_and_ends_whole(tmp_path, bert):
     with places(bert, ("west",)) as sites:

@@ -26,6 +26,8 @@ from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE
 from silotune.privacy.ledger.noisy_counts import NoisyCount, Releases, by_table
 from toys import silos
 
+pytestmark = pytest.mark.usefixtures("same_secrets")
+
 DELTA = 1e-5
 
 

@@ -20,6 +20,8 @@ from silotune.privacy.mechanisms.matrix_factorization import CorrelatedStream, s
 from silotune.privacy.mechanisms.secure_rng import Randomness
 from silotune.privacy.mechanisms.server import FullParticipation, RoundStart
 
+pytestmark = pytest.mark.usefixtures("same_secrets")
+
 OUT, IN, RANK = 7, 5, 2
 A, B, HEAD = Key("q", Role.A), Key("q", Role.B), Key("head", Role.HEAD, "bias")
 EVERYBODY = {"clients": 4, "sampling": Poisson(1.0)}

@@ -11,6 +11,8 @@ from silotune.privacy.mechanisms.noise import NoNoise
 from silotune.privacy.mechanisms.sampling import epochs, poisson
 from silotune.privacy.mechanisms.secure_rng import Randomness
 
+pytestmark = pytest.mark.usefixtures("same_secrets")
+
 DRAWS = 400
 
 
