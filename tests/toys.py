@@ -138,6 +138,7 @@ def trainer(axes: Axes, micro_batch: int = 4) -> LocalTrainer:
         objective=CLASSIFY,
         optimizer=axes.optimizer,
         draw=lambda seed: first_factors(lora, seed),
+        gain=axes.gain,
         micro_batch=micro_batch,
     )
 

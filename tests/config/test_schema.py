@@ -57,6 +57,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "method.randomised": None,
     "method.residual_rank": None,
     "method.balanced": None,
+    "method.rank_scale": None,
     "method.objective": None,
     "method.fair_lambda": None,
     "method.fair_norm": None,

@@ -17,7 +17,7 @@ from silotune.linalg import Matrix
 
 from .base import Adapter, Layer
 from .expert_stack import AdaptedExperts, places
-from .linear import Head
+from .linear import AdaptedLinear, Head
 
 _NOTHING: Mapping[str, Matrix] = {}
 
@@ -75,12 +75,15 @@ class AdaptedModel:
         self.context.expect(batch)
         return measure(self.model, batch)
 
-    def load(self, factors: Factors, folded: Mapping[str, Matrix] = _NOTHING) -> None:
+    def load(
+        self, factors: Factors, folded: Mapping[str, Matrix] = _NOTHING, gain: float = 1.0
+    ) -> None:
         """Replace every tensor and every fold, so that nothing of an earlier client is left.
 
         Args:
             factors: of all tensors; pairs may have a rank of their own.
             folded: what has been added to the base, by site.
+            gain: what plain pairs are multiplied by besides the adapter's scale.
 
         Raises:
             ValueError: if a tensor or site is missing, unknown or of another shape.
@@ -91,6 +94,8 @@ class AdaptedModel:
                 parameter.data = factors[key].to(parameter, copy=True)
         for site, layer in self.layers.items():
             layer.fold(folded.get(site))
+            if isinstance(layer, AdaptedLinear):
+                layer.gain = gain
 
     def extract(self) -> Factors:
         """A copy of every tensor, on the CPU."""

@@ -1,7 +1,8 @@
 """The adapted layer: any linear base module, a black box, with a low-rank pair beside it.
 
-``y = base(x) + scale * (F + B A) x``, where F is what earlier rounds folded, if anything. The scale
-lives here and nowhere else. Where the base is a plain matrix of the factors' own type, the layer
+``y = base(x) + scale * (F + gain B A) x``, where F is what earlier rounds folded, if anything. The
+scale lives here and nowhere else; the gain is 1 but for a pair of a rank of its own, whose scale
+goes by that. Where the base is a plain matrix of the factors' own type, the layer
 runs on the merged weight; a half-precision or quantised base, or dropout, keeps F and the pair
 beside it in float32. The base itself is never written to.
 
@@ -29,6 +30,7 @@ class AdaptedLinear(SiteLayer):
     ) -> None:
         super().__init__(site)
         self.scale = scale
+        self.gain = 1.0
         self.dropout = dropout
         self.A = zeros(site, rank, site.in_features)
         self.B = zeros(site, site.out_features, rank)
@@ -57,14 +59,14 @@ class AdaptedLinear(SiteLayer):
             self._carrying = (base + self.scale * _dense(matrix, self.A)).detach()
 
     def delta(self) -> Tensor:
-        """Scale (F + B A)."""
-        pair = self.B.detach() @ self.A.detach()
+        """Scale (F + gain B A)."""
+        pair = self.gain * (self.B.detach() @ self.A.detach())
         whole = pair if self.folded is None else pair + _dense(self.folded, pair)
         return self.scale * whole
 
     def merged(self) -> Tensor:
-        """W + scale (F + B A) (out, in), with the graph of the pair; where the base is plain."""
-        return torch.addmm(self._frozen(), self.B, self.A, alpha=self.scale)
+        """W + scale (F + gain B A) (out, in), with the pair's graph; where the base is plain."""
+        return torch.addmm(self._frozen(), self.B, self.A, alpha=self.scale * self.gain)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
@@ -73,8 +75,8 @@ class AdaptedLinear(SiteLayer):
             return self._beside(x, dropout)
         if not self._sink.is_open:
             return F.linear(x, self.merged(), self.bias)
-        base, factors = (self._frozen(), self.bias), (self.A, self.B)
-        return merged_lora(x, base, factors, self.scale, self._sink, self._keys, self.records)
+        base, factors, scale = (self._frozen(), self.bias), (self.A, self.B), self.scale * self.gain
+        return merged_lora(x, base, factors, scale, self._sink, self._keys, self.records)
 
     def _frozen(self) -> Tensor:
         """W + scale F (out, in)."""
@@ -89,7 +91,7 @@ class AdaptedLinear(SiteLayer):
             y = y + (self.scale * _applied(self.folded, x.to(self.A.dtype))).to(y.dtype)
         x = F.dropout(x, dropout).to(self.A.dtype)
         z = self._map(x, self.A, 1.0, self._keys[0])
-        return y + self._map(z, self.B, self.scale, self._keys[1]).to(y.dtype)
+        return y + self._map(z, self.B, self.scale * self.gain, self._keys[1]).to(y.dtype)
 
     def _map(self, x: Tensor, weight: Tensor, scale: float, key: Key) -> Tensor:
         if self._sink.is_open and weight.requires_grad:

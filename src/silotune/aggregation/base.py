@@ -66,6 +66,11 @@ class Aggregator(Protocol):
         return False
 
     @property
+    def scales_by_rank(self) -> bool:
+        """Whether a client of a rank of its own trains at the scale of that rank, alpha / r_i."""
+        return False
+
+    @property
     def keeps_basis(self) -> bool:
         """Whether B' and A' are written in the basis of B and A: a server's moments stay valid."""
         return False

@@ -19,11 +19,14 @@ class Truncate(Aggregator):
     The least error that a pair of that rank can have: the tail of the singular values. Columns are
     sorted by them, so a client of lower rank takes the first ones and has the best of its own.
     Components that the mean does not need begin afresh, B' = 0 and A' as it was, since a pair of
-    zeros would never move again. Privacy noise: quadratic, cut along with the tail. Local
-    optimisers begin afresh: the basis is new in every round.
+    zeros would never move again. With ``scales_by_rank``, as in the paper's code, a client of rank
+    r_i trains at alpha / r_i, and what it begins from and sends is written in the shared adapter's
+    scale: s_i B_i A_i is what is pooled, and nothing here sees a scale. Privacy noise: quadratic,
+    cut along with the tail. Local optimisers begin afresh: the basis is new in every round.
 
     Attributes:
         rank: of B'A' at most.
+        scales_by_rank: see above; False trains all at the scale of the largest rank.
         balanced: the square root of every singular value goes to either factor, so that both see
             gradients alike. False, as in the paper: all of it goes into B', the rows of A' are
             orthonormal, and A' learns much more slowly than B'.
@@ -39,6 +42,7 @@ class Truncate(Aggregator):
 
     rank: int
     balanced: bool = True
+    scales_by_rank: bool = True
 
     def __post_init__(self) -> None:
         if self.rank < 1:

@@ -124,6 +124,12 @@ class Factors(Mapping[Key, Tensor]):
         }
         return Factors({k: t[start[k.role]] if k.role in start else t for k, t in self.items()})
 
+    def with_b_times(self, factor: float) -> Factors:
+        """Every B multiplied, so that the products are: a pair written in another scale."""
+        if factor == 1.0:
+            return self
+        return Factors({k: t * factor if k.role is Role.B else t for k, t in self.items()})
+
     def num_elements(self) -> int:
         """How many numbers there are in all."""
         return sum(t.numel() for t in self.values())

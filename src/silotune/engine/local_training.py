@@ -39,10 +39,11 @@ def local_training(
         past: of correlated noise, from earlier rounds; None at the beginning and without it.
 
     Returns:
-        All tensors at the end; the number of records that were drawn and left out, which is secret.
+        All tensors at the end, written in the adapter's own scale; the number of records that were
+        drawn and left out, which is secret.
     """
-    adapted, mechanism = trainer.adapted, client.privacy
-    adapted.load(start, task.folded)
+    adapted, mechanism, gain = trainer.adapted, client.privacy, trainer.gain(task.rank)
+    adapted.load(start.with_b_times(1.0 / gain), task.folded, gain)
     adapted.model.train()
     optimizer = trainer.optimizer.build(adapted.tensors, task.learning_rate)
     randomness = mechanism.draws(task.seed, past)
@@ -57,7 +58,7 @@ def local_training(
                 active, adapted.sink, trainer.losses, records, randomness
             )
             optimizer.step()
-    return adapted.extract(), dropped
+    return adapted.extract().with_b_times(gain), dropped
 
 
 def _records(

@@ -142,6 +142,7 @@ class LocalTrainer:
 
     Attributes:
         draw: the tensors that a seed decides, so that they need not travel.
+        gain: what pairs of a rank are multiplied by besides the adapter's scale.
         micro_batch: records that go through the model at once.
     """
 
@@ -149,6 +150,7 @@ class LocalTrainer:
     objective: PerExampleLoss
     optimizer: OptimizerConfig
     draw: Callable[[int], Factors]
+    gain: Callable[[int | None], float]
     micro_batch: int
 
     def losses(self, batch: Batch) -> torch.Tensor:

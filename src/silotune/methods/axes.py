@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from torch import nn
 
 from silotune.adapters import Adapter
+from silotune.adapters.base import pair_scale
 from silotune.aggregation import Aggregator, Mean, ServerOptimizer, ServerStep
 from silotune.core import Role, RoundPlan, Site
 from silotune.core.protocols import check_satisfies
@@ -62,6 +63,17 @@ class Axes:
     def trained(self) -> frozenset[Role]:
         """Every role that some round moves."""
         return frozenset().union(*(plan.trained() for plan in self.schedule.plans()))
+
+    def gain(self, rank: int | None) -> float:
+        """What a client multiplies its pair by besides the adapter's scale.
+
+        Args:
+            rank: of its pairs, where it differs between clients.
+        """
+        if rank is None or self.adapter is None or not self.aggregator.scales_by_rank:
+            return 1.0
+        own = pair_scale(self.adapter.alpha, rank, self.adapter.rslora)
+        return own / self.adapter.scale
 
     def _check_pairs(self) -> None:
         """That every phase trains of a pair what the optimiser needs."""

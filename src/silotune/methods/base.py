@@ -19,7 +19,7 @@ from annotated_types import Ge, Gt, Lt
 from silotune.adapters import Adapter, Init, LoRA
 from silotune.aggregation import Aggregator, Mean
 from silotune.core.protocols import check_satisfies
-from silotune.optim import AdamW, OptimizerConfig
+from silotune.optim import AdamW, AltLoRAConfig, LoRAFAConfig, LoRAProConfig, OptimizerConfig
 from silotune.schedules import Schedule
 
 from .axes import Axes, IncompatibleMethodError, with_rule
@@ -95,7 +95,7 @@ class Method(ABC):
         About(
             "Ranks of silos that differ from `r`, silo: rank, for methods that combine products "
             "alone (flexlora, flora, xgblora). The largest rank is that of the shared adapter, by "
-            "which lora_alpha is divided."
+            "which lora_alpha is divided (with flexlora, by each silo's own)."
         ),
     ] = None
     lora_alpha: Annotated[float, Gt(0), About("Adapters are scaled by lora_alpha / r.")] = 8.0
@@ -218,6 +218,11 @@ class Method(ABC):
                 "ranks: this method averages A and B by themselves, and tensors of unequal shapes "
                 "have no mean; use flexlora or flora, or one rank for all"
             )
+        if self.ranks and axes.aggregator.scales_by_rank and _divides_by_scale(axes.optimizer):
+            raise IncompatibleMethodError(
+                f"ranks: {self.title} divides gradients by one scale, and here every rank has its "
+                "own; set rank_scale to shared"
+            )
         return axes
 
     def with_(
@@ -309,6 +314,10 @@ class Method(ABC):
                 f"{self.title} is an optimiser of its own, made of AdamW: set optimizer to adamw"
             )
         return given
+
+
+def _divides_by_scale(optimizer: OptimizerConfig) -> bool:
+    return isinstance(optimizer, AltLoRAConfig | LoRAFAConfig | LoRAProConfig)
 
 
 def _cited(method: Method) -> str:

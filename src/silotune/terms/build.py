@@ -175,6 +175,7 @@ def build_model(terms: Terms, loaded: Loaded, machine: Machine) -> BuiltModel:
             objective=terms.objective,
             optimizer=axes.optimizer,
             draw=draw,
+            gain=axes.gain,
             micro_batch=1 if chosen.one_by_one else machine.micro_batch_size,
         ),
         axes=axes,
