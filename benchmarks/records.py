@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from silotune.core import seed_of
 from silotune.data import TextExamples
@@ -34,7 +35,11 @@ class Drawn:
         parts = (
             part
             for rows in self.batches
-            for part in (microbatches(rows, self.examples.lengths, size) if size else [rows])
+            for part in (
+                microbatches(rows, self.examples.lengths, size, torch.device("cpu"))
+                if size
+                else [rows]
+            )
         )
         return sum(len(p) * max(self.examples.lengths[i] for i in p) for p in parts)
 

@@ -133,7 +133,10 @@ def bare_steps(case: Case, adapted: AdaptedModel, one: Drawn) -> Callable[[], No
     tensors = {k: p for k, p in adapted.tensors.items() if p.requires_grad}
     optimizer = SGD(lr=case.learning_rate).build(tensors, case.learning_rate)
     batches = [
-        [examples.batch(part) for part in microbatches(rows, examples.lengths, MICRO_BATCH)]
+        [
+            examples.batch(part)
+            for part in microbatches(rows, examples.lengths, MICRO_BATCH, adapted.device)
+        ]
         for rows in one.batches
     ]
 

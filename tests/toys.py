@@ -24,6 +24,7 @@ from silotune.methods import Axes, Method, MoLE, built_in
 from silotune.objectives import SequenceClassification
 from silotune.privacy import NoPrivacy
 
+CPU = torch.device("cpu")
 CLASSIFY = SequenceClassification(text="text", label="label")
 """The objective of all toys."""
 

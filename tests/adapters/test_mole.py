@@ -18,6 +18,7 @@ from silotune.privacy.mechanisms.clipping import accumulate
 from toys import (
     CLASSES,
     CLASSIFY,
+    CPU,
     INNER,
     WIDTH,
     Toy,
@@ -99,7 +100,7 @@ def test_forward_and_every_records_gradient_are_those_of_the_formula(masked):
 @pytest.mark.parametrize("bound", [0.05, math.inf])
 def test_the_clipped_sum_is_that_of_one_record_after_another(bound):
     records, (model, factors) = notes(9), loaded(mixture())
-    parts = [records.batch(p) for p in microbatches(range(9), records.lengths, 4)]
+    parts = [records.batch(p) for p in microbatches(range(9), records.lengths, 4, CPU)]
     found = accumulate(model.sink, losses(model), parts, bound).sums
     alone, _ = loaded(mixture())
     total = {key: torch.zeros_like(t) for key, t in factors.items()}

@@ -363,7 +363,7 @@ class Texts:
 def rows_of(trainer, records, indices):
     """Every record's row as a step makes them."""
     found = {}
-    for part in microbatches(indices, records.lengths, trainer.micro_batch):
+    for part in microbatches(indices, records.lengths, trainer.micro_batch, trainer.adapted.device):
         with trainer.adapted.sink.collect(len(part)) as rows:
             trainer.losses(records.batch(part)).sum().backward()
             for place, record in enumerate(part):

@@ -21,7 +21,7 @@ from silotune.privacy import (
     Rotation,
 )
 from silotune.privacy.mechanisms.clipping import accumulate, clipped_sum
-from toys import CLASSIFY, adapted, adapter, notes, random_factors
+from toys import CLASSIFY, CPU, adapted, adapter, notes, random_factors
 
 pytestmark = pytest.mark.usefixtures("same_secrets")
 
@@ -51,7 +51,7 @@ def ours(roles, bound: float, records, indices, *, micro_batch=3, head_scale=1.0
             layer.forward = lambda x, own=layer: own._beside(x, 0.0)
     model.load(random_factors(adapter(), 1))
     model.train_only(roles)
-    parts = microbatches(indices, records.lengths, micro_batch)
+    parts = microbatches(indices, records.lengths, micro_batch, CPU)
     return accumulate(
         model.sink,
         lambda batch: CLASSIFY.losses(model.model, batch),
@@ -122,7 +122,7 @@ def step(mechanism, indices, micro_batch: int = 3):
         tensors,
         model.sink,
         lambda batch: CLASSIFY.losses(model.model, batch),
-        (records.batch(p) for p in microbatches(indices, records.lengths, micro_batch)),
+        (records.batch(p) for p in microbatches(indices, records.lengths, micro_batch, CPU)),
         mechanism.draws(0, None),
     )
     return {key: p.grad for key, p in tensors.items()}

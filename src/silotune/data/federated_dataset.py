@@ -213,7 +213,18 @@ def _by_column(table: Dataset | None, by: str, reader: TableReader) -> dict[str,
     pool, filled = _pool(table, reader)
     assert table is not None
     members = named_rows(table, by, _POOL)
-    return {name: _among(pool, rows, filled, name) for name, rows in members.items()}
+    kept = _among(members, filled, len(pool))
+    if empty := [name for name, rows in kept.items() if len(rows) == 0]:
+        name = empty[0]
+        raise ValueError(
+            f"data: silo {name!r} is empty: all its {len(members[name])} records are blank"
+        )
+    return {
+        name: ClientTables(
+            train=pool.select(rows), left_out={"train": len(members[name]) - len(rows)}
+        )
+        for name, rows in kept.items()
+    }
 
 
 def _dealt(
@@ -235,11 +246,17 @@ def _dealt(
     return divided, tuple(filter(None, (empty, over if unused else None)))
 
 
-def _among(pool: Dataset, rows: Indices, filled: Indices, name: str) -> ClientTables:
-    kept = np.intersect1d(rows, filled)
-    if len(kept) == 0:
-        raise ValueError(f"data: silo {name!r} is empty: all its {len(rows)} records are blank")
-    return ClientTables(train=pool.select(kept), left_out={"train": len(rows) - len(kept)})
+def _among(members: Mapping[str, Indices], filled: Indices, records: int) -> dict[str, Indices]:
+    """Of each silo's rows, those that are filled; looked up in a mask, which all silos share.
+
+    Args:
+        members: rows by silo, each once.
+        filled: rows that hold something.
+        records: of the whole table.
+    """
+    holds = np.zeros(records, dtype=bool)
+    holds[filled] = True
+    return {name: rows[holds[rows]] for name, rows in members.items()}
 
 
 def _names_silos(table: Dataset | None, by: str) -> bool:
@@ -264,8 +281,7 @@ def _with_named(
         where = f"the {part} table"
         members = named_rows(table, by, where)
         pool = reader.read(table, where) if len(table) else table
-        filled = filled_rows(pool)
-        kept = {name: np.intersect1d(rows, filled) for name, rows in members.items()}
+        kept = _among(members, filled_rows(pool), len(pool))
         if any(len(rows) and name not in silos for name, rows in kept.items()):
             raise ValueError(
                 f"by: {where} has records of a silo that has none to train on; leave them out, "

@@ -51,7 +51,7 @@ def evaluate(
     with torch.inference_mode():
         return joined(
             adapted.measure(objective.measure, to_device(examples.batch(part), adapted.device))
-            for part in microbatches(everything, examples.lengths, batch_size)
+            for part in microbatches(everything, examples.lengths, batch_size, adapted.device)
         )
 
 

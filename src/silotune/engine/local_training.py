@@ -64,8 +64,9 @@ def local_training(
 def _records(
     examples: ClientDataset, indices: Sequence[int], trainer: LocalTrainer
 ) -> Iterator[Batch]:
-    for part in microbatches(indices, examples.lengths, trainer.micro_batch):
-        yield to_device(examples.batch(part), trainer.adapted.device)
+    device = trainer.adapted.device
+    for part in microbatches(indices, examples.lengths, trainer.micro_batch, device):
+        yield to_device(examples.batch(part), device)
 
 
 @contextmanager

@@ -1,0 +1,61 @@
+"""A batch is cut where it is cheapest."""
+
+from itertools import combinations, pairwise
+
+import pytest
+import torch
+
+from silotune.engine.batches import PASS_TOKENS, microbatches
+
+CPU = torch.device("cpu")
+
+
+def lengths(records: int, seed: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(1, 129, (records,), generator=generator).tolist()
+
+
+def cost(parts, tokens) -> int:
+    return sum(PASS_TOKENS["cpu"] + len(part) * max(tokens[i] for i in part) for part in parts)
+
+
+def every_cut(ordered, size):
+    for cuts in range(len(ordered)):
+        for inner in combinations(range(1, len(ordered)), cuts):
+            parts = [ordered[i:j] for i, j in pairwise([0, *inner, len(ordered)])]
+            if all(len(part) <= size for part in parts):
+                yield parts
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("size", [1, 3, 9])
+def test_no_other_cut_is_cheaper(size, seed):
+    tokens = lengths(9, seed)
+    parts = list(microbatches(range(9), tokens, size, CPU))
+    ordered = sorted(range(9), key=lambda i: (tokens[i], i))
+    assert cost(parts, tokens) == min(cost(p, tokens) for p in every_cut(ordered, size))
+
+
+@pytest.mark.parametrize("size", [1, 8, 32, 1000])
+def test_each_record_goes_once_and_never_too_many_at_once(size):
+    tokens = lengths(300, 0)
+    drawn = list(range(0, 300, 2))
+    parts = list(microbatches(drawn, tokens, size, CPU))
+    assert sorted(i for part in parts for i in part) == drawn
+    assert max(map(len, parts)) <= size
+
+
+def test_nothing_drawn_is_no_part():
+    assert list(microbatches([], [3, 4], 2, CPU)) == []
+
+
+def test_records_of_one_length_fill_their_parts():
+    parts = list(microbatches(range(10), [1] * 10, 4, CPU))
+    assert len(parts) == 3
+
+
+def test_a_device_that_passes_are_dear_on_pads_more():
+    tokens = [4, 5, 60, 61]
+    parts = list(microbatches(range(4), tokens, 4, CPU))
+    assert parts == [[0, 1], [2, 3]]
+    assert list(microbatches(range(4), tokens, 4, torch.device("cuda"))) == [[0, 1, 2, 3]]
