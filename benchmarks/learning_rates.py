@@ -66,10 +66,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Its scores: accuracy or perplexity; a word in place of the second where there is none."""
+    """Its scores: accuracy or perplexity; a word in place of the second where there is none.
+
+    Beside them the bytes that one silo sent in its last round.
+    """
 
     before: float
     after: float | str
+    bytes_up: float = 0.0
 
 
 def cases(tasks: Sequence[str], methods: Sequence[str], seeds: int) -> Iterator[Case]:
@@ -81,15 +85,14 @@ def cases(tasks: Sequence[str], methods: Sequence[str], seeds: int) -> Iterator[
                 yield Case(task, name, optimizer, unit, rate, seed)
 
 
-def run(case: Case, data: Path, encoder: Path) -> Outcome:
+def trained(federation: Federation) -> Outcome:
     """Train once, without a folder to keep."""
     torch.set_num_threads(1)
-    federation = described(case, data, encoder)
     built = build_federation(federation)
     agreement = built.agreement
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place))
-        clients = build_clients(built, folder, "rates", {})
+        clients = build_clients(built, folder.site, "rates", {})
         runtime = InProcess(agreement.model.trainer, clients)
 
         def scored(state: Any) -> float:
@@ -99,14 +102,14 @@ def run(case: Case, data: Path, encoder: Path) -> Outcome:
             return overall.get("perplexity", overall.get("accuracy", 0.0))
 
         state = agreement.first_state()
-        before = scored(state)
+        before, sent = scored(state), 0.0
         try:
             for done in federate(agreement.experiment("rates"), runtime, state):
-                state = done.state
+                state, sent = done.state, done.pooled.bytes_up / len(done.pooled.clients)
         except (ValueError, QuorumError):  # numbers that are none are refused by their silo
             return Outcome(before, "diverged")
         after = scored(state)
-        return Outcome(before, after if math.isfinite(after) else "diverged")
+        return Outcome(before, after if math.isfinite(after) else "diverged", sent)
 
 
 def described(case: Case, data: Path, encoder: Path) -> Federation:
@@ -210,7 +213,7 @@ def sweep(args: argparse.Namespace) -> None:
         if case in done or case.method == "mole" or _worse_below(case, args.out):
             continue
         try:
-            outcome = run(case, args.data, encoder)
+            outcome = trained(described(case, args.data, encoder))
         except ValueError as error:  # a method that cannot be private, or has no head to train
             outcome = Outcome(math.nan, "refused")
             print(case, error, flush=True)
@@ -253,7 +256,7 @@ def read(file: Path) -> list[tuple[Case, Outcome]]:
     found = []
     for line in lines:
         values = json.loads(line)
-        outcome = Outcome(values.pop("before"), values.pop("after"))
+        outcome = Outcome(values.pop("before"), values.pop("after"), values.pop("bytes_up", 0.0))
         found.append((Case(**values), outcome))
     return found
 

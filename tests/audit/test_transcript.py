@@ -121,18 +121,11 @@ def test_correlated_noise_that_is_begun_again_in_every_round_is_found(tmp_path, 
 
 def test_what_is_folded_without_noise_is_found(tmp_path, monkeypatch):
     """Rounds that fold send the tensors that the round began with."""
-    seal, begun = engine_client.seal, {}
-    start_of = engine_client.start_of
+    seal = engine_client.seal
 
-    def remembered(task, trainer, client):
-        begun[task.client] = start_of(task, trainer, client)
-        return begun[task.client]
+    def plain(shared, task, start):
+        return seal(start if task.plan.fold else shared, task, start)
 
-    def plain(shared, task):
-        start = task.plan.shared(begun[task.client])
-        return seal(start if task.plan.fold else shared, task)
-
-    monkeypatch.setattr(engine_client, "start_of", remembered)
     monkeypatch.setattr(engine_client, "seal", plain)
     assert alarms(HALF, lambda silo: HALF, tmp_path, "flora")["noise"]
 

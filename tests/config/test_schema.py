@@ -115,6 +115,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "train.server_learning_rate": None,
     "train.server_momentum": None,
     "train.largest_update": 1e4,
+    "train.upload_dtype": "float32",
     "train.lr_scheduler_type": "constant",
     "train.seed": 0,
     "train.weighting": "num_examples",

@@ -77,7 +77,7 @@ class Lying:
         lies = task.client == LIAR
         shared = sent(task, self.magnitude if lies else None, self.pattern)
         answer = ClientUpdate(
-            run=task.run, round=task.round, client=task.client, sealed=seal(shared, task)
+            run=task.run, round=task.round, client=task.client, sealed=seal(shared, task, shared)
         )
         return replace(answer, sealed=b"", refusal="absent") if lies and self.absent else answer
 
@@ -207,7 +207,7 @@ def test_another_type_than_the_states_is_refused():
             answer = super()._answer(task)
             shared = sent(task, None, self.pattern)
             narrow = shared.map(lambda t: t.float()) if task.client == LIAR else shared
-            return replace(answer, sealed=seal(narrow, task))
+            return replace(answer, sealed=seal(narrow, task, narrow))
 
     last = open_rounds(plain("fedit"), Wide())[-1]
     assert "tensors differ" in last.pooled.missing[LIAR]

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import silotune.runtimes.pool as pool_module
+import silotune_link.process as pipes
 from by_config import mechanisms, opened, read_tables
-from covering import every_combination, full
+from covering import every_pair, full
 from federation.small import SILOS, charge_again, notes, small, train, write_csv, write_small
 from silotune.config import build
 from silotune.core import (
@@ -61,6 +61,7 @@ TASK = {
     "task.plan.share": CONFIGURED,
     "task.plan.fold": CONFIGURED,
     "task.plan.fixed": CONFIGURED,
+    "task.plan.upload": CONFIGURED,
     "task.rank": CONFIGURED,
     "task.leaning_on": "SHA-256 of what it was sent the round before, if it was: " + EVENT,
     "task.kept": "names of tensors that are as the receiver knows them",
@@ -84,6 +85,8 @@ RESULT = {
     "update.run": "of the task",
     "update.round": "of the task",
     "update.client": "of the task",
+    "update.upload": CONFIGURED,
+    "update.scales": "largest numbers of update.tensor: post-processing, as rounding it is",
     "update.tensor": "clipped, noised and charged: post-processing of the mechanism's releases",
 }
 
@@ -326,7 +329,11 @@ def check_update(task: ClientTask, result: ClientUpdate, shapes) -> None:
     """Of the shapes that were asked for: nothing more is hidden in it."""
     shared, header = unpack(result.sealed)
     assert {key: tuple(t.shape) for key, t in shared.items()} == shapes
-    assert header == {"run": task.run, "round": task.round, "client": task.client}
+    address = {"run": task.run, "round": task.round, "client": task.client}
+    fewer_bits = {} if task.plan.upload == "float32" else {"upload": task.plan.upload}
+    scales = {"scales": header.get("scales")} if task.plan.upload == "int8" else {}
+    assert header == address | fewer_bits | scales
+    assert {tensor.dtype for tensor in shared.values()} == {getattr(torch, task.plan.upload)}
 
 
 SENT = {
@@ -349,9 +356,11 @@ def experts(place: Path) -> str:
     return f"method.experts={json.dumps(list(map(str, own)))}"
 
 
-@every_combination(method=list(SENT), evaluation=["public", "site"])
-def test_every_field_of_every_message_has_a_reason(place, evaluation, method):
-    more = [experts(place)] if method == "mole" else []
+@every_pair(
+    method=list(SENT), evaluation=["public", "site"], upload=["float32", "bfloat16", "int8"]
+)
+def test_every_field_of_every_message_has_a_reason(place, evaluation, method, upload):
+    more = [f"train.upload_dtype={upload}", *([experts(place)] if method == "mole" else [])]
     config = settings(place, f"evaluation={evaluation}", f"method.name={method}", *more)
     spy, folder = spied(config)
     scoring = 3 * len(SILOS) if evaluation == "site" else 0
@@ -707,7 +716,7 @@ def test_a_spent_budget_is_refused_in_words_that_are_public(place):
 @pytest.mark.parametrize("evaluation", ["public", "site"])
 def test_nothing_else_crosses_the_pipes_of_a_pool(place, monkeypatch, evaluation):
     down, up = [], []
-    write, read = pool_module.write_frame, pool_module.read_frame
+    write, read = pipes.write_frame, pipes.read_frame
 
     def written(pipe, payload):
         down.append(payload)
@@ -717,8 +726,8 @@ def test_nothing_else_crosses_the_pipes_of_a_pool(place, monkeypatch, evaluation
         up.append(read(pipe))
         return up[-1]
 
-    monkeypatch.setattr(pool_module, "write_frame", written)
-    monkeypatch.setattr(pool_module, "read_frame", heard)
+    monkeypatch.setattr(pipes, "write_frame", written)
+    monkeypatch.setattr(pipes, "read_frame", heard)
     alike = f"evaluation={evaluation}", "train.threads=1", ONE_STEP
     config = settings(place, "runtime=pool", "workers=1", *alike)
     worker = [sys.executable, "-P", "-m", "silotune", "worker"]
@@ -728,12 +737,14 @@ def test_nothing_else_crosses_the_pipes_of_a_pool(place, monkeypatch, evaluation
     assert {payload[:1] for payload in down} <= {b"T", b"S"}
     assert up[0] == b"+", "a worker says that it is there, once"
     assert {payload[:1] for payload in up[1:]} == {b"R"}
-    check_parts([payload[1:] for payload in down])
-    check_messages([], [payload[1:] for payload in up[1:]])
+    asked, told = list(map(messages.opened, down)), list(map(messages.opened, up[1:]))
+    assert not any(message.head for message in (*asked, *told))
+    check_parts([order.body for order in asked])
+    check_messages([], [answer.body for answer in told])
     moved(job.folder, "pooled")
     monkeypatch.setenv("SILOTUNE_LIFETIME_FOLDER", str(place.parent / "another book"))  # same run
     spy, _ = spied(settings(place, *alike))
-    assert [p[1:] for p in up[1:]] == spy.results
+    assert [answer.body for answer in told] == spy.results
 
 
 # Optional releases are there when configured, and only then.

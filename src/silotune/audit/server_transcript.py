@@ -143,7 +143,10 @@ class _Idle:
             self.asked.setdefault(task.round, []).append(number[task.client])
             unchanged = task.plan.shared(received(task, self.trainer))
             yield ClientUpdate(
-                run=task.run, round=task.round, client=task.client, sealed=seal(unchanged, task)
+                run=task.run,
+                round=task.round,
+                client=task.client,
+                sealed=seal(unchanged, task, unchanged),
             )
 
     def evaluate(self, tasks: Sequence[ClientTask]) -> Sequence[ClientUpdate]:

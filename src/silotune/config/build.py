@@ -50,6 +50,7 @@ def arguments(config: Config) -> dict[str, Any]:
         "weighting": train.weighting,
         "min_clients": train.min_clients,
         "largest_update": train.largest_update,
+        "upload_dtype": train.upload_dtype,
         "seed": train.seed,
         "clients": data.path,
         "name": data.name,

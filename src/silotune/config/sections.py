@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from silotune.aggregation.fedopt import ServerAdam, ServerMomentum, ServerStep, ServerYogi
+from silotune.core import UploadType
 from silotune.engine.experiment import LARGEST_UPDATE
 from silotune.methods import Method
 from silotune.methods.rates import Moved, usual_kind, usual_rate
@@ -170,6 +171,12 @@ class TrainConfig(BaseModel):
         description="An update that changes what is shared by more than this (L2 norm) is refused "
         "and its silo left out of the round. Not looked at under `privacy.unit: client`, which "
         "clips.",
+    )
+    upload_dtype: UploadType = Field(
+        default="float32",
+        description="Number type of what silos send. In bfloat16 or int8 it is the change of a "
+        "round, rounded at random so that it is right on average, after any privacy noise: half or "
+        "a quarter of the bytes.",
     )
     lr_scheduler_type: Literal["constant", "linear"] = Field(
         default="constant", description="Learning rate over rounds: the same, or falling towards 0."

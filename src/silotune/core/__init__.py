@@ -35,6 +35,7 @@ from .record_axis import LEADING as LEADING
 from .record_axis import RecordAxis as RecordAxis
 from .round_plan import Phase as Phase
 from .round_plan import RoundPlan as RoundPlan
+from .round_plan import UploadType as UploadType
 from .round_plan import plan_of as plan_of
 from .seeds import generator as generator
 from .seeds import seed_of as seed_of

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, cycle, islice
-from typing import Any
+from typing import Any, Literal, get_args
 
 from .factors import Factors, Key, Role
+
+UploadType = Literal["float32", "bfloat16", "int8"]
+"""Of the numbers that clients send (``engine.upload``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +30,14 @@ class RoundPlan:
         share: roles that are uploaded and combined; what is trained besides stays with its client.
         fold: after the round, every pair is added to the frozen base and a fresh one begins.
         fixed: tensors that stay as they are, whatever their role.
+        upload: type of the numbers that clients send.
     """
 
     phases: tuple[Phase, ...]
     share: frozenset[Role]
     fold: bool = False
     fixed: frozenset[Key] = frozenset()
+    upload: UploadType = "float32"
 
     def trained(self) -> frozenset[Role]:
         """Every role that some phase moves."""
@@ -56,21 +61,32 @@ class RoundPlan:
 
     def outline(self) -> dict[str, Any]:
         """All of it in a fixed order and plain types, for messages and fingerprints."""
+        fewer_bits = {} if self.upload == "float32" else {"upload": self.upload}
         return {
             "phases": [[sorted(map(str, phase.roles)), phase.steps] for phase in self.phases],
             "share": sorted(map(str, self.share)),
             "fold": self.fold,
             "fixed": sorted(self.fixed),
+            **fewer_bits,
         }
 
 
 def plan_of(outline: Mapping[str, Any]) -> RoundPlan:
-    """The plan of an outline."""
+    """The plan of an outline.
+
+    Raises:
+        KeyError: if a part is missing.
+        ValueError: if a part is none of a plan.
+    """
+    upload = outline.get("upload", "float32")
+    if upload not in get_args(UploadType):
+        raise ValueError("upload is no type that numbers are sent in")
     return RoundPlan(
         phases=tuple(Phase(roles=_roles(r), steps=n) for r, n in outline["phases"]),
         share=_roles(outline["share"]),
         fold=outline["fold"],
         fixed=frozenset(map(Key.of, outline["fixed"])),
+        upload=upload,
     )
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 from dataclasses import replace
 
-from silotune.core import ClientTask, ClientUpdate, Factors, append_line, tensors_of
+from silotune.core import ClientTask, ClientUpdate, append_line, tensors_of
 from silotune.core.dataset import digest
 from silotune.linalg import NumericalError
 from silotune.privacy import CorrelatedCharge, NoiseState, SiloStore
@@ -49,7 +49,7 @@ def client_round(task: ClientTask, trainer: LocalTrainer, client: Client) -> Cli
 
 def _open_round(task: ClientTask, trainer: LocalTrainer, client: Client) -> ClientUpdate:
     try:
-        sealed = seal(_train(task, trainer, client, None), task)
+        sealed = _trained(task, trainer, client, None)
     except NumericalError:
         return broken_down(task, client.home)
     _accept(task, client)
@@ -83,7 +83,7 @@ def _private_round(
     if charge and not affords(client, store, task.run, charge):
         return over_budget(task)
     past = store.past(task.run) if isinstance(charge, CorrelatedCharge) else None
-    sealed = seal(_train(task, trainer, client, past), task)
+    sealed = _trained(task, trainer, client, past)
     entry = charged(task, client, store, charge) if charge else None
     if entry:
         pay_for_life(client, entry)
@@ -98,17 +98,17 @@ def _accept(task: ClientTask, client: Client) -> None:
         accept(client.home, task, _fingerprint(task))
 
 
-def _train(
+def _trained(
     task: ClientTask, trainer: LocalTrainer, client: Client, past: NoiseState | None
-) -> Factors:
-    """Local steps; returns the shared tensors, drafts the personal ones."""
+) -> bytes:
+    """Local steps; returns the shared tensors, sealed, and drafts the personal ones."""
     start = start_of(task, trainer, client)
     end, dropped = local_training(task, trainer, client, start, past)
     if dropped and client.home is not None:  # private: it stays at the site
         append_line(client.home / "dropped.jsonl", {"round": task.round, "records": dropped})
     if personal := task.plan.personal(end):
         draft(client.folder, task, _fingerprint(task), personal)
-    return task.plan.shared(end)
+    return seal(task.plan.shared(end), task, task.plan.shared(start))
 
 
 def _fingerprint(task: ClientTask) -> str:

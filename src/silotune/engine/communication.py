@@ -58,7 +58,7 @@ def _played(experiment: Experiment, state: GlobalState) -> Iterator[Mapping[Clie
         tasks = make_tasks(experiment, experiment.clients, state)
         sent = {task.client: _made_up(task, state) for task in tasks}
         yield {
-            task.client: Bytes(len(seal(sent[task.client], task)), bytes_to(task, state))
+            task.client: Bytes(_size(sent[task.client], task, state), bytes_to(task, state))
             for task in tasks
         }
         total: Statistics | None = None
@@ -67,6 +67,10 @@ def _played(experiment: Experiment, state: GlobalState) -> Iterator[Mapping[Clie
             total = part if total is None else total + part
         assert total is not None
         state, _ = server_step(experiment, state, total.mean(), holders)
+
+
+def _size(sent: Factors, task: ClientTask, state: GlobalState) -> int:
+    return len(seal(sent, task, task.plan.shared(state.factors.cut(task.rank))))
 
 
 def _made_up(task: ClientTask, state: GlobalState) -> Factors:

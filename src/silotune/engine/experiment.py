@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from silotune.core import ClientId, Factors, Key, RoundPlan, seed_of
+from silotune.core import ClientId, Factors, Key, RoundPlan, UploadType, seed_of
 from silotune.methods.axes import Axes, IncompatibleMethodError, refuse_unproved
 from silotune.privacy import CorrelatedCharge
 from silotune.privacy.mechanisms.server import FullParticipation, ServerMechanism
@@ -31,6 +31,7 @@ class Experiment:
         sites: all adapted ones.
         fixed: tensors that never train, whatever the plan says.
         ranks: of the clients' pairs, where they differ; else empty.
+        upload: type of the numbers that clients send.
         largest_update: an update that changes what is shared by more than this L2 norm is refused.
         quorum: fewest clients a round may do with; not looked at under central privacy, where
             how many there were is secret.
@@ -56,6 +57,7 @@ class Experiment:
     sites: tuple[str, ...] = ()
     fixed: frozenset[Key] = frozenset()
     ranks: Mapping[ClientId, int] = field(default_factory=dict)
+    upload: UploadType = "float32"
     largest_update: float = LARGEST_UPDATE
     central: ServerMechanism = field(default_factory=FullParticipation)
 
@@ -80,7 +82,7 @@ class Experiment:
     def plan(self, round: int) -> RoundPlan:
         """The orders for ``round``."""
         plan = self.axes.schedule.plan(round, self.sites)
-        return replace(plan, fixed=plan.fixed | self.fixed)
+        return replace(plan, fixed=plan.fixed | self.fixed, upload=self.upload)
 
     def learning_rate(self, round: int) -> float:
         """Of every client's optimiser in ``round``."""

@@ -155,7 +155,8 @@ def _expected_bytes(
     """
     share = experiment.central.sampling_rate * len(clients)
     [first] = make_tasks(experiment, clients[:1], state)
-    up = len(seal(first.plan.shared(state.factors.cut(first.rank)), first))
+    shared = first.plan.shared(state.factors.cut(first.rank))
+    up = len(seal(shared, first, shared))
     return round(share * up), round(share * bytes_to(first, state))
 
 

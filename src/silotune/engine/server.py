@@ -112,7 +112,7 @@ def contribution(
     start = task.plan.shared(state.factors.cut(task.rank))
     # a clipping server bounds what it takes, and may not tell whom it refused
     largest = math.inf if experiment.central.private else experiment.largest_update
-    shared = open_sealed(result, start, largest)
+    shared = open_sealed(result, start, task.plan.upload, largest)
     weight = _weight(result, experiment.weights)
     return Statistics.of(shared, weight, ranks_differ=bool(experiment.ranks))
 

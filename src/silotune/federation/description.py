@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt
 
 from silotune.aggregation import ServerStep
+from silotune.core import UploadType
 from silotune.core.fields import check_value
 from silotune.core.names import is_client_name
 from silotune.data import Partition, Splits
@@ -74,6 +75,7 @@ class Description:
         weighting: Literal["num_examples", "uniform"] | None = None,
         min_clients: int | None = None,
         largest_update: float = LARGEST_UPDATE,
+        upload_dtype: UploadType = "float32",
         dtype: Literal["float32", "bfloat16"] = "float32",
         quantization: Literal["none", "8bit", "4bit"] = "none",
         gradient_checkpointing: Literal["none", "reentrant", "non-reentrant"] = "none",
@@ -132,6 +134,7 @@ class Description:
             weighting: of clients in the mean; None = ``uniform`` under ``ClientDP``, else by size.
             min_clients: that a round needs.
             largest_update: a larger change is refused.
+            upload_dtype: of the numbers that clients send.
             dtype: of the frozen base.
             quantization: keep the base's linear maps in 8 or 4 bits.
             gradient_checkpointing: less memory, more time.
@@ -202,6 +205,7 @@ class Description:
             weighting=weighting or _usual_weighting(privacy),
             min_clients=min_clients,
             largest_update=largest_update,
+            upload_dtype=upload_dtype,
             dtype=dtype,
             quantization=quantization,
             gradient_checkpointing=gradient_checkpointing,

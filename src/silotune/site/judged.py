@@ -24,6 +24,7 @@ SERVER = "decides what the server makes of what was sent"
 PRICED = "decides the price, which is held against max_epsilon"
 CLIPPING = "noise is in units of it"
 MACHINE = "decides how the site computes, and not what leaves it"
+ROUNDED = "decides in how many bits what was noised is sent"
 READ = "decides which part of a record is read, which is told to the person who approves"
 
 _HEAD = {"head": TRAINED, "head_init": TRAINED, "head_scale": TRAINED}
@@ -95,6 +96,7 @@ HARMLESS: Mapping[type, Mapping[str, str]] = {
         "proximal_mu": MOVED,
         "weighting": SERVER,
         "largest_update": SERVER,
+        "upload_dtype": ROUNDED,
         "dtype": MACHINE,
         "quantization": MACHINE,
         "gradient_checkpointing": MACHINE,

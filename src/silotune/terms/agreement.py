@@ -167,6 +167,7 @@ def experiment(
         sites=tuple(model.trainer.adapted.layers),
         fixed=model.fixed,
         ranks=ranks(terms, sizes),
+        upload=terms.upload_dtype,
         largest_update=terms.largest_update,
         quorum=terms.min_clients or len(sizes),
         private=terms.private,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from silotune.aggregation import ServerStep
+from silotune.core import UploadType
 from silotune.core.fields import check_fields
 from silotune.core.protocols import check_satisfies
 from silotune.engine.experiment import LARGEST_UPDATE
@@ -45,6 +46,8 @@ class Terms:
         min_clients: that a round needs; None = all of them.
         largest_update: a change of a larger L2 norm is refused. Not looked at under ``ClientDP``,
             which clips.
+        upload_dtype: of the numbers that clients send; in 16 or 8 bits they are rounded at random,
+            after the noise, and right on average.
         dtype: of the frozen base; what is trained is float32.
         quantization: keep the linear maps of the frozen base in fewer bits (bitsandbytes).
         gradient_checkpointing: recompute activations in the backward pass.
@@ -71,6 +74,7 @@ class Terms:
     weighting: Literal["num_examples", "uniform"] = "num_examples"
     min_clients: int | None = None
     largest_update: float = LARGEST_UPDATE
+    upload_dtype: UploadType = "float32"
     dtype: Literal["float32", "bfloat16"] = "float32"
     quantization: Literal["none", "8bit", "4bit"] = "none"
     gradient_checkpointing: Literal["none", "reentrant", "non-reentrant"] = "none"
