@@ -102,7 +102,7 @@ class Daemon:
         Raises:
             OSError: if another daemon has this socket, or something that is none lies there.
         """
-        with _alone(self._path), _listening(self._path) as listener:
+        with _alone(self._path), listening(self._path) as listener:
             threading.Thread(target=self._trainer.warm, daemon=True).start()
             try:
                 while True:
@@ -172,12 +172,16 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _listening(path: Path) -> Iterator[socket.socket]:
-    """A socket for this user alone; that of a daemon which was killed is taken away first."""
+def listening(path: Path, mode: int = 0o600) -> Iterator[socket.socket]:
+    """A socket, by default for this user alone; that of a process which was killed is taken away.
+
+    Raises:
+        OSError: if none can be made there.
+    """
     if path.is_socket():
         path.unlink()
     with socket.socket(socket.AF_UNIX) as listener:
-        before = os.umask(0o177)
+        before = os.umask(0o777 & ~mode)
         try:
             listener.bind(str(path))
         except OSError as error:

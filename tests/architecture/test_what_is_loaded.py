@@ -66,9 +66,10 @@ def test_neither_workers_nor_plans_load_what_draws():
 
 
 def test_the_link_stands_on_the_standard_library():
-    """But for its way into NVIDIA FLARE, which FLARE itself loads."""
+    """But for its ways into NVIDIA FLARE and Flower, which these load themselves."""
     files = (SOURCES / "silotune_link").glob("*.py")
-    modules = [f"silotune_link.{f.stem}" for f in files if not f.stem.startswith("flare")]
+    names = [f.stem for f in files if not f.stem.startswith(("flare", "flower"))]
+    modules = [f"silotune_link.{name}" for name in names]
     assert "silotune_link.daemon" in modules
     for module in modules:
         assert loaded(module) - {"silotune_link"} <= sys.stdlib_module_names, module

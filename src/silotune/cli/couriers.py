@@ -67,6 +67,14 @@ def courier_of(config: Config, folder: RunFolder) -> Iterator[Courier | None]:
         with NvflareCourier(members.flare.lead(), keys, folder.path / "engine") as flare:
             yield flare
         return
+    if config.runtime == "flower":
+        from silotune.runtimes.flower import FlowerCourier
+
+        home = members.folder / "flower"
+        place = folder.path / "engine"
+        with FlowerCourier(home, members.federation, members.key, keys, place) as flower:
+            yield flower
+        return
     from silotune.runtimes.folder import FolderCourier
 
     root = Path(config.federation.folder or members.folder / "exchange")

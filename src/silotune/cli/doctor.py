@@ -16,6 +16,16 @@ from .config_source import chosen
 from .console import emit, say, speaker
 from .errors import ERROR
 
+OPEN_ENGINES = {
+    "flower": "whoever reaches Flower's SuperLink, with nothing but the public certificate of its "
+    "authority, can run code on its machine and at every SuperNode; they cannot forge an order or "
+    "an answer, which are signed. Let the network reach no more of it than /v1/fleet/, and "
+    "run each SuperNode as a user that can read nothing of the site",
+    "ray": "every member of a Ray cluster can run code on all others; use it on machines of one "
+    "owner",
+}
+"""What a runtime gives up, by its name."""
+
 
 def examine(name: str | None, overrides: Sequence[str], *, as_json: bool) -> None:
     """Show every finding; exit 1 if a run would not work."""
@@ -51,4 +61,6 @@ def _findings(name: str | None, overrides: Sequence[str]) -> Iterator[Check]:
         return
     remarks = "; ".join(notices(config))
     yield Check(what="configuration", ok=True, text=f"valid; {remarks}" if remarks else "valid")
+    if config.runtime in OPEN_ENGINES:
+        yield Check(what="runtime", ok=True, text=OPEN_ENGINES[config.runtime])
     yield from map(_in_keys, configuration(federation, Path(config.output_dir)))

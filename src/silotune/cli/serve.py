@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from threading import Thread
 
@@ -23,6 +25,7 @@ from silotune.keys.letters import ends_soon
 from silotune.privacy.ledger.private_files import make_private
 from silotune.runtimes import answer_folder
 from silotune.runtimes.nvflare_kits import command
+from silotune.runtimes.signed_socket import answer_socket
 from silotune.site import OwnSite
 from silotune.site.flare import own_kit
 from silotune.site.guarded import check_private
@@ -46,7 +49,7 @@ FLARE_LOG = "flare.log"
 """In a site's home: what FLARE's client says."""
 
 
-def serve_site(file: Path, folder: Path | None) -> None:
+def serve_site(file: Path, folder: Path | None, door: Path | None = None) -> None:
     """Serve until this process is told to end.
 
     Where its federation has a server of NVIDIA FLARE, FLARE's client runs too.
@@ -54,6 +57,7 @@ def serve_site(file: Path, folder: Path | None) -> None:
     Args:
         file: the site's own.
         folder: also answer the orders that lie there.
+        door: also answer at this socket, for Flower.
 
     Raises:
         ValueError: in words, if the site's file or home can be written by others, it is no member
@@ -62,17 +66,22 @@ def serve_site(file: Path, folder: Path | None) -> None:
     """
     own, member = _checked(file)
     home = Home(own.home)
-    check_path(home.socket)
+    for path in (home.socket, *([door] if door else [])):
+        check_path(path)
     kit = own_kit(home)
     with held(home), ExitStack() as stack:
         parts = {"daemon": stack.enter_context(kept(_daemon(file, home)))}
         if kit is not None:
             log, env = home.path / FLARE_LOG, {"HOME": str(home.path.resolve())}
             parts["FLARE's client"] = stack.enter_context(kept(command(kit), log, env))
-        _tell(file, own, member, folder, kit)
+        _tell(file, own, member, folder, kit, door)
         ended: Future[None] = Future()
         if folder is not None:
-            Thread(target=_watch, args=(folder, home, member, ended), daemon=True).start()
+            watched = partial(answer_folder, folder, member, watch=True)
+            Thread(target=_answer, args=(watched, home, ended), daemon=True).start()
+        if door is not None:
+            opened = partial(answer_socket, door, member)
+            Thread(target=_answer, args=(opened, home, ended), daemon=True).start()
         news = News(file, own)
         while not wait([ended], timeout=LOOK).done:
             membership(home.path)  # which may have ended meanwhile
@@ -123,13 +132,17 @@ def _daemon(file: Path, home: Home) -> list[str]:
     return [*daemon, str(home.socket.resolve()), str(home.log.resolve()), *trainer]
 
 
-def _watch(folder: Path, home: Home, member: Member, ended: Future[None]) -> None:
+def _answer(
+    act: Callable[[Callable[[bytes], bytes]], object], home: Home, ended: Future[None]
+) -> None:
+    """Answer by the daemon, wherever orders come, until that fails."""
+
     def answer(order: bytes) -> bytes:
         membership(home.path)  # which may have ended meanwhile
         return _asked(home.socket, order)
 
     try:
-        answer_folder(folder, member, answer, watch=True)
+        act(answer)
     except Exception as error:
         ended.set_exception(error)
 
@@ -143,7 +156,14 @@ def _asked(socket: Path, order: bytes) -> bytes:
             time.sleep(AGAIN)
 
 
-def _tell(file: Path, own: OwnSite, member: Member, folder: Path | None, kit: Path | None) -> None:
+def _tell(
+    file: Path,
+    own: OwnSite,
+    member: Member,
+    folder: Path | None,
+    kit: Path | None,
+    door: Path | None,
+) -> None:
     console = speaker()
     letter = own_admission(own.home)
     assert letter is not None, "it is a member"
@@ -151,12 +171,17 @@ def _tell(file: Path, own: OwnSite, member: Member, folder: Path | None, kit: Pa
     say(console, f"{own.name} serves {name} until {letter.expires}; Ctrl-C ends it")
     say(console, f"asked by {letter.coordinator}, with the key {fingerprint(member.coordinator)}")
     say(console, f"home: {own.home}")
-    if folder is None and kit is None:
-        say(console, f"nothing brings orders (--folder) but what asks {Home(own.home).socket}")
+    if folder is None and kit is None and door is None:
+        say(
+            console,
+            f"nothing brings orders (--folder, --flower) but what asks {Home(own.home).socket}",
+        )
     if folder is not None:
         say(console, f"orders come in {folder}")
     if kit is not None:
         say(console, f"orders come through NVIDIA FLARE, from {letter.server}")
+    if door is not None:
+        say(console, f"orders come through Flower, whose SuperNode brings them to {door}")
     if ends_soon(letter.expires):
         say(console, f"the membership ends soon; ask {letter.coordinator} for a new invitation")
     for line in News(file, own).waiting(own):

@@ -196,6 +196,15 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    door: Annotated[
+        Path | None,
+        typer.Option(
+            "--flower",
+            metavar="SOCKET",
+            help="Answer the orders that Flower's SuperNode brings to this socket, which is made.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Take part: answer what the coordinator asks, as far as policy and people allow it.
 
@@ -203,7 +212,7 @@ def serve(
     """
     from .serve import serve_site
 
-    serve_site(file, folder)
+    serve_site(file, folder, door)
 
 
 @site.command(epilog=examples("silotune site answer /media/stick"))

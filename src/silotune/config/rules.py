@@ -34,7 +34,7 @@ from .privacy_section import PrivacyConfig
 from .sections import ModelConfig, TrainConfig
 
 HEAD_KEYS = ("head", "head_init", "head_scale", "pooling")
-REMOTE = ("folder", "nvflare")
+REMOTE = ("folder", "nvflare", "flower")
 """Runtimes for clients that are elsewhere."""
 
 LOCAL = {

@@ -41,11 +41,12 @@ class Config(BaseModel):
         description="Research only: also train each silo alone, to compare. Needs `evaluation: "
         "simulation`.",
     )
-    runtime: Literal["in-process", "pool", "ray", "folder", "nvflare"] = Field(
+    runtime: Literal["in-process", "pool", "ray", "folder", "nvflare", "flower"] = Field(
         default="in-process",
         description="One process for all silos; a pool of worker processes; or those of a Ray "
         "cluster (`pip install 'silotune[ray]'`): several GPUs or machines of one owner, with one "
-        "disk. For sites elsewhere: files in a folder that is shared or carried; or NVIDIA FLARE.",
+        "disk. For sites elsewhere: files in a folder that is shared or carried; NVIDIA FLARE; or "
+        "Flower, for who runs it already.",
     )
     workers: int = Field(
         default=2,

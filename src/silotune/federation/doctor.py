@@ -37,6 +37,7 @@ EXTRAS = {
     "pillow": "needed for images only: pip install 'silotune[images]'",
     "bitsandbytes": "needed for quantised base models only: pip install 'silotune[quantised]'",
     "tensorboard": "needed for report_to: [tensorboard] only: pip install 'silotune[tensorboard]'",
+    "flwr": "needed for runtime: flower only: pip install 'silotune[flower]'",
     "ray": "needed for runtime: ray only: pip install 'silotune[ray]'",
     "peft": "needed to use the adapter elsewhere, and to see before a run that it can be: "
     "pip install peft",

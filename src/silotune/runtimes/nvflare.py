@@ -19,8 +19,9 @@ from types import TracebackType
 
 from silotune.core import ClientId
 
+from .attempt import Attempt, Event
 from .courier import Notice, Sign
-from .nvflare_attempt import Attempt, Event, submitted
+from .nvflare_attempt import submitted
 from .nvflare_kits import flare_name
 from .nvflare_session import Engine
 

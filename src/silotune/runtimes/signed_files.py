@@ -1,4 +1,4 @@
-"""Signed files: what two parties hand each other through a folder that others may write to.
+"""Signed files and messages: what two parties hand each other past others, who may alter it.
 
     8 bytes         a number, big-endian
     64 bytes        the signature (Ed25519)
@@ -30,7 +30,7 @@ _HEAD = _NUMBER_BYTES + SIGNATURE_BYTES
 
 
 class Signed(NamedTuple):
-    """What a signed file holds."""
+    """What a signed file or message holds."""
 
     number: int
     digest: str
@@ -57,10 +57,37 @@ def write_signed(
     Raises:
         RecordError: if it cannot be written.
     """
-    signature = signature_of(key, _statement(about, number, digest_of(content)))
-    head = number.to_bytes(_NUMBER_BYTES, "big") + signature
+    head = _head(key, about, number, content)
     with in_words(path):
         write_whole(path, (head, content), draft=".draft", mode=0o666)
+
+
+def sealed(key: Ed25519PrivateKey, about: Mapping[str, str], number: int, content: bytes) -> bytes:
+    """The same as a message.
+
+    Args:
+        key: the writer's.
+        about: as for ``write_signed``.
+        number: not negative.
+        content: the rest.
+    """
+    return _head(key, about, number, content) + content
+
+
+def unsealed(message: bytes, public: str, about: Mapping[str, str]) -> Signed | None:
+    """What a message holds; None if it is not signed.
+
+    Args:
+        message: as it came.
+        public: the key that must have signed it.
+        about: what it must be about.
+    """
+    number, signature = _parts(message[:_HEAD])
+    content = message[_HEAD:]
+    digest = digest_of(content)
+    if not holds(public, _statement(about, number, digest), signature):
+        return None
+    return Signed(number, digest, content)
 
 
 class Reader:
@@ -111,7 +138,7 @@ def _read(path: Path, public: str, about: Mapping[str, str]) -> Signed:
             raise _NotSigned("is no file")
         head = file.read(_HEAD)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        number, signature = int.from_bytes(head[:_NUMBER_BYTES], "big"), head[_NUMBER_BYTES:]
+        number, signature = _parts(head)
         if not holds(public, _statement(about, number, digest), signature):
             raise _NotSigned("is not signed by whom it should be from")
         file.seek(_HEAD)
@@ -124,6 +151,15 @@ def _read(path: Path, public: str, about: Mapping[str, str]) -> Signed:
 def state_of(found: os.stat_result) -> tuple[int, ...]:
     """What changes with a file."""
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _head(key: Ed25519PrivateKey, about: Mapping[str, str], number: int, content: bytes) -> bytes:
+    signature = signature_of(key, _statement(about, number, digest_of(content)))
+    return number.to_bytes(_NUMBER_BYTES, "big") + signature
+
+
+def _parts(head: bytes) -> tuple[int, bytes]:
+    return int.from_bytes(head[:_NUMBER_BYTES], "big"), head[_NUMBER_BYTES:]
 
 
 def _statement(about: Mapping[str, str], number: int, digest: str) -> dict[str, object]:
