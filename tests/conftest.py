@@ -6,8 +6,9 @@ ask for `drawn`; where CI is set so have those of one test of every file. Likewi
 that was checked before is not checked again, but for tests that ask for `checked`; where CI is set
 every file checks its own.
 
-Torch has one thread, or as many as SILOTUNE_TEST_THREADS says. Hypothesis tries 10 examples of a
-law, and 100 where CI is set.
+Torch has one thread, or as many as SILOTUNE_TEST_THREADS says; one that waits leaves its core to
+other processes, or two of them with two threads each take ten times as long. Hypothesis tries 10
+examples of a law, and 100 where CI is set.
 """
 
 import atexit
@@ -24,6 +25,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
+os.environ["OMP_WAIT_POLICY"] = "passive"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["SILOTUNE_LIFETIME_FOLDER"] = tempfile.mkdtemp(prefix="silotune-lifetime-")
 

@@ -8,13 +8,18 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from itertools import count
+from shutil import which
 
 import pytest
 
 from reports.clinics import rounds
 from reports.lookers import HOSTILE, going_on, live, write_looked_at
 from silotune.cli.watch import LOOPBACK, served
+from silotune.reports.live_view import view_of
 from silotune.runs.live import Doing, SiteLive
+
+CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")
 
 
 @pytest.fixture
@@ -183,3 +188,27 @@ def test_watch_serves_until_it_is_told_to_end(folder):
         assert process.wait(timeout=20) == 143
     assert status == 200
     assert "cut short" in text
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+def test_a_browser_shows_what_changes_and_runs_nothing_of_others(tmp_path, monkeypatch):
+    """A round ends between its second look and its third."""
+    title = "<img src=x onerror=document.title=1>"
+    folder, looks = write_looked_at(tmp_path / "run", live(title=title)), count(1)
+
+    def looked_at(one):
+        if next(looks) == 3:
+            folder.append_round(rounds()[10])
+        return view_of(one)
+
+    monkeypatch.setattr("silotune.cli.watch.view_of", looked_at)
+    with going_on(folder), server_of(folder) as port:
+        command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+        command += [f"--user-data-dir={tmp_path / 'browser'}", "--virtual-time-budget=8000"]
+        command += ["--enable-logging=stderr", f"http://{LOOPBACK}:{port}/"]
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "<title>10/20 · &lt;img src=x" in shown.stdout
+    assert "10 of 20<small>training</small>" in shown.stdout
+    assert "<img" not in shown.stdout
+    assert "CONSOLE" not in shown.stderr, "nothing was blocked, and nothing failed"

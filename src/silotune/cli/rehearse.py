@@ -36,6 +36,7 @@ from silotune.objectives import Objective
 from silotune.privacy import ExampleDP
 from silotune.privacy.ledger.private_files import write_private
 from silotune.runtimes import Courier, FolderCourier
+from silotune.runtimes.courier import Notice
 from silotune.site.home import Home
 from silotune.site.membership import accept_admission, answer_invitation
 from silotune_link.daemon import check_path
@@ -284,9 +285,13 @@ class _Attended:
     """A courier that sees at once, and says, when a site's process has ended."""
 
     def __init__(
-        self, courier: Courier, processes: Mapping[str, subprocess.Popen[bytes]], place: Path
+        self, courier: FolderCourier, processes: Mapping[str, subprocess.Popen[bytes]], place: Path
     ) -> None:
         self._courier, self._processes, self._place = courier, processes, place
+
+    def tell(self, notice: Notice) -> None:
+        """As the courier does."""
+        self._courier.tell(notice)
 
     def exchange(
         self, orders: Mapping[ClientId, bytes], deadline: float
