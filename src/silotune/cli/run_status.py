@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from silotune.core.plain import plain
+from silotune.core.units import DASH
 from silotune.reports import live_words
 from silotune.reports.live_view import View, view_of
 from silotune.reports.prometheus import prometheus
@@ -76,10 +77,13 @@ def _draw(views: Iterator[View], console: Console) -> None:
 def _shown(view: View) -> RenderableType:
     head = Text(f"{plain(view.live.title)}: {live_words.headline(view)}", style="bold")
     status = Text(f"run {plain(view.live.run)}: {plain(view.status, 500)}")
-    figures = "   ".join(f"{f.name} {f.value}" for f in list(live_words.figures(view))[1:])
-    lines: list[RenderableType] = [head, status, Text(figures)]
+    _, *others = live_words.figures(view)  # the first is in the headline
+    lines: list[RenderableType] = [head, status]
     if not view.private:
         lines.append(Text(plain(view.live.privacy), style="bold"))
+    for figure in others:
+        more = f" ({figure.more})" if figure.more else ""
+        lines.append(Text(f"{figure.name} {figure.value}{more}"))
     return Group(*lines, _table(view))
 
 
@@ -89,19 +93,21 @@ def _table(view: View) -> Table:
     rows = [
         {
             "site": plain(site.name),
-            "does": live_words.doing(site),
-            "": live_words.since(view, site),
-            "heard": live_words.heard(view, site),
-            "line": live_words.line(view, site),
+            "does": _lines(live_words.doing(site), live_words.since(view, site)),
+            "heard": _lines(live_words.heard(view, site), live_words.line(view, site)),
             "in the mean": live_words.taken(view, site),
             "ε spent": live_words.epsilon_of(view, site.epsilon),
             "not in the last round": plain(site.missing),
         }
         for site in view.sites
     ]
-    kept = [name for name in rows[0] if any(row[name] not in ("", "–") for row in rows)]
+    kept = [name for name in rows[0] if any(row[name] not in ("", DASH) for row in rows)]
     for name in kept:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(Text(row[name]) for name in kept))
     return table
+
+
+def _lines(*texts: str) -> str:
+    return "\n".join(filter(None, texts))

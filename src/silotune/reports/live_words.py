@@ -90,7 +90,8 @@ def figures(view: View) -> Iterator[Figure]:
         name = "ε spent, largest" if live.unit == "example" else "ε spent"
         more = f"δ = {number_text(live.delta)}" if view.private else NOT_PRIVATE
         yield Figure(name, epsilon_of(view, view.epsilon), more, share_of(view, view.epsilon))
-    yield Figure("bytes up", human_bytes(view.bytes_up), f"{human_bytes(view.bytes_down)} down")
+    down = f"{human_bytes(view.bytes_down)} down"
+    yield Figure("bytes", f"{human_bytes(view.bytes_up)} up", down)
 
 
 def epsilon_of(view: View, spent: float | None) -> str:
