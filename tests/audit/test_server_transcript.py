@@ -70,6 +70,7 @@ def faulty(monkeypatch, changed):
     monkeypatch.setattr(ClientLevel, "mean", other)
 
 
+@pytest.mark.full
 def test_half_the_noise_on_one_tensor_is_found(monkeypatch):
     def changed(round, key, now, start):
         return start + (now - start) / 2 if key.name == "weight" else now

@@ -411,13 +411,13 @@ def test_nothing_is_written_through_a_link(folder, tmp_path, box):
 
 
 def test_a_huge_file_is_judged_without_holding_it(folder, tmp_path):
-    """Sparse, so that it takes no room on the disk; more than a process may have here."""
+    """Sparse, so that it takes no room on the disk; four times what a process may take for it."""
     import resource
 
     place = folder.answered(b"Task")
     place.parent.mkdir(parents=True)
     with place.open("wb") as file:
-        file.truncate(1_000_000_000)
+        file.truncate(400_000_000)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with folder.courier() as courier:
         begun = time.monotonic()

@@ -42,6 +42,7 @@ def charged(place, folder) -> list[str]:
     return lines(Home(place.home).run(run_of(folder)) / "ledger.jsonl")
 
 
+@pytest.mark.full  # at hand `link` kills trainers, and a site begins again before every order
 @pytest.mark.parametrize("delays", [(0.05,), pytest.param((0.0, 0.1, 0.3), marks=pytest.mark.slow)])
 def test_a_trainer_killed_in_the_middle_of_an_order(tmp_path, bert, delays):
     """The same answer, charged once; nobody else notices."""
