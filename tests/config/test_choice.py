@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 import yaml
 
-from silotune.aggregation import FairCosine, FairRidge, Mean
+from silotune.aggregation import FairCosine, FairRidge, Fold, Mean
 from silotune.aggregation.fedex_lora import Residual
 from silotune.aggregation.fedopt import ServerAdam, ServerMomentum, ServerYogi
 from silotune.aggregation.fedsvd import Refactor
@@ -149,6 +149,8 @@ def test_an_option_of_several_methods_is_the_same_in_all(option):
     assert all((other.hint, other.about) == (first.hint, first.about) for other in others)
 
 
+BELOW_1 = ("galore_beta1", "galore_beta2", "cutoff")
+
 LISTS = {"experts": "[a, b]", "masked_experts": "[a]"}
 """Options that are lists, and values that they take."""
 
@@ -157,6 +159,7 @@ LISTS = {"experts": "[a, b]", "masked_experts": "[a]"}
 def test_an_option_of_another_method_names_its_methods(load, wrong, option):
     default = own_options(built_in()[OPTIONS[option][0]])[option].default
     value = {bool: False, str: default}.get(type(default), 3)
+    value = 0.5 if option in BELOW_1 else value
     value = LISTS.get(option, value)
     for name in sorted(built_in()):
         overrides = (*named(name), f"method.{option}={value}")
@@ -198,6 +201,13 @@ def test_options_reach_their_method():
     assert chosen(name="la-lora").optimizer == LowPassConfig(plain)
     galore = chosen(name="fedftg", r=4, galore_gap=5, galore_scale=2.0).optimizer
     assert galore == GaLoreConfig(lr=galore.lr, rank=4, gap=5, scale=2.0)
+    numbers = {"galore_beta1": 0.5, "galore_beta2": 0.6, "galore_eps": 0.1}
+    galore = chosen(name="fedftg", **numbers).optimizer
+    assert (galore.betas, galore.eps) == ((0.5, 0.6), 0.1)
+    rite = chosen(name="lora-rite", clip_unmagnified_grad=0.0, cutoff=1e-3).optimizer
+    assert (rite.clip_unmagnified_grad, rite.cutoff) == (0.0, 1e-3)
+    assert chosen(name="xgblora", booster_weight=0.5).aggregator == Fold(weight=0.5)
+    assert chosen(name="xgblora", penalty=0.1).optimizer.weight == 0.1
 
 
 def test_a_method_takes_the_rule_of_another_and_its_options():

@@ -44,8 +44,10 @@ A, B, HEAD = Role.A, Role.B, Role.HEAD
 BOTH, IN_TURN, ONLY_B = ((A, B),), ((B,), (A,)), ((B,),)
 STEPS = 25
 
-RITE = LoRARITEConfig(lr=0.02, weight_decay=0.1, betas=(0.9, 0.99))
-ESCAPING = LoRARITEConfig(lr=0.02, weight_decay=0.1, betas=(0.9, 0.99), escape=True)
+RITE = LoRARITEConfig(clip_unmagnified_grad=0.0, lr=0.02, weight_decay=0.1, betas=(0.9, 0.99))
+ESCAPING = LoRARITEConfig(
+    clip_unmagnified_grad=0.0, lr=0.02, weight_decay=0.1, betas=(0.9, 0.99), escape=True
+)
 PRO = LoRAProConfig(lr=0.02, scale=SCALE)
 FULL = LoRAProConfig(lr=0.02, scale=SCALE, full_moments=True)
 ALT = AltLoRAConfig(lr=0.05, scale=SCALE, weight_decay=0.1, damping=0.0)

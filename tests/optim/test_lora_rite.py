@@ -1,5 +1,7 @@
 """LoRA-RITE against its paper's formulas and against pytorch_optimizer's."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -70,16 +72,19 @@ def test_it_is_the_papers_algorithm(escape):
     numbers = {"lr": 0.03, "wd": 0.2, "eps": 1e-3, "escape": escape}
     expected = papers_products(pairs(), 12, **numbers)
     tensors = pairs()
-    rite = LoRARITEConfig(lr=9.0, weight_decay=0.2, betas=BETAS, eps=1e-3, escape=escape)
+    rite = LoRARITEConfig(
+        lr=9.0, weight_decay=0.2, betas=BETAS, eps=1e-3, escape=escape, clip_unmagnified_grad=0.0
+    )
     assert difference(train(rite.build(tensors, 0.03), tensors, 12), expected) < 1e-10
     other = papers_products(pairs(), 12, **(numbers | {"escape": not escape}))
     assert difference(other, expected) > 1e-6, "escaped mass changes something here"
 
 
+@pytest.mark.parametrize("clip", [0.0, 1.0, 0.03])
 @pytest.mark.parametrize("escape", [False, True])
 @pytest.mark.parametrize("zero", [False, True])
-def test_it_is_what_pytorch_optimizer_does(escape, zero):
-    """That one pairs tensors by their order, and skips and clips unless told not to."""
+def test_it_is_what_pytorch_optimizer_does(escape, zero, clip):
+    """That one pairs tensors by their order, and skips unless told not to."""
     theirs, ours = pairs(zero=zero), pairs(zero=zero)
     in_order = [theirs[Key(s, role)] for s in SHAPES for role in (Role.A, Role.B)]
     package = Theirs(
@@ -89,10 +94,17 @@ def test_it_is_what_pytorch_optimizer_does(escape, zero):
         eps=1e-8,
         weight_decay=0.1,
         apply_escape=escape,
-        clip_unmagnified_grad=0.0,
+        clip_unmagnified_grad=clip,
         update_skipping=0.0,
     )
-    rite = LoRARITEConfig(lr=0.02, weight_decay=0.1, betas=BETAS, eps=1e-8, escape=escape)
+    rite = LoRARITEConfig(
+        lr=0.02,
+        weight_decay=0.1,
+        betas=BETAS,
+        eps=1e-8,
+        escape=escape,
+        clip_unmagnified_grad=clip,
+    )
     expected = train(package, theirs, 10)
     assert difference(train(rite.build(ours, 0.02), ours, 10), expected) < 1e-9
     for key, p in ours.items():
@@ -151,6 +163,58 @@ def test_large_gradients_are_not_skipped():
         moved.append(products(tensors))
     assert difference(moved[:1], moved[1:]) < 1e-9
     assert difference(moved[:1], [products(pairs())]) > 1e-3
+
+
+def test_the_authors_clip_is_the_default_and_counts_every_pair_together():
+    """A gradient of one pair shortens the step of another; without a clip it does not."""
+    moved = {}
+    for clip in (1.0, 0.0):
+        for factor in (1.0, 100.0):
+            tensors = pairs()
+            rite = LoRARITEConfig(lr=0.1, clip_unmagnified_grad=clip).build(tensors, 0.1)
+            set_gradients(tensors)
+            rite.step()  # the first step does not see how long a gradient is
+            set_gradients(tensors)
+            for key, p in tensors.items():
+                if key.site == "q":
+                    p.grad *= factor
+            before = products(tensors)["v"]
+            rite.step()
+            moved[clip, factor] = products(tensors)["v"] - before
+    assert LoRARITEConfig(lr=0.1).clip_unmagnified_grad == 1.0
+    assert torch.equal(moved[0.0, 1.0], moved[0.0, 100.0])
+    apart = torch.linalg.norm(moved[1.0, 1.0] - moved[1.0, 100.0])
+    assert apart > 0.05 * torch.linalg.norm(moved[1.0, 1.0])
+
+
+ROWS_TIMES_EPS = 11008 * torch.finfo(torch.float32).eps
+
+
+def a_step_of_a_large_pair(condition: float, cutoff: float | None) -> torch.Tensor:
+    """B A times a few vectors, less what it was: 11008 x 4096, float32, of that condition."""
+    out, into, rank = 11008, 4096, 8
+    turn = torch.linalg.qr(random(1, rank, rank)).Q
+    turn = turn * torch.logspace(0.0, -math.log10(condition), rank)
+    a, b = torch.linalg.solve(turn, random(2, rank, into)), random(3, out, rank) @ turn
+    tensors = {Key("q", Role.A): nn.Parameter(a.float()), Key("q", Role.B): nn.Parameter(b.float())}
+    a, b = tensors.values()
+    vectors = random(4, into, 5)
+    before = b.detach().double() @ (a.detach().double() @ vectors)
+    left, right = random(5, out, 64).float() * 1e-3, random(6, 64, into).float()  # the gradient
+    a.grad, b.grad = (b.detach().mT @ left) @ right, left @ (right @ a.detach().mT)
+    LoRARITEConfig(lr=0.01, cutoff=cutoff).build(tensors, 0.01).step()
+    return b.detach().double() @ (a.detach().double() @ vectors) - before
+
+
+def test_a_large_ill_conditioned_layer_in_float32_moves_as_a_well_conditioned_one():
+    """With rows times eps for a cut-off, a part of the step was lost."""
+    plain = a_step_of_a_large_pair(1.0, None)
+    apart = [
+        float(torch.linalg.norm(a_step_of_a_large_pair(1e3, cutoff) - plain) / plain.norm())
+        for cutoff in (None, ROWS_TIMES_EPS)
+    ]
+    assert apart[0] < 1e-3
+    assert apart[1] > 0.1
 
 
 def test_its_memory_is_positive_and_nothing_escapes_where_no_basis_turns():

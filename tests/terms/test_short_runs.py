@@ -28,6 +28,7 @@ def said(method, rounds=3, local_steps=2) -> list[str]:
         (st.methods.RACLoRA(fold_every=4), {"rounds": 4}, "fold_every"),
         (st.methods.FedFTGSeeded(fold_every=4), {"rounds": 4}, "fold_every"),
         (st.methods.FedSVD(refactor_every=4), {"rounds": 4}, "refactor_every"),
+        (st.methods.FedFTG(galore_gap=2), {"local_steps": 2}, "galore_gap"),
         (st.methods.LALoRA(), {"local_steps": 20}, "local_steps"),
         (st.methods.RoLoRA(), {"rounds": 2, "local_steps": 1}, "local_steps"),
     ],
@@ -42,4 +43,10 @@ def test_what_is_never_come_to_is_said(method, enough, field):
 
 def test_by_default_only_chains_are_longer_than_three_rounds():
     found = {name: said(method(), local_steps=10) for name, method in built_in().items()}
-    assert {name for name, fields in found.items() if fields} == {"cola", "rac-lora"}
+    told = {name for name, fields in found.items() if fields}
+    assert told == {"cola", "rac-lora", "fedftg"}, "GaLore's gap is the paper's, for long runs"
+
+
+def test_boosters_of_a_higher_rank_are_said_not_to_be_the_papers():
+    assert said(st.methods.XGBLoRA()) == []
+    assert said(st.methods.XGBLoRA(r=8)) == ["r"]

@@ -16,8 +16,9 @@ class COLA(Method):
     """COLA (Xia et al. 2024, arXiv 2401.04151): a chain of pairs, each folded, then a fresh one.
 
     FedIT for ``fold_every`` rounds; then W + s B A is the new base, and a new A and B = 0 begin. So
-    the whole change may have a rank of r times the number of links. (The paper warms the learning
-    rate up in every link; here the rate is the schedule's over all rounds.)
+    the whole change may have a rank of r times the number of links. (A new link has a new
+    optimiser, as in the paper; the learning rate is the schedule's over all rounds. The paper has a
+    linear schedule; that it warms up in every link, as ReLoRA does, was not found in it.)
 
     Attributes:
         fold_every: rounds that a link of the chain lasts.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 
 from silotune.adapters import Adapter, Dense
 from silotune.core import Role
@@ -21,11 +21,16 @@ class FedFTG(Method):
     """FedFTG (Mahla et al. 2024, arXiv 2410.23111): average whole matrices, trained by GaLore.
 
     The system of "Why Gradient Subspace?". r is the rank of GaLore's projector, which is a client's
-    own; lora_alpha and the other keys of a pair mean nothing here.
+    own; lora_alpha and the other keys of a pair mean nothing here. Where the optimiser begins
+    afresh in every round, so does the projector: galore_gap above local_steps then changes nothing.
+    Weight decay shrinks what was learned beside the base weight, and never the base weight.
 
     Attributes:
         galore_gap: local steps between two choices of the projector.
         galore_scale: factor on the steps of the matrices.
+        galore_beta1: decay rate of the mean.
+        galore_beta2: decay rate of the mean of squares.
+        galore_eps: added to its root.
     """
 
     name: ClassVar[str] = "fedftg"
@@ -47,6 +52,16 @@ class FedFTG(Method):
     ] = GaLoreConfig.gap
     galore_scale: Annotated[float, Gt(0), About("Factor on the steps of whole matrices.")] = (
         GaLoreConfig.scale
+    )
+
+    galore_beta1: Annotated[
+        float, Ge(0), Lt(1), About("Decay rate of GaLore's mean of gradients.")
+    ] = GaLoreConfig.betas[0]
+    galore_beta2: Annotated[
+        float, Ge(0), Lt(1), About("Decay rate of GaLore's mean of squares.")
+    ] = GaLoreConfig.betas[1]
+    galore_eps: Annotated[float, Gt(0), About("Added to the root of GaLore's mean of squares.")] = (
+        GaLoreConfig.eps
     )
 
     def schedule(self, *, head: bool) -> Schedule:
@@ -79,5 +94,7 @@ class FedFTG(Method):
             rank=self.largest_rank,
             gap=self.galore_gap,
             scale=self.galore_scale,
+            betas=(self.galore_beta1, self.galore_beta2),
+            eps=self.galore_eps,
             weight_decay=given.weight_decay,
         )

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from annotated_types import Ge, Gt, Lt
+
 from silotune import optim
 from silotune.schedules import Constant, Schedule
 
@@ -20,10 +22,14 @@ class LoRARITE(Method):
     much, however low the learning rate, and at each client in its own way: in the first rounds the
     aggregation error is several times FedIT's. Steps are in units of the gradient's own spectrum,
     so directions that it lacks are filled with rounding: where gradients have a lower rank than r
-    (a handful of records a step, a head that reads one token), take a smaller r.
+    (a handful of records a step, a head that reads one token), take a smaller r, or set
+    cutoff to 1e-3.
 
     Attributes:
         escape: shorten steps by the second moment that is lost when the basis turns.
+        clip_unmagnified_grad: largest norm of all pairs' gradients together; the authors' code has
+            1, the paper none.
+        cutoff: part of a factor's largest singular value below which a direction counts as none.
     """
 
     name: ClassVar[str] = "lora-rite"
@@ -44,6 +50,21 @@ class LoRARITE(Method):
         bool,
         About("Shorten LoRA-RITE's steps by the second moment that is lost when the basis turns."),
     ] = optim.LoRARITEConfig.escape
+    clip_unmagnified_grad: Annotated[
+        float,
+        Ge(0),
+        About(
+            "Largest norm of the gradients of all pairs together, in LoRA-RITE's bases; 0 = none."
+        ),
+    ] = optim.LoRARITEConfig.clip_unmagnified_grad
+    cutoff: Annotated[
+        Annotated[float, Gt(0), Lt(1)] | None,
+        About(
+            "Directions of A and B shorter than this part of the longest do not move: 1e-3 "
+            "protects where gradients have a lower rank than r, at the price of invariance; null = "
+            "rounding alone, as in the authors' code."
+        ),
+    ] = optim.LoRARITEConfig.cutoff
 
     def schedule(self, *, head: bool) -> Schedule:
         """A and B in every round."""
@@ -56,4 +77,6 @@ class LoRARITE(Method):
             lr=adamw.lr,
             weight_decay=adamw.weight_decay,
             escape=self.escape,
+            clip_unmagnified_grad=self.clip_unmagnified_grad,
+            cutoff=self.cutoff,
         )

@@ -25,6 +25,12 @@ class MiLoRA(Method):
     numbers, which travel besides. Saved in a format of our own: nothing of it can be merged, and
     PEFT does not know it.
 
+    No official code could be had, and of the paper only summaries were read. What they leave open
+    is ours: that a kept pair is multiplied by its probability, renormalised over those kept; how
+    many are kept (the paper's numbers of active parameters fit three of seven); the balance
+    term, which is by record here so that it can be private. The paper trains the router's learned
+    activation on a held-out half of the data, at a rate of its own; here all trains together.
+
     Attributes:
         experts_per_prompt: pairs of a layer that a prompt goes through; None for half of them.
         balance_weight: of the balance term in every record's loss.

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Gt
 
 from silotune.aggregation import Aggregator, Fold
+from silotune.optim import OptimizerConfig, PenaltyConfig
 from silotune.schedules import Boost, Schedule
 
 from .axes import PAIR
@@ -24,6 +25,9 @@ class XGBLoRA(Method):
     allowed.
 
     Attributes:
+        penalty: lambda of the paper's objective, loss + lambda (|A|^2 + |B|^2); its experiments
+            have none.
+        booster_weight: what a booster counts for when it is folded; the paper has 1.
         booster_layers: layers that a round draws; None for a third of them.
         booster_seed: decides which. Not the run's seed, so that repetitions may share the layers.
     """
@@ -36,13 +40,21 @@ class XGBLoRA(Method):
     )
     kind: ClassVar[Kind] = Kind.CHAIN
     paper: ClassVar[str] = "2410.19694"
-    exact: ClassVar[str] = "yes."
+    exact: ClassVar[str] = "yes, at booster_weight 1."
     noise: ClassVar[str] = "quadratic; averaging products divides its energy by K alone."
     up: ClassVar[str] = "r (out + in)"
     down: ClassVar[str] = "K r (out + in)"
 
     r: Annotated[int, Ge(1), About("Rank of a booster.")] = 1
     lora_alpha: Annotated[float, Gt(0), About("Boosters are scaled by lora_alpha / r.")] = 1.0
+    penalty: Annotated[
+        float,
+        Ge(0),
+        About("Weight of the squared norms of A and B in the loss of every local step."),
+    ] = 0.0
+    booster_weight: Annotated[
+        float, Gt(0), About("What a booster counts for when it is added to the base.")
+    ] = Fold.weight
     booster_layers: Annotated[
         Annotated[int, Ge(1)] | None,
         About("Layers that a round draws; null = a third of them."),
@@ -54,6 +66,10 @@ class XGBLoRA(Method):
         link = together(PAIR, head)
         return Boost(link=link, layers=self.booster_layers, seed=self.booster_seed)
 
+    def optimizer(self, given: OptimizerConfig) -> OptimizerConfig:
+        """As it is given, with the penalty."""
+        return PenaltyConfig(given, self.penalty) if self.penalty else given
+
     def aggregator(self) -> Aggregator:
-        """The stack, folded."""
-        return Fold()
+        """The stack, folded with the booster's weight."""
+        return Fold(weight=self.booster_weight)

@@ -16,5 +16,6 @@ from .lora_pro import LoRAProConfig as LoRAProConfig
 from .lora_rite import LoRARITE as LoRARITE
 from .lora_rite import LoRARITEConfig as LoRARITEConfig
 from .low_pass import LowPassConfig as LowPassConfig
+from .penalty import PenaltyConfig as PenaltyConfig
 from .torch_optim import SGD as SGD
 from .torch_optim import AdamW as AdamW

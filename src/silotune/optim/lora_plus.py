@@ -57,7 +57,7 @@ class LoRAPlus(PairOptimizer):
         }
         super().__init__(params, defaults)
 
-    def move_pairs(self, group: Group) -> None:
+    def move_pairs(self) -> None:
         """AdamW does."""
 
     def for_torch(self, group: Group) -> list[Group]:

@@ -17,9 +17,15 @@ and R likewise in the basis of L, from the same factors. T^+ is a pseudo-inverse
 moves B alone. With b(1) = 0 nothing needs another correction of bias. Division by the rows of g~
 (in) is the authors' code's and not the paper's: as in Adam, an entry then moves by about eta.
 
-The escaped mass rho is left out unless asked for, as in the authors' code. Also left out are what
-that code adds to the paper: it skips a step whose g~ has an RMS above 1, which may freeze
-training without a word, and clips g~ over all sites.
+The escaped mass rho is left out unless asked for, as in the authors' code. Of what that code adds
+to the paper, one thing is here: where the norm of g~ over both factors of all pairs is above
+``clip_unmagnified_grad``, every g~ is divided by as much. That is invariant as well. The other is
+left out: it skips a step whose g~ has an RMS above 1, which may freeze training without a word.
+
+T^+ takes singular values of T below ``cutoff`` of the largest for 0. By default that is rounding
+alone, 10 r times the precision of the factors' type, so that steps stay invariant where factors are
+ill-conditioned (1e3 in float32). Directions that gradients never had are then told from rounding by
+little, and a step there is huge; a cut-off of 1e-3 protects, and gives invariance up beyond it.
 
 Under privacy the noise in g_A is multiplied by T^+ of B, which is huge while B is near 0, and the
 first step after that is one of full size in a direction made of noise: all singular values of
@@ -34,9 +40,9 @@ Shapes: out, in = features of a site, r = rank, n = sites of a stack, rows = out
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +70,9 @@ class LoRARITE(PairOptimizer):
             of the rest.
         weight_decay: lambda, decoupled.
         escape: keep the escaped mass rho, which shortens steps after the basis has turned.
+        clip_unmagnified_grad: largest norm of all g~ together, as in the authors' code; 0 for none.
+        cutoff: part of the largest singular value of a factor below which one is 0; None for
+            rounding.
 
     Raises:
         ValueError: if a number makes no sense, or a pair is not in float32 or float64.
@@ -82,6 +91,8 @@ class LoRARITE(PairOptimizer):
         eps: float = 1e-6,
         weight_decay: float = 0.0,
         escape: bool = False,
+        clip_unmagnified_grad: float = 1.0,
+        cutoff: float | None = None,
     ) -> None:
         defaults: dict[str, Any] = {
             "lr": lr,
@@ -89,6 +100,8 @@ class LoRARITE(PairOptimizer):
             "eps": eps,
             "weight_decay": weight_decay,
             "escape": escape,
+            "clip_unmagnified_grad": clip_unmagnified_grad,
+            "cutoff": cutoff,
         }
         super().__init__(params, defaults)
 
@@ -103,16 +116,19 @@ class LoRARITE(PairOptimizer):
                         "with autocast_adapter_dtype=True"
                     )
 
-    def move(self, stack: Stack, group: Group) -> None:
-        """Both factors, each in the basis of the other as it was."""
-        left, right = stack.values(Role.A).mT, stack.values(Role.B)
-        of_left, of_right = stack.memory(Role.A), stack.memory(Role.B)
-        in_right = _direction(of_left, group, left, right, stack.gradients(Role.A).mT)
-        in_left = _direction(of_right, group, right, left, stack.gradients(Role.B))
-        stack.remember(Role.A, of_left)
-        stack.remember(Role.B, of_right)
-        stack.move(Role.A, -group["lr"] * in_right.mT)
-        stack.move(Role.B, -group["lr"] * in_left)
+    def move_pairs(self) -> None:
+        """Both factors of every pair, each in the basis of the other as it was.
+
+        All gradients are brought into their bases first: they are clipped together.
+        """
+        found = []
+        for stack, group in self.stacks():
+            with stack.named():
+                found.append((stack, group, _unmagnified(stack, group["cutoff"])))
+        norm = _norm([u.gradient for *_, pair in found for u in pair])
+        for stack, group, pair in found:
+            with stack.named():
+                _move(stack, group, [u.clipped(norm, group) for u in pair])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +141,9 @@ class LoRARITEConfig:
         betas: b1 and b2.
         eps: added to the square roots of the eigenvalues of V + rho.
         escape: keep the escaped mass rho.
+        clip_unmagnified_grad: largest norm of all g~ together; 0 for none.
+        cutoff: part of the largest singular value of a factor below which one is 0; None for
+            rounding.
     """
 
     moves_pairs: ClassVar[Moves] = LoRARITE.moves_pairs
@@ -134,6 +153,8 @@ class LoRARITEConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-6
     escape: bool = False
+    clip_unmagnified_grad: float = 1.0
+    cutoff: float | None = None
 
     def build(self, tensors: Mapping[Key, nn.Parameter], lr: float) -> LoRARITE:
         """The scale does not matter to it."""
@@ -144,14 +165,64 @@ class LoRARITEConfig:
             eps=self.eps,
             weight_decay=self.weight_decay,
             escape=self.escape,
+            clip_unmagnified_grad=self.clip_unmagnified_grad,
+            cutoff=self.cutoff,
         )
 
 
-def _direction(memory: Memory, group: Group, x: Tensor, other: Tensor, gradient: Tensor) -> Tensor:
+class _Unmagnified(NamedTuple):
+    """A factor's gradient in the basis of the other factor, and that basis."""
+
+    gradient: Tensor  # g~ (n, rows, r)
+    basis: Tensor  # Q (n, rows of the other, r)
+    inverse: Tensor  # T^+ (n, r, r)
+
+    def clipped(self, norm: Tensor, group: Group) -> _Unmagnified:
+        """With as much of the gradient as the norm of all of them leaves."""
+        largest = group["clip_unmagnified_grad"]
+        if not largest:
+            return self
+        part = (largest / norm).clamp(max=1.0)
+        return self._replace(gradient=self.gradient * part.to(self.gradient))
+
+
+def _norm(tensors: Sequence[Tensor]) -> Tensor:
+    """The L2 norm of all of them together, in float64."""
+    if not tensors:
+        return torch.zeros((), dtype=torch.float64)
+    squares = [t.double().square().sum().to(tensors[0].device) for t in tensors]
+    return torch.stack(squares).sum().sqrt()
+
+
+def _unmagnified(stack: Stack, cutoff: float | None) -> tuple[_Unmagnified, _Unmagnified]:
+    """Of A, in the basis of B; and of B, in that of A^T."""
+
+    def one(other: Tensor, gradient: Tensor) -> _Unmagnified:
+        basis, triangle = qr(other)
+        inverse = _inverse(triangle, other, cutoff)
+        return _Unmagnified(gradient @ inverse, basis, inverse)
+
+    return (
+        one(stack.values(Role.B), stack.gradients(Role.A).mT),
+        one(stack.values(Role.A).mT, stack.gradients(Role.B)),
+    )
+
+
+def _move(stack: Stack, group: Group, pair: Sequence[_Unmagnified]) -> None:
+    """A step of A and B."""
+    left, right = stack.values(Role.A).mT, stack.values(Role.B)
+    of_left, of_right = stack.memory(Role.A), stack.memory(Role.B)
+    in_right = _direction(of_left, group, left, pair[0])
+    in_left = _direction(of_right, group, right, pair[1])
+    stack.remember(Role.A, of_left)
+    stack.remember(Role.B, of_right)
+    stack.move(Role.A, -group["lr"] * in_right.mT)
+    stack.move(Role.B, -group["lr"] * in_left)
+
+
+def _direction(memory: Memory, group: Group, x: Tensor, found: _Unmagnified) -> Tensor:
     """What ``x`` (n, rows, r) moves against, in the basis of the other factor."""
-    basis, triangle = qr(other)
-    inverse = _inverse(triangle, other)
-    g = gradient @ inverse
+    g, basis = found.gradient, found.basis
     if not memory:
         memory |= _nothing(g, basis)
     memory["step"] += 1
@@ -164,7 +235,7 @@ def _direction(memory: Memory, group: Group, x: Tensor, other: Tensor, gradient:
     root = _inverse_root(memory["square"], memory["escaped"], group["eps"])
     memory["mean"] = (1.0 - b1) * (g @ root.to(g)) + b1 * (memory["mean"] @ turn.mT)
     memory["basis"] = basis.mT  # as QR leaves it: contiguous
-    step: Tensor = memory["mean"] @ inverse.mT + group["weight_decay"] * x
+    step: Tensor = memory["mean"] @ found.inverse.mT + group["weight_decay"] * x
     return step
 
 
@@ -185,10 +256,10 @@ def _nothing(g: Tensor, basis: Tensor) -> Memory:
     }
 
 
-def _inverse(triangle: Tensor, other: Tensor) -> Tensor:
+def _inverse(triangle: Tensor, other: Tensor, cutoff: float | None) -> Tensor:
     """T^+; what is 0 but for rounding in the other factor's type is 0."""
-    rounding = other.shape[-2] * torch.finfo(other.dtype).eps
-    return pinv(triangle.double(), rounding).to(other.dtype)
+    rounding = 10 * other.shape[-1] * torch.finfo(other.dtype).eps
+    return pinv(triangle.double(), rounding if cutoff is None else cutoff).to(other.dtype)
 
 
 def _square(g: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -87,6 +88,16 @@ class Stack:
         """Add a step to every factor."""
         torch._foreach_add_(list(self.factors[role]), list(steps.unbind()))
 
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """What cannot be computed is told with the name of a site."""
+        try:
+            yield
+        except NumericalError as error:
+            raise NumericalError(
+                f"{self.names[0]} and its like: {error}; lower the learning rate"
+            ) from error
+
     def memory(self, role: Role) -> Memory:
         """What the optimiser remembers with every factor, its tensors stacked; empty at first."""
         each = [self.state[p] for p in self.factors[role]]
@@ -157,8 +168,7 @@ class PairOptimizer(torch.optim.Optimizer):
         loss = run_closure(closure)
         given = [(p, p.grad) for group in self._of_pairs() for p in group["params"]]
         try:
-            for group in self._of_pairs():
-                self.move_pairs(group)
+            self.move_pairs()
             self.move_rest()
         finally:
             for p, gradient in given:
@@ -166,16 +176,22 @@ class PairOptimizer(torch.optim.Optimizer):
                     p.grad = gradient
         return loss
 
-    def move_pairs(self, group: Group) -> None:
-        """Move every pair of a group, a stack at a time."""
-        for stack in self._stacks(group):
-            self._check(stack, group)
-            try:
+    def move_pairs(self) -> None:
+        """Move every pair, a stack at a time."""
+        for stack, group in self.stacks():
+            with stack.named():
                 self.move(stack, group)
-            except NumericalError as error:
-                raise NumericalError(
-                    f"{stack.names[0]} and its like: {error}; lower the learning rate"
-                ) from error
+
+    def stacks(self) -> Iterator[tuple[Stack, Group]]:
+        """Every pair that has a gradient, in stacks, with the numbers of its group.
+
+        Raises:
+            ValueError: if a pair has gradients of other factors than the method moves.
+        """
+        for group in self._of_pairs():
+            for stack in self._stacks(group):
+                self._check(stack, group)
+                yield stack, group
 
     def move(self, stack: Stack, group: Group) -> None:
         """Move a stack, or replace its gradients; nothing where torch's optimiser does it all."""

@@ -1,4 +1,4 @@
-"""Short runs: what a method has and so few rounds or steps never come to."""
+"""What a method has and so few rounds or steps never come to, or what is not its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from silotune.aggregation.fedsvd import Refactor
 from silotune.core import Role
 from silotune.core.units import count_text
 from silotune.methods.axes import Axes
+from silotune.methods.fedftg import FedFTG
+from silotune.methods.xgblora import XGBLoRA
 
 from .terms import Terms
 
@@ -30,6 +32,18 @@ def notices(terms: Terms, axes: Axes) -> Iterator[str]:
         yield (
             f"refactor_every: no pair is turned in {few}, so that A stays as it was drawn; lower "
             "it, or raise rounds"
+        )
+    method = terms.method
+    if isinstance(method, FedFTG) and method.galore_gap > terms.local_steps:
+        steps = count_text(terms.local_steps, "step")
+        yield (
+            f"galore_gap: {method.galore_gap} steps are more than the {steps} of a round, after "
+            "which the optimiser begins afresh: every round chooses its subspace once"
+        )
+    if isinstance(method, XGBLoRA) and method.largest_rank > 1:
+        yield (
+            f"r: {method.largest_rank} is not XGBLoRA's own, whose boosters have rank 1; leave r "
+            "and lora_alpha out for those"
         )
     reached = frozenset[Role]().union(*(r for p in plans for r in p.by_step(terms.local_steps)))
     if idle := frozenset[Role]().union(*(plan.trained() for plan in whole)) - reached:
