@@ -161,6 +161,7 @@ def test_an_empty_batch_takes_a_noised_step_and_is_charged():
     assert loop.spent().steps == 1
 
 
+@pytest.mark.usefixtures("same_secrets")
 def test_noise_has_the_size_that_is_stated():
     adapted = model()
     before = adapted.extract()

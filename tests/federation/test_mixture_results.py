@@ -178,6 +178,7 @@ def test_a_router_that_jumps_is_refused_where_records_are_hidden(place):
 
 
 @pytest.mark.full
+@pytest.mark.usefixtures("same_secrets")
 def test_gates_are_audited_through_the_whole_model(place, experts):
     """No canary can be aimed at one number of a gate, but noise, coins and the bound are read."""
     config = small(place, experts, *PRIVATE)

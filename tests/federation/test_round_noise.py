@@ -214,6 +214,7 @@ def lines(config, place):
     return read_lines(place.parent / "run" / "metrics.jsonl")
 
 
+@pytest.mark.usefixtures("same_secrets")
 def test_a_private_run_tells_it_of_every_round(place):
     """24 records and a sigma of 2: the noise is larger than what the rounds have in common."""
     start, *rounds = lines(small(place, *PRIVATE), place)
