@@ -42,11 +42,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         encoder = Path(place) / "encoder"
         small_encoder(bundled_minilm() or Path(), public_texts(asked.data), encoder)
+        found: dict[tuple[str, str], list[list[float]]] = {}
         seeds = range(1 if asked.quick else SEEDS)
-        found = {
-            (name, upload): [run(name, upload, seed, asked.data, encoder) for seed in seeds]
-            for name, upload in product(SETTINGS, get_args(UploadType))
-        }
+        for seed, name, upload in product(seeds, SETTINGS, get_args(UploadType)):
+            outcome = run(name, upload, seed, asked.data, encoder)
+            found.setdefault((name, upload), []).append(outcome)
+            print(seed, name, upload, *outcome, flush=True)
     print_table(
         "accuracy in % before and after (standard deviation over seeds), kB sent by a silo a round",
         ["", "before", *get_args(UploadType), "kB"],

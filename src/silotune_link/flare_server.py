@@ -5,12 +5,14 @@ for ``SILENT`` seconds is gone, however long training takes.
 
 On the socket, messages are (``frames.write_message``): down ``{"site", "number"}`` with an order,
 or ``{}`` which gives up all orders; up ``{"event", "site", "number"}``, where an event is
-``answer``, ``working``, ``silent`` or ``failed``, and at first ``{"event": "up", "sites"}``.
+``answer``, ``working``, ``silent``, ``failed`` or ``lost`` (the same order is to be sent down once
+more), and at first ``{"event": "up", "sites"}``. No order is kept here once a site has it, and no
+answer once the coordinator has it: one that is large would be in memory for as long as training
+takes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import queue
 import socket
 import threading
@@ -42,17 +44,16 @@ class _Order:
 
     site: str
     number: int
-    body: bytes
-    name: str
 
 
 @dataclass(frozen=True)
 class _Step:
-    """The next task of an order, and how many bytes it carries."""
+    """The next task of an order, what it brings, and how many bytes it carries there or back."""
 
     order: _Order
     task: str
     size: int = 0
+    body: bytes = b""
 
 
 class CourierController(Controller):
@@ -88,29 +89,33 @@ class CourierController(Controller):
                 sites = [client.name for client in fl_ctx.get_engine().get_clients()]
                 tell({"event": "up", "sites": sites})
                 threading.Thread(target=self._listen, args=(orders,), daemon=True).start()
-                while not abort_signal.triggered:
-                    try:
-                        step = self._steps.get(timeout=0.1)
-                    except queue.Empty:
-                        continue
-                    if step is None:
-                        return
-                    if self._newest.get(step.order.site) is step.order:  # somebody waits for it
-                        self._send(step, tell, abort_signal, fl_ctx)
+                while not abort_signal.triggered and self._step(tell, abort_signal, fl_ctx):
+                    pass
+
+    def _step(self, tell: Callable[..., None], abort_signal: Any, fl_ctx: Any) -> bool:
+        """Take the next step, if there is one; False if the coordinator is gone."""
+        try:
+            step = self._steps.get(timeout=0.1)
+        except queue.Empty:
+            return True
+        if step is not None and self._newest.get(step.order.site) is step.order:  # it is waited for
+            self._send(step, tell, abort_signal, fl_ctx)
+        return step is not None
 
     def _listen(self, orders: BinaryIO) -> None:
         try:
             while True:
-                head, body = read_message(orders)
-                if not head:
-                    self._newest.clear()
-                    continue
-                site, number = str(head["site"]), int(str(head["number"]))
-                order = _Order(site, number, body, hashlib.sha256(body).hexdigest())
-                self._newest[site] = order
-                self._steps.put(_Step(order, ORDER, len(body)))
+                self._take(*read_message(orders))
         except (EOFError, OSError):
             self._steps.put(None)
+
+    def _take(self, head: dict[str, object], body: bytes) -> None:
+        if not head:
+            self._newest.clear()
+            return
+        order = _Order(str(head["site"]), int(str(head["number"])))
+        self._newest[order.site] = order
+        self._steps.put(_Step(order, ORDER, len(body), body))
 
     def _send(self, step: _Step, tell: Callable[..., None], abort_signal: Any, fl_ctx: Any) -> None:
         order, heard = step.order, threading.Event()
@@ -132,7 +137,7 @@ class CourierController(Controller):
             elif state == READY:
                 self._steps.put(_Step(order, TAKE, int(result["size"])))
             elif state == LOST:
-                self._steps.put(_Step(order, ORDER, len(order.body)))
+                tell({"event": "lost", **about})
             elif state == WORKING:
                 tell({"event": "working", **about})
                 self._steps.put(_Step(order, MORE))
@@ -142,7 +147,9 @@ class CourierController(Controller):
                 tell({"event": "silent", **about})
                 self._steps.put(_Step(order, MORE))
 
-        data = {"body": order.body} if step.task == ORDER else {"order": order.name}
+        data: dict[str, object] = {"order": str(order.number)}
+        if step.task == ORDER:
+            data["body"] = step.body
         task = Task(
             name=step.task,
             data=Shareable(data),

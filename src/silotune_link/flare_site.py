@@ -6,7 +6,6 @@ word that work goes on. Where the daemon is comes from the site's own file, neve
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import time
@@ -55,7 +54,8 @@ class SiteExecutor(Executor):
             if task_name == ORDER:
                 local = Path(fl_ctx.get_workspace().get_site_config_dir())
                 socket = Path(json.loads((local / OWN_FILE).read_text())["socket"])
-                return self._state(self._begun(socket, shareable["body"]), AT_ONCE)
+                self._begin(socket, shareable["order"], shareable["body"])
+                return self._state(shareable["order"], AT_ONCE)
             if task_name == MORE:
                 return self._state(shareable["order"], AT_ONCE)
             if task_name == TAKE:
@@ -64,14 +64,15 @@ class SiteExecutor(Executor):
             return make_reply(ReturnCode.EXECUTION_EXCEPTION)
         return make_reply(ReturnCode.TASK_UNKNOWN)
 
-    def _begun(self, socket: Path, order: bytes) -> str:
-        """Ask the daemon, unless that was done; the order before is no longer wanted."""
-        name = hashlib.sha256(order).hexdigest()
+    def _begin(self, socket: Path, name: str, order: bytes) -> None:
+        """Ask the daemon, unless that was done; the order before is no longer wanted.
+
+        The name is the job's own, and tells its orders apart here alone; the daemon knows them by
+        their SHA-256.
+        """
         if name not in self._work:
-            future: Future[bytes] = Future()
-            self._work = {name: future}
+            self._work = {name: Future()}
             threading.Thread(target=self._bring, args=(name, socket, order), daemon=True).start()
-        return name
 
     def _bring(self, name: str, socket: Path, order: bytes) -> None:
         """Until there is an answer, or another order; the daemon may be started again meanwhile."""

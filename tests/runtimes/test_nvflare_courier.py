@@ -153,6 +153,24 @@ def test_answers_to_older_numbers_and_of_who_was_not_asked_are_dropped(courier):
     assert list(one.exchange({"a": b"order"}, 10)) == [("a", b"true")]
 
 
+def test_an_order_that_a_site_has_lost_is_sent_again_and_no_other(courier):
+    """Nobody keeps it on the way: it may be large."""
+    asked = []
+
+    def play(job, site, number, body):
+        asked.append((site, body))
+        if asked.count((site, body)) == 1 and site != "a":
+            return [answer(site, number - 1, event="lost"), answer(site, number, event="lost")]
+        return [answer(site, number, body + site.encode())]
+
+    one, server = courier(play)
+    orders = {site: f"order of {site}, ".encode() for site in SITES}
+    answers = dict(one.exchange(orders, 10))
+    assert answers == {site: body + site.encode() for site, body in orders.items()}
+    assert sorted(asked) == sorted([*orders.items(), *((s, orders[s]) for s in ("b", "c"))])
+    assert len(server.jobs) == 1
+
+
 def test_each_site_answers_once(courier):
     one, _ = courier(lambda job, site, n, body: [answer(site, n, b"1"), answer(site, n, b"2")])
     for _ in range(2):

@@ -12,7 +12,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ _CALL = 30.0
 
 
 class Event(NamedTuple):
-    """What is said of a site: ``answer``, ``working``, ``silent`` or ``failed``."""
+    """What is said of a site: ``answer``, ``working``, ``silent``, ``failed`` or ``lost``."""
 
     kind: str
     site: str
@@ -110,13 +110,15 @@ class Attempt:
     def _listen(self) -> None:
         try:
             while True:
-                head, body = read_message(self._answers)
-                site, number = str(head["site"]), int(str(head["number"]))
-                self._inbox.put(Event(str(head["event"]), site, number, body))
+                self._inbox.put(_event(*read_message(self._answers)))  # and keep none here
         except (EOFError, OSError, KeyError, ValueError):
             self._inbox.put(None)
         finally:
             self._answers.close()
+
+
+def _event(head: Mapping[str, object], body: bytes) -> Event:
+    return Event(str(head["event"]), str(head["site"]), int(str(head["number"])), body)
 
 
 @contextlib.contextmanager

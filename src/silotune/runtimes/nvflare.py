@@ -113,9 +113,11 @@ class NvflareCourier:
                 for event in current.events(min(left, _LOOK)):
                     site = names.get(event.site)
                     self._heard(event, site)
-                    if event.kind != "answer" or numbers.get(event.site) != event.number:
+                    if site is None or numbers.get(event.site) != event.number:
                         continue
-                    if site is not None and event.site in self._named((site,)):
+                    if event.kind == "lost":  # nobody else has kept it
+                        current.post(event.site, event.number, orders[site])
+                    if event.kind == "answer" and event.site in self._named((site,)):
                         waiting.discard(site)
                         del numbers[event.site], names[event.site]
                         yield site, event.body

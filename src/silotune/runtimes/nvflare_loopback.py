@@ -139,11 +139,6 @@ class Loopback:
                     found.append(int(entry.name))
         return found
 
-    def memory(self, name: str) -> int:
-        """Bytes that the server, a site or a site's daemon holds, without its jobs."""
-        process = self._processes[name if name in self._processes else _daemon(ClientId(name))]
-        return _resident(process.pid)
-
     def stop(self) -> None:
         """End everything."""
         for name in list(self._processes):
@@ -226,10 +221,3 @@ def _free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
-
-
-def _resident(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return 1024 * int(line.split()[1])
-    raise ProcessLookupError(pid)
