@@ -13,6 +13,7 @@ takes.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import threading
@@ -65,6 +66,7 @@ class CourierController(Controller):
 
     def __init__(self, socket_path: str) -> None:
         super().__init__(task_check_period=0.05)
+        _write_no_message_out()
         self._path = socket_path
         self._newest: dict[str, _Order] = {}
         self._steps: queue.SimpleQueue[_Step | None] = queue.SimpleQueue()
@@ -158,6 +160,17 @@ class CourierController(Controller):
             task_done_cb=over,
         )
         self.send(task, fl_ctx, targets=[order.site])
+
+
+def _write_no_message_out() -> None:
+    """FLARE 2.9 makes a text of every message that arrives, for a line of a log that is off.
+
+    That takes 0.7 s and 300 MB for 100 MB, in which nothing else of the process runs.
+    """
+    with contextlib.suppress(ImportError):
+        from nvflare.fuel.utils.buffer_list import ConsumableBufferList
+
+        ConsumableBufferList.__repr__ = lambda parts: f"<{len(parts)} parts of a message>"
 
 
 class _Teller:

@@ -120,6 +120,16 @@ def test_orders_of_any_size_are_carried(courier, size):
     assert answer.partition(b" ")[2] == order
 
 
+def test_flare_makes_no_text_of_what_arrives():
+    """It takes longer than to carry it."""
+    from nvflare.fuel.utils.buffer_list import ConsumableBufferList
+
+    from silotune_link.flare_server import CourierController
+
+    CourierController("socket")
+    assert len(f"{ConsumableBufferList([bytearray(1 << 20)])}") < 100
+
+
 def test_the_same_order_again_is_not_worked_on_again(courier):
     orders = {"hosp-1": b"twice", "hosp-3": b"twice"}
     assert dict(courier.exchange(orders, DEADLINE)) == dict(courier.exchange(orders, DEADLINE))
