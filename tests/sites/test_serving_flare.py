@@ -15,6 +15,7 @@ import pytest
 from federation.objects import SEEDED
 from silotune.federation.members import Members
 from silotune.federation.workers import SILOTUNE
+from silotune.runs.live import Doing, read_live
 from silotune.runtimes.nvflare import NvflareCourier
 from silotune.runtimes.nvflare_kits import Address, flare_name
 from silotune.runtimes.nvflare_session import Engine
@@ -119,6 +120,10 @@ def test_a_run_over_flare_ends_in_the_bits_of_the_simulation(tmp_path, bert):
         for site in sites.values():
             assert len(charged(site, tmp_path / "there")) == 3
     assert weights(tmp_path / "there") == weights(tmp_path / "here")
+    live = read_live(tmp_path / "there" / "live.json")
+    assert {(site.doing, site.order, site.connected) for site in live.sites.values()} == {
+        (Doing.IDLE, "finish", True)
+    }
 
 
 @pytest.mark.slow
