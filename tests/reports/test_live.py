@@ -13,6 +13,7 @@ import pytest
 
 from reports.clinics import CLINICS, hostile, rounds
 from reports.lookers import HOSTILE, going_on, live, site, write_looked_at
+from silotune.certificate.guarantee import SEEDED
 from silotune.core import RecordError
 from silotune.core.files import finite
 from silotune.reports import live_words
@@ -65,13 +66,13 @@ def test_a_finished_run_is_shown_too(tmp_path):
 
 
 def test_an_epsilon_without_privacy_is_said_to_be_none(tmp_path):
-    now = live(privacy="NOT PRIVATE: noise is drawn from the seed")
+    now = live(privacy=f"NOT PRIVATE: {SEEDED}")
     folder = write_looked_at(tmp_path / "run", now)
     view = view_of(folder)
     assert {figure.more for figure in live_words.figures(view) if "ε" in figure.name} == {
         "NOT PRIVATE"
     }
-    assert "noise is drawn from the seed" in live_page(view)
+    assert html.escape(SEEDED) in live_page(view)
     assert 'silotune_private{run="triage-7c2f91"} 0' in prometheus(view)
 
 

@@ -80,7 +80,7 @@ def _shown(view: View) -> RenderableType:
     _, *others = live_words.figures(view)  # the first is in the headline
     lines: list[RenderableType] = [head, status]
     if not view.private:
-        lines.append(Text(plain(view.live.privacy), style="bold"))
+        lines.append(Text(plain(view.live.privacy, 500), style="bold"))
     for figure in others:
         more = f" ({figure.more})" if figure.more else ""
         lines.append(Text(f"{figure.name} {figure.value}{more}"))
