@@ -138,7 +138,7 @@ def test_a_refused_letter_leaves_nothing(silotune, hospital):
         ((letter,), "was altered after it was signed"),
         ((ward / "nothing",), "nothing: is missing"),
         ((ward / "notes.csv",), "notes.csv: damaged"),
-        ((office / "north" / "federation.json",), "is no invitation, admission or kit"),
+        ((office / "north" / "federation.json",), "is no invitation, admission, rotation or kit"),
     ):
         assert why in refused(silotune("site", "join", *words))
     assert sorted(ward.iterdir()) == before
@@ -221,3 +221,57 @@ def test_who_has_to_be_invited_again_soon_is_said(silotune, hospital):
     assert "a: its membership ends at 20" in said
     assert "renew it: silotune federation invite a --federation north" in said
     assert "b: its membership" not in said
+
+
+def test_a_coordinators_new_key_is_taken_by_who_was_told_it(silotune, hospital):
+    office = hospital("office")
+    ok(silotune("federation", "create", "north", "--sites", "a", "--with-keys"))
+    hospital("hospital")
+    ok(silotune("site", "join", office / "north" / "kits" / "a.kit", "--data", "notes.csv"))
+    hospital("office")
+    said = ok(silotune("federation", "rotate"))
+    old, new = line(said, "your key until now: "), line(said, "your key: ")
+    letter = office / "north" / "rotations" / "a.1.rotation"
+    assert f"for a: {letter.relative_to(office)}" in said
+    ward = hospital("hospital")
+    said = ok(silotune("site", "join", letter))
+    assert line(said, "key of north until now: ") == old
+    assert line(said, "key of north from now on: ") == new
+    assert "Nothing is changed" in said
+    home = ward / "home"
+    told = silotune("site", "join", letter, "--fingerprint", old)
+    assert "is not the one that was told; nothing is changed" in refused(told)
+    before = membership(home).coordinator
+    ok(silotune("site", "join", letter, "--fingerprint", new))
+    assert membership(home).coordinator != before
+
+
+def test_what_a_person_has_read_may_run_without_another_look(silotune, hospital, bert):
+    office = hospital("office")
+    ok(silotune("federation", "create", "north", "--sites", "a", "--with-keys"))
+    ward = hospital("hospital")
+    (ward / "run.yaml").write_text(
+        f"""\
+model: {{name_or_path: {bert}, task: sequence-classification}}
+data: {{columns: {{text: text, label: label}}, labels: [cat, dog]}}
+method: {{name: ffa-lora, r: 2}}
+privacy: {{unit: example, target_epsilon: 6, target_delta: 1e-5}}
+train: {{num_rounds: 7, local_steps: 5, batch_size: 4}}
+federation: {{sites: [a, b], kit: north}}
+evaluation: site
+runtime: folder
+"""
+    )
+    kit = office / "north" / "kits" / "a.kit"
+    words = ("--data", "notes.csv", "--num-examples", 300, "--allow", "run.yaml")
+    assert "it allows runs like run.yaml, and no others" in ok(
+        silotune("site", "join", kit, *words)
+    )
+    own = read_site(ward / "site.yaml")
+    assert (own.policy.approve, own.policy.coordinator) == ("any", "north")
+    assert own.policy.methods == ("ffa-lora",)
+    assert (own.policy.max_rounds, own.policy.max_local_steps) == (7, 5)
+    rules = own.policy.privacy
+    assert (rules.units, rules.max_epsilon, rules.max_delta) == (("example",), 6.0, 1e-5)
+    assert (rules.lifetime.epsilon, rules.min_other_sites) == (6.0, 1)
+    assert list(own.models.values()) == [bert]

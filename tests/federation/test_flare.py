@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from runtimes.small_keys import small_keys
 from silotune.core import RecordError
 from silotune.core.files import read_json, write_json
 from silotune.federation import flare
@@ -22,9 +23,11 @@ from silotune.site.membership import accept_admission, accept_kit, answer_invita
 
 SERVER = Address("fl.coord.org", 8002)
 
+__all__ = ["small_keys"]
+
 
 @pytest.fixture
-def members(tmp_path) -> Members:
+def members(tmp_path, small_keys) -> Members:
     return Members.create(tmp_path / "north", ["hosp-1", "Straße 9"], "lead", SERVER)
 
 
@@ -173,7 +176,7 @@ def test_without_a_server_there_is_no_certificate(tmp_path, home):
 def test_server_and_coordinator_are_renewed_before_their_end(members, monkeypatch):
     server, lead = members.flare.server(), members.flare.lead()
     before = (server / "startup" / "server.crt").read_text()
-    assert not members.flare.renew()
+    assert members.flare.renew() == before
     root = members.flare.root
     now = datetime.now(UTC) + timedelta(days=flare.DAYS - 20)
 
@@ -183,12 +186,12 @@ def test_server_and_coordinator_are_renewed_before_their_end(members, monkeypatc
             return now
 
     monkeypatch.setattr(flare, "datetime", Later)
-    assert members.flare.renew()
-    after = (server / "startup" / "server.crt").read_text()
+    after = members.flare.renew()
+    assert after == (server / "startup" / "server.crt").read_text()
     assert end_of(after) > end_of(before) + timedelta(days=300)
     assert members.flare.root == root, "sites notice nothing"
     assert (members.flare.server(), members.flare.lead()) == (server, lead)
-    assert not members.flare.renew()
+    assert members.flare.renew() == after
 
 
 def test_a_kit_that_was_altered_does_not_start(members):

@@ -150,6 +150,19 @@ def revoke(site: SiteName, folder: Place = None) -> None:
     end(folder, site)
 
 
+@federation.command(epilog=examples("silotune federation rotate"))
+@reported
+def rotate(folder: Place = None) -> None:
+    """Make your key anew, and the certificates of your server: once a year, or after a theft.
+
+    Members stay members. Each is told by a letter, and takes orders by your new key once somebody
+    there has compared it. Invitations that nobody has answered count no more.
+    """
+    from .members import renew
+
+    renew(folder)
+
+
 @federation.command(
     epilog=examples(
         "silotune federation status north",

@@ -45,21 +45,21 @@ def serve_flare(folder: Path | None) -> None:
     told: set[str] = set()
     _looked(place, flare, told)
     while True:
+        shown = flare.renew()
         with kept(command(flare.server()), env={"HOME": str(flare.work.resolve())}) as keeper:
-            while not _looked(place, flare, told):
+            while not _looked(place, flare, told) and flare.renew() == shown:
                 _wait(keeper)
         say(speaker(), "the server is started again: who may connect to it is not as before")
 
 
 def _looked(place: Path, flare: Flare, told: set[str]) -> bool:
-    """Whether the server has to be started again; what people have to know is said once."""
+    """Whether others may connect than before; what people have to know is said once."""
     members = Members.open(place)
     for line in endings(members):
         if line not in told:
             told.add(line)
             say(speaker(), line)
-    renewed = flare.renew()
-    return flare.disable(members.flare_names()) or renewed
+    return flare.disable(members.flare_names())
 
 
 def _wait(keeper: subprocess.Popen[bytes]) -> None:

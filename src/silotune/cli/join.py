@@ -7,17 +7,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from silotune.config.load import read_mapping
+from silotune.config.allowing import allowing
+from silotune.config.load import load_config, read_mapping
 from silotune.config.site_draft import drafted_site
 from silotune.core.files import in_words, write_json
-from silotune.federation.admission import Admission, Invitation
+from silotune.federation.admission import Admission, Invitation, Rotation
 from silotune.federation.kit import is_kit, read_kit
 from silotune.keys import LetterError, fingerprint
 from silotune.keys.letters import read_small
 from silotune.privacy.ledger.private_files import write_private
 from silotune.site.flare import write_own_kit
 from silotune.site.home import Home
-from silotune.site.membership import accept_admission, accept_kit, answer_invitation
+from silotune.site.membership import (
+    accept_admission,
+    accept_kit,
+    accept_rotation,
+    answer_invitation,
+    coordinator_key,
+    rotated,
+)
 
 from .console import say, speaker
 
@@ -31,12 +39,16 @@ class Wishes:
         data: where the records are.
         num_examples: what is declared in public.
         home: the site's folder.
+        allow: a configuration whose runs may begin; None = nothing may.
+        fingerprint: of a coordinator's new key, as a person heard it.
     """
 
     file: Path
     data: Path | None = None
     num_examples: int | None = None
     home: Path | None = None
+    allow: Path | None = None
+    fingerprint: str | None = None
 
 
 def join_federation(letter: Path, wishes: Wishes) -> None:
@@ -63,8 +75,11 @@ def join_federation(letter: Path, wishes: Wishes) -> None:
     elif told.get("purpose") == Admission.purpose():
         home = wishes.home or _home_in(wishes.file, Admission.read(letter).site)
         _welcome(home, accept_admission(home, letter), wishes.file)
+    elif told.get("purpose") == Rotation.purpose():
+        home = wishes.home or _home_in(wishes.file, Rotation.read(letter).site)
+        _rotate(home, letter, wishes)
     else:
-        raise LetterError(f"{letter}: is no invitation, admission or kit of this version")
+        raise LetterError(f"{letter}: is no invitation, admission, rotation or kit of this version")
 
 
 def _ask(invitation: Invitation, request: Mapping[str, str]) -> None:
@@ -75,6 +90,27 @@ def _ask(invitation: Invitation, request: Mapping[str, str]) -> None:
     say(console, f"key of this site: {fingerprint(request['site_key'])}")
     say(console, "Compare both by telephone: the letters cannot show who wrote them.")
     say(console, f"next: silotune site join {invitation.site}.admission")
+
+
+def _rotate(home: Path, letter: Path, wishes: Wishes) -> None:
+    """Show both keys; take the new one if its fingerprint was told by another way."""
+    console, after = speaker(), rotated(home, letter)
+    mark = fingerprint(after.coordinator_key)
+    say(
+        console, f"key of {after.coordinator} until now: {coordinator_key(home, after.coordinator)}"
+    )
+    say(console, f"key of {after.coordinator} from now on: {mark}")
+    if wishes.fingerprint is None:
+        say(console, "Nothing is changed: a thief of the old key could have written this letter.")
+        say(console, f"Ask {after.coordinator} by telephone, and if it is so, say what you heard:")
+        again = ["silotune", "site", "join", str(letter), "--site", str(wishes.file)]
+        say(console, f'  {shlex.join(again)} --fingerprint "DIGITS"')
+        return
+    if "".join(wishes.fingerprint.split()).lower() != "".join(mark.split()):
+        raise ValueError(f"{letter}: its key is not the one that was told; nothing is changed")
+    accept_rotation(home, letter)
+    write_own_kit(Home(home))
+    say(console, "taken; a `site serve` that runs is to be started again")
 
 
 def _welcome(home: Path, admission: Admission, file: Path) -> None:
@@ -99,8 +135,8 @@ def _begun(wishes: Wishes, site: str, coordinator: str) -> tuple[Path, str]:
     if file.exists():
         if wishes != Wishes(file):
             raise ValueError(
-                f"{file}: is there, and stays as it is; leave --data, --num-examples and --home "
-                "out, or name another file (--site)"
+                f"{file}: is there, and stays as it is; leave --data, --num-examples, --home and "
+                "--allow out, or name another file (--site)"
             )
         return _home_in(file, site), ""
     if data is None:
@@ -109,11 +145,13 @@ def _begun(wishes: Wishes, site: str, coordinator: str) -> tuple[Path, str]:
         raise ValueError(f"--data: nothing is at {data}")
     declared = {} if wishes.num_examples is None else {"num_examples": wishes.num_examples}
     home = "home" if wishes.home is None else str(wishes.home.resolve())
+    allowed = {} if wishes.allow is None else allowing(load_config(wishes.allow))
     known = {
+        **allowed,
         "name": site,
         "data": {"path": str(data.resolve()), **declared},
         "home": home,
-        "policy": {"coordinator": coordinator},
+        "policy": {**allowed.get("policy", {}), "coordinator": coordinator},
     }
     return file.resolve().parent / home, drafted_site(known)
 
@@ -123,7 +161,8 @@ def _write(wishes: Wishes, text: str) -> None:
         return
     with in_words(wishes.file):
         write_private(wishes.file, text.encode())
-    say(speaker(), f"wrote {wishes.file}: it allows nothing yet; every key is explained there")
+    allows = "nothing yet" if wishes.allow is None else f"runs like {wishes.allow}, and no others"
+    say(speaker(), f"wrote {wishes.file}: it allows {allows}; every key is explained there")
     if wishes.num_examples is None:
         say(speaker(), "to be set there before anything runs: data.num_examples")
 

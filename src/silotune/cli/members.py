@@ -102,6 +102,26 @@ def end(folder: Path | None, site: str) -> None:
     say(speaker(), f"revoked {site}; to admit it again: {_command(folder, 'invite', site)}")
 
 
+def renew(folder: Path | None) -> None:
+    """Change the coordinator's key, and say what to hand over.
+
+    Raises:
+        ValueError: if there is no federation, or something in it was altered.
+    """
+    console, members = speaker(), Members.open(place_of(folder))
+    say(console, f"your key until now: {fingerprint(public_of(members.key))}")
+    for site, file in members.rotate().items():
+        say(console, f"  for {site}: {file}")
+    _key(members)
+    if waiting := [s.site for s in members.standings() if s.state == "over" and not s.expires]:
+        say(console, f"to be invited again: {', '.join(waiting)}")
+    say(console, "next, at each site: silotune site join SITE.rotation")
+    say(
+        console,
+        "A `federation serve` that runs changes over by itself; sites come back as they join.",
+    )
+
+
 def tell(folder: Path | None, *, as_json: bool) -> None:
     """List the members, in words or as JSON.
 

@@ -45,7 +45,7 @@ def join(
         Path,
         typer.Argument(
             metavar="LETTER",
-            help="An invitation, the admission that followed it, or a kit.",
+            help="An invitation, the admission that followed it, a rotation, or a kit.",
             show_default=False,
         ),
     ],
@@ -77,6 +77,25 @@ def join(
             show_default=False,
         ),
     ] = None,
+    allow: Annotated[
+        Path | None,
+        typer.Option(
+            "--allow",
+            metavar="CONFIG",
+            help="A configuration that you have read: the new file allows runs like it, and "
+            "nobody looks at them again.",
+            show_default=False,
+        ),
+    ] = None,
+    fingerprint: Annotated[
+        str | None,
+        typer.Option(
+            "--fingerprint",
+            metavar="DIGITS",
+            help="With a rotation: the coordinator's new key, as you heard it by telephone.",
+            show_default=False,
+        ),
+    ] = None,
     file: SiteFile = HERE,
 ) -> None:
     """Join a federation. An invitation first: a key is made here, and a file to allow things in.
@@ -86,7 +105,7 @@ def join(
     """
     from .join import Wishes, join_federation
 
-    join_federation(letter, Wishes(file, data, num_examples, home))
+    join_federation(letter, Wishes(file, data, num_examples, home, allow, fingerprint))
 
 
 @site.command(epilog=examples("silotune site offers", "silotune site offers --site /etc/site.yaml"))

@@ -19,7 +19,7 @@ import re
 from dataclasses import asdict, dataclass
 
 from silotune.core.names import is_client_name
-from silotune.keys import Letter
+from silotune.keys import Letter, LetterError
 from silotune.keys.letters import check_key, moment
 from silotune.runtimes.nvflare_kits import Address
 
@@ -153,6 +153,50 @@ class Admission(Letter):
         _check_server(self.server)
         if len({bool(self.server), bool(self.certificate), bool(self.root)}) > 1:
             raise ValueError("certificate: goes with server and root")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rotation(Letter):
+    """How a coordinator changes its key: the old one says which is the new one.
+
+    Attributes:
+        federation: of the admission.
+        site: of the admission.
+        old_key: the coordinator's public key until now.
+        admission: the site's, by the new key, as its file holds it.
+    """
+
+    KIND, SIGNER = "rotation", "old_key"
+
+    federation: str
+    site: str
+    old_key: str
+    admission: str
+
+    def check(self) -> None:
+        """Refuse what no rotation says.
+
+        Raises:
+            ValueError: naming the field.
+        """
+        super().check()
+        _check_id("federation", self.federation)
+        check_name("site", self.site)
+
+    def admitted(self, where: str) -> Admission:
+        """The admission in it, its signature checked.
+
+        Args:
+            where: for messages.
+
+        Raises:
+            LetterError: if it is none, or was altered.
+        """
+        try:
+            told = dict(json.loads(self.admission))
+        except (TypeError, ValueError) as error:
+            raise LetterError(f"{where}: damaged; ask for it again") from error
+        return Admission.opened(told, where)
 
 
 def check_name(field: str, name: str) -> None:

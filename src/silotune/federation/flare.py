@@ -63,6 +63,14 @@ class Flare:
         """
         self._keep(Root.create(name))
 
+    def replace(self, root: Root) -> None:
+        """Put another authority in place of the one before; kits that know that one count no more.
+
+        Raises:
+            RecordError: if it cannot be written.
+        """
+        self._keep(root)
+
     def sign(self, site: str, site_key: str, request: str, until: datetime) -> str:
         """A site's certificate, in PEM.
 
@@ -78,10 +86,6 @@ class Flare:
         """
         name = flare_name(site, site_key)
         return self._issued(name, self.root.site(request, name, until))
-
-    def sign_again(self, certificate: str, site: str, site_key: str, until: datetime) -> str:
-        """A certificate that an earlier authority gave, by this one."""
-        return self._issued(flare_name(site, site_key), self.root.again(certificate, until))
 
     @property
     def root(self) -> Root:
@@ -127,18 +131,21 @@ class Flare:
         cure = f"make them anew: silotune federation rotate --federation {self.folder.parent}"
         return valid_until(certificates, f"{self.folder}: a certificate", cure)
 
-    def renew(self) -> bool:
-        """Make what server and coordinator show anew if its end is near; whether it was.
+    def renew(self) -> str:
+        """Make what server and coordinator show anew if its end is near.
+
+        Returns:
+            The server's certificate; a server that runs with another has to be started again.
 
         Raises:
             RecordError: if something cannot be read or written.
         """
         root, shown = self._read()
         near = datetime.now(UTC) + EARLY
-        if all(end_of(one.certificate) > near for one in shown.values()):
-            return False
-        self._keep(root)
-        return True
+        if any(end_of(one.certificate) <= near for one in shown.values()):
+            self._keep(root)
+            _, shown = self._read()
+        return shown["server"].certificate
 
     def disable(self, members: Iterable[str]) -> bool:
         """Write down who may not connect: all that ever had a certificate and are no members now.

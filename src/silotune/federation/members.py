@@ -3,6 +3,7 @@
     federation.json             which federation this is, and the names of its sites
     keys/coordinator.key        the coordinator's private key
     invitations/<site>.invitation   what was last handed to a site
+    rotations/<site>.<n>.rotation   what told a site that the coordinator's key has changed
     members/<site>.json         a site's admission, and when it was revoked
     kits/<site>.kit             only with keys made here: a site's admission and its private keys
     nvflare/                    only with a server of NVIDIA FLARE: ``flare.py``
@@ -28,11 +29,12 @@ from silotune.privacy.ledger.private_files import make_private
 from silotune.runtimes.nvflare_certificates import new_key, request_of
 from silotune.runtimes.nvflare_kits import Address, flare_name
 
+from . import rotation
 from .admission import Admission, Invitation, Request, check_name
 from .flare import Flare
 from .kit import Kit, write_kit
 from .sites import Sites
-from .standing import PublicKeys, Standing, State
+from .standing import Membership, PublicKeys, Standing, State
 
 INVITED_DAYS, ADMITTED_DAYS = 30, 365
 """How long an invitation can be answered, and a site is a member, unless somebody says else."""
@@ -116,7 +118,9 @@ class Members:
             server = Address.parse(told["server"]) if told["server"] else None
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DamagedError(f"{file}: damaged; bring it back from a copy") from error
-        return cls(folder, *names, sites, server)
+        members = cls(folder, *names, sites, server)
+        members._go_on()
+        return members
 
     @property
     def key(self) -> Ed25519PrivateKey:
@@ -207,7 +211,7 @@ class Members:
             raise
         except ValueError as error:
             raise LetterError(f"request: of {site}: {error}; ask for another") from error
-        self._keep(_Member(admission))
+        self._keep(Membership(admission))
         return admission
 
     def make_kit(self, site: str, days: int = ADMITTED_DAYS) -> Path:
@@ -229,8 +233,42 @@ class Members:
         with in_words(file):
             make_private(file.parent)
             write_kit(file, Kit(admission, key, tls_key), self.key)
-        self._keep(_Member(admission))
+        self._keep(Membership(admission))
         return file
+
+    def rotate(self) -> Mapping[ClientId, Path]:
+        """Make the coordinator's key anew, and the authority of its server, if it has one.
+
+        Members stay members; each is told by a letter that the old key signs. Until a site has
+        accepted it, it takes orders by the old key alone. Open invitations count no more.
+
+        Returns:
+            The files to hand over.
+
+        Raises:
+            RecordError: if something cannot be read or written.
+        """
+        found = [member for site in self.sites if (member := self._member(site)) is not None]
+        admissions = {member.admission: member.revoked for member in found}
+        current = frozenset(self.public_keys())
+        rotation.begin(self.folder, self.name, self.key, admissions, current)
+        self._go_on()
+        return {site: rotation.newest(self.folder, site) for site in sorted(current)}
+
+    def _go_on(self) -> None:
+        """Bring a rotation to its end that was begun."""
+        told = rotation.under_way(self.folder)
+        if told is None:
+            return
+        root = rotation.go_on(self.folder, told)
+        if root is not None and self.flare is not None:
+            self.flare.replace(root)
+        for site in self.sites:  # what is still open was signed by the old key
+            file, member = self._invitation(site), self._member(site)
+            answered = "" if member is None else member.admission.invitation
+            if file.exists() and Invitation.read(file).digest != answered:
+                file.unlink()
+        rotation.end(self.folder)
 
     def revoke(self, site: str) -> None:
         """End a membership now: nothing that this site signs counts any more.
@@ -243,7 +281,7 @@ class Members:
         if member is None:
             raise ValueError(f"site: {site} was not admitted; see: silotune federation status")
         if not member.revoked:
-            self._keep(_Member(member.admission, revoked=_in(0)))
+            self._keep(Membership(member.admission, revoked=_in(0)))
 
     def standings(self) -> tuple[Standing, ...]:
         """How it stands with every site.
@@ -284,7 +322,7 @@ class Members:
         state = "over" if is_over(admission.expires) else "admitted"
         return Standing(ClientId(site), state, admission.expires, admission.site_key)
 
-    def _same(self, member: _Member, request: Request) -> Admission:
+    def _same(self, member: Membership, request: Request) -> Admission:
         """What an invitation that was answered before has led to."""
         site, admission = request.site, member.admission
         again = f"make another invitation: silotune federation invite {site}"
@@ -318,7 +356,7 @@ class Members:
             root=root,
         )
 
-    def _member(self, site: str) -> _Member | None:
+    def _member(self, site: str) -> Membership | None:
         file = self.folder / "members" / f"{site}.json"
         if not file.exists():
             return None
@@ -332,9 +370,9 @@ class Members:
         ours = (self.federation, site, public_of(self.key))
         if (admission.federation, admission.site, admission.coordinator_key) != ours:
             raise DamagedError(f"{where}: is of another federation or site; bring it back")
-        return _Member(admission, revoked)
+        return Membership(admission, revoked)
 
-    def _keep(self, member: _Member) -> None:
+    def _keep(self, member: Membership) -> None:
         told = {"revoked": member.revoked, "admission": member.admission.signed(self.key)}
         self._put(self.folder / "members" / f"{member.admission.site}.json", told)
 
@@ -355,14 +393,6 @@ class Members:
         with in_words(file):
             make_private(file.parent)
         write_json(file, told)
-
-
-@dataclass(frozen=True)
-class _Member:
-    """A file of ``members/``."""
-
-    admission: Admission
-    revoked: str = ""
 
 
 def _in(days: int) -> str:

@@ -8,6 +8,8 @@ from typing import Literal
 
 from silotune.core import ClientId
 
+from .admission import Admission
+
 State = Literal["invited", "admitted", "revoked", "over"]
 
 
@@ -26,6 +28,19 @@ class Standing:
     state: State
     expires: str
     key: str = ""
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What the coordinator keeps of a site that was admitted.
+
+    Attributes:
+        admission: the last one.
+        revoked: when it was revoked; empty if it was not.
+    """
+
+    admission: Admission
+    revoked: str = ""
 
 
 @dataclass(frozen=True, eq=False)

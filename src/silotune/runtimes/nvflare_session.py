@@ -84,7 +84,7 @@ class Engine:
             RuntimeError: if it refuses.
         """
         with self._call() as session:
-            return str(session.submit_job(str(job)))
+            return str(session.submit_job(str(job.resolve())))  # else FLARE looks in its kit
 
     def abort_all(self, name: str) -> None:
         """End the jobs of that name that are not finished: a killed server left them running.

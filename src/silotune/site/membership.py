@@ -10,12 +10,14 @@ All of it lies in the site's home, which belongs to one federation.
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from silotune.core.files import RecordError, in_words, json_text
-from silotune.federation.admission import Admission, Invitation, Request
+from silotune.federation.admission import Admission, Invitation, Request, Rotation
 from silotune.federation.kit import Kit
 from silotune.keys import LetterError, Member, fingerprint, own_key, public_of, read_key
 from silotune.keys.letters import is_over, read_small
@@ -121,6 +123,48 @@ def accept_kit(home: Path, kit: Kit, file: Path) -> Admission:
         write_private(home / "keys" / "admission.json", json_text(told).encode())
     _clear(home, admission)
     return admission
+
+
+def rotated(home: Path, file: Path) -> Admission:
+    """What a letter would make of this site's membership: the coordinator has another key.
+
+    Nothing is changed: the old key could be a thief's, so a person compares the new one first.
+
+    Args:
+        home: the site's folder.
+        file: the rotation.
+
+    Raises:
+        LetterError: if it is none, was altered, or is not by whoever admitted this site.
+        RecordError: if something cannot be read.
+    """
+    letter, own = Rotation.read(file), own_admission(home)
+    after = letter.admitted(str(file))
+    by = letter.federation, letter.site, letter.old_key
+    if own is None or by != (own.federation, own.site, own.coordinator_key):
+        raise LetterError(
+            f"{file}: is not by the coordinator that has admitted this site, or is of another "
+            "federation; ask for a new invitation"
+        )
+    by_old_key = replace(
+        after,
+        coordinator_key=own.coordinator_key,
+        certificate=own.certificate,
+        root=own.root,
+    )
+    if by_old_key != own:
+        raise LetterError(f"{file}: changes more than the coordinator's key; ask for another")
+    _check_certificate(after, read_tls_key(home, own), file)
+    return after
+
+
+def accept_rotation(home: Path, file: Path) -> Admission:
+    """Take the coordinator's new key for its own from now on; errors as ``rotated``."""
+    after = rotated(home, file)
+    place = home / "keys" / "admission.json"
+    with in_words(place):
+        write_private(place, json_text(json.loads(Rotation.read(file).admission)).encode())
+    return after
 
 
 def membership(home: Path) -> Member:

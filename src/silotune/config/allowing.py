@@ -1,0 +1,66 @@
+"""A site's policy for one configuration that its owner has read: what it asks for, and no more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from silotune.models.hub import files_digest, local_folder
+
+from .schema import Config
+
+
+def allowing(config: Config) -> dict[str, Any]:
+    """Keys of a site's file that let runs like this one begin without anybody looking again.
+
+    Where records are protected, all runs together may cost what this one costs.
+
+    Args:
+        config: of the coordinator.
+
+    Returns:
+        ``models`` and ``policy``, nested as in the file, without who asks.
+
+    Raises:
+        ValueError: if the base model is not on this machine, or there is no budget to allow.
+    """
+    digest = files_digest(config.model.name_or_path)
+    if not digest:
+        raise ValueError(
+            f"--allow: no files of {config.model.name_or_path} are on this machine; sites hold the "
+            "base themselves, so bring it here first"
+        )
+    method, train = config.method.build(), config.train
+    return {
+        "models": {digest: str(local_folder(config.model.name_or_path))},
+        "policy": {
+            "approve": "any",
+            "privacy": _hiding(config),
+            "methods": tuple(dict.fromkeys((method.name, (method.aggregation or method).name))),
+            "max_rounds": max(train.num_rounds, config.privacy.reserve_rounds),
+            "max_local_steps": train.local_steps,
+            "releases": tuple(
+                name
+                for name in ("count", "metric")
+                if getattr(config.privacy, f"{name}_noise") is not None
+            ),
+            "personal": "keep",
+            "accept_result": True,
+        },
+    }
+
+
+def _hiding(config: Config) -> dict[str, Any]:
+    choice = config.privacy.build()
+    if choice.unit == "none":
+        return {"units": ("none",)}
+    if choice.target_epsilon is None or choice.insecure_seeded_noise:
+        raise ValueError("--allow: needs a budget (privacy.target_epsilon), and noise of no seed")
+    cost = {"epsilon": choice.target_epsilon, "delta": choice.target_delta}
+    return {
+        "units": (choice.unit,),
+        "max_epsilon": choice.target_epsilon,
+        "max_delta": choice.target_delta,
+        "relations": (choice.relation,),
+        "noise": (choice.noise,),
+        **({"lifetime": cost} if choice.unit == "example" else {}),
+    }
