@@ -3,7 +3,6 @@
 A trainer says how often it was asked, so that work done twice is seen.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -20,7 +19,8 @@ import pytest
 
 from silotune.runtimes.nvflare import NvflareCourier
 from silotune.runtimes.nvflare_job import SERVER_CLASS, SITE_CLASS
-from silotune.runtimes.nvflare_loopback import LEAD, Loopback
+from silotune.runtimes.nvflare_kits import LEAD, write_kit
+from silotune.runtimes.nvflare_loopback import Loopback
 
 pytest.importorskip("nvflare", reason="NVIDIA FLARE is not installed: silotune[nvflare]")
 
@@ -310,17 +310,13 @@ def test_pushed_code_and_other_classes_are_refused(
 
 
 def test_a_site_refuses_code_that_its_server_lets_through(tmp_path):
-    """The veto is the site's own: here the server is run with FLARE's policies."""
+    """The veto is the site's own: here the server allows its coordinator everything."""
     folder = Path(tempfile.mkdtemp(prefix="flare-"))
     soft = Loopback(folder, {"hosp-1": ECHO})
-    local = soft.kits["localhost"] / "local"
-    shutil.copy(local / "authorization.json.default", local / "authorization.json")
-    soft._digests["localhost"] = {
-        "startup/rootCA.pem": soft._digests["localhost"]["startup/rootCA.pem"]
-    }
-    soft._digests["localhost"] |= {
-        f"local/{f.name}": hashlib.sha256(f.read_bytes()).hexdigest() for f in local.glob("*.json")
-    }
+    policy = {"format_version": "1.0", "permissions": {"lead": "any", "project_admin": "any"}}
+    loose = {**soft._made["localhost"], "local/authorization.json": json.dumps(policy)}
+    soft._made["localhost"] = loose
+    write_kit(soft.kits["localhost"], loose)
     with soft:
         fate, ran = submitted(soft, tmp_path, "hosp-1", SERVER_CLASS, "pushed.Spy", True)
     shutil.rmtree(folder)
@@ -361,6 +357,6 @@ def test_the_coordinator_cannot_look_around_at_a_site(federation, look):
     options = {"file": "local/silotune.json"} if look == "cat_target" else {}
     try:
         with pytest.raises(Exception, match="not authorized"):
-            getattr(session, look)("hosp-1", **options)
+            getattr(session, look)(federation.names["hosp-1"], **options)
     finally:
         session.close()
