@@ -228,7 +228,7 @@ def _trained(built: BuiltModel, mechanism: Any) -> Factors:
                 learning_rate=1.0,
                 seed=seed,
             )
-            ends.append(local_training(task, built.trainer, client, factors)[0])
+            ends.append(local_training(task, built.trainer, client, factors).factors)
         factors = ends[0].zip(ends[1], lambda one, other: (one + other) / 2)
     return factors
 

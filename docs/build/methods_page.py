@@ -55,7 +55,8 @@ AROUND = """
 - `train.server_optimizer` takes the server's step by FedAvgM (arXiv 1909.06335), FedAdam or FedYogi
   (arXiv 2003.00295) in place of the plain one. Its moments live in the basis of A and B, so methods
   that change it refuse: {without}.
-- The state of local optimisers begins afresh in every round: none outlives a change of basis.
+- The state of local optimisers begins afresh in every round, or is carried (`train.local_state`):
+  none outlives a change of basis that it would mean something else in.
 - All that the server does to updates is post-processing: it costs no privacy. How much noise it
   lets through is another matter, told below. *Linear*: noise enters B A once, times the factor that
   is common. *Quadratic*: noise of B also meets noise of A.

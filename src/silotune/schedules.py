@@ -1,7 +1,4 @@
-"""Floor 2: schedules. What moves, is shared and is folded, in which round.
-
-The state of local optimisers begins afresh in every round, so none outlives a change of basis.
-"""
+"""Floor 2: schedules. What moves, is shared and is folded, in which round."""
 
 from abc import abstractmethod
 from collections.abc import Sequence

@@ -117,6 +117,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "train.learning_rate": None,
     "train.momentum": 0.0,
     "train.weight_decay": 0.0,
+    "train.local_state": "fresh",
     "train.proximal_mu": 0.0,
     "train.server_optimizer": "none",
     "train.server_learning_rate": None,

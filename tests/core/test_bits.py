@@ -120,7 +120,7 @@ PINNED = {
     "seed": "4433033844473224797",
     "boosted layers": "11ab6f3b2d24e88f",
     "factors": "deacc8f85fc17513",
-    "task": "4b6f2414c41f6ddc",
+    "task": "4f38e13b240ef779",
     "result": "be7f2927aab87073",
     "ledger": "8808fca82c7d8603",
     "coins": "b772b90d1fa6700c",

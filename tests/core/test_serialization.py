@@ -63,6 +63,7 @@ TASK = ClientTask(
     steps=7,
     learning_rate=0.1,
     seed=2**62 + 1,
+    remembers_since=2,
 )
 RESULT = ClientUpdate(
     run="r",

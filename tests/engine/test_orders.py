@@ -120,7 +120,7 @@ def test_client_agreements_are_equal_on_every_machine():
     digests = [client.agreement.digest for client in first.values()]
     assert digests == [client.agreement.digest for client in again.values()]
     assert len(set(digests)) == len(digests)
-    changes = [{"local_steps": 5}, {"rounds": 4}, {"seed": 1}, {"run": "other"}]
+    changes = [{"local_steps": 5}, {"rounds": 4}, {"seed": 1}, {"run": "other"}, {"carried": True}]
     for change in changes:
         other = agreed(replace(EXPERIMENT, **change), silos())[NAME]
         assert other.agreement.digest != first[NAME].agreement.digest, change
@@ -139,6 +139,7 @@ ORDERS = {
     "a round after the last": replace(TASKS[-1], round=ROUNDS),
     "no learning rate": replace(TASKS[0], learning_rate=math.nan),
     "an endless learning rate": replace(TASKS[0], learning_rate=math.inf),
+    "a memory of earlier rounds": replace(TASKS[0], remembers_since=0),
     "another learning rate": replace(TASKS[0], learning_rate=0.30001),
     "more steps": replace(TASKS[0], steps=5),
     "no step": replace(TASKS[0], steps=0),
@@ -255,6 +256,7 @@ CHANGES = st.fixed_dictionaries(
         "learning_rate": NUMBERS,
         "rank": NUMBERS,
         "seed": NUMBERS,
+        "remembers_since": NUMBERS,
         "plan": PLANS,
         "factors": st.dictionaries(
             st.sampled_from([UP, Key("down", Role.A), Key("x", Role.HEAD)]), TENSOR
@@ -288,7 +290,16 @@ def test_no_order_moves_a_silo_to_what_was_not_agreed(changes, scored, tmp_path)
         assert files(silo.home) == {}
         return
     (as_agreed,) = (t for t in TASKS if t.round == task.round)
-    for field in ("run", "client", "plan", "steps", "learning_rate", "rank", "seed"):
+    for field in (
+        "run",
+        "client",
+        "plan",
+        "steps",
+        "learning_rate",
+        "rank",
+        "seed",
+        "remembers_since",
+    ):
         assert getattr(task, field) == getattr(as_agreed, field), field
 
 

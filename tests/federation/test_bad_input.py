@@ -170,7 +170,7 @@ class NoSynthetic:
 
 
 class NoBuild:
-    lr, moves_pairs = 0.1, None
+    lr, moves_pairs, basis_free = 0.1, None, False
 
 
 @pytest.mark.parametrize(

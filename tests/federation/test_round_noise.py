@@ -66,7 +66,7 @@ def changed(exp, trainer, clients, mechanisms, state):
 
     def trained(task):
         client = replace(clients[task.client], privacy=mechanisms[task.client])
-        end, _ = local_training(task, trainer, client, state.factors)
+        end = local_training(task, trainer, client, state.factors).factors
         return Statistics.of(task.plan.shared(end), exp.weights[task.client])
 
     tasks = make_tasks(exp, exp.clients, state)

@@ -192,12 +192,13 @@ def test_a_schedule_that_does_not_claim_to_be_steady_has_no_correlated_noise():
 
 class NoCombine:
     needs_product = mixes_ranks = keeps_basis = leaves_base = needs_b_alone = replaceable = False
-    rule, scales_by_rank = None, False
+    rule, turns, scales_by_rank = None, None, False
 
 
 class NoBuild:
     lr = 0.1
     moves_pairs = Moves.ANYTHING
+    basis_free = False
 
 
 @pytest.mark.parametrize(

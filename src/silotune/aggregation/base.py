@@ -75,6 +75,10 @@ class Aggregator(Protocol):
         """Whether B' and A' are written in the basis of B and A: a server's moments stay valid."""
         return False
 
+    def turns(self, round: int) -> bool:
+        """Whether the basis after ``round`` (0-based) is another than before it."""
+        return not self.keeps_basis
+
     @property
     def leaves_base(self) -> bool:
         """Whether it never adds anything to the frozen base: clients then take no fold from it."""

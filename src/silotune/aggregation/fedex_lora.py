@@ -23,8 +23,8 @@ class Residual(Aggregator):
 
     R is the clients' covariance of B and A, of rank (K - 1) r; it is taken against B' and A' as
     they are broadcast. Singular values too small for the factors' type are left out, or the
-    rounding of B' and A' alone would add 2 r to its rank. Privacy noise: quadratic, whole. Local
-    optimisers begin afresh, in the basis of the means.
+    rounding of B' and A' alone would add 2 r to its rank. Privacy noise: quadratic, whole. Pairs
+    stay in the basis of their means.
 
     Attributes:
         rank: of R at most: the best approximation of that rank (Eckart and Young), off by its

@@ -4,8 +4,8 @@ With x the shared tensors and Delta = (what the inner rule makes of them) - x, a
 moments of Delta per tensor in the server's memory and moves x by what it makes of them (Reddi et
 al. 2021, arXiv 2003.00295; no bias correction, as there). Everything is elementwise, and
 post-processing: privacy noise passes as through the inner rule, and moments average it over rounds.
-Moments live in the basis of the factors, so a rule that changes it is refused. Local optimisers
-begin afresh each round; these moments do not.
+Moments live in the basis of the factors, so a rule that changes it is refused. These
+moments are carried from round to round, whatever those of local optimisers are.
 
 A residual goes along as the inner rule computed it: it is what clients disagree on, and nothing
 that the server's step accelerates. So a rule stays exact only under a full step without momentum;
@@ -77,6 +77,10 @@ class ServerOptimizer(Aggregator):
     def keeps_basis(self) -> bool:
         """As the inner rule."""
         return self.inner.keeps_basis
+
+    def turns(self, round: int) -> bool:
+        """As the inner rule."""
+        return self.inner.turns(round)
 
     @property
     def leaves_base(self) -> bool:

@@ -18,7 +18,7 @@ class Refactor(Aggregator):
     With A = L Q (LQ) and W^T the right singular vectors of E[B] L, B' = E[B] L W and A' = W^T Q: a
     turn by an orthogonal (r, r) matrix, O((out + in) r^2). Rows of A' are orthonormal, and span
     what those of A did. Privacy noise: linear, and no larger in B'A' than in B'. Local optimisers
-    begin afresh: the basis is new.
+    begin afresh there, since the basis is new.
 
     Attributes:
         every: so many rounds pass between turns; in the others B is averaged.
@@ -43,6 +43,10 @@ class Refactor(Aggregator):
         if self.every < 1:
             raise ValueError(f"refactor_every: must be at least 1, not {self.every}")
 
+    def turns(self, round: int) -> bool:
+        """After every so many rounds."""
+        return (round + 1) % self.every == 0
+
     def combine(self, previous: GlobalState, mean: ClientMean) -> Combined:
         """E[B], and where it is time, with A, turned into the SVD of their product."""
         if mean.product or mean.first.only({Role.A}):
@@ -51,7 +55,7 @@ class Refactor(Aggregator):
                 "the mean of the products"
             )
         turned: dict[Key, Tensor] = {}
-        if (previous.round + 1) % self.every == 0:
+        if self.turns(previous.round):
             for b in mean.first.only({Role.B}):
                 a = Key(b.site, Role.A)
                 pair = LowRank(mean.first[b], previous.factors[a].double())

@@ -22,7 +22,8 @@ class Truncate(Aggregator):
     zeros would never move again. With ``scales_by_rank``, as in the paper's code, a client of rank
     r_i trains at alpha / r_i, and what it begins from and sends is written in the shared adapter's
     scale: s_i B_i A_i is what is pooled, and nothing here sees a scale. Privacy noise: quadratic,
-    cut along with the tail. Local optimisers begin afresh: the basis is new in every round.
+    cut along with the tail. The basis is new in every round, in which most local optimisers must
+    begin afresh.
 
     Attributes:
         rank: of B'A' at most.

@@ -21,7 +21,7 @@ class Fold(Aggregator):
     """B' = 0, R = weight E[BA] (FLoRA, arXiv 2409.05976). Exact, for clients of any ranks.
 
     A' stays as it is until the schedule begins a fresh pair. Privacy noise: quadratic, whole. Local
-    optimisers begin afresh; in the fresh basis nothing else would make sense.
+    optimisers begin afresh with the pair.
 
     Attributes:
         weight: of what is folded; below 1 it is XGBLoRA's booster weight (arXiv 2410.19694), and

@@ -91,6 +91,7 @@ class ObservedSGD:
     """
 
     moves_pairs: ClassVar[Moves] = Moves.ANYTHING
+    basis_free: ClassVar[bool] = False
 
     lr: float
     observer: Observer | None = None

@@ -45,6 +45,7 @@ def arguments(config: Config) -> dict[str, Any]:
         "evaluation": config.evaluation,
         "eval_every": train.eval_every,
         "lr_schedule": train.lr_scheduler_type,
+        "local_state": train.local_state,
         "proximal_mu": train.proximal_mu,
         "server_optimizer": train.build_server_optimizer(),
         "weighting": train.weighting,

@@ -128,7 +128,7 @@ class TrainConfig(BaseModel):
     )
     optimizer: Literal["sgd", "adamw"] | None = Field(
         default=None,
-        description="Local optimiser; its state begins afresh each round. null = sgd under "
+        description="Local optimiser. null = sgd under "
         "`privacy.unit: example`, whose clipping bounds its steps, else adamw; and adamw where a "
         f"method has an optimiser of its own that is made of it ({MADE_OF_ADAMW}).",
     )
@@ -142,6 +142,14 @@ class TrainConfig(BaseModel):
     momentum: float = Field(default=0.0, ge=0, lt=1, description="Momentum of sgd.")
     weight_decay: float = Field(
         default=0.0, ge=0, description="Weight decay of the local optimiser."
+    )
+    local_state: Literal["fresh", "carried"] = Field(
+        default="fresh",
+        description="What the local optimiser remembers of the silo's last round: nothing, or all "
+        "of it, so that one silo by itself trains as without rounds. Carried memory stays in the "
+        "silo's folder; it is dropped where fresh pairs begin, or A and B are written in another "
+        "basis (unless it means the same there: lora-rite, lora-pro with `full_moments`, alt-lora "
+        "with sgd). Not under `privacy.unit: client`.",
     )
     proximal_mu: float = Field(
         default=0.0,

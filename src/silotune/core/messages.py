@@ -75,6 +75,8 @@ class ClientTask:
         rank: of this client's pairs, where it differs between clients.
         seed: for data order and adapter dropout; never for privacy noise or sampling coins.
         learning_rate: this round's, after the schedule over rounds.
+        remembers_since: the first round of which the local optimiser's memory still counts; None
+            where it begins afresh in every round.
     """
 
     run: str
@@ -89,6 +91,7 @@ class ClientTask:
     steps: int
     learning_rate: float
     seed: int
+    remembers_since: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

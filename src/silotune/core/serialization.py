@@ -102,6 +102,7 @@ def encode_task(task: ClientTask, *, leaning_on: str = "") -> bytes:
         "steps": task.steps,
         "learning_rate": task.learning_rate,
         "seed": task.seed,
+        "remembers_since": task.remembers_since,
         "seeded": [{"seed": s.seed, "keys": s.keys, "digest": s.digest} for s in task.seeded],
         "leaning_on": leaning_on,
         "kept": kept,
@@ -135,6 +136,7 @@ def decode_task(blob: bytes, find: Find | None = None) -> ClientTask:
             steps=_typed(header, "steps", int),
             learning_rate=_typed(header, "learning_rate", float, int),
             seed=_typed(header, "seed", int),
+            remembers_since=_typed(header, "remembers_since", int, NoneType),
         )
     except StateNotHeld:
         raise

@@ -17,13 +17,13 @@ from silotune.core.dataset import digest
 from silotune.linalg import NumericalError
 from silotune.privacy import CorrelatedCharge, NoiseState, SiloStore
 
+from . import local_memory, personalization
 from .channel import seal
 from .client_errors import broken_down, discreet, over_budget, result
 from .client_releases import affords, charged, noisy_records, pay_for_life
 from .client_state import start_of
 from .local_training import local_training
 from .participants import Client, LocalTrainer
-from .personalization import accept, draft
 
 
 def client_round(task: ClientTask, trainer: LocalTrainer, client: Client) -> ClientUpdate:
@@ -93,27 +93,36 @@ def _private_round(
 
 
 def _accept(task: ClientTask, client: Client) -> None:
-    """From now on, rounds begin from the personal tensors of this one, if there are any."""
-    if client.home is not None and task.plan.trained() - task.plan.share:
-        accept(client.home, task, _fingerprint(task))
+    """From now on, rounds begin from what this one left with the client, if anything."""
+    if client.home is None:
+        return
+    if task.plan.trained() - task.plan.share:
+        personalization.accept(client.home, task, _fingerprint(task))
+    if task.remembers_since is not None:
+        local_memory.accept(client.home, task, _fingerprint(task))
 
 
 def _trained(
     task: ClientTask, trainer: LocalTrainer, client: Client, past: NoiseState | None
 ) -> bytes:
-    """Local steps; returns the shared tensors, sealed, and drafts the personal ones."""
+    """Local steps; returns the shared tensors, sealed, and drafts what stays with the client."""
     start = start_of(task, trainer, client)
-    end, dropped = local_training(task, trainer, client, start, past)
-    if dropped and client.home is not None:  # private: it stays at the site
-        append_line(client.home / "dropped.jsonl", {"round": task.round, "records": dropped})
-    if personal := task.plan.personal(end):
-        draft(client.folder, task, _fingerprint(task), personal)
-    return seal(task.plan.shared(end), task, task.plan.shared(start))
+    carried = task.remembers_since is not None
+    memory = local_memory.kept(client.folder, task) if carried else {}
+    end = local_training(task, trainer, client, start, memory=memory, past=past)
+    if end.dropped and client.home is not None:  # private: it stays at the site
+        append_line(client.home / "dropped.jsonl", {"round": task.round, "records": end.dropped})
+    if personal := task.plan.personal(end.factors):
+        personalization.draft(client.folder, task, _fingerprint(task), personal)
+    if carried:
+        local_memory.draft(client.folder, task, _fingerprint(task), end.memory)
+    return seal(task.plan.shared(end.factors), task, task.plan.shared(start))
 
 
 def _fingerprint(task: ClientTask) -> str:
     """What a retry must ask for to be given the same bytes."""
     orders = [task.plan.outline(), task.rank, task.steps, task.learning_rate, task.seed]
+    orders += [] if task.remembers_since is None else [task.remembers_since]
     state = [task.factors.digest(), tensors_of(task.folded).digest()]
     drawn = [seeded.digest for seeded in task.seeded]
     asked = [task.run, task.round, task.client, orders, state, drawn]

@@ -105,6 +105,7 @@ class ClientAgreement:
             "steps": experiment.local_steps,
             "plans": [experiment.plan(round).outline() for round in rounds],
             "rates": [experiment.learning_rate(round) for round in rounds],
+            "remembered": [experiment.remembers_since(round) for round in rounds],
             "seed": experiment.seed,
             "rank": experiment.ranks.get(self.client),
             "tensors": [[str(k), list(t.first.shape)] for k, t in self._tensors.items()],
@@ -156,6 +157,7 @@ class ClientAgreement:
             "learning_rate": experiment.learning_rate(task.round),
             "rank": experiment.ranks.get(self.client),
             "seed": experiment.client_seed(task.round, self.client),
+            "remembers_since": experiment.remembers_since(task.round),
         }
         for name, value in agreed.items():
             if repr(getattr(task, name)) != repr(value):  # 2 is not 2.0, nor true

@@ -36,6 +36,7 @@ class Experiment:
         quorum: fewest clients a round may do with; not looked at under central privacy, where
             how many there were is secret.
         private: whether a mechanism hides the records, at the clients or at the server.
+        carried: local optimisers remember earlier rounds.
         central: whom the server asks, and how it forms their mean.
 
     Raises:
@@ -59,6 +60,7 @@ class Experiment:
     ranks: Mapping[ClientId, int] = field(default_factory=dict)
     upload: UploadType = "float32"
     largest_update: float = LARGEST_UPDATE
+    carried: bool = False
     central: ServerMechanism = field(default_factory=FullParticipation)
 
     def __post_init__(self) -> None:
@@ -88,6 +90,10 @@ class Experiment:
         """Of every client's optimiser in ``round``."""
         left = 1.0 - round / self.rounds if self.linear_decay else 1.0
         return self.axes.optimizer.lr * left
+
+    def remembers_since(self, round: int) -> int | None:
+        """Of local optimisers in ``round``, as in a task."""
+        return self.axes.remembers_since(round) if self.carried else None
 
     def client_seed(self, round: int, client: ClientId) -> int:
         """For a client's data order and dropout in ``round``."""

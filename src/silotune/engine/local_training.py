@@ -4,7 +4,8 @@
 
 The round's plan says which tensors a step moves; the client's mechanism owns what a step may see
 of a record: it draws the batch, clips, adds the noise. Nothing of an earlier round or of another
-client is left in the model. What a round may cost, and what leaves, is the business of
+client is left in the model; of the client's own earlier rounds the optimiser remembers what it is
+given. What a round may cost, and what leaves, is the business of
 ``client.py``; what the server makes of it, of ``server.py``.
 """
 
@@ -12,14 +13,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
 from silotune.core import Batch, ClientDataset, ClientTask, Factors
+from silotune.optim.memory import Memory, remembered, remind
 from silotune.privacy import NoiseState
 
 from .batches import microbatches, to_device
 from .participants import Client, LocalTrainer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trained:
+    """What local steps come to.
+
+    Attributes:
+        factors: all tensors at the end, written in the adapter's own scale.
+        memory: what the optimiser knows then; empty unless it is carried.
+        dropped: records that were drawn and left out, a secret number.
+    """
+
+    factors: Factors
+    memory: Memory
+    dropped: int
 
 
 def local_training(
@@ -27,8 +45,10 @@ def local_training(
     trainer: LocalTrainer,
     client: Client,
     start: Factors,
+    *,
+    memory: Memory | None = None,
     past: NoiseState | None = None,
-) -> tuple[Factors, int]:
+) -> Trained:
     """Take the task's steps on the client's records.
 
     Args:
@@ -36,16 +56,14 @@ def local_training(
         trainer: the model, the objective and the optimiser.
         client: whose records and mechanism they are.
         start: all tensors to begin from.
+        memory: of the optimiser, from earlier rounds; None or empty for none.
         past: of correlated noise, from earlier rounds; None at the beginning and without it.
-
-    Returns:
-        All tensors at the end, written in the adapter's own scale; the number of records that were
-        drawn and left out, which is secret.
     """
     adapted, mechanism, gain = trainer.adapted, client.privacy, trainer.gain(task.rank)
     adapted.load(start.with_b_times(1.0 / gain), task.folded, gain)
     adapted.model.train()
     optimizer = trainer.optimizer.build(adapted.tensors, task.learning_rate)
+    remind(optimizer, adapted.tensors, memory or {})
     randomness = mechanism.draws(task.seed, past)
     batches = mechanism.batches(len(client.train.lengths), task.steps, randomness)
     dropped = 0
@@ -58,7 +76,12 @@ def local_training(
                 active, adapted.sink, trainer.losses, records, randomness
             )
             optimizer.step()
-    return adapted.extract().with_b_times(gain), dropped
+    carried = task.remembers_since is not None
+    return Trained(
+        factors=adapted.extract().with_b_times(gain),
+        memory=remembered(optimizer, adapted.tensors) if carried else {},
+        dropped=dropped,
+    )
 
 
 def _records(

@@ -183,6 +183,7 @@ def make_tasks(
             steps=experiment.local_steps,
             learning_rate=experiment.learning_rate(state.round),
             seed=experiment.client_seed(state.round, client),
+            remembers_since=experiment.remembers_since(state.round),
         )
 
     return [task(client) for client in clients]

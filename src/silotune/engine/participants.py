@@ -65,7 +65,9 @@ class Client:
             ValueError: if it has none.
         """
         if self.home is None:
-            raise ValueError(f"silo {self.client} needs a folder of its own to keep its ledger in")
+            raise ValueError(
+                f"silo {self.client} needs a folder of its own, to keep in it what never leaves it"
+            )
         return self.home
 
     def check_order(self, task: ClientTask, work: Work) -> None:

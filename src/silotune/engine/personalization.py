@@ -1,21 +1,12 @@
-"""Personal tensors: what a client trains and never sends. They lie in its own folder.
-
-What a round made of them counts once the round is paid for: it is drafted before the charge and
-accepted after it, so that no later round begins from steps that no ledger holds. The newest ones
-from before the last accepted round are kept: a round that is asked for again begins from where it
-began the first time.
-"""
+"""Personal tensors: what a client trains and never sends. They lie in its own folder."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
-from silotune.core import ClientTask, Factors, RecordError, pack, unpack, write_bytes
-from silotune.core.files import in_words
+from silotune.core import ClientTask, Factors, RecordError, pack, unpack
 
-_FOLDER, _SUFFIX, _DRAFT = "personal", ".safetensors", ".draft"
+from .kept_rounds import KeptRounds
 
 
 def draft(home: Path, task: ClientTask, attempt: str, tensors: Factors) -> None:
@@ -30,10 +21,7 @@ def draft(home: Path, task: ClientTask, attempt: str, tensors: Factors) -> None:
     Raises:
         RecordError: if the disk is full or the place cannot be written.
     """
-    folder = _folder(home, task.run)
-    with in_words(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / _name(task, attempt), pack(tensors, {}))
+    _of(home, task.run).draft(task.round, attempt, pack(tensors, {}))
 
 
 def accept(home: Path, task: ClientTask, attempt: str) -> None:
@@ -42,13 +30,7 @@ def accept(home: Path, task: ClientTask, attempt: str) -> None:
     Raises:
         RecordError: if the place cannot be written.
     """
-    folder = _folder(home, task.run)
-    with in_words(folder), contextlib.suppress(FileNotFoundError):
-        (folder / _name(task, attempt)).replace(folder / f"{task.round}{_SUFFIX}")
-    earlier = [round for round, _ in _files(folder) if round < task.round]
-    for round, path in _files(folder):
-        if round < max(earlier, default=0):
-            path.unlink(missing_ok=True)
+    _of(home, task.run).accept(task.round, attempt)
 
 
 def kept(home: Path, task: ClientTask) -> Factors:
@@ -66,16 +48,10 @@ def personal(home: Path, run: str, before: int) -> Factors:
     Raises:
         RecordError: if a file is torn, or they have been replaced by those of later rounds.
     """
-    rounds = dict(_files(_folder(home, run)))
-    earlier = [round for round in rounds if round < before]
-    if not earlier and any(round > before for round in rounds):
-        raise RecordError(
-            f"{home / _FOLDER}: what round {before} began from has been replaced by later rounds; "
-            "begin a new run"
-        )
-    if not earlier:
+    found = _of(home, run).before(before)
+    if found is None:
         return Factors({})
-    path = rounds[max(earlier)]
+    _, path = found
     try:
         tensors, _ = unpack(path.read_bytes())
     except ValueError as error:
@@ -83,15 +59,5 @@ def personal(home: Path, run: str, before: int) -> Factors:
     return tensors
 
 
-def _folder(home: Path, run: str) -> Path:
-    return home / _FOLDER / run
-
-
-def _name(task: ClientTask, attempt: str) -> str:
-    return f"{task.round}.{attempt}{_DRAFT}"
-
-
-def _files(folder: Path) -> Iterator[tuple[int, Path]]:
-    for path in folder.glob(f"*{_SUFFIX}"):
-        if path.stem.isdigit():
-            yield int(path.stem), path
+def _of(home: Path, run: str) -> KeptRounds:
+    return KeptRounds(home / "personal" / run)

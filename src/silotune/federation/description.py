@@ -70,6 +70,7 @@ class Description:
         evaluation: Evaluation = "simulation",
         eval_every: int = 1,
         lr_schedule: Literal["constant", "linear"] = "constant",
+        local_state: Literal["fresh", "carried"] = "fresh",
         proximal_mu: float = 0.0,
         server_optimizer: ServerStep | None = None,
         weighting: Literal["num_examples", "uniform"] | None = None,
@@ -129,6 +130,7 @@ class Description:
             evaluation: who scores on what.
             eval_every: scored after so many rounds.
             lr_schedule: learning rate over rounds.
+            local_state: of the clients' optimisers: ``fresh`` in every round, or ``carried``.
             proximal_mu: FedProx's pull.
             server_optimizer: what the server does with the change.
             weighting: of clients in the mean; None = ``uniform`` under ``ClientDP``, else by size.
@@ -200,6 +202,7 @@ class Description:
             evaluation=evaluation,
             eval_every=eval_every,
             lr_schedule=lr_schedule,
+            local_state=local_state,
             proximal_mu=proximal_mu,
             server_optimizer=server_optimizer,
             weighting=weighting or _usual_weighting(privacy),

@@ -75,6 +75,21 @@ class Axes:
         own = pair_scale(self.adapter.alpha, rank, self.adapter.rslora)
         return own / self.adapter.scale
 
+    def remembers_since(self, round: int) -> int:
+        """The first round of which a local optimiser's memory still counts in ``round``.
+
+        Pairs that begin afresh make it forget everything, as a new link of a chain does in its
+        paper; another basis of A and B does, unless its memory means the same in any.
+        """
+        never = not any(plan.fold for plan in self.schedule.plans())
+        if never and (self.optimizer.basis_free or self.aggregator.keeps_basis):
+            return 0
+        return next((r + 1 for r in reversed(range(round)) if self._is_forgotten_after(r)), 0)
+
+    def _is_forgotten_after(self, round: int) -> bool:
+        turned = self.aggregator.turns(round) and not self.optimizer.basis_free
+        return turned or self.schedule.plan(round).fold
+
     def _check_pairs(self) -> None:
         """That every phase trains of a pair what the optimiser needs."""
         moves = self.optimizer.moves_pairs

@@ -124,7 +124,7 @@ class AltLoRA(PairOptimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class AltLoRAConfig:
-    """``AltLoRA`` with these numbers, begun afresh each round; the plan's phases alternate.
+    """``AltLoRA`` with these numbers; the plan's phases alternate.
 
     Attributes:
         lr: eta of round 0.
@@ -151,6 +151,11 @@ class AltLoRAConfig:
 
     def __post_init__(self) -> None:
         not_negative("damping", self.damping)
+
+    @property
+    def basis_free(self) -> bool:
+        """AltLoRA, whose momentum is projected on the factor that stays; AltLoRA+ is not."""
+        return self.square is None
 
     def build(self, tensors: Mapping[Key, nn.Parameter], lr: float) -> AltLoRA:
         """One scale for all pairs."""

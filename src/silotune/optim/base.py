@@ -1,5 +1,6 @@
 """What an optimiser is to the engine: a frozen choice that builds a torch optimiser each round."""
 
+from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Protocol
@@ -33,7 +34,11 @@ class Moves(StrEnum):
 
 
 class OptimizerConfig(Protocol):
-    """How a client moves its tensors. What it builds remembers nothing of earlier rounds."""
+    """How a client moves its tensors.
+
+    What it builds begins with nothing in its memory, ``state[parameter]``; where a run carries it
+    from round to round, that of the round before is put there (``memory``).
+    """
 
     @property
     def lr(self) -> float:
@@ -45,6 +50,12 @@ class OptimizerConfig(Protocol):
         """What it needs of every pair in every phase; recipes without that are refused."""
         ...
 
+    @property
+    def basis_free(self) -> bool:
+        """Whether its memory means the same for (A, B) and (T^-1 A, B T), whatever T."""
+        return False
+
+    @abstractmethod
     def build(self, tensors: Mapping[Key, nn.Parameter], lr: float) -> torch.optim.Optimizer:
         """A torch optimiser over ``tensors``: all of the model's, those that never move as well.
 

@@ -55,6 +55,11 @@ class FedProxConfig:
         """The inner optimiser's."""
         return self.inner.moves_pairs
 
+    @property
+    def basis_free(self) -> bool:
+        """The inner optimiser's."""
+        return self.inner.basis_free
+
     def build(self, tensors: Mapping[Key, nn.Parameter], lr: float) -> torch.optim.Optimizer:
         """The inner optimiser, pulling towards ``tensors`` as they are now."""
         optimizer = self.inner.build(tensors, lr)

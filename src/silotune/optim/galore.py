@@ -154,10 +154,10 @@ class GaLore(torch.optim.Optimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class GaLoreConfig:
-    """``GaLore`` for whole matrices (role D), begun afresh each round; AdamW for all else.
+    """``GaLore`` for whole matrices (role D); AdamW for all else.
 
-    So the first gradient of a round chooses the subspace, and with gap >= local steps it is the
-    only one that does.
+    Where it begins afresh in every round, the first gradient of a round chooses the subspace, and
+    with gap >= local steps it is the only one that does.
 
     Attributes:
         lr: eta of round 0.
@@ -173,6 +173,7 @@ class GaLoreConfig:
     """
 
     moves_pairs: ClassVar[Moves] = Moves.ANYTHING
+    basis_free: ClassVar[bool] = False
 
     lr: float
     rank: int

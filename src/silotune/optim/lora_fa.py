@@ -79,7 +79,7 @@ class LoRAFA(PairOptimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class LoRAFAConfig:
-    """``LoRAFA`` with these numbers, begun afresh each round.
+    """``LoRAFA`` with these numbers.
 
     Attributes:
         lr: of round 0.
@@ -92,6 +92,7 @@ class LoRAFAConfig:
     """
 
     moves_pairs: ClassVar[Moves] = LoRAFA.moves_pairs
+    basis_free: ClassVar[bool] = False  # Adam's moments are of single entries
 
     lr: float
     scale: float

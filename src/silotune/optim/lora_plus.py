@@ -71,7 +71,7 @@ class LoRAPlus(PairOptimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class LoRAPlusConfig:
-    """``LoRAPlus`` with these numbers, begun afresh each round.
+    """``LoRAPlus`` with these numbers.
 
     Attributes:
         lr: eta_A of round 0.
@@ -83,6 +83,7 @@ class LoRAPlusConfig:
     """
 
     moves_pairs: ClassVar[Moves] = LoRAPlus.moves_pairs
+    basis_free: ClassVar[bool] = False  # Adam's moments are of single entries
 
     lr: float
     ratio: float = 16.0

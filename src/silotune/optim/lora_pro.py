@@ -109,7 +109,7 @@ class LoRAPro(PairOptimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class LoRAProConfig:
-    """``LoRAPro`` with these numbers, begun afresh each round.
+    """``LoRAPro`` with these numbers.
 
     Attributes:
         lr: of round 0.
@@ -132,6 +132,11 @@ class LoRAProConfig:
 
     def __post_init__(self) -> None:
         not_negative("damping", self.damping)
+
+    @property
+    def basis_free(self) -> bool:
+        """Where the means are those of G~."""
+        return self.full_moments
 
     def build(self, tensors: Mapping[Key, nn.Parameter], lr: float) -> LoRAPro:
         """One scale for all pairs."""

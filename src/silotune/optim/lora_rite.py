@@ -133,7 +133,7 @@ class LoRARITE(PairOptimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class LoRARITEConfig:
-    """``LoRARITE`` with these numbers, begun afresh each round.
+    """``LoRARITE`` with these numbers.
 
     Attributes:
         lr: eta of round 0.
@@ -147,6 +147,7 @@ class LoRARITEConfig:
     """
 
     moves_pairs: ClassVar[Moves] = LoRARITE.moves_pairs
+    basis_free: ClassVar[bool] = True
 
     lr: float
     weight_decay: float = 0.0

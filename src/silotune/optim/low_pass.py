@@ -46,6 +46,11 @@ class LowPassConfig:
         """The inner optimiser's."""
         return self.inner.moves_pairs
 
+    @property
+    def basis_free(self) -> bool:
+        """The inner optimiser's."""
+        return self.inner.basis_free
+
     def build(self, tensors: Mapping[Key, nn.Parameter], lr: float) -> torch.optim.Optimizer:
         """The inner optimiser, reading filtered gradients."""
         optimizer = self.inner.build(tensors, lr)

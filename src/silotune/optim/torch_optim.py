@@ -19,6 +19,7 @@ class SGD:
     """Plain SGD, the FFA-LoRA paper's choice (arXiv 2403.12313)."""
 
     moves_pairs: ClassVar[Moves] = Moves.ANYTHING
+    basis_free: ClassVar[bool] = False
 
     lr: Annotated[float, Ge(0)]
     momentum: Annotated[float, Ge(0)] = 0.0
@@ -42,6 +43,7 @@ class AdamW:
     """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
 
     moves_pairs: ClassVar[Moves] = Moves.ANYTHING
+    basis_free: ClassVar[bool] = False
 
     lr: Annotated[float, Ge(0)]
     weight_decay: Annotated[float, Ge(0)] = 0.0

@@ -93,6 +93,7 @@ HARMLESS: Mapping[type, Mapping[str, str]] = {
         "batch_size": PRICED,
         "eval_every": PRICED,
         "lr_schedule": MOVED,
+        "local_state": MOVED,
         "proximal_mu": MOVED,
         "weighting": SERVER,
         "largest_update": SERVER,

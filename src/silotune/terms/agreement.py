@@ -171,6 +171,7 @@ def experiment(
         largest_update=terms.largest_update,
         quorum=terms.min_clients or len(sizes),
         private=terms.private,
+        carried=terms.local_state == "carried",
         central=server or FullParticipation(),
     )
 

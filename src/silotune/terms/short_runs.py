@@ -33,12 +33,13 @@ def notices(terms: Terms, axes: Axes) -> Iterator[str]:
             f"refactor_every: no pair is turned in {few}, so that A stays as it was drawn; lower "
             "it, or raise rounds"
         )
-    method = terms.method
-    if isinstance(method, FedFTG) and method.galore_gap > terms.local_steps:
+    method, fresh = terms.method, terms.local_state == "fresh"
+    if fresh and isinstance(method, FedFTG) and method.galore_gap > terms.local_steps:
         steps = count_text(terms.local_steps, "step")
         yield (
             f"galore_gap: {method.galore_gap} steps are more than the {steps} of a round, after "
-            "which the optimiser begins afresh: every round chooses its subspace once"
+            "which the optimiser begins afresh: every round chooses its subspace once; set "
+            "local_state to carried, or lower it"
         )
     if isinstance(method, XGBLoRA) and method.largest_rank > 1:
         yield (

@@ -39,6 +39,8 @@ class Terms:
             everybody may see.
         eval_every: scored after so many rounds, and after the last.
         lr_schedule: learning rate over rounds: the same, or falling towards 0.
+        local_state: of the clients' optimisers: begun afresh in every round, or carried on from
+            the client's last one.
         proximal_mu: FedProx's pull towards where the round began; 0 = none.
         server_optimizer: what the server does with the change that the method decides; None takes
             it.
@@ -69,6 +71,7 @@ class Terms:
     evaluation: Evaluation = "simulation"
     eval_every: int = field(default=1, metadata={"decides": False})
     lr_schedule: Literal["constant", "linear"] = "constant"
+    local_state: Literal["fresh", "carried"] = "fresh"
     proximal_mu: float = 0.0
     server_optimizer: ServerStep | None = None
     weighting: Literal["num_examples", "uniform"] = "num_examples"
@@ -107,6 +110,7 @@ class Terms:
         axes = self.axes(head=self.trains_head)
         self._check_start(axes)
         self._check_experts(axes)
+        self._check_local_state(axes)
 
     @property
     def unit(self) -> Unit:
@@ -215,6 +219,22 @@ class Terms:
             raise ValueError(
                 "target_parameters: experts compute on the sum of their weight and the pair, which "
                 f"in {self.dtype} rounds away what is learned; set dtype to float32"
+            )
+
+    def _check_local_state(self, axes: Axes) -> None:
+        """That carrying is proved, and that something is carried."""
+        if self.local_state == "fresh":
+            return
+        if isinstance(self.privacy, ClientDP):
+            raise ValueError(
+                "local_state: carried is not proved under ClientDP, whose price takes clients that "
+                "remember nothing of the rounds before; set it to fresh"
+            )
+        later = range(1, self.rounds)
+        if later and all(axes.remembers_since(round) == round for round in later):
+            raise ValueError(
+                "local_state: carried would carry nothing, since this method begins with other A "
+                "and B, or another basis of them, in every round; set it to fresh"
             )
 
     def _check_privacy(self) -> None:
