@@ -67,6 +67,7 @@ TASK = {
     "task.kept": "names of tensors that are as the receiver knows them",
     "task.steps": CONFIGURED,
     "task.learning_rate": CONFIGURED,
+    "task.remembers_since": CONFIGURED,
     "task.seed": "train.seed, round and client; not of coins or noise",
     "task.seeded": CONFIGURED,
     "task.seeded.seed": CONFIGURED,
