@@ -91,7 +91,6 @@ def run_job(clients: int, rounds: int) -> None:
         weights=dict.fromkeys(names, 1.0),
         rounds=rounds,
         local_steps=1,
-        linear_decay=False,
         seed=0,
         draw=lambda _: first,
         quorum=clients,

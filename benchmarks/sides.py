@@ -117,7 +117,6 @@ def our_rounds(
         weights=dict.fromkeys(silos, 1.0),
         rounds=1000,
         local_steps=len(replays[0][1].drawn),
-        linear_decay=False,
         seed=0,
         draw=lambda _: first,
         quorum=len(silos),

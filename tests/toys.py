@@ -205,7 +205,6 @@ def experiment(method_axes: Axes, clients: Sequence[ClientId], **changes: object
         "weights": {c: float(i + 1) for i, c in enumerate(clients)},
         "rounds": 3,
         "local_steps": 4,
-        "linear_decay": False,
         "seed": 0,
         "sites": tuple(site.name for site in sites(Toy())),
         "fixed": fixed_keys(sites(Toy()), method_axes.adapter),

@@ -82,7 +82,7 @@ def task() -> ClientTask:
         seeded=(Seeded(seed=7, keys=(Key("q", Role.A),), digest="0" * 64),),
         plan=RoundPlan(phases=(Phase(roles=frozenset({Role.B})),), share=frozenset({Role.B})),
         steps=4,
-        learning_rate=0.5,
+        learning_rates=(0.5, 0.5, 0.25, 0.0),
         seed=11,
     )
 
@@ -120,7 +120,7 @@ PINNED = {
     "seed": "4433033844473224797",
     "boosted layers": "11ab6f3b2d24e88f",
     "factors": "deacc8f85fc17513",
-    "task": "4f38e13b240ef779",
+    "task": "1ee4ca65fd07369f",
     "result": "be7f2927aab87073",
     "ledger": "8808fca82c7d8603",
     "coins": "b772b90d1fa6700c",

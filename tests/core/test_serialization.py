@@ -61,7 +61,7 @@ TASK = ClientTask(
         fixed=frozenset({Key("z", Role.A)}),
     ),
     steps=7,
-    learning_rate=0.1,
+    learning_rates=(0.1, 1e-9, 0.0, 1.0, 2.0, 3.0, 4.0),
     seed=2**62 + 1,
     remembers_since=2,
 )

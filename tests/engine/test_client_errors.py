@@ -23,7 +23,7 @@ def task() -> ClientTask:
         seeded=(),
         plan=plan,
         steps=1,
-        learning_rate=0.1,
+        learning_rates=(0.1,),
         seed=0,
     )
 

@@ -305,7 +305,7 @@ def test_a_metric_that_is_not_there(bert, tmp_path):
     ("changes", "words"),
     [
         ({"evaluation": "sites"}, "evaluation: must be one of simulation, site, public"),
-        ({"lr_schedule": "cosine"}, "lr_schedule: must be one of constant, linear"),
+        ({"lr_schedule": "step"}, "lr_schedule: must be one of constant, constant_with_warmup"),
         ({"weighting": "foo"}, "weighting: must be one of"),
         ({"dtype": "float16"}, "dtype: must be one of"),
         ({"gradient_checkpointing": True}, "gradient_checkpointing: must be one of"),

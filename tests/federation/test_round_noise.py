@@ -19,6 +19,7 @@ from silotune.engine.server import server_step
 from silotune.federation.round_noise import RoundNoise, round_noise
 from silotune.federation.run import update_norm
 from silotune.optim import SGD, AdamW
+from silotune.optim.learning_rate import LearningRateSchedule
 from silotune.privacy import (
     ClientLevel,
     Correlated,
@@ -82,7 +83,9 @@ def changed(exp, trainer, clients, mechanisms, state):
 def test_rounds_of_noise_alone_are_as_large_as_foretold(name, kind):
     """Other sigmas and weights, steps, phases, rates that fall; mean and spread over the rounds."""
     rounds = 30
-    exp, clients, trainer, state = setting(name, rounds=2 * rounds, linear_decay=True)
+    exp, clients, trainer, state = setting(
+        name, rounds=2 * rounds, lr_schedule=LearningRateSchedule(kind="linear")
+    )
     scores = []
     for i in range(rounds):
         mechanisms = {

@@ -66,7 +66,7 @@ TASK = {
     "task.leaning_on": "SHA-256 of what it was sent the round before, if it was: " + EVENT,
     "task.kept": "names of tensors that are as the receiver knows them",
     "task.steps": CONFIGURED,
-    "task.learning_rate": CONFIGURED,
+    "task.learning_rates": CONFIGURED,
     "task.remembers_since": CONFIGURED,
     "task.seed": "train.seed, round and client; not of coins or noise",
     "task.seeded": CONFIGURED,

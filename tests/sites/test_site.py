@@ -260,7 +260,7 @@ def test_a_server_that_asks_for_more_than_was_agreed(tmp_path, bert):
         replace(task, round=1),
         replace(task, run="another"),
         replace(task, client="east"),
-        replace(task, learning_rate=5.0),
+        replace(task, learning_rates=(5.0, *task.learning_rates[1:])),
         replace(task, seed=1),
     ):
         answer = opened(courier.sites["west"].answer(message(TRAIN, asked.head, encode_task(lie))))

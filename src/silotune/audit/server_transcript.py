@@ -67,7 +67,6 @@ def transcribed_server(central: ClientLevel, model: BuiltModel, rounds: int) -> 
         weights=dict.fromkeys(names, 1.0),
         rounds=rounds,
         local_steps=1,
-        linear_decay=False,
         seed=SEED,
         draw=model.trainer.draw,
         sites=tuple(model.trainer.adapted.layers),

@@ -244,7 +244,6 @@ def _experiment(
         weights=dict.fromkeys(silos, 1.0),
         rounds=course.rounds,
         local_steps=course.local_steps,
-        linear_decay=False,
         seed=SEED,
         draw=trainer.draw,
         sites=tuple(trainer.adapted.layers),
@@ -299,7 +298,7 @@ def _read(task: ClientTask, result: ClientUpdate, start: Factors, order: Sequenc
     steps = steps_by_role(task.plan, task.steps)
 
     def moved(key: Key) -> Numbers:
-        change = (start[key].double() - sent[key].double()) / task.learning_rate
+        change = (start[key].double() - sent[key].double()) / task.learning_rates[0]
         return np.asarray(change.flatten().numpy(), dtype=np.float64)
 
     keys = [key for key in order if key in sent]

@@ -30,6 +30,7 @@ RENAMED: Mapping[str, str] = {
     "lr": "train.learning_rate",
     "folder": "output_dir",
     "lr_schedule": "train.lr_scheduler_type",
+    "lr_schedule_span": "train.lr_scheduler_span",
     "micro_batch_size": "train.per_device_train_batch_size",
     "eval_batch_size": "train.per_device_eval_batch_size",
     "columns": "data.columns",

@@ -22,6 +22,7 @@ from silotune.methods import Method
 from silotune.methods.rates import Moved, usual_kind, usual_rate
 from silotune.methods.registry import built_in
 from silotune.optim import SGD, AdamW, OptimizerConfig
+from silotune.optim.learning_rate import Kind, Span
 
 MADE_OF_ADAMW = ", ".join(name for name, m in built_in().items() if m.made_of_adamw)
 
@@ -186,8 +187,21 @@ class TrainConfig(BaseModel):
         "round, rounded at random so that it is right on average, after any privacy noise: half or "
         "a quarter of the bytes.",
     )
-    lr_scheduler_type: Literal["constant", "linear"] = Field(
-        default="constant", description="Learning rate over rounds: the same, or falling towards 0."
+    lr_scheduler_type: Kind = Field(
+        default="constant",
+        description="Learning rate over the steps of all rounds, as in transformers' Trainer: the "
+        "same, or falling to 0 in a line or as half a cosine, after warming up.",
+    )
+    warmup_steps: int = Field(
+        default=0, ge=0, description="Steps in which the learning rate rises. Not of constant."
+    )
+    warmup_ratio: float = Field(
+        default=0.0, ge=0, lt=1, description="The same as a share of all steps; of both one is 0."
+    )
+    lr_scheduler_span: Span = Field(
+        default="run",
+        description="Whether the schedule goes over the run, or anew over every link of a chain, "
+        "for methods that fold pairs (cola).",
     )
     seed: int = Field(
         default=0,

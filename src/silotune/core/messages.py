@@ -74,7 +74,7 @@ class ClientTask:
         change: that part of factors and fold which is new since the round before.
         rank: of this client's pairs, where it differs between clients.
         seed: for data order and adapter dropout; never for privacy noise or sampling coins.
-        learning_rate: this round's, after the schedule over rounds.
+        learning_rates: of every step, by the schedule over the run.
         remembers_since: the first round of which the local optimiser's memory still counts; None
             where it begins afresh in every round.
     """
@@ -89,7 +89,7 @@ class ClientTask:
     seeded: tuple[Seeded, ...]
     plan: RoundPlan
     steps: int
-    learning_rate: float
+    learning_rates: tuple[float, ...]
     seed: int
     remembers_since: int | None = None
 

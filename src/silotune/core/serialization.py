@@ -100,7 +100,7 @@ def encode_task(task: ClientTask, *, leaning_on: str = "") -> bytes:
         "rank": task.rank,
         "plan": task.plan.outline(),
         "steps": task.steps,
-        "learning_rate": task.learning_rate,
+        "learning_rates": task.learning_rates,
         "seed": task.seed,
         "remembers_since": task.remembers_since,
         "seeded": [{"seed": s.seed, "keys": s.keys, "digest": s.digest} for s in task.seeded],
@@ -134,7 +134,7 @@ def decode_task(blob: bytes, find: Find | None = None) -> ClientTask:
             seeded=tuple(_seeded(s) for s in header["seeded"]),
             plan=plan_of(header["plan"]),
             steps=_typed(header, "steps", int),
-            learning_rate=_typed(header, "learning_rate", float, int),
+            learning_rates=tuple(map(_rate, _typed(header, "learning_rates", list))),
             seed=_typed(header, "seed", int),
             remembers_since=_typed(header, "remembers_since", int, NoneType),
         )
@@ -200,6 +200,14 @@ def _address(header: Mapping[str, Any]) -> dict[str, Any]:
         "round": _typed(header, "round", int),
         "client": ClientId(header["client"]),
     }
+
+
+def _rate(number: Any) -> float | int:
+    """A learning rate, whatever it is."""
+    if type(number) not in (int, float):
+        raise ValueError("a learning rate is no number")
+    rate: float | int = number
+    return rate
 
 
 def _meter(total: Any, count: Any) -> Meter:

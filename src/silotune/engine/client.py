@@ -121,7 +121,7 @@ def _trained(
 
 def _fingerprint(task: ClientTask) -> str:
     """What a retry must ask for to be given the same bytes."""
-    orders = [task.plan.outline(), task.rank, task.steps, task.learning_rate, task.seed]
+    orders = [task.plan.outline(), task.rank, task.steps, task.learning_rates, task.seed]
     orders += [] if task.remembers_since is None else [task.remembers_since]
     state = [task.factors.digest(), tensors_of(task.folded).digest()]
     drawn = [seeded.digest for seeded in task.seeded]

@@ -104,7 +104,7 @@ class ClientAgreement:
             "mechanism": self.mechanism,
             "steps": experiment.local_steps,
             "plans": [experiment.plan(round).outline() for round in rounds],
-            "rates": [experiment.learning_rate(round) for round in rounds],
+            "rates": [experiment.learning_rates(round) for round in rounds],
             "remembered": [experiment.remembers_since(round) for round in rounds],
             "seed": experiment.seed,
             "rank": experiment.ranks.get(self.client),
@@ -154,7 +154,7 @@ class ClientAgreement:
             yield "round"
         agreed = {
             "steps": experiment.local_steps,
-            "learning_rate": experiment.learning_rate(task.round),
+            "learning_rates": experiment.learning_rates(task.round),
             "rank": experiment.ranks.get(self.client),
             "seed": experiment.client_seed(task.round, self.client),
             "remembers_since": experiment.remembers_since(task.round),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from silotune.core import ClientId, Factors, Key, RoundPlan, UploadType, seed_of
 from silotune.methods.axes import Axes, IncompatibleMethodError, refuse_unproved
+from silotune.optim.learning_rate import LearningRateSchedule
 from silotune.privacy import CorrelatedCharge
 from silotune.privacy.mechanisms.server import FullParticipation, ServerMechanism
 
@@ -25,7 +26,6 @@ class Experiment:
             number of records that it releases.
         rounds: number of rounds.
         local_steps: steps of each client in a round.
-        linear_decay: the learning rate falls linearly over the rounds, to zero after the last.
         seed: of the initial tensors, data order and adapter dropout.
         draw: all tensors that a seed decides; every client can do the same.
         sites: all adapted ones.
@@ -36,6 +36,7 @@ class Experiment:
         quorum: fewest clients a round may do with; not looked at under central privacy, where
             how many there were is secret.
         private: whether a mechanism hides the records, at the clients or at the server.
+        lr_schedule: how the learning rate goes over the steps of all rounds, or of a link.
         carried: local optimisers remember earlier rounds.
         central: whom the server asks, and how it forms their mean.
 
@@ -50,7 +51,6 @@ class Experiment:
     weights: Mapping[ClientId, float | None]
     rounds: int
     local_steps: int
-    linear_decay: bool
     seed: int
     draw: Callable[[int], Factors]
     quorum: int
@@ -60,6 +60,7 @@ class Experiment:
     ranks: Mapping[ClientId, int] = field(default_factory=dict)
     upload: UploadType = "float32"
     largest_update: float = LARGEST_UPDATE
+    lr_schedule: LearningRateSchedule = field(default_factory=LearningRateSchedule)
     carried: bool = False
     central: ServerMechanism = field(default_factory=FullParticipation)
 
@@ -86,10 +87,13 @@ class Experiment:
         plan = self.axes.schedule.plan(round, self.sites)
         return replace(plan, fixed=plan.fixed | self.fixed, upload=self.upload)
 
-    def learning_rate(self, round: int) -> float:
-        """Of every client's optimiser in ``round``."""
-        left = 1.0 - round / self.rounds if self.linear_decay else 1.0
-        return self.axes.optimizer.lr * left
+    def learning_rates(self, round: int) -> tuple[float, ...]:
+        """Of every client's optimiser in each step of ``round``."""
+        of_link = self.lr_schedule.span == "link"
+        course = self.axes.link_of(round, self.rounds) if of_link else range(self.rounds)
+        first, steps = (round - course.start) * self.local_steps, len(course) * self.local_steps
+        factors = (self.lr_schedule.factor(first + i, steps) for i in range(self.local_steps))
+        return tuple(self.axes.optimizer.lr * factor for factor in factors)
 
     def remembers_since(self, round: int) -> int | None:
         """Of local optimisers in ``round``, as in a task."""

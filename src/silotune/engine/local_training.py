@@ -11,7 +11,7 @@ given. What a round may cost, and what leaves, is the business of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -62,13 +62,16 @@ def local_training(
     adapted, mechanism, gain = trainer.adapted, client.privacy, trainer.gain(task.rank)
     adapted.load(start.with_b_times(1.0 / gain), task.folded, gain)
     adapted.model.train()
-    optimizer = trainer.optimizer.build(adapted.tensors, task.learning_rate)
+    optimizer = trainer.optimizer.build(adapted.tensors, task.learning_rates[0])
+    set_rate = _rates(optimizer, task.learning_rates[0])
     remind(optimizer, adapted.tensors, memory or {})
     randomness = mechanism.draws(task.seed, past)
     batches = mechanism.batches(len(client.train.lengths), task.steps, randomness)
     dropped = 0
     with _seeded(adapted.device, task.seed):  # adapter dropout has no other source
-        for roles, indices in zip(task.plan.by_step(task.steps), batches, strict=True):
+        steps = zip(task.plan.by_step(task.steps), task.learning_rates, batches, strict=True)
+        for roles, rate, indices in steps:
+            set_rate(rate)
             optimizer.zero_grad()
             active = adapted.train_only(roles, task.plan.fixed)
             records = _records(client.train, indices, trainer)
@@ -82,6 +85,17 @@ def local_training(
         memory=remembered(optimizer, adapted.tensors) if carried else {},
         dropped=dropped,
     )
+
+
+def _rates(optimizer: torch.optim.Optimizer, first: float) -> Callable[[float], None]:
+    """What sets the rate of every group, each by what it is of the ``first`` one."""
+    shares = [group["lr"] / first if first else 1.0 for group in optimizer.param_groups]
+
+    def set_rate(rate: float) -> None:
+        for group, share in zip(optimizer.param_groups, shares, strict=True):
+            group["lr"] = share * rate
+
+    return set_rate
 
 
 def _records(

@@ -164,7 +164,7 @@ def make_tasks(
     experiment: Experiment, clients: Sequence[ClientId], state: GlobalState
 ) -> list[ClientTask]:
     """The round's orders, one for each client."""
-    plan = experiment.plan(state.round)
+    plan, rates = experiment.plan(state.round), experiment.learning_rates(state.round)
     held = {rank: state.factors.cut(rank) for rank in {None, *experiment.ranks.values()}}
     seeded = {rank: _seeded(state, factors) for rank, factors in held.items()}
 
@@ -181,7 +181,7 @@ def make_tasks(
             seeded=seeded[rank],
             plan=plan,
             steps=experiment.local_steps,
-            learning_rate=experiment.learning_rate(state.round),
+            learning_rates=rates,
             seed=experiment.client_seed(state.round, client),
             remembers_since=experiment.remembers_since(state.round),
         )

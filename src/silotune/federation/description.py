@@ -21,6 +21,7 @@ from silotune.methods.rates import usual_optimizer
 from silotune.models.load import GivenModel, check_given
 from silotune.objectives import Objective
 from silotune.optim import OptimizerConfig
+from silotune.optim.learning_rate import Kind, Span
 from silotune.privacy import PrivacyChoice
 from silotune.privacy.lifetime.choice import Lifetime, lifetime_of
 from silotune.terms import Machine, Terms
@@ -69,7 +70,10 @@ class Description:
         batch_size: int = 128,
         evaluation: Evaluation = "simulation",
         eval_every: int = 1,
-        lr_schedule: Literal["constant", "linear"] = "constant",
+        lr_schedule: Kind = "constant",
+        warmup_steps: int = 0,
+        warmup_ratio: float = 0.0,
+        lr_schedule_span: Span = "run",
         local_state: Literal["fresh", "carried"] = "fresh",
         proximal_mu: float = 0.0,
         server_optimizer: ServerStep | None = None,
@@ -129,7 +133,10 @@ class Description:
             batch_size: records of one step.
             evaluation: who scores on what.
             eval_every: scored after so many rounds.
-            lr_schedule: learning rate over rounds.
+            lr_schedule: learning rate over the steps of all rounds.
+            warmup_steps: steps in which it rises before that.
+            warmup_ratio: the same as a share of all steps.
+            lr_schedule_span: over the ``run``, or anew over every ``link`` of a chain.
             local_state: of the clients' optimisers: ``fresh`` in every round, or ``carried``.
             proximal_mu: FedProx's pull.
             server_optimizer: what the server does with the change.
@@ -202,6 +209,9 @@ class Description:
             evaluation=evaluation,
             eval_every=eval_every,
             lr_schedule=lr_schedule,
+            warmup_steps=warmup_steps,
+            warmup_ratio=warmup_ratio,
+            lr_schedule_span=lr_schedule_span,
             local_state=local_state,
             proximal_mu=proximal_mu,
             server_optimizer=server_optimizer,

@@ -188,7 +188,6 @@ def _experiment(
         weights={ClientId(str(i)): 1.0 for i in range(clients)},
         rounds=ROUNDS,
         local_steps=1,
-        linear_decay=False,
         seed=0,
         draw=draw,
         quorum=clients,

@@ -17,11 +17,11 @@ and correlated noise, of which later rounds take much back, are left out: nothin
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from silotune.core import ClientId, GlobalState, Key
+from silotune.core import ClientId, GlobalState, Key, Role
 from silotune.engine import Experiment
 from silotune.optim import SGD
 from silotune.privacy import ClientLevel, ClientMechanism, Discrete, ExampleLevel, Gaussian
@@ -105,26 +105,29 @@ def _local_variances(
     """Of each number of a tensor that trains, in the mean; NaN if it is not known."""
     weights = {client: experiment.weights[client] for client in clients}
     whole = sum(weight or math.nan for weight in weights.values())
-    rate = _linear_rate(experiment, before.round)
     plan, variances = experiment.plan(before.round), dict[Key, float]()
-    for roles, times in Counter(plan.by_step(experiment.local_steps)).items():
+    squares = defaultdict[frozenset[Role], float](float)
+    steps = plan.by_step(experiment.local_steps)
+    for roles, rate in zip(steps, _linear_rates(experiment, before.round), strict=True):
+        squares[roles] += rate**2
+    for roles, square in squares.items():
         active = before.factors.only(roles).without(plan.fixed)
         numbers = sum(t.numel() for t in active.values())
         parts = [
             (weight or math.nan) / whole * _step_deviation(mechanisms[client], numbers)
             for client, weight in weights.items()
         ]
-        added = times * (rate * math.hypot(*parts)) ** 2
+        added = square * math.hypot(*parts) ** 2
         variances |= {key: variances.get(key, 0.0) + added for key in active}
     return variances
 
 
-def _linear_rate(experiment: Experiment, round: int) -> float:
-    """By what noise in a gradient moves a tensor; NaN where that is not a constant."""
+def _linear_rates(experiment: Experiment, round: int) -> Sequence[float]:
+    """By what noise in each step's gradient moves a tensor; NaN where that is not a constant."""
     match experiment.axes.optimizer:
         case SGD(momentum=0.0, weight_decay=0.0):
-            return experiment.learning_rate(round)
-    return math.nan
+            return experiment.learning_rates(round)
+    return [math.nan] * experiment.local_steps
 
 
 def _step_deviation(mechanism: ClientMechanism, numbers: int) -> float:

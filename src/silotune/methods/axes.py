@@ -86,6 +86,14 @@ class Axes:
             return 0
         return next((r + 1 for r in reversed(range(round)) if self._is_forgotten_after(r)), 0)
 
+    def link_of(self, round: int, rounds: int) -> range:
+        """The rounds of the link that a round is in, from one fold to the next, of so many."""
+        if not any(plan.fold for plan in self.schedule.plans()):
+            return range(rounds)
+        first = next((r + 1 for r in reversed(range(round)) if self.schedule.plan(r).fold), 0)
+        last = next((r for r in range(round, rounds) if self.schedule.plan(r).fold), rounds - 1)
+        return range(first, last + 1)
+
     def _is_forgotten_after(self, round: int) -> bool:
         turned = self.aggregator.turns(round) and not self.optimizer.basis_free
         return turned or self.schedule.plan(round).fold

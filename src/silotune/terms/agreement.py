@@ -161,7 +161,7 @@ def experiment(
         weights={ClientId(name): weight(size) for name, size in sizes.items()},
         rounds=terms.rounds,
         local_steps=terms.local_steps,
-        linear_decay=terms.lr_schedule == "linear",
+        lr_schedule=terms.learning_rate_schedule,
         seed=terms.seed,
         draw=model.trainer.draw,
         sites=tuple(model.trainer.adapted.layers),

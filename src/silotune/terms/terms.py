@@ -14,6 +14,7 @@ from silotune.methods import Axes, FFALoRA, Method
 from silotune.methods.axes import completed, refuse_unproved
 from silotune.objectives import Objective, counts_right_answers
 from silotune.optim import OptimizerConfig
+from silotune.optim.learning_rate import Kind, LearningRateSchedule, Span
 from silotune.privacy import ClientDP, ExampleDP, NoDP, PrivacyChoice
 from silotune.privacy.choice import Unit
 from silotune.privacy.mechanisms_from_choice import Training
@@ -38,7 +39,11 @@ class Terms:
             does not cover the metrics; ``site``, each client at home; ``public``, on records that
             everybody may see.
         eval_every: scored after so many rounds, and after the last.
-        lr_schedule: learning rate over rounds: the same, or falling towards 0.
+        lr_schedule: learning rate over the steps of all rounds, as in transformers' Trainer: the
+            same, or falling to 0.
+        warmup_steps: steps in which it rises before that.
+        warmup_ratio: the same as a share of all steps.
+        lr_schedule_span: whether it goes over the run, or anew over every link of a chain.
         local_state: of the clients' optimisers: begun afresh in every round, or carried on from
             the client's last one.
         proximal_mu: FedProx's pull towards where the round began; 0 = none.
@@ -70,7 +75,10 @@ class Terms:
     batch_size: int = 128
     evaluation: Evaluation = "simulation"
     eval_every: int = field(default=1, metadata={"decides": False})
-    lr_schedule: Literal["constant", "linear"] = "constant"
+    lr_schedule: Kind = "constant"
+    warmup_steps: int = 0
+    warmup_ratio: float = 0.0
+    lr_schedule_span: Span = "run"
     local_state: Literal["fresh", "carried"] = "fresh"
     proximal_mu: float = 0.0
     server_optimizer: ServerStep | None = None
@@ -111,6 +119,7 @@ class Terms:
         self._check_start(axes)
         self._check_experts(axes)
         self._check_local_state(axes)
+        self._check_learning_rate(axes)
 
     @property
     def unit(self) -> Unit:
@@ -147,6 +156,16 @@ class Terms:
             batch_size=self.batch_size,
             scores=-(-self.rounds // self.eval_every),  # rounded up: the last one is scored
             seed=self.seed,
+        )
+
+    @property
+    def learning_rate_schedule(self) -> LearningRateSchedule:
+        """How the learning rate goes."""
+        return LearningRateSchedule(
+            kind=self.lr_schedule,
+            warmup_steps=self.warmup_steps,
+            warmup_ratio=self.warmup_ratio,
+            span=self.lr_schedule_span,
         )
 
     def scored(self, finished_rounds: int) -> bool:
@@ -235,6 +254,22 @@ class Terms:
             raise ValueError(
                 "local_state: carried would carry nothing, since this method begins with other A "
                 "and B, or another basis of them, in every round; set it to fresh"
+            )
+
+    def _check_learning_rate(self, axes: Axes) -> None:
+        """That a schedule has the steps that it needs."""
+        schedule, folds = self.learning_rate_schedule, any(p.fold for p in axes.schedule.plans())
+        if schedule.span == "link" and not folds:
+            raise ValueError(
+                "lr_schedule_span: link is for methods that fold pairs, such as cola, and this one "
+                "does not; set it to run"
+            )
+        course = axes.link_of(0, self.rounds) if schedule.span == "link" else range(self.rounds)
+        steps = len(course) * self.local_steps
+        if schedule.warmup_steps >= steps:
+            raise ValueError(
+                f"warmup_steps: must be below the {steps} steps that there are, not "
+                f"{schedule.warmup_steps}; lower it"
             )
 
     def _check_privacy(self) -> None:

@@ -93,7 +93,7 @@ def task(round: int = 0) -> ClientTask:
         seeded=None,
         plan=RoundPlan(phases=(), share=frozenset()),
         steps=1,
-        learning_rate=0.1,
+        learning_rates=(0.1,),
         seed=0,
     )
 
