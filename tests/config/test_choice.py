@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import get_args
 
 import pytest
+import torch
 import yaml
 
 from silotune.aggregation import FairCosine, FairRidge, Fold, Mean
@@ -15,7 +16,7 @@ from silotune.config import Config, build, dump, load_config, notices
 from silotune.config.method_section import read_section
 from silotune.config.schema import LEAVES
 from silotune.config.sections import TrainConfig
-from silotune.core import Role
+from silotune.core import Key, Role
 from silotune.engine.experiment import LARGEST_UPDATE
 from silotune.methods import (
     FedFTG,
@@ -106,6 +107,8 @@ REFUSED = [  # (overrides, the key named, a part of the reason)
         "train.server_optimizer",
         "use none",
     ),
+    (["optimizer=sgd", "adam_beta1=0.8"], "train.adam_beta1", "belongs to optimizer: adamw"),
+    (["optimizer=sgd", "adam_epsilon=1e-5"], "train.adam_epsilon", "belongs to optimizer: adamw"),
     (["server_learning_rate=0.1"], "train.server_learning_rate", "server_optimizer"),
     (["server_momentum=0.1"], "train.server_momentum", "server_optimizer"),
     (
@@ -261,6 +264,29 @@ def test_boosters_are_of_rank_1_unless_somebody_says_otherwise(load):
     assert (config.method.given("r"), config.method.given("lora_alpha")) == (1, 1.0)
     assert load(dump(config)) == config
     assert load(PLAIN, "method.name=cola").method.given("r") == 8
+
+
+ADAM = {"optimizer": "adamw", "adam_beta1": 0.8, "adam_beta2": 0.9, "adam_epsilon": 1e-3}
+
+
+@pytest.mark.parametrize(
+    "name", ["fedit", "lora-rite", "lora-pro", "lora-plus", "lora-fa", "fedftg"]
+)
+def test_moments_and_epsilon_reach_what_is_made_of_adamw(name):
+    given = chosen(ADAM, name=name).optimizer
+    assert (given.betas, given.eps) == ((0.8, 0.9), 1e-3)
+    usual = chosen({"optimizer": "adamw"}, name=name).optimizer
+    own = {"fedit": None, "lora-rite": 1e-6, "fedftg": 1e-6}
+    assert (usual.betas, usual.eps) == ((0.9, 0.999), own.get(name, 1e-8))
+    p = torch.nn.Parameter(torch.zeros(4, 4))
+    tensors = {Key("x", Role.D if name == "fedftg" else Role.HEAD): p}
+    (group,) = given.build(tensors, 0.1).param_groups
+    assert (group["betas"], group["eps"]) == ((0.8, 0.9), 1e-8 if name == "lora-rite" else 1e-3)
+
+
+def test_moments_reach_alt_lora_plus():
+    optimizer = chosen(ADAM, name="alt-lora").optimizer
+    assert (optimizer.momentum, optimizer.square, optimizer.eps) == (0.8, 0.9, 1e-3)
 
 
 def test_what_can_be_put_around_a_method():

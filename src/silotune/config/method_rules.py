@@ -13,6 +13,7 @@ from silotune.methods import Axes
 from silotune.methods.axes import completed, refuse_unproved
 from silotune.methods.options import options
 from silotune.methods.registry import takers
+from silotune.optim import AdamW, OptimizerConfig
 
 from .data_section import DataConfig
 from .errors import Problem
@@ -21,6 +22,7 @@ from .method_section import MethodConfig
 from .privacy_section import PrivacyConfig
 from .sections import ModelConfig, TrainConfig
 
+ADAM_KEYS = ("adam_beta1", "adam_beta2", "adam_epsilon")
 SERVER_KEYS = ("server_learning_rate", "server_momentum")
 
 
@@ -80,6 +82,7 @@ def method(
         chosen = method.build()
         clipped_at = privacy.max_grad_norm if privacy and privacy.unit == "example" else None
         optimizer = train.build_optimizer(type(chosen), clipped_at)
+        yield from _moments(train, optimizer)
         axes = chosen.axes(optimizer, head=moving_head(model))
         axes = completed(axes, train.proximal_mu, train.build_server_optimizer())
         if privacy:
@@ -164,6 +167,15 @@ def _adamw(method: MethodConfig, train: TrainConfig) -> Iterator[Problem]:
         )
     elif train.optimizer is None and train.momentum > 0:
         yield Problem("train.momentum", f"belongs to optimizer: sgd; {method.name} uses adamw")
+
+
+def _moments(train: TrainConfig, optimizer: OptimizerConfig) -> Iterator[Problem]:
+    """Numbers of AdamW, where it is not the optimiser."""
+    if isinstance(optimizer, AdamW):
+        return
+    for key in ADAM_KEYS:
+        if getattr(train, key) != TrainConfig.model_fields[key].default:
+            yield Problem(f"train.{key}", "belongs to optimizer: adamw; set it, or leave this out")
 
 
 def _experts(method: MethodConfig) -> Iterator[Problem]:

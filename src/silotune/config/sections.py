@@ -144,6 +144,19 @@ class TrainConfig(BaseModel):
     weight_decay: float = Field(
         default=0.0, ge=0, description="Weight decay of the local optimiser."
     )
+    adam_beta1: float = Field(
+        default=0.9,
+        ge=0,
+        lt=1,
+        description="Decay of adamw's first moment, and of what a method makes of adamw.",
+    )
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1, description="The same of the second.")
+    adam_epsilon: float | None = Field(
+        default=None,
+        gt=0,
+        description="Added to the root of the second moment; null = 1e-8, or what the method's own "
+        "optimiser has (lora-rite and fedftg 1e-6).",
+    )
     local_state: Literal["fresh", "carried"] = Field(
         default="fresh",
         description="What the local optimiser remembers of the silo's last round: nothing, or all "
@@ -271,7 +284,12 @@ class TrainConfig(BaseModel):
         """
         rate = self.learning_rate or self.usual_rate(method, clipped_at)
         if self.moved_by(method, clipped_at) == "adamw" or method.made_of_adamw:
-            return AdamW(lr=rate, weight_decay=self.weight_decay)
+            return AdamW(
+                lr=rate,
+                weight_decay=self.weight_decay,
+                betas=(self.adam_beta1, self.adam_beta2),
+                eps=self.adam_epsilon,
+            )
         return SGD(lr=rate, momentum=self.momentum, weight_decay=self.weight_decay)
 
     def build_server_optimizer(self) -> ServerStep | None:

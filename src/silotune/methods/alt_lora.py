@@ -55,14 +55,17 @@ class AltLoRA(Method):
             raise IncompatibleMethodError(
                 "AltLoRA is made of sgd or adamw: set optimizer to one of them"
             )
-        plain = isinstance(given, optim.SGD)
+        usual = optim.AltLoRAConfig.eps
+        if isinstance(given, optim.SGD):
+            momentum, square, eps = given.momentum, None, usual
+        else:
+            (momentum, square), eps = given.betas, given.eps_or(usual)
         return optim.AltLoRAConfig(
             lr=given.lr,
             scale=self.pair().scale,
-            momentum=given.momentum
-            if isinstance(given, optim.SGD)
-            else optim.AltLoRAConfig.momentum,
-            square=None if plain else 0.999,
+            momentum=momentum,
+            square=square,
             weight_decay=given.weight_decay,
             damping=self.damping,
+            eps=eps,
         )

@@ -97,4 +97,6 @@ class FedFTG(Method):
             betas=(self.galore_beta1, self.galore_beta2),
             eps=self.galore_eps,
             weight_decay=given.weight_decay,
+            betas=given.betas,
+            eps=given.eps_or(GaLoreConfig.eps),
         )

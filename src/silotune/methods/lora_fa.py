@@ -51,5 +51,7 @@ class LoRAFA(Method):
             lr=adamw.lr,
             scale=self.pair().scale,
             weight_decay=adamw.weight_decay,
+            betas=adamw.betas,
+            eps=adamw.eps_or(optim.LoRAFAConfig.eps),
             damping=self.damping,
         )

@@ -53,4 +53,6 @@ class LoRAPlus(Method):
             lr=adamw.lr,
             ratio=self.lora_plus_ratio,
             weight_decay=adamw.weight_decay,
+            betas=adamw.betas,
+            eps=adamw.eps_or(optim.LoRAPlusConfig.eps),
         )

@@ -59,6 +59,8 @@ class LoRAPro(Method):
             lr=adamw.lr,
             scale=self.pair().scale,
             weight_decay=adamw.weight_decay,
+            betas=adamw.betas,
+            eps=adamw.eps_or(optim.LoRAProConfig.eps),
             damping=self.damping,
             full_moments=self.full_moments,
         )

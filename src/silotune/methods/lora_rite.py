@@ -76,6 +76,8 @@ class LoRARITE(Method):
         return optim.LoRARITEConfig(
             lr=adamw.lr,
             weight_decay=adamw.weight_decay,
+            betas=adamw.betas,
+            eps=adamw.eps_or(optim.LoRARITEConfig.eps),
             escape=self.escape,
             clip_unmagnified_grad=self.clip_unmagnified_grad,
             cutoff=self.cutoff,

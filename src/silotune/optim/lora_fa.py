@@ -86,6 +86,8 @@ class LoRAFAConfig:
         scale: s, the adapter's.
         weight_decay: decoupled.
         damping: added to the eigenvalues of A A^T.
+        betas: AdamW's.
+        eps: AdamW's.
 
     Raises:
         ValueError: if the damping is negative.
@@ -98,6 +100,8 @@ class LoRAFAConfig:
     scale: float
     weight_decay: float = 0.0
     damping: float = 1e-8
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
 
     def __post_init__(self) -> None:
         not_negative("damping", self.damping)
@@ -107,6 +111,8 @@ class LoRAFAConfig:
         return LoRAFA(
             groups_of(tensors, self.scale),
             lr=lr,
+            betas=self.betas,
+            eps=self.eps,
             weight_decay=self.weight_decay,
             damping=self.damping,
         )

@@ -77,6 +77,8 @@ class LoRAPlusConfig:
         lr: eta_A of round 0.
         ratio: eta_B / eta_A.
         weight_decay: decoupled, by rate times this for each.
+        betas: AdamW's.
+        eps: AdamW's.
 
     Raises:
         ValueError: if the ratio is not positive.
@@ -88,6 +90,8 @@ class LoRAPlusConfig:
     lr: float
     ratio: float = 16.0
     weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
 
     def __post_init__(self) -> None:
         if not self.ratio > 0.0:
@@ -98,6 +102,8 @@ class LoRAPlusConfig:
         return LoRAPlus(
             groups_of(tensors),
             lr=lr,
+            betas=self.betas,
+            eps=self.eps,
             ratio=self.ratio,
             weight_decay=self.weight_decay,
         )

@@ -117,6 +117,8 @@ class LoRAProConfig:
         weight_decay: decoupled, of A and B.
         damping: added to the eigenvalues of B^T B and A A^T that are inverted.
         full_moments: the means of Adam are those of G~.
+        betas: AdamW's.
+        eps: AdamW's.
 
     Raises:
         ValueError: if the damping is negative.
@@ -129,6 +131,8 @@ class LoRAProConfig:
     weight_decay: float = 0.0
     damping: float = 1e-8
     full_moments: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
 
     def __post_init__(self) -> None:
         not_negative("damping", self.damping)
@@ -143,6 +147,8 @@ class LoRAProConfig:
         return LoRAPro(
             groups_of(tensors, self.scale),
             lr=lr,
+            betas=self.betas,
+            eps=self.eps,
             weight_decay=self.weight_decay,
             damping=self.damping,
             full_moments=self.full_moments,

@@ -124,7 +124,7 @@ HARMLESS: Mapping[type, Mapping[str, str]] = {
         "max_length": READ,
     },
     SGD: {"lr": MOVED, "momentum": MOVED, "weight_decay": MOVED},
-    AdamW: {"lr": MOVED, "weight_decay": MOVED},
+    AdamW: {"lr": MOVED, "weight_decay": MOVED, "betas": MOVED, "eps": MOVED},
     Method: {
         "r": TRAINED,
         "ranks": TRAINED,
