@@ -120,7 +120,14 @@ def test_client_agreements_are_equal_on_every_machine():
     digests = [client.agreement.digest for client in first.values()]
     assert digests == [client.agreement.digest for client in again.values()]
     assert len(set(digests)) == len(digests)
-    changes = [{"local_steps": 5}, {"rounds": 4}, {"seed": 1}, {"run": "other"}, {"carried": True}]
+    changes = [
+        {"local_steps": 5},
+        {"rounds": 4},
+        {"seed": 1},
+        {"run": "other"},
+        {"carried": True},
+        {"clients_per_round": 1},
+    ]
     for change in changes:
         other = agreed(replace(EXPERIMENT, **change), silos())[NAME]
         assert other.agreement.digest != first[NAME].agreement.digest, change

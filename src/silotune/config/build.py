@@ -52,6 +52,7 @@ def arguments(config: Config) -> dict[str, Any]:
         "proximal_mu": train.proximal_mu,
         "server_optimizer": train.build_server_optimizer(),
         "weighting": train.weighting,
+        "clients_per_round": train.clients_per_round,
         "min_clients": train.min_clients,
         "largest_update": train.largest_update,
         "upload_dtype": train.upload_dtype,

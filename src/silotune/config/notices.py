@@ -15,6 +15,11 @@ def notices(config: Config) -> Iterator[str]:
     yield from _rate(config)
     if config.privacy.unit == "none":
         return
+    if config.train.clients_per_round is not None:
+        yield (
+            "train.clients_per_round: anybody can draw from train.seed whom a round asks, so that "
+            "no amplification by sampling of silos is claimed; a silo pays for rounds it trains in"
+        )
     if config.data.labels is None and config.model.task != "causal-lm":
         yield (
             "data.labels: not declared, so the set of labels is read from the records and "

@@ -285,8 +285,9 @@ def _labels_for(model: ModelConfig, data: DataConfig) -> Iterator[Problem]:
 
 
 def _quorum(train: TrainConfig, silos: SilosConfig) -> Iterator[Problem]:
-    if train.min_clients is not None and silos.num is not None and train.min_clients > silos.num:
-        yield Problem("train.min_clients", f"must be at most data.silos.num = {silos.num}")
+    for key in ("min_clients", "clients_per_round"):
+        if silos.num is not None and (getattr(train, key) or 0) > silos.num:
+            yield Problem(f"train.{key}", f"must be at most data.silos.num = {silos.num}")
 
 
 def _given(columns: ColumnsConfig) -> set[str]:

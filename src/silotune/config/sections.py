@@ -226,8 +226,15 @@ class TrainConfig(BaseModel):
         default="num_examples",
         description="Weights of the silos in the mean: declared sizes, or equal.",
     )
+    clients_per_round: int | None = Field(
+        default=None,
+        ge=1,
+        description="Silos that a round asks, drawn from `seed`; null = all. As anybody can draw "
+        "them again, no epsilon is smaller for it: a silo pays for the rounds in which it trains. "
+        "Under `privacy.unit: client` that is secret (`privacy.client_sampling_rate`).",
+    )
     min_clients: int | None = Field(
-        default=None, ge=1, description="Silos that a round needs; null = all of them."
+        default=None, ge=1, description="Silos that a round needs; null = all that it asks."
     )
     round_deadline: float = Field(
         default=3600.0,

@@ -106,6 +106,7 @@ class ClientAgreement:
             "plans": [experiment.plan(round).outline() for round in rounds],
             "rates": [experiment.learning_rates(round) for round in rounds],
             "remembered": [experiment.remembers_since(round) for round in rounds],
+            "asked": list(self._asked),
             "seed": experiment.seed,
             "rank": experiment.ranks.get(self.client),
             "tensors": [[str(k), list(t.first.shape)] for k, t in self._tensors.items()],
@@ -119,6 +120,8 @@ class ClientAgreement:
             NotAgreedError: naming the field.
         """
         self._check(task, self.experiment.rounds - 1)
+        if task.round not in self._asked:
+            raise NotAgreedError("task: round is one that does not ask this client")
 
     def check_scoring(self, task: ClientTask) -> None:
         """The same of a task to be scored; a score that is not due is one that nobody priced.
@@ -195,6 +198,11 @@ class ClientAgreement:
                 yield f"folded: type or rank of {site}"
             elif self.clips and not _fold_size(matrix) <= layer.largest:
                 yield f"folded: size of {site}"
+
+    @property
+    def _asked(self) -> tuple[int, ...]:
+        """The rounds in which it may be asked to train."""
+        return self.experiment.asked_in.get(self.client, ())
 
     @property
     def _folds(self) -> bool:

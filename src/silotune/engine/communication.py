@@ -6,7 +6,7 @@ own step; later ones repeat the last of them, by a period that most ways of taki
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -32,11 +32,16 @@ class Bytes(NamedTuple):
 
 
 def traffic(experiment: Experiment, state: GlobalState) -> list[Mapping[str, Bytes]]:
-    """Bytes of every client, round by round, if all take part.
+    """Bytes of every client that is asked, round by round, if all of them take part.
 
+    Where rounds ask some, later ones have what an average client of those that are played needs.
     Clients that a server hides are counted together, as many as are expected (``EVERY_CLIENT``).
     """
     played = [_told(experiment, of_round) for of_round in _played(experiment, state)]
+    if experiment.clients_per_round is not None:
+        typical = _average([sent for of_round in played[-PERIOD:] for sent in of_round.values()])
+        later = map(experiment.cohort, range(len(played), experiment.rounds))
+        return [*played, *({str(client): typical for client in cohort} for cohort in later)]
     return [
         played[r] if r < PLAYED else played[PLAYED - PERIOD + r % PERIOD]
         for r in range(experiment.rounds)
@@ -53,9 +58,10 @@ def _told(experiment: Experiment, clients: Mapping[ClientId, Bytes]) -> Mapping[
 
 
 def _played(experiment: Experiment, state: GlobalState) -> Iterator[Mapping[ClientId, Bytes]]:
-    holders = () if experiment.central.private else experiment.clients
-    for _ in range(min(PLAYED, experiment.rounds)):
-        tasks = make_tasks(experiment, experiment.clients, state)
+    for round in range(min(PLAYED, experiment.rounds)):
+        cohort = experiment.cohort(round)
+        holders = () if experiment.central.private else cohort
+        tasks = make_tasks(experiment, cohort, state)
         sent = {task.client: _made_up(task, state) for task in tasks}
         yield {
             task.client: Bytes(_size(sent[task.client], task, state), bytes_to(task, state))
@@ -71,6 +77,11 @@ def _played(experiment: Experiment, state: GlobalState) -> Iterator[Mapping[Clie
 
 def _size(sent: Factors, task: ClientTask, state: GlobalState) -> int:
     return len(seal(sent, task, task.plan.shared(state.factors.cut(task.rank))))
+
+
+def _average(sent: Sequence[Bytes]) -> Bytes:
+    ups, downs = zip(*sent, strict=True)
+    return Bytes(round(sum(ups) / len(ups)), round(sum(downs) / len(downs)))
 
 
 def _made_up(task: ClientTask, state: GlobalState) -> Factors:

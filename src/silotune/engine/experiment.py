@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from silotune.core import ClientId, Factors, Key, RoundPlan, UploadType, seed_of
 from silotune.methods.axes import Axes, IncompatibleMethodError, refuse_unproved
 from silotune.optim.learning_rate import LearningRateSchedule
 from silotune.privacy import CorrelatedCharge
 from silotune.privacy.mechanisms.server import FullParticipation, ServerMechanism
+
+from .cohorts import drawn
 
 LARGEST_UPDATE = 1e4
 """L2 norm of a change that no honest training makes in one round."""
@@ -37,6 +40,8 @@ class Experiment:
             how many there were is secret.
         private: whether a mechanism hides the records, at the clients or at the server.
         lr_schedule: how the learning rate goes over the steps of all rounds, or of a link.
+        clients_per_round: how many are asked in a round, drawn in public; None = all, or whom
+            ``central`` draws.
         carried: local optimisers remember earlier rounds.
         central: whom the server asks, and how it forms their mean.
 
@@ -62,6 +67,7 @@ class Experiment:
     largest_update: float = LARGEST_UPDATE
     lr_schedule: LearningRateSchedule = field(default_factory=LearningRateSchedule)
     carried: bool = False
+    clients_per_round: int | None = None
     central: ServerMechanism = field(default_factory=FullParticipation)
 
     def __post_init__(self) -> None:
@@ -70,6 +76,10 @@ class Experiment:
                 "ranks: this method averages A and B by themselves, and tensors of unequal "
                 "shapes have no mean; use flexlora or flora, or one rank for all"
             )
+        if self.clients_per_round is not None and self.central.private:
+            raise IncompatibleMethodError(
+                "clients_per_round: client-level privacy draws whom it asks in secret; leave it out"
+            )
         unit = "client" if self.central.private else "example" if self.private else "none"
         refuse_unproved(self.axes, unit)
         if self.central.private:
@@ -77,10 +87,26 @@ class Experiment:
         if isinstance(self.central.charge(), CorrelatedCharge):
             self._check_steady()
 
-    @property
+    @cached_property
     def clients(self) -> tuple[ClientId, ...]:
         """All there are, in an order that is the same for every runtime and in every round."""
         return tuple(sorted(self.weights))
+
+    def cohort(self, round: int) -> tuple[ClientId, ...]:
+        """Those that ``round`` asks, before ``central`` draws among them."""
+        clients, asked = self.clients, self.clients_per_round
+        if asked is None:
+            return clients
+        return tuple(clients[i] for i in drawn(len(clients), asked, self.seed, round))
+
+    @cached_property
+    def asked_in(self) -> Mapping[ClientId, tuple[int, ...]]:
+        """The rounds that ask each client."""
+        rounds: dict[ClientId, list[int]] = {client: [] for client in self.clients}
+        for round in range(self.rounds):
+            for client in self.cohort(round):
+                rounds[client].append(round)
+        return {client: tuple(of_client) for client, of_client in rounds.items()}
 
     def plan(self, round: int) -> RoundPlan:
         """The orders for ``round``."""

@@ -79,8 +79,9 @@ def _round(
     """Ask, train, pool, step. Under central privacy it goes on whoever is missing."""
     central = experiment.central
     draws = central.draws(state.round, past)
-    cohort = set(central.cohort(experiment.clients, draws))
-    tasks = [t for t in make_tasks(experiment, runtime.clients(), state) if t.client in cohort]
+    cohort = set(central.cohort(experiment.cohort(state.round), draws))
+    asked = [client for client in runtime.clients() if client in cohort]
+    tasks = make_tasks(experiment, asked, state)
     before = _before(experiment, state)
     results = runtime.train(tasks) if tasks else ()
 

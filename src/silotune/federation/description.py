@@ -78,6 +78,7 @@ class Description:
         proximal_mu: float = 0.0,
         server_optimizer: ServerStep | None = None,
         weighting: Literal["num_examples", "uniform"] | None = None,
+        clients_per_round: int | None = None,
         min_clients: int | None = None,
         largest_update: float = LARGEST_UPDATE,
         upload_dtype: UploadType = "float32",
@@ -141,6 +142,7 @@ class Description:
             proximal_mu: FedProx's pull.
             server_optimizer: what the server does with the change.
             weighting: of clients in the mean; None = ``uniform`` under ``ClientDP``, else by size.
+            clients_per_round: how many a round asks, drawn from the seed in public; None = all.
             min_clients: that a round needs.
             largest_update: a larger change is refused.
             upload_dtype: of the numbers that clients send.
@@ -216,6 +218,7 @@ class Description:
             proximal_mu=proximal_mu,
             server_optimizer=server_optimizer,
             weighting=weighting or _usual_weighting(privacy),
+            clients_per_round=clients_per_round,
             min_clients=min_clients,
             largest_update=largest_update,
             upload_dtype=upload_dtype,

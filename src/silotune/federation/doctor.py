@@ -155,8 +155,9 @@ def _numbers(model: BuiltModel) -> str:
 def _noise(terms: Terms, records: Records, prepared: Prepared) -> str:
     true_sizes = {name: len(silo.train) for name, silo in prepared.silos.items()}
     sizes, _ = public_sizes(terms, records, true_sizes)
-    clients = client_mechanisms(terms.privacy, sizes, terms.training).values()
-    server = server_mechanism(terms.privacy, len(sizes), terms.training)
+    training = terms.training_of(len(sizes))
+    clients = client_mechanisms(terms.privacy, sizes, training).values()
+    server = server_mechanism(terms.privacy, len(sizes), training)
     charges = [server.charge(), *(client.charge(1) for client in clients)]
     sigmas = [charge.noise_multiplier for charge in charges if charge]
     if not sigmas:

@@ -137,7 +137,7 @@ def notices(accounts: Accounts) -> Iterator[str]:
 
 def _planned(agreement: Agreement, silo: str, privacy: ExampleDP) -> Iterator[Priced]:
     """All that a whole run charges, its reserve included."""
-    training, beside = agreement.terms.training, agreement.releases(silo)
+    training, beside = agreement.terms.training_of(len(agreement.sizes)), agreement.releases(silo)
     if charge := agreement.mechanisms[silo].charge(worst_case_steps(privacy, training)):
         yield UPDATE, charge
     if beside.count:

@@ -10,6 +10,7 @@ import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from silotune.core import ClientId
 from silotune.core.units import count_text, human_bytes
@@ -117,13 +118,15 @@ def forecast(federation: Description) -> Plan:
     agreement = agree(terms, model, labels, sizes, {})
     experiment = agreement.experiment(RUN)
     sent = traffic(experiment, model.first_state())
-    curves = _curves(agreement)
+    curves = _curves(agreement, experiment)
     if experiment.central.private:
         rows: tuple[PlanRow, ...] = (_row_of_all(terms, model, experiment, sent, curves),)
     else:
-        rows = tuple(_row(terms, model, sizes[c], c, sent, curves) for c in experiment.clients)
+        asked = experiment.asked_in
+        rows = tuple(_row(agreement, c, len(asked[c]), sent, curves) for c in experiment.clients)
     declared = [weight or sizes[name] for name, weight in experiment.weights.items()]
-    weights = [weight / sum(declared) for weight in declared]
+    fewer = math.sqrt(len(sizes) / (terms.clients_per_round or len(sizes)))  # less is averaged
+    weights = [fewer * weight / sum(declared) for weight in declared]
     return Plan(
         silos=rows,
         epsilon={name: curve for name, (_, curve) in curves.items() if curve},
@@ -201,35 +204,45 @@ def _unread(records: Records) -> Iterator[str]:
         )
 
 
-def _curves(agreement: Agreement) -> Curves:
+def _curves(agreement: Agreement, experiment: Experiment) -> Curves:
     terms, hidden = agreement.terms, agreement.server
+    most = max(map(len, experiment.asked_in.values()))
 
     @functools.cache
-    def curve(charge: AnyCharge | None) -> list[float]:
-        if charge is None:
-            return []
+    def by_times(charge: AnyCharge) -> list[float]:
         return epsilon_by_round(
             charge,
-            terms.rounds,
+            most,
             terms.hiding.target_delta,
             relation=terms.hiding.relation,
             besides=beside_training(terms.privacy),
         )
 
+    def curve(account: str, charge: AnyCharge | None) -> list[float]:
+        if charge is None:
+            return []
+        asked, curve = experiment.asked_in.get(ClientId(account)), by_times(charge)
+        if asked is None or len(asked) == terms.rounds:
+            return curve
+        times = accumulate(round in asked for round in range(terms.rounds))
+        return [curve[n - 1] if n else 0.0 for n in times]
+
     accounts = [EVERY_CLIENT] if hidden.private else list(agreement.mechanisms)
     charges = {name: agreement.price(name) for name in accounts}
-    return {name: (charge, curve(charge)) for name, charge in charges.items()}
+    return {name: (charge, curve(name, charge)) for name, charge in charges.items()}
 
 
 def _mean(sent: Traffic, name: str) -> Bytes:
     """Bytes of a client, or of all of them, in an average round."""
-    ups, downs = zip(*(of_round[name] for of_round in sent), strict=True)
+    nothing = Bytes(0, 0)
+    ups, downs = zip(*(of_round.get(name, nothing) for of_round in sent), strict=True)
     return Bytes(round(sum(ups) / len(ups)), round(sum(downs) / len(downs)))
 
 
 def _row(
-    terms: Terms, model: BuiltModel, size: int, client: ClientId, sent: Traffic, curves: Curves
+    agreement: Agreement, client: ClientId, rounds: int, sent: Traffic, curves: Curves
 ) -> PlanRow:
+    terms, model, size = agreement.terms, agreement.model, agreement.sizes[client]
     per_round = _mean(sent, client)
     charge, curve = curves[client]
     sigma = charge.noise_multiplier if charge else 0.0
@@ -239,7 +252,7 @@ def _row(
         sampling_rate=terms.batch_size / size,
         noise_multiplier=sigma,
         noise_to_signal=sigma * math.sqrt(model.trained) / terms.batch_size,
-        steps=terms.rounds * terms.local_steps,
+        steps=rounds * terms.local_steps,
         epsilon=curve[-1] if curve else math.inf,
         delta=terms.hiding.target_delta if charge else math.nan,
         bytes_up=per_round.up,

@@ -41,6 +41,7 @@ JUDGED: Mapping[type, frozenset[str]] = {
             "local_steps",
             "evaluation",
             "server_optimizer",
+            "clients_per_round",
             "min_clients",
         }
     ),

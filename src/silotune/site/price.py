@@ -44,7 +44,7 @@ def epsilon_of(offer: Offer, num_examples: int) -> float:
 
 def _epsilon_of(offer: Offer, num_examples: int) -> float:
     terms = offer.terms
-    choice, training = terms.privacy, terms.training
+    choice, training = terms.privacy, terms.training_of(len(offer.participants))
     if not isinstance(choice, ExampleDP | ClientDP) or choice.insecure_seeded_noise:
         return math.inf
     if isinstance(choice, ExampleDP):

@@ -7,6 +7,7 @@ one of a fixed list (``KEYS``).
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -179,8 +180,8 @@ def _hiding(policy: Policy, offer: Offer) -> Iterator[Reason]:
         yield Reason(
             "privacy.units", f"unit {choice.unit}{seeded} is not among units ({_list(rules.units)})"
         )
-    most = len(offer.participants)
-    others = min(offer.terms.min_clients or most, most) - 1
+    most = min(offer.terms.clients_per_round or math.inf, len(offer.participants))
+    others = int(min(offer.terms.min_clients or most, most)) - 1
     if not others >= rules.min_other_sites:
         yield Reason(
             "privacy.min_other_sites",

@@ -116,6 +116,12 @@ def agree(
             f"min_clients: must be at most the number of clients, {len(sizes)}, not "
             f"{terms.min_clients}, or no round could count; lower it, or leave it out for all"
         )
+    if (terms.clients_per_round or 0) > len(sizes):
+        raise ValueError(
+            f"clients_per_round: must be at most the number of clients, {len(sizes)}, not "
+            f"{terms.clients_per_round}; lower it, or leave it out for all"
+        )
+    training = terms.training_of(len(sizes))
     ranks(terms, sizes)  # a client that does not exist ends here, before anything is written
     return Agreement(
         terms=terms,
@@ -124,9 +130,9 @@ def agree(
         sizes=sizes,
         held_out=held_out,
         mechanisms=client_mechanisms(
-            terms.privacy, sizes if whose is None else {whose: sizes[whose]}, terms.training
+            terms.privacy, sizes if whose is None else {whose: sizes[whose]}, training
         ),
-        server=server_mechanism(terms.privacy, len(sizes), terms.training),
+        server=server_mechanism(terms.privacy, len(sizes), training),
     )
 
 
@@ -169,7 +175,8 @@ def experiment(
         ranks=ranks(terms, sizes),
         upload=terms.upload_dtype,
         largest_update=terms.largest_update,
-        quorum=terms.min_clients or len(sizes),
+        clients_per_round=terms.clients_per_round,
+        quorum=terms.min_clients or terms.clients_per_round or len(sizes),
         private=terms.private,
         carried=terms.local_state == "carried",
         central=server or FullParticipation(),

@@ -9,6 +9,7 @@ from silotune.aggregation import ServerStep
 from silotune.core import UploadType
 from silotune.core.fields import check_fields
 from silotune.core.protocols import check_satisfies
+from silotune.engine.cohorts import most_asked
 from silotune.engine.experiment import LARGEST_UPDATE
 from silotune.methods import Axes, FFALoRA, Method
 from silotune.methods.axes import completed, refuse_unproved
@@ -50,7 +51,9 @@ class Terms:
         server_optimizer: what the server does with the change that the method decides; None takes
             it.
         weighting: of clients in the mean: declared sizes, or equal.
-        min_clients: that a round needs; None = all of them.
+        clients_per_round: how many of the clients a round asks, drawn from the seed in public, so
+            that no epsilon is smaller for it; None = all, or whom ``ClientDP`` draws in secret.
+        min_clients: that a round needs; None = all that it asks.
         largest_update: a change of a larger L2 norm is refused. Not looked at under ``ClientDP``,
             which clips.
         upload_dtype: of the numbers that clients send; in 16 or 8 bits they are rounded at random,
@@ -83,6 +86,7 @@ class Terms:
     proximal_mu: float = 0.0
     server_optimizer: ServerStep | None = None
     weighting: Literal["num_examples", "uniform"] = "num_examples"
+    clients_per_round: int | None = None
     min_clients: int | None = None
     largest_update: float = LARGEST_UPDATE
     upload_dtype: UploadType = "float32"
@@ -106,7 +110,14 @@ class Terms:
                 f"silotune.NoDP(), not {self.privacy!r}"
             )
         check_fields(self)
-        for name in ("rounds", "local_steps", "batch_size", "eval_every", "min_clients"):
+        for name in (
+            "rounds",
+            "local_steps",
+            "batch_size",
+            "eval_every",
+            "clients_per_round",
+            "min_clients",
+        ):
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise ValueError(f"{name}: must be at least 1, not {number}")
@@ -157,6 +168,13 @@ class Terms:
             scores=-(-self.rounds // self.eval_every),  # rounded up: the last one is scored
             seed=self.seed,
         )
+
+    def training_of(self, clients: int) -> Training:
+        """The same, where no client of so many trains in more rounds than it is asked in."""
+        asked = self.clients_per_round
+        if asked is None:
+            return self.training
+        return replace(self.training, rounds=most_asked(clients, asked, self.seed, self.rounds))
 
     @property
     def learning_rate_schedule(self) -> LearningRateSchedule:
@@ -273,8 +291,22 @@ class Terms:
             )
 
     def _check_privacy(self) -> None:
-        privacy = self.privacy
+        privacy, asked = self.privacy, self.clients_per_round
+        if asked is not None and self.min_clients is not None and self.min_clients > asked:
+            raise ValueError(
+                f"min_clients: must be at most clients_per_round = {asked}, not {self.min_clients}"
+            )
+        if asked is not None and privacy.noise == "correlated":
+            raise ValueError(
+                "clients_per_round: noise: correlated hangs together over the steps of all rounds, "
+                "and a client would miss some; leave it out, or take gaussian"
+            )
         if isinstance(privacy, ClientDP):
+            if asked is not None:
+                raise ValueError(
+                    "clients_per_round: ClientDP draws whom it asks in secret (its "
+                    "client_sampling_rate); leave it out"
+                )
             if self.weighting != "uniform":
                 raise ValueError(
                     "weighting: must be uniform under ClientDP, or a large client's noise would be "
