@@ -108,7 +108,7 @@ REFUSED = [  # (overrides, the key named, a part of the reason)
         "use none",
     ),
     (["optimizer=sgd", "adam_beta1=0.8"], "train.adam_beta1", "belongs to optimizer: adamw"),
-    (["optimizer=sgd", "adam_epsilon=1e-5"], "train.adam_epsilon", "belongs to optimizer: adamw"),
+    (["optimizer=sgd", "adam_eps=1e-5"], "train.adam_eps", "belongs to optimizer: adamw"),
     (["server_learning_rate=0.1"], "train.server_learning_rate", "server_optimizer"),
     (["server_momentum=0.1"], "train.server_momentum", "server_optimizer"),
     (
@@ -266,7 +266,7 @@ def test_boosters_are_of_rank_1_unless_somebody_says_otherwise(load):
     assert load(PLAIN, "method.name=cola").method.given("r") == 8
 
 
-ADAM = {"optimizer": "adamw", "adam_beta1": 0.8, "adam_beta2": 0.9, "adam_epsilon": 1e-3}
+ADAM = {"optimizer": "adamw", "adam_beta1": 0.8, "adam_beta2": 0.9, "adam_eps": 1e-3}
 
 
 @pytest.mark.parametrize(

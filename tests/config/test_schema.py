@@ -120,7 +120,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "train.local_state": "fresh",
     "train.adam_beta1": 0.9,
     "train.adam_beta2": 0.999,
-    "train.adam_epsilon": None,
+    "train.adam_eps": None,
     "train.clients_per_round": None,
     "train.proximal_mu": 0.0,
     "train.server_optimizer": "none",

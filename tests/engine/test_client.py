@@ -81,7 +81,7 @@ def test_a_correlated_round_is_sent_again_or_not_at_all(tmp_path):
 def test_training_that_breaks_down_says_no_more_without_privacy_either(tmp_path, monkeypatch):
     """The text of its error could have a number of a record."""
 
-    def breaks(*_):
+    def breaks(*_, **__):
         raise NumericalError("a loss of 7.25")
 
     monkeypatch.setattr(client, "local_training", breaks)

@@ -22,7 +22,7 @@ from .method_section import MethodConfig
 from .privacy_section import PrivacyConfig
 from .sections import ModelConfig, TrainConfig
 
-ADAM_KEYS = ("adam_beta1", "adam_beta2", "adam_epsilon")
+ADAM_KEYS = ("adam_beta1", "adam_beta2", "adam_eps")
 SERVER_KEYS = ("server_learning_rate", "server_momentum")
 
 

@@ -151,7 +151,7 @@ class TrainConfig(BaseModel):
         description="Decay of adamw's first moment, and of what a method makes of adamw.",
     )
     adam_beta2: float = Field(default=0.999, ge=0, lt=1, description="The same of the second.")
-    adam_epsilon: float | None = Field(
+    adam_eps: float | None = Field(
         default=None,
         gt=0,
         description="Added to the root of the second moment; null = 1e-8, or what the method's own "
@@ -295,7 +295,7 @@ class TrainConfig(BaseModel):
                 lr=rate,
                 weight_decay=self.weight_decay,
                 betas=(self.adam_beta1, self.adam_beta2),
-                eps=self.adam_epsilon,
+                eps=self.adam_eps,
             )
         return SGD(lr=rate, momentum=self.momentum, weight_decay=self.weight_decay)
 
