@@ -152,7 +152,7 @@ def test_an_option_of_several_methods_is_the_same_in_all(option):
     assert all((other.hint, other.about) == (first.hint, first.about) for other in others)
 
 
-BELOW_1 = ("galore_beta1", "galore_beta2", "cutoff")
+BELOW_1 = ("cutoff",)
 
 LISTS = {"experts": "[a, b]", "masked_experts": "[a]"}
 """Options that are lists, and values that they take."""
@@ -204,9 +204,6 @@ def test_options_reach_their_method():
     assert chosen(name="la-lora").optimizer == LowPassConfig(plain)
     galore = chosen(name="fedftg", r=4, galore_gap=5, galore_scale=2.0).optimizer
     assert galore == GaLoreConfig(lr=galore.lr, rank=4, gap=5, scale=2.0)
-    numbers = {"galore_beta1": 0.5, "galore_beta2": 0.6, "galore_eps": 0.1}
-    galore = chosen(name="fedftg", **numbers).optimizer
-    assert (galore.betas, galore.eps) == ((0.5, 0.6), 0.1)
     rite = chosen(name="lora-rite", clip_unmagnified_grad=0.0, cutoff=1e-3).optimizer
     assert (rite.clip_unmagnified_grad, rite.cutoff) == (0.0, 1e-3)
     assert chosen(name="xgblora", booster_weight=0.5).aggregator == Fold(weight=0.5)

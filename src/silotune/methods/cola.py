@@ -17,9 +17,9 @@ class COLA(Method):
 
     FedIT for ``fold_every`` rounds; then W + s B A is the new base, and a new A and B = 0 begin. So
     the whole change may have a rank of r times the number of links. (A new link has a new
-    optimiser, as in the paper; the learning rate is the schedule's over all rounds, or of every link:
-    ``lr_schedule_span: link``. The paper has a linear schedule; that it warms up in every link, as
-    ReLoRA does, was not found in it.)
+    optimiser, as in the paper; the learning rate is the schedule's over all rounds, or over every
+    link: ``lr_schedule_span: link``. The paper has a linear schedule; that it warms up in every
+    link, as ReLoRA does, was not found in it.)
 
     Attributes:
         fold_every: rounds that a link of the chain lasts.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt
 
 from silotune.adapters import Adapter, Dense
 from silotune.core import Role
@@ -28,9 +28,6 @@ class FedFTG(Method):
     Attributes:
         galore_gap: local steps between two choices of the projector.
         galore_scale: factor on the steps of the matrices.
-        galore_beta1: decay rate of the mean.
-        galore_beta2: decay rate of the mean of squares.
-        galore_eps: added to its root.
     """
 
     name: ClassVar[str] = "fedftg"
@@ -54,16 +51,6 @@ class FedFTG(Method):
         GaLoreConfig.scale
     )
 
-    galore_beta1: Annotated[
-        float, Ge(0), Lt(1), About("Decay rate of GaLore's mean of gradients.")
-    ] = GaLoreConfig.betas[0]
-    galore_beta2: Annotated[
-        float, Ge(0), Lt(1), About("Decay rate of GaLore's mean of squares.")
-    ] = GaLoreConfig.betas[1]
-    galore_eps: Annotated[float, Gt(0), About("Added to the root of GaLore's mean of squares.")] = (
-        GaLoreConfig.eps
-    )
-
     def schedule(self, *, head: bool) -> Schedule:
         """Whole matrices in every round."""
         return Constant(together({Role.D}, head))
@@ -79,7 +66,7 @@ class FedFTG(Method):
         return Dense()
 
     def optimizer(self, given: OptimizerConfig) -> OptimizerConfig:
-        """GaLore at AdamW's learning rate and weight decay.
+        """GaLore with the numbers of AdamW.
 
         Raises:
             IncompatibleMethodError: if another one is given.
@@ -94,8 +81,6 @@ class FedFTG(Method):
             rank=self.largest_rank,
             gap=self.galore_gap,
             scale=self.galore_scale,
-            betas=(self.galore_beta1, self.galore_beta2),
-            eps=self.galore_eps,
             weight_decay=given.weight_decay,
             betas=given.betas,
             eps=given.eps_or(GaLoreConfig.eps),

@@ -49,6 +49,11 @@ class PenaltyConfig:
         """The inner optimiser's."""
         return self.inner.moves_pairs
 
+    @property
+    def basis_free(self) -> bool:
+        """No: the penalty is one on A and B themselves."""
+        return False
+
     def build(self, tensors: Mapping[Key, nn.Parameter], lr: float) -> torch.optim.Optimizer:
         """The inner optimiser, pulling pairs towards 0."""
         optimizer = self.inner.build(tensors, lr)
