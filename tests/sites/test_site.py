@@ -60,10 +60,26 @@ def test_it_ends_in_the_bits_of_the_simulation(tmp_path, bert, privacy, method):
     assert weights(tmp_path / "there") == weights(tmp_path / "here")
 
 
-def test_a_private_run_adds_up_on_both_sides(tmp_path, bert):
+@pytest.mark.full
+@pytest.mark.parametrize("upload", ["bfloat16", "int8"])
+def test_updates_in_fewer_bits_end_in_the_bits_of_the_simulation(tmp_path, bert, upload):
+    changes = {"privacy": SEEDED, "upload_dtype": upload}
+    simulation(tmp_path, bert, **changes).fit(tmp_path / "here", progress=False)
+    courier = wire(tmp_path, bert)
+    federation(bert, min_clients=2, **changes).fit(
+        tmp_path / "there", courier=courier, progress=False
+    )
+    assert weights(tmp_path / "there") == weights(tmp_path / "here")
+
+
+@pytest.mark.parametrize(
+    "upload", ["float32", *(pytest.param(u, marks=FULL) for u in ("bfloat16", "int8"))]
+)
+def test_a_private_run_adds_up_on_both_sides(tmp_path, bert, upload):
     """The coordinator's certificate is made of what it heard; each site has the same by itself."""
     courier, folder = wire(tmp_path, bert), tmp_path / "run"
-    run = federation(bert, privacy=PRIVATE).fit(folder, courier=courier, progress=False)
+    described = federation(bert, privacy=PRIVATE, upload_dtype=upload)
+    run = described.fit(folder, courier=courier, progress=False)
     assert run.privacy.verify().ok
     assert not (folder / "sites").exists(), "no folder of a site is at the coordinator"
     for name, site in courier.own.items():
