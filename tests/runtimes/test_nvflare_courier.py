@@ -110,8 +110,10 @@ def courier(tmp_path, monkeypatch):
     opened = []
 
     def make(play):
-        one = NvflareCourier(tmp_path / "kit", KEYS, tmp_path / "run")
+        keys = dict(KEYS)
+        one = NvflareCourier(tmp_path / "kit", keys, tmp_path / "run")
         one._engine = server = Puppet(play)
+        server.keys = keys
         opened.append(one.__enter__())
         return one, server
 
@@ -283,6 +285,21 @@ def test_an_order_for_nobody_of_this_run_is_refused(courier):
     with pytest.raises(ValueError, match="x, y are not of this run"):
         list(one.exchange({"a": b"order", "y": b"order", "x": b"order"}, 10))
     assert server.jobs == []
+
+
+def test_who_is_revoked_meanwhile_is_neither_waited_for_nor_heard(courier):
+    def play(job, site, number, body):
+        if site == "b":
+            server.keys.pop("b", None)
+            return [answer(site, number, b"too late")]
+        return [answer(site, number)] if site == "a" or "b" not in server.keys else []
+
+    one, server = courier(play)
+    begun = time.monotonic()
+    assert dict(one.exchange(everybody(), 60)).keys() == {"a", "c"}
+    assert dict(one.exchange(everybody(b"another"), 60)).keys() == {"a", "c"}
+    assert time.monotonic() - begun < 20
+    assert ("b", b"another") not in server.jobs[0].orders
 
 
 def test_jobs_that_a_killed_coordinator_left_are_ended(courier):

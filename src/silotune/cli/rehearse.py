@@ -114,7 +114,7 @@ def rehearse(
                 "rehearsal: the certificate does not add up; see silotune privacy verify"
             )
         say(console, "the same bits: what the sites trained is what the simulation trained")
-        for line in _real(names):
+        for line in _real(names, nvflare):
             say(console, line)
 
 
@@ -356,11 +356,15 @@ def _place(keep: Path | None) -> Iterator[Path]:
         yield Path(place)
 
 
-def _real(names: Sequence[str]) -> Iterator[str]:
+def _real(names: Sequence[str], nvflare: bool) -> Iterator[str]:
+    server, folder = (" --nvflare --server HOST", "") if nvflare else ("", " --folder FOLDER")
     yield ""
     yield "For a real one, the same in four commands; each prints the next:"
-    yield f"  you:       silotune federation create NAME --sites {','.join(names)}"
+    yield f"  you:       silotune federation create NAME --sites {','.join(names)}{server}"
     yield "  each site: silotune site join SITE.invitation --data DATA    (edit its site.yaml)"
     yield "  you:       silotune federation approve SITE.request"
-    yield "  each site: silotune site join SITE.admission && silotune site serve --folder FOLDER"
-    yield "Then: silotune run CONFIG, with federation.sites, federation.kit and runtime: folder"
+    yield f"  each site: silotune site join SITE.admission && silotune site serve{folder}"
+    if nvflare:
+        yield "  you:       silotune federation serve"
+    runtime = "nvflare" if nvflare else "folder"
+    yield f"Then: silotune run CONFIG, with federation.sites, federation.kit and runtime: {runtime}"
