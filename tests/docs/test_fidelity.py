@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from silotune.config import load_config
+from silotune.config import build, load_config
 from silotune.methods import built_in
 from silotune.methods.options import options
 
@@ -57,3 +57,12 @@ def test_the_papers_settings_of_ffa_lora_are_a_file_for_each_task(task):
     assert (train.optimizer, train.learning_rate, train.batch_size) == ("sgd", 0.5, 200)
     assert (train.num_rounds, train.local_steps, config.data.silos.num) == (1000, 10, 3)
     assert (config.privacy.max_grad_norm, config.privacy.target_delta) == (2, 1e-5)
+
+
+def test_the_settings_of_fedsvd_are_a_file():
+    config = load_config(ROOT / "examples" / "paper" / "fedsvd-mnli.yaml")
+    terms = build(config).terms
+    assert (terms.method.name, terms.method.r, terms.method.refactor_every) == ("fedsvd", 8, 1)
+    assert (terms.rounds, terms.local_steps, terms.batch_size) == (100, 10, 128)
+    assert (config.data.silos.num, terms.clients_per_round) == (6, 3)
+    assert 50 < terms.training_of(6).rounds < 70, "the most of 100 that one silo is asked in"
