@@ -420,11 +420,11 @@ def test_a_huge_file_is_judged_without_holding_it(folder, tmp_path):
         file.truncate(400_000_000)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with folder.courier() as courier:
-        begun = time.monotonic()
+        begun = time.process_time()
         assert list(courier.exchange({"east": b"Task"}, 0.0)) == []
-        first, begun = time.monotonic() - begun, time.monotonic()
+        first, begun = time.process_time() - begun, time.process_time()
         assert list(courier.exchange({"east": b"Task"}, 0.0)) == []
-        assert time.monotonic() - begun < max(0.2, first / 2), "it is not read twice"
+        assert time.process_time() - begun < max(0.2, first / 2), "it is not read twice"
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert kib < 100_000
 
