@@ -24,9 +24,9 @@ CATASTROPHE = r"((\w|\.)+)+[0-9]{9}query"
 def code(asked: Offer) -> str | None:
     rules = privacy(noise=("gaussian", "discrete", "correlated"))
     allowed = policy(rules, methods=("ffa-lora", "flexlora", "fedit", "fedex-lora"))
-    begun = time.perf_counter()
+    begun = time.process_time()
     found = refusal(allowed, asked, NUM_EXAMPLES)
-    assert time.perf_counter() - begun < 2.0
+    assert time.process_time() - begun < 2.0
     return found
 
 

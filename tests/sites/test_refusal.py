@@ -276,9 +276,9 @@ def test_all_reasons_are_told_to_the_sites_own_people() -> None:
 def test_huge_numbers_are_refused_without_being_counted() -> None:
     choice = ExampleDP(noise_multiplier=1.0, noise="correlated", sampling="rotation")
     asked = offer(terms(rounds=10**18, local_steps=10**18, privacy=choice))
-    before = time.perf_counter()
+    before = time.process_time()
     found = list(reasons(policy(), asked, NUM_EXAMPLES))
-    assert time.perf_counter() - before < 1.0
+    assert time.process_time() - before < 1.0
     assert {"max_rounds", "max_local_steps"} <= {reason.key for reason in found}
 
 
