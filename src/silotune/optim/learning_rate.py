@@ -9,6 +9,9 @@ from typing import Literal, assert_never
 Kind = Literal["constant", "constant_with_warmup", "linear", "cosine"]
 Span = Literal["run", "link"]
 
+DIGITS = 9
+"""Of a cosine, whose last ones are not the same on every machine; an order must be."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRateSchedule:
@@ -71,6 +74,6 @@ class LearningRateSchedule:
             case "linear":
                 return 1.0 - passed
             case "cosine":
-                return 0.5 * (1.0 + math.cos(math.pi * passed))
+                return round(0.5 * (1.0 + math.cos(math.pi * passed)), DIGITS)
             case _:
                 assert_never(self.kind)
