@@ -14,6 +14,10 @@ TASKS = ("order", "more", "take")
 _GONE = 10
 """Seconds until FLARE reports a site's dead process."""
 
+_STALLED = 10.0
+"""Seconds in which nothing of a message moves, until a site begins it anew; FLARE's own are 5, in
+which a busy machine does not always begin a large one. Fewer than a site may be silent."""
+
 
 def write_job(place: Path, name: str, sites: Sequence[str], socket_path: str, poll: float) -> Path:
     """A job in its folder, which is made anew.
@@ -43,6 +47,8 @@ def write_job(place: Path, name: str, sites: Sequence[str], socket_path: str, po
     site = {
         "format_version": 2,
         "default_task_fetch_interval": poll,
+        "get_task_timeout": _STALLED,
+        "submit_task_result_timeout": _STALLED,
         "executors": [{"tasks": list(TASKS), "executor": {"path": SITE_CLASS, "args": {}}}],
     }
     config = place / "app" / "config"
