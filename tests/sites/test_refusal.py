@@ -90,6 +90,7 @@ def test_what_is_allowed_is_allowed() -> None:
         ({"evaluation": "simulation"}, "evaluation"),
         ({"objective": SequenceClassification(text="note", label="label")}, "labels"),
         ({"min_clients": 1}, "privacy.min_other_sites"),
+        ({"clients_per_round": 1}, "privacy.min_other_sites"),
         ({"batch_size": NUM_EXAMPLES + 1}, "privacy.max_epsilon"),
     ],
 )

@@ -72,6 +72,26 @@ def test_updates_in_fewer_bits_end_in_the_bits_of_the_simulation(tmp_path, bert,
     assert weights(tmp_path / "there") == weights(tmp_path / "here")
 
 
+@pytest.mark.full
+def test_sampled_sites_with_carried_optimisers_end_in_the_bits_of_the_simulation(tmp_path, bert):
+    """Each is asked in some rounds, and its optimiser goes on from its own last one."""
+    changes = {
+        "privacy": SEEDED,
+        "optimizer": st.optim.AdamW(lr=0.01),
+        "rounds": 4,
+        "clients_per_round": 1,
+        "seed": 3,
+        "local_state": "carried",
+        "lr_schedule": "cosine",
+    }
+    simulation(tmp_path, bert, **changes).fit(tmp_path / "here", progress=False)
+    alone = replace(EVERYTHING, privacy=replace(OPEN, min_other_sites=0))
+    courier = wire(tmp_path, bert, policy=alone)
+    described = federation(bert, min_clients=1, **changes)
+    described.fit(tmp_path / "there", courier=courier, progress=False)
+    assert weights(tmp_path / "there") == weights(tmp_path / "here")
+
+
 @pytest.mark.parametrize(
     "upload", ["float32", *(pytest.param(u, marks=FULL) for u in ("bfloat16", "int8"))]
 )
