@@ -55,9 +55,9 @@ def test_weights_are_the_noisy_counts_that_came(place, monkeypatch):
 
     weigh = server._weight
 
-    def heard(result, weights):
-        assert weights[result.client] is None, "no other weight is known"
-        seen[result.client] = (weigh(result, weights), result.meters["records"].total)
+    def heard(result, experiment):
+        assert experiment.weights[result.client] is None, "no other weight is known"
+        seen[result.client] = (weigh(result, experiment), result.meters["records"].total)
         return seen[result.client][0]
 
     monkeypatch.setattr(server, "_weight", heard)
@@ -65,7 +65,7 @@ def test_weights_are_the_noisy_counts_that_came(place, monkeypatch):
     for silo, (weight, said) in seen.items():
         (kept,) = [e["value"] for e in ledger(config, silo) if e["release"] == "count"]
         assert kept == said
-        assert weight == max(1.0, kept)
+        assert weight == min(max(1.0, kept), 2 * 20)
 
 
 def test_without_a_noisy_count_weights_are_what_is_declared(place):

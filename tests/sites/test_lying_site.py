@@ -10,8 +10,10 @@ import silotune as st
 from covering import full
 from federation.objects import SEEDED
 from silotune.core import Meter, decode_result, encode_result
+from silotune.engine import server
 from silotune.federation.acceptance import SitesRefuseError
 from silotune.privacy import SiloStoreError
+from silotune.privacy.ledger.noisy_counts import NoisyCount
 from silotune.runtimes.messages import ACCEPTED, RESULT, lines_of, message, opened, with_lines
 from sites.wire import OPEN, Wire, federation, wire
 
@@ -149,6 +151,23 @@ def test_a_number_of_records_that_its_ledger_does_not_have(tmp_path, bert, meter
     run = fit(tmp_path, bert, courier, privacy=NOISY, weighting="num_examples")
     assert run.metrics[-1].missing == {"west": "its numbers are not those in its ledger"}
     assert run.metrics[-1].clients == ("east",)
+
+
+def test_a_number_of_records_that_is_in_its_ledger_and_made_up(tmp_path, bert, monkeypatch):
+    """It fits everything that a site tells, and weighs no more than twice what was declared."""
+    weights, weigh, noisy = {}, server._weight, NoisyCount.noisy
+    drawn = iter([9 * 10**15])
+
+    def heard(result, experiment):
+        weights[result.client] = weigh(result, experiment)
+        return weights[result.client]
+
+    monkeypatch.setattr(server, "_weight", heard)
+    monkeypatch.setattr(NoisyCount, "noisy", lambda *given: next(drawn, None) or noisy(*given))
+    courier = lying(tmp_path, bert, b"-", None)
+    run = fit(tmp_path, bert, courier, privacy=NOISY, weighting="num_examples")
+    assert run.metrics[-1].clients == ("east", "west")
+    assert max(weights.values()) == 40
 
 
 def test_a_number_of_records_without_a_ledger(tmp_path, bert):

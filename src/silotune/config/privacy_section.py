@@ -139,8 +139,8 @@ class PrivacyConfig(BaseModel):
         default=None,
         gt=0,
         description="Let each silo release its number of records once, with Gaussian noise of "
-        "this many records, as its weight in the mean; it is paid from the budget. null = weights "
-        "are the declared numbers.",
+        "this many records, as its weight in the mean (at most twice the declared number); it is "
+        "paid from the budget. null = weights are the declared numbers.",
         examples=[50],
     )
     metric_noise: float | None = Field(

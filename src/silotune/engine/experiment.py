@@ -26,7 +26,7 @@ class Experiment:
         run: identifies the run in messages and ledgers.
         axes: the method.
         weights: public weight of each client (declared sizes, or all equal); None: the noisy
-            number of records that it releases.
+            number of records that it releases, at most ``MOST_OF_DECLARED`` times the declared one.
         rounds: number of rounds.
         local_steps: steps of each client in a round.
         seed: of the initial tensors, data order and adapter dropout.
@@ -35,6 +35,7 @@ class Experiment:
         fixed: tensors that never train, whatever the plan says.
         ranks: of the clients' pairs, where they differ; else empty.
         upload: type of the numbers that clients send.
+        declared: the number of records that each declares, where weights are noisy; else empty.
         largest_update: an update that changes what is shared by more than this L2 norm is refused.
         quorum: fewest clients a round may do with; not looked at under central privacy, where
             how many there were is secret.
@@ -64,6 +65,7 @@ class Experiment:
     fixed: frozenset[Key] = frozenset()
     ranks: Mapping[ClientId, int] = field(default_factory=dict)
     upload: UploadType = "float32"
+    declared: Mapping[ClientId, int] = field(default_factory=dict)
     largest_update: float = LARGEST_UPDATE
     lr_schedule: LearningRateSchedule = field(default_factory=LearningRateSchedule)
     carried: bool = False

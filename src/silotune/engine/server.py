@@ -34,8 +34,9 @@ from .channel import RefusedUpdateError, open_sealed
 from .client_releases import RECORDS
 from .experiment import Experiment
 
-MOST_RECORDS = 2.0**53
-"""Of one client; above it float64 holds no count, and nothing would be left of other clients."""
+MOST_OF_DECLARED = 2.0
+"""Times the declared number of records that a noisy one may weigh: who says more than that says
+nothing that anybody could check, and little would be left of other clients."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,7 @@ def contribution(
     # a clipping server bounds what it takes, and may not tell whom it refused
     largest = math.inf if experiment.central.private else experiment.largest_update
     shared = open_sealed(result, start, task.plan.upload, largest)
-    weight = _weight(result, experiment.weights)
+    weight = _weight(result, experiment)
     return Statistics.of(shared, weight, ranks_differ=bool(experiment.ranks))
 
 
@@ -208,21 +209,20 @@ def _afresh(experiment: Experiment, factors: Factors, round: int) -> tuple[Facto
     return factors.updated(pairs), dict.fromkeys(pairs, seed)
 
 
-def _weight(result: ClientUpdate, weights: Mapping[ClientId, float | None]) -> float:
-    """What a contribution counts for: never below one record, whatever the noise.
+def _weight(result: ClientUpdate, experiment: Experiment) -> float:
+    """What a contribution counts for: from one record to a multiple of what was declared.
 
     Raises:
         RefusedUpdateError: if the client was to say so and did not.
     """
-    declared = weights[result.client]
-    if declared is not None:
-        return declared
+    weight = experiment.weights[result.client]
+    if weight is not None:
+        return weight
     count = result.meters.get(RECORDS)
     if count is None or not math.isfinite(count.total):
         raise RefusedUpdateError("it came without the number of records that is its weight")
-    if count.total > MOST_RECORDS:
-        raise RefusedUpdateError(f"{count.total:.3g} is no number of records")
-    return max(1.0, count.total)
+    most = MOST_OF_DECLARED * experiment.declared[result.client]
+    return min(max(1.0, count.total), most)
 
 
 def _in_order(

@@ -62,7 +62,7 @@ class ExampleDP:
         noise: its kind; ``correlated`` belongs to ``rotation``.
         bands: how many steps correlated noise reaches back; None = the best for the run.
         count_noise: let each client release its number of records once, with Gaussian noise of this
-            many records, as its weight.
+            many records, as its weight, which is at most twice the number that it declares.
         metric_noise: the same of its right answers on held-out records, whenever they are scored.
         insecure_seeded_noise: draw noise and coins from the seed. NOT PRIVATE.
         reserve_rounds: rounds paid for in advance, for those that must be trained again.

@@ -156,10 +156,12 @@ def experiment(
         ValueError: if the clients do not fit the terms.
     """
 
+    noisy = terms.privacy.count_noise is not None
+
     def weight(size: int) -> float | None:
         if terms.weighting == "uniform":
             return 1.0
-        return float(size) if terms.privacy.count_noise is None else None
+        return None if noisy else float(size)
 
     return Experiment(
         run=run,
@@ -174,6 +176,7 @@ def experiment(
         fixed=model.fixed,
         ranks=ranks(terms, sizes),
         upload=terms.upload_dtype,
+        declared={ClientId(name): size for name, size in sizes.items()} if noisy else {},
         largest_update=terms.largest_update,
         clients_per_round=terms.clients_per_round,
         quorum=terms.min_clients or terms.clients_per_round or len(sizes),
