@@ -13,6 +13,9 @@ import pytest
 from by_config import open_federation
 from federation.small import chain_of, small
 from silotune.certificate.circumstances import Circumstances
+from silotune.certificate.client_wording import CLIENT as CLIENT_WORDS
+from silotune.certificate.example_wording import EXAMPLE as EXAMPLE_WORDS
+from silotune.certificate.grounds import Grounds
 from silotune.certificate.statement import statement
 from silotune.engine import EVERY_CLIENT
 from silotune.privacy import LedgerEntry
@@ -66,6 +69,24 @@ def test_a_certificate_says_what_it_always_said(place, case, evaluation):
         PINNED.write_text(text + "\n", encoding="utf-8")
         pytest.fail(f"{name}: nothing is pinned; it is now")
     assert said == pinned[name]
+
+
+@pytest.mark.parametrize("words", [EXAMPLE_WORDS, CLIENT_WORDS], ids=["example", "client"])
+def test_texts_have_no_labels(words):
+    """Of a language model it is said how texts become tokens, and nothing of labels."""
+    kinds = {"sampling": "poisson", "noise": "gaussian"}
+    texts, labelled = (
+        [
+            *words.released(kinds, grounds),
+            *words.not_covered(kinds, grounds, together=True),
+        ]
+        for grounds in (Grounds(labelled=False), Grounds())
+    )
+    assert not [sentence for sentence in texts if "label" in sentence]
+    assert [
+        sentence for sentence in texts if "the tokenizer and, of chats, the template" in sentence
+    ]
+    assert len([sentence for sentence in labelled if "label" in sentence]) == 2
 
 
 def sentences(place, case, evaluation):

@@ -36,7 +36,6 @@ CLIENT = Wording(
     declared=(
         "the list of clients, and their number (public by declaration)",
         "each client's declared number of records (public by declaration)",
-        "the set of labels (public by declaration)",
     ),
     holds_if=ONE_CLIENT,
     if_infinite=ONE_CLIENT,

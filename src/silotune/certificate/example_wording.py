@@ -28,10 +28,7 @@ EXAMPLE = Wording(
         f"{GENERATOR}; σ is that of the independent noise behind it, in units of C",
     },
     update="after each round, every silo's trained tensors ({roles})",
-    declared=(
-        "each silo's declared number of records (public by declaration)",
-        "the set of labels (public by declaration)",
-    ),
+    declared=("each silo's declared number of records (public by declaration)",),
     holds_if="records of different silos are disjoint by origin; a person with records at several "
     "silos is protected by the sum of their epsilons",
     if_infinite="never: nothing is private",

@@ -36,7 +36,8 @@ class Grounds:
         dealt: records were dealt out to clients, which looks at all of them.
         composed: a column names the person of each record.
         counted: public numbers of records that nobody declared, so that the data did.
-        labels_from_data: whether nobody declared the labels.
+        labelled: whether records have labels.
+        labels_from_data: whether nobody declared them.
         recorded: whether charges are in the silos' books for life.
         at_sites: whether clients are sites elsewhere.
         experts: whether adapters that were trained before take part.
@@ -55,6 +56,7 @@ class Grounds:
     dealt: bool = False
     composed: bool = False
     counted: tuple[str, ...] = ()
+    labelled: bool = True
     labels_from_data: bool = False
     recorded: bool = True
     at_sites: bool = False
@@ -109,6 +111,7 @@ def grounds(terms: Terms, circumstances: Circumstances) -> Grounds:
         counted=tuple(circumstances.counted),
         recorded=circumstances.recorded,
         at_sites=circumstances.at_sites,
+        labelled=objective.label_names != (),
         labels_from_data="label" in objective.columns and objective.label_names is None,
         experts=bool(getattr(terms.method, "experts", ())),
         start=terms.method.init_from is not None,

@@ -53,6 +53,13 @@ COUNTED = (
     "data, rounded down to two digits; one record at the edge of a step moves them"
 )
 
+LABELS_DECLARED = "the set of labels (public by declaration)"
+
+TEXTS = (
+    "how a record becomes tokens (public by declaration): the tokenizer and, of chats, the "
+    "template, as they come with the base model"
+)
+
 BASE_MODEL = "the base model, and whatever it had learned before"
 
 EXPERTS = (
@@ -78,7 +85,7 @@ START_COUNTED = (
     "of others nothing is known"
 )
 
-CHOICES = "choices made by looking at private data: hyper-parameters, label set, declared sizes"
+CHOICES = "choices made by looking at private data: hyper-parameters, {labels}declared sizes"
 
 AT_SITES = (
     "other runs on the same records, which add up: each site keeps its own book, which nobody else "
@@ -164,6 +171,7 @@ class Wording:
         if mechanism.get("clipping") == "adaptive":
             yield CLIPPING_NORM
         yield from self.declared
+        yield LABELS_DECLARED if grounds.labelled else TEXTS
 
     def not_covered(
         self, mechanism: Mapping[str, str], grounds: Grounds, *, together: bool
@@ -211,7 +219,7 @@ class Wording:
             yield AT_SITES
         else:
             yield from self.other_runs if in_books else (self.unrecorded,)
-        yield CHOICES
+        yield CHOICES.format(labels="label set, " if grounds.labelled else "")
         yield self.people
         yield from self.participation
         yield MACHINES
