@@ -17,6 +17,7 @@ from silotune.certificate.client_wording import CLIENT as CLIENT_WORDS
 from silotune.certificate.example_wording import EXAMPLE as EXAMPLE_WORDS
 from silotune.certificate.grounds import Grounds
 from silotune.certificate.statement import statement
+from silotune.certificate.transports import TRANSPORTS, carried
 from silotune.engine import EVERY_CLIENT
 from silotune.privacy import LedgerEntry
 
@@ -62,13 +63,23 @@ CIRCUMSTANCES = {
 def test_a_certificate_says_what_it_always_said(place, case, evaluation):
     """All of it but versions; and what it says of circumstances, besides."""
     said = sentences(place, case, evaluation)
-    pinned = json.loads(PINNED.read_text(encoding="utf-8")) if PINNED.exists() else {}
-    name = f"{case}, {evaluation}"
-    if name not in pinned:
-        text = json.dumps(pinned | {name: said}, indent=1, ensure_ascii=False, sort_keys=True)
+    assert said == pinned(f"{case}, {evaluation}", said)
+
+
+def pinned(name, said):
+    """What is pinned under a name; where nothing is, it is now, and fails once."""
+    known = json.loads(PINNED.read_text(encoding="utf-8")) if PINNED.exists() else {}
+    if name not in known:
+        text = json.dumps(known | {name: said}, indent=1, ensure_ascii=False, sort_keys=True)
         PINNED.write_text(text + "\n", encoding="utf-8")
         pytest.fail(f"{name}: nothing is pinned; it is now")
-    assert said == pinned[name]
+    return known[name]
+
+
+@pytest.mark.parametrize("kind", sorted(TRANSPORTS))
+def test_it_says_what_each_transport_shows_whom(kind):
+    said = {unit: carried(unit, [kind]) for unit in ("example", "client")}
+    assert said == pinned(f"transport, {kind}", said)
 
 
 @pytest.mark.parametrize("words", [EXAMPLE_WORDS, CLIENT_WORDS], ids=["example", "client"])

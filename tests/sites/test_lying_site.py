@@ -12,7 +12,6 @@ from federation.objects import SEEDED
 from silotune.core import Meter, decode_result, encode_result
 from silotune.engine import server
 from silotune.federation.acceptance import SitesRefuseError
-from silotune.privacy import SiloStoreError
 from silotune.privacy.ledger.noisy_counts import NoisyCount
 from silotune.runtimes.messages import ACCEPTED, RESULT, lines_of, message, opened, with_lines
 from sites.wire import OPEN, Wire, federation, wire
@@ -203,22 +202,3 @@ def test_a_site_has_no_words_of_its_own(tmp_path, bert, text):
     written = [f for f in (tmp_path / "run").rglob("*") if f.suffix in (".json", ".jsonl", ".html")]
     assert written
     assert not any(text.encode() in file.read_bytes() for file in written)
-
-
-def test_a_ledger_that_goes_on_lying_is_named(tmp_path, bert):
-    """Whatever it is asked: its lines fit each other, and would take for ever to price."""
-
-    class Lying(Wire):
-        def carried(self, name, order):
-            answer = super().carried(name, order)
-            if name != "west" or order[:1] not in (b"T", b"S", b"L"):
-                return answer
-            said = opened(answer)
-            told, body = lines_of(said)
-            return message(said.kind, *with_lines(charge(steps=10**9)(told), body))
-
-    courier = wire(tmp_path, bert, Lying)
-    for name in courier.own:
-        courier.allow(name, privacy=replace(OPEN, min_other_sites=0))
-    with pytest.raises(SiloStoreError, match="the ledger at west, line 1: "):
-        fit(tmp_path, bert, courier)

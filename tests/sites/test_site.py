@@ -261,19 +261,6 @@ def test_a_base_of_other_weights(tmp_path, bert):
         federation(bert).fit(tmp_path / "run", courier=courier, progress=False)
 
 
-def test_a_ledger_that_was_put_back_from_an_older_copy(tmp_path, bert):
-    courier, folder = wire(tmp_path, bert), tmp_path / "run"
-    with closing(federation(bert, privacy=PRIVATE).rounds(folder, courier=courier)) as rounds:
-        for record in rounds:
-            if record.round == 1:
-                break
-    ledger = home_of(courier, "west", folder) / "ledger.jsonl"
-    ledger.write_text(lines(ledger)[0])
-    courier.restart("west")
-    with pytest.raises(SiloStoreError, match="west does not have the charges that it told before"):
-        federation(bert, privacy=PRIVATE).fit(folder, courier=courier, progress=False, resume=True)
-
-
 def test_a_server_that_asks_for_more_than_was_agreed(tmp_path, bert):
     """Orders are those of an honest round but for one field; nothing is trained or charged."""
     courier, folder = wire(tmp_path, bert), tmp_path / "run"
@@ -394,63 +381,6 @@ def test_what_cannot_be_where_records_are_elsewhere(bert, changes, words):
 def test_without_a_courier_it_is_said_what_is_missing(tmp_path, bert):
     with pytest.raises(ValueError, match="courier: these clients are at their sites"):
         federation(bert).fit(tmp_path / "run", progress=False)
-
-
-def test_who_was_silent_is_asked_what_it_charged_before_anything_is_certified(tmp_path, bert):
-    """The last answer of west is lost, and its charge with it."""
-
-    class Lost(Wire):
-        deaf = False
-
-        def carried(self, name, order):
-            answer = super().carried(name, order)
-            trained = self.kinds.count(("east", "T", "R")) == 3
-            lost = order[:1] in (b"T", b"S") and trained
-            silent = lost or (self.deaf and order[:1] == b"L")
-            return None if name == "west" and silent else answer
-
-    courier, folder = wire(tmp_path, bert, Lost), tmp_path / "run"
-    for name in SILOS:
-        courier.allow(name, privacy=replace(OPEN, min_other_sites=0))
-    asked = {"privacy": PRIVATE, "min_clients": 1}
-    courier.deaf = True
-    with pytest.raises(SiloStoreError, match="west did not say what was charged"):
-        federation(bert, **asked).fit(folder, courier=courier, progress=False)
-    courier.deaf = False
-    run = federation(bert, **asked).fit(folder, courier=courier, progress=False, resume=True)
-    assert len(lines(home_of(courier, "west", folder) / "ledger.jsonl")) == 3
-    assert run.privacy.verify().ok
-    assert '"silo": "west"' in lines(folder / "ledger.jsonl")[-1]
-
-
-def test_what_a_daemon_has_kept_is_no_answer_to_another_process(tmp_path, bert):
-    """A coordinator that was killed asks again what was charged; an old answer says less."""
-
-    class Keeping(Wire):
-        lost = ()
-
-        def __init__(self, owned):
-            super().__init__(owned)
-            self.kept = {}
-
-        def carried(self, name, order):
-            if (name, order) not in self.kept:
-                self.kept[name, order] = super().carried(name, order)
-            gone = name == "west" and order[:1].decode() in self.lost
-            return None if gone else self.kept[name, order]
-
-    courier, folder = wire(tmp_path, bert, Keeping), tmp_path / "run"
-    for name in SILOS:
-        courier.allow(name, privacy=replace(OPEN, min_other_sites=0))
-    asked = {"privacy": PRIVATE, "min_clients": 1, "rounds": 1}
-    courier.lost = ("T", "S", "L")
-    with pytest.raises(SiloStoreError, match="west did not say"):
-        federation(bert, **asked).fit(folder, courier=courier, progress=False)
-    courier.lost = ("T", "S")
-    run = federation(bert, **asked).fit(folder, courier=courier, progress=False, resume=True)
-    assert run.privacy.verify().ok
-    silos = json.loads((folder / "privacy.json").read_text())["silos"]
-    assert silos["west"]["epsilon"] == pytest.approx(silos["east"]["epsilon"])
 
 
 def test_an_update_without_its_charge_is_not_used(tmp_path, bert):

@@ -8,7 +8,9 @@ costs is what the table costs that has paid more.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from silotune.privacy import AnyCharge, LedgerEntry, Relation
@@ -21,7 +23,9 @@ from silotune.privacy.accounting.accountant import (
 )
 from silotune.privacy.accounting.charges import from_json, to_json
 from silotune.privacy.ledger.book import Account, Book, ChargeLine
+from silotune.privacy.ledger.entry import COUNT, UPDATE
 from silotune.privacy.ledger.noisy_counts import by_table
+from silotune.runs.unheard import Hearing
 
 FALSE_ALARMS = 0.01
 """For which a certificate says what an attack can reach."""
@@ -49,6 +53,55 @@ def from_lines(lines: Iterable[Mapping[str, Any]]) -> list[ChargeLine]:
         ValueError: if a line is not one of ours.
     """
     return [_charge_line(line) for line in lines]
+
+
+def together(charged: Account, presumed: Account) -> Account:
+    """Both, as one account: charges that differ in their steps only are added up."""
+    found: dict[tuple[str, AnyCharge], ChargeLine] = {}
+    for line in (*charged, *presumed):
+        kind = (line.release, replace(line.charge, steps=0))
+        known = found.get(kind) or ChargeLine(release=kind[0], times=0, charge=kind[1])
+        steps = known.charge.steps + line.charge.steps
+        found[kind] = ChargeLine(
+            release=line.release,
+            times=known.times + line.times,
+            charge=replace(line.charge, steps=steps),
+        )
+    return list(found.values())
+
+
+def presumed(hearing: Hearing, book: Book, prices: Mapping[str, AnyCharge]) -> Account:
+    """What a site may have charged besides what it has told: every open order once.
+
+    Args:
+        hearing: of the site.
+        book: what it has told.
+        prices: of each release.
+    """
+    times = presumed_times(hearing, book, prices)
+    return [
+        ChargeLine(release=release, times=n, charge=replace(price, steps=n * price.steps))
+        for release, n in times.items()
+        for price in [prices[release]]
+    ]
+
+
+def presumed_times(hearing: Hearing, book: Book, releases: Collection[str]) -> dict[str, int]:
+    """How often a site may have charged for each release, besides what it has told.
+
+    Args:
+        hearing: of the site.
+        book: what it has told.
+        releases: that have a price.
+    """
+    asked = Counter((order.release, order.round) for order in hearing.open)
+    times = dict.fromkeys(sorted(releases), 0)
+    for (release, round), orders in asked.items():
+        if release in times:
+            times[release] += max(0, orders - len(book.of(release, round)))
+    if COUNT in times and times.get(UPDATE) and not book.of(COUNT):
+        times[COUNT] = 1
+    return {release: n for release, n in times.items() if n}
 
 
 def cost(account: Account, delta: float, relation: Relation, grid: float = FINE) -> float:

@@ -53,9 +53,11 @@ class Described(NamedTuple):
         circumstances: how it was made.
         digest: SHA-256 of all that decides it.
         source: the file that says so.
+        offered: SHA-256 of the terms as they are offered to sites.
     """
 
     terms: Terms
     circumstances: Circumstances
     digest: str
     source: str = "config.yaml"
+    offered: str = ""

@@ -20,7 +20,7 @@ from silotune.privacy.ledger.book import Account, ChargeLine
 from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE
 from silotune.runs.privacy_statement import PrivacyStatement, SiloPrivacy
 
-from . import coupling, lifetime
+from . import at_sites, coupling, lifetime
 from .accounts import (
     cost,
     cost_rdp,
@@ -28,6 +28,7 @@ from .accounts import (
     from_lines,
     membership_bound,
     sampling_rate,
+    together,
 )
 from .grounds import Grounds
 from .sentences import Said, rule, sentences
@@ -81,8 +82,17 @@ def recompute(statement: PrivacyStatement) -> dict[str, Recomputed]:
     figures = {}
     for name, silo in statement.silos.items():
         with suppress(ValueError):  # ``within`` says why
-            figures[name] = _recompute(statement, from_lines(silo.charges))
+            figures[name] = _recompute(statement, whole(silo))
     return figures
+
+
+def whole(silo: SiloPrivacy) -> Account:
+    """What an account is charged: what was told, and what is presumed.
+
+    Raises:
+        ValueError: if a charge cannot be read.
+    """
+    return together(from_lines(silo.charges), from_lines(silo.presumed))
 
 
 def within(statement: PrivacyStatement) -> Iterator[Discrepancy]:
@@ -91,6 +101,10 @@ def within(statement: PrivacyStatement) -> Iterator[Discrepancy]:
     yield from _sentences(statement)
     for text in coupling.measurable(statement):
         yield Discrepancy("coupling", text)
+    for field, text in at_sites.add_up(
+        statement, at_sites=Grounds.parse(statement.grounds).at_sites
+    ):
+        yield Discrepancy(field, text)
     for name, silo in statement.silos.items():
         yield from _account(statement, f"silo {name}", silo)
     yield from _overall(statement)
@@ -112,6 +126,7 @@ def _sentences(statement: PrivacyStatement) -> Iterator[Discrepancy]:
         counter=str(statement.versions.get("dp-accounting")),
         finite=math.isfinite(statement.largest_if_secret()),
         coupling=statement.coupling,
+        transports=statement.federation.get("transports", ()),
         grounds=Grounds.parse(statement.grounds),
     )
     expected = sentences(said)
@@ -163,15 +178,15 @@ def _claims(statement: PrivacyStatement) -> Iterator[Discrepancy]:
 
 def _account(statement: PrivacyStatement, where: str, silo: SiloPrivacy) -> Iterator[Discrepancy]:
     try:
-        lines = from_lines(silo.charges)
+        told, lines = from_lines(silo.charges), whole(silo)
     except ValueError as error:
         yield Discrepancy(f"{where}: charges", str(error))
         return
-    updates = [line for line in lines if line.release == UPDATE]
-    yield from _counts(where, silo, updates)
+    yield from _counts(where, silo, [line for line in told if line.release == UPDATE])
     yield from _releases(statement, where, lines)
-    for line in updates:
-        yield from _kind(statement, where, silo, line.charge)
+    for line in lines:
+        if line.release == UPDATE:
+            yield from _kind(statement, where, silo, line.charge)
     if silo.delta != statement.target_delta:
         yield Discrepancy(
             f"{where}: delta", f"{silo.delta} is not target_delta {statement.target_delta}"
@@ -295,7 +310,7 @@ def _overall(statement: PrivacyStatement) -> Iterator[Discrepancy]:
             "overall: epsilon", f"says {stated:.6g}, the largest of the accounts is {largest:.6g}"
         )
     try:
-        accounts = [from_lines(silo.charges) for silo in statement.silos.values()]
+        accounts = [whole(silo) for silo in statement.silos.values()]
         if by == "composition" and statement.private:
             yield from _composition(statement, accounts, stated)
         if statement.recognition:

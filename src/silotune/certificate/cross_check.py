@@ -44,14 +44,14 @@ from .lifetime import AT_SITES, lacking, mark
 def with_record(statement: PrivacyStatement, facts: RunFacts) -> Iterator[Discrepancy]:
     """Against ``run.json``."""
     where = "run.json"
-    yield from _same("run", statement.run, facts.run, where)
+    yield from same("run", statement.run, facts.run, where)
     sizes = {name: silo.get("num_examples") for name, silo in facts.silos.items()}
     if statement.unit == "client":
         sizes = {EVERY_CLIENT: len(sizes)}
-    yield from _same("silos", sorted(statement.silos), sorted(sizes), where)
+    yield from same("silos", sorted(statement.silos), sorted(sizes), where)
     for name, silo in statement.silos.items():
         declared = sizes.get(name, silo.num_examples)
-        yield from _same(f"silo {name}: num_examples", silo.num_examples, declared, where)
+        yield from same(f"silo {name}: num_examples", silo.num_examples, declared, where)
     if statement.private and facts.privacy.startswith(NOT_PRIVATE):
         yield Discrepancy("private", f"says true; run.json says: {facts.privacy}")
     if statement.facts != digest_of_facts(facts):
@@ -65,7 +65,7 @@ def with_record(statement: PrivacyStatement, facts: RunFacts) -> Iterator[Discre
         heads = {
             name: {"lines": silo.lines, "head": silo.head} for name, silo in statement.silos.items()
         }
-        yield from _same("silos: heads of the ledgers", heads, facts.ledgers, where)
+        yield from same("silos: heads of the ledgers", heads, facts.ledgers, where)
     for name in lacking(statement) if finished else ():
         yield Discrepancy(f"silo {name}: lifetime", "is missing, though the run has ended")
 
@@ -103,16 +103,19 @@ def with_description(statement: PrivacyStatement, described: Described) -> Itera
             "private",
             f"{source} says privacy.insecure_seeded_noise: true, the certificate hides it",
         )
-    yield from _same("mechanism", dict(statement.mechanism), mechanism(terms), source)
+    yield from same("mechanism", dict(statement.mechanism), mechanism(terms), source)
     for field in ("unit", "relation", "target_epsilon", "target_delta"):
         told = getattr(privacy, field, None)
-        yield from _same(field, getattr(statement, field), told, source)
-    yield from _same("lifetime", statement.lifetime, mark(terms, described.circumstances), source)
+        yield from same(field, getattr(statement, field), told, source)
+    yield from same("lifetime", statement.lifetime, mark(terms, described.circumstances), source)
     composed = described.circumstances.composed and statement.private
     rule = "composition" if composed else "maximum"
-    yield from _same("overall: rule", statement.overall.get("rule"), rule, source)
+    yield from same("overall: rule", statement.overall.get("rule"), rule, source)
     norm = getattr(privacy, "max_update_norm", getattr(privacy, "max_grad_norm", None))
-    yield from _same("max_grad_norm", statement.max_grad_norm, norm, source)
+    yield from same("max_grad_norm", statement.max_grad_norm, norm, source)
+    if statement.federation:
+        says = statement.federation["terms"]
+        yield from same("federation: terms", says, described.offered, source)
     yield from _grounds(statement, described)
     for name in statement.silos:
         yield from _mechanism(statement, name, terms, source)
@@ -148,17 +151,17 @@ def with_ledger(
             else f"is not that of {file}: a line of it was changed",
         )
     try:
-        stated = _totals(from_lines(silo.charges))
+        stated = totals(from_lines(silo.charges))
     except ValueError:
         return  # the certificate by itself was found wanting
-    held = _totals(book.account)
+    held = totals(book.account)
     for kind in {**stated, **held}:
         if stated.get(kind, (0, 0)) != held.get(kind, (0, 0)):
             yield Discrepancy(
                 f"silo {name}: charges",
                 f"{kind[0]}: {_told(stated.get(kind))} here, {_told(held.get(kind))} in {file}",
             )
-    yield from _same(f"silo {name}: rounds", silo.rounds, book.rounds, file)
+    yield from same(f"silo {name}: rounds", silo.rounds, book.rounds, file)
     norms = {entry.max_grad_norm for entry in book.of(UPDATE)}
     if statement.unit == "example" and norms - {statement.max_grad_norm}:
         listed = ", ".join(f"{norm:g}" for norm in sorted(norms))
@@ -239,7 +242,7 @@ def _checkpoint(
     except CheckpointError as error:
         yield Discrepancy(file, str(error))
         return
-    yield from _same("run", books.run, run, file)
+    yield from same("run", books.run, run, file)
     yield from by_checkpoint(books, rounds, state)
 
 
@@ -279,7 +282,7 @@ def _grounds(statement: PrivacyStatement, described: Described) -> Iterator[Disc
     """Whether the sentences were made of what is described."""
     told = grounds(described.terms, described.circumstances).to_json()
     for field, value in told.items():
-        yield from _same(f"grounds: {field}", statement.grounds.get(field), value, described.source)
+        yield from same(f"grounds: {field}", statement.grounds.get(field), value, described.source)
 
 
 def _mechanism(
@@ -289,10 +292,10 @@ def _mechanism(
     silo, given = statement.silos[name], getattr(terms.privacy, "noise_multiplier", None)
     if given is not None:
         where = f"silo {name}: noise_multiplier"
-        yield from _same(where, silo.noise_multiplier, given, source)
+        yield from same(where, silo.noise_multiplier, given, source)
     try:
         planned = _planned(terms, name, silo)
-        lines = from_lines(silo.charges)
+        lines = [*from_lines(silo.charges), *from_lines(silo.presumed)]
     except ValueError as error:
         yield Discrepancy(f"silo {name}: charges", str(error))
         return
@@ -330,7 +333,7 @@ def with_digest(facts: RunFacts, described: Described, version: str) -> Iterator
         yield Discrepancy(described.source, text)
 
 
-def _totals(lines: Iterable[ChargeLine]) -> dict[tuple[str, AnyCharge], tuple[int, int]]:
+def totals(lines: Iterable[ChargeLine]) -> dict[tuple[str, AnyCharge], tuple[int, int]]:
     """Release and kind -> how often, and steps."""
     return {
         (line.release, replace(line.charge, steps=0)): (line.times, line.charge.steps)
@@ -350,6 +353,7 @@ def _read(path: Path, folder: RunFolder) -> tuple[dict[str, Chain], list[Discrep
         return {}, [Discrepancy(str(path.relative_to(folder.path)), str(error))]
 
 
-def _same(field: str, says: object, other: object, where: str) -> Iterator[Discrepancy]:
+def same(field: str, says: object, other: object, where: str) -> Iterator[Discrepancy]:
+    """Whether a field says what another place says."""
     if says != other:
         yield Discrepancy(field, f"says {says}, {where} says {other}")

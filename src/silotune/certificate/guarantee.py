@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from silotune.core.units import count_text, epsilon_text, number_text
-from silotune.runs.privacy_statement import PrivacyStatement
+from silotune.runs.privacy_statement import PrivacyStatement, SiloPrivacy
 
 from .lifetime import AT_SITES, RECORDED
 
@@ -28,6 +28,9 @@ RELATIONS = {
     "replace-one": "two data sets are neighbours if one has, in place of a {noun} of the other, "
     "any other {noun}",
 }
+
+DIGITS = 16
+"""Of a digest that people compare."""
 
 NOT_PRIVATE = "NOT PRIVATE"
 """Begins whatever nobody may overlook."""
@@ -121,8 +124,11 @@ def _terms(statement: PrivacyStatement) -> Iterator[tuple[str, str]]:
     if not warning(statement):
         yield "From whom", _sentence(statement.adversary)
         yield "Who is trusted", _sentence(statement.trust_model)
+    yield "How messages went", " ".join(map(_sentence, statement.transport))
+    yield "Who accepted", _accepted(statement)
     yield "Guarantee", _budget(statement)
     yield "Federation", _overall(statement)
+    yield "Not heard", _unheard(statement)
     crowd = "cohort" if statement.unit == "client" else "batch"
     yield "Sampling", f"{_sentence(statement.sampling)} An empty {crowd} still takes a noised step."
     yield "Clipping", _clipping(statement)
@@ -131,6 +137,39 @@ def _terms(statement: PrivacyStatement) -> Iterator[tuple[str, str]]:
     yield "Accountant", f"{statement.accountant}; every executed step is charged."
     yield "Cross-check", _sentence(statement.cross_check)
     yield "Other runs", _lifetime(statement)
+
+
+def _accepted(statement: PrivacyStatement) -> str:
+    """Which sites take part, by what they said; empty in a simulation."""
+    told = statement.federation
+    if not told:
+        return ""
+    sites = (
+        f"{name} {site['accepted']}, with {site['num_examples']:,} records declared, policy "
+        f"{site['policy'][:DIGITS]}... and silotune {site['versions'].get('silotune', '(unknown)')}"
+        for name, site in told["sites"].items()
+    )
+    return (
+        f"The offer {told['offer'][:DIGITS]}... of {told['coordinator']}, with terms "
+        f"{told['terms'][:DIGITS]}... (beginnings of SHA-256): {'; '.join(sites)}."
+    )
+
+
+def _unheard(statement: PrivacyStatement) -> str:
+    """Whose charges are presumed; empty if all have told theirs."""
+    parts = [
+        f"{name} ({_last_heard(silo)})" for name, silo in statement.silos.items() if silo.presumed
+    ]
+    if not parts:
+        return ""
+    return (
+        f"{', '.join(parts)}: whatever it was asked for since, and has told no charge for, counts "
+        "as charged once, so that its ε is an upper bound."
+    )
+
+
+def _last_heard(silo: SiloPrivacy) -> str:
+    return "never heard" if silo.last_heard is None else f"last heard: round {silo.last_heard}"
 
 
 def _clipping(statement: PrivacyStatement) -> str:

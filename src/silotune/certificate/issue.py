@@ -11,19 +11,31 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from silotune.core.packages import installed
 from silotune.engine import EVERY_CLIENT
+from silotune.engine.client_releases import prices_of
 from silotune.privacy import AnyCharge, ClientDP, ExampleDP
 from silotune.privacy.accounting.accountant import FINE
 from silotune.privacy.ledger.book import Account
 from silotune.privacy.ledger.chain import Chain
 from silotune.privacy.lifetime.composition import Earlier
 from silotune.runs.privacy_statement import FORMAT, PrivacyStatement, SiloPrivacy
+from silotune.runs.unheard import Hearing
 from silotune.terms import Agreement, Terms
 from silotune.version import __version__
 
-from .accounts import cost, cost_rdp, cost_together, membership_bound, sampling_rate, to_lines
+from .accounts import (
+    cost,
+    cost_rdp,
+    cost_together,
+    membership_bound,
+    presumed,
+    sampling_rate,
+    to_lines,
+    together,
+)
 from .circumstances import Circumstances
 from .grounds import grounds
 from .guarantee import NO_PRIVACY, NOT_PRIVATE, SEEDED
@@ -53,6 +65,19 @@ class Bound:
     facts: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What a coordinator knows of its sites.
+
+    Attributes:
+        federation: who accepted what, as the certificate has it.
+        hearings: of sites that were asked for something: which orders may have been charged for.
+    """
+
+    federation: Mapping[str, Any]
+    hearings: Mapping[str, Hearing]
+
+
 def issue(
     agreement: Agreement,
     circumstances: Circumstances,
@@ -62,6 +87,7 @@ def issue(
     grid: float,
     bound: Bound | None = None,
     elsewhere: Mapping[str, Sequence[Earlier]] | None = None,
+    told: Told | None = None,
 ) -> PrivacyStatement:
     """The certificate of a run under privacy. Its epsilons are upper bounds on any grid.
 
@@ -73,13 +99,32 @@ def issue(
         grid: of the privacy loss; only on the fine one it says what an attack can reach.
         bound: what else it is of.
         elsewhere: of each silo that keeps a book, the other runs in it that count.
+        told: of sites; None in a simulation.
     """
     terms, privacy = agreement.terms, agreement.terms.hiding
     bound = bound or Bound()
     sizes = units(agreement)
+    federation = dict(told.federation) if told else {}
+    hearings = told.hearings if told and terms.unit == "example" else {}
+    presumptions = {
+        name: presumed(hearing, chains[name].book(run), _prices(agreement, name))
+        for name, hearing in hearings.items()
+    }
     accounts = {
-        name: _account(terms, size, agreement.price(name), chains[name], run, grid=grid)
+        name: _account(
+            terms,
+            size,
+            agreement.price(name),
+            chains[name],
+            run,
+            presumptions.get(name, ()),
+            grid=grid,
+        )
         for name, size in sizes.items()
+    }
+    accounts |= {
+        name: replace(accounts[name], last_heard=hearing.last_heard)
+        for name, hearing in hearings.items()
     }
     said = Said(
         unit=terms.unit,
@@ -89,11 +134,14 @@ def issue(
         counter=installed(LIBRARY),
         finite=all(math.isfinite(_figure(account)) for account in accounts.values()),
         coupling=_coupling(agreement),
+        transports=federation.get("transports", ()),
         grounds=grounds(terms, circumstances),
     )
     words = sentences(said)
     holds_if, private = words.pop("holds_if"), not words["not_private_because"]
-    charges = [chains[name].book(run).account for name in sizes]
+    charges = [
+        together(chains[name].book(run).account, presumptions.get(name, ())) for name in sizes
+    ]
     certified = private and grid <= FINE
     if certified and mark(terms, circumstances) == RECORDED:
         accounts = {
@@ -114,6 +162,7 @@ def issue(
         max_grad_norm=norm(privacy),
         target_epsilon=privacy.target_epsilon,
         target_delta=privacy.target_delta,
+        federation=federation,
         silos=accounts,
         overall={"epsilon": overall, "rule": rule(said), "holds_if": holds_if},
         recognition=membership_bound(charges, privacy.relation) if certified else {},
@@ -177,7 +226,14 @@ def units(agreement: Agreement) -> Mapping[str, int]:
 
 
 def _account(
-    terms: Terms, size: int, planned: AnyCharge | None, chain: Chain, run: str, *, grid: float
+    terms: Terms,
+    size: int,
+    planned: AnyCharge | None,
+    chain: Chain,
+    run: str,
+    besides: Account,
+    *,
+    grid: float,
 ) -> SiloPrivacy:
     """What one account has spent.
 
@@ -187,12 +243,14 @@ def _account(
         planned: what a round charges.
         chain: its ledger.
         run: the identity of the run.
+        besides: charges that its owner may have written down and has not told.
         grid: of the privacy loss.
     """
     assert planned is not None
     privacy, book = terms.hiding, chain.book(run)
-    spent = cost(book.account, privacy.target_delta, privacy.relation, grid)
-    rdp = cost_rdp(book.account, privacy.target_delta, privacy.relation)
+    whole = together(book.account, besides)
+    spent = cost(whole, privacy.target_delta, privacy.relation, grid)
+    rdp = cost_rdp(whole, privacy.target_delta, privacy.relation)
     seeded = privacy.insecure_seeded_noise
     return SiloPrivacy(
         num_examples=size,
@@ -205,9 +263,14 @@ def _account(
         epsilon_if_secret=spent if seeded else None,
         delta=privacy.target_delta,
         charges=to_lines(book.account),
+        presumed=to_lines(besides),
         lines=len(chain),
         head=chain.head,
     )
+
+
+def _prices(agreement: Agreement, name: str) -> Mapping[str, AnyCharge]:
+    return prices_of(agreement.price(name), agreement.releases(name))
 
 
 def _with_life(

@@ -27,6 +27,11 @@ REWRITTEN = (
     "(silotune privacy sign); {unsigned} not signed"
 )
 
+AT_SITES = (
+    "that sites accepted as is said, and by what way messages went: each site compares its own "
+    "part (silotune site verify)"
+)
+
 OWN_KEYS = (
     "that a signature is by its silo: the keys came with the files; have them from the silos, and "
     "give them (--key)"
@@ -54,6 +59,8 @@ def limits(
     yield RECORDS.format(noun=statement.unit if statement.unit == "client" else "record")
     if statement.coupling or any(silo.lifetime for silo in statement.silos.values()):
         yield OBSERVED
+    if statement.federation:
+        yield AT_SITES
     unsigned = [name for name in statement.silos if name not in signed]
     if unsigned:
         told = f"{', '.join(unsigned)} {'has' if len(unsigned) == 1 else 'have'}"

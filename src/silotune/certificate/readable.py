@@ -12,6 +12,7 @@ from silotune.privacy.accounting.charges import typed
 from silotune.runs.facts import RunFacts
 from silotune.runs.privacy_statement import FORMAT, PrivacyStatement, SiloPrivacy
 
+from .at_sites import unreadable
 from .consistency import Discrepancy
 from .fields import beyond
 from .grounds import Grounds
@@ -26,6 +27,11 @@ _KNOWN: Mapping[str, tuple[str, ...]] = {
 }
 """Objects of a certificate, and their fields; the others are looked at field by field."""
 
+OBJECTS = (
+    *("mechanism", "overall", "recognition", "coupling", "versions", "grounds", "files"),
+    "federation",
+)
+
 
 def readable(statement: PrivacyStatement) -> Iterator[Discrepancy]:
     """What keeps everything else from being computed: an old format, fields of a wrong type."""
@@ -39,14 +45,17 @@ def readable(statement: PrivacyStatement) -> Iterator[Discrepancy]:
     yield from _types("certificate", statement)
     for name, silo in statement.silos.items():
         yield from _types(f"silo {name}", silo)
-        if not isinstance(silo.charges, list):
-            yield Discrepancy(f"silo {name}: charges", "are no list")
-    objects = ("mechanism", "overall", "recognition", "coupling", "versions", "grounds", "files")
-    for field in objects:
+        for field in ("charges", "presumed"):
+            if not isinstance(getattr(silo, field), list):
+                yield Discrepancy(f"silo {name}: {field}", "are no list")
+        if not (silo.last_heard is None or type(silo.last_heard) is int):
+            yield Discrepancy(f"silo {name}: last_heard", f"is no round: {silo.last_heard!r}")
+    for field in OBJECTS:
         if not isinstance(getattr(statement, field), dict):
             yield Discrepancy(field, "is no object")
             return
-    for field in ("released", "not_covered", "not_claimed"):
+    yield from (Discrepancy("federation", text) for text in unreadable(statement.federation))
+    for field in ("released", "not_covered", "not_claimed", "transport"):
         if not isinstance(getattr(statement, field), list):
             yield Discrepancy(field, "is no list")
     yield from _numbers(statement)
@@ -77,8 +86,9 @@ def unaccounted(data: Mapping[str, Any]) -> Iterator[Discrepancy]:
         yield from _beyond(field, data.get(field), known)
     for name, silo in data["silos"].items():
         yield from _beyond(f"silo {name}", silo, _names(SiloPrivacy))
-        for line in silo.get("charges") or ():
-            yield from _beyond(f"silo {name}: charges", line, ("release", "times", "charge"))
+        for field in ("charges", "presumed"):
+            for line in silo.get(field) or ():
+                yield from _beyond(f"silo {name}: {field}", line, ("release", "times", "charge"))
 
 
 def unaccounted_facts(data: Mapping[str, Any]) -> Iterator[Discrepancy]:

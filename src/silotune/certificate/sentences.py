@@ -5,7 +5,7 @@ Whoever issues a certificate and whoever checks one make them here. None is ever
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from .client_wording import CLIENT
 from .example_wording import EXAMPLE
 from .grounds import Grounds
 from .guarantee import NO_NOISE, NOUNS, PROTECTED, RELATIONS, SEEDED
+from .transports import carried
 from .wording import RDP, Wording
 
 WORDINGS: Mapping[str, Wording] = {"example": EXAMPLE, "client": CLIENT}
@@ -31,6 +32,7 @@ class Said:
         counter: version of dp-accounting.
         finite: whether the noise bounds anything.
         coupling: of the certificate.
+        transports: kinds of couriers; none in a simulation.
         grounds: the rest.
     """
 
@@ -41,6 +43,7 @@ class Said:
     counter: str
     finite: bool
     coupling: Mapping[str, float]
+    transports: Sequence[str] = ()
     grounds: Grounds
 
 
@@ -62,6 +65,7 @@ def sentences(said: Said) -> dict[str, Any]:
         "cross_check": cross_check,
         "adversary": words.adversary,
         "trust_model": words.trust_model,
+        "transport": carried(said.unit, said.transports),
         "released": list(words.released(said.mechanism, grounds)),
         "not_covered": list(
             words.not_covered(said.mechanism, grounds, together=said.coupling.get("together") != 1)

@@ -13,7 +13,7 @@ from silotune.terms import Agreement
 
 from .accounts import cost
 from .circumstances import Circumstances
-from .issue import Bound, issue
+from .issue import Bound, Told, issue
 
 
 def spent(
@@ -45,8 +45,18 @@ def statement(
     grid: float = FINE,
     bound: Bound | None = None,
     elsewhere: Mapping[str, Sequence[Earlier]] | None = None,
+    told: Told | None = None,
 ) -> PrivacyStatement | None:
     """The certificate of a run; None without privacy. Its epsilons are upper bounds on any grid."""
     if isinstance(agreement.terms.privacy, NoDP):
         return None
-    return issue(agreement, circumstances, run, chains, grid=grid, bound=bound, elsewhere=elsewhere)
+    return issue(
+        agreement,
+        circumstances,
+        run,
+        chains,
+        grid=grid,
+        bound=bound,
+        elsewhere=elsewhere,
+        told=told,
+    )

@@ -33,6 +33,7 @@ from .evidence import place_of
 from .limits import limits
 from .readable import readable, unaccounted, unaccounted_facts
 from .signature import check_signatures
+from .told_by_sites import with_sites
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +173,7 @@ def _beside(
         text = f"is missing: {folder.run.name} has the digest of it"
         yield folder.description.name, [Discrepancy(folder.description.name, text)]
     if statement:
+        yield from with_sites(statement, folder)
         yield from with_ledgers(statement, folder)
         yield from with_evidence(statement, folder, facts)
         yield folder.adapter.name, list(with_files(statement, folder))

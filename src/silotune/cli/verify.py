@@ -17,6 +17,7 @@ from silotune.certificate.signature import public_key
 from silotune.certificate.verify import Demands, Verification, verify
 from silotune.core.plain import plain
 from silotune.core.units import count_text, epsilon_text, number_text
+from silotune.federation.offer import digest_of_terms
 from silotune.federation.opening import identity
 from silotune.federation.run import described
 from silotune.federation.verify import DESCRIBERS
@@ -77,7 +78,8 @@ def _key(text: str) -> tuple[str, str]:
 def _configured(folder: RunFolder) -> Described:
     """The run as ``config.yaml`` describes it."""
     federation = of_run(folder)
-    return Described(federation.terms, described(federation), identity(federation))
+    offered = digest_of_terms(federation.terms) if federation.records.elsewhere else ""
+    return Described(federation.terms, described(federation), identity(federation), offered=offered)
 
 
 def _table(verification: Verification) -> Table:

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from silotune.certificate.at_sites import is_time
 from silotune.core import ClientId
+from silotune.core.names import is_digest
 from silotune.core.plain import plain
 from silotune.privacy import AnyCharge, SiloStoreError
 from silotune.privacy.accounting.charges import close, from_json
@@ -27,7 +29,7 @@ from silotune.runtimes.messages import (
     opened,
     words,
 )
-from silotune.runtimes.remote import known
+from silotune.runtimes.remote import OTHER_LEDGER, known
 
 from .offer import Offer
 
@@ -52,12 +54,14 @@ class Acceptance:
         num_examples: its public number of records.
         num_held_out: the same of held-out ones; 0 where none is needed.
         policy: SHA-256 of its policy.
+        accepted: when, in ISO 8601, by its clock.
         versions: of its software.
     """
 
     num_examples: int
     num_held_out: int
     policy: str
+    accepted: str
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -117,7 +121,7 @@ def offered(
             else:
                 refused[site] = words(answer.head.get("code")) if answer else "its answer is torn"
         if refused:
-            raise SitesRefuseError(_told(refused))
+            raise SitesRefuseError(told(refused))
         if asked:
             time.sleep(min(pause, max(0.0, end - time.monotonic())))
             pause = min(2 * pause, ROUND_TRIP)
@@ -133,7 +137,7 @@ def begun(
     ledgers: Mapping[str, HeardLedger],
     prices: Mapping[str, AnyCharge | None],
     deadline: float,
-) -> None:
+) -> dict[str, str]:
     """Tell every site who takes part; hear what each has charged so far, and its price of a round.
 
     Args:
@@ -146,9 +150,9 @@ def begun(
         prices: what a round costs each, as this machine computes it.
         deadline: seconds.
 
-    Raises:
-        SitesRefuseError: if one does not begin, or prices a round otherwise.
-        SiloStoreError: if one has lost charges that it told before.
+    Returns:
+        Site -> why it has not begun: it refuses, is silent, has lost charges that it told before,
+        or prices a round otherwise.
     """
     shared: dict[str, object] = {"run": offer.run, "session": session, "offer": offer.digest}
     shared |= {"sizes": dict(sizes), "held": dict(held_out)}
@@ -159,20 +163,16 @@ def begun(
         answer = opened(data)
         if answer is None or answer.kind != ACCEPTED:
             code = answer.head.get("code") if answer and answer.kind == REFUSED else None
-            if code == "ledger":
-                raise SiloStoreError(
-                    f"resume: {site} does not have the charges that it told before in this run; "
-                    "its owner can bring its folder back from a copy that has them"
-                )
             refused[site] = words(code)
             continue
         if not _same_price(prices[site], answer.head.get("charge")):
             refused[site] = "it computes another noise, so its software does not fit"
             continue
-        ledgers[site].hear(lines_of(answer)[0])
-    refused |= dict.fromkeys(sorted(missing), "no answer in time")
-    if refused:
-        raise SitesRefuseError(_told(refused))
+        try:
+            ledgers[site].hear(lines_of(answer)[0])
+        except SiloStoreError:
+            refused[site] = OTHER_LEDGER
+    return refused | dict.fromkeys(sorted(missing), "no answer in time")
 
 
 def _acceptance(answer: Message, offer: Offer, site: str) -> Acceptance:
@@ -187,16 +187,20 @@ def _acceptance(answer: Message, offer: Offer, site: str) -> Acceptance:
             "num_examples": int(size),
             "num_held_out": int(held),
             "policy": str(policy),
+            "accepted": accepted,
             "versions": dict(versions),
         } if (
             _is_size(size, 1)
             and _is_size(held, 0)
+            and is_digest(policy)
+            and is_time(accepted)
             and all(isinstance(version, str) for version in versions.values())
         ):
             return Acceptance(
                 num_examples=size,
                 num_held_out=held,
-                policy=plain(policy, 64),
+                policy=policy,
+                accepted=accepted,
                 versions={plain(k, 40): plain(v, 40) for k, v in [*versions.items()][:20]},
             )
     raise SitesRefuseError(f"sites: {site} answered something else than an acceptance of this run")
@@ -217,7 +221,8 @@ def _same_price(here: AnyCharge | None, there: object) -> bool:
         return False
 
 
-def _told(refused: Mapping[str, str]) -> str:
+def told(refused: Mapping[str, str]) -> str:
+    """Who does not take part, and why."""
     return "sites: " + "; ".join(f"{site}: {why}" for site, why in refused.items())
 
 

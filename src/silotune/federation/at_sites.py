@@ -9,11 +9,16 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
+from silotune.certificate.at_sites import SITE_FIELDS
+from silotune.certificate.issue import Told
+from silotune.certificate.transports import TRANSPORTS, kind_of
 from silotune.core import ClientId, ClientUpdate, GlobalState, encode_task
-from silotune.core.files import read_json, whole_lines, write_json
+from silotune.core.files import build, read_json, whole_lines, write_json
 from silotune.engine.client_releases import prices_of
 from silotune.engine.loop import make_tasks
 from silotune.models.hub import files_digest
@@ -22,21 +27,26 @@ from silotune.privacy.ledger.chain import read_line
 from silotune.privacy.ledger.entry import UPDATE
 from silotune.privacy.ledger.heard import HeardLedger
 from silotune.runs.folder import RunFolder
+from silotune.runs.unheard import Unheard
 from silotune.runtimes import Courier, Remote, Stragglers
 from silotune.runtimes.messages import ACCEPTED, ACCOUNT, FINISH, lines_of, message, opened, words
 from silotune.runtimes.remote import known
 from silotune.terms import Agreement, BuiltModel
 
-from .acceptance import Acceptance, Tell, begun, offered
+from .acceptance import (
+    ROUND_TRIP,
+    Acceptance,
+    SitesRefuseError,
+    Tell,
+    begun,
+    offered,
+    told,
+)
 from .built import Declare, Declared
 from .description import Description
-from .offer import Offer
+from .offer import Offer, digest_of_terms
 from .trained_models import is_personal
 from .versions import versions
-
-SITES = "sites.json"
-"""In a run's folder: who accepted the offer of which digest, under which policy, and who has the
-result."""
 
 OFFERED = "offer.json"
 """In a run's folder: the offer that is out, so that who stops waiting can go on with it."""
@@ -69,7 +79,9 @@ class AtSites:
         self._accepted: Mapping[str, Acceptance] = {}
         self._offer: Offer | None = None
         self._ledgers: Mapping[str, HeardLedger] = {}
-        self._remote: Remote | None = None
+        self._unheard = Unheard(folder.unheard)
+        self._goes_on = False
+        self._transports = _transports(folder, courier)
 
     @property
     def declare(self) -> Declare:
@@ -81,12 +93,25 @@ class AtSites:
         """What each site has told of its ledger."""
         return self._ledgers
 
+    @property
+    def told(self) -> Told:
+        """What is known of the sites, for the certificate."""
+        return Told(
+            federation=self._accepted_by({name: {} for name in self._accepted}),
+            hearings={name: self._unheard[name] for name in self._ledgers},
+        )
+
+    def settle(self) -> None:
+        """Cross off what was heard, once it is in the run's copy of all ledgers."""
+        self._unheard.settle()
+
     def begin(self, agreement: Agreement) -> Remote:
         """Tell all sites who takes part, and hear what they have charged so far.
 
+        Of a run that goes on, a site may be gone: rounds need ``min_clients``.
+
         Raises:
-            SitesRefuseError: if one does not begin.
-            SiloStoreError: if one has lost charges that it told before.
+            SitesRefuseError: if one does not begin, and nothing has been trained.
         """
         assert self._offer is not None
         copies = _copies(self._folder.ledger)
@@ -101,8 +126,8 @@ class AtSites:
             )
             for name in agreement.sizes
         }
-        deadline = self._federation.round_deadline
-        begun(
+        deadline, wait = self._federation.round_deadline, self._federation.wait_after_quorum
+        missing = begun(
             self._courier,
             self._offer,
             self._session,
@@ -110,44 +135,56 @@ class AtSites:
             agreement.held_out,
             self._ledgers,
             prices,
-            deadline,
+            wait if self._goes_on and wait is not None else deadline,
         )
+        if missing and not self._goes_on:
+            raise SitesRefuseError(told(missing))
+        for site in agreement.sizes.keys() - missing.keys():
+            self._unheard.heard(site)
+        for site, why in missing.items():
+            self._tell(f"{site}: is not there ({why}); rounds go on if enough others are")
         self._note({})
         names = [ClientId(name) for name in agreement.sizes]
-        stragglers, wait = None, self._federation.wait_after_quorum
+        stragglers = None
         if wait is not None:
             stragglers = Stragglers(agreement.terms.min_clients or len(names), wait)
         paid = self._unpaid if private else None
-        self._remote = Remote(
-            self._courier, names, deadline, self._ledgers, stragglers, paid, agreement.held_out
+        return Remote(
+            self._courier,
+            names,
+            deadline,
+            self._ledgers,
+            stragglers,
+            paid,
+            agreement.held_out,
+            self._unheard,
         )
-        return self._remote
 
     def hear(self) -> None:
         """Ask sites that may have charged, and were silent since, what it was.
 
-        Raises:
-            SiloStoreError: if one of them stays silent, so that what was spent is not known.
+        Of whoever stays silent, or tells what does not go on from what it told, the certificate
+        counts every order as charged.
         """
-        assert self._remote is not None
         orders = {
             name: message(
                 ACCOUNT,
                 {"run": self._run, "session": self._session, **known(self._ledgers[name])},
             )
-            for name in self._remote.unheard
+            for name in map(ClientId, self._unheard.silent())
         }
         if not orders:
             return
         for name, data in self._courier.exchange(orders, self._federation.round_deadline):
             answer = opened(data)
             if answer is not None and answer.kind == ACCEPTED:
-                self._ledgers[name].hear(lines_of(answer)[0])
-                self._remote.unheard.discard(name)
-        if silent := sorted(self._remote.unheard):
-            raise SiloStoreError(
-                f"sites: {', '.join(silent)} did not say what was charged since it was asked last, "
-                "so no certificate can tell what was spent; resume the run when it is back"
+                with suppress(SiloStoreError):
+                    self._ledgers[name].hear(lines_of(answer)[0])
+                    self._unheard.heard(name)
+        for site in self._unheard.silent():
+            self._tell(
+                f"{site}: has not told what it charged, so the certificate counts all that it was "
+                "asked for since; resume the run when it is back, and it counts what was charged"
             )
 
     def deliver(self, agreement: Agreement, state: GlobalState) -> Mapping[str, str]:
@@ -174,7 +211,13 @@ class AtSites:
             for name, task in tasks.items()
         }
         left: dict[str, str] = dict.fromkeys(self._ledgers, "no answer in time")
-        for name, data in self._courier.exchange(orders, self._federation.round_deadline):
+        silent = set(self._unheard.silent())
+        there = {name: order for name, order in orders.items() if name not in silent}
+        away = {name: order for name, order in orders.items() if name in silent}
+        for name, data in chain(
+            self._courier.exchange(there, self._federation.round_deadline),
+            self._courier.exchange(away, min(ROUND_TRIP, self._federation.round_deadline)),
+        ):
             answer = opened(data)
             if answer is not None and answer.kind == ACCEPTED:
                 del left[name]
@@ -206,10 +249,14 @@ class AtSites:
             participants=federation.records.elsewhere,
             versions=versions(),
         )
-        write_json(self._folder.path / OFFERED, {"run": self._run, "began": self._began})
-        found = self._accepted = offered(
-            self._courier, offer, self._session, federation.offer_deadline, self._tell
-        )
+        found = _recorded(self._folder, offer)
+        self._goes_on = bool(found)
+        if not found:
+            write_json(self._folder.path / OFFERED, {"run": self._run, "began": self._began})
+            found = offered(
+                self._courier, offer, self._session, federation.offer_deadline, self._tell
+            )
+        self._accepted = found
         self._refuse_other_sizes(found)
         scored = federation.terms.privacy.metric_noise is not None
         return Declared(
@@ -243,18 +290,28 @@ class AtSites:
 
     def _note(self, left: Mapping[str, str], *, delivered: bool = False) -> None:
         """Write who accepted what, and who has the result."""
-        assert self._offer is not None
         sites = {
             name: {
-                **asdict(acceptance),
+                "num_held_out": acceptance.num_held_out,
                 **({"result": left.get(name, "taken")} if delivered else {}),
             }
             for name, acceptance in self._accepted.items()
         }
-        write_json(
-            self._folder.path / SITES,
-            {"run": self._run, "offer": self._offer.digest, "sites": sites},
-        )
+        write_json(self._folder.sites_told, {"run": self._run, **self._accepted_by(sites)})
+
+    def _accepted_by(self, besides: Mapping[str, Mapping[str, object]]) -> dict[str, Any]:
+        """Who accepted which terms, as the certificate has it; more may stand beside each site."""
+        assert self._offer is not None
+        return {
+            "coordinator": self._offer.coordinator,
+            "transports": list(self._transports),
+            "offer": self._offer.digest,
+            "terms": digest_of_terms(self._offer.terms),
+            "sites": {
+                name: {**{f: getattr(site, f) for f in SITE_FIELDS}, **besides[name]}
+                for name, site in self._accepted.items()
+            },
+        }
 
 
 def offer_out(folder: RunFolder) -> tuple[str, str] | None:
@@ -266,6 +323,25 @@ def offer_out(folder: RunFolder) -> tuple[str, str] | None:
         case {"run": str(run), "began": str(began)}:
             return run, began
     return None
+
+
+def _transports(folder: RunFolder, courier: Courier) -> list[str]:
+    """Kinds of the couriers that the run had before, and of this one."""
+    before = []
+    if folder.sites_told.is_file():
+        before = [kind for kind in read_json(folder.sites_told)["transports"] if kind in TRANSPORTS]
+    return sorted({*before, kind_of(courier)})
+
+
+def _recorded(folder: RunFolder, offer: Offer) -> dict[str, Acceptance]:
+    """Who takes part in a run that has begun; empty if none has, or by another offer."""
+    if not folder.sites_told.is_file() or not folder.state.is_file():
+        return {}
+    told = read_json(folder.sites_told)
+    if told.get("offer") != offer.digest:
+        return {}
+    where = str(folder.sites_told)
+    return {name: build(Acceptance, site, where) for name, site in told["sites"].items()}
 
 
 def _copies(ledger: Path) -> dict[str, bytes]:

@@ -100,8 +100,7 @@ class Offer:
     def to_bytes(self) -> bytes:
         """As it is sent: JSON, its keys in order."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        terms = {**encoded(self.terms, "terms"), "eval_every": self.terms.eval_every}
-        offer = {**values, "terms": terms, "labels": list(self.labels)}
+        offer = {**values, "terms": _encoded(self.terms), "labels": list(self.labels)}
         offer |= {"participants": list(self.participants), "versions": dict(self.versions)}
         return json.dumps(offer, sort_keys=True, ensure_ascii=False).encode()
 
@@ -131,6 +130,16 @@ class Offer:
         if not same:  # what is approved is what was read
             raise OfferError("offer: is not written as an offer is")
         return offer
+
+
+def digest_of_terms(terms: Terms) -> str:
+    """SHA-256 of terms as they are offered: labels, participants and base are the offer's."""
+    told = json.dumps(_encoded(terms), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _encoded(terms: Terms) -> dict[str, Any]:
+    return {**encoded(terms, "terms"), "eval_every": terms.eval_every}
 
 
 def is_admitted(name: str) -> bool:

@@ -26,6 +26,7 @@ from silotune.models.hub import files_digest
 from silotune.runs.facts import RunFacts, read_facts
 from silotune.runs.folder import RunFolder
 from silotune.runs.lock import held
+from silotune.runs.unheard import Unheard
 from silotune.runtimes import Courier, InProcess, Remote
 
 from . import own_records
@@ -190,6 +191,8 @@ def is_finished(folder: RunFolder, federation: Description) -> bool:
     if facts.status != "finished" or facts.config_digest != identity(federation):
         return False
     check_records(federation, folder)
+    if folder.unheard.is_file() and Unheard(folder.unheard).silent():
+        return False  # whoever is back is asked again
     return is_whole(folder, federation.terms.rounds, described=bool(facts.config_digest))
 
 

@@ -68,6 +68,8 @@ def rounds(job: OpenRun) -> Iterator[RoundRecord]:
         seconds = time.monotonic() - start
         scores = _scores(job, experiment, done.state)
         job.books.collect()
+        if job.sites:
+            job.sites.settle()
         record = _record(job, experiment, state, done, seconds, scores)
         append_round(folder, record)
         bound = Bound(facts=digest_of_facts(job.facts))
@@ -101,6 +103,8 @@ def finish(
     if job.sites and built.terms.unit == "example":
         job.sites.hear()
     job.books.collect()
+    if job.sites:
+        job.sites.settle()
     _save_adapters(built.agreement, folder, learned, job.facts.started)
     scored = last_score(built, learned)
     facts = replace(
@@ -331,6 +335,7 @@ def _certificate(job: OpenRun, bound: Bound, *, grid: float) -> PrivacyStatement
         grid=grid,
         bound=bound,
         elsewhere={name: own.elsewhere(run, ledgers[name]) for name, own in accounts.items()},
+        told=job.sites.told if job.sites else None,
     )
 
 

@@ -24,6 +24,7 @@ from silotune.runs.standing import standing
 from .description import Description
 from .export import export_peft, merged
 from .identity import decisive, digest_of
+from .offer import digest_of_terms
 from .results import Evaluation, Split, evaluate, evaluate_table
 from .run import described
 
@@ -103,7 +104,8 @@ class RunPrivacy:
         def describe(folder: RunFolder) -> Described:
             file = folder.description
             written = digest_of(decisive(read_json(file)))  # objects may be known to nobody else
-            return Described(federation.terms, described(federation), written, file.name)
+            offered = digest_of_terms(federation.terms) if federation.records.elsewhere else ""
+            return Described(federation.terms, described(federation), written, file.name, offered)
 
         return verify(self.folder.path, {self.folder.description.name: describe})
 

@@ -13,6 +13,7 @@ from silotune.core.files import read_json
 from silotune.runs.folder import RunFolder
 
 from .identity import BESIDE, CLASS, decisive, decoded, digest_of, name_of
+from .offer import digest_of_terms
 from .sites import Sites
 
 
@@ -65,7 +66,8 @@ def described_beside(folder: RunFolder) -> Described:
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{file}: damaged, this describes no federation") from error
-    return Described(terms, circumstances, digest_of(decisive(found)), file.name)
+    offered = digest_of_terms(terms) if at_sites else ""
+    return Described(terms, circumstances, digest_of(decisive(found)), file.name, offered)
 
 
 def is_at_sites(clients: object) -> bool:

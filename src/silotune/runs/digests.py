@@ -47,13 +47,14 @@ def digest_of_facts(facts: RunFacts) -> str:
 def digest_of_observed(statement: PrivacyStatement) -> str:
     """SHA-256 of what nothing but the run could see, so that nothing else can show it.
 
-    It is: how records moved each other (``coupling``), what every account says of its life, and the
-    versions by which noise was drawn and figures were counted.
+    It is: how records moved each other (``coupling``), what every account says of its life, the
+    versions by which noise was drawn and figures were counted, and who accepted what.
     """
     seen = {
         "coupling": statement.coupling,
         "lifetime": {name: silo.lifetime for name, silo in statement.silos.items()},
         "versions": statement.versions,
+        "federation": statement.federation,
     }
     return hashlib.sha256(json.dumps(finite(seen), sort_keys=True).encode()).hexdigest()
 

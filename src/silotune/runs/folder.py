@@ -184,6 +184,19 @@ class RunFolder:
         return self.path / "privacy.json"
 
     @property
+    def sites_told(self) -> Path:
+        """Who accepted which offer, under which policy, and who has the result; if there are sites.
+
+        Beside it lie ``offer.json``, the offer that is out, and ``unheard``.
+        """
+        return self.path / "sites.json"
+
+    @property
+    def unheard(self) -> Path:
+        """Orders that sites may have charged for, and have told nothing of since."""
+        return self.path / "unheard.json"
+
+    @property
     def server(self) -> Path:
         """What belongs to the server alone, where it hides its clients."""
         return self.path / "server"

@@ -34,6 +34,10 @@ class SiloPrivacy:
         epsilon_if_secret: what epsilon would be if the noise were secret; None where it is.
         delta: for the whole run.
         charges: all that the ledger holds, equal ones added up, in the form of ``charge_lines``.
+        presumed: the same of orders to a site of whose charges it has told nothing since, as if
+            it had charged for each once: what they cost is part of epsilon, an upper bound.
+        last_heard: the last round of which a site has told what it charged; None if of none, and
+            where nobody is heard from afar.
         lines: of the ledger.
         head: SHA-256 of the last of them, which binds all.
         lifetime: ``runs`` on records from the same declared place, this one among them, their
@@ -51,6 +55,8 @@ class SiloPrivacy:
     epsilon_if_secret: float | None = None
     delta: float
     charges: Sequence[Mapping[str, Any]] = ()
+    presumed: Sequence[Mapping[str, Any]] = ()
+    last_heard: int | None = None
     lines: int = 0
     head: str = ""
     lifetime: Mapping[str, Any] | None = None
@@ -77,6 +83,11 @@ class PrivacyStatement:
         cross_check: of epsilon_rdp.
         adversary: from whom it protects.
         trust_model: who must be trusted for that.
+        transport: how messages were carried, and whom that shows what, a sentence a way.
+        federation: where clients are sites: the ``coordinator``; the kinds of ``transports``;
+            SHA-256 of the ``offer`` and of its ``terms``; of each of ``sites`` that accepted it
+            its ``num_examples``, SHA-256 of its ``policy``, ``versions``, and when it
+            ``accepted``. Empty in a simulation.
         max_grad_norm: the clip norm C, over all trained coordinates together.
         target_epsilon: the budget of each silo; None where the noise was given.
         target_delta: the delta of the budget.
@@ -121,6 +132,8 @@ class PrivacyStatement:
     cross_check: str = ""
     adversary: str = ""
     trust_model: str
+    transport: Sequence[str] = ()
+    federation: Mapping[str, Any] = field(default_factory=dict)
     max_grad_norm: float
     target_delta: float
     target_epsilon: float | None = None

@@ -8,7 +8,11 @@ from silotune.core import ClientId
 
 
 class Courier(Protocol):
-    """The way to clients that are elsewhere: worker processes, a folder, another machine."""
+    """The way to clients that are elsewhere: worker processes, a folder, another machine.
+
+    One to sites may have an attribute ``transport``: its kind, by which certificates say what it
+    shows to whom (``certificate.transports``).
+    """
 
     def exchange(
         self, orders: Mapping[ClientId, bytes], deadline: float

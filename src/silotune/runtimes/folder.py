@@ -49,6 +49,8 @@ def to_stderr(text: str) -> None:
 class FolderCourier:
     """The coordinator's end. Use it as a context manager."""
 
+    transport = "folder"
+
     def __init__(
         self,
         root: Path,

@@ -53,6 +53,8 @@ class NvflareCourier:
         ConnectionError: on entry, if no server answers, or it does not know this coordinator.
     """
 
+    transport = "nvflare"
+
     def __init__(
         self, kit: Path, sites: Mapping[ClientId, str], folder: Path, poll: float = 1.0
     ) -> None:

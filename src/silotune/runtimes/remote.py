@@ -19,7 +19,9 @@ from silotune.core import (
 from silotune.engine.client_errors import OF_A_SILO
 from silotune.engine.client_releases import meters_due
 from silotune.privacy import SiloStoreError
+from silotune.privacy.ledger.entry import METRIC, UPDATE
 from silotune.privacy.ledger.heard import HeardLedger
+from silotune.runs.unheard import Order, Unheard
 
 from .courier import Courier
 from .messages import (
@@ -71,9 +73,7 @@ class Remote:
         stragglers: when to stop waiting for the last ones; None = at the deadline.
         unpaid: whether nothing that a client has told of was charged for an update.
         held_out: the declared number of held-out records, of who tells a noisy score.
-
-    Attributes:
-        unheard: clients that may have charged since they last told of their ledgers.
+        unheard: keeps which orders may have been charged for; needed with ledgers.
     """
 
     def __init__(
@@ -85,11 +85,12 @@ class Remote:
         stragglers: Stragglers | None = None,
         unpaid: Callable[[ClientUpdate], bool] | None = None,
         held_out: Mapping[str, int] | None = None,
+        unheard: Unheard | None = None,
     ) -> None:
         self._courier, self._clients, self._deadline = courier, sorted(clients), deadline
         self._ledgers = {ClientId(name): ledger for name, ledger in (ledgers or {}).items()}
         self._stragglers, self._unpaid, self._held_out = stragglers, unpaid, held_out or {}
-        self.unheard: set[ClientId] = set()
+        self._unheard = unheard
         self._answered: dict[ClientId, _State] = {}
 
     def clients(self) -> Sequence[ClientId]:
@@ -107,7 +108,7 @@ class Remote:
     def _results(self, kind: bytes, tasks: Sequence[ClientTask]) -> Iterator[ClientUpdate]:
         asked = {task.client: task for task in tasks}
         states, whole = _states(tasks), set[ClientId]()
-        self.unheard |= asked.keys() & self._ledgers.keys()
+        self._write_down(METRIC if kind == SCORE else UPDATE, asked, states)
 
         def order(client: ClientId) -> bytes:
             task = asked[client]
@@ -133,6 +134,22 @@ class Remote:
                 left += [client for client in waiting if client not in heard]
             waiting = left
 
+    def _write_down(
+        self,
+        release: str,
+        asked: Mapping[ClientId, ClientTask],
+        states: Mapping[int | None, _State],
+    ) -> None:
+        """Before they go out: orders that somebody may charge for."""
+        if self._unheard is not None:
+            self._unheard.asked(
+                {
+                    client: Order(release, task.round, states[task.rank].digest)
+                    for client, task in asked.items()
+                    if release in self._ledgers[client].prices
+                }
+            )
+
     def _head(self, task: ClientTask) -> dict[str, object]:
         ledger = self._ledgers.get(task.client)
         return {"run": task.run, **known(ledger)} if ledger else {}
@@ -149,7 +166,6 @@ class Remote:
         try:
             if task.client in self._ledgers:
                 self._ledgers[task.client].hear(lines)
-                self.unheard.discard(task.client)
             result = decode_result(body)
         except SiloStoreError:
             yield _refused(task, OTHER_LEDGER)
@@ -159,7 +175,14 @@ class Remote:
         asked = task.client, task.run, task.round
         if (result.client, result.run, result.round) != asked:
             return
-        if why := self._objection(kind, task, result):
+        why = self._objection(kind, task, result)
+        if self._unheard is not None:
+            order = Order(UPDATE, task.round, states[task.rank].digest)
+            if why == NOT_CHARGED:
+                self._unheard.unpaid(task.client, order)
+            else:
+                self._unheard.heard(task.client)
+        if why:
             yield _refused(task, why)
         else:
             self._answered[task.client] = states[task.rank]

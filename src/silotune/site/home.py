@@ -3,7 +3,8 @@
     offers/<run>.json       what a coordinator asked, byte for byte as it came
     approvals/<run>.json    what a person said to it
     approvals/<run>.shown   digest of the offer that was shown to people last
-    runs/<run>/             ledger.jsonl, sent/, orders/, errors.jsonl, certificate.json, adapter/
+    runs/<run>/             accepted.jsonl, ledger.jsonl, sent/, orders/, errors.jsonl,
+                            certificate.json, adapter/
     life/                   the book of what the records have paid in all runs
     keys/, flare/, site.sock, trainer.log, flare.log
 
@@ -30,6 +31,11 @@ from .guarded import check_guarded, check_private
 
 MOST_OFFERS = 1000
 """That are kept; whoever may ask could fill the disk otherwise."""
+
+
+SAID = "accepted.jsonl"
+"""In the folder of a run: what the site declared when it accepted, a line each time that it was
+something else."""
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
 from silotune.core import append_line
-from silotune.core.files import RecordError, in_words
+from silotune.core.files import RecordError, in_words, read_lines
 from silotune.engine import Client
 from silotune.federation.adapter_folder import write_made
 from silotune.federation.built import BuiltFederation
@@ -16,7 +17,7 @@ from silotune.federation.scoring import measured
 from silotune.federation.trained_models import ModelState, save_adapter
 from silotune.privacy.ledger.private_files import write_private
 
-from .home import Home, now
+from .home import SAID, Home, now
 from .own_books import verify_own
 from .permission import RefusedError
 
@@ -45,6 +46,26 @@ def keep_certificate(home: Home, site: str, run: str, text: str) -> None:
         raise RefusedError("certificate")
     with in_words(aside):
         aside.replace(home.certificate(run))
+
+
+def accepted(home: Home, offer: Offer, says: Mapping[str, object]) -> str:
+    """Write down that the site takes part, and give the time; the same again has the time it had.
+
+    Args:
+        home: of the site.
+        offer: that is accepted.
+        says: what goes out with it.
+
+    Raises:
+        RecordError: if it cannot be written.
+    """
+    file = home.opened_run(offer.run) / SAID
+    before = read_lines(file)[-1:] if file.exists() else []
+    if before and {name: before[0].get(name) for name in says} == says:
+        return str(before[0]["accepted"])
+    time = now()
+    append_line(file, {**says, "accepted": time})
+    return time
 
 
 def take(built: BuiltFederation, client: Client, offer: Offer, state: ModelState) -> None:

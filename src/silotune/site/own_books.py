@@ -9,17 +9,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from silotune.certificate.consistency import Discrepancy
-from silotune.certificate.cross_check import with_ledger
+from silotune.certificate.at_sites import SITE_FIELDS, unreadable
+from silotune.certificate.consistency import Discrepancy, whole
+from silotune.certificate.cross_check import same, totals, with_ledger
 from silotune.certificate.verify import Verification, verify
-from silotune.core.files import DamagedError
-from silotune.federation.offer import Offer
+from silotune.core.files import DamagedError, read_lines
+from silotune.federation.offer import Offer, digest_of_terms
 from silotune.privacy import ClientDP, ExampleDP
 from silotune.privacy.ledger.chain import Chain, read_chains
 from silotune.privacy.ledger.store import LEDGER
 from silotune.runs.privacy_statement import PrivacyStatement
 
-from .home import Home
+from .home import SAID, Home
 
 
 def verify_own(home: Home, site: str, run: str, certificate: Path | None = None) -> Verification:
@@ -43,6 +44,8 @@ def verify_own(home: Home, site: str, run: str, certificate: Path | None = None)
     chains = read_chains(home.run(run) / LEDGER)
     wrong = [*_strangers(chains, site), *_claims(found.statement, offer)]
     wrong += _uninvited(found.statement, offer)
+    if found.statement is not None and not list(unreadable(found.statement.federation)):
+        wrong += _accepted(found.statement, offer, site, home.run(run) / SAID)
     if found.statement is not None and found.silos:
         wrong += _account(found.statement, chains.get(site, Chain()), site)
     elif chains and found.statement is None:
@@ -88,11 +91,46 @@ def _claims(statement: PrivacyStatement | None, offer: Offer) -> Iterator[Discre
             yield Discrepancy(field, f"says {says}, the offer says {value}")
 
 
+def _accepted(
+    statement: PrivacyStatement, offer: Offer, site: str, file: Path
+) -> Iterator[Discrepancy]:
+    """Who accepted what, as far as the site knows: the offer, and what it said itself."""
+    told = statement.federation
+    if not told:
+        yield Discrepancy("federation", "does not say who accepted what")
+        return
+    yield from same("federation: coordinator", told["coordinator"], offer.coordinator, "the offer")
+    yield from same("federation: offer", told["offer"], offer.digest, "the offer")
+    yield from same("federation: terms", told["terms"], digest_of_terms(offer.terms), "the offer")
+    for name in sorted(told["sites"].keys() - set(offer.participants)):
+        yield Discrepancy(f"federation: {name}", "is none of the participants of the offer")
+    said = [{field: line.get(field) for field in SITE_FIELDS} for line in read_lines(file)]
+    if told["sites"].get(site) not in said:
+        yield Discrepancy(f"federation: {site}", f"says something else than {file.name}")
+
+
 def _account(statement: PrivacyStatement, chain: Chain, site: str) -> Iterator[Discrepancy]:
     if statement.unit == "client":
         if len(chain):  # the coordinator adds the noise, and keeps the ledger of it
             yield Discrepancy("unit", f"says client, {LEDGER} has charges of this site")
     elif site not in statement.silos:
         yield Discrepancy(f"silo {site}", "has no account, though this site took part")
+    elif statement.silos[site].presumed and len(chain) > statement.silos[site].lines:
+        yield from _presumed(statement, site, chain)
     else:
         yield from with_ledger(statement, site, chain, LEDGER)
+
+
+def _presumed(statement: PrivacyStatement, site: str, chain: Chain) -> Iterator[Discrepancy]:
+    """Whether all that the site charged is counted, where it has not told all of it."""
+    silo = statement.silos[site]
+    if not chain.holds(silo.lines, silo.head):
+        yield Discrepancy(f"silo {site}: head", f"is not that of a line of {LEDGER}")
+    counted = totals(whole(silo))
+    for kind, (times, steps) in totals(chain.book(statement.run).account).items():
+        most = counted.get(kind, (0, 0))
+        if times > most[0] or steps > most[1]:
+            yield Discrepancy(
+                f"silo {site}: presumed",
+                f"{kind[0]}: {LEDGER} has {times} charges, {most[0]} are told or presumed",
+            )

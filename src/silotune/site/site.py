@@ -54,7 +54,7 @@ from silotune.terms import Terms
 from silotune.terms.agreement import agree
 
 from .home import Home
-from .keeping import keep_certificate, note, take
+from .keeping import accepted, keep_certificate, note, take
 from .own import OwnSite
 from .permission import (
     RefusedError,
@@ -175,16 +175,14 @@ class Site:
         home.keep(asked.body)
         check_allowed(own, offer)
         self._opened(own, offer)
-        return message(
-            ACCEPTED,
-            {
-                "offer": offer.digest,
-                "num_examples": own.num_examples,
-                "num_held_out": own.num_held_out or 0,
-                "policy": own.policy.digest,
-                "versions": versions(),
-            },
-        )
+        says = {
+            "offer": offer.digest,
+            "num_examples": own.num_examples,
+            "num_held_out": own.num_held_out or 0,
+            "policy": own.policy.digest,
+            "versions": versions(),
+        }
+        return message(ACCEPTED, {**says, "accepted": accepted(home, offer, says)})
 
     def _begins(self, own: OwnSite, offer: Offer, head: Mapping[str, Any]) -> bytes:
         """Who takes part is told; what this site charges for a round is told back."""
@@ -227,6 +225,7 @@ class Site:
         task = decode_task(asked.body)
         assert begun.client.agreement is not None
         begun.client.agreement.check_result(task)
+        lines = _lines(begun, asked.head)  # a ledger that has lost some says nothing of others
         file = home.run(offer.run) / FINISHED
         before = read_json(file).get("round", 0) if file.is_file() else -1
         if task.round < before:
@@ -244,7 +243,7 @@ class Site:
                     folded=task.folded,
                 ),
             )
-        return message(ACCEPTED, *with_lines(_lines(begun, asked.head)))
+        return message(ACCEPTED, *with_lines(lines))
 
     def _run(self, own: OwnSite, offer: Offer) -> Begun:
         """A run that has begun here, opened again if this process has not seen it yet."""

@@ -155,7 +155,6 @@ def experiment(
     Raises:
         ValueError: if the clients do not fit the terms.
     """
-
     noisy = terms.privacy.count_noise is not None
 
     def weight(size: int) -> float | None:

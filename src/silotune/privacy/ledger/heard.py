@@ -25,7 +25,9 @@ class HeardLedger:
             epsilon of what was made up may be wrong, or take for ever.
 
     Attributes:
+        account: the same.
         chain: what was told.
+        prices: the same.
 
     Raises:
         SiloStoreError: if the lines that are known do not go on from each other.
@@ -35,7 +37,7 @@ class HeardLedger:
         self, account: str, run: str, prices: Mapping[str, AnyCharge], known: bytes = b""
     ) -> None:
         self.account, self.chain = account, Chain()
-        self._run, self._prices = run, prices
+        self._run, self.prices = run, prices
         self._new = b""
         self.hear(known)
 
@@ -71,7 +73,7 @@ class HeardLedger:
             raise SiloStoreError(f"{where}: is no line of a ledger") from error
         if (read.entry.silo, read.entry.run) != (self.account, self._run):
             raise SiloStoreError(f"{where}: is a charge of another account, or of another run")
-        price = self._prices.get(read.entry.release)
+        price = self.prices.get(read.entry.release)
         if price is None or not close(price, read.entry.charge):
             raise SiloStoreError(f"{where}: is a charge that was not agreed")
         self.chain.take(read, where)
