@@ -123,7 +123,8 @@ RUN_JSON = {
     "run.json.worse_than_before": "post-processing of the scores in metrics.jsonl",
     "run.json.scored": "of scores on public records; null without any",
     "run.json.ledgers": "lengths and digests of the ledgers",
-    "run.json.observed": "digest of lifetime, coupling and versions, all in privacy.json",
+    "run.json.observed": "digest of lifetime, coupling, versions and who accepted, all in "
+    "privacy.json",
 }
 
 METRICS = {
@@ -180,6 +181,8 @@ PRIVACY_JSON = {
     "privacy.json.cross_check": "software",
     "privacy.json.adversary": CONFIGURED,
     "privacy.json.trust_model": CONFIGURED,
+    "privacy.json.transport": CONFIGURED,
+    "privacy.json.federation": "empty in a simulation; what sites declare when they accept",
     "privacy.json.max_grad_norm": CONFIGURED,
     "privacy.json.target_epsilon": CONFIGURED,
     "privacy.json.target_delta": CONFIGURED,
@@ -205,6 +208,8 @@ SILO = {
     "epsilon_if_secret": "of the ledger",
     "delta": CONFIGURED,
     "charges": "of the ledger, without the numbers that were released",
+    "presumed": "of orders that were sent; empty in a simulation",
+    "last_heard": EVENT + "; null in a simulation",
     "lines": "of the ledger",
     "head": "digest of its last line",
     "lifetime": "charges of runs on the same declared place, whatever its records are",

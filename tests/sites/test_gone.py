@@ -120,6 +120,7 @@ def test_a_coordinator_that_is_killed_goes_on_without_who_is_gone(tmp_path, bert
     checked(courier, run, folder)
 
 
+@pytest.mark.full
 def test_a_noisy_number_and_scores_count_too(tmp_path, bert):
     """It never said a word after it began: the number is presumed once, scores one by one."""
     privacy = replace(PRIVATE, count_noise=2.0, metric_noise=2.0)
@@ -145,7 +146,7 @@ def test_a_noisy_number_and_scores_count_too(tmp_path, bert):
     [
         pytest.param(lambda told: told.replace(b'"steps": 2', b'"steps": 1'), id="price"),
         pytest.param(lambda told: b"", id="nothing"),
-        pytest.param(lambda told: b"[]\n", id="no-line"),
+        pytest.param(lambda told: b"[]\n", id="no-line", marks=pytest.mark.full),
     ],
 )
 def test_a_ledger_that_is_not_to_be_believed_is_left_out_and_presumed(tmp_path, bert, lie):
@@ -191,8 +192,11 @@ def test_a_ledger_that_was_put_back_from_an_older_copy(tmp_path, bert):
     "change",
     [
         lambda silo: silo | {"presumed": []},
-        lambda silo: silo | {"last_heard": 2},
-        lambda silo: silo | {"presumed": [{**silo["presumed"][0], "times": 1}]},
+        pytest.param(lambda silo: silo | {"last_heard": 2}, marks=pytest.mark.full),
+        pytest.param(
+            lambda silo: silo | {"presumed": [{**silo["presumed"][0], "times": 1}]},
+            marks=pytest.mark.full,
+        ),
     ],
 )
 def test_a_certificate_that_counts_less_is_found_out(tmp_path, bert, change):

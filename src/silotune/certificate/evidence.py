@@ -159,6 +159,8 @@ def by_epsilon(books: Books, rounds: list[RoundRecord]) -> Iterator[Discrepancy]
         for record in (record for record in rounds if record.round >= 0):
             while left and _due(left[0]) <= record.round:
                 book.add(left.popleft())
+            if books.heard and name not in record.epsilon and not book.entries:
+                continue  # a site that joined later
             true = cost(book.account, books.delta, books.relation, COARSE)
             told = record.epsilon.get(name, math.nan)
             later = books.heard and name in record.missing and told <= true

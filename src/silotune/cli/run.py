@@ -18,8 +18,8 @@ from silotune.core.units import count_text, number_text
 from silotune.engine import EVERY_CLIENT, QuorumError
 from silotune.engine.checkpoint import load as load_checkpoint
 from silotune.federation.acceptance import SitesRefuseError
-from silotune.federation.at_sites import offer_out
 from silotune.federation.baselines import silo_alone
+from silotune.federation.beside_sites import offer_out
 from silotune.federation.keeping import mend
 from silotune.federation.opening import OpenRun, is_finished, opened
 from silotune.federation.run import exhausted, finish, rounds, stop

@@ -32,5 +32,6 @@ class FederationConfig(BaseModel):
     offer_deadline: float = Field(
         default=7 * 24 * 3600.0,
         gt=0,
-        description="Seconds in which every site must have accepted a run.",
+        description="Seconds in which every site must have accepted a run; with `min_clients`, so "
+        "many, and the others may join at the beginning of a later round.",
     )

@@ -65,12 +65,18 @@ def federate(
         ValueError: if a shared tensor did not move in a round without privacy.
     """
     while state.round < experiment.rounds:
-        if experiment.central.private:
-            done = _hidden_round(experiment, runtime, state, server)
-        else:
-            done = _round(experiment, runtime, state, None)
+        done = one_round(experiment, runtime, state, server)
         state = done.state
         yield done
+
+
+def one_round(
+    experiment: Experiment, runtime: Runtime, state: GlobalState, server: Server | None = None
+) -> Round:
+    """The round that comes next; as ``federate``."""
+    if experiment.central.private:
+        return _hidden_round(experiment, runtime, state, server)
+    return _round(experiment, runtime, state, None)
 
 
 def _round(

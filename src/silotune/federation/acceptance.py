@@ -7,7 +7,7 @@ asked again; one that refuses ends the beginning, before anything trains, and is
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from silotune.certificate.at_sites import is_time
@@ -20,7 +20,6 @@ from silotune.privacy.ledger.heard import HeardLedger
 from silotune.runtimes import Courier
 from silotune.runtimes.messages import (
     ACCEPTED,
-    BEGIN,
     OFFER,
     REFUSED,
     Message,
@@ -29,7 +28,8 @@ from silotune.runtimes.messages import (
     opened,
     words,
 )
-from silotune.runtimes.remote import OTHER_LEDGER, known
+from silotune.runtimes.remote import OTHER_LEDGER
+from silotune.terms import Terms
 
 from .offer import Offer
 
@@ -38,6 +38,9 @@ WAITING = "approval"
 
 ROUND_TRIP = 30.0
 """Seconds in which a site that is there says something; who says nothing is asked again."""
+
+KNOCK = 2.0
+"""Seconds of a round in which who has not accepted yet is asked again."""
 
 MOST_RECORDS = 10**9
 """That one site may declare."""
@@ -69,83 +72,138 @@ class SitesRefuseError(ValueError):
     """Sites do not take part; the message names each, and what it refers to."""
 
 
-def offered(
-    courier: Courier,
-    offer: Offer,
-    session: str,
-    patience: float,
-    tell: Tell,
-    pause: float = 1.0,
-) -> dict[str, Acceptance]:
-    """Offer a run to every participant, until all have accepted it.
+class Offering:
+    """An offer that is out, to sites that have not accepted it yet.
 
     Args:
         courier: the way to them.
         offer: what they are asked.
         session: of this process, so that nobody takes what was said to an earlier one for an
             answer to this.
-        patience: seconds until who has not accepted ends it.
+        asked: whom.
         tell: takes news: who has accepted, and for whom is waited.
-        pause: seconds before who waits for a person is asked again; twice as long each time.
-
-    Raises:
-        SitesRefuseError: if one refuses, or has not accepted in time.
     """
-    tell(f"offered as {offer.run} to {', '.join(offer.participants)}")
-    end = time.monotonic() + patience
-    asked, found = dict.fromkeys(offer.participants, 0), dict[str, Acceptance]()
-    waited: set[str] = set()
-    while asked:
-        left = end - time.monotonic()
-        if left <= 0:
-            raise SitesRefuseError(_not_all(asked, waited))
+
+    def __init__(
+        self, courier: Courier, offer: Offer, session: str, asked: Iterable[str], tell: Tell
+    ) -> None:
+        self._courier, self._offer, self._session, self._tell = courier, offer, session, tell
+        self._attempts = dict.fromkeys(asked, 0)
+        self._said: dict[str, str] = {}
+
+    def accepted(self, patience: float, pause: float = 1.0) -> dict[str, Acceptance]:
+        """Ask until all have accepted, or time is over and as many have as a run begins with.
+
+        Args:
+            patience: seconds until who has not accepted ends it, or is left to join later.
+            pause: seconds before who waits for a person is asked again; twice as long each time.
+
+        Raises:
+            SitesRefuseError: if one refuses, or too few have accepted in time.
+        """
+        self._tell(f"offered as {self._offer.run} to {', '.join(self._attempts)}")
+        least = fewest(self._offer.terms, len(self._offer.participants))
+        end, found = time.monotonic() + patience, dict[str, Acceptance]()
+        while self._attempts:
+            left = end - time.monotonic()
+            if left <= 0:
+                if len(found) < least:
+                    raise SitesRefuseError(self._not_all())
+                break
+            refused = dict[str, str]()
+            for site, said in self._answers(min(left, ROUND_TRIP)):
+                if isinstance(said, Acceptance):
+                    found[site] = said
+                elif said != words(WAITING):
+                    refused[site] = said
+            if refused:
+                raise SitesRefuseError(told(refused))
+            if self._attempts:
+                time.sleep(min(pause, max(0.0, end - time.monotonic())))
+                pause = min(2 * pause, ROUND_TRIP)
+        for site in self._attempts:
+            self._tell(f"{site}: has not accepted; the run begins, and it may join a later round")
+        return dict(sorted(found.items()))
+
+    def late(self) -> dict[str, Acceptance]:
+        """Ask once more, and not for long: who accepts now. Whoever refuses is asked again."""
+        if not self._attempts:
+            return {}
+        answers = self._answers(KNOCK)
+        return {site: said for site, said in answers if isinstance(said, Acceptance)}
+
+    def again(self, site: str) -> None:
+        """Ask a site again that has accepted, and could not begin."""
+        self._attempts[site] = 0
+
+    def _answers(self, deadline: float) -> Iterator[tuple[str, Acceptance | str]]:
+        """What each says, or why it does not accept."""
         orders = {
             ClientId(site): message(
-                OFFER, {"session": session, "attempt": attempt}, offer.to_bytes()
+                OFFER, {"session": self._session, "attempt": attempt}, self._offer.to_bytes()
             )
-            for site, attempt in asked.items()
+            for site, attempt in self._attempts.items()
         }
-        refused = dict[str, str]()
-        for site, data in courier.exchange(orders, min(left, ROUND_TRIP)):
-            if site not in asked:  # nobody that was asked, or who has answered already
+        waiting = set[str](orders)
+        for site, data in self._courier.exchange(orders, deadline):
+            if site not in waiting:  # nobody that was asked, or who has answered already
                 continue
-            answer, attempt = opened(data), asked.pop(site)
-            if answer is not None and answer.kind == ACCEPTED:
-                found[site] = _acceptance(answer, offer, site)
-                tell(f"{site}: accepted, {found[site].num_examples:,} records declared")
-            elif answer is not None and answer.head.get("code") == WAITING:
-                if site not in waited:
-                    tell(f"{site}: waits for somebody there: silotune site show {offer.run}")
-                waited.add(site)
-                asked[site] = attempt + 1
+            waiting.discard(site)
+            answer = opened(data)
+            said = _said(answer, self._offer) if answer else "its answer is torn"
+            if isinstance(said, Acceptance):
+                del self._attempts[site]
+                self._tell(f"{site}: accepted, {said.num_examples:,} records declared")
             else:
-                refused[site] = words(answer.head.get("code")) if answer else "its answer is torn"
-        if refused:
-            raise SitesRefuseError(told(refused))
-        if asked:
-            time.sleep(min(pause, max(0.0, end - time.monotonic())))
-            pause = min(2 * pause, ROUND_TRIP)
-    return dict(sorted(found.items()))
+                self._attempts[site] += 1
+                self._note(site, said)
+            yield site, said
+
+    def _note(self, site: str, said: str) -> None:
+        """Tell why a site does not accept, unless it was told before."""
+        if self._said.get(site) != said:
+            waits = f"waits for somebody there: silotune site show {self._offer.run}"
+            self._tell(f"{site}: {waits if said == words(WAITING) else said}")
+        self._said[site] = said
+
+    def _not_all(self) -> str:
+        """Who has not accepted in time, and what each needs."""
+        waited = {site for site in self._attempts if site in self._said}
+        silent = [site for site in self._attempts if site not in waited]
+        parts = []
+        if waited:
+            there = ", ".join(sorted(waited))
+            parts.append(f"nobody has approved the run at {there} (silotune site approve, there)")
+        if silent:
+            parts.append(
+                f"{', '.join(silent)} did not answer (does silotune site serve run there?)"
+            )
+        return "sites: " + "; ".join(parts)
+
+
+def fewest(terms: Terms, asked: int) -> int:
+    """With how many of the sites that are asked a run begins; others may join a later round.
+
+    With all of them, where the noise is made for a fixed number of clients (``unit: client``), or
+    clients have ranks of their own.
+    """
+    if terms.unit == "client" or terms.method.ranks or terms.min_clients is None:
+        return asked
+    return min(terms.min_clients, asked)
 
 
 def begun(
     courier: Courier,
-    offer: Offer,
-    session: str,
-    sizes: Mapping[str, int],
-    held_out: Mapping[str, int],
+    orders: Mapping[ClientId, bytes],
     ledgers: Mapping[str, HeardLedger],
     prices: Mapping[str, AnyCharge | None],
     deadline: float,
 ) -> dict[str, str]:
-    """Tell every site who takes part; hear what each has charged so far, and its price of a round.
+    """Tell sites who takes part; hear what each has charged so far, and its price of a round.
 
     Args:
         courier: the way to them.
-        offer: that they accepted.
-        session: of this process.
-        sizes: the public number of records of each.
-        held_out: the same of held-out ones.
+        orders: to each.
         ledgers: of each; what it has charged before, in a run that is resumed, is heard.
         prices: what a round costs each, as this machine computes it.
         deadline: seconds.
@@ -154,10 +212,7 @@ def begun(
         Site -> why it has not begun: it refuses, is silent, has lost charges that it told before,
         or prices a round otherwise.
     """
-    shared: dict[str, object] = {"run": offer.run, "session": session, "offer": offer.digest}
-    shared |= {"sizes": dict(sizes), "held": dict(held_out)}
-    orders = {ClientId(site): message(BEGIN, {**shared, **known(ledgers[site])}) for site in sizes}
-    missing, refused = set(sizes), dict[str, str]()
+    missing, refused = set[str](orders), dict[str, str]()
     for site, data in courier.exchange(orders, deadline):
         missing.discard(site)
         answer = opened(data)
@@ -175,12 +230,10 @@ def begun(
     return refused | dict.fromkeys(sorted(missing), "no answer in time")
 
 
-def _acceptance(answer: Message, offer: Offer, site: str) -> Acceptance:
-    """What an answer declares.
-
-    Raises:
-        SitesRefuseError: if it is no acceptance of this offer.
-    """
+def _said(answer: Message, offer: Offer) -> Acceptance | str:
+    """What an answer declares, or why it does not accept."""
+    if answer.kind != ACCEPTED:
+        return words(answer.head.get("code"))
     match dict(answer.head):
         case {
             "offer": offer.digest,
@@ -203,7 +256,7 @@ def _acceptance(answer: Message, offer: Offer, site: str) -> Acceptance:
                 accepted=accepted,
                 versions={plain(k, 40): plain(v, 40) for k, v in [*versions.items()][:20]},
             )
-    raise SitesRefuseError(f"sites: {site} answered something else than an acceptance of this run")
+    return "it answered something else than an acceptance of this run"
 
 
 def _is_size(number: int, least: int) -> bool:
@@ -224,15 +277,3 @@ def _same_price(here: AnyCharge | None, there: object) -> bool:
 def told(refused: Mapping[str, str]) -> str:
     """Who does not take part, and why."""
     return "sites: " + "; ".join(f"{site}: {why}" for site, why in refused.items())
-
-
-def _not_all(asked: Mapping[str, int], waited: set[str]) -> str:
-    """Who has not accepted in time, and what each needs."""
-    silent = [site for site in asked if site not in waited]
-    parts = []
-    if waited & asked.keys():
-        there = ", ".join(sorted(waited & asked.keys()))
-        parts.append(f"nobody has approved the run at {there} (silotune site approve, there)")
-    if silent:
-        parts.append(f"{', '.join(silent)} did not answer (does silotune site serve run there?)")
-    return "sites: " + "; ".join(parts)

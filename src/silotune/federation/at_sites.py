@@ -8,48 +8,53 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from silotune.certificate.at_sites import SITE_FIELDS
 from silotune.certificate.issue import Told
-from silotune.certificate.transports import TRANSPORTS, kind_of
 from silotune.core import ClientId, ClientUpdate, GlobalState, encode_task
-from silotune.core.files import build, read_json, whole_lines, write_json
+from silotune.core.files import write_json
 from silotune.engine.client_releases import prices_of
 from silotune.engine.loop import make_tasks
 from silotune.models.hub import files_digest
 from silotune.privacy import SiloStoreError
-from silotune.privacy.ledger.chain import read_line
 from silotune.privacy.ledger.entry import UPDATE
 from silotune.privacy.ledger.heard import HeardLedger
 from silotune.runs.folder import RunFolder
 from silotune.runs.unheard import Unheard
 from silotune.runtimes import Courier, Remote, Stragglers
-from silotune.runtimes.messages import ACCEPTED, ACCOUNT, FINISH, lines_of, message, opened, words
+from silotune.runtimes.messages import (
+    ACCEPTED,
+    ACCOUNT,
+    BEGIN,
+    FINISH,
+    lines_of,
+    message,
+    opened,
+    words,
+)
 from silotune.runtimes.remote import known
 from silotune.terms import Agreement, BuiltModel
+from silotune.terms.agreement import with_clients
 
 from .acceptance import (
     ROUND_TRIP,
     Acceptance,
+    Offering,
     SitesRefuseError,
     Tell,
     begun,
-    offered,
     told,
 )
+from .beside_sites import OFFERED, copies_of, recorded, transports
 from .built import Declare, Declared
 from .description import Description
 from .offer import Offer, digest_of_terms
 from .trained_models import is_personal
 from .versions import versions
-
-OFFERED = "offer.json"
-"""In a run's folder: the offer that is out, so that who stops waiting can go on with it."""
 
 
 class AtSites:
@@ -78,10 +83,12 @@ class AtSites:
         self._session = secrets.token_hex(8)
         self._accepted: Mapping[str, Acceptance] = {}
         self._offer: Offer | None = None
-        self._ledgers: Mapping[str, HeardLedger] = {}
+        self._offering: Offering | None = None
+        self._ledgers: dict[str, HeardLedger] = {}
+        self._remote: Remote | None = None
         self._unheard = Unheard(folder.unheard)
         self._goes_on = False
-        self._transports = _transports(folder, courier)
+        self._transports = transports(folder, courier)
 
     @property
     def declare(self) -> Declare:
@@ -113,30 +120,9 @@ class AtSites:
         Raises:
             SitesRefuseError: if one does not begin, and nothing has been trained.
         """
-        assert self._offer is not None
-        copies = _copies(self._folder.ledger)
-        private = agreement.terms.unit == "example"
-        prices = {name: agreement.price(name) if private else None for name in agreement.sizes}
-        self._ledgers = {
-            name: HeardLedger(
-                name,
-                self._run,
-                prices_of(prices[name], agreement.releases(name)),
-                copies.get(name, b""),
-            )
-            for name in agreement.sizes
-        }
         deadline, wait = self._federation.round_deadline, self._federation.wait_after_quorum
-        missing = begun(
-            self._courier,
-            self._offer,
-            self._session,
-            agreement.sizes,
-            agreement.held_out,
-            self._ledgers,
-            prices,
-            wait if self._goes_on and wait is not None else deadline,
-        )
+        patience = wait if self._goes_on and wait is not None else deadline
+        missing = self._begun(agreement, agreement.sizes, patience)
         if missing and not self._goes_on:
             raise SitesRefuseError(told(missing))
         for site in agreement.sizes.keys() - missing.keys():
@@ -148,8 +134,8 @@ class AtSites:
         stragglers = None
         if wait is not None:
             stragglers = Stragglers(agreement.terms.min_clients or len(names), wait)
-        paid = self._unpaid if private else None
-        return Remote(
+        paid = self._unpaid if agreement.terms.unit == "example" else None
+        self._remote = Remote(
             self._courier,
             names,
             deadline,
@@ -159,6 +145,62 @@ class AtSites:
             agreement.held_out,
             self._unheard,
         )
+        return self._remote
+
+    def joined(self, agreement: Agreement) -> Agreement | None:
+        """Ask who has not accepted yet, and take in who does now; None if nobody does."""
+        assert self._offering is not None
+        grown = agreement
+        for site, acceptance in self._offering.late().items():
+            found = self._taken_in(grown, site, acceptance)
+            grown = found or grown
+        return grown if grown is not agreement else None
+
+    def _taken_in(self, agreement: Agreement, site: str, declared: Acceptance) -> Agreement | None:
+        """With one more site, which has begun; None if it cannot, and then it is asked again."""
+        assert self._remote is not None
+        assert self._offering is not None
+        held_out = {site: declared.num_held_out} if agreement.held_out else {}
+        try:
+            self._refuse_other_sizes({site: declared})
+            grown = with_clients(agreement, {site: declared.num_examples}, held_out)
+        except ValueError as error:
+            missing = {site: str(error)}
+        else:
+            missing = self._begun(grown, [site], min(ROUND_TRIP, self._federation.round_deadline))
+        if missing:
+            self._tell(f"{site}: cannot join: {missing[site]}")
+            self._ledgers.pop(site, None)
+            self._offering.again(site)
+            return None
+        self._accepted = dict(sorted({**self._accepted, site: declared}.items()))
+        self._note({})
+        self._remote.join(ClientId(site), self._ledgers[site], held_out.get(site, 0))
+        self._tell(f"{site}: takes part from now on")
+        return grown
+
+    def _begun(
+        self, agreement: Agreement, names: Collection[str], deadline: float
+    ) -> dict[str, str]:
+        """Tell some sites who takes part, and hear them; why each has not begun."""
+        assert self._offer is not None
+        copies, private = copies_of(self._folder.ledger), agreement.terms.unit == "example"
+        prices = {name: agreement.price(name) if private else None for name in names}
+        for name in names:
+            releases = prices_of(prices[name], agreement.releases(name))
+            self._ledgers[name] = HeardLedger(name, self._run, releases, copies.get(name, b""))
+        shared: dict[str, object] = {
+            "run": self._run,
+            "session": self._session,
+            "offer": self._offer.digest,
+            "sizes": dict(agreement.sizes),
+            "held": dict(agreement.held_out),
+        }
+        orders = {
+            ClientId(name): message(BEGIN, {**shared, **known(self._ledgers[name])})
+            for name in names
+        }
+        return begun(self._courier, orders, self._ledgers, prices, deadline)
 
     def hear(self) -> None:
         """Ask sites that may have charged, and were silent since, what it was.
@@ -249,13 +291,13 @@ class AtSites:
             participants=federation.records.elsewhere,
             versions=versions(),
         )
-        found = _recorded(self._folder, offer)
+        found = recorded(self._folder, offer)
         self._goes_on = bool(found)
+        asked = [name for name in offer.participants if name not in found]
+        self._offering = Offering(self._courier, offer, self._session, asked, self._tell)
         if not found:
             write_json(self._folder.path / OFFERED, {"run": self._run, "began": self._began})
-            found = offered(
-                self._courier, offer, self._session, federation.offer_deadline, self._tell
-            )
+            found = self._offering.accepted(federation.offer_deadline)
         self._accepted = found
         self._refuse_other_sizes(found)
         scored = federation.terms.privacy.metric_noise is not None
@@ -312,43 +354,3 @@ class AtSites:
                 for name, site in self._accepted.items()
             },
         }
-
-
-def offer_out(folder: RunFolder) -> tuple[str, str] | None:
-    """Run and beginning of an offer that is out and has not begun; None if there is none."""
-    file = folder.path / OFFERED
-    if folder.state.is_file() or not file.is_file():
-        return None
-    match read_json(file):
-        case {"run": str(run), "began": str(began)}:
-            return run, began
-    return None
-
-
-def _transports(folder: RunFolder, courier: Courier) -> list[str]:
-    """Kinds of the couriers that the run had before, and of this one."""
-    before = []
-    if folder.sites_told.is_file():
-        before = [kind for kind in read_json(folder.sites_told)["transports"] if kind in TRANSPORTS]
-    return sorted({*before, kind_of(courier)})
-
-
-def _recorded(folder: RunFolder, offer: Offer) -> dict[str, Acceptance]:
-    """Who takes part in a run that has begun; empty if none has, or by another offer."""
-    if not folder.sites_told.is_file() or not folder.state.is_file():
-        return {}
-    told = read_json(folder.sites_told)
-    if told.get("offer") != offer.digest:
-        return {}
-    where = str(folder.sites_told)
-    return {name: build(Acceptance, site, where) for name, site in told["sites"].items()}
-
-
-def _copies(ledger: Path) -> dict[str, bytes]:
-    """By account, the lines of a run's collected ledger as they stand in it."""
-    found: dict[str, bytes] = {}
-    data = whole_lines(ledger.read_bytes()) if ledger.is_file() else b""
-    for number, line in enumerate(data.splitlines(keepends=True), start=1):
-        name = read_line(line, ledger, number).entry.silo
-        found[name] = found.get(name, b"") + line
-    return found

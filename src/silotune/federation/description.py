@@ -49,7 +49,8 @@ class Description:
         wait_after_quorum: seconds that a round waits for others, once ``min_clients`` sites have
             answered; None = until the deadline.
         coordinator: what sites know this machine as, where clients are sites.
-        offer_deadline: seconds in which every site must have accepted a run.
+        offer_deadline: seconds in which every site must have accepted a run, or ``min_clients`` of
+            them: others may join later.
         baselines: research only: also train each client alone, to compare.
         report_to: also write metrics for these tools.
     """
@@ -174,7 +175,8 @@ class Description:
             wait_after_quorum: seconds that a round of ``Sites`` waits for others, once
                 ``min_clients`` have answered; None = until the deadline.
             coordinator: what sites know this machine as, if clients are ``Sites``.
-            offer_deadline: seconds in which each of them must have accepted the run.
+            offer_deadline: seconds in which each of them must have accepted the run; or with
+                ``min_clients`` so many, and the others may join at the beginning of a round.
             lifetime: a ceiling of epsilon over all runs on the same records, and where their book
                 is kept; None = recorded, without a ceiling; ``"off"`` for simulations on public
                 data, which certificates then say.

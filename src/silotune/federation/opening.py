@@ -28,11 +28,13 @@ from silotune.runs.folder import RunFolder
 from silotune.runs.lock import held
 from silotune.runs.unheard import Unheard
 from silotune.runtimes import Courier, InProcess, Remote
+from silotune.terms import Agreement
 
 from . import own_records
 from .acceptance import Tell
 from .adapter_check import refuse_unloadable
-from .at_sites import AtSites, offer_out
+from .at_sites import AtSites
+from .beside_sites import offer_out
 from .bookkeeping import Bookkeeping, Followed, ledgers_here, refuse_spent
 from .built import BuiltFederation, build_clients, build_federation, now
 from .description import Description
@@ -53,9 +55,9 @@ LEAST_SPACE = 50_000_000
 """Bytes that must be free: adapters and records are small, but a full disk stops any run."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class OpenRun:
-    """A run that is ready to go on.
+    """A run that is ready to go on. When a site joins late, ``built`` and ``facts`` are others.
 
     Attributes:
         built: its parts.
@@ -335,10 +337,16 @@ def _going_on(
     own_records.check(folder, {**built.digests, **built.public_digests})
     books.collect()
     truncate_rounds(folder, state.round)
-    facts = going_on(replace(facts, status="running", finished=None), state.round)
+    silos = silos_of(built.agreement)  # one may have joined after the file was kept
+    facts = going_on(replace(facts, status="running", finished=None, silos=silos), state.round)
     keep = {**before, **kept(facts, built.federation, config)}  # what it runs beside may change
     write_kept(folder, keep)
     return facts, keep
+
+
+def silos_of(agreement: Agreement) -> dict[str, dict[str, int]]:
+    """What ``run.json`` says of each silo."""
+    return {name: {"num_examples": size} for name, size in agreement.sizes.items()}
 
 
 def _facts(built: BuiltFederation, run: str, command: Sequence[str]) -> RunFacts:
@@ -362,6 +370,6 @@ def _facts(built: BuiltFederation, run: str, command: Sequence[str]) -> RunFacts
             "device": str(built.federation.machine.torch_device()),
             "threads": torch.get_num_threads(),
         },
-        silos={name: {"num_examples": size} for name, size in built.agreement.sizes.items()},
+        silos=silos_of(built.agreement),
         labels=list(built.agreement.labels),
     )

@@ -18,10 +18,10 @@ from silotune.certificate.statement import spent, statement
 from silotune.core import GlobalState, accumulated
 from silotune.core.expert_matrix import parameter_of
 from silotune.core.files import write_json, write_text
-from silotune.engine import Experiment, Round, Server, federate
+from silotune.engine import Experiment, Round, Server
 from silotune.engine.checkpoint import load as load_checkpoint
 from silotune.engine.checkpoint import save as save_checkpoint
-from silotune.engine.loop import make_tasks
+from silotune.engine.loop import make_tasks, one_round
 from silotune.linalg import norm
 from silotune.privacy.accounting.accountant import COARSE, FINE, epsilon
 from silotune.privacy.ledger.noisy_counts import by_table
@@ -37,6 +37,7 @@ from .adapter_check import check_learned
 from .adapter_folder import write_made
 from .built import BuiltFederation, now
 from .description import Description
+from .joining import joined
 from .keeping import append_round
 from .opening import OpenRun
 from .round_noise import round_noise
@@ -63,8 +64,12 @@ def rounds(job: OpenRun) -> Iterator[RoundRecord]:
     if state.round == 0:
         append_round(folder, first := _before(job, state))
         yield first
-    start = time.monotonic()
-    for done in federate(experiment, job.runtime, state, _server(agreement, folder)):
+    server = _server(agreement, folder)
+    while state.round < experiment.rounds:
+        if joined(job):
+            experiment = job.built.agreement.experiment(facts.run)
+        start = time.monotonic()
+        done = one_round(experiment, job.runtime, state, server)
         seconds = time.monotonic() - start
         scores = _scores(job, experiment, done.state)
         job.books.collect()
@@ -76,7 +81,7 @@ def rounds(job: OpenRun) -> Iterator[RoundRecord]:
         _write_privacy(folder, _certificate(job, bound, grid=COARSE))
         save_checkpoint(folder.state, done.state, facts.run, facts.config_digest, job.keep)
         yield record
-        state, start = done.state, time.monotonic()
+        state = done.state
 
 
 def finish(

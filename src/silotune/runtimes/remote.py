@@ -97,6 +97,18 @@ class Remote:
         """All of them, by name."""
         return self._clients
 
+    def join(self, client: ClientId, ledger: HeardLedger, held_out: int) -> None:
+        """One more client that can be asked.
+
+        Args:
+            client: its name.
+            ledger: what it tells of its charges.
+            held_out: its declared number of held-out records.
+        """
+        self._clients = sorted([*self._clients, client])
+        self._ledgers[client] = ledger
+        self._held_out = {**self._held_out, client: held_out}
+
     def train(self, tasks: Sequence[ClientTask]) -> Iterator[ClientUpdate]:
         """Results as they come."""
         return self._results(TRAIN, tasks)

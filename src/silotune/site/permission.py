@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from silotune.federation.acceptance import fewest
 from silotune.federation.offer import Offer
 from silotune.models.hub import files_digest
 
@@ -61,20 +62,23 @@ def folder_of_base(own: OwnSite, offer: Offer) -> Path:
     return place
 
 
-def checked_sizes(told: object, offer: Offer) -> dict[str, int]:
-    """Numbers of records of all participants.
+def checked_sizes(told: object, offer: Offer, site: str) -> dict[str, int]:
+    """Numbers of records of those who take part: this site, and as many as a run begins with.
 
     Raises:
         RefusedError: if they are none.
     """
-    if not isinstance(told, dict) or tuple(sorted(told)) != offer.participants:
+    participants = set(offer.participants)
+    if not isinstance(told, dict) or site not in told or not told.keys() <= participants:
+        raise RefusedError("order:sizes")
+    if len(told) < fewest(offer.terms, len(participants)):
         raise RefusedError("order:sizes")
     if any(type(size) is not int or size < 1 for size in told.values()):
         raise RefusedError("order:sizes")
     return dict(sorted(told.items()))
 
 
-def checked_held(told: object, offer: Offer) -> dict[str, int]:
+def checked_held(told: object, offer: Offer, site: str) -> dict[str, int]:
     """The same of held-out records; none where no noisy score is divided by them.
 
     Raises:
@@ -84,4 +88,4 @@ def checked_held(told: object, offer: Offer) -> dict[str, int]:
         if told not in ({}, None):
             raise RefusedError("order:held")
         return {}
-    return checked_sizes(told, offer)
+    return checked_sizes(told, offer, site)

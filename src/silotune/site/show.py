@@ -215,8 +215,8 @@ def _leaves(own: OwnSite, terms: Terms) -> Iterator[str]:
         held = "none" if own.num_held_out is None else f"{own.num_held_out:,}"
         yield f"the number of held-out records that it declares, {held}"
     yield (
-        "what each release is charged, and when; the digest of this site's policy; versions of its "
-        "software; and, where it refuses, a code from a fixed list"
+        "what each release is charged, and when; that it accepted, and when; the digest of this "
+        "site's policy; versions of its software; and, where it refuses, a code from a fixed list"
     )
     yield "nothing else: no record, no score without noise, no message of an error"
 

@@ -189,8 +189,8 @@ class Site:
         if head.get("offer") != offer.digest:
             raise RefusedError("order:offer")
         sizes, held_out = (
-            checked_sizes(head.get("sizes"), offer),
-            checked_held(head.get("held"), offer),
+            checked_sizes(head.get("sizes"), offer, own.name),
+            checked_held(head.get("held"), offer, own.name),
         )
         if sizes[own.name] != own.num_examples:
             raise RefusedError("order:sizes")
@@ -198,7 +198,7 @@ class Site:
             raise RefusedError("order:held")
         told = {"offer": offer.digest, "sizes": sizes, "held": held_out}
         file = Home(own.home).opened_run(offer.run) / BEGUN
-        if file.exists() and {k: read_json(file).get(k) for k in told} != told:
+        if file.exists() and not _goes_on(read_json(file), told):
             raise RefusedError("order:sizes")
         begun = self._agreed(own, offer, sizes, held_out)
         try:
@@ -255,10 +255,10 @@ class Site:
         told = read_json(file)
         if told.get("offer") != offer.digest:
             raise RefusedError("order:offer")
-        sizes = checked_sizes(told["sizes"], offer)
+        sizes = checked_sizes(told["sizes"], offer, own.name)
         if sizes[own.name] != own.num_examples:
             raise RefusedError("data")
-        return self._agreed(own, offer, sizes, checked_held(told["held"], offer))
+        return self._agreed(own, offer, sizes, checked_held(told["held"], offer, own.name))
 
     def _agreed(
         self, own: OwnSite, offer: Offer, sizes: Mapping[str, int], held_out: Mapping[str, int]
@@ -344,6 +344,13 @@ def _lines(begun: Begun, head: Mapping[str, Any]) -> bytes:
         return begun.client.charges_since(head.get("known"), head.get("digest"))
     except SiloStoreError as error:
         raise RefusedError("ledger") from error
+
+
+def _goes_on(before: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
+    """Whether who takes part is who did, with the same numbers, and perhaps others who joined."""
+    return before["offer"] == told["offer"] and all(
+        before[numbers].items() <= told[numbers].items() for numbers in ("sizes", "held")
+    )
 
 
 def _charges(terms: Terms) -> bool:

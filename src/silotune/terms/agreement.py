@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from silotune.core import ClientId, GlobalState
 from silotune.engine import ClientAgreement, Experiment
@@ -133,6 +133,29 @@ def agree(
             terms.privacy, sizes if whose is None else {whose: sizes[whose]}, training
         ),
         server=server_mechanism(terms.privacy, len(sizes), training),
+    )
+
+
+def with_clients(
+    agreement: Agreement, sizes: Mapping[str, int], held_out: Mapping[str, int]
+) -> Agreement:
+    """An agreement with clients that join later; the mechanisms of the others stay.
+
+    Args:
+        agreement: as it was.
+        sizes: the number of records that each newcomer declares.
+        held_out: the same of held-out ones; empty unless scores are released.
+
+    Raises:
+        ValueError: as ``agree``.
+    """
+    terms = agreement.terms
+    added = client_mechanisms(terms.privacy, sizes, terms.training)
+    return replace(
+        agreement,
+        sizes=dict(sorted({**agreement.sizes, **sizes}.items())),
+        held_out=dict(sorted({**agreement.held_out, **held_out}.items())),
+        mechanisms=dict(sorted({**agreement.mechanisms, **added}.items())),
     )
 
 
