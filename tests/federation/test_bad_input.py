@@ -420,3 +420,11 @@ def test_label_maps_that_cannot_be_meant(bert):
         federation(bert, label_map={1: "cat"})
     with pytest.raises(ValueError, match="label_map: records without labels"):
         federation(bert, objective=st.CausalLM(text="text"), label_map={"x": None})
+
+
+def test_pairs_that_are_larger_than_the_model(bert, place, monkeypatch):
+    """Whoever offers such a run would otherwise take the memory of every site."""
+    monkeypatch.setattr("silotune.terms.build.MOST_NUMBERS", 1_000)
+    method = st.methods.MiLoRA(r=4_096, target_modules="all-linear")
+    with pytest.raises(ValueError, match=r"r: pairs of rank 4,096 at .* lower r, or name fewer"):
+        federation(bert, method=method).fit(place, progress=False)

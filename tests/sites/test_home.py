@@ -83,11 +83,26 @@ def test_a_damaged_offer_is_named_and_hides_no_other(home: Home) -> None:
 
 def test_nobody_fills_the_disk_with_offers(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(home_module, "MOST_OFFERS", 2)
-    for run in ("a", "b"):
+    for run in ("b", "a", "c"):
         home.keep(offer(run=run).to_bytes())
-    with pytest.raises(RecordError, match="holds 2 offers"):
-        home.keep(offer(run="c").to_bytes())
-    home.keep(offer(run="b", title="another").to_bytes())
+    assert [kept.run for kept in home.offers()] == ["a", "c"]
+    home.keep(offer(run="c", title="another").to_bytes())
+
+
+def test_offers_without_end_push_out_nothing_that_was_said_or_done(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(home_module, "MOST_OFFERS", 3)
+    for run in ("approved", "begun", "refused"):
+        home.keep(offer(run=run).to_bytes())
+    home.decide(home.offer("approved"), "approved")
+    home.opened_run("begun")
+    for number in range(5):
+        home.keep(offer(run=f"r{number}").to_bytes())
+    assert [kept.run for kept in home.offers()] == ["approved", "begun", "r4"]
+    home.decide(home.offer("r4"), "refused")
+    with pytest.raises(RecordError, match="holds 3 offers that were"):
+        home.keep(offer(run="one-more").to_bytes())
 
 
 def test_a_persons_word_is_bound_to_what_was_looked_at(home: Home) -> None:

@@ -477,6 +477,18 @@ def test_an_error_that_cannot_be_written_down_is_no_answer_either(tmp_path, bert
     assert opened(courier.sites["east"].answer(b"anything")).head == {"code": "failed"}
 
 
+def test_errors_without_end_fill_no_disk(tmp_path, bert, monkeypatch):
+    courier = wire(tmp_path, bert)
+    home = courier.own["east"].home
+    home.mkdir(parents=True)
+    monkeypatch.setattr("silotune.site.site.opened", lambda _: 1 / 0)
+    monkeypatch.setattr("silotune.site.keeping.MOST_ERRORS", 5_000)
+    for _ in range(20):
+        courier.sites["east"].answer(b"anything")
+    assert 0 < sum(f.stat().st_size for f in home.glob("errors*")) < 4 * 5_000
+    assert "ZeroDivisionError" in lines(home / "errors.jsonl")[-1]
+
+
 def test_a_model_that_is_an_object_is_known_to_no_site(bert):
     model = transformers.AutoModel.from_pretrained(bert)
     tokenizer = transformers.AutoTokenizer.from_pretrained(bert)

@@ -91,6 +91,9 @@ class Home:
     def keep(self, data: bytes) -> Offer:
         """Keep an offer as it came; another one of the same name is replaced.
 
+        Where there are too many, the oldest goes that nobody has answered, and no run is of: so
+        whoever offers without end pushes out what was offered, and nothing that was said or done.
+
         Args:
             data: of the message.
 
@@ -104,9 +107,7 @@ class Home:
             if file.is_file() and file.read_bytes() == data:
                 return offer
             if not file.exists() and len(self._names()) >= MOST_OFFERS:
-                raise RecordError(
-                    f"{file.parent}: holds {MOST_OFFERS} offers; remove those that are over"
-                )
+                self._make_room()
         self._write(file, data)
         return offer
 
@@ -205,6 +206,24 @@ class Home:
                 "back from a copy, or what was spent is not known"
             )
         return []
+
+    def _make_room(self) -> None:
+        """Remove the oldest offer that nothing hangs on.
+
+        Raises:
+            RecordError: if there is none.
+        """
+        idle = [
+            self._offer(run)
+            for run in self._names()
+            if not self._approval(run).exists() and not self.run(run).exists()
+        ]
+        if not idle:
+            raise RecordError(
+                f"{self.path / 'offers'}: holds {MOST_OFFERS} offers that were approved, refused "
+                "or begun; remove those that are over"
+            )
+        min(idle, key=lambda file: file.stat().st_mtime_ns).unlink()
 
     def _offer(self, run: str) -> Path:
         return self.path / "offers" / f"{_checked(run)}.json"

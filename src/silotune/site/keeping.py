@@ -23,8 +23,11 @@ from .permission import RefusedError
 
 _LOG = logging.getLogger(__name__)
 
-ERRORS = "errors.jsonl"
-"""In a site's home: one line an error, for its own people."""
+ERRORS, OLDER_ERRORS = "errors.jsonl", "errors.older.jsonl"
+"""In a site's home: one line an error, for its own people; and those before, if they were many."""
+
+MOST_ERRORS = 10_000_000
+"""Bytes of them."""
 
 NOT_TAKEN = "certificate.refused.json"
 """In the folder of a run: a certificate that is not what the ledger says, to be looked at."""
@@ -81,8 +84,12 @@ def take(built: BuiltFederation, client: Client, offer: Offer, state: ModelState
 
 
 def note(home: Path) -> None:
-    """Write an error down for the site's own people."""
+    """Write an error down for the site's own people; errors without end fill no disk."""
+    file = home / ERRORS
     try:
-        append_line(home / ERRORS, {"time": now(), "error": traceback.format_exc()})
+        with in_words(file):
+            if file.exists() and file.stat().st_size > MOST_ERRORS:
+                file.replace(home / OLDER_ERRORS)
+        append_line(file, {"time": now(), "error": traceback.format_exc()})
     except RecordError as full:
         _LOG.error("an error could not be written down: %s", full)

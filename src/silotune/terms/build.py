@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import nn
+
 from silotune.adapters import (
     Adapter,
     PeftLayout,
@@ -95,10 +97,7 @@ class BuiltModel:
     @property
     def total(self) -> int:
         """How many numbers the adapted model has."""
-        model = self.trainer.adapted.model
-        packed = [m for m in model.modules() if isinstance(m, PackedLinear)]
-        kept = sum(p.numel() for p in model.parameters())
-        return kept + sum(m.out_features * m.in_features for m in packed)
+        return _numbers_of(self.trainer.adapted.model)
 
     def first_state(self) -> GlobalState:
         """A model that has not learned."""
@@ -149,6 +148,7 @@ def build_model(terms: Terms, loaded: Loaded, machine: Machine) -> BuiltModel:
     adapted_sites = sites if axes.adapter else ()
     if axes.adapter:
         axes.adapter.check_sites(adapted_sites)
+    _check_size(method.largest_rank, adapted_sites, loaded)
     parameters = peft_parameters(sites)
     modules = [site for site in sites if parameter_of(site.name) not in parameters]
     targets = peft_targets(modules, loaded.model, head_names)
@@ -194,6 +194,32 @@ def build_model(terms: Terms, loaded: Loaded, machine: Machine) -> BuiltModel:
         ),
         start=start.digest,
     )
+
+
+MOST_NUMBERS = 10_000_000
+"""Of an adapter's pairs, or those of the whole base if these are more."""
+
+
+def _check_size(rank: int, sites: Sequence[Site], loaded: Loaded) -> None:
+    """Refuse pairs that are larger than the model, before memory is taken for them.
+
+    Raises:
+        ValueError: naming what to lower.
+    """
+    numbers = rank * sum(site.in_features + site.out_features for site in sites)
+    total = _numbers_of(loaded.model)
+    if numbers > max(total, MOST_NUMBERS):
+        raise ValueError(
+            f"r: pairs of rank {rank:,} at {len(sites):,} modules have {numbers:,} numbers, and "
+            f"the whole base has {total:,}; lower r, or name fewer modules"
+        )
+
+
+def _numbers_of(model: nn.Module) -> int:
+    """How many numbers a model has, also of what it keeps packed."""
+    packed = [m for m in model.modules() if isinstance(m, PackedLinear)]
+    kept: int = sum(p.numel() for p in model.parameters())
+    return kept + sum(m.out_features * m.in_features for m in packed)
 
 
 def _first_factors(terms: Terms, loaded: Loaded, sites: Sequence[Site], axes: Axes) -> Factors:
