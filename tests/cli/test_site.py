@@ -5,21 +5,18 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from covering import full
-from federation.small import BUDGET, small, train, write_small
 from silotune import ExampleDP
-from silotune.config import build
 from silotune.core.files import read_json, write_json
 from silotune.federation.offer import Offer
-from silotune.models.hub import files_digest
 from silotune.site.home import Home
 from silotune.testing.tiny_models import tiny_bert
 from sites.offers import offer, terms
+from sites.wire import federation, wire
 
 POLICY = """\
 policy:
@@ -227,31 +224,24 @@ def test_a_model_is_opened_for_what_the_policy_allows_alone(home, silotune, bert
 
 @pytest.fixture(scope="module")
 def federated(tmp_path_factory):
-    """The federation, and the folder, of a run of two silos."""
+    """The federation of a run of two sites, and the home of one of them, east."""
     folder = tmp_path_factory.mktemp("federated")
-    file = write_small(folder, tiny_bert(folder / "bert"))
-    config = small(
-        file, *BUDGET, "train.num_rounds=2", f"privacy.lifetime.folder={folder / 'life'}"
-    )
-    train(config)
-    return build(config), Path(config.output_dir)
+    model = tiny_bert(folder / "bert")
+    courier = wire(folder, model)
+    privacy = ExampleDP(target_epsilon=8, target_delta=1e-3)
+    asked = federation(model, privacy=privacy, rounds=2)
+    asked.fit(folder / "run", courier=courier, progress=False)
+    return asked, courier.own["east"].home
 
 
 @pytest.fixture
 def ended(home, federated) -> Home:
     """A site, east, that took part in a run which has ended."""
-    federation, folder = federated
+    _, own = federated
     for text, instead in (("name: h1", "name: east"), ("3900", "20"), ("1e-5", "1e-3")):
         allow(text, instead)
     allow("max_epsilon: 6", "max_epsilon: 8")
-    run = read_json(folder / "run.json")["run"]
-    given = offer(federation.terms, run="r1", labels=("cat", "dog"), participants=("east", "west"))
-    given = replace(given, run=run)
-    home.keep(given.to_bytes())
-    place = home.opened_run(run)
-    shutil.copy(folder / "privacy.json", place / "certificate.json")
-    shutil.copy(folder / "sites" / "east" / "ledger.jsonl", place / "ledger.jsonl")
-    shutil.copytree(folder.parent / "life", home.life)
+    shutil.copytree(own, home.path)
     return home
 
 
@@ -372,12 +362,9 @@ def test_what_was_spent_is_told_and_shown_beside_the_next_offer(ended, silotune)
 
 
 def test_what_an_offer_trains_is_counted_on_the_sites_own_model(ended, silotune, federated):
-    federation, _ = federated
+    asked, _ = federated
     given = ended.offer(run_of(ended))
-    base = files_digest(federation.terms.model)
-    allow(f"{'1' * 64}': mini", f"{base}': {federation.terms.model}")
-    asked = replace(given, base_files=base, terms=replace(given.terms, evaluation="site"))
-    ended.keep(asked.to_bytes())
+    allow(f"{'1' * 64}': mini", f"{given.base_files}': {asked.terms.model}")
     output = silotune("site", "show", given.run, "--count").output
     assert "numbers are trained, and" in output
     assert "which is here" in output

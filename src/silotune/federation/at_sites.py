@@ -10,7 +10,6 @@ import hashlib
 import secrets
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from itertools import chain
 from typing import Any
 
 from silotune.certificate.at_sites import SITE_FIELDS
@@ -254,17 +253,17 @@ class AtSites:
         }
         left: dict[str, str] = dict.fromkeys(self._ledgers, "no answer in time")
         silent = set(self._unheard.silent())
-        there = {name: order for name, order in orders.items() if name not in silent}
-        away = {name: order for name, order in orders.items() if name in silent}
-        for name, data in chain(
-            self._courier.exchange(there, self._federation.round_deadline),
-            self._courier.exchange(away, min(ROUND_TRIP, self._federation.round_deadline)),
+        for whom, patience in (
+            (orders.keys() - silent, self._federation.round_deadline),
+            (orders.keys() & silent, min(ROUND_TRIP, self._federation.round_deadline)),
         ):
-            answer = opened(data)
-            if answer is not None and answer.kind == ACCEPTED:
-                del left[name]
-            else:
-                left[name] = words(answer.head.get("code")) if answer else "its answer is torn"
+            asked = {name: orders[name] for name in sorted(whom)}
+            for name, data in self._courier.exchange(asked, patience) if asked else ():
+                answer = opened(data)
+                if answer is not None and answer.kind == ACCEPTED:
+                    del left[name]
+                else:
+                    left[name] = words(answer.head.get("code")) if answer else "its answer is torn"
         self._note(left, delivered=True)
         if wrong := [site for site, why in left.items() if why == words("certificate")]:
             raise SiloStoreError(
