@@ -29,9 +29,10 @@ TRANSPORTS: Mapping[str, str] = {
     "nvflare": "by NVIDIA FLARE, over mutual TLS that ends at its server. Whoever runs that server "
     "sees {crosses}; whoever has the key of its certificate authority can speak for any site. At "
     "a site it carries bytes; that no job brings code there rests on the site's hardened kit",
-    "flower": "by Flower, over TLS that ends at its server. Whoever runs that server sees "
-    "{crosses}. Whoever reaches its port with the certificate that every site has can run code at "
-    "every site, so that all of them are trusted as the site's own machine is",
+    "flower": "by Flower, over TLS that ends at its server, each signed by its sender. Whoever "
+    "runs that server sees {crosses}, and can hold messages back, and forge none. But whoever "
+    "reaches its port with the certificate that every site has can run code at every site, so that "
+    "all of them are trusted as the site's own machine is",
     OWN: "by a courier that is not of this package: who sees {crosses}, and how it knows who "
     "answered, is not known",
 }

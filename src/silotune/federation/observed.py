@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from silotune.certificate.issue import standing
+from silotune.certificate.transports import kind_of
 from silotune.core import ClientId
 from silotune.privacy import NoDP
 from silotune.runs.folder import RunFolder
@@ -65,12 +66,15 @@ class Observed:
         federation: as described.
         run: its identity.
         began: when it began.
+
+    Attributes:
+        transport: the courier's kind.
     """
 
     def __init__(
         self, courier: Courier, folder: RunFolder, federation: Description, run: str, began: str
     ) -> None:
-        self._courier, self._folder = courier, folder
+        self._courier, self._folder, self.transport = courier, folder, kind_of(courier)
         self._hidden = federation.terms.unit == "client"
         self._live, self._lock = _first(federation, run, began), threading.Lock()
         if isinstance(courier, Noticing) and not self._hidden:
