@@ -120,6 +120,19 @@ def test_a_coordinator_that_is_killed_goes_on_without_who_is_gone(tmp_path, bert
     checked(courier, run, folder)
 
 
+def test_a_lost_file_of_what_was_sent_forgets_no_charge(tmp_path, bert):
+    """Whatever may have been sent counts; who is there says what it was."""
+    courier, folder = alone(wire(tmp_path, bert, Lost)), tmp_path / "run"
+    with closing(federation(bert, **ALONE).rounds(folder, courier=courier)) as rounds:
+        for record in rounds:
+            if record.round == 1:
+                break
+    (folder / "unheard.json").unlink()
+    run = federation(bert, **ALONE).fit(folder, courier=courier, progress=False, resume=True)
+    assert presumed(run) == {"west": {"update": 2}}
+    checked(courier, run, folder)
+
+
 @pytest.mark.full
 def test_a_noisy_number_and_scores_count_too(tmp_path, bert):
     """It never said a word after it began: the number is presumed once, scores one by one."""

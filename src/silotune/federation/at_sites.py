@@ -20,10 +20,10 @@ from silotune.engine.client_releases import prices_of
 from silotune.engine.loop import make_tasks
 from silotune.models.hub import files_digest
 from silotune.privacy import SiloStoreError
-from silotune.privacy.ledger.entry import UPDATE
+from silotune.privacy.ledger.entry import METRIC, UPDATE
 from silotune.privacy.ledger.heard import HeardLedger
 from silotune.runs.folder import RunFolder
-from silotune.runs.unheard import Unheard
+from silotune.runs.unheard import LOST, Order, Unheard
 from silotune.runtimes import Courier, Remote, Stragglers
 from silotune.runtimes.messages import (
     ACCEPTED,
@@ -111,10 +111,14 @@ class AtSites:
         """Cross off what was heard, once it is in the run's copy of all ledgers."""
         self._unheard.settle()
 
-    def begin(self, agreement: Agreement) -> Remote:
+    def begin(self, agreement: Agreement, done: int) -> Remote:
         """Tell all sites who takes part, and hear what they have charged so far.
 
         Of a run that goes on, a site may be gone: rounds need ``min_clients``.
+
+        Args:
+            agreement: with all who have accepted.
+            done: rounds that are behind it.
 
         Raises:
             SitesRefuseError: if one does not begin, and nothing has been trained.
@@ -122,6 +126,8 @@ class AtSites:
         deadline, wait = self._federation.round_deadline, self._federation.wait_after_quorum
         patience = wait if self._goes_on and wait is not None else deadline
         missing = self._begun(agreement, agreement.sizes, patience)
+        if self._goes_on and not self._folder.unheard.is_file():
+            self._assume(done)
         if missing and not self._goes_on:
             raise SitesRefuseError(told(missing))
         for site in agreement.sizes.keys() - missing.keys():
@@ -177,6 +183,14 @@ class AtSites:
         self._remote.join(ClientId(site), self._ledgers[site], held_out.get(site, 0))
         self._tell(f"{site}: takes part from now on")
         return grown
+
+    def _assume(self, done: int) -> None:
+        """Count every order as sent that may have been, where the file of them is lost."""
+        for round in range(done + 1):
+            for release in (UPDATE, METRIC):
+                lost = Order(release, round, LOST)
+                priced = [name for name, own in self._ledgers.items() if release in own.prices]
+                self._unheard.asked(dict.fromkeys(priced, lost))
 
     def _begun(
         self, agreement: Agreement, names: Collection[str], deadline: float

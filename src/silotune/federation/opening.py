@@ -135,7 +135,7 @@ def opened(
             folder.site(name).mkdir(parents=True, exist_ok=True)
         runtime: Runtime
         if sites:
-            runtime = sites.begin(built.agreement)
+            runtime = sites.begin(built.agreement, state.round)
         elif federation.in_workers:
             workers = stack.enter_context(courier_to_workers(federation, worker, folder.path))
             names = [ClientId(name) for name in built.agreement.sizes]

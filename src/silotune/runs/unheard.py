@@ -14,6 +14,9 @@ from typing import NamedTuple
 
 from silotune.core.files import DamagedError, read_json, write_json
 
+LOST = "lost"
+"""In place of the state of an order that may have been sent: the file that knew is lost."""
+
 
 class Order(NamedTuple):
     """What a site was asked for.
@@ -49,8 +52,10 @@ class Hearing:
         return (*self.orders, *(order for order in self.unpaid if order not in self.orders))
 
     def asked(self, order: Order) -> Hearing:
-        """With one more order; the same one counts once."""
-        return self if order in self.orders else replace(self, orders=(*self.orders, order))
+        """With one more order; the same one counts once, and so does one that was lost."""
+        lost = order._replace(state=LOST)
+        others = (known for known in self.orders if known not in (order, lost))
+        return replace(self, orders=(*others, order))
 
     def heard(self) -> Hearing:
         """After the site has told of its ledger."""
