@@ -22,9 +22,12 @@ EXACT := $(addprefix --ignore=tests/,architecture config data keys link reports 
 INSTALLED := .venv/.installed
 SITE_TOOLS := .venv/.site-tools
 DEMO_MODEL := .venv/.demo-model
+# Engines that carry messages ask for older versions of what the rest is tested with, so they lie in an
+# environment of their own that is above the other.
+ENGINES := .venv/engines
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quick test test-full test-all test-kernels demo docs format lint types floors check clean
+.PHONY: help setup quick test test-full test-all test-kernels test-engines demo docs format lint types floors check clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
@@ -73,6 +76,20 @@ else
 	@$(AVX2) SILOTUNE_TEST_THREADS=2 $(FAST)
 endif
 
+$(ENGINES)/.installed: engines-requirements.txt $(INSTALLED)
+	@echo "installing NVIDIA FLARE, Flower and Ray (100 MB)"
+	@$(BIN)/python -m venv --clear $(ENGINES)
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> $$($(ENGINES)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/below.pth
+	@$(ENGINES)/bin/python -m pip --disable-pip-version-check install --quiet --quiet \
+		--no-deps --no-compile -r engines-requirements.txt
+	@touch $@
+
+# They warn of each other's versions, and each starts some ten processes.
+test-engines: $(ENGINES)/.installed  ## run the tests that need NVIDIA FLARE, Flower or Ray; not what is slow
+	@CI=true PYTHONDONTWRITEBYTECODE= $(ENGINES)/bin/python -m pytest -n 2 --dist loadgroup -W default \
+		-m "engine and not slow" tests/cli tests/federation/test_ray.py tests/runtimes tests/sites
+
 demo: $(DEMO_MODEL)  ## train on three synthetic clinics with differential privacy (about two minutes)
 	@if [ -e runs/demo ]; then echo "removing runs/demo of an earlier demo"; rm -rf runs/demo; fi
 	@$(BIN)/silotune run triage --output-dir runs/demo
@@ -104,7 +121,7 @@ types: $(INSTALLED)  ## strict types
 floors: $(INSTALLED)  ## which package may import which
 	@$(BIN)/lint-imports
 
-check: lint types floors test-full test-kernels  ## everything that .ci/run checks
+check: lint types floors test-full test-kernels test-engines  ## everything that .ci/run checks
 
 clean:  ## remove the environment, the runs and all caches
 	rm -rf .venv build dist runs site src/*.egg-info

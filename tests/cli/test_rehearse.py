@@ -48,6 +48,7 @@ def test_it_ends_in_the_bits_of_the_simulation(config, near, capsys, privacy):
 
 
 @pytest.mark.slow
+@pytest.mark.engine
 @pytest.mark.timeout(600)
 @pytest.mark.xdist_group("one federation of NVIDIA FLARE")
 @pytest.mark.filterwarnings("default")  # of FLARE's own
@@ -60,6 +61,7 @@ def test_it_ends_in_the_same_bits_over_flare_too(config, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.engine
 @pytest.mark.timeout(900)
 @pytest.mark.xdist_group("one federation of NVIDIA FLARE")
 @pytest.mark.filterwarnings("default")  # of FLARE's own

@@ -25,6 +25,7 @@ from silotune.runtimes.nvflare_loopback import Loopback
 pytest.importorskip("nvflare", reason="NVIDIA FLARE is not installed: silotune[nvflare]")
 
 pytestmark = [
+    pytest.mark.engine,
     pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.xdist_group("one federation of NVIDIA FLARE"),

@@ -26,6 +26,7 @@ from sites.wire import federation, simulation, weights
 pytest.importorskip("nvflare", reason="NVIDIA FLARE is not installed: silotune[nvflare]")
 
 pytestmark = [
+    pytest.mark.engine,
     pytest.mark.timeout(900),
     pytest.mark.xdist_group("one federation of NVIDIA FLARE"),
     pytest.mark.filterwarnings("default"),  # of FLARE's own
