@@ -1,16 +1,18 @@
 """What does it take to carry a round's bytes to three sites and back?
 
-``python -m benchmarks.wire [--quick] [--nvflare]``
+``python -m benchmarks.wire [--quick] [--nvflare] [--flower] [--ray]``
 
 Nothing is trained: a site gives back what it is sent. Seconds a round, by size of the message and
-by courier: pipes to worker processes, signed files in a folder, NVIDIA FLARE with TLS on both sides
-(its three sites and its server are processes of this machine, which share its cores). Beside them
-seconds of processor time, of all processes together, which a busy machine moves less; and the most
-memory that any process of a kind has held.
+by courier: pipes to worker processes, signed files in a folder, actors of Ray, NVIDIA FLARE with
+TLS on both sides, Flower with TLS and keys of nodes (servers and sites are processes of this
+machine, which share its cores). Beside them seconds of processor time, of all processes together
+that have not ended, which a busy machine moves less; and the most memory that any process of a kind
+has held. Beside Flower, what it takes by itself when an app of its own sends and receives as much.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -28,8 +30,12 @@ from silotune.core import ClientId, human_bytes
 from silotune.keys import Member, public_of
 from silotune.runtimes import FolderCourier, Pool, answer_folder
 from silotune.runtimes.courier import Courier
+from silotune.runtimes.flower import FlowerCourier
+from silotune.runtimes.flower_loopback import FlowerLoopback
 from silotune.runtimes.nvflare import NvflareCourier
 from silotune.runtimes.nvflare_loopback import Loopback
+from silotune.runtimes.ray import RayCourier
+from silotune.runtimes.signed_socket import answer_socket
 
 from . import processes
 from .measure import arguments, print_json, print_table
@@ -54,11 +60,17 @@ POLL = 0.1
 def main() -> None:
     parser = arguments(__doc__.partition("\n")[0])
     parser.add_argument("--nvflare", action="store_true", help="over NVIDIA FLARE as well")
+    parser.add_argument("--flower", action="store_true", help="over Flower, and Flower by itself")
+    parser.add_argument("--ray", action="store_true", help="over Ray as well")
     asked = parser.parse_args()
     sizes = dict(list(SIZES.items())[: 2 if asked.quick else 4])
-    couriers: dict[str, Opened] = {"pipes": pipes, "folder": folder} | (
-        {"NVIDIA FLARE": flare} if asked.nvflare else {}
-    )
+    engines: dict[str, tuple[str, Opened]] = {
+        "nvflare": ("NVIDIA FLARE", flare),
+        "flower": ("Flower", flower),
+        "ray": ("Ray", ray),
+    }
+    couriers: dict[str, Opened] = {"pipes": pipes, "folder": folder}
+    couriers |= dict(row for name, row in engines.items() if getattr(asked, name))
     took: dict[str, dict[str, Took]] = {}
     memory: dict[str, dict[str, int]] = {}
     for name, opened in couriers.items():
@@ -69,6 +81,7 @@ def main() -> None:
                 for label, size in sizes.items()
             }
             memory[name] = processes.most()
+    alone = flower_alone(sizes) if asked.flower else {}
     print_table(
         "seconds of a round that does nothing, three sites (of processor time)",
         ["", *sizes],
@@ -80,7 +93,10 @@ def main() -> None:
     for name, most in memory.items():
         held = ", ".join(f"{kind} {human_bytes(size)}" for kind, size in sorted(most.items()))
         print(f"{name}, most memory: {held}")
-    print_json(took=took, memory=memory)
+    if alone:
+        row = ["Flower by itself", *(f"{seconds:.3f}" for seconds in alone.values())]
+        print_table("the same by an app of Flower's", ["", *sizes], [row])
+    print_json(took=took, memory=memory, alone=alone)
 
 
 class Took(NamedTuple):
@@ -131,6 +147,104 @@ def folder() -> Iterator[Courier]:
                 over.set()
                 for thread in looking:
                     thread.join()
+
+
+@contextmanager
+def ray() -> Iterator[Courier]:
+    with tempfile.TemporaryDirectory() as place:
+        workers = min(len(SITES), os.cpu_count() or 1)
+        with RayCourier(ECHO, Path(place) / "log", workers, "cpu") as courier:
+            yield courier
+
+
+@contextmanager
+def flower() -> Iterator[Courier]:
+    coordinator = Ed25519PrivateKey.generate()
+    keys = {site: Ed25519PrivateKey.generate() for site in SITES}
+    public = {site: public_of(key) for site, key in keys.items()}
+    with nodes() as (near, federation, doors):
+        for site, key in keys.items():
+            member = Member("wire", site, public_of(coordinator), key)
+            here = (doors[site], member, lambda order: order)
+            threading.Thread(target=answer_socket, args=here, daemon=True).start()
+        with FlowerCourier(federation.home, "wire", coordinator, public, near / "run") as courier:
+            yield courier
+
+
+@contextmanager
+def nodes() -> Iterator[tuple[Path, FlowerLoopback, dict[ClientId, Path]]]:
+    """A federation of Flower, and the sockets that its nodes ask."""
+    near = Path(tempfile.mkdtemp(prefix="wire-"))  # near the root: a socket's path is short
+    doors = {site: near / f"{site}.sock" for site in SITES}
+    try:
+        with FlowerLoopback(near / "flower", doors) as federation:
+            yield near, federation, doors
+    finally:
+        shutil.rmtree(near, ignore_errors=True)
+
+
+ALONE = """\
+import json, os, time
+from pathlib import Path
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+
+server_app = ServerApp()
+client_app = ClientApp()
+
+
+@client_app.train()
+def echo(message, context):
+    return Message(message.content, reply_to=message)
+
+
+@server_app.main()
+def main(grid, context):
+    took = []
+    while len(nodes := list(grid.get_node_ids())) < NODES:
+        time.sleep(0.5)
+    for size in [1000, *SIZES]:
+        arrays = [Array("uint8", (size,), "bytes", os.urandom(size)) for _ in nodes]
+        bodies = [RecordDict({"body": ArrayRecord({"it": array})}) for array in arrays]
+        messages = [Message(body, node, "train") for body, node in zip(bodies, nodes)]
+        start = time.perf_counter()
+        if len(list(grid.send_and_receive(messages))) != NODES:
+            raise RuntimeError("not everybody answered")
+        took.append(time.perf_counter() - start)
+    Path(DONE).write_text(json.dumps(took[1:]))
+"""
+"""An app that gives back what it is sent, as Flower's own examples are written."""
+
+BUNDLE = """\
+[project]
+name = "echo"
+version = "1.0.0"
+license = "Apache-2.0"
+dependencies = []
+[tool.flwr.app]
+publisher = "silotune"
+[tool.flwr.app.components]
+serverapp = "echo:server_app"
+clientapp = "echo:client_app"
+"""
+
+
+def flower_alone(sizes: dict[str, int]) -> dict[str, float]:
+    """Seconds of one round of each size, after one that is not counted."""
+    with nodes() as (near, federation, _):
+        app, done = near / "app", near / "done"
+        (app / "echo").mkdir(parents=True)
+        (app / "pyproject.toml").write_text(BUNDLE)
+        given = f"SIZES = {list(sizes.values())}\nNODES = {len(SITES)}\nDONE = {str(done)!r}\n"
+        (app / "echo" / "__init__.py").write_text(ALONE + given)
+        federation.command("run", str(app))
+        end = time.monotonic() + 900
+        while not done.exists() or not done.read_text():
+            if time.monotonic() > end:
+                raise RuntimeError("Flower by itself did not come to an end")
+            time.sleep(0.5)
+        return dict(zip(sizes, json.loads(done.read_text()), strict=True))
 
 
 @contextmanager
