@@ -225,7 +225,7 @@ def _trained(built: BuiltModel, mechanism: Any) -> Factors:
                 seeded=(),
                 plan=built.plan,
                 steps=1,
-                learning_rate=1.0,
+                learning_rates=(1.0,),
                 seed=seed,
             )
             ends.append(local_training(task, built.trainer, client, factors).factors)

@@ -116,7 +116,7 @@ def task(upload: str) -> ClientTask:
             phases=(Phase(roles=frozenset({Role.B})),), share=frozenset({Role.B}), upload=upload
         ),
         steps=4,
-        learning_rate=0.5,
+        learning_rates=(0.5, 0.5, 0.25, 0.0),
         seed=11,
     )
 
