@@ -63,6 +63,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "method.fair_norm": None,
     "method.fair_ridge": None,
     "method.initialization": None,
+    "method.initial_a": None,
     "method.galore_gap": None,
     "method.galore_scale": None,
     "method.fold_every": None,

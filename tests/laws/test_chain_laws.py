@@ -328,7 +328,7 @@ def test_the_change_has_a_rank_of_its_draws_for_each_client(clients):
 def test_boosters_of_all_layers_are_flora():
     lora = LoRA(rank=1, alpha=3.0)
     every = run(boosting(lora=lora, booster_layers=2), 3)[-1]
-    flora = run(axes("flora", STEP, lora), 3)[-1]
+    flora = run(axes("flora", STEP, lora, initial_a="shared"), 3)[-1]
     for site in ("up", "down"):
         torch.testing.assert_close(dense(every.folded[site]), dense(flora.folded[site]))
     heads_ = [s.factors.only({Role.HEAD}).digest() for s in (every, flora)]

@@ -100,7 +100,7 @@ def test_two_halves_make_a_whole(method, optimizer, clients):
 @by_sgd
 def test_one_client_one_step_is_centralised_training(method, clients):
     """Against ordinary autograd and a hand-written SGD step in float64, as functions."""
-    options = {"low_pass": False} if method == "la-lora" else {}
+    options = {"la-lora": {"low_pass": False}, "flora": {"initial_a": "shared"}}.get(method, {})
     a = axes(method, SGD(lr=0.3), **options)
     silo = clients(1)[ClientId("silo-0")]
     everything = replace(silo, privacy=NoPrivacy(batch_size=10**6))

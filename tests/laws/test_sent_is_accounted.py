@@ -60,6 +60,7 @@ TASK = {
     "task.plan.phases": CONFIGURED,
     "task.plan.share": CONFIGURED,
     "task.plan.fold": CONFIGURED,
+    "task.plan.own_start": CONFIGURED,
     "task.plan.fixed": CONFIGURED,
     "task.plan.upload": CONFIGURED,
     "task.rank": CONFIGURED,

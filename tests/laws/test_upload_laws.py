@@ -12,6 +12,7 @@ from silotune.engine import client_round, federate
 from silotune.engine.channel import open_sealed
 from silotune.engine.communication import traffic
 from silotune.engine.loop import make_tasks
+from silotune.engine.own_start import own_start
 from silotune.engine.personalization import personal
 from silotune.engine.upload import narrowed, widened
 from silotune.privacy import ExampleLevel, Gaussian, Poisson
@@ -33,7 +34,8 @@ def sent(method: str, upload: str, home, seed: int = 0):
     state = begin(a)
     (task,) = make_tasks(exp, list(own), state)
     answer = client_round(task, trainer(a), agreed(exp, own)[SILO])
-    return answer, task, task.plan.shared(state.factors)
+    start = task.plan.shared(state.factors).updated(own_start(task, exp.draw))
+    return answer, task, start
 
 
 def most(moved: torch.Tensor, upload: str) -> torch.Tensor:

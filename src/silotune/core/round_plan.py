@@ -31,6 +31,7 @@ class RoundPlan:
         fold: after the round, every pair is added to the frozen base and a fresh one begins.
         fixed: tensors that stay as they are, whatever their role.
         upload: type of the numbers that clients send.
+        own_start: where A is as drawn, every client begins at a draw of its own.
     """
 
     phases: tuple[Phase, ...]
@@ -38,6 +39,7 @@ class RoundPlan:
     fold: bool = False
     fixed: frozenset[Key] = frozenset()
     upload: UploadType = "float32"
+    own_start: bool = False
 
     def trained(self) -> frozenset[Role]:
         """Every role that some phase moves."""
@@ -62,12 +64,14 @@ class RoundPlan:
     def outline(self) -> dict[str, Any]:
         """All of it in a fixed order and plain types, for messages and fingerprints."""
         fewer_bits = {} if self.upload == "float32" else {"upload": self.upload}
+        own = {"own_start": True} if self.own_start else {}
         return {
             "phases": [[sorted(map(str, phase.roles)), phase.steps] for phase in self.phases],
             "share": sorted(map(str, self.share)),
             "fold": self.fold,
             "fixed": sorted(self.fixed),
             **fewer_bits,
+            **own,
         }
 
 
@@ -87,6 +91,7 @@ def plan_of(outline: Mapping[str, Any]) -> RoundPlan:
         fold=outline["fold"],
         fixed=frozenset(map(Key.of, outline["fixed"])),
         upload=upload,
+        own_start=outline.get("own_start", False) is True,
     )
 
 

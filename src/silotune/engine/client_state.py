@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from silotune.core import ClientTask, Factors, tensors_of, unbounded
 
+from .own_start import own_start
 from .participants import Client, LocalTrainer
 from .personalization import kept
 
@@ -31,8 +32,9 @@ def received(task: ClientTask, trainer: LocalTrainer) -> Factors:
 
 
 def start_of(task: ClientTask, trainer: LocalTrainer, client: Client) -> Factors:
-    """The task's state, with the client's own tensors in place of the server's."""
+    """The task's state, with the client's own tensors and draws in place of the server's."""
     state = received(task, trainer)
+    state = state.updated(own_start(task, trainer.draw))
     if not task.plan.personal(state):
         return state
     return state.updated(kept(client.folder, task))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -33,6 +33,7 @@ from silotune.linalg import Matrix
 from .channel import RefusedUpdateError, open_sealed
 from .client_releases import RECORDS
 from .experiment import Experiment
+from .own_start import from_common, own_start
 
 MOST_OF_DECLARED = 2.0
 """Times the declared number of records that a noisy one may weigh: who says more than that says
@@ -110,12 +111,18 @@ def contribution(
     Raises:
         RefusedUpdateError: naming what is wrong with it.
     """
-    start = task.plan.shared(state.factors.cut(task.rank))
+    common = task.plan.shared(state.factors.cut(task.rank))
+    own = own_start(task, experiment.draw)
+    start = common.updated(own)
     # a clipping server bounds what it takes, and may not tell whom it refused
     largest = math.inf if experiment.central.private else experiment.largest_update
     shared = open_sealed(result, start, task.plan.upload, largest)
     weight = _weight(result, experiment)
-    return Statistics.of(shared, weight, ranks_differ=bool(experiment.ranks))
+    statistics = Statistics.of(shared, weight, ranks_differ=bool(experiment.ranks))
+    if not own or experiment.ranks:
+        return statistics
+    moved = Statistics.of(from_common(shared, own, common), weight)
+    return replace(statistics, first=moved.first)
 
 
 def server_step(

@@ -1,13 +1,14 @@
 """FLoRA (arXiv 2409.05976)."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal
 
 from silotune.aggregation import Aggregator, Fold
 from silotune.schedules import Chain, Schedule
 
 from .axes import PAIR
 from .base import Kind, Method
+from .options import About
 from .plans import together
 
 
@@ -17,6 +18,10 @@ class FLoRA(Method):
 
     Clients may have ranks of their own; then K r stands for the sum of their ranks. B = 0 at the
     start of every round, so the first local steps move little.
+
+    Attributes:
+        initial_a: whether every client begins a round with an A of its own, drawn from seed and
+            name, as in the authors' code: the stack then has a higher rank.
     """
 
     name: ClassVar[str] = "flora"
@@ -32,9 +37,18 @@ class FLoRA(Method):
     up: ClassVar[str] = "r (out + in)"
     down: ClassVar[str] = "K r (out + in)"
 
+    initial_a: Annotated[
+        Literal["own", "shared"],
+        About(
+            "What A a silo begins a round with: one of its own (the authors' code), drawn from the "
+            "seed and its name so that nothing travels; or the same for all."
+        ),
+    ] = "own"
+
     def schedule(self, *, head: bool) -> Schedule:
         """A fresh pair in every round."""
-        return Chain(together(PAIR, head))
+        link = together(PAIR, head)
+        return Chain(replace(link, own_start=self.initial_a == "own"))
 
     def aggregator(self) -> Aggregator:
         """The stack, folded."""
