@@ -544,9 +544,16 @@ def test_what_a_simulation_shows_is_not_covered_and_says_so(place):
     assert any("simulation" in text and "metrics" in text for text in said["not_covered"])
 
 
+@pytest.fixture
+def double():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("double")
 def test_a_record_without_a_finite_gradient_is_as_if_it_were_not_there(tmp_path):
     """How many were left out is known to the silo alone."""
-    torch.set_default_dtype(torch.float64)
     a = axes("ffa-lora", SGD(lr=0.3))
     (client, whole), *_ = silos().items()
     long = Notes((*whole.train.ids, (1,) * LONG))  # it has its part of a batch to itself
@@ -563,7 +570,6 @@ def test_a_record_without_a_finite_gradient_is_as_if_it_were_not_there(tmp_path)
     assert result(long, tmp_path / "with it") == result(whole.train, tmp_path / "without")
     assert read_lines(tmp_path / "with it" / "dropped.jsonl")[0]["records"] == 1
     assert not (tmp_path / "without" / "dropped.jsonl").exists()
-    torch.set_default_dtype(torch.float32)
 
 
 # Nothing is said of an error but that it happened.
@@ -573,8 +579,8 @@ WRONGS = [ValueError(SECRET), RuntimeError(SECRET), KeyError(SECRET), MemoryErro
 wrongs = pytest.mark.parametrize("wrong", WRONGS, ids=lambda wrong: type(wrong).__name__)
 
 
-LONG = 11
-"""Tokens of a record that gives no number."""
+LONG = 60
+"""Tokens of a record that gives no number: so many that a part of a batch is cut for it alone."""
 
 
 class Broken:
