@@ -158,10 +158,10 @@ def test_a_round_record_has_nothing_that_depends_on_the_cohort(place, monkeypatc
 
 
 def test_a_client_that_fails_is_not_told_of(place, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise ValueError("record 17 is odd")
 
-    monkeypatch.setattr("silotune.engine.client._train", broken)
+    monkeypatch.setattr("silotune.engine.client.local_training", broken)
     config = hidden(place, "train.num_rounds=1")
     train(config)
     folder = folder_of(config)
