@@ -213,7 +213,7 @@ def test_another_type_than_the_states_is_refused():
     assert "tensors differ" in last.pooled.missing[LIAR]
 
 
-@pytest.mark.parametrize("records", [1e308, math.inf, math.nan, 2.0**54])
+@pytest.mark.parametrize("records", [math.inf, math.nan])
 def test_a_number_of_records_that_is_none_is_refused(records):
     class Boasting(Lying):
         def _answer(self, task):
@@ -223,7 +223,8 @@ def test_a_number_of_records_that_is_none_is_refused(records):
 
     method_axes = plain("fedex-lora")
     weights = dict.fromkeys(CLIENTS)
-    exp = experiment(method_axes, CLIENTS, rounds=1, quorum=2, weights=weights)
+    declared = dict.fromkeys(CLIENTS, 12)
+    exp = experiment(method_axes, CLIENTS, rounds=1, quorum=2, weights=weights, declared=declared)
     DRAWN[0] = exp.draw
     [last] = federate(exp, Boasting(), begin(method_axes))
     assert LIAR in last.pooled.missing
