@@ -63,7 +63,7 @@ def test_who_stops_waiting_is_told_how_the_offer_goes_on(
     def waits(*_):
         raise ends
 
-    monkeypatch.setattr("silotune.federation.at_sites.offered", waits)
+    monkeypatch.setattr("silotune.federation.acceptance.Offering.accepted", waits)
     told = silotune("run", "asked.yaml", "train.num_rounds=2")
     assert told.exit_code == code
     again = "silotune run asked.yaml train.num_rounds=2 --output-dir runs/asked --resume"
