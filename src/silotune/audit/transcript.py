@@ -33,6 +33,7 @@ from silotune.core import (
     unpack,
 )
 from silotune.engine import Client, ClientAgreement, Experiment, LocalTrainer, Runtime, federate
+from silotune.engine.own_start import own_start
 from silotune.methods import Axes
 from silotune.objectives import PerExampleLoss
 from silotune.privacy import ClientMechanism
@@ -220,7 +221,8 @@ def transcribed(
         recording = _Recording(runtime)
         states = [begun, *(done.state for done in federate(experiment, recording, begun))]
     messages = [
-        _read(task, result, states[task.round].factors, order) for task, result in recording.heard
+        _read(task, result, _start(task, states, trainer), order)
+        for task, result in recording.heard
     ]
     return Transcript(
         messages=sorted(messages, key=lambda m: (m.round, m.silo)),
@@ -291,6 +293,11 @@ class _Recording:
 
     def evaluate(self, tasks: Sequence[ClientTask]) -> Sequence[ClientUpdate]:
         return self._runtime.evaluate(tasks)
+
+
+def _start(task: ClientTask, states: Sequence[GlobalState], trainer: LocalTrainer) -> Factors:
+    """What a client began a round from: the state, and what it drew of its own."""
+    return states[task.round].factors.updated(own_start(task, trainer.draw))
 
 
 def _read(task: ClientTask, result: ClientUpdate, start: Factors, order: Sequence[Key]) -> Message:
