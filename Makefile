@@ -79,7 +79,7 @@ endif
 $(ENGINES)/.installed: engines-requirements.txt $(INSTALLED)
 	@echo "installing NVIDIA FLARE, Flower and Ray (100 MB)"
 	@$(BIN)/python -m venv --clear $(ENGINES)
-	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	@$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 		> $$($(ENGINES)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/below.pth
 	@$(ENGINES)/bin/python -m pip --disable-pip-version-check install --quiet --quiet \
 		--no-deps --no-compile -r engines-requirements.txt
