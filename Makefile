@@ -121,7 +121,7 @@ types: $(INSTALLED)  ## strict types
 floors: $(INSTALLED)  ## which package may import which
 	@$(BIN)/lint-imports
 
-check: lint types floors test-full test-kernels  ## everything that .ci/run checks
+check: lint types floors test-full test-kernels test-engines  ## everything that .ci/run checks
 
 clean:  ## remove the environment, the runs and all caches
 	rm -rf .venv build dist runs site src/*.egg-info

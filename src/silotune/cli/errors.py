@@ -35,7 +35,7 @@ def reported(verb: Callable[P, None]) -> Callable[P, None]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             verb(*args, **kwargs)
-        except (typer.Exit, typer.TyperException):
+        except (typer.Exit, typer.BadParameter):
             raise  # typer knows what to do
         except KeyboardInterrupt as interrupt:
             complain(how(interrupt))
