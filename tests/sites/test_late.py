@@ -159,6 +159,7 @@ def test_who_declares_another_number_than_was_planned_with_stays_outside(tmp_pat
     [
         pytest.param({"min_clients": None}, id="all are needed"),
         pytest.param({"min_clients": 2}, id="too few"),
+        pytest.param({"clients_per_round": 1}, id="drawn"),
         pytest.param(
             {
                 "method": st.methods.FlexLoRA(r=2, ranks={"west": 1}),
@@ -176,7 +177,7 @@ def test_who_declares_another_number_than_was_planned_with_stays_outside(tmp_pat
     ],
 )
 def test_where_all_must_have_accepted_nothing_begins(tmp_path, bert, changes):
-    """Noise for whole clients is made for a number of them that stays."""
+    """Noise for whole clients is made for a number of them that stays; rounds draw among all."""
     courier, folder = late(tmp_path, bert), tmp_path / "run"
     everything = replace(OPEN, units=("example", "none", "client"), min_other_sites=0)
     courier.allow("east", privacy=everything)

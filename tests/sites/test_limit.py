@@ -7,7 +7,7 @@ import silotune as st
 from silotune.core import Factors, Role, decode_task, encode_task
 from silotune.privacy.accounting.accountant import epsilon
 from silotune.privacy.ledger.chain import read_ledger
-from silotune.runtimes.messages import TRAIN, message, opened
+from silotune.runtimes.messages import FINISH, TRAIN, message, opened
 from silotune.site.home import Home
 from silotune.site.price import epsilon_of
 from sites.wire import OPEN, Wire, federation, wire
@@ -16,7 +16,10 @@ PRIVATE = st.ExampleDP(noise_multiplier=2.0, target_delta=1e-3)
 
 
 class Kept(Wire):
-    """Sites that are asked for the whole state each time, and the orders that west got."""
+    """Sites that are asked for the whole state each time, and the orders that west got.
+
+    No result comes to west: after it, it would work on no order of the run.
+    """
 
     def __init__(self, owned):
         super().__init__(owned)
@@ -26,6 +29,8 @@ class Kept(Wire):
         self.restart(name)
         if name == "west" and order[:1] == TRAIN:
             self.orders.append(order)
+        if name == "west" and order[:1] == FINISH:
+            return None
         return super().carried(name, order)
 
 

@@ -33,5 +33,6 @@ class FederationConfig(BaseModel):
         default=7 * 24 * 3600.0,
         gt=0,
         description="Seconds in which every site must have accepted a run; with `min_clients`, so "
-        "many, and the others may join at the beginning of a later round.",
+        "many, and the others may join at the beginning of a later round (not with "
+        "`clients_per_round`).",
     )

@@ -52,10 +52,7 @@ def admit(home: Path, agreement: ClientAgreement, task: ClientTask, work: Work) 
             too often.
         RecordError: if it cannot be written down; then nothing may be done.
     """
-    path = home / "orders" / f"{agreement.run}.json"
-    orders = Orders(agreement=agreement.digest)
-    if path.exists():
-        orders = build(Orders, read_json(path), str(path))
+    path, orders = _kept(home, agreement)
     if orders.agreement != agreement.digest:
         raise NotAgreedError("task: the run is not the one that was agreed on at its beginning")
     newest, times = orders.trained if work == "trained" else orders.scored
@@ -66,6 +63,39 @@ def admit(home: Path, agreement: ClientAgreement, task: ClientTask, work: Work) 
         raise NotAgreedError(f"task: the round has been {work} {MOST_ORDERS} times")
     now = task.round, times
     orders = replace(orders, trained=now) if work == "trained" else replace(orders, scored=now)
+    _write(path, orders)
+
+
+def close(home: Path, agreement: ClientAgreement, rounds: int) -> None:
+    """Let nothing be asked any more of which a result was made.
+
+    An order may be on its way for longer than its run, and what it costs would be in no
+    certificate. A run that ended early may still go on from its result.
+
+    Args:
+        home: the client's folder.
+        agreement: of its run.
+        rounds: that are behind the result.
+
+    Raises:
+        RecordError: if it cannot be written down.
+    """
+    path, orders = _kept(home, agreement)
+    if orders.trained[0] < rounds:
+        orders = replace(orders, trained=(rounds, 0))
+    if orders.scored[0] <= rounds:
+        orders = replace(orders, scored=(rounds + 1, 0))
+    _write(path, orders)
+
+
+def _kept(home: Path, agreement: ClientAgreement) -> tuple[Path, Orders]:
+    path = home / "orders" / f"{agreement.run}.json"
+    if not path.exists():
+        return path, Orders(agreement=agreement.digest)
+    return path, build(Orders, read_json(path), str(path))
+
+
+def _write(path: Path, orders: Orders) -> None:
     with in_words(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, asdict(orders))

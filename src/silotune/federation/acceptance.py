@@ -184,10 +184,12 @@ class Offering:
 def fewest(terms: Terms, asked: int) -> int:
     """With how many of the sites that are asked a run begins; others may join a later round.
 
-    With all of them, where the noise is made for a fixed number of clients (``unit: client``), or
-    clients have ranks of their own.
+    With all of them, where the noise is made for a fixed number of clients (``unit: client``),
+    clients have ranks of their own, or rounds ask some of them: whom, and so what each pays, is
+    drawn among all.
     """
-    if terms.unit == "client" or terms.method.ranks or terms.min_clients is None:
+    fixed = terms.unit == "client" or terms.method.ranks or terms.clients_per_round is not None
+    if fixed or terms.min_clients is None:
         return asked
     return min(terms.min_clients, asked)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from silotune.core import ClientId, CorruptPayload, decode_task
 from silotune.core.files import json_text, read_json
-from silotune.engine import Client
+from silotune.engine import Client, order_book
 from silotune.engine.client_state import start_of
 from silotune.federation.built import (
     BuiltFederation,
@@ -230,6 +230,7 @@ class Site:
         before = read_json(file).get("round", 0) if file.is_file() else -1
         if task.round < before:
             raise RefusedError("order:round")
+        order_book.close(begun.client.folder, begun.client.agreement, task.round)
         if offer.terms.private:
             keep_certificate(home, own.name, offer.run, str(asked.head.get("certificate")))
         write_private(file, json_text({"round": task.round}).encode())
