@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import Any
 
-from silotune.core.names import is_client_name, is_digest
+from silotune.core.names import is_client_name, is_digest, is_time
 from silotune.runs.privacy_statement import PrivacyStatement
 
 from .fields import strange
@@ -91,16 +90,6 @@ def _unreadable_site(site: Mapping[str, Any]) -> Iterator[str]:
         yield "has versions that are none"
     if not is_time(site.get("accepted")):
         yield "has accepted at no time"
-
-
-def is_time(text: object) -> bool:
-    """Whether it is a time in ISO 8601, with its zone and to the second."""
-    if not isinstance(text, str) or len(text) > 40:
-        return False
-    try:
-        return datetime.fromisoformat(text).tzinfo is not None
-    except ValueError:
-        return False
 
 
 def _are_kinds(kinds: object) -> bool:

@@ -14,6 +14,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from silotune.core import GlobalState
@@ -22,7 +23,7 @@ from silotune.privacy import Relation, SiloStoreError
 from silotune.privacy.accounting.accountant import COARSE
 from silotune.privacy.ledger.book import Book
 from silotune.privacy.ledger.chain import Chain, read_chains
-from silotune.privacy.ledger.entry import METRIC, UPDATE, LedgerEntry
+from silotune.privacy.ledger.entry import UPDATE
 from silotune.privacy.ledger.store import LEDGER, check_kept
 from silotune.runs.facts import RunFacts
 from silotune.runs.folder import RoundRecord, RunFolder, rounds_in
@@ -155,15 +156,15 @@ def by_rounds(books: Books, rounds: list[RoundRecord]) -> Iterator[Discrepancy]:
 def by_epsilon(books: Books, rounds: list[RoundRecord]) -> Iterator[Discrepancy]:
     """By what each account had spent after rounds, as they were recorded."""
     for name, chain in books.chains.items():
-        left, book = deque(sorted(chain.book(books.run).entries, key=_due)), Book()
+        left, book = deque(sorted(chain.book(books.run).entries, key=attrgetter("due"))), Book()
         for record in (record for record in rounds if record.round >= 0):
-            while left and _due(left[0]) <= record.round:
+            while left and left[0].due <= record.round:
                 book.add(left.popleft())
             if books.heard and name not in record.epsilon and not book.entries:
                 continue  # a site that joined later
             true = cost(book.account, books.delta, books.relation, COARSE)
             told = record.epsilon.get(name, math.nan)
-            later = books.heard and name in record.missing and told <= true
+            later = books.heard and told <= true  # it told the rest afterwards
             if told != true and not later and not abs(told - true) <= OTHER_LIBRARY * true:
                 yield Discrepancy(
                     f"metrics.jsonl: round {record.round}",
@@ -234,11 +235,6 @@ def _held(books: Books, name: str, lines: int, head: str, source: str) -> Iterat
             books.places[name],
             f"line {lines} is not the one that {source} knows: the ledger was written anew",
         )
-
-
-def _due(entry: LedgerEntry) -> int:
-    """The round in whose record a charge is counted first; a state is scored before the next."""
-    return entry.round - 1 if entry.release == METRIC else entry.round
 
 
 def _listed(numbers: list[int]) -> str:

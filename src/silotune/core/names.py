@@ -1,4 +1,4 @@
-"""Names that arrive from outside: of runs, clients and contents. One rule each, wherever read.
+"""Names that arrive from outside: of runs, clients, contents and times. One rule each.
 
 A name becomes a part of a path, so it must be one that no file system takes for anything else.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from datetime import datetime
 
 LONGEST_NAME = 100
 """Bytes of a client's name, of the 255 that a file system gives."""
@@ -33,6 +34,20 @@ def is_digest(text: object) -> bool:
         text: of any type.
     """
     return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
+
+
+def is_time(text: object) -> bool:
+    """Whether it is a time in ISO 8601, with its zone and to the second.
+
+    Args:
+        text: of any type.
+    """
+    if not isinstance(text, str) or len(text) > 40:
+        return False
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def is_client_name(name: object) -> bool:

@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from silotune.certificate.at_sites import is_time
 from silotune.core import ClientId
-from silotune.core.names import is_digest
+from silotune.core.names import is_digest, is_time
 from silotune.core.plain import plain
 from silotune.privacy import AnyCharge, SiloStoreError
 from silotune.privacy.accounting.charges import close, from_json

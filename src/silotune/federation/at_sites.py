@@ -125,7 +125,7 @@ class AtSites:
         """
         deadline, wait = self._federation.round_deadline, self._federation.wait_after_quorum
         patience = wait if self._goes_on and wait is not None else deadline
-        missing = self._begun(agreement, agreement.sizes, patience)
+        missing = self._begun(agreement, agreement.sizes, patience, done)
         if self._goes_on and not self._folder.unheard.is_file():
             self._assume(done)
         if missing and not self._goes_on:
@@ -172,7 +172,9 @@ class AtSites:
         except ValueError as error:
             missing = {site: str(error)}
         else:
-            missing = self._begun(grown, [site], min(ROUND_TRIP, self._federation.round_deadline))
+            missing = self._begun(
+                grown, [site], min(ROUND_TRIP, self._federation.round_deadline), -1
+            )
         if missing:
             self._tell(f"{site}: cannot join: {missing[site]}")
             self._ledgers.pop(site, None)
@@ -193,15 +195,26 @@ class AtSites:
                 self._unheard.asked(dict.fromkeys(priced, lost))
 
     def _begun(
-        self, agreement: Agreement, names: Collection[str], deadline: float
+        self, agreement: Agreement, names: Collection[str], deadline: float, asked: int
     ) -> dict[str, str]:
-        """Tell some sites who takes part, and hear them; why each has not begun."""
+        """Tell some sites who takes part, and hear them; why each has not begun.
+
+        Args:
+            agreement: with all of them.
+            names: who is told.
+            deadline: seconds.
+            asked: the newest round that they may have been asked for; -1 if none.
+        """
         assert self._offer is not None
         copies, private = copies_of(self._folder.ledger), agreement.terms.unit == "example"
         prices = {name: agreement.price(name) if private else None for name in names}
         for name in names:
             releases = prices_of(prices[name], agreement.releases(name))
-            self._ledgers[name] = HeardLedger(name, self._run, releases, copies.get(name, b""))
+            norm = agreement.mechanisms[name].max_grad_norm
+            self._ledgers[name] = HeardLedger(
+                name, self._run, releases, norm, copies.get(name, b"")
+            )
+            self._ledgers[name].asked(asked)
         shared: dict[str, object] = {
             "run": self._run,
             "session": self._session,

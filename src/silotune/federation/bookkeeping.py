@@ -29,7 +29,11 @@ from silotune.terms import Agreement
 
 
 class _NewLine(NamedTuple):
-    """A line that is not copied yet; they sort as they are copied."""
+    """A line that is not copied yet; they sort as they are copied.
+
+    ``round`` is the newest that its account's lines have been of, up to it: whatever round a line
+    is of, it comes after the one before it.
+    """
 
     round: int
     account: str
@@ -85,6 +89,7 @@ class Bookkeeping:
         self._ledgers = ledgers
         self._copied = {name: len(chain) for name, chain in read_chains(folder.ledger).items()}
         self._new: list[_NewLine] = []
+        self._newest: dict[str, int] = {}
         folder.ledger.touch()
         self.follow()
 
@@ -110,8 +115,10 @@ class Bookkeeping:
         for name, ledger in self._ledgers.items():
             new = ledger.follow().splitlines(keepends=True)
             for i, line in enumerate(new, start=len(ledger.chain) - len(new)):
+                newest = max(ledger.chain.entries[i].round, self._newest.get(name, 0))
+                self._newest[name] = newest
                 if i >= self._copied.get(name, 0):
-                    self._new.append(_NewLine(ledger.chain.entries[i].round, name, i, line))
+                    self._new.append(_NewLine(newest, name, i, line))
 
     def collect(self) -> None:
         """Copy what was charged since, in the order of rounds and accounts.

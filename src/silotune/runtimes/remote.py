@@ -121,6 +121,9 @@ class Remote:
         asked = {task.client: task for task in tasks}
         states, whole = _states(tasks), set[ClientId]()
         self._write_down(METRIC if kind == SCORE else UPDATE, asked, states)
+        for task in tasks:
+            if ledger := self._ledgers.get(task.client):
+                ledger.asked(task.round - (kind == SCORE))
 
         def order(client: ClientId) -> bytes:
             task = asked[client]

@@ -75,6 +75,11 @@ class LedgerEntry:
         if not 0.0 < self.max_grad_norm < math.inf:
             raise ValueError("max_grad_norm: must be positive and finite")
 
+    @property
+    def due(self) -> int:
+        """The round in whose record it counts first; a state is scored before the next."""
+        return self.round - 1 if self.release == METRIC else self.round
+
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values, without those that say nothing."""
         fields = {**asdict(self), "charge": to_json(self.charge)}
