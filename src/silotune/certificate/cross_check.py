@@ -11,6 +11,7 @@ from silotune.engine import EVERY_CLIENT
 from silotune.engine.checkpoint import CheckpointError
 from silotune.engine.checkpoint import load as load_checkpoint
 from silotune.privacy import AnyCharge, ClientDP, ExampleDP
+from silotune.privacy.accounting.charges import close
 from silotune.privacy.ledger.book import ChargeLine
 from silotune.privacy.ledger.chain import Chain, read_chains
 from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE
@@ -302,7 +303,7 @@ def _mechanism(
     for line in lines:
         one = planned.get(line.release)
         whole = replace(one, steps=line.times * one.steps) if one else None
-        if line.charge != whole:
+        if whole is None or not close(line.charge, whole):
             yield Discrepancy(
                 f"silo {name}: charges",
                 f"{source} charges {whole or 'nothing'} for {line.release}, {line.times} times; "

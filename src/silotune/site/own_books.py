@@ -16,6 +16,7 @@ from silotune.certificate.verify import Verification, verify
 from silotune.core.files import DamagedError, read_lines
 from silotune.federation.offer import Offer, digest_of_terms
 from silotune.privacy import ClientDP, ExampleDP
+from silotune.privacy.accounting.charges import close
 from silotune.privacy.ledger.chain import Chain, read_chains
 from silotune.privacy.ledger.store import LEDGER
 from silotune.runs.privacy_statement import PrivacyStatement
@@ -126,11 +127,12 @@ def _presumed(statement: PrivacyStatement, site: str, chain: Chain) -> Iterator[
     silo = statement.silos[site]
     if not chain.holds(silo.lines, silo.head):
         yield Discrepancy(f"silo {site}: head", f"is not that of a line of {LEDGER}")
-    counted = totals(whole(silo))
-    for kind, (times, steps) in totals(chain.book(statement.run).account).items():
-        most = counted.get(kind, (0, 0))
-        if times > most[0] or steps > most[1]:
+    counted = totals(whole(silo)).items()
+    for (release, charge), (times, steps) in totals(chain.book(statement.run).account).items():
+        alike = [total for (name, one), total in counted if name == release and close(one, charge)]
+        most = sum(n for n, _ in alike)
+        if times > most or steps > sum(n for _, n in alike):
             yield Discrepancy(
                 f"silo {site}: presumed",
-                f"{kind[0]}: {LEDGER} has {times} charges, {most[0]} are told or presumed",
+                f"{release}: {LEDGER} has {times} charges, {most} are told or presumed",
             )
