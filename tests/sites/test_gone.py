@@ -134,6 +134,21 @@ def test_a_lost_file_of_what_was_sent_forgets_no_charge(tmp_path, bert):
 
 
 @pytest.mark.full
+def test_with_a_lost_file_scores_count_where_they_were_due(tmp_path, bert):
+    """What cannot have been asked counts for nothing, or it would be more than the budget."""
+    asked = ALONE | {"privacy": replace(PRIVATE, metric_noise=2.0), "eval_every": 2}
+    courier, folder = alone(wire(tmp_path, bert, Lost)), tmp_path / "run"
+    with closing(federation(bert, **asked).rounds(folder, courier=courier)) as rounds:
+        for record in rounds:
+            if record.round == 1:
+                break
+    (folder / "unheard.json").unlink()
+    run = federation(bert, **asked).fit(folder, courier=courier, progress=False, resume=True)
+    assert presumed(run) == {"west": {"metric": 2, "update": 2}}
+    checked(courier, run, folder)
+
+
+@pytest.mark.full
 def test_a_noisy_number_and_scores_count_too(tmp_path, bert):
     """It never said a word after it began: the number is presumed once, scores one by one."""
     privacy = replace(PRIVATE, count_noise=2.0, metric_noise=2.0)

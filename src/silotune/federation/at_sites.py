@@ -127,7 +127,7 @@ class AtSites:
         patience = wait if self._goes_on and wait is not None else deadline
         missing = self._begun(agreement, agreement.sizes, patience, done)
         if self._goes_on and not self._folder.unheard.is_file():
-            self._assume(done)
+            self._assume(agreement, done)
         if missing and not self._goes_on:
             raise SitesRefuseError(told(missing))
         for site in agreement.sizes.keys() - missing.keys():
@@ -186,13 +186,16 @@ class AtSites:
         self._tell(f"{site}: takes part from now on")
         return grown
 
-    def _assume(self, done: int) -> None:
+    def _assume(self, agreement: Agreement, done: int) -> None:
         """Count every order as sent that may have been, where the file of them is lost."""
-        for round in range(done + 1):
-            for release in (UPDATE, METRIC):
-                lost = Order(release, round, LOST)
-                priced = [name for name, own in self._ledgers.items() if release in own.prices]
-                self._unheard.asked(dict.fromkeys(priced, lost))
+        terms, experiment = agreement.terms, agreement.experiment(self._run)
+        last = min(done + 1, terms.rounds)
+        orders = {Order(UPDATE, n, LOST): experiment.cohort(n) for n in range(last)}
+        scored = [n for n in range(1, last + 1) if terms.scored(n)]
+        orders |= {Order(METRIC, n, LOST): experiment.clients for n in scored}
+        for order, names in orders.items():
+            priced = [name for name in names if order.release in self._ledgers[name].prices]
+            self._unheard.asked(dict.fromkeys(priced, order))
 
     def _begun(
         self, agreement: Agreement, names: Collection[str], deadline: float, asked: int
