@@ -286,6 +286,8 @@ def _figures(
             f"says {stated:.6g}, its charges cost {true.epsilon:.6g}: {direction}",
         )
     budget = statement.target_epsilon
+    if statement.federation and statement.unit == "example":
+        budget = None  # each site keeps to its own, and nobody else can know whether it did
     if budget is not None and not true.epsilon <= budget * (1 + slack):
         yield Discrepancy(
             f"{where}: {field}",
