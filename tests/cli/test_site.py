@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from covering import full
-from silotune import ExampleDP
+from silotune import ExampleDP, NoDP
 from silotune.core.files import read_json, write_json
 from silotune.federation.offer import Offer
 from silotune.site.home import Home
@@ -347,6 +347,15 @@ def test_a_run_without_a_certificate(ended, silotune):
     result = silotune("site", "verify", run_of(ended))
     assert result.exit_code == 1
     assert "no certificate has come" in result.output
+    assert "no such run was offered" in silotune("site", "verify", "another").output
+
+
+def test_of_a_run_that_hides_nothing_no_certificate_is_waited_for(home, silotune):
+    home.keep(offer(terms(privacy=NoDP())).to_bytes())
+    assert "no limit" in silotune("site", "offers").output
+    result = silotune("site", "verify", "r1")
+    assert result.exit_code == 1
+    assert "no certificate comes of it" in " ".join(result.output.split())
 
 
 def test_what_was_spent_is_told_and_shown_beside_the_next_offer(ended, silotune):

@@ -201,7 +201,8 @@ def _site_file(name: str, table: Path, given: Mapping[str, Any], coordinator: st
     if not digest:
         raise ValueError(
             "model.name_or_path: sites know a base by the SHA-256 of its files, and of this one "
-            "none are on this machine; name a folder, or load it once"
+            "none are on this machine; name a folder, or load it once "
+            "(all-MiniLM-L6-v2: `make demo`)"
         )
     privacy = given["privacy"]
     allowed = {"units": ["example", "none"], "min_other_sites": 0}

@@ -171,6 +171,12 @@ def _row(own: OwnSite, home: Home, offer: Offer) -> dict[str, Any]:
     }
 
 
+def _epsilon(unit: str, target: float | None) -> str:
+    if unit == "none":
+        return "no limit"
+    return "by noise" if target is None else epsilon_text(target)
+
+
 def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table("run", "asked by", "title", box=box.SIMPLE_HEAD, header_style="dim")
     for name in ("unit", "ε at most", "rounds"):
@@ -180,7 +186,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         target = row["target_epsilon"]
         table.add_row(
             *map(Text, (row["run"], row["coordinator"], row["title"], row["unit"])),
-            "by noise" if target is None else epsilon_text(target),
+            _epsilon(row["unit"], target),
             f"{row['rounds']:,}",
             Text("; ".join(_state(row))),
         )

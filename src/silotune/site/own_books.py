@@ -36,12 +36,14 @@ def verify_own(home: Home, site: str, run: str, certificate: Path | None = None)
     Raises:
         RecordError: if there is no certificate, or something cannot be read at all.
     """
-    file = certificate or home.certificate(run)
+    file, offer = certificate or home.certificate(run), home.offer(run)
     if not file.is_file():
         raise DamagedError(
             f"{run}: no certificate has come from the coordinator; it comes when the run ends"
+            if offer.terms.private
+            else f"{run}: keeps nothing private (unit: none), so that no certificate comes of it"
         )
-    found, offer = verify(file), home.offer(run)
+    found = verify(file)
     chains = read_chains(home.run(run) / LEDGER)
     wrong = [*_strangers(chains, site), *_claims(found.statement, offer)]
     wrong += _uninvited(found.statement, offer)
