@@ -213,8 +213,9 @@ def test_another_type_than_the_states_is_refused():
     assert "tensors differ" in last.pooled.missing[LIAR]
 
 
-@pytest.mark.parametrize("records", [math.inf, math.nan])
-def test_a_number_of_records_that_is_none_is_refused(records):
+def boasted(records: float):
+    """The round in which a client that declared twelve records says that it has so many."""
+
     class Boasting(Lying):
         def _answer(self, task):
             answer = super()._answer(task)
@@ -227,7 +228,20 @@ def test_a_number_of_records_that_is_none_is_refused(records):
     exp = experiment(method_axes, CLIENTS, rounds=1, quorum=2, weights=weights, declared=declared)
     DRAWN[0] = exp.draw
     [last] = federate(exp, Boasting(), begin(method_axes))
-    assert LIAR in last.pooled.missing
+    return last
+
+
+@pytest.mark.parametrize("records", [math.inf, math.nan])
+def test_a_number_of_records_that_is_none_is_refused(records):
+    assert LIAR in boasted(records).pooled.missing
+
+
+@pytest.mark.parametrize("records", [1e308, 2.0**54])
+def test_a_number_of_records_counts_for_twice_what_was_declared_at_most(records):
+    most, boast = boasted(24.0), boasted(records)
+    assert not boast.pooled.missing
+    assert boast.state.factors.digest() == most.state.factors.digest()
+    assert boast.state.factors.digest() != boasted(12.0).state.factors.digest()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

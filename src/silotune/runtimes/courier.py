@@ -1,6 +1,6 @@
 """Courier: whoever carries bytes to clients and back. It knows no task, no model and no method."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
@@ -28,6 +28,16 @@ class Courier(Protocol):
             deadline: seconds from now.
         """
         ...
+
+
+def refuse_strangers(orders: Collection[ClientId], names: Collection[ClientId]) -> None:
+    """See that a courier knows whoever an order is for.
+
+    Raises:
+        ValueError: naming those whom it does not know.
+    """
+    if strangers := sorted(set(orders) - set(names)):
+        raise ValueError(f"sites: {', '.join(strangers)} are not of this run")
 
 
 class Sign(StrEnum):

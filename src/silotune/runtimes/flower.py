@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from silotune.core import ClientId
 
 from .attempt import Attempt, Event, listening
-from .courier import Notice, Sign
+from .courier import Notice, Sign, refuse_strangers
 from .signed_files import digest_of, sealed, unsealed
 from .signed_socket import ANSWER, ORDER, about
 
@@ -132,8 +132,7 @@ class FlowerCourier:
         Raises:
             ValueError: if an order is for nobody of this run.
         """
-        if strangers := sorted(set(orders) - self._names):
-            raise ValueError(f"sites: {', '.join(strangers)} are not of this run")
+        refuse_strangers(orders, self._names)
         end = time.monotonic() + deadline
         waiting = {site for site in orders if site in self._sites}
         for site in sorted(set(orders) - waiting):

@@ -31,7 +31,7 @@ from silotune.core.locks import locked
 from silotune.core.names import is_client_name
 from silotune.keys import Member, public_of
 
-from .courier import Notice, Sign
+from .courier import Notice, Sign, refuse_strangers
 from .messages import REFUSED
 from .signed_files import Reader, Signed, digest_of, state_of, write_signed
 
@@ -110,8 +110,7 @@ class FolderCourier:
             ValueError: if an order is for nobody of this federation.
             RecordError: if an order cannot be written.
         """
-        if strangers := sorted(set(orders) - self._names):
-            raise ValueError(f"sites: {', '.join(strangers)} are not of this federation")
+        refuse_strangers(orders, self._names)
         end = time.monotonic() + deadline
         waiting: dict[ClientId, _Asked] = {}
         try:

@@ -20,7 +20,7 @@ from types import TracebackType
 from silotune.core import ClientId
 
 from .attempt import Attempt, Event
-from .courier import Notice, Sign
+from .courier import Notice, Sign, refuse_strangers
 from .nvflare_attempt import submitted
 from .nvflare_kits import flare_name
 from .nvflare_session import Engine
@@ -96,8 +96,7 @@ class NvflareCourier:
         Raises:
             ValueError: if an order is for nobody of this run.
         """
-        if strangers := sorted(set(orders) - self._of_run):
-            raise ValueError(f"sites: {', '.join(strangers)} are not of this run")
+        refuse_strangers(orders, self._of_run)
         end = time.monotonic() + deadline
         waiting = set(orders)
         names = self._named(waiting)
