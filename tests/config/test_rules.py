@@ -23,6 +23,7 @@ DESCRIBED = "data.labels={0: bad, 1: good}"
 
 TRUNCATED = ["privacy.sampling=truncated-poisson", "privacy.relation=zero-out"]
 CLIENT = ["privacy.unit=client", "train.weighting=uniform"]
+RATE = "privacy.client_sampling_rate"
 TURNS = [*CLIENT, "privacy.sampling=rotation", "privacy.noise=correlated"]
 
 BAD = [  # (file, overrides, the key named, a part of the fix)
@@ -88,7 +89,7 @@ BAD = [  # (file, overrides, the key named, a part of the fix)
     (TEXT, ["max_batch_size=500"], "privacy.max_batch_size", "leave it out"),
     (TEXT, ["privacy.bands=3"], "privacy.bands", "leave it out"),
     (TEXT, ["privacy.max_update_norm=2"], "privacy.max_update_norm", "privacy.unit: client"),
-    (TEXT, ["client_sampling_rate=0.5"], "privacy.client_sampling_rate", "privacy.unit: client"),
+    (TEXT, [f"{RATE}=0.5"], RATE, "privacy.unit: client"),
     (TEXT, [*CLIENT, "privacy.noise=discrete"], "privacy.noise", "is for hiding single records"),
     (TEXT, [*CLIENT, "privacy.sampling=truncated-poisson"], "privacy.sampling", "use poisson"),
     (TEXT, [*CLIENT, "max_batch_size=500"], "privacy.max_batch_size", "privacy.unit: example"),
@@ -96,8 +97,8 @@ BAD = [  # (file, overrides, the key named, a part of the fix)
     (TEXT, [*CLIENT, "privacy.sampling=rotation"], "privacy.noise", "belongs to"),
     (TEXT, [*CLIENT, "privacy.bands=3"], "privacy.bands", "noise: correlated"),
     (TEXT, [*TURNS, "adaptive_clipping=true"], "privacy.adaptive_clipping", "set it to false"),
-    (TEXT, [*TURNS, "client_sampling_rate=0.4"], "privacy.client_sampling_rate", "set it to 0.5"),
-    (TEXT, [*TURNS, "client_sampling_rate=0.7"], "privacy.client_sampling_rate", "set it to 1"),
+    (TEXT, [*TURNS, f"{RATE}=0.4"], RATE, "set it to 0.5"),
+    (TEXT, [*TURNS, f"{RATE}=0.7"], RATE, "set it to 1"),
     (TEXT, [*TURNS, "privacy.relation=replace-one"], "privacy.relation", "choose one"),
     (TEXT, [*CLIENT, "privacy.relation=replace-one"], "privacy.relation", "choose one"),
     (TEXT, [*CLIENT, "min_clients=2"], "train.min_clients", "leave it out"),
@@ -150,10 +151,10 @@ GOOD = [
     (TEXT, ["privacy.noise=discrete", "privacy.relation=replace-one"]),
     (TEXT, [*TRUNCATED, "privacy.noise=discrete"]),
     (TEXT, ["privacy.relation=replace-one"]),
-    (TEXT, [*CLIENT, "privacy.adaptive_clipping=true", "client_sampling_rate=0.5"]),
+    (TEXT, [*CLIENT, "privacy.adaptive_clipping=true", f"{RATE}=0.5"]),
     (TEXT, TURNS),
-    (TEXT, [*TURNS, "client_sampling_rate=0.333", "privacy.bands=4"]),
-    (TEXT, [*TURNS, "client_sampling_rate=0.01", "privacy.relation=zero-out"]),
+    (TEXT, [*TURNS, f"{RATE}=0.333", "privacy.bands=4"]),
+    (TEXT, [*TURNS, f"{RATE}=0.01", "privacy.relation=zero-out"]),
 ]
 
 

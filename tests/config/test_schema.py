@@ -120,6 +120,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "train.adam_beta2": 0.999,
     "train.adam_eps": None,
     "train.clients_per_round": None,
+    "train.client_sampling_rate": None,
     "train.proximal_mu": 0.0,
     "train.server_optimizer": "none",
     "train.server_learning_rate": None,

@@ -30,6 +30,7 @@ from silotune.core import (
 from silotune.core.files import read_lines
 from silotune.engine import NotAgreedError, client_round, federate, score_at_home
 from silotune.engine.client_errors import ERRORS, FAILED
+from silotune.engine.cohorts import Cohorts
 from silotune.engine.isolation import LARGEST
 from silotune.engine.loop import make_tasks
 from silotune.engine.order_book import MOST_ORDERS
@@ -126,7 +127,8 @@ def test_client_agreements_are_equal_on_every_machine():
         {"seed": 1},
         {"run": "other"},
         {"carried": True},
-        {"clients_per_round": 1},
+        {"cohorts": Cohorts(number=1)},
+        {"cohorts": Cohorts(rate=0.5)},
     ]
     for change in changes:
         other = agreed(replace(EXPERIMENT, **change), silos())[NAME]

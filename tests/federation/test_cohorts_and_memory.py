@@ -39,6 +39,26 @@ def test_the_certificate_of_a_sampled_run_counts_on_no_sampling_of_silos(bert, t
     assert "amplification by silos that sit out: who takes part is seen" in unclaimed
 
 
+def test_a_sampled_run_has_rounds_of_nobody_and_goes_on_in_the_same_bits(place):
+    chance = (*PRIVATE, "train.num_rounds=4", "train.client_sampling_rate=0.4", "train.seed=4")
+    whole = small(place, *chance)
+    records = train(whole)[1:]
+    assert [bool(record.clients) for record in records] == [False, True, False, True]
+    assert [(r.bytes_up, r.bytes_down) for r in records if not r.clients] == [(0, 0)] * 2
+    cut = small(place, *chance, f"output_dir={whole.output_dir}-cut")
+    train(cut, until=1)
+    assert train(cut, resume=True)[-1].clients == records[-1].clients
+    plan = forecast(whole)
+    assert plan.bytes_down == sum(record.bytes_down for record in records)
+    for name, curve in plan.epsilon.items():
+        assert curve == pytest.approx([record.epsilon[name] for record in records], rel=1e-3)
+
+
+def test_a_chance_that_draws_nobody_is_refused(bert):
+    with pytest.raises(ValueError, match=r"cohort_rate: 1e-09 of 2 clients .* raise it"):
+        federation(bert, cohort_rate=1e-9).plan()
+
+
 def test_more_silos_than_there_are_cannot_be_asked(bert):
     with pytest.raises(ValueError, match=r"clients_per_round: must be at most the number of .* 2"):
         federation(bert, clients_per_round=3).plan()

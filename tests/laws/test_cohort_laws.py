@@ -11,26 +11,34 @@ from covering import plain
 from silotune.core import ClientId, encode_task
 from silotune.engine import NotAgreedError, QuorumError, federate
 from silotune.engine.checkpoint import everything
-from silotune.engine.cohorts import drawn, most_asked
+from silotune.engine.cohorts import Cohorts
 from silotune.engine.communication import traffic
 from silotune.engine.loop import make_tasks
 from silotune.privacy import ExampleLevel, Gaussian, Poisson
 from silotune.privacy.ledger.store import LEDGER
 from silotune.runtimes import InProcess
 from silotune.terms import Terms
-from toys import agreed, begin, experiment, notes, silos, trainer
+from toys import agreed, begin, experiment, loss, notes, silos, trainer
 
 A = plain("ffa-lora")
 ROUNDS = 6
 
 
 def sampled(names, asked=2, **changes):
-    return experiment(A, list(names), rounds=ROUNDS, clients_per_round=asked, quorum=2, **changes)
+    cohorts = Cohorts(number=asked)
+    return experiment(A, list(names), rounds=ROUNDS, cohorts=cohorts, quorum=2, **changes)
+
+
+def by_chance(names, rate=0.3, least=1, **changes):
+    """A run that has full and empty rounds."""
+    cohorts = Cohorts(rate=rate, least=least)
+    return experiment(A, list(names), **({"rounds": ROUNDS, "seed": 8} | changes), cohorts=cohorts)
 
 
 def test_each_client_is_as_likely_as_any_other_and_each_round_draws_anew():
     rounds, clients, asked = 3000, 7, 3
-    cohorts = [drawn(clients, asked, 0, round) for round in range(rounds)]
+    some = Cohorts(number=asked)
+    cohorts = [some.drawn(clients, 0, round) for round in range(rounds)]
     assert all(len(set(cohort)) == asked == len(cohort) for cohort in cohorts)
     assert all(cohort == tuple(sorted(cohort)) for cohort in cohorts)
     times = Counter(i for cohort in cohorts for i in cohort)
@@ -39,8 +47,79 @@ def test_each_client_is_as_likely_as_any_other_and_each_round_draws_anew():
     together = Counter(cohorts)
     assert len(together) == 35
     assert max(together.values()) < 2 * rounds / 35
-    assert cohorts != [drawn(clients, asked, 1, round) for round in range(rounds)]
-    assert most_asked(clients, asked, 0, rounds) == max(times.values())
+    assert cohorts != [some.drawn(clients, 1, round) for round in range(rounds)]
+    assert some.most_asked(clients, 0, rounds) == max(times.values())
+
+
+def test_by_chance_every_client_has_a_coin_of_its_own_in_every_round():
+    rounds, clients, rate = 3000, 5, 0.3
+    chance = Cohorts(rate=rate)
+    cohorts = [chance.drawn(clients, 0, round) for round in range(rounds)]
+    assert all(cohort == tuple(sorted(set(cohort))) for cohort in cohorts)
+    times = Counter(i for cohort in cohorts for i in cohort)
+    deviation = (rounds * rate * (1 - rate)) ** 0.5
+    assert all(abs(n - rounds * rate) < 5 * deviation for n in times.values())
+    both = sum({0, 1} <= set(cohort) for cohort in cohorts)
+    assert abs(both - rounds * rate**2) < 5 * (rounds * rate**2) ** 0.5
+    empty = rounds * (1 - rate) ** clients
+    assert abs(cohorts.count(()) - empty) < 5 * empty**0.5
+    assert chance.most_asked(clients, 0, rounds) == max(times.values())
+    assert Cohorts(rate=1.0).drawn(clients, 0, 0) == (0, 1, 2, 3, 4)
+    fewest = Cohorts(rate=rate, least=2)
+    assert [fewest.drawn(clients, 0, r) for r in range(9)] == [
+        cohort if len(cohort) > 1 else () for cohort in cohorts[:9]
+    ]
+
+
+@pytest.mark.parametrize("name", ["ffa-lora", "cola", "flora", "fedex-lora"])
+def test_a_round_that_draws_nobody_leaves_the_model_as_it_is(name):
+    own, method_axes = silos(5), plain(name)
+    exp = replace(by_chance(own), axes=method_axes)
+    states, empty = [begin(method_axes)], 0
+    for done in federate(exp, InProcess(trainer(method_axes), own), states[0]):
+        before, after = states[-1], done.state
+        assert after.round == before.round + 1
+        assert done.pooled.clients == exp.cohort(before.round)
+        if not done.pooled.clients:
+            empty += 1
+            assert (done.bytes_down, done.pooled.bytes_up, done.pooled.missing) == (0, 0, {})
+            records = notes(6)
+            same = loss(trainer(method_axes), before, records)
+            assert loss(trainer(method_axes), after, records) == pytest.approx(same, rel=1e-5)
+            if not exp.plan(before.round).fold:
+                assert after.factors.digest() == before.factors.digest()
+        states.append(after)
+    assert 0 < empty < ROUNDS
+
+
+def test_a_run_by_chance_is_foretold_and_goes_on_in_the_same_bits():
+    own = silos(5)
+    exp = by_chance(own)
+    done = list(federate(exp, InProcess(trainer(A), own), begin(A)))
+    assert [set(of_round) for of_round in traffic(exp, begin(A))] == [
+        set(r.pooled.clients) for r in done
+    ]
+    for told, r in zip(traffic(exp, begin(A)), done, strict=True):
+        assert sum(sent.down for sent in told.values()) == r.bytes_down
+    pause = [r.pooled.clients for r in done].index(()) + 1
+    half = list(federate(replace(exp, rounds=pause), InProcess(trainer(A), own), begin(A)))[-1]
+    resumed = list(federate(exp, InProcess(trainer(A), own), half.state))[-1].state
+    assert everything(resumed).digest() == everything(done[-1].state).digest()
+    assert traffic(by_chance(own, rate=1e-9, rounds=2), begin(A)) == [{}, {}]
+
+
+def test_all_whom_chance_asks_are_needed():
+    own = silos(5)
+    exp = by_chance(own)
+    first = next(r for r in range(ROUNDS) if exp.cohort(r))
+    away = exp.cohort(first)[0]
+
+    class Absent(InProcess):
+        def train(self, tasks):
+            return super().train([task for task in tasks if task.client != away])
+
+    with pytest.raises(QuorumError, match=f"round {first} needs .* {away}: no answer"):
+        list(federate(exp, Absent(trainer(A), own), begin(A)))
 
 
 def test_a_round_asks_its_cohort_and_nobody_else():
@@ -128,9 +207,11 @@ def test_noise_is_for_the_most_rounds_that_one_client_is_asked_in():
     hidden = st.ExampleDP(target_epsilon=3.0, target_delta=1e-5)
     some = terms(hidden)
     most = some.training_of(30).rounds
-    assert most == most_asked(30, 3, 0, 20) < 10
+    assert most == Cohorts(number=3).most_asked(30, 0, 20) < 10
     assert some.training_of(3).rounds == 20
     assert terms(hidden, clients_per_round=None).training_of(30).rounds == 20
+    by_rate = terms(hidden, clients_per_round=None, cohort_rate=0.1)
+    assert by_rate.training_of(30).rounds == Cohorts(rate=0.1).most_asked(30, 0, 20) < 10
 
 
 @pytest.mark.parametrize(
@@ -150,6 +231,13 @@ def test_noise_is_for_the_most_rounds_that_one_client_is_asked_in():
             {},
             "clients_per_round: noise: correlated hangs together",
         ),
+        (st.NoDP(), {"cohort_rate": 0.5}, "cohort_rate: clients_per_round says how many"),
+        (st.NoDP(), {"clients_per_round": None, "cohort_rate": 0.0}, "cohort_rate: must be above"),
+        (
+            st.ClientDP(target_epsilon=6.0, target_delta=1e-3),
+            {"weighting": "uniform", "clients_per_round": None, "cohort_rate": 0.5},
+            "cohort_rate: ClientDP draws whom it asks in secret",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(privacy, changes, words):
@@ -159,6 +247,6 @@ def test_what_does_not_go_together_is_refused(privacy, changes, words):
 
 def test_thousands_of_clients_are_drawn_from_without_asking_them():
     names = [ClientId(f"silo-{i:04}") for i in range(2000)]
-    exp = experiment(A, names, rounds=50, clients_per_round=40)
+    exp = experiment(A, names, rounds=50, cohorts=Cohorts(number=40))
     assert sum(map(len, exp.asked_in.values())) == 50 * 40
     assert len(make_tasks(exp, exp.cohort(0), begin(A))) == 40

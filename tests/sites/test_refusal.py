@@ -91,6 +91,7 @@ def test_what_is_allowed_is_allowed() -> None:
         ({"objective": SequenceClassification(text="note", label="label")}, "labels"),
         ({"min_clients": 1}, "privacy.min_other_sites"),
         ({"clients_per_round": 1}, "privacy.min_other_sites"),
+        ({"cohort_rate": 0.9}, "privacy.min_other_sites"),
         ({"batch_size": NUM_EXAMPLES + 1}, "privacy.max_epsilon"),
     ],
 )

@@ -73,16 +73,19 @@ def test_updates_in_fewer_bits_end_in_the_bits_of_the_simulation(tmp_path, bert,
 
 
 @pytest.mark.full
-def test_sampled_sites_with_carried_optimisers_end_in_the_bits_of_the_simulation(tmp_path, bert):
+@pytest.mark.parametrize("asked", [{"clients_per_round": 1}, {"cohort_rate": 0.4}])
+def test_sampled_sites_with_carried_optimisers_end_in_the_bits_of_the_simulation(
+    tmp_path, bert, asked
+):
     """Each is asked in some rounds, and its optimiser goes on from its own last one."""
     changes = {
         "privacy": SEEDED,
         "optimizer": st.optim.AdamW(lr=0.01),
         "rounds": 4,
-        "clients_per_round": 1,
         "seed": 3,
         "local_state": "carried",
         "lr_schedule": "cosine",
+        **asked,
     }
     simulation(tmp_path, bert, **changes).fit(tmp_path / "here", progress=False)
     alone = replace(EVERYTHING, privacy=replace(OPEN, min_other_sites=0))

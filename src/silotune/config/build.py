@@ -53,6 +53,7 @@ def arguments(config: Config) -> dict[str, Any]:
         "server_optimizer": train.build_server_optimizer(),
         "weighting": train.weighting,
         "clients_per_round": train.clients_per_round,
+        "cohort_rate": train.client_sampling_rate,
         "min_clients": train.min_clients,
         "largest_update": train.largest_update,
         "upload_dtype": train.upload_dtype,

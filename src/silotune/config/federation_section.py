@@ -34,5 +34,5 @@ class FederationConfig(BaseModel):
         gt=0,
         description="Seconds in which every site must have accepted a run; with `min_clients`, so "
         "many, and the others may join at the beginning of a later round (not with "
-        "`clients_per_round`).",
+        "`clients_per_round` or `client_sampling_rate`).",
     )

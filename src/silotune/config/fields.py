@@ -29,6 +29,8 @@ RENAMED: Mapping[str, str] = {
     "rounds": "train.num_rounds",
     "lr": "train.learning_rate",
     "folder": "output_dir",
+    "cohort_rate": "train.client_sampling_rate",
+    "client_sampling_rate": "privacy.client_sampling_rate",
     "lr_schedule": "train.lr_scheduler_type",
     "lr_schedule_span": "train.lr_scheduler_span",
     "micro_batch_size": "train.per_device_train_batch_size",

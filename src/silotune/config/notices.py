@@ -15,9 +15,10 @@ def notices(config: Config) -> Iterator[str]:
     yield from _rate(config)
     if config.privacy.unit == "none":
         return
-    if config.train.clients_per_round is not None:
+    sampled = [f for f in ("clients_per_round", "client_sampling_rate") if getattr(config.train, f)]
+    for field in sampled:
         yield (
-            "train.clients_per_round: anybody can draw from train.seed whom a round asks, so that "
+            f"train.{field}: anybody can draw from train.seed whom a round asks, so that "
             "no amplification by sampling of silos is claimed; a silo pays for rounds it trains in"
         )
     if config.data.labels is None and config.model.task != "causal-lm":

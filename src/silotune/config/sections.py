@@ -233,8 +233,18 @@ class TrainConfig(BaseModel):
         "them again, no epsilon is smaller for it: a silo pays for the rounds in which it trains. "
         "Under `privacy.unit: client` that is secret (`privacy.client_sampling_rate`).",
     )
+    client_sampling_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="The same as a chance: every silo is asked in a round with it, whoever else "
+        "is, drawn from `seed` in public. A round that draws nobody leaves the model as it is.",
+    )
     min_clients: int | None = Field(
-        default=None, ge=1, description="Silos that a round needs; null = all that it asks."
+        default=None,
+        ge=1,
+        description="Silos that a round needs; null = all that it asks. One for which "
+        "`client_sampling_rate` draws fewer asks nobody.",
     )
     round_deadline: float = Field(
         default=3600.0,

@@ -7,26 +7,62 @@ for the rounds in which it trains.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 import torch
 
 from silotune.core import generator
 
+SIDES = 2**62
+"""Of the die that decides about a client; a whole number falls alike on every machine."""
 
-def drawn(clients: int, asked: int, seed: int, round: int) -> tuple[int, ...]:
-    """So many of the clients, by number, each as likely as any other; in order.
 
-    Args:
-        clients: how many there are.
-        asked: how many of them take part.
-        seed: of the run.
-        round: counts from 0.
+@dataclass(frozen=True, kw_only=True)
+class Cohorts:
+    """Whom rounds ask: all, so many, or each with a chance. At most one field but ``least`` is set.
+
+    Attributes:
+        number: each round asks so many, every client as likely as any other.
+        rate: each round asks every client with this chance, whoever else is asked.
+        least: a round whose draw by chance is of fewer asks nobody, and leaves the model as it is.
     """
-    order = torch.randperm(clients, generator=generator(seed, "cohort", round))
-    return tuple(sorted(order[:asked].tolist()))
 
+    number: int | None = None
+    rate: float | None = None
+    least: int = 1
 
-def most_asked(clients: int, asked: int, seed: int, rounds: int) -> int:
-    """The largest number of rounds of a run in which one client is asked."""
-    times = Counter(i for round in range(rounds) for i in drawn(clients, asked, seed, round))
-    return max(times.values())
+    @property
+    def of_all(self) -> bool:
+        """Whether every round asks all."""
+        return self.number is None and self.rate is None
+
+    def expected(self, clients: int) -> float:
+        """How many of so many clients a round asks on average, if it asks anybody."""
+        if self.rate is not None:
+            return max(self.rate * clients, float(self.least))
+        return float(clients if self.number is None else self.number)
+
+    def drawn(self, clients: int, seed: int, round: int) -> tuple[int, ...]:
+        """Those that a round asks, by number, in order.
+
+        Args:
+            clients: how many there are.
+            seed: of the run.
+            round: counts from 0.
+        """
+        if self.of_all:
+            return tuple(range(clients))
+        coins = generator(seed, "cohort", round)
+        if self.rate is None:
+            order = torch.randperm(clients, generator=coins)
+            return tuple(sorted(order[: self.number].tolist()))
+        sides = torch.randint(SIDES, (clients,), generator=coins)
+        asked = (sides < int(self.rate * SIDES)).nonzero().flatten().tolist()
+        return tuple(asked) if len(asked) >= self.least else ()
+
+    def most_asked(self, clients: int, seed: int, rounds: int) -> int:
+        """The largest number of rounds of a run in which one client is asked."""
+        if self.of_all:
+            return rounds
+        times = Counter(i for r in range(rounds) for i in self.drawn(clients, seed, r))
+        return max(times.values(), default=0)

@@ -17,7 +17,7 @@ from silotune.core import ClientId, ClientTask, Factors, GlobalState, Statistics
 from .channel import seal
 from .experiment import Experiment
 from .loop import bytes_to, make_tasks
-from .server import server_step
+from .server import rested, server_step
 from .server_ledger import EVERY_CLIENT
 
 PLAYED, PERIOD = 24, 12
@@ -38,8 +38,11 @@ def traffic(experiment: Experiment, state: GlobalState) -> list[Mapping[str, Byt
     Clients that a server hides are counted together, as many as are expected (``EVERY_CLIENT``).
     """
     played = [_told(experiment, of_round) for of_round in _played(experiment, state)]
-    if experiment.clients_per_round is not None:
-        typical = _average([sent for of_round in played[-PERIOD:] for sent in of_round.values()])
+    if not experiment.cohorts.of_all:
+        seen = [sent for of_round in played[-PERIOD:] for sent in of_round.values()]
+        typical = _average(
+            seen or [*_messages(experiment, experiment.clients[:1], state)[1].values()]
+        )
         later = map(experiment.cohort, range(len(played), experiment.rounds))
         return [*played, *({str(client): typical for client in cohort} for cohort in later)]
     return [
@@ -60,19 +63,30 @@ def _told(experiment: Experiment, clients: Mapping[ClientId, Bytes]) -> Mapping[
 def _played(experiment: Experiment, state: GlobalState) -> Iterator[Mapping[ClientId, Bytes]]:
     for round in range(min(PLAYED, experiment.rounds)):
         cohort = experiment.cohort(round)
-        holders = () if experiment.central.private else cohort
-        tasks = make_tasks(experiment, cohort, state)
-        sent = {task.client: _made_up(task, state) for task in tasks}
-        yield {
-            task.client: Bytes(_size(sent[task.client], task, state), bytes_to(task, state))
-            for task in tasks
-        }
+        sent, sizes = _messages(experiment, cohort, state)
+        yield sizes
         total: Statistics | None = None
         for update in sent.values():
             part = Statistics.of(update, 1.0, ranks_differ=bool(experiment.ranks))
             total = part if total is None else total + part
-        assert total is not None
+        if total is None:
+            state = rested(experiment, state)
+            continue
+        holders = () if experiment.central.private else cohort
         state, _ = server_step(experiment, state, total.mean(), holders)
+
+
+def _messages(
+    experiment: Experiment, cohort: Sequence[ClientId], state: GlobalState
+) -> tuple[Mapping[ClientId, Factors], Mapping[ClientId, Bytes]]:
+    """Some updates of a cohort, and what their messages and the orders weigh."""
+    tasks = make_tasks(experiment, cohort, state)
+    sent = {task.client: _made_up(task, state) for task in tasks}
+    sizes = {
+        task.client: Bytes(_size(sent[task.client], task, state), bytes_to(task, state))
+        for task in tasks
+    }
+    return sent, sizes
 
 
 def _size(sent: Factors, task: ClientTask, state: GlobalState) -> int:

@@ -12,7 +12,7 @@ from silotune.optim.learning_rate import LearningRateSchedule
 from silotune.privacy import CorrelatedCharge
 from silotune.privacy.mechanisms.server import FullParticipation, ServerMechanism
 
-from .cohorts import drawn
+from .cohorts import Cohorts
 
 LARGEST_UPDATE = 1e4
 """L2 norm of a change that no honest training makes in one round."""
@@ -37,12 +37,11 @@ class Experiment:
         upload: type of the numbers that clients send.
         declared: the number of records that each declares, where weights are noisy; else empty.
         largest_update: an update that changes what is shared by more than this L2 norm is refused.
-        quorum: fewest clients a round may do with; not looked at under central privacy, where
-            how many there were is secret.
+        quorum: fewest clients a round may do with, or all that it asks, if these are fewer; not
+            looked at under central privacy, where how many there were is secret.
         private: whether a mechanism hides the records, at the clients or at the server.
         lr_schedule: how the learning rate goes over the steps of all rounds, or of a link.
-        clients_per_round: how many are asked in a round, drawn in public; None = all, or whom
-            ``central`` draws.
+        cohorts: whom rounds ask, drawn in public; all, where ``central`` draws among them.
         carried: local optimisers remember earlier rounds.
         central: whom the server asks, and how it forms their mean.
 
@@ -69,7 +68,7 @@ class Experiment:
     largest_update: float = LARGEST_UPDATE
     lr_schedule: LearningRateSchedule = field(default_factory=LearningRateSchedule)
     carried: bool = False
-    clients_per_round: int | None = None
+    cohorts: Cohorts = field(default_factory=Cohorts)
     central: ServerMechanism = field(default_factory=FullParticipation)
 
     def __post_init__(self) -> None:
@@ -78,9 +77,9 @@ class Experiment:
                 "ranks: this method averages A and B by themselves, and tensors of unequal "
                 "shapes have no mean; use flexlora or flora, or one rank for all"
             )
-        if self.clients_per_round is not None and self.central.private:
+        if not self.cohorts.of_all and self.central.private:
             raise IncompatibleMethodError(
-                "clients_per_round: client-level privacy draws whom it asks in secret; leave it out"
+                "cohorts: client-level privacy draws whom it asks in secret; leave them out"
             )
         unit = "client" if self.central.private else "example" if self.private else "none"
         refuse_unproved(self.axes, unit)
@@ -96,10 +95,9 @@ class Experiment:
 
     def cohort(self, round: int) -> tuple[ClientId, ...]:
         """Those that ``round`` asks, before ``central`` draws among them."""
-        clients, asked = self.clients, self.clients_per_round
-        if asked is None:
-            return clients
-        return tuple(clients[i] for i in drawn(len(clients), asked, self.seed, round))
+        clients = self.clients
+        drawn = self.cohorts.drawn(len(clients), self.seed, round)
+        return tuple(clients[i] for i in drawn)
 
     @cached_property
     def asked_in(self) -> Mapping[ClientId, tuple[int, ...]]:

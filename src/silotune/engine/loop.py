@@ -28,7 +28,7 @@ from .channel import seal
 from .experiment import Experiment
 from .participants import Server
 from .runtime import Runtime
-from .server import Pooled, QuorumError, contribution, pool, server_step, unmoved
+from .server import Pooled, QuorumError, contribution, pool, rested, server_step, unmoved
 from .server_ledger import charged
 
 
@@ -73,9 +73,14 @@ def federate(
 def one_round(
     experiment: Experiment, runtime: Runtime, state: GlobalState, server: Server | None = None
 ) -> Round:
-    """The round that comes next; as ``federate``."""
+    """The round that comes next; as ``federate``. One that draws nobody leaves the model alone."""
     if experiment.central.private:
         return _hidden_round(experiment, runtime, state, server)
+    if not experiment.cohort(state.round):
+        nothing = pool((), (), lambda task, result: contribution(experiment, state, task, result))
+        return Round(
+            state=rested(experiment, state), pooled=nothing, aggregation_error=0.0, bytes_down=0
+        )
     return _round(experiment, runtime, state, None)
 
 
@@ -218,10 +223,11 @@ def _check_moved(experiment: Experiment, before: GlobalState, mean: ClientMean) 
 
 
 def _check_quorum(experiment: Experiment, state: GlobalState, pooled: Pooled) -> None:
-    if pooled.statistics is not None and len(pooled.clients) >= experiment.quorum:
+    needed = min(experiment.quorum, len(experiment.cohort(state.round)))
+    if pooled.statistics is not None and len(pooled.clients) >= needed:
         return
     reasons = "; ".join(f"{client}: {why}" for client, why in pooled.missing.items())
     raise QuorumError(
-        f"round {state.round} needs {experiment.quorum} clients (min_clients) and got "
+        f"round {state.round} needs {needed} clients (min_clients) and got "
         f"{len(pooled.clients)}. {reasons}"
     )

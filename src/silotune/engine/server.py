@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from silotune.aggregation import aggregation_error
+from silotune.aggregation import Combined, aggregation_error
 from silotune.core import (
     Change,
     ClientId,
@@ -141,6 +141,17 @@ def server_step(
     """
     combined = experiment.axes.aggregator.combine(state, mean)
     error = aggregation_error(mean, state.factors, combined)
+    return _next(experiment, state, combined, holders), error
+
+
+def rested(experiment: Experiment, state: GlobalState) -> GlobalState:
+    """The next state where nobody took part: the same model, though pairs begin afresh when due."""
+    return _next(experiment, state, Combined(factors=Factors({})), ())
+
+
+def _next(
+    experiment: Experiment, state: GlobalState, combined: Combined, holders: Collection[ClientId]
+) -> GlobalState:
     factors = state.factors.updated(combined.factors)
     increment = {s: m.to(_type(factors, s)) for s, m in combined.residual.items()}
     fresh: dict[Key, int] = {}
@@ -158,7 +169,7 @@ def server_step(
         memory={**state.memory, **combined.memory},
     )
     _check_finite(after)
-    return after, error
+    return after
 
 
 def _check_finite(state: GlobalState) -> None:

@@ -187,7 +187,7 @@ def fewest(terms: Terms, asked: int) -> int:
     clients have ranks of their own, or rounds ask some of them: whom, and so what each pays, is
     drawn among all.
     """
-    fixed = terms.unit == "client" or terms.method.ranks or terms.clients_per_round is not None
+    fixed = terms.unit == "client" or terms.method.ranks or not terms.cohorts.of_all
     if fixed or terms.min_clients is None:
         return asked
     return min(terms.min_clients, asked)

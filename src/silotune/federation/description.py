@@ -80,6 +80,7 @@ class Description:
         server_optimizer: ServerStep | None = None,
         weighting: Literal["num_examples", "uniform"] | None = None,
         clients_per_round: int | None = None,
+        cohort_rate: float | None = None,
         min_clients: int | None = None,
         largest_update: float = LARGEST_UPDATE,
         upload_dtype: UploadType = "float32",
@@ -144,6 +145,7 @@ class Description:
             server_optimizer: what the server does with the change.
             weighting: of clients in the mean; None = ``uniform`` under ``ClientDP``, else by size.
             clients_per_round: how many a round asks, drawn from the seed in public; None = all.
+            cohort_rate: the same as a chance of every client.
             min_clients: that a round needs.
             largest_update: a larger change is refused.
             upload_dtype: of the numbers that clients send.
@@ -221,6 +223,7 @@ class Description:
             server_optimizer=server_optimizer,
             weighting=weighting or _usual_weighting(privacy),
             clients_per_round=clients_per_round,
+            cohort_rate=cohort_rate,
             min_clients=min_clients,
             largest_update=largest_update,
             upload_dtype=upload_dtype,

@@ -125,7 +125,7 @@ def forecast(federation: Description) -> Plan:
         asked = experiment.asked_in
         rows = tuple(_row(agreement, c, len(asked[c]), sent, curves) for c in experiment.clients)
     declared = [weight or sizes[name] for name, weight in experiment.weights.items()]
-    fewer = math.sqrt(len(sizes) / (terms.clients_per_round or len(sizes)))  # less is averaged
+    fewer = math.sqrt(len(sizes) / terms.cohorts.expected(len(sizes)))  # less is averaged
     weights = [fewer * weight / sum(declared) for weight in declared]
     return Plan(
         silos=rows,

@@ -42,6 +42,7 @@ JUDGED: Mapping[type, frozenset[str]] = {
             "evaluation",
             "server_optimizer",
             "clients_per_round",
+            "cohort_rate",
             "min_clients",
         }
     ),

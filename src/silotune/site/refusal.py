@@ -7,7 +7,6 @@ one of a fixed list (``KEYS``).
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -180,8 +179,10 @@ def _hiding(policy: Policy, offer: Offer) -> Iterator[Reason]:
         yield Reason(
             "privacy.units", f"unit {choice.unit}{seeded} is not among units ({_list(rules.units)})"
         )
-    most = min(offer.terms.clients_per_round or math.inf, len(offer.participants))
-    others = int(min(offer.terms.min_clients or most, most)) - 1
+    terms, everybody = offer.terms, len(offer.participants)
+    most = min(terms.clients_per_round or everybody, everybody)
+    usual = most if terms.cohort_rate is None else 1  # chance may ask this site alone
+    others = min(terms.min_clients or usual, most) - 1
     if not others >= rules.min_other_sites:
         yield Reason(
             "privacy.min_other_sites",

@@ -18,6 +18,7 @@ from silotune.privacy.ledger.noisy_counts import Releases
 from silotune.privacy.mechanisms_from_choice import client_mechanisms, releases, server_mechanism
 
 from .build import BuiltModel
+from .cohort_rules import check_clients
 from .terms import Terms
 
 
@@ -111,16 +112,8 @@ def agree(
     Raises:
         ValueError: naming a field, if sizes do not fit the terms or a target cannot be reached.
     """
-    if terms.min_clients is not None and terms.min_clients > len(sizes):
-        raise ValueError(
-            f"min_clients: must be at most the number of clients, {len(sizes)}, not "
-            f"{terms.min_clients}, or no round could count; lower it, or leave it out for all"
-        )
-    if (terms.clients_per_round or 0) > len(sizes):
-        raise ValueError(
-            f"clients_per_round: must be at most the number of clients, {len(sizes)}, not "
-            f"{terms.clients_per_round}; lower it, or leave it out for all"
-        )
+    most = terms.cohorts.most_asked(len(sizes), terms.seed, terms.rounds)
+    check_clients(terms.cohorts, sizes, terms.min_clients, most)
     training = terms.training_of(len(sizes))
     ranks(terms, sizes)  # a client that does not exist ends here, before anything is written
     return Agreement(
@@ -200,8 +193,8 @@ def experiment(
         upload=terms.upload_dtype,
         declared={ClientId(name): size for name, size in sizes.items()} if noisy else {},
         largest_update=terms.largest_update,
-        clients_per_round=terms.clients_per_round,
-        quorum=terms.min_clients or terms.clients_per_round or len(sizes),
+        cohorts=terms.cohorts,
+        quorum=terms.min_clients or len(sizes),
         private=terms.private,
         carried=terms.local_state == "carried",
         central=server or FullParticipation(),

@@ -9,7 +9,7 @@ from silotune.aggregation import ServerStep
 from silotune.core import UploadType
 from silotune.core.fields import check_fields
 from silotune.core.protocols import check_satisfies
-from silotune.engine.cohorts import most_asked
+from silotune.engine.cohorts import Cohorts
 from silotune.engine.experiment import LARGEST_UPDATE
 from silotune.methods import Axes, FFALoRA, Method
 from silotune.methods.axes import completed, refuse_unproved
@@ -19,6 +19,8 @@ from silotune.optim.learning_rate import Kind, LearningRateSchedule, Span
 from silotune.privacy import ClientDP, ExampleDP, NoDP, PrivacyChoice
 from silotune.privacy.choice import Unit
 from silotune.privacy.mechanisms_from_choice import Training
+
+from .cohort_rules import check_cohorts
 
 Evaluation = Literal["simulation", "site", "public"]
 
@@ -53,7 +55,10 @@ class Terms:
         weighting: of clients in the mean: declared sizes, or equal.
         clients_per_round: how many of the clients a round asks, drawn from the seed in public, so
             that no epsilon is smaller for it; None = all, or whom ``ClientDP`` draws in secret.
-        min_clients: that a round needs; None = all that it asks.
+        cohort_rate: chance of each client to be asked in a round, whoever else is, drawn in the
+            same way; a round may then ask nobody, and leaves the model as it is.
+        min_clients: that a round needs; None = all that it asks. Where ``cohort_rate`` draws fewer,
+            a round asks nobody.
         largest_update: a change of a larger L2 norm is refused. Not looked at under ``ClientDP``,
             which clips.
         upload_dtype: of the numbers that clients send; in 16 or 8 bits they are rounded at random,
@@ -87,6 +92,7 @@ class Terms:
     server_optimizer: ServerStep | None = None
     weighting: Literal["num_examples", "uniform"] = "num_examples"
     clients_per_round: int | None = None
+    cohort_rate: float | None = None
     min_clients: int | None = None
     largest_update: float = LARGEST_UPDATE
     upload_dtype: UploadType = "float32"
@@ -125,6 +131,7 @@ class Terms:
             raise ValueError(f"largest_update: must be positive, not {self.largest_update}")
         if self.proximal_mu < 0:
             raise ValueError(f"proximal_mu: must not be negative, not {self.proximal_mu}")
+        check_cohorts(self.cohorts, self.min_clients, self.privacy)
         self._check_privacy()
         axes = self.axes(head=self.trains_head)
         self._check_start(axes)
@@ -171,10 +178,14 @@ class Terms:
 
     def training_of(self, clients: int) -> Training:
         """The same, where no client of so many trains in more rounds than it is asked in."""
-        asked = self.clients_per_round
-        if asked is None:
-            return self.training
-        return replace(self.training, rounds=most_asked(clients, asked, self.seed, self.rounds))
+        most = self.cohorts.most_asked(clients, self.seed, self.rounds)
+        return replace(self.training, rounds=max(1, most))
+
+    @property
+    def cohorts(self) -> Cohorts:
+        """Whom rounds ask, drawn in public."""
+        least = self.min_clients or 1
+        return Cohorts(number=self.clients_per_round, rate=self.cohort_rate, least=least)
 
     @property
     def learning_rate_schedule(self) -> LearningRateSchedule:
@@ -291,22 +302,8 @@ class Terms:
             )
 
     def _check_privacy(self) -> None:
-        privacy, asked = self.privacy, self.clients_per_round
-        if asked is not None and self.min_clients is not None and self.min_clients > asked:
-            raise ValueError(
-                f"min_clients: must be at most clients_per_round = {asked}, not {self.min_clients}"
-            )
-        if asked is not None and privacy.noise == "correlated":
-            raise ValueError(
-                "clients_per_round: noise: correlated hangs together over the steps of all rounds, "
-                "and a client would miss some; leave it out, or take gaussian"
-            )
+        privacy = self.privacy
         if isinstance(privacy, ClientDP):
-            if asked is not None:
-                raise ValueError(
-                    "clients_per_round: ClientDP draws whom it asks in secret (its "
-                    "client_sampling_rate); leave it out"
-                )
             if self.weighting != "uniform":
                 raise ValueError(
                     "weighting: must be uniform under ClientDP, or a large client's noise would be "
