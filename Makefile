@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet
 # Tests that share what is dear to make are a group, which stays on one core. Tests and sources are
 # compiled once and not by every process, whatever the shell has set.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadgroup
-FAST := CI= $(PYTEST) -m "not slow and not full"
+FAST := CI= $(PYTEST) -m "not slow and not full and not engine"
 # What trains whole federations, starts processes or attacks, and the accountant of the accountant.
 LONG := $(addprefix --ignore=tests/,audit certificate cli custom_loop docs federation runtimes \
 	privacy/test_second_accountant.py \
@@ -54,10 +54,10 @@ test: $(INSTALLED)  ## run the tests: every law, over as few methods as meet eve
 	@$(FAST)
 
 test-full: $(INSTALLED)  ## every law over every combination and 100 examples, as CI does; not what is slow
-	@CI=true $(PYTEST) -m "not slow"
+	@CI=true $(PYTEST) -m "not slow and not engine"
 
 test-all: $(INSTALLED)  ## that, and what is slow: published accounting tables, 200 audits
-	@CI=true $(PYTEST)
+	@CI=true $(PYTEST) -m "not engine"
 
 # Kernels of other processors, as far as this one has them: results may differ in their last bits,
 # and no test may depend on those. CI gives QUICK=1: the kernels that differ most, on two threads,
@@ -86,9 +86,9 @@ $(ENGINES)/.installed: engines-requirements.txt $(INSTALLED)
 	@touch $@
 
 # They warn of each other's versions, and each starts some ten processes.
-test-engines: $(ENGINES)/.installed  ## run the tests that need NVIDIA FLARE, Flower or Ray; not what is slow
+test-engines: $(ENGINES)/.installed  ## run the tests that need NVIDIA FLARE, Flower or Ray; with SLOW=1 also what is slow
 	@CI=true PYTHONDONTWRITEBYTECODE= $(ENGINES)/bin/python -m pytest -n 2 --dist loadgroup -W default \
-		-m "engine and not slow" tests/cli tests/federation/test_ray.py tests/runtimes tests/sites
+		-m "engine$(if $(SLOW),, and not slow)" tests/cli tests/federation/test_ray.py tests/runtimes tests/sites
 
 demo: $(DEMO_MODEL)  ## train on three synthetic clinics with differential privacy (about two minutes)
 	@if [ -e runs/demo ]; then echo "removing runs/demo of an earlier demo"; rm -rf runs/demo; fi

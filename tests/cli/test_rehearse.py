@@ -11,6 +11,7 @@ import pytest
 
 from federation.small import write_small
 from silotune.cli.rehearse import _compare, rehearse
+from silotune.models import hub
 from silotune.runtimes.messages import TRAIN
 from silotune.testing.tiny_models import tiny_bert
 
@@ -45,6 +46,18 @@ def test_it_ends_in_the_bits_of_the_simulation(config, near, capsys, privacy):
     told = json.loads((near / "run" / "sites.json").read_text())
     assert {site["result"] for site in told["sites"].values()} == {"taken"}
     assert not (near / "run" / "sites").exists()
+
+
+@pytest.mark.full
+def test_the_bundled_one_needs_no_language_model_and_no_network(
+    near, capsys, monkeypatch, no_network
+):
+    monkeypatch.setattr(hub, "_packaged_minilm", lambda: None)
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_: None)
+    rehearse("triage", [], 2, 1, near)
+    said = capsys.readouterr().out
+    assert "is not on this machine, so a tiny made-up model" in said
+    assert "the same bits" in said
 
 
 @pytest.mark.slow
@@ -108,6 +121,7 @@ def test_what_is_killed_over_flare_costs_time_and_no_bit(config, tmp_path, capsy
     [
         (["privacy={unit: client, noise_multiplier: 1}", "train.weighting=uniform"], "unit"),
         (["data.labels=null"], "data.labels: list them"),
+        (["model.name_or_path=acme/large"], "of acme/large none are on this machine"),
     ],
 )
 def test_what_cannot_be_rehearsed_is_said_before_anything_is_made(config, near, overrides, words):

@@ -265,8 +265,14 @@ def rehearse(
         ),
     ] = None,
     nvflare: Annotated[
-        bool, typer.Option("--nvflare", help="Over NVIDIA FLARE with TLS; else over a folder.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--nvflare/--folder",
+            help="Over NVIDIA FLARE with TLS, which is the default where it is installed, or over "
+            "a folder.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run a whole federation on this machine, with real keys and made-up records.
 

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from silotune.runtimes import Courier, FolderCourier
 from silotune.runtimes.courier import Notice
 from silotune.site.home import Home
 from silotune.site.membership import accept_admission, answer_invitation
+from silotune.testing.stand_in import base_for
 from silotune_link.daemon import check_path
 
 from .config_source import chosen
@@ -52,6 +54,11 @@ LOG = "serve.log"
 
 PATIENCE = 600.0
 """Seconds until every site must have taken part; a slow machine opens its models one by one."""
+
+NO_FLARE = (
+    "NVIDIA FLARE is not installed here (pip install 'silotune[nvflare]'), so a folder carries the "
+    "messages, signed, and no network"
+)
 
 OWN = frozenset(
     {
@@ -72,7 +79,7 @@ def rehearse(
     sites: int,
     rounds: int,
     keep: Path | None,
-    nvflare: bool = False,
+    nvflare: bool | None = False,
 ) -> None:
     """Run a configuration once as a federation and once as a simulation, and compare.
 
@@ -82,7 +89,8 @@ def rehearse(
         sites: how many.
         rounds: how many.
         keep: folder in which all is left; None = a temporary one, which goes.
-        nvflare: bytes go through NVIDIA FLARE with TLS on both sides, not through a folder.
+        nvflare: bytes go through NVIDIA FLARE with TLS on both sides, not through a folder; None =
+            if it is installed.
 
     Raises:
         ValueError: in words, if the configuration cannot be rehearsed, or the results differ.
@@ -90,10 +98,18 @@ def rehearse(
     """
     console = speaker(as_json=False)
     config = chosen(name, overrides)
+    if nvflare is None:
+        nvflare = find_spec("nvflare") is not None
+        if not nvflare:
+            say(console, NO_FLARE)
     with _place(keep) as place:
         names = [f"site-{number}" for number in range(1, sites + 1)]
         check_path(Home(place / names[-1] / "home").socket)
         given = _arguments(config, rounds)
+        base = base_for(given["model"], place / "base")
+        if base.said:
+            say(console, base.said)
+        given["model"] = base.name
         tables = {site: _made(place / site, site, given["objective"]) for site in names}
         say(console, f"{count_text(sites, 'site')}, {RECORDS} made-up records each, in {place}")
         members = _joined(place, names, given, tables, console)
@@ -197,13 +213,6 @@ def _joined(
 
 def _site_file(name: str, table: Path, given: Mapping[str, Any], coordinator: str) -> str:
     """What a site allows that takes part in one rehearsal."""
-    digest = files_digest(given["model"])
-    if not digest:
-        raise ValueError(
-            "model.name_or_path: sites know a base by the SHA-256 of its files, and of this one "
-            "none are on this machine; name a folder, or load it once "
-            "(all-MiniLM-L6-v2: `make demo`)"
-        )
     privacy = given["privacy"]
     allowed = {"units": ["example", "none"], "min_other_sites": 0}
     if privacy.unit == "example":
@@ -219,7 +228,7 @@ def _site_file(name: str, table: Path, given: Mapping[str, Any], coordinator: st
                 "num_held_out": HELD_OUT,
                 "valid_fraction": given["valid_fraction"],
             },
-            "models": {digest: str(local_folder(given["model"]))},
+            "models": {files_digest(given["model"]): str(local_folder(given["model"]))},
             "device": "cpu",
             "threads": 1,
             "policy": {

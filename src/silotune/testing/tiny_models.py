@@ -36,13 +36,13 @@ _VOCABULARY = len(_SPECIAL) + 256
 _POSITIONS = 128
 
 
-def tiny_bert(folder: Path, seed: int = 0) -> Path:
-    """An encoder with a pooler (as all-MiniLM has one): 2 layers, 32 features, 2 heads."""
+def tiny_bert(folder: Path, seed: int = 0, layers: int = 2) -> Path:
+    """An encoder with a pooler (as all-MiniLM has one): 32 features, 2 heads."""
     config = BertConfig(
         vocab_size=_VOCABULARY,
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         max_position_embeddings=_POSITIONS,
         pad_token_id=0,
