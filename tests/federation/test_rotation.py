@@ -12,7 +12,8 @@ from silotune.core.files import write_json
 from silotune.federation import rotation
 from silotune.federation.admission import Request, Rotation
 from silotune.federation.members import Members
-from silotune.keys import LetterError, public_of
+from silotune.keys import LetterError, fingerprint, letters, public_of
+from silotune.keys.letters import read_small
 from silotune.runtimes.nvflare_kits import Address
 from silotune.site.flare import own_kit, write_own_kit
 from silotune.site.home import Home
@@ -48,6 +49,27 @@ def home(tmp_path) -> Path:
     return tmp_path / "a"
 
 
+def taken(home: Path, letter: Path) -> None:
+    """As a person takes it who has compared its key."""
+    key = json.loads(Rotation.read(letter).admission)["coordinator_key"]
+    accept_rotation(home, letter, fingerprint(key))
+
+
+def test_the_key_that_is_compared_is_the_key_that_is_taken(members, home, monkeypatch):
+    """Whoever can write the letter may put another in its place meanwhile."""
+    first, reads = members.rotate()["a"], []
+    monkeypatch.setattr(letters, "read_small", lambda path: reads.append(path) or read_small(path))
+    before = membership(home).coordinator
+    with pytest.raises(LetterError, match="is not the one that was told; nothing is changed"):
+        accept_rotation(home, first, fingerprint(before))
+    assert membership(home).coordinator == before
+    reads.clear()
+    new = json.loads(json.loads(first.read_text())["admission"])["coordinator_key"]
+    accept_rotation(home, first, fingerprint(new).upper())
+    assert membership(home).coordinator == new
+    assert reads.count(first) == 1
+
+
 def states(members: Members) -> dict[str, str]:
     return {s.site: s.state for s in Members.open(members.folder).standings()}
 
@@ -55,15 +77,15 @@ def states(members: Members) -> dict[str, str]:
 def test_members_stay_and_take_the_new_key_when_a_person_has_compared_it(members, home):
     old, before = public_of(members.key), own_admission(home)
     kit = own_kit(Home(home))
-    letters = members.rotate()
-    assert set(letters) == {"a", "b"}
+    told = members.rotate()
+    assert set(told) == {"a", "b"}
     new = public_of(Members.open(members.folder).key)
     assert new != old
     assert states(members) == {"a": "admitted", "b": "admitted", "c": "revoked", "d": "over"}
     assert members.public_keys()["a"] == before.site_key
-    assert rotated(home, letters["a"]).coordinator_key == new
+    assert rotated(home, told["a"]).coordinator_key == new
     assert membership(home).coordinator == old, "looking changes nothing"
-    accept_rotation(home, letters["a"])
+    taken(home, told["a"])
     assert membership(home).coordinator == new
     assert own_admission(home).root == members.flare.root.certificate != before.root
     assert own_admission(home).expires == before.expires
@@ -78,20 +100,20 @@ def test_one_after_the_other(members, home):
     second = members.rotate()["a"]
     assert first != second
     with pytest.raises(LetterError, match="is not by the coordinator that has admitted this site"):
-        accept_rotation(home, second)
-    accept_rotation(home, first)
-    accept_rotation(home, second)
+        taken(home, second)
+    taken(home, first)
+    taken(home, second)
     assert membership(home).coordinator == public_of(members.key)
     with pytest.raises(LetterError, match="is not by the coordinator"):
-        accept_rotation(home, first)
+        taken(home, first)
 
 
 def test_a_letter_to_another_site_or_of_another_federation(members, home, tmp_path):
     letter = members.rotate()["b"]
     with pytest.raises(LetterError, match="is not by the coordinator"):
-        accept_rotation(home, letter)
+        taken(home, letter)
     with pytest.raises(LetterError, match="is not by the coordinator"):
-        accept_rotation(tmp_path / "nobody", letter)
+        taken(tmp_path / "nobody", letter)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +132,7 @@ def test_a_letter_that_changes_more_than_the_key(members, home, changes):
     admission = replace(found.admitted("x"), **changes).signed(members.key)
     write_json(letter, replace(found, admission=json.dumps(admission)).signed(old))
     with pytest.raises(LetterError):
-        accept_rotation(home, letter)
+        taken(home, letter)
     assert membership(home).coordinator == public_of(old)
 
 
@@ -119,7 +141,7 @@ def test_a_letter_that_the_old_key_did_not_sign(members, home):
     told = json.loads(letter.read_text())
     write_json(letter, Rotation.read(letter).signed(members.key) | {"old_key": told["old_key"]})
     with pytest.raises(LetterError, match="was altered after it was signed"):
-        accept_rotation(home, letter)
+        taken(home, letter)
 
 
 class Crash(Exception):
@@ -153,7 +175,7 @@ def test_a_rotation_that_was_cut_short_is_brought_to_its_end(members, home, monk
     assert (public_of(again.key) == old) is (at == 0)
     again.flare.server()
     if at:
-        accept_rotation(home, rotation.newest(members.folder, "a"))
+        taken(home, rotation.newest(members.folder, "a"))
         assert membership(home).coordinator == public_of(again.key)
         assert not (members.folder / rotation.JOURNAL).exists()
 
@@ -165,6 +187,6 @@ def test_a_federation_without_a_server(tmp_path):
     admission = members.approve(Request.read(tmp_path / "letter"))
     write_json(tmp_path / "letter", admission.signed(members.key))
     accept_admission(home, tmp_path / "letter")
-    accept_rotation(home, members.rotate()["a"])
+    taken(home, members.rotate()["a"])
     assert membership(home).coordinator == public_of(members.key)
     assert not (members.folder / "nvflare").exists()

@@ -38,7 +38,7 @@ def reported(verb: Callable[P, None]) -> Callable[P, None]:
         except (typer.Exit, typer.BadParameter):
             raise  # typer knows what to do
         except KeyboardInterrupt as interrupt:
-            complain(how(interrupt))
+            print(f"stopped: {how(interrupt)}", file=sys.stderr, flush=True)
             raise typer.Exit(code_of(interrupt)) from None
         except Exception as error:
             if os.environ.get("SILOTUNE_DEBUG") == "1":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from silotune.core.files import DamagedError, read_json, write_json
+from silotune.privacy.ledger.entry import METRIC
 
 LOST = "lost"
 """In place of the state of an order that may have been sent: the file that knew is lost."""
@@ -30,6 +31,11 @@ class Order(NamedTuple):
     release: str
     round: int
     state: str
+
+    @property
+    def trained(self) -> int:
+        """The round that it is of: a score is of the state that the round before it left."""
+        return self.round - (self.release == METRIC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +65,8 @@ class Hearing:
 
     def heard(self) -> Hearing:
         """After the site has told of its ledger."""
-        last = max((order.round for order in self.orders), default=self.last_heard)
-        return replace(self, last_heard=last, orders=())
+        told = (order.trained for order in self.orders if order.trained >= 0)
+        return replace(self, last_heard=max(told, default=self.last_heard), orders=())
 
     def gave(self, order: Order) -> Hearing:
         """After the site has given an update and told no charge for it."""

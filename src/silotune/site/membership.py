@@ -138,8 +138,34 @@ def rotated(home: Path, file: Path) -> Admission:
         LetterError: if it is none, was altered, or is not by whoever admitted this site.
         RecordError: if something cannot be read.
     """
-    letter, own = Rotation.read(file), own_admission(home)
-    after = letter.admitted(str(file))
+    return _rotated(home, Rotation.read(file), file)
+
+
+def accept_rotation(home: Path, file: Path, mark: str) -> Admission:
+    """Take the coordinator's new key for its own from now on; errors as ``rotated``.
+
+    The letter is read once: the key that is compared is the key that is taken.
+
+    Args:
+        home: the site's folder.
+        file: the rotation.
+        mark: fingerprint of the new key, as a person heard it by another way.
+
+    Raises:
+        LetterError: if its key has another fingerprint.
+    """
+    letter = Rotation.read(file)
+    after = _rotated(home, letter, file)
+    if "".join(mark.split()).lower() != "".join(fingerprint(after.coordinator_key).split()):
+        raise LetterError(f"{file}: its key is not the one that was told; nothing is changed")
+    place = home / "keys" / "admission.json"
+    with in_words(place):
+        write_private(place, json_text(json.loads(letter.admission)).encode())
+    return after
+
+
+def _rotated(home: Path, letter: Rotation, file: Path) -> Admission:
+    own, after = own_admission(home), letter.admitted(str(file))
     by = letter.federation, letter.site, letter.old_key
     if own is None or by != (own.federation, own.site, own.coordinator_key):
         raise LetterError(
@@ -155,15 +181,6 @@ def rotated(home: Path, file: Path) -> Admission:
     if by_old_key != own:
         raise LetterError(f"{file}: changes more than the coordinator's key; ask for another")
     _check_certificate(after, read_tls_key(home, own), file)
-    return after
-
-
-def accept_rotation(home: Path, file: Path) -> Admission:
-    """Take the coordinator's new key for its own from now on; errors as ``rotated``."""
-    after = rotated(home, file)
-    place = home / "keys" / "admission.json"
-    with in_words(place):
-        write_private(place, json_text(json.loads(Rotation.read(file).admission)).encode())
     return after
 
 
