@@ -90,6 +90,7 @@ CHANGES = {
     "train.round_deadline": "1",
     "train.wait_after_quorum": "1",
     "train.per_device_eval_batch_size": "1",
+    "train.prefix_cache": "disk",
     "train.eval_every": "2",
     "privacy.lifetime.max_epsilon": "9",
     "privacy.lifetime.max_delta": "1e-6",

@@ -138,6 +138,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "train.wait_after_quorum": None,
     "train.device": "auto",
     "train.threads": None,
+    "train.prefix_cache": "auto",
     "federation.sites": (),
     "federation.kit": None,
     "federation.folder": None,

@@ -23,6 +23,7 @@ home: home
 models: {{{DIGEST}: /models/mini}}
 device: cpu
 threads: 2
+prefix_cache: disk
 policy:
   coordinator: lead@coord.org
   privacy:
@@ -84,6 +85,7 @@ def test_everything_is_read(read: Read, file: Path) -> None:
     assert own.home == file.parent / "home"
     assert own.models == {DIGEST: Path("/models/mini")}
     assert (own.machine.device, own.machine.threads) == ("cpu", 2)
+    assert own.machine.prefix_cache == "disk"
     assert own.policy.privacy.lifetime == Ceiling(epsilon=20.0, delta=1e-5)
     assert own.policy.privacy.max_delta == 1e-5
     assert own.policy.methods == ("ffa-lora", "head-only")
@@ -96,6 +98,7 @@ def test_what_is_not_said_is_not_allowed(read: Read, file: Path) -> None:
     assert own.policy == Policy() == PolicyConfig().build()
     assert own.records.clients == {"hosp-1": file.parent / "notes.csv"}
     assert own.models == {}
+    assert own.machine.prefix_cache == "off"
     assert own.lifetime.max_epsilon is None
 
 
@@ -123,7 +126,7 @@ def test_unknown_keys(wrong: Wrong, text: str, problem: str) -> None:
 
 def test_an_unknown_key_is_told_with_its_line_and_what_was_meant(wrong: Wrong) -> None:
     assert wrong(GOOD.replace("max_epsilon: 6", "max_epsilon: 6\n    max_epsilom: 60")) == [
-        "site.yaml:11: policy.privacy.max_epsilom: unknown key; did you mean max_epsilon?"
+        "site.yaml:12: policy.privacy.max_epsilom: unknown key; did you mean max_epsilon?"
     ]
 
 
@@ -175,8 +178,9 @@ def test_a_file_that_is_no_mapping(wrong: Wrong, text: str) -> None:
 
 
 def test_every_problem_is_told_at_once(wrong: Wrong) -> None:
-    text = GOOD.replace("threads: 2", "threads: 0").replace("cpu", "tpu")
-    assert [line.split(": ")[1] for line in wrong(text)] == ["device", "threads"]
+    text = GOOD.replace("threads: 2", "threads: 0").replace("cpu", "tpu").replace("disk", "tape")
+    found = [line.split(": ")[1] for line in wrong(text)]
+    assert found == ["device", "threads", "prefix_cache"]
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from silotune.linalg import Matrix
 from .base import Adapter, Layer
 from .expert_stack import AdaptedExperts, places
 from .linear import AdaptedLinear, Head
+from .prefix import PREFIX, Prefix
 
 _NOTHING: Mapping[str, Matrix] = {}
 
@@ -33,6 +35,8 @@ class AdaptedModel:
         layers: the adapted layers by site.
         tensors: every adapter and head tensor by key.
         save: writes the adapter into a folder; None where somebody else does.
+        prefix: layers below the lowest adapted one, whose output a batch may bring along; None
+            where there are none, or nobody looked.
     """
 
     model: nn.Module
@@ -41,6 +45,7 @@ class AdaptedModel:
     layers: Mapping[str, Layer]
     tensors: Mapping[Key, nn.Parameter]
     save: Callable[[Path], None] | None = None
+    prefix: Prefix | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's own forward pass."""
@@ -67,13 +72,24 @@ class AdaptedModel:
 
     def losses(self, losses: Callable[[nn.Module, Batch], Tensor], batch: Batch) -> Tensor:
         """An objective's losses (n,), with what the layers add to them."""
-        self.context.expect(batch)
-        return losses(self.model, batch) + self.context.penalty()
+        with self._read(batch) as read:
+            return losses(self.model, read) + self.context.penalty()
 
     def measure(self, measure: Callable[[nn.Module, Batch], Answers], batch: Batch) -> Answers:
         """An objective's metrics of a batch; the layers add nothing."""
+        with self._read(batch) as read:
+            return measure(self.model, read)
+
+    @contextmanager
+    def _read(self, batch: Batch) -> Iterator[Batch]:
+        """What the model reads of a batch; what its frozen prefix gives may be there already."""
         self.context.expect(batch)
-        return measure(self.model, batch)
+        if PREFIX not in batch:
+            yield batch
+            return
+        assert self.prefix is not None, "states of a prefix that the model does not have"
+        with self.prefix.fed(batch[PREFIX]):
+            yield {name: tensor for name, tensor in batch.items() if name != PREFIX}
 
     def load(
         self, factors: Factors, folded: Mapping[str, Matrix] = _NOTHING, gain: float = 1.0
@@ -142,7 +158,9 @@ def inject(
     tensors = {k: p for part in trained for k, p in part.tensors().items()}
     model.register_forward_pre_hook(_begin(context), with_kwargs=True, prepend=True)
     model.register_forward_hook(_end(context))
-    return AdaptedModel(model, sink, context, layers, dict(sorted(tensors.items())))
+    prefix = Prefix.below(model, {*layers, *(key.site for key in tensors)})
+    tensors = dict(sorted(tensors.items()))
+    return AdaptedModel(model, sink, context, layers, tensors, prefix=prefix)
 
 
 def merge(adapted: AdaptedModel, heads: Sequence[Site]) -> nn.Module:

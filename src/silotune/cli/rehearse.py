@@ -152,6 +152,7 @@ def _arguments(config: Config, rounds: int) -> dict[str, Any]:
         "rounds": rounds,
         "evaluation": "site",
         "threads": 1,
+        "prefix_cache": "off",  # as of sites that do not say another
         "batch_size": min(common["batch_size"], RECORDS // 4),
     }
 

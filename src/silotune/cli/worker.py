@@ -9,6 +9,7 @@ from pathlib import Path
 
 from silotune.federation.built import build_clients, build_federation
 from silotune.federation.lifetimes import open_accounts
+from silotune.federation.remembering import remembering
 from silotune.federation.workers import WORKERS_LOG
 from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
@@ -36,6 +37,7 @@ def work(path: Path, modules: Sequence[str] = ()) -> None:
         log = os.open(folder.path / "sites" / WORKERS_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 2)
         os.dup2(log, 1)
+    built = remembering(built, folder.site, folder.state.parent)
     trainer = built.agreement.model.trainer
     clients = build_clients(built, folder.site, read_facts(folder).run, open_accounts(built))
     serve(trainer, clients, tasks, results)

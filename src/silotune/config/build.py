@@ -75,6 +75,7 @@ def arguments(config: Config) -> dict[str, Any]:
         "threads": train.threads,
         "micro_batch_size": train.per_device_train_batch_size,
         "eval_batch_size": train.per_device_eval_batch_size,
+        "prefix_cache": train.prefix_cache,
         "workers": config.workers,
         "round_deadline": train.round_deadline,
         "wait_after_quorum": train.wait_after_quorum,

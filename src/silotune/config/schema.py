@@ -116,6 +116,7 @@ ENVIRONMENT = frozenset(
         "train.round_deadline",
         "train.wait_after_quorum",
         "train.per_device_eval_batch_size",
+        "train.prefix_cache",
         "train.eval_every",
         "privacy.lifetime.max_epsilon",
         "privacy.lifetime.max_delta",

@@ -263,6 +263,13 @@ class TrainConfig(BaseModel):
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads of each process; null = torch decides."
     )
+    prefix_cache: Literal["off", "auto", "memory", "disk"] = Field(
+        default="auto",
+        description="What the layers below the lowest adapted one make of a record never changes: "
+        "keep it until the run ends, in memory, or on the disk in a file without a name in the "
+        "silo's folder. It is as good as the records. auto = in memory, of records that are scored "
+        "or drawn twice or more, up to 1 GB; nothing where it does not fit the model.",
+    )
 
     def moved_by(self, method: type[Method], clipped_at: float | None) -> Moved:
         """The local optimiser, the usual one where none is chosen; momentum is SGD's.

@@ -67,7 +67,9 @@ def _site(config: SiteConfig, folder: Path) -> OwnSite:
         ),
         home=_place(config.home, folder),
         models={digest: _place(place, folder) for digest, place in config.models.items()},
-        machine=Machine(device=config.device, threads=config.threads),
+        machine=Machine(
+            device=config.device, threads=config.threads, prefix_cache=config.prefix_cache
+        ),
         policy=config.policy.build(),
     )
 

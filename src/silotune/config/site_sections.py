@@ -196,6 +196,13 @@ class SiteConfig(BaseModel):
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads of the trainer; null = torch decides."
     )
+    prefix_cache: Literal["off", "auto", "memory", "disk"] = Field(
+        default="off",
+        description="Keep what the layers below the lowest adapted one make of a record until the "
+        "process ends: in memory, or on the disk in a file without a name in the folder of the "
+        "run. It is as good as the records; the first round, or scoring, takes longer. auto = in "
+        "memory, of records that come again, up to 1 GB.",
+    )
     policy: PolicyConfig = PolicyConfig()
 
 

@@ -24,6 +24,7 @@ from .client_releases import affords, charged, noisy_records, pay_for_life
 from .client_state import start_of
 from .local_training import local_training
 from .participants import Client, LocalTrainer
+from .remembered import plain
 
 
 def client_round(task: ClientTask, trainer: LocalTrainer, client: Client) -> ClientUpdate:
@@ -74,7 +75,7 @@ def _private_round(
         )
     charge = client.privacy.charge(task.steps)
     if isinstance(charge, CorrelatedCharge) and not store.still_holds(
-        task.run, digest(client.train)
+        task.run, digest(plain(client.train))
     ):
         raise ValueError(
             "the training records are not those that this run began with, and correlated noise "

@@ -106,6 +106,7 @@ class Description:
         threads: int | None = None,
         micro_batch_size: int = 32,
         eval_batch_size: int = 64,
+        prefix_cache: Literal["off", "auto", "memory", "disk"] = "auto",
         runtime: Literal["in-process", "pool", "ray"] = "in-process",
         workers: int = 2,
         round_deadline: float = 3600.0,
@@ -167,10 +168,11 @@ class Description:
             valid_fraction: share held out.
             person: column that names the person of each record.
             limit: at most so many records of each client.
-            device: see ``Machine``, as all fields up to ``eval_batch_size``.
+            device: see ``Machine``, as all fields up to ``prefix_cache``.
             threads: of each process.
             micro_batch_size: records computed at once in training.
             eval_batch_size: records computed at once when scoring.
+            prefix_cache: where what lies below the lowest adapted layer is remembered.
             runtime: ``in-process``, ``pool`` or ``ray``.
             workers: processes of the pool, or of Ray where it has no GPUs.
             round_deadline: seconds until clients count as missing.
@@ -259,6 +261,7 @@ class Description:
             threads=threads,
             micro_batch_size=micro_batch_size,
             eval_batch_size=eval_batch_size,
+            prefix_cache=prefix_cache,
         )
         check_value("runtime", Literal["in-process", "pool", "ray"], runtime)
         check_value("workers", Annotated[int, Ge(1)], workers)

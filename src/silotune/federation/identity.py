@@ -67,6 +67,7 @@ def whole(federation: Description) -> dict[str, Any]:
         "device": federation.machine.device,
         "threads": federation.machine.threads,
         "eval_batch_size": federation.machine.eval_batch_size,
+        "prefix_cache": federation.machine.prefix_cache,
         "baselines": list(federation.baselines),
         "report_to": list(federation.report_to),
         "lifetime": encoded(federation.lifetime, "lifetime"),

@@ -44,6 +44,7 @@ from .keeping import is_whole, kept, restored, truncate_rounds, write_kept
 from .lifetimes import Accounts, open_accounts, refuse_beyond, refuse_other_record
 from .lifetimes import notices as lifetime_notices
 from .observed import Observed
+from .remembering import remembering
 from .scoring import metric_name
 from .versions import going_on, versions
 from .versions import notices as version_notices
@@ -131,6 +132,7 @@ def opened(
             state, facts, before = _found(built, folder)
         else:
             state, facts, before = _begun(built, folder, run, began, command=command, config=config)
+        built = remembering(built, folder.site, folder.state.parent)
         for name in () if sites else built.agreement.sizes:
             folder.site(name).mkdir(parents=True, exist_ok=True)
         runtime: Runtime

@@ -30,6 +30,7 @@ from silotune.federation.description import Description
 from silotune.federation.inputs import read_tables
 from silotune.federation.lifetimes import open_accounts, refuse_beyond
 from silotune.federation.offer import Offer, OfferError
+from silotune.federation.remembering import remembering
 from silotune.federation.trained_models import ModelState
 from silotune.federation.versions import versions
 from silotune.privacy import SiloStoreError
@@ -244,6 +245,8 @@ class Site:
                     folded=task.folded,
                 ),
             )
+        if own.machine.prefix_cache != "off":
+            self._begun = None  # what was kept of records ends with the run
         return message(ACCEPTED, *with_lines(lines))
 
     def _run(self, own: OwnSite, offer: Offer) -> Begun:
@@ -281,6 +284,7 @@ class Site:
         except ValueError as error:
             note(own.home)
             raise RefusedError("budget") from error
+        built = remembering(built, lambda _: folder, folder, insist=False)
         [client] = build_clients(built, lambda _: folder, offer.run, accounts).values()
         client = replace(client, budget=limit_of(own.policy.privacy, offer, own.num_examples))
         trainer = agreement.model.trainer

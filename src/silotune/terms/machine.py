@@ -19,6 +19,10 @@ class Machine:
         threads: of each process; None = torch decides. Results depend on it in their last bits.
         micro_batch_size: records computed at once in training; costs memory.
         eval_batch_size: records computed at once when scoring.
+        prefix_cache: whether what the layers below the lowest adapted one make of a record is kept
+            until the process ends, in memory, or on the disk in a file without a name. auto: in
+            memory, of records that come again, as far as there is room. Results depend on it in
+            their last bits.
 
     Raises:
         ValueError: naming the field, if it is of the wrong kind or out of range.
@@ -28,6 +32,7 @@ class Machine:
     threads: int | None = None
     micro_batch_size: int = 32
     eval_batch_size: int = 64
+    prefix_cache: Literal["off", "auto", "memory", "disk"] = "auto"
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -20,6 +20,7 @@ from silotune.engine import (
     is_coarse,
 )
 from silotune.engine.batches import to_device
+from silotune.engine.prefix_check import PrefixFit, check_prefix
 from silotune.models.load import GivenModel
 from silotune.objectives import Objective
 from silotune.privacy.choice import Unit
@@ -165,6 +166,21 @@ def _checked(
         unit=unit or terms.unit,
         micro_batch=micro_batch or trainer.micro_batch,
     )
+
+
+def prefix_fit(model: BuiltModel, terms: Terms) -> PrefixFit:
+    """Whether what lies below the lowest adapted layer may be remembered; no record is read."""
+    adapted = model.trainer.adapted
+    with _without_dropout(adapted):
+        return check_prefix(
+            adapted,
+            terms.objective,
+            _made_up(model, terms, terms.objective.max_length),
+            model.axes.trained(),
+            fixed=model.fixed,
+            by_rows=terms.unit == "example",
+            apart=model.trainer.micro_batch == 1,
+        )
 
 
 def short_records(model: BuiltModel, terms: Terms) -> Batch:

@@ -1,0 +1,176 @@
+"""Remembered: records with what the frozen prefix makes of each, computed once and kept.
+
+All of them are computed when the first batch is asked for, so that the time of a later step does
+not tell which records were drawn before. Where single records are hidden each goes through the
+model alone: what is kept of it is then a function of that record and of nothing beside it.
+
+It is as good as the records: it lies in memory, or in a file without a name in the client's own
+folder, which nobody else can open and which is gone with the process, however that ends.
+
+Shapes: N records, S positions in all, h features; n records of a batch, T positions.
+"""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from silotune.adapters import AdaptedModel
+from silotune.adapters.prefix import PREFIX, without_grad
+from silotune.core import Batch, ClientDataset
+from silotune.objectives import PerExampleLoss
+
+from .batches import MASK, microbatches, to_device
+
+Keep = Callable[[Iterator[Tensor], int], Tensor]
+"""From parts (k, h) and the number S of their rows to all of them end to end, (S, h)."""
+
+
+class States(NamedTuple):
+    """What the prefix gives for all records.
+
+    Attributes:
+        flat: (S, h).
+        starts: (N,) where each record begins.
+        counts: (N,) positions of each.
+    """
+
+    flat: Tensor
+    starts: Tensor
+    counts: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Remembered:
+    """Examples whose batches bring what the frozen prefix makes of them.
+
+    Attributes:
+        plain: the examples.
+        adapted: the model; its prefix is not None.
+        objective: calls it.
+        together: the most records that are computed at once; those of a batch that has as many
+            records as all of them are computed in the same parts as without memory.
+        keep: where the states go.
+    """
+
+    plain: ClientDataset
+    adapted: AdaptedModel
+    objective: PerExampleLoss
+    together: int
+    keep: Keep
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """As of the examples."""
+        return self.plain.lengths
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The records at ``indices``, with their states (n, T, h), which are 0 at padding."""
+        batch, states = self.plain.batch(indices), self._states
+        rows = torch.as_tensor(list(indices))
+        starts, counts = states.starts[rows], states.counts[rows]
+        filled = _filled(batch, int(counts.max()))
+        first = counts.cumsum(0) - counts
+        places = torch.arange(int(counts.sum())) + (starts - first).repeat_interleave(counts)
+        padded = states.flat.new_zeros(*filled.shape, states.flat.shape[1])
+        padded[filled] = states.flat[places]
+        return {**batch, PREFIX: padded}
+
+    @cached_property
+    def _states(self) -> States:
+        """Of all records, in the order in which they are computed: short ones first."""
+        everything, lengths = range(len(self.lengths)), self.lengths
+        device = self.adapted.device
+        parts = list(microbatches(everything, lengths, self.together, device))
+        masked = MASK in self.plain.batch(parts[0])
+        positions = 0 if masked else self._computed(parts[0][:1]).shape[0]
+        order = torch.tensor([i for part in parts for i in part])
+        sizes = torch.tensor(list(lengths)) if masked else torch.full_like(order, positions)
+        counts = sizes[order]
+        starts = torch.empty_like(order)
+        starts[order] = counts.cumsum(0) - counts
+        flat = self.keep((self._computed(part) for part in parts), int(counts.sum()))
+        return States(flat, starts, sizes)
+
+    def _computed(self, part: Sequence[int]) -> Tensor:
+        """(k, h): what the prefix gives at the filled positions of some records, end to end."""
+        adapted, prefix = self.adapted, self.adapted.prefix
+        assert prefix is not None, "asked of a model without a prefix"
+        batch = to_device(self.plain.batch(part), adapted.device)
+        training = adapted.model.training
+        adapted.model.eval()
+        try:
+            with torch.inference_mode():
+                found = prefix.captured(lambda: adapted.losses(self.objective.losses, batch))
+                filled = _filled(batch, found.shape[1])
+                if filled.shape != found.shape[:2]:
+                    raise ValueError(
+                        "prefix_cache: the model has other positions than its records; set it to "
+                        "off"
+                    )
+                return without_grad(found[filled])
+        finally:
+            adapted.model.train(training)
+
+
+def plain(examples: ClientDataset) -> ClientDataset:
+    """The records themselves."""
+    return examples.plain if isinstance(examples, Remembered) else examples
+
+
+def in_memory(parts: Iterator[Tensor], rows: int) -> Tensor:
+    """Keep states in memory, (S, h)."""
+    flat, begin = torch.empty(0), 0
+    for part in parts:
+        if not begin:
+            flat = torch.empty(rows, part.shape[1], dtype=part.dtype)
+        flat[begin : begin + len(part)] = part
+        begin += len(part)
+    return flat
+
+
+def in_folder(folder: Path) -> Keep:
+    """Keep states in a file of one folder that has no name, so that it goes with the process.
+
+    Args:
+        folder: is made if it is not there.
+
+    Raises:
+        ValueError: when it is used, if the folder has no room.
+    """
+
+    def keep(parts: Iterator[Tensor], rows: int) -> Tensor:
+        width, dtype = 0, torch.float32
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:
+                for part in parts:
+                    width, dtype = part.shape[1], part.dtype
+                    file.write(part.contiguous().view(torch.uint8).numpy().data)
+                file.flush()
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        except OSError as error:
+            raise ValueError(
+                f"prefix_cache: {folder} cannot hold what the layers below the adapters give "
+                f"({error.strerror}); make room, or set it to memory or off"
+            ) from None
+        return torch.frombuffer(mapped, dtype=dtype).view(rows, width)
+
+    return keep
+
+
+def _filled(batch: Batch, width: int) -> Tensor:
+    """(n, T), True where a record has a position; everywhere, for records without a mask."""
+    mask = batch.get(MASK)
+    if mask is not None and mask.dim() == 2:
+        return mask.bool()
+    first = next(iter(batch.values()))
+    return torch.ones(len(first), width, dtype=torch.bool, device=first.device)

@@ -1,0 +1,140 @@
+"""Remembering: which records are kept with what the frozen prefix makes of them, and where.
+
+Those that come again: what rounds are scored on, and what is trained on if each record is expected
+to be drawn twice or more. What is decided here follows from public numbers, the model and, as far
+as ``auto`` has no room left, how long the records of this machine are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from silotune.core import ClientDataset
+from silotune.engine.prefix_check import PrefixFit
+from silotune.engine.remembered import Remembered, in_folder, in_memory
+from silotune.terms.opening import prefix_fit
+
+from .built import BuiltFederation
+from .inputs import ReadData, SiloExamples
+
+MOST_BYTES = 1_000_000_000
+"""That ``auto`` keeps in the memory of one process."""
+
+OFTEN = 2.0
+"""How often a record is used in all, from which on it is remembered: half of its passes or more."""
+
+
+def remembering(
+    built: BuiltFederation, home: Callable[[str], Path], beside: Path, *, insist: bool = True
+) -> BuiltFederation:
+    """The same federation, its data remembering where that pays and fits the model.
+
+    Nothing is computed before records are used, but the check on made-up ones.
+
+    Args:
+        built: with its data and model opened.
+        home: the folder of each silo for this run.
+        beside: a folder for what belongs to no silo.
+        insist: whether what is asked for and cannot be is an error, and not only a notice: a
+            site's file is written before anybody knows the models.
+
+    Raises:
+        ValueError: if ``prefix_cache`` asks for what the model cannot do.
+    """
+    asked = built.federation.machine.prefix_cache
+    if asked == "off" or (asked == "auto" and not _worth(built)):
+        return built
+    fit = prefix_fit(built.agreement.model, built.terms)
+    if fit.refused and asked != "auto" and insist:
+        raise ValueError(
+            f"prefix_cache: cannot be {asked} with this model: {fit.refused}; set it to off"
+        )
+    if fit.refused:
+        told = f"prefix_cache: off, since of this model nothing can be remembered: {fit.refused}"
+        return replace(built, notices=(*built.notices, told))
+    memory = _Memory(built, fit)
+    data = built.data
+    silos = {name: memory.silo(name, silo, home(name)) for name, silo in data.silos.items()}
+    valid = memory.scored(data.valid, beside)
+    test = memory.scored(data.test, beside) if _tests_each_round(data) else data.test
+    told = (
+        f"prefix_cache: what would take more than {MOST_BYTES // 10**9} GB of memory is computed "
+        "again each time; set it to disk or memory to keep all"
+    )
+    return replace(
+        built,
+        data=replace(data, silos=silos, valid=valid, test=test),
+        notices=(*built.notices, told) if memory.full else built.notices,
+    )
+
+
+class _Memory:
+    """What is kept so far."""
+
+    def __init__(self, built: BuiltFederation, fit: PrefixFit) -> None:
+        self._built, self._fit = built, fit
+        self._bytes = 0
+        self.full = False
+
+    def silo(self, name: str, examples: SiloExamples, home: Path) -> SiloExamples:
+        """One silo's records."""
+        built, trainer = self._built, self._built.agreement.model.trainer
+        train = examples.train
+        if _uses(built, name) >= OFTEN or built.federation.machine.prefix_cache != "auto":
+            alone = built.terms.unit == "example"
+            train = self._kept(train, 1 if alone else trainer.micro_batch, home)
+        only = built.data.valid is None and built.data.test is None and examples.held_out is None
+        return replace(
+            examples,
+            train=train,
+            held_out=self.scored(examples.held_out, home),
+            test=self.scored(examples.test, home) if only else examples.test,
+        )
+
+    def scored(self, examples: ClientDataset | None, folder: Path) -> ClientDataset | None:
+        """Records that rounds are scored on."""
+        if examples is None or _scorings(self._built) < OFTEN:
+            return examples
+        return self._kept(examples, self._built.federation.machine.eval_batch_size, folder)
+
+    def _kept(self, examples: ClientDataset, together: int, folder: Path) -> ClientDataset:
+        trainer, asked = self._built.agreement.model.trainer, self._built.federation.machine
+        if asked.prefix_cache == "auto":
+            needed = self._fit.bytes_of(examples.lengths)
+            if self._bytes + needed > MOST_BYTES:
+                self.full = True
+                return examples
+            self._bytes += needed
+        keep = in_folder(folder) if asked.prefix_cache == "disk" else in_memory
+        return Remembered(examples, trainer.adapted, trainer.objective, together, keep)
+
+
+def _worth(built: BuiltFederation) -> bool:
+    """Whether anything comes again, above a layer that is not adapted."""
+    uses = [_scorings(built), *(_uses(built, name) for name in built.data.silos)]
+    return built.agreement.model.trainer.adapted.prefix is not None and max(uses) >= OFTEN
+
+
+def _scorings(built: BuiltFederation) -> int:
+    """How often a record that rounds are scored on is scored."""
+    rounds = range(1, built.terms.rounds + 1)
+    return 1 + sum(built.terms.scored(finished) for finished in rounds)
+
+
+def _uses(built: BuiltFederation, silo: str) -> float:
+    """How often a training record is expected to be drawn, in the run and in its baselines."""
+    terms, sizes = built.terms, built.agreement.sizes
+    steps = terms.training_of(len(sizes)).rounds * terms.local_steps
+    runs = 1 + len(built.federation.baselines)
+    return runs * steps * terms.batch_size / sizes[silo]
+
+
+def _tests_each_round(data: ReadData) -> bool:
+    """Whether the records for the final figure are what rounds are scored on as well."""
+    return data.valid is None and not any(_held_out(data))
+
+
+def _held_out(data: ReadData) -> Iterator[bool]:
+    return (silo.held_out is not None for silo in data.silos.values())
