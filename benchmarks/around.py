@@ -2,60 +2,144 @@
 
 ``python -m benchmarks.around [--quick] [--threads N]``
 
-So far: a batch cut where it is cheapest, beside parts of 32 records of similar length. Records
-have the lengths of SST-2's training phrases.
+So far: a batch cut where it is cheapest, beside parts of 32 records of similar length; and layers
+below the adapters remembered, beside computed. Records have the lengths of SST-2's phrases.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from silotune.adapters import AdaptedModel
-from silotune.core import Batch
+from silotune.core import Batch, ClientDataset
+from silotune.engine import evaluate
 from silotune.engine.batches import microbatches
+from silotune.engine.remembered import Remembered, in_folder, in_memory
 from silotune.objectives import SequenceClassification
 
-from .measure import Ratio, arguments, clock_for, in_turns, print_json, print_table, ratio
+from .measure import Clock, Ratio, arguments, clock_for, in_turns, print_json, print_table, ratio
 from .peers import Case, adapted_model, mechanism, model_folder, open_model
-from .records import Drawn, draw, silos
+from .records import draw, silos
 from .sides import MICRO_BATCH
 
 BATCHES = (64, 200)
+OBJECTIVE = SequenceClassification(text="text", label="label")
+SCORED = 872  # SST-2's development set
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How much is measured.
+
+    Attributes:
+        folder: of the model.
+        batches: sizes.
+        repetitions: of every run.
+        scored: records.
+        clock: gives seconds.
+    """
+
+    folder: str
+    batches: Sequence[int]
+    repetitions: int
+    scored: int
+    clock: Clock
+
+    def ratio(self, before: Callable[[], object], after: Callable[[], object]) -> Ratio:
+        """How many times ``after`` fits into ``before``."""
+        seconds = in_turns({"before": before, "after": after}, self.repetitions, self.clock)
+        return ratio(seconds["before"], seconds["after"])
 
 
 def main() -> None:
     """Time every cure."""
     options = arguments("What the time around a step comes to.").parse_args()
     clock = clock_for(options.threads)
-    batches, repetitions = ((16,), 3) if options.quick else (BATCHES, 9)
-    cut: dict[int, Ratio] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = model_folder(Path(scratch), quick=options.quick)
-        for batch_size in batches:
-            case = Case(model=folder, batch_size=batch_size)
-            [examples] = silos(None, open_model(case)[0], 1)
-            drawn = draw(examples, batch_size, 2, seed=batch_size)
-            adapted = adapted_model(case)
-            runs = {
-                name: _steps(case, adapted, drawn, cuts)
-                for name, cuts in (("parts of 32", _parts), ("cheapest", _cheapest))
-            }
-            seconds = in_turns(runs, repetitions, clock)
-            cut[batch_size] = ratio(seconds["parts of 32"], seconds["cheapest"])
-    rows = [[str(n), str(r)] for n, r in cut.items()]
-    print_table("A private step, parts of 32 over the cheapest cut", ["batch", "times"], rows)
+        quick = Setting(folder, (16,), 3, 40, clock)
+        setting = quick if options.quick else Setting(folder, BATCHES, 5, SCORED, clock)
+        tables = {
+            "A private step, parts of 32 over the cheapest cut": cut(setting),
+            "Layers below the adapters, computed over remembered": remembered(setting, scratch),
+        }
+    for title, found in tables.items():
+        print_table(title, ["", "times"], [[name, str(r)] for name, r in found.items()])
     print_json(
         benchmark="around",
         threads=options.threads,
-        parts_over_cheapest_cut={str(n): r.to_json() for n, r in cut.items()},
+        **{
+            title: {name: r.to_json() for name, r in found.items()}
+            for title, found in tables.items()
+        },
     )
 
 
+def cut(setting: Setting) -> dict[str, Ratio]:
+    """Private steps of each batch size, cutting included."""
+    found = {}
+    for size in setting.batches:
+        case = Case(model=setting.folder, batch_size=size)
+        adapted, examples = adapted_model(case), _records(case)
+        batches = draw(examples, size, 2, seed=size).batches
+        before = _steps(case, adapted, examples, batches, _parts)
+        found[f"batch {size}"] = setting.ratio(before, _steps(case, adapted, examples, batches))
+    return found
+
+
+def remembered(setting: Setting, scratch: str) -> dict[str, Ratio]:
+    """Scoring and private steps with the upper half of the layers, or the last, adapted.
+
+    The memory is filled before the clock runs; all records are hits.
+    """
+    found = {}
+    size = setting.batches[-1]
+    depth = open_model(Case(model=setting.folder))[0].model.config.num_hidden_layers  # type: ignore[union-attr]
+    for name, layers in (
+        ("upper half", tuple(range(depth // 2, depth))),
+        ("last layer", (depth - 1,)),
+    ):
+        case = Case(model=setting.folder, batch_size=size, layers=layers)
+        adapted = adapted_model(case)
+        plain = First(_records(case), setting.scored)
+        rows = [list(range(min(size, setting.scored)))] * 2
+        for where, keep in (("memory", in_memory), ("disk", in_folder(Path(scratch)))):
+            kept = Remembered(plain, adapted, OBJECTIVE, 64, keep)
+            found[f"{name}, {where}, scoring"] = setting.ratio(
+                _scoring(adapted, plain), _scoring(adapted, kept)
+            )
+            found[f"{name}, {where}, private step at batch {len(rows[0])}"] = setting.ratio(
+                _steps(case, adapted, plain, rows), _steps(case, adapted, kept, rows)
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class First:
+    """The first so many records."""
+
+    examples: ClientDataset
+    count: int
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Of these."""
+        return self.examples.lengths[: self.count]
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """As of all."""
+        return self.examples.batch(indices)
+
+
 Cuts = Callable[[Sequence[int], Sequence[int], AdaptedModel], Sequence[Sequence[int]]]
+
+
+def _records(case: Case) -> ClientDataset:
+    [examples] = silos(None, open_model(case)[0], 1)
+    return examples
 
 
 def _parts(rows: Sequence[int], lengths: Sequence[int], _: AdaptedModel) -> list[list[int]]:
@@ -69,23 +153,36 @@ def _cheapest(
     return list(microbatches(rows, lengths, MICRO_BATCH, adapted.device))
 
 
-def _steps(case: Case, adapted: AdaptedModel, drawn: Drawn, cuts: Cuts) -> Callable[[], None]:
-    """Private steps on the drawn batches, cutting included."""
-    examples, objective = drawn.examples, SequenceClassification(text="text", label="label")
+def _steps(
+    case: Case,
+    adapted: AdaptedModel,
+    examples: ClientDataset,
+    batches: Sequence[Sequence[int]],
+    cuts: Cuts = _cheapest,
+) -> Callable[[], None]:
+    """Private steps on batches that were drawn before."""
     privacy = mechanism(case, records=len(examples.lengths))
     trained = {key: p for key, p in adapted.tensors.items() if p.requires_grad}
 
-    def losses(batch: Batch) -> Tensor:
-        return objective.losses(adapted.model, batch)
-
     def run() -> None:
+        adapted.model.train()
         draws = privacy.draws(0, None)
-        for rows in drawn.batches:
-            parts = cuts(rows, examples.lengths, adapted)
-            ready = (examples.batch(part) for part in parts)
-            privacy.gradients(trained, adapted.sink, losses, ready, draws)
+        for rows in batches:
+            ready = (examples.batch(part) for part in cuts(rows, examples.lengths, adapted))
+            privacy.gradients(
+                trained,
+                adapted.sink,
+                lambda batch: adapted.losses(OBJECTIVE.losses, batch),
+                ready,
+                draws,
+            )
 
     return run
+
+
+def _scoring(adapted: AdaptedModel, examples: ClientDataset) -> Callable[[], Mapping[str, float]]:
+    factors = adapted.extract()
+    return lambda: evaluate(adapted, OBJECTIVE, factors, examples).metrics()
 
 
 if __name__ == "__main__":

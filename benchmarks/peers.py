@@ -56,6 +56,7 @@ class Case:
         batch_size: the constant that sums are divided by.
         noise: noise multiplier of private steps.
         learning_rate: small, so that repeated steps stay where they are.
+        layers: that are adapted; None for all.
     """
 
     model: str
@@ -64,6 +65,7 @@ class Case:
     batch_size: int = 32
     noise: float = 1.0
     learning_rate: float = 1e-4
+    layers: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +91,7 @@ def open_model(case: Case) -> tuple[Loaded, tuple[Site, ...]]:
     """The frozen base model and the sites that the case adapts."""
     loaded = load_model(case.model, "sequence-classification", labels=("negative", "positive"))
     heads = [head.name for head in loaded.heads]
-    return loaded, find_sites(loaded.model, TARGETS[case.targets], exclude=heads)
+    return loaded, find_sites(loaded.model, TARGETS[case.targets], case.layers, exclude=heads)
 
 
 def start(sites: Sequence[Site], heads: Sequence[Site]) -> Factors:

@@ -21,7 +21,7 @@ from silotune.adapters.prefix import PREFIX, Prefix
 from silotune.core import ClientId, ClientTask, Factors, generator
 from silotune.engine import Client, evaluate
 from silotune.engine.local_training import local_training
-from silotune.engine.remembered import Remembered, in_folder, in_memory, plain
+from silotune.engine.remembered import Remembered, forget, in_folder, in_memory, plain
 from silotune.models.load import GivenModel
 from silotune.privacy import NoPrivacy
 from silotune.terms import Machine, Terms, open_unproved
@@ -194,6 +194,16 @@ def test_all_records_are_computed_when_the_first_is_asked_for_and_never_again():
         kept.batch(part)
     trained(built, kept)
     assert calls["forward"] == len(examples.lengths)
+
+
+def test_what_is_forgotten_is_computed_anew():
+    built, terms = opened()
+    kept, calls = remembered(built, MadeUp(built, terms), 1), counted(built)
+    first = kept.batch([3])[PREFIX]
+    forget(kept, kept.plain, None)
+    assert "_states" not in vars(kept)
+    assert torch.equal(kept.batch([3])[PREFIX], first)
+    assert calls["forward"] == 18
 
 
 def test_what_is_kept_of_a_record_alone_depends_on_no_other():

@@ -20,6 +20,7 @@ from silotune.runtimes.messages import TRAIN, lines_of, message, opened
 from silotune.site.home import Home
 from silotune.site.own_books import verify_own
 from silotune.site.site import Site
+from silotune.terms import Machine
 from silotune.testing.tiny_models import tiny_bert
 from sites.wire import EVERYTHING, OPEN, Wire, federation, simulation, terms, weights, wire
 
@@ -497,3 +498,23 @@ def test_a_model_that_is_an_object_is_known_to_no_site(bert):
     tokenizer = transformers.AutoTokenizer.from_pretrained(bert)
     with pytest.raises(ValueError, match="model: sites know a base by the SHA-256 of its files"):
         st.Federation(**terms(bert) | {"model": model}, tokenizer=tokenizer, clients=Sites(SILOS))
+
+
+def test_what_a_site_remembers_of_its_records_ends_with_the_run(tmp_path, bert):
+    upper = st.methods.FFALoRA(r=2, layers_to_transform=(1,))
+    kinds = []
+
+    class Watched(Wire):
+        def carried(self, name, order):
+            answer = super().carried(name, order)
+            begun = self.sites[name]._begun
+            if begun is not None:
+                kinds.append((order[:1].decode(), "_states" in vars(begun.client.train)))
+            return answer
+
+    courier = wire(tmp_path, bert, Watched, machine=Machine(prefix_cache="disk"))
+    federation(bert, method=upper).fit(tmp_path / "run", courier=courier, progress=False)
+    kept = [has for kind, has in kinds if kind == "T"]
+    assert kept
+    assert all(kept)
+    assert not kinds[-1][1]

@@ -126,6 +126,13 @@ def plain(examples: ClientDataset) -> ClientDataset:
     return examples.plain if isinstance(examples, Remembered) else examples
 
 
+def forget(*examples: ClientDataset | None) -> None:
+    """Let go what was kept of records; it is computed again should they be used again."""
+    for kept in examples:
+        if isinstance(kept, Remembered):
+            vars(kept).pop("_states", None)
+
+
 def in_memory(parts: Iterator[Tensor], rows: int) -> Tensor:
     """Keep states in memory, (S, h)."""
     flat, begin = torch.empty(0), 0

@@ -20,6 +20,7 @@ from silotune.core import ClientId, CorruptPayload, decode_task
 from silotune.core.files import json_text, read_json
 from silotune.engine import Client, order_book
 from silotune.engine.client_state import start_of
+from silotune.engine.remembered import forget
 from silotune.federation.built import (
     BuiltFederation,
     Declared,
@@ -245,8 +246,7 @@ class Site:
                     folded=task.folded,
                 ),
             )
-        if own.machine.prefix_cache != "off":
-            self._begun = None  # what was kept of records ends with the run
+        forget(begun.client.train, begun.client.held_out)
         return message(ACCEPTED, *with_lines(lines))
 
     def _run(self, own: OwnSite, offer: Offer) -> Begun:
