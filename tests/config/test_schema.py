@@ -11,6 +11,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "model.pooling": "model",
     "model.dtype": "float32",
     "model.quantization": "none",
+    "model.products": "float32",
     "model.gradient_checkpointing": "none",
     "data.path": None,
     "data.name": None,

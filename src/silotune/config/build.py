@@ -34,6 +34,7 @@ def arguments(config: Config) -> dict[str, Any]:
         "model": model.name_or_path,
         "dtype": model.dtype,
         "quantization": model.quantization,
+        "products": model.products,
         "gradient_checkpointing": model.gradient_checkpointing,
         "objective": objective(config),
         "method": method,

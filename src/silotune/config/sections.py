@@ -97,6 +97,14 @@ class ModelConfig(BaseModel):
         "They are dequantised to `dtype` when they are used. A folder that was saved quantised is "
         "read as it is.",
     )
+    products: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="Number type in which linear maps of a float32 base multiply that are not "
+        "adapted, and gradients through them; weights and sums stay float32. bfloat16 takes less "
+        "time on machines that have such products (others are refused: measured at the start) and "
+        "half as much memory again for weights. Under `privacy.unit: example` its rounding couples "
+        "records, so that they go through the model one by one.",
+    )
     gradient_checkpointing: Literal["none", "reentrant", "non-reentrant"] = Field(
         default="none",
         description="Recompute activations in the backward pass: less memory, more time.",

@@ -26,6 +26,7 @@ from torch import Tensor
 from silotune.adapters import AdaptedModel
 from silotune.core import Batch, Factors, Key, Role, generator
 from silotune.core.expert_matrix import stack_key
+from silotune.core.half_products import is_halved
 from silotune.objectives import PerExampleLoss
 
 from . import isolation
@@ -157,8 +158,8 @@ def _moved(passes: Passes, buffers: Mapping[str, Tensor], lineup: Lineup, *, apa
 
 
 def is_coarse(adapted: AdaptedModel) -> bool:
-    """Whether some number of the model has fewer bits than float32."""
-    return any(
+    """Whether some number of the model has fewer bits than float32, or some product."""
+    return any(map(is_halved, adapted.model.modules())) or any(
         torch.finfo(p.dtype).bits < 32 for p in adapted.model.parameters() if p.is_floating_point()
     )
 

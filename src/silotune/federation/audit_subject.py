@@ -191,6 +191,7 @@ def _with_tiny_model(terms: Terms, folder: Path) -> Terms:
         model=str(make(folder / "model")),
         dtype="float32",
         quantization="none",
+        products="float32",
         gradient_checkpointing="none",
         objective=objective,
         method=replace(

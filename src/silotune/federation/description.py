@@ -86,6 +86,7 @@ class Description:
         upload_dtype: UploadType = "float32",
         dtype: Literal["float32", "bfloat16"] = "float32",
         quantization: Literal["none", "8bit", "4bit"] = "none",
+        products: Literal["float32", "bfloat16"] = "float32",
         gradient_checkpointing: Literal["none", "reentrant", "non-reentrant"] = "none",
         seed: int = 0,
         name: str | None = None,
@@ -152,6 +153,7 @@ class Description:
             upload_dtype: of the numbers that clients send.
             dtype: of the frozen base.
             quantization: keep the base's linear maps in 8 or 4 bits.
+            products: in which linear maps multiply that are not adapted.
             gradient_checkpointing: less memory, more time.
             seed: of all that is not secret.
             name: see ``Records``, as all fields up to ``limit``.
@@ -231,6 +233,7 @@ class Description:
             upload_dtype=upload_dtype,
             dtype=dtype,
             quantization=quantization,
+            products=products,
             gradient_checkpointing=gradient_checkpointing,
             seed=seed,
         )

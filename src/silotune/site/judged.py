@@ -105,6 +105,7 @@ HARMLESS: Mapping[type, Mapping[str, str]] = {
         "upload_dtype": ROUNDED,
         "dtype": MACHINE,
         "quantization": MACHINE,
+        "products": MACHINE,
         "gradient_checkpointing": MACHINE,
         "seed": "is of nothing secret; noise from it is refused as noise that hides nothing",
     },

@@ -26,6 +26,7 @@ from silotune.core import (
     Site,
 )
 from silotune.core.expert_matrix import parameter_of
+from silotune.core.half_products import halve
 from silotune.core.packed_linear import PackedLinear
 from silotune.engine import (
     Coupling,
@@ -34,7 +35,7 @@ from silotune.engine import (
 from silotune.methods import Axes
 from silotune.models.heads import checkpoint_head, prototype_head, random_head
 from silotune.models.limits import check_limits
-from silotune.models.load import GivenModel, Loaded, load_model, prepare_model
+from silotune.models.load import Conv1D, GivenModel, Loaded, load_model, prepare_model
 from silotune.models.saved_modules import beside_heads, saved_modules
 from silotune.models.target_modules import peft_targets
 from silotune.models.target_parameters import peft_parameters
@@ -61,6 +62,7 @@ class BuiltModel:
         layout: what PEFT needs to know.
         coupling: how far records move each other, as measured; None before it was.
         start: SHA-256 of the tensors that came from a trained adapter; empty if none did.
+        products: number type in which linear maps multiply that are not adapted.
     """
 
     loaded: Loaded
@@ -73,12 +75,17 @@ class BuiltModel:
     layout: PeftLayout
     coupling: Coupling | None = None
     start: str = ""
+    products: str = "float32"
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that is frozen: the base weights, and what the adapter holds beside."""
+        """SHA-256 of all that is frozen: the base weights, and what the adapter holds beside.
+
+        A base that multiplies in fewer digits is another function.
+        """
         adapter = self.axes.adapter
-        frozen = adapter.digests() if adapter else ()
+        frozen = [*(adapter.digests() if adapter else ())]
+        frozen += [] if self.products == "float32" else [f"products in {self.products}"]
         if not frozen:
             return self.loaded.digest
         parts = [self.loaded.digest, *frozen]
@@ -162,6 +169,8 @@ def build_model(terms: Terms, loaded: Loaded, machine: Machine) -> BuiltModel:
     adapted = inject(
         loaded.model, adapted_sites, loaded.heads, axes.adapter, terms.objective.head_scale
     )
+    if terms.products == "bfloat16":
+        _halve(loaded.model, adapted_sites)
 
     @functools.lru_cache(maxsize=2)  # the first tensors, and the last fresh pairs
     def draw(seed: int) -> Factors:
@@ -193,7 +202,16 @@ def build_model(terms: Terms, loaded: Loaded, machine: Machine) -> BuiltModel:
             target_parameters=parameters,
         ),
         start=start.digest,
+        products=terms.products,
     )
+
+
+def _halve(model: nn.Module, sites: Sequence[Site]) -> None:
+    """Let every linear map that is neither adapted nor a head multiply in bfloat16."""
+    adapted = {id(site.module) for site in sites}
+    for module in model.modules():
+        if type(module) in (nn.Linear, Conv1D, PackedLinear) and id(module) not in adapted:
+            halve(module, transposed=type(module) is Conv1D)
 
 
 MOST_NUMBERS = 10_000_000

@@ -11,6 +11,7 @@ import torch
 
 from silotune.adapters import AdaptedLinear, AdaptedModel, MixedLinear
 from silotune.core import Answers, Batch, ImageInput
+from silotune.core.half_products import require_fast
 from silotune.engine import (
     Coupling,
     GradientCheckError,
@@ -48,6 +49,10 @@ def open_model(
     Raises:
         ValueError: in words, naming the field.
     """
+    machine = machine or Machine()
+    if terms.products != "float32":
+        machine.use_threads()
+        require_fast(machine.torch_device())
     return proved(open_unproved(terms, labels, machine, given), terms)
 
 
@@ -124,9 +129,10 @@ def _isolated(model: BuiltModel, terms: Terms) -> BuiltModel:
 
 
 def _one_by_one(mixed: RecordsMixError, model: BuiltModel) -> str:
+    field = "dtype" if model.products == "float32" else "products"
     return (
-        f"dtype: in half precision gradients move by up to {mixed.moved:.2g} of the clipping norm "
-        "with the records computed beside them, which clipping does not bound; so records go "
+        f"{field}: in half precision gradients move by up to {mixed.moved:.2g} of the clipping "
+        "norm with the records computed beside them, which clipping does not bound; so records go "
         f"through the model one by one, up to {model.trainer.micro_batch} times as many passes in "
         "a step; float32 computes them together"
     )

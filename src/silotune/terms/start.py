@@ -101,8 +101,12 @@ def adapter_folder(place: str) -> Path:
 def _refuse_other_base(folder: Path, terms: Terms, loaded: Loaded) -> None:
     """An adapter of ours says beside which weights it was trained, if they were kept alike."""
     match _made(folder):
-        case {"terms": {"dtype": dtype, "quantization": bits}, "model_digest": str(digest)}:
-            alike = (dtype, bits) == (terms.dtype, terms.quantization)
+        case {
+            "terms": {"dtype": dtype, "quantization": bits, **others},
+            "model_digest": str(digest),
+        }:
+            whole = others.get("products", "float32") == "float32"  # or its digest has more in it
+            alike = whole and (dtype, bits) == (terms.dtype, terms.quantization)
             if alike and digest != loaded.digest:
                 raise ValueError(
                     f"init_from: {folder} was trained beside other weights (SHA-256 "
