@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.around [--quick] [--threads N]``
 
-So far: a batch cut where it is cheapest, beside parts of 32 records of similar length; and layers
-below the adapters remembered, beside computed. Records have the lengths of SST-2's phrases.
+So far: a batch cut where it is cheapest, beside parts of 32 records of similar length; layers below
+the adapters remembered, beside computed; and frozen linear maps that multiply in bfloat16, beside
+float32. Records have the lengths of SST-2's phrases.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from silotune.adapters import AdaptedModel
 from silotune.core import Batch, ClientDataset
+from silotune.core.half_products import halve
 from silotune.engine import evaluate
 from silotune.engine.batches import microbatches
 from silotune.engine.remembered import Remembered, in_folder, in_memory
 from silotune.objectives import SequenceClassification
+from silotune.privacy import ClientMechanism, NoPrivacy
 
 from .measure import Clock, Ratio, arguments, clock_for, in_turns, print_json, print_table, ratio
 from .peers import Case, adapted_model, mechanism, model_folder, open_model
@@ -65,6 +70,7 @@ def main() -> None:
         tables = {
             "A private step, parts of 32 over the cheapest cut": cut(setting),
             "Layers below the adapters, computed over remembered": remembered(setting, scratch),
+            "Frozen maps, float32 over bfloat16": products(setting),
         }
     for title, found in tables.items():
         print_table(title, ["", "times"], [[name, str(r)] for name, r in found.items()])
@@ -117,6 +123,29 @@ def remembered(setting: Setting, scratch: str) -> dict[str, Ratio]:
     return found
 
 
+def products(setting: Setting) -> dict[str, Ratio]:
+    """Scoring, and steps that hide nobody; where single records are hidden they go one by one."""
+    size = setting.batches[-1]
+    case = Case(model=setting.folder, batch_size=size)
+    plain, halved = adapted_model(case), adapted_model(case)
+    for name, module in halved.model.named_modules():
+        if type(module) is nn.Linear and not name.endswith(".base"):
+            halve(module)
+    examples = First(_records(case), setting.scored)
+    rows = [list(range(min(size, setting.scored)))]
+    hidden, open_to_all = mechanism(case, records=size), NoPrivacy(batch_size=size)
+
+    def pair(privacy: ClientMechanism, cuts: Cuts = _cheapest) -> Ratio:
+        before = _steps(case, plain, examples, rows, privacy=privacy)
+        return setting.ratio(before, _steps(case, halved, examples, rows, cuts, privacy=privacy))
+
+    return {
+        "scoring": setting.ratio(_scoring(plain, examples), _scoring(halved, examples)),
+        f"step at batch {size}, nobody hidden": pair(open_to_all),
+        f"private step at batch {size}, one by one": pair(hidden, _singly),
+    }
+
+
 @dataclass(frozen=True)
 class First:
     """The first so many records."""
@@ -153,15 +182,20 @@ def _cheapest(
     return list(microbatches(rows, lengths, MICRO_BATCH, adapted.device))
 
 
+def _singly(rows: Sequence[int], _: Sequence[int], __: AdaptedModel) -> list[list[int]]:
+    return [[i] for i in rows]
+
+
 def _steps(
     case: Case,
     adapted: AdaptedModel,
     examples: ClientDataset,
     batches: Sequence[Sequence[int]],
     cuts: Cuts = _cheapest,
+    privacy: ClientMechanism | None = None,
 ) -> Callable[[], None]:
-    """Private steps on batches that were drawn before."""
-    privacy = mechanism(case, records=len(examples.lengths))
+    """Steps on batches that were drawn before; private ones, unless another mechanism is given."""
+    privacy = privacy or mechanism(case, records=len(examples.lengths))
     trained = {key: p for key, p in adapted.tensors.items() if p.requires_grad}
 
     def run() -> None:
