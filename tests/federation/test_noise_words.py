@@ -13,15 +13,17 @@ from silotune.federation.noise_words import over_the_run, verdict
 def test_the_ratio_is_that_of_noise_that_adds_up_over_steps_and_silos():
     """Sums of noise drawn step by step, against a signal that always points one way."""
     draw = torch.Generator().manual_seed(0)
-    numbers, batch, steps, sigmas = 4000, 8.0, 30, (1.0, 3.0)
+    numbers, batch, sigmas, steps = 4000, 8.0, (1.0, 3.0), (30, 12)
     weights = (0.75, 0.25)
     total = torch.zeros(numbers)
-    for _ in range(steps):
-        for weight, sigma in zip(weights, sigmas, strict=True):
+    for weight, sigma, taken in zip(weights, sigmas, steps, strict=True):
+        for _ in range(taken):
             total += weight * sigma / batch * torch.randn(numbers, generator=draw)
     a_step = [sigma * math.sqrt(numbers) / batch for sigma in sigmas]
     told = over_the_run(a_step, weights, steps)
-    assert told == pytest.approx(total.norm().item() / steps, rel=0.05)
+    assert told == pytest.approx(total.norm().item() / (0.75 * 30 + 0.25 * 12), rel=0.05)
+    alike = over_the_run(a_step, weights, (30, 30))
+    assert alike == pytest.approx(math.hypot(0.75 * a_step[0], 0.25 * a_step[1]) / 30**0.5)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,10 @@ def test_a_number_agrees_with_the_sum_written_out():
     noise = round_noise(exp, mechanisms, state, exp.clients)
     assert noise.square == pytest.approx(numbers * a_number, rel=1e-12)
     assert noise.spread == pytest.approx(math.sqrt(2 * numbers) * a_number, rel=1e-12)
+    unequal = replace(exp, local_steps=dict(zip(exp.clients, (2, 5), strict=True)))
+    a_number = (0.3 * 0.7 / 5) ** 2 * (2 * (1.5 / 3) ** 2 + 5 * (2 / 3 * 4.0) ** 2)
+    noise = round_noise(unequal, mechanisms, state, exp.clients)
+    assert noise.square == pytest.approx(numbers * a_number, rel=1e-12)
     alone = round_noise(exp, mechanisms, state, exp.clients[:1])
     assert alone.square == pytest.approx(numbers * 4 * (0.3 * 1.5 * 0.7 / 5) ** 2, rel=1e-12)
 

@@ -19,7 +19,8 @@ LINEAR = LearningRateSchedule(kind="linear", span="link")
 
 
 def rates(exp):
-    return [rate for round in range(exp.rounds) for rate in exp.learning_rates(round)]
+    by_round = (exp.learning_rates(round, exp.local_steps) for round in range(exp.rounds))
+    return [rate for of_round in by_round for rate in of_round]
 
 
 def test_rounds_do_not_show_in_the_rates():

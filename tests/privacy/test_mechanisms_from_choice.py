@@ -143,10 +143,10 @@ def test_a_rotation_of_clients_has_whole_turns(rate, turns):
 
 
 def test_the_reserve_is_paid_for():
-    assert worst_case_steps(NOISE, TRAINING) == (3 + 1) * 2
+    assert worst_case_steps(NOISE, TRAINING, 80) == (3 + 1) * 2
     stream = ExampleDP(noise_multiplier=1.0, **TURNS)
-    assert worst_case_steps(stream, TRAINING) == 3 * 2, "a stream is drawn once"
-    assert worst_case_steps(NoDP(), TRAINING) == 3 * 2
+    assert worst_case_steps(stream, TRAINING, 80) == 3 * 2, "a stream is drawn once"
+    assert worst_case_steps(NoDP(), TRAINING, 80) == 3 * 2
 
 
 def test_each_client_has_the_rate_of_its_own_size():
@@ -158,7 +158,7 @@ def test_each_client_has_the_rate_of_its_own_size():
 def test_the_noise_for_a_target_is_the_least_that_pays_for_everything(relation):
     choice = ExampleDP(target_epsilon=4.0, target_delta=1e-3, relation=relation)
     found = of(choice)
-    steps = worst_case_steps(choice, TRAINING)
+    steps = worst_case_steps(choice, TRAINING, 80)
     assert 3.98 <= epsilon([found.charge(steps)], 1e-3, relation=relation) <= 4.0
 
 
@@ -169,7 +169,7 @@ def test_a_noisy_count_is_paid_from_the_same_budget():
     assert of(counted).noise.multiplier > of(plain).noise.multiplier
     (count,) = beside_training(counted)
     assert count == Charge(1.0, 3.0, 1)
-    whole = [count, of(counted).charge(worst_case_steps(counted, TRAINING))]
+    whole = [count, of(counted).charge(worst_case_steps(counted, TRAINING, 80))]
     assert 3.98 <= epsilon(whole, 1e-3) <= 4.0
     assert beside_training(plain) == beside_training(NoDP()) == ()
 

@@ -67,7 +67,9 @@ def test_what_is_called_judged_is_read_where_offers_are_judged() -> None:
     }
     by_name = {"reserve_rounds"}  # which not every choice has
     priced = {"noise_multiplier"}  # by the mechanism that is made of it
-    assert frozenset().union(*JUDGED.values()) - read <= by_name | priced
+    by_steps = {"local_steps", "local_epochs"}  # of the site's own number of records
+    assert "steps_of" in read
+    assert frozenset().union(*JUDGED.values()) - read <= by_name | priced | by_steps
 
 
 def test_options_of_methods_that_are_text_name_files_and_are_refused() -> None:

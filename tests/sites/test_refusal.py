@@ -85,6 +85,7 @@ def test_what_is_allowed_is_allowed() -> None:
         ({"rounds": 10**15}, "max_rounds"),
         ({"local_steps": 51}, "max_local_steps"),
         ({"local_steps": 10**15}, "max_local_steps"),
+        ({"local_steps": None, "local_epochs": 1e15}, "max_local_steps"),
         ({"method": FedIT()}, "methods"),
         ({"method": FFALoRA(init_from="/etc")}, "files"),
         ({"evaluation": "simulation"}, "evaluation"),

@@ -19,7 +19,7 @@ def said(method, rounds=3, local_steps=2, **changes) -> list[str]:
         local_steps=local_steps,
         **changes,
     )
-    return [text.partition(":")[0] for text in notices(terms, terms.axes(head=True))]
+    return [text.partition(":")[0] for text in notices(terms, terms.axes(head=True), local_steps)]
 
 
 @pytest.mark.parametrize(

@@ -321,7 +321,7 @@ def _planned(terms: Terms, name: str, silo: SiloPrivacy) -> dict[str, AnyCharge 
     mechanism = client_mechanisms(known, {name: silo.num_examples}, terms.training)[name]
     beside = releases(known, name, 0, terms.seed)
     return {
-        UPDATE: mechanism.charge(terms.local_steps),
+        UPDATE: mechanism.charge(terms.steps_of(silo.num_examples)),
         COUNT: beside.count.charge() if beside.count else None,
         METRIC: beside.metric.charge() if beside.metric else None,
     }

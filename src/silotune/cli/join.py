@@ -143,7 +143,9 @@ def _begun(wishes: Wishes, site: str, coordinator: str) -> tuple[Path, str]:
         raise ValueError(f"--data: nothing is at {data}")
     declared = {} if wishes.num_examples is None else {"num_examples": wishes.num_examples}
     home = "home" if wishes.home is None else str(wishes.home.resolve())
-    allowed = {} if wishes.allow is None else allowing(load_config(wishes.allow))
+    allowed = (
+        {} if wishes.allow is None else allowing(load_config(wishes.allow), wishes.num_examples)
+    )
     known = {
         **allowed,
         "name": site,

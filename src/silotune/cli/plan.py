@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from silotune.config import Config, build
+from silotune.core import work_text
 from silotune.core.units import count_text, human_bytes, number_text
 from silotune.federation.noise_words import verdict
 from silotune.federation.plan import Plan, forecast, shown_epsilon
@@ -57,7 +58,7 @@ def _what(config: Config, plan: Plan) -> str:
     return (
         f"{config.method.title} on {config.model.name_or_path}: {plan.trained:,} of {plan.total:,} "
         f"numbers ({share:.2g} %) are trained and sent; {count_text(plan.rounds, 'round')} of "
-        f"{count_text(plan.local_steps, 'step')} ({plan.optimizer})"
+        f"{work_text(plan.local_steps, plan.local_epochs)} ({plan.optimizer})"
     )
 
 

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from silotune.config import Config, yaml
 from silotune.config.build import arguments
-from silotune.core import ClientId
+from silotune.core import ClientId, steps_in
 from silotune.core.files import write_bytes, write_json
 from silotune.core.units import count_text, human_seconds
 from silotune.federation.admission import Request
@@ -238,7 +238,12 @@ def _site_file(name: str, table: Path, given: Mapping[str, Any], coordinator: st
                 "privacy": allowed,
                 "methods": [given["method"].name],
                 "max_rounds": given["rounds"],
-                "max_local_steps": given["local_steps"],
+                "max_local_steps": steps_in(
+                    RECORDS,
+                    batch_size=given["batch_size"],
+                    local_steps=given["local_steps"],
+                    local_epochs=given["local_epochs"],
+                ),
                 "releases": ["count", "metric"],
                 "personal": "keep",
                 "accept_result": True,

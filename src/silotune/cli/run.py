@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from silotune.config import Config, build, differences, dump, is_path
-from silotune.core import RecordError
+from silotune.core import RecordError, work_text
 from silotune.core.units import count_text, number_text
 from silotune.engine import EVERY_CLIENT, QuorumError
 from silotune.engine.checkpoint import load as load_checkpoint
@@ -207,9 +207,8 @@ def _heading(job: OpenRun, config: Config) -> Iterator[str]:
     train = config.train
     yield (
         f"{count_text(len(agreement.sizes), 'silo')}, {count_text(train.num_rounds, 'round')} of "
-        f"{count_text(train.local_steps, 'step')} ({job.facts.optimizer}), {train.batch_size} "
-        "records a step; "
-        f"results in {job.folder.path}"
+        f"{work_text(agreement.most_steps, train.num_local_epochs)} ({job.facts.optimizer}), "
+        f"{train.batch_size} records a step; results in {job.folder.path}"
     )
     if job.state.round:
         yield f"continuing after round {job.state.round}"

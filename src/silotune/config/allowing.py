@@ -4,30 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
+from silotune.core import steps_in
 from silotune.models.hub import files_digest, local_folder
 
 from .schema import Config
 
 
-def allowing(config: Config) -> dict[str, Any]:
+def allowing(config: Config, num_examples: int | None) -> dict[str, Any]:
     """Keys of a site's file that let runs like this one begin without anybody looking again.
 
     Where records are protected, all runs together may cost what this one costs.
 
     Args:
         config: of the coordinator.
+        num_examples: records that the site declares; needed where they decide its steps.
 
     Returns:
         ``models`` and ``policy``, nested as in the file, without who asks.
 
     Raises:
-        ValueError: if the base model is not on this machine, or there is no budget to allow.
+        ValueError: if the base model is not on this machine, there is no budget to allow, or the
+            number of records is needed.
     """
     digest = files_digest(config.model.name_or_path)
     if not digest:
         raise ValueError(
             f"--allow: no files of {config.model.name_or_path} are on this machine; sites hold the "
             "base themselves, so bring it here first"
+        )
+    if config.train.num_local_epochs is not None and num_examples is None:
+        raise ValueError(
+            "--allow: train.num_local_epochs makes the steps of a round of the number of records; "
+            "say it (--num-examples)"
         )
     method, train = config.method.build(), config.train
     return {
@@ -37,7 +45,12 @@ def allowing(config: Config) -> dict[str, Any]:
             "privacy": _hiding(config),
             "methods": tuple(dict.fromkeys((method.name, (method.aggregation or method).name))),
             "max_rounds": max(train.num_rounds, config.privacy.reserve_rounds),
-            "max_local_steps": train.local_steps,
+            "max_local_steps": steps_in(
+                num_examples or 0,
+                batch_size=train.batch_size,
+                local_steps=train.local_steps,
+                local_epochs=train.num_local_epochs,
+            ),
             "releases": tuple(
                 name
                 for name in ("count", "metric")

@@ -42,6 +42,7 @@ def arguments(config: Config) -> dict[str, Any]:
         "privacy": config.privacy.build(),
         "rounds": train.num_rounds,
         "local_steps": train.local_steps,
+        "local_epochs": train.num_local_epochs,
         "batch_size": train.batch_size,
         "evaluation": config.evaluation,
         "eval_every": train.eval_every,

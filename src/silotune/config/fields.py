@@ -29,6 +29,7 @@ RENAMED: Mapping[str, str] = {
     "rounds": "train.num_rounds",
     "lr": "train.learning_rate",
     "folder": "output_dir",
+    "local_epochs": "train.num_local_epochs",
     "cohort_rate": "train.client_sampling_rate",
     "client_sampling_rate": "privacy.client_sampling_rate",
     "lr_schedule": "train.lr_scheduler_type",

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
 from silotune.adapters import Adapter
+from silotune.core import USUAL_STEPS
 from silotune.methods import Axes
 from silotune.methods.axes import completed, refuse_unproved
 from silotune.methods.options import options
@@ -224,8 +225,8 @@ def _caches(model: ModelConfig, adapter: Adapter) -> Iterator[Problem]:
 
 def _steps(method: MethodConfig, train: TrainConfig, axes: Axes) -> Iterator[Problem]:
     """Every phase must have its turn in a round, or what it shares has not moved."""
-    needed = max(sum(phase.steps for phase in axes.schedule.plan(r).phases) for r in (0, 1))
-    if train.local_steps < needed:
+    needed = max(axes.schedule.plan(r).steps_of_all for r in (0, 1))
+    if train.num_local_epochs is None and (train.local_steps or USUAL_STEPS) < needed:
         yield Problem(
             "train.local_steps",
             f"must be at least {needed} for method.name: {method.name}, which trains one thing "

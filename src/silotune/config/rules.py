@@ -98,6 +98,7 @@ def problems(parts: Parts) -> Iterator[Problem]:
         yield from delta(parts.privacy, parts.data)
     if parts.train:
         yield from method_rules.optimizers(parts.train)
+        yield from _said_twice(parts.train)
     if parts.privacy and parts.train:
         yield from clients(parts.privacy, parts.train)
         yield from physical(parts.privacy, parts.train)
@@ -282,6 +283,17 @@ def _labels_for(model: ModelConfig, data: DataConfig) -> Iterator[Problem]:
             )
     elif model.head_init == "label-prototypes" and not say_something(data.labels):
         yield Problem("data.labels", NEEDS_WORDS)
+
+
+def _said_twice(train: TrainConfig) -> Iterator[Problem]:
+    for key, other in (
+        ("num_local_epochs", "local_steps"),
+        ("client_sampling_rate", "clients_per_round"),
+    ):
+        if None not in (getattr(train, key), getattr(train, other)):
+            yield Problem(
+                f"train.{key}", f"train.{other} says the same; set one of them, or that one to null"
+            )
 
 
 def _quorum(train: TrainConfig, silos: SilosConfig) -> Iterator[Problem]:

@@ -117,8 +117,19 @@ class TrainConfig(BaseModel):
     model_config = STRICT
 
     num_rounds: int = Field(default=20, ge=1, description="Federated rounds.")
-    local_steps: int = Field(
-        default=10, ge=1, description="Optimiser steps of each silo in each round."
+    local_steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="Optimiser steps of each silo in each round; null = 10, unless "
+        "`num_local_epochs` says it.",
+        examples=[10],
+    )
+    num_local_epochs: float | None = Field(
+        default=None,
+        gt=0,
+        description="The same as passes over a silo's declared number of records, rounded up to "
+        "whole steps (expected ones under privacy): silos of unequal sizes take unequal steps. In "
+        "place of `local_steps`.",
     )
     batch_size: int = Field(
         default=128,

@@ -18,6 +18,9 @@ from .inputs import ImageInput as ImageInput
 from .inputs import InputSpec as InputSpec
 from .inputs import TextInput as TextInput
 from .inputs import synthetic_inputs as synthetic_inputs
+from .local_work import USUAL_STEPS as USUAL_STEPS
+from .local_work import steps_in as steps_in
+from .local_work import work_text as work_text
 from .magnitudes import bounded as bounded
 from .magnitudes import largest_norm as largest_norm
 from .magnitudes import unbounded as unbounded

@@ -45,6 +45,11 @@ class RoundPlan:
         """Every role that some phase moves."""
         return frozenset().union(*(phase.roles for phase in self.phases))
 
+    @property
+    def steps_of_all(self) -> int:
+        """After so many steps every phase has had its turn."""
+        return sum(phase.steps for phase in self.phases)
+
     def by_step(self, steps: int) -> Iterator[frozenset[Role]]:
         """The roles that each of so many local steps trains: the phases, over and over."""
         return islice(chain.from_iterable([p.roles] * p.steps for p in cycle(self.phases)), steps)

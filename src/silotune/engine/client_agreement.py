@@ -94,7 +94,7 @@ class ClientAgreement:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of everything that was agreed: equal for the same run on every machine."""
-        experiment = self.experiment
+        experiment, steps = self.experiment, self._steps
         rounds = range(experiment.rounds)
         agreed = {
             "run": experiment.run,
@@ -102,9 +102,9 @@ class ClientAgreement:
             "base": self.base,
             "start": self.start,
             "mechanism": self.mechanism,
-            "steps": experiment.local_steps,
+            "steps": steps,
             "plans": [experiment.plan(round).outline() for round in rounds],
-            "rates": [experiment.learning_rates(round) for round in rounds],
+            "rates": [experiment.learning_rates(round, steps) for round in rounds],
             "remembered": [experiment.remembers_since(round) for round in rounds],
             "asked": list(self._asked),
             "seed": experiment.seed,
@@ -156,8 +156,8 @@ class ClientAgreement:
         if type(task.round) is not int or not 0 <= task.round <= last:
             yield "round"
         agreed = {
-            "steps": experiment.local_steps,
-            "learning_rates": experiment.learning_rates(task.round),
+            "steps": self._steps,
+            "learning_rates": experiment.learning_rates(task.round, self._steps),
             "rank": experiment.ranks.get(self.client),
             "seed": experiment.client_seed(task.round, self.client),
             "remembers_since": experiment.remembers_since(task.round),
@@ -198,6 +198,11 @@ class ClientAgreement:
                 yield f"folded: type or rank of {site}"
             elif self.clips and not _fold_size(matrix) <= layer.largest:
                 yield f"folded: size of {site}"
+
+    @property
+    def _steps(self) -> int:
+        """That it takes in every round."""
+        return self.experiment.steps_of(self.client)
 
     @property
     def _asked(self) -> tuple[int, ...]:

@@ -28,7 +28,7 @@ class Experiment:
         weights: public weight of each client (declared sizes, or all equal); None: the noisy
             number of records that it releases, at most ``MOST_OF_DECLARED`` times the declared one.
         rounds: number of rounds.
-        local_steps: steps of each client in a round.
+        local_steps: steps of each client in a round; of all of them, or by client.
         seed: of the initial tensors, data order and adapter dropout.
         draw: all tensors that a seed decides; every client can do the same.
         sites: all adapted ones.
@@ -55,7 +55,7 @@ class Experiment:
     axes: Axes
     weights: Mapping[ClientId, float | None]
     rounds: int
-    local_steps: int
+    local_steps: int | Mapping[ClientId, int]
     seed: int
     draw: Callable[[int], Factors]
     quorum: int
@@ -113,12 +113,17 @@ class Experiment:
         plan = self.axes.schedule.plan(round, self.sites)
         return replace(plan, fixed=plan.fixed | self.fixed, upload=self.upload)
 
-    def learning_rates(self, round: int) -> tuple[float, ...]:
-        """Of every client's optimiser in each step of ``round``."""
+    def steps_of(self, client: ClientId) -> int:
+        """Of a client in each round."""
+        steps = self.local_steps
+        return steps if isinstance(steps, int) else steps[client]
+
+    def learning_rates(self, round: int, steps: int) -> tuple[float, ...]:
+        """Of the optimiser of a client that takes so many steps, in each of them in ``round``."""
         of_link = self.lr_schedule.span == "link"
         course = self.axes.link_of(round, self.rounds) if of_link else range(self.rounds)
-        first, steps = (round - course.start) * self.local_steps, len(course) * self.local_steps
-        factors = (self.lr_schedule.factor(first + i, steps) for i in range(self.local_steps))
+        first, whole = (round - course.start) * steps, len(course) * steps
+        factors = (self.lr_schedule.factor(first + i, whole) for i in range(steps))
         return tuple(self.axes.optimizer.lr * factor for factor in factors)
 
     def remembers_since(self, round: int) -> int | None:

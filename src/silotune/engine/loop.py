@@ -103,7 +103,7 @@ def _round(
     if not central.private:
         _check_quorum(experiment, state, pooled)
     mean, memory = central.mean(pooled.statistics, before, draws)
-    _check_moved(experiment, state, mean)
+    _check_moved(experiment, state, mean, max((task.steps for task in tasks), default=0))
     holders = () if central.private else pooled.clients  # who took part is secret there
     after, error = server_step(experiment, replace(state, memory=memory), mean, holders)
     return Round(
@@ -176,7 +176,9 @@ def make_tasks(
     experiment: Experiment, clients: Sequence[ClientId], state: GlobalState
 ) -> list[ClientTask]:
     """The round's orders, one for each client."""
-    plan, rates = experiment.plan(state.round), experiment.learning_rates(state.round)
+    plan = experiment.plan(state.round)
+    taken = {client: experiment.steps_of(client) for client in clients}
+    rates = {n: experiment.learning_rates(state.round, n) for n in set(taken.values())}
     held = {rank: state.factors.cut(rank) for rank in {None, *experiment.ranks.values()}}
     seeded = {rank: _seeded(state, factors) for rank, factors in held.items()}
 
@@ -192,8 +194,8 @@ def make_tasks(
             rank=rank,
             seeded=seeded[rank],
             plan=plan,
-            steps=experiment.local_steps,
-            learning_rates=rates,
+            steps=taken[client],
+            learning_rates=rates[taken[client]],
             seed=experiment.client_seed(state.round, client),
             remembers_since=experiment.remembers_since(state.round),
         )
@@ -211,10 +213,12 @@ def _seeded(state: GlobalState, factors: Factors) -> tuple[Seeded, ...]:
     return tuple(drawn(seed) for seed in sorted(set(state.drawn.values())))
 
 
-def _check_moved(experiment: Experiment, before: GlobalState, mean: ClientMean) -> None:
+def _check_moved(
+    experiment: Experiment, before: GlobalState, mean: ClientMean, most_steps: int
+) -> None:
     if experiment.private or experiment.central.private:
         return
-    still = unmoved(before, mean, local_steps=experiment.local_steps)
+    still = unmoved(before, mean, local_steps=most_steps)
     if still:
         raise ValueError(
             f"round {before.round} trained {', '.join(still[:3])} but left it exactly as it was: "

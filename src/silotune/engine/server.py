@@ -190,8 +190,8 @@ def unmoved(before: GlobalState, mean: ClientMean, *, local_steps: int) -> list[
     Args:
         before: the state at its start.
         mean: what the clients gave.
-        local_steps: of each client. After one single step from B = 0, A cannot have moved. Where
-            pairs are routed, no record may have asked for one, or needed some of the router.
+        local_steps: the most of any client. After one single step from B = 0, A cannot have moved.
+            Where pairs are routed, no record may have asked for one, or needed some of the router.
     """
     at_rest = {Role.A} if local_steps == 1 and _no_b(before.factors) else set()
     if before.factors.only({Role.GATE}) and before.factors.only({Role.A}):

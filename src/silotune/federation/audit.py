@@ -29,7 +29,7 @@ from silotune.privacy import ExampleLevel, Poisson, Relation, Rotation, Truncate
 from silotune.privacy.accounting.accountant import COARSE, epsilon
 from silotune.privacy.mechanisms.dp_fedavg import ClientLevel
 from silotune.runs.privacy_statement import SiloPrivacy
-from silotune.terms import BuiltModel, Terms
+from silotune.terms import BuiltModel
 
 from .audit_effort import SHORT, Effort
 from .audit_part import Part
@@ -110,8 +110,8 @@ def audit(subject: Subject, effort: Effort = SHORT, worker: Sequence[str] = ()) 
             yield from _pool(stand, run, subject, worker)
         else:
             yield Part(what="worker processes", verdict=Verdict.NO_POWER, text=IN_PROCESS)
-        name, all_steps = _most_exposed(silos), subject.terms.rounds * subject.terms.local_steps
-        yield composition_part(silos[name], all_steps, name)
+        name = _most_exposed(silos)
+        yield composition_part(silos[name], _planned(subject, name), name)
         yield _step(first, stand, effort)
         if stand.routed:
             yield Part(what="pipeline", verdict=Verdict.NO_POWER, text=ROUTED)
@@ -212,7 +212,7 @@ def _configured_run(silos: Mapping[str, ExampleLevel], model: BuiltModel, subjec
     privacy = subject.terms.hiding
     name = _most_exposed(silos)
     stated = subject.certificate.silos[name] if subject.certificate else None
-    total = _steps(stated, subject.terms)
+    total = (stated.steps if stated else 0) or _planned(subject, name)  # taken, or else planned
     steps, delta = min(MOST_STEPS, total), min(MOST_DELTA, privacy.target_delta)
     if stated and (stated.steps, stated.delta) == (steps, delta):
         claim = _epsilon(stated)
@@ -250,9 +250,10 @@ def _run(what: str, guesses: Guesses, claim: float, about: str, *, decides: bool
     )
 
 
-def _steps(stated: SiloPrivacy | None, terms: Terms) -> int:
-    """As many as were taken; as are planned, if none were."""
-    return (stated.steps if stated else 0) or terms.rounds * terms.local_steps
+def _planned(subject: Subject, name: str) -> int:
+    """Steps of a silo in all rounds."""
+    terms = subject.terms
+    return terms.rounds * terms.steps_of(subject.sizes[name])
 
 
 def _epsilon(silo: SiloPrivacy) -> float:

@@ -101,11 +101,12 @@ def build_federation(
     refuse_unbounded(terms, prepared.silos)
     data = read_examples(terms, prepared, model.loaded)
     declared = declare(model, prepared.labels) if declare else _declared_here(terms, records, data)
+    agreement = agree(
+        terms, model, prepared.labels, declared.sizes, declared.held_out, declared.whose
+    )
     return BuiltFederation(
         federation=federation,
-        agreement=agree(
-            terms, model, prepared.labels, declared.sizes, declared.held_out, declared.whose
-        ),
+        agreement=agreement,
         data=data,
         digests=digests_of(prepared),
         public_digests=public_digests_of(prepared),
@@ -114,7 +115,7 @@ def build_federation(
             *prepared.notices,
             *(data.notices if terms.evaluation == "simulation" else ()),
             *model.loaded.notices,
-            *short_runs.notices(terms, model.axes),
+            *short_runs.notices(terms, model.axes, agreement.most_steps),
             *declared.notices,
         ),
     )

@@ -67,7 +67,8 @@ class Description:
         method: Method | None = None,
         optimizer: OptimizerConfig | None = None,
         rounds: int = 20,
-        local_steps: int = 10,
+        local_steps: int | None = None,
+        local_epochs: float | None = None,
         batch_size: int = 128,
         evaluation: Evaluation = "simulation",
         eval_every: int = 1,
@@ -134,7 +135,8 @@ class Description:
             optimizer: takes the local steps; None = SGD, or AdamW for methods that are made of it,
                 at the rate that is usual for method and privacy.
             rounds: see ``Terms``, as all fields up to ``seed``.
-            local_steps: optimiser steps of each client in each round.
+            local_steps: optimiser steps of each client in each round; None = 10, or
+            local_epochs: the same as passes over a client's declared number of records.
             batch_size: records of one step.
             evaluation: who scores on what.
             eval_every: scored after so many rounds.
@@ -215,6 +217,7 @@ class Description:
             privacy=privacy,
             rounds=rounds,
             local_steps=local_steps,
+            local_epochs=local_epochs,
             batch_size=batch_size,
             evaluation=evaluation,
             eval_every=eval_every,

@@ -138,7 +138,8 @@ def notices(accounts: Accounts) -> Iterator[str]:
 def _planned(agreement: Agreement, silo: str, privacy: ExampleDP) -> Iterator[Priced]:
     """All that a whole run charges, its reserve included."""
     training, beside = agreement.terms.training_of(len(agreement.sizes)), agreement.releases(silo)
-    if charge := agreement.mechanisms[silo].charge(worst_case_steps(privacy, training)):
+    steps = worst_case_steps(privacy, training, agreement.sizes[silo])
+    if charge := agreement.mechanisms[silo].charge(steps):
         yield UPDATE, charge
     if beside.count:
         yield COUNT, beside.count.charge()

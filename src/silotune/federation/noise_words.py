@@ -3,7 +3,9 @@
 The noise of steps adds up like a random walk, the signal at most in a straight line: over T steps,
 noise sigma C sqrt(P) / b a step, averaged over silos of weights w, has the length
 ``sigma C sqrt(P T) |w| / b``, and the sum of clipped gradients at most ``C T``. Their ratio R is
-public. What it means was measured: docs/privacy.md, ``python -m benchmarks.noise_to_signal``.
+public. Where silos take unequal steps T_i, the noise is ``sigma C sqrt(P) |w_i sqrt(T_i)| / b`` and
+the signal ``C`` times the mean of T_i. What R means was measured: docs/privacy.md,
+``python -m benchmarks.noise_to_signal``.
 """
 
 from __future__ import annotations
@@ -20,16 +22,17 @@ CURE = (
 )
 
 
-def over_the_run(a_step: Sequence[float], weights: Sequence[float], steps: int) -> float:
+def over_the_run(a_step: Sequence[float], weights: Sequence[float], steps: Sequence[int]) -> float:
     """Noise over the largest signal of a whole run.
 
     Args:
         a_step: noise over signal of each silo in one step.
-        weights: of silos in the mean; their sum is 1.
-        steps: in all rounds.
+        weights: of silos in the mean; their sum is 1, or more where rounds ask some of them.
+        steps: of each silo in all rounds.
     """
-    mean = math.hypot(*(w * noise for w, noise in zip(weights, a_step, strict=True)))
-    return mean / math.sqrt(steps)
+    silos = list(zip(weights, a_step, steps, strict=True))
+    noise = math.hypot(*(w * one * math.sqrt(taken) for w, one, taken in silos))
+    return noise * sum(weights) / sum(w * taken for w, _, taken in silos)
 
 
 def verdict(noise_to_signal: float) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from silotune.core import ClientId
+from silotune.core import ClientId, work_text
 from silotune.core.units import count_text, human_bytes
 from silotune.data.partition import dealt_names
 from silotune.engine import EVERY_CLIENT, Experiment
@@ -46,7 +46,8 @@ class Plan:
         silos: one row each.
         epsilon: silo -> epsilon after 1, 2, ... rounds; empty without privacy.
         rounds: planned.
-        local_steps: of each silo in a round.
+        local_steps: the most of any silo in a round.
+        local_epochs: of each silo in a round, if these say its steps.
         optimizer: of these, with its learning rate, for people.
         trained: numbers that a silo trains and sends.
         total: numbers of the adapted model.
@@ -62,6 +63,7 @@ class Plan:
     epsilon: Mapping[str, list[float]]
     rounds: int
     local_steps: int
+    local_epochs: float | None
     optimizer: str
     trained: int
     total: int
@@ -77,8 +79,8 @@ class Plan:
         shown, left_out = shown_epsilon(self.epsilon)
         return as_text(
             f"{self.trained:,} of {self.total:,} numbers are trained and sent; "
-            f"{count_text(self.rounds, 'round')} of {count_text(self.local_steps, 'step')} "
-            f"({self.optimizer})",
+            f"{count_text(self.rounds, 'round')} of "
+            f"{work_text(self.local_steps, self.local_epochs)} ({self.optimizer})",
             plan_table(self.silos, "client" if hidden else "example"),
             *([epsilon_table(shown)] if shown else []),
             *left_out,
@@ -131,7 +133,8 @@ def forecast(federation: Description) -> Plan:
         silos=rows,
         epsilon={name: curve for name, (_, curve) in curves.items() if curve},
         rounds=terms.rounds,
-        local_steps=terms.local_steps,
+        local_steps=agreement.most_steps,
+        local_epochs=terms.local_epochs,
         optimizer=terms.moved_by,
         trained=model.trained,
         total=model.total,
@@ -139,7 +142,11 @@ def forecast(federation: Description) -> Plan:
         bytes_down=sum(each.down for of_round in sent for each in of_round.values()),
         averaged=math.hypot(*weights),
         noise_to_signal=_over_the_run(experiment, terms, rows, weights),
-        notices=(*notices, *model.loaded.notices, *short_runs.notices(terms, model.axes)),
+        notices=(
+            *notices,
+            *model.loaded.notices,
+            *short_runs.notices(terms, model.axes, agreement.most_steps),
+        ),
     )
 
 
@@ -149,8 +156,9 @@ def _over_the_run(
     """The server's noise comes once a round, the silos' own in every step."""
     a_step = [row.noise_to_signal for row in rows]
     if experiment.central.private:
-        return over_the_run(a_step, [1.0], terms.rounds)
-    return over_the_run(a_step, weights, terms.rounds * terms.local_steps)
+        return over_the_run(a_step, [1.0], [terms.rounds])
+    steps = [terms.rounds * experiment.steps_of(client) for client in experiment.clients]
+    return over_the_run(a_step, weights, steps)
 
 
 Traffic = Sequence[Mapping[str, Bytes]]
@@ -252,7 +260,7 @@ def _row(
         sampling_rate=terms.batch_size / size,
         noise_multiplier=sigma,
         noise_to_signal=sigma * math.sqrt(model.trained) / terms.batch_size,
-        steps=rounds * terms.local_steps,
+        steps=rounds * terms.steps_of(size),
         epsilon=curve[-1] if curve else math.inf,
         delta=terms.hiding.target_delta if charge else math.nan,
         bytes_up=per_round.up,

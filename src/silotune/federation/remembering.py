@@ -126,7 +126,7 @@ def _scorings(built: BuiltFederation) -> int:
 def _uses(built: BuiltFederation, silo: str) -> float:
     """How often a training record is expected to be drawn, in the run and in its baselines."""
     terms, sizes = built.terms, built.agreement.sizes
-    steps = terms.training_of(len(sizes)).rounds * terms.local_steps
+    steps = terms.training_of(len(sizes)).rounds * terms.steps_of(sizes[silo])
     runs = 1 + len(built.federation.baselines)
     return runs * steps * terms.batch_size / sizes[silo]
 

@@ -21,7 +21,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from silotune.core import ClientId, GlobalState, Key, Role
+from silotune.core import ClientId, GlobalState, Key, Role, RoundPlan
 from silotune.engine import Experiment
 from silotune.optim import SGD
 from silotune.privacy import ClientLevel, ClientMechanism, Discrete, ExampleLevel, Gaussian
@@ -106,28 +106,37 @@ def _local_variances(
     weights = {client: experiment.weights[client] for client in clients}
     whole = sum(weight or math.nan for weight in weights.values())
     plan, variances = experiment.plan(before.round), dict[Key, float]()
-    squares = defaultdict[frozenset[Role], float](float)
-    steps = plan.by_step(experiment.local_steps)
-    for roles, rate in zip(steps, _linear_rates(experiment, before.round), strict=True):
-        squares[roles] += rate**2
-    for roles, square in squares.items():
-        active = before.factors.only(roles).without(plan.fixed)
-        numbers = sum(t.numel() for t in active.values())
-        parts = [
-            (weight or math.nan) / whole * _step_deviation(mechanisms[client], numbers)
-            for client, weight in weights.items()
-        ]
-        added = square * math.hypot(*parts) ** 2
-        variances |= {key: variances.get(key, 0.0) + added for key in active}
+    for steps in set(map(experiment.steps_of, weights)):
+        alike = [client for client in weights if experiment.steps_of(client) == steps]
+        for roles, square in _squares(experiment, plan, before.round, steps).items():
+            active = before.factors.only(roles).without(plan.fixed)
+            numbers = sum(t.numel() for t in active.values())
+            parts = [
+                (weights[client] or math.nan) / whole * _step_deviation(mechanisms[client], numbers)
+                for client in alike
+            ]
+            added = square * math.hypot(*parts) ** 2
+            variances |= {key: variances.get(key, 0.0) + added for key in active}
     return variances
 
 
-def _linear_rates(experiment: Experiment, round: int) -> Sequence[float]:
+def _squares(
+    experiment: Experiment, plan: RoundPlan, round: int, steps: int
+) -> Mapping[frozenset[Role], float]:
+    """Sums of the squares by which noise in a step's gradient moves what that step trains."""
+    squares = defaultdict[frozenset[Role], float](float)
+    rates = _linear_rates(experiment, round, steps)
+    for roles, rate in zip(plan.by_step(steps), rates, strict=True):
+        squares[roles] += rate**2
+    return squares
+
+
+def _linear_rates(experiment: Experiment, round: int, steps: int) -> Sequence[float]:
     """By what noise in each step's gradient moves a tensor; NaN where that is not a constant."""
     match experiment.axes.optimizer:
         case SGD(momentum=0.0, weight_decay=0.0):
-            return experiment.learning_rates(round)
-    return [math.nan] * experiment.local_steps
+            return experiment.learning_rates(round, steps)
+    return [math.nan] * steps
 
 
 def _step_deviation(mechanism: ClientMechanism, numbers: int) -> float:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from silotune.core import seed_of
+from silotune.core import seed_of, steps_in
 
 from .accounting.accountant import COARSE, epsilon
 from .accounting.calibration import calibrate
@@ -37,22 +37,34 @@ class Training:
 
     Attributes:
         rounds: of the whole run.
-        local_steps: of each client in one round.
+        local_steps: of each client in one round; None = the usual, if there are no epochs.
+        local_epochs: of each client in one round, over its declared number of records.
         batch_size: records that a step expects.
         scores: how many states are scored on held-out records.
         seed: of the experiment; noise comes from it only where that is asked for.
     """
 
     rounds: int
-    local_steps: int
     batch_size: int
+    local_steps: int | None = None
+    local_epochs: float | None = None
     scores: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("rounds", "local_steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1, not {getattr(self, name)}")
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise ValueError(f"{name}: must be at least 1, not {number}")
+
+    def steps_of(self, size: int) -> int:
+        """Local steps in one round of a client that declares so many records."""
+        return steps_in(
+            size,
+            batch_size=self.batch_size,
+            local_steps=self.local_steps,
+            local_epochs=self.local_epochs,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,9 +201,15 @@ def worst_case_rounds(choice: PrivacyChoice, rounds: int) -> int:
     return rounds + choice.reserve_rounds
 
 
-def worst_case_steps(choice: PrivacyChoice, training: Training) -> int:
-    """Local steps of a client that takes part in every round and uses up the reserve."""
-    return worst_case_rounds(choice, training.rounds) * training.local_steps
+def worst_case_steps(choice: PrivacyChoice, training: Training, size: int) -> int:
+    """Local steps of a client that takes part in every round and uses up the reserve.
+
+    Args:
+        choice: says how many rounds may be trained again.
+        training: says how many there are.
+        size: the number of records that the client declares.
+    """
+    return worst_case_rounds(choice, training.rounds) * training.steps_of(size)
 
 
 def check_delta(target_delta: float, sizes: int | Mapping[str, int]) -> None:
@@ -245,7 +263,7 @@ def check_max_batch_size(max_batch_size: int | None, batch_size: int) -> None:
 
 
 def _mechanism(choice: ExampleDP, name: str, size: int, training: Training) -> ExampleLevel:
-    steps, sigma = worst_case_steps(choice, training), choice.noise_multiplier
+    steps, sigma = worst_case_steps(choice, training, size), choice.noise_multiplier
     if sigma is None:
         assert choice.target_epsilon is not None, "refused when it was chosen"
         sigma = calibrate(
@@ -266,7 +284,7 @@ def _with(
     insecure = seed_of(training.seed, "insecure noise", name)
     return ExampleLevel(
         sampling=sampling,
-        noise=_noise(choice, sampling, sigma, worst_case_steps(choice, training)),
+        noise=_noise(choice, sampling, sigma, worst_case_steps(choice, training, size)),
         max_grad_norm=choice.max_grad_norm,
         expected_batch_size=size / sampling.turns if isinstance(sampling, Rotation) else batch_size,
         insecure_seed=insecure if choice.insecure_seeded_noise else None,

@@ -19,6 +19,7 @@ from silotune.certificate.guarantee import (
     is_seeded,
     warning,
 )
+from silotune.core import work_text
 from silotune.core.units import count_text, epsilon_text, metric_text, number_text
 from silotune.runs.facts import RunFacts, Summary
 from silotune.runs.privacy_statement import PrivacyStatement, SiloPrivacy
@@ -106,7 +107,8 @@ def _method(summary: Summary, facts: RunFacts) -> str:
         "",
         f"- silos: {len(sizes)}, with {sum(sizes):,} declared records in all",
         f"- {count_text(summary.num_rounds, 'round')} planned, of "
-        f"{count_text(summary.local_steps, 'step')} with an expected batch of {summary.batch_size}",
+        f"{work_text(summary.local_steps, summary.local_epochs)} with an expected batch of "
+        f"{summary.batch_size}",
         f"- optimiser: {_inline(summary.optimizer)}",
         f"- head: {summary.head}; pooling: {summary.pooling}",
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from silotune.certificate.guarantee import in_short
+from silotune.core import work_text
 from silotune.core.units import count_text, metric_text
 from silotune.runs.facts import RunFacts, Summary
 from silotune.runs.privacy_statement import PrivacyStatement
@@ -66,7 +67,7 @@ def what_was_done(
     first = (
         f"{count_text(len(facts.silos), 'silo')} fine-tuned {summary.base_model} for {task} with "
         f"{method_name(summary)}, in {count_text(outcome.rounds, 'round')} of "
-        f"{count_text(summary.local_steps, 'step')}."
+        f"{work_text(summary.local_steps, summary.local_epochs)}."
     )
     own = f" {PERSONAL}" if summary.personal else ""
     result = _result(outcome)

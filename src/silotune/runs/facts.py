@@ -109,7 +109,8 @@ class Summary:
         target_modules: the adapted modules as the configuration names them.
         data: name or path of the data.
         num_rounds: planned.
-        local_steps: of each silo in a round.
+        local_steps: the most of any silo in a round.
+        local_epochs: of each silo in a round, if these say its steps.
         batch_size: expected number of records in a step.
         optimizer: with its learning rate, for people: ``sgd, learning rate 0.5``.
         evaluation: ``public``, ``site`` or ``simulation``.
@@ -145,6 +146,7 @@ class Summary:
     personal: bool = False
     fits_peft: bool = True
     quantization: str = "none"
+    local_epochs: float | None = None
     split: Mapping[str, SiloSummary] = field(default_factory=dict)
 
     @property

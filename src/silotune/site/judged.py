@@ -39,6 +39,7 @@ JUDGED: Mapping[type, frozenset[str]] = {
             "privacy",
             "rounds",
             "local_steps",
+            "local_epochs",
             "evaluation",
             "server_optimizer",
             "clients_per_round",

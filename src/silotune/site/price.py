@@ -60,7 +60,7 @@ def _epsilon_of(offer: Offer, num_examples: int) -> float:
         rounds = replace(a_round, steps=worst_case_rounds(choice, training.rounds))
         return epsilon([rounds], delta, relation=relation)
     mechanism = client_mechanisms(choice, {"site": num_examples}, training)["site"]
-    trained = mechanism.charge(worst_case_steps(choice, training))
+    trained = mechanism.charge(worst_case_steps(choice, training, num_examples))
     assert trained is not None, "a mechanism that hides records charges for it"
     metric = releases(choice, "site", 0).metric
     scored = [metric.charge()] * training.scores if metric else []

@@ -105,7 +105,7 @@ def reasons(policy: Policy, offer: Offer, num_examples: int) -> Iterator[Reason]
     if large := [*beyond(offer)]:
         yield Reason("bounds", f"no site begins with {', '.join(large)}")
         return
-    found = [*_never(offer), *_asked(policy, offer), *_effort(policy, offer.terms)]
+    found = [*_never(offer), *_asked(policy, offer), *_effort(policy, offer.terms, num_examples)]
     yield from found
     yield from _hiding(policy, offer)
     if not any(reason.key in ("max_rounds", "max_local_steps") for reason in found):
@@ -160,11 +160,11 @@ def _asked(policy: Policy, offer: Offer) -> Iterator[Reason]:
             yield Reason("releases", f"a noisy {release} would be sent; add {release} to allow it")
 
 
-def _effort(policy: Policy, terms: Terms) -> Iterator[Reason]:
+def _effort(policy: Policy, terms: Terms, num_examples: int) -> Iterator[Reason]:
     reserve = getattr(terms.privacy, "reserve_rounds", 0)
     for key, asked, most in (
         ("max_rounds", max(terms.rounds, reserve), policy.max_rounds),
-        ("max_local_steps", terms.local_steps, policy.max_local_steps),
+        ("max_local_steps", terms.steps_of(num_examples), policy.max_local_steps),
     ):
         if not asked <= most:
             yield Reason(key, f"{asked:,} are asked for, and {most:,} allowed")

@@ -174,7 +174,8 @@ def _trained(own: OwnSite, offer: Offer, sizes: Counted | None) -> Iterator[str]
             f"{sizes.sent:,} numbers sent in a round, of {sizes.total:,}"
         )
     yield (
-        f"{count_text(terms.rounds, 'round')} of {count_text(terms.local_steps, 'step')}, each on "
+        f"{count_text(terms.rounds, 'round')} of "
+        f"{count_text(terms.steps_of(own.num_examples), 'step')}, each on "
         f"about {count_text(terms.batch_size, 'record')} of {own.num_examples:,}"
     )
 

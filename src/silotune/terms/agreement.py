@@ -19,6 +19,7 @@ from silotune.privacy.mechanisms_from_choice import client_mechanisms, releases,
 
 from .build import BuiltModel
 from .cohort_rules import check_clients
+from .epoch_rules import check_epochs
 from .terms import Terms
 
 
@@ -53,7 +54,12 @@ class Agreement:
         """Of one more round for an account: a client, or every client where the server hides."""
         if self.server.private:
             return self.server.charge()
-        return self.mechanisms[account].charge(self.terms.local_steps)
+        return self.mechanisms[account].charge(self.terms.steps_of(self.sizes[account]))
+
+    @property
+    def most_steps(self) -> int:
+        """The most local steps that any client takes in a round."""
+        return max(map(self.terms.steps_of, self.sizes.values()))
 
     def releases(self, client: str) -> Releases:
         """What a client sends besides its update."""
@@ -115,6 +121,7 @@ def agree(
     most = terms.cohorts.most_asked(len(sizes), terms.seed, terms.rounds)
     check_clients(terms.cohorts, sizes, terms.min_clients, most)
     training = terms.training_of(len(sizes))
+    check_epochs(terms, model.axes, sizes)
     ranks(terms, sizes)  # a client that does not exist ends here, before anything is written
     return Agreement(
         terms=terms,
@@ -183,7 +190,7 @@ def experiment(
         axes=model.axes,
         weights={ClientId(name): weight(size) for name, size in sizes.items()},
         rounds=terms.rounds,
-        local_steps=terms.local_steps,
+        local_steps={ClientId(name): terms.steps_of(size) for name, size in sizes.items()},
         lr_schedule=terms.learning_rate_schedule,
         seed=terms.seed,
         draw=model.trainer.draw,

@@ -14,12 +14,13 @@ from silotune.methods.xgblora import XGBLoRA
 from .terms import Terms
 
 
-def notices(terms: Terms, axes: Axes) -> Iterator[str]:
+def notices(terms: Terms, axes: Axes, most_steps: int) -> Iterator[str]:
     """What somebody should know who chose this method for what it never does here.
 
     Args:
-        terms: rounds and local steps.
+        terms: of the run.
         axes: of the method.
+        most_steps: local steps in a round, of whoever takes the most.
     """
     plans = [axes.schedule.plan(round) for round in range(terms.rounds)]
     whole, few = axes.schedule.plans(), count_text(terms.rounds, "round")
@@ -34,8 +35,8 @@ def notices(terms: Terms, axes: Axes) -> Iterator[str]:
             "it, or raise rounds"
         )
     method, fresh = terms.method, terms.local_state == "fresh"
-    if fresh and isinstance(method, FedFTG) and method.galore_gap > terms.local_steps:
-        steps = count_text(terms.local_steps, "step")
+    if fresh and isinstance(method, FedFTG) and method.galore_gap > most_steps:
+        steps = count_text(most_steps, "step")
         yield (
             f"galore_gap: {method.galore_gap} steps are more than the {steps} of a round, after "
             "which the optimiser begins afresh: every round chooses its subspace once; set "
@@ -46,10 +47,10 @@ def notices(terms: Terms, axes: Axes) -> Iterator[str]:
             f"r: {method.largest_rank} is not XGBLoRA's own, whose boosters have rank 1; leave r "
             "and lora_alpha out for those"
         )
-    reached = frozenset[Role]().union(*(r for p in plans for r in p.by_step(terms.local_steps)))
+    reached = frozenset[Role]().union(*(r for p in plans for r in p.by_step(most_steps)))
     if idle := frozenset[Role]().union(*(plan.trained() for plan in whole)) - reached:
         names = " and ".join(sorted(role.value for role in idle))
-        steps = count_text(terms.local_steps, "step")
+        steps = count_text(most_steps, "step")
         yield (
             f"local_steps: {few} of {steps} end before {names} trains, as the phases of this "
             "method come one after the other; raise local_steps, or rounds"

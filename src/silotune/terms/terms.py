@@ -36,7 +36,11 @@ class Terms:
         method: what is trained, what is shared, how the server combines.
         privacy: who is hidden, and at what price.
         rounds: federated rounds.
-        local_steps: optimiser steps of each client in each round.
+        local_steps: optimiser steps of each client in each round; None = 10, unless
+            ``local_epochs`` says it.
+        local_epochs: the same as passes over a client's declared number of records, rounded up to
+            whole steps; on average where coins draw them. Clients of unequal sizes then take
+            unequal steps.
         batch_size: records of one step; their expected number under privacy.
         evaluation: who scores on what: ``simulation``, one machine sees everything, and epsilon
             does not cover the metrics; ``site``, each client at home; ``public``, on records that
@@ -81,7 +85,8 @@ class Terms:
     method: Method = field(default_factory=FFALoRA)
     privacy: PrivacyChoice = field(default_factory=NoDP)
     rounds: int = 20
-    local_steps: int = 10
+    local_steps: int | None = None
+    local_epochs: float | None = None
     batch_size: int = 128
     evaluation: Evaluation = "simulation"
     eval_every: int = field(default=1, metadata={"decides": False})
@@ -132,6 +137,13 @@ class Terms:
                 raise ValueError(f"{name}: must be at least 1, not {number}")
         if not self.largest_update > 0:
             raise ValueError(f"largest_update: must be positive, not {self.largest_update}")
+        if self.local_epochs is not None and self.local_epochs <= 0:
+            raise ValueError(f"local_epochs: must be above 0, not {self.local_epochs:g}")
+        if None not in (self.local_steps, self.local_epochs):
+            raise ValueError(
+                "local_epochs: local_steps says how much a client trains in a round, and this "
+                "would say it again; leave one of them out"
+            )
         if self.proximal_mu < 0:
             raise ValueError(f"proximal_mu: must not be negative, not {self.proximal_mu}")
         check_cohorts(self.cohorts, self.min_clients, self.privacy)
@@ -174,10 +186,15 @@ class Terms:
         return Training(
             rounds=self.rounds,
             local_steps=self.local_steps,
+            local_epochs=self.local_epochs,
             batch_size=self.batch_size,
             scores=-(-self.rounds // self.eval_every),  # rounded up: the last one is scored
             seed=self.seed,
         )
+
+    def steps_of(self, size: int) -> int:
+        """Local steps in one round of a client that declares so many records."""
+        return self.training.steps_of(size)
 
     def training_of(self, clients: int) -> Training:
         """The same, where no client of so many trains in more rounds than it is asked in."""
@@ -296,8 +313,22 @@ class Terms:
                 "lr_schedule_span: link is for methods that fold pairs, such as cola, and this one "
                 "does not; set it to run"
             )
+        if self.local_epochs is None:
+            self.check_warmup(axes, self.steps_of(1))
+
+    def check_warmup(self, axes: Axes, local_steps: int) -> None:
+        """That the learning rate has risen before a client has taken all of its steps.
+
+        Args:
+            axes: of the method.
+            local_steps: of the client in one round.
+
+        Raises:
+            ValueError: if it has not.
+        """
+        schedule = self.learning_rate_schedule
         course = axes.link_of(0, self.rounds) if schedule.span == "link" else range(self.rounds)
-        steps = len(course) * self.local_steps
+        steps = len(course) * local_steps
         if schedule.warmup_steps >= steps:
             raise ValueError(
                 f"warmup_steps: must be below the {steps} steps that there are, not "
