@@ -114,7 +114,7 @@ def seconds_by_round(
 
     The wall clock counts what the disk takes, and whatever else the machine does.
     """
-    composed = patch.object(accountant, "_epsilon", epsilons.timed(accountant._epsilon))
+    composed = patch.object(accountant, "_epsilons", epsilons.timed(accountant._epsilons))
     with tempfile.TemporaryDirectory() as name, untrained(), composed:
         scratch = Path(name)
         made = federation(case, tiny_bert(scratch / "model"))

@@ -9,6 +9,8 @@ import pytest
 
 from by_config import opened
 from federation.small import NO_WORKER, PRIVATE, chain_of, small, train
+from silotune.certificate import accounts
+from silotune.certificate import issue as issuing
 from silotune.certificate.accounts import (
     ChargeLine,
     account_of,
@@ -109,14 +111,16 @@ def test_rounds_are_those_in_which_a_silo_took_part(place):
     assert (said.silos["east"].rounds, said.silos["east"].steps) == (2, 6)
     assert (said.silos["west"].rounds, said.silos["west"].steps) == (1, 2)
     assert said.overall["epsilon"] == said.silos["east"].epsilon > said.silos["west"].epsilon
-    assert said.silos["east"].epsilon == epsilon([Charge(0.4, 2.0, 6)], 1e-3)
+    assert said.silos["east"].epsilon == epsilon([Charge(0.4, 2.0, 6)], 1e-3, library=True)
+    assert said.silos["west"].epsilon == epsilon([Charge(0.4, 2.0, 2)], 1e-3)
     assert said.silos["east"].epsilon_rdp > said.silos["east"].epsilon
 
 
 def test_people_at_several_silos_make_the_silos_compose(place):
     said = certified(place, "data.person=silo")
     assert said.overall["rule"] == "composition"
-    assert said.overall["epsilon"] == epsilon_over_silos([[PLANNED], [PLANNED]], 1e-3)
+    both = epsilon_over_silos([[PLANNED], [PLANNED]], 1e-3, library=True)
+    assert said.overall["epsilon"] == both
     assert said.overall["epsilon"] > said.silos["east"].epsilon
 
 
@@ -153,7 +157,7 @@ def test_seeded_noise_claims_nothing_and_shows_what_would_hold(place):
     assert "operating system" not in said.noise + said.sampling
     for silo in said.silos.values():
         assert (silo.epsilon, silo.epsilon_rdp) == (math.inf, math.inf)
-        assert silo.epsilon_if_secret == epsilon([PLANNED], 1e-3)
+        assert silo.epsilon_if_secret == epsilon([PLANNED], 1e-3, library=True)
 
 
 def test_hardly_any_noise_is_not_private(place):
@@ -247,6 +251,28 @@ def test_held_out_records_pay_for_scores_and_no_others():
     assert cost([*steps, scores], 1e-3, "add-remove") == held_out
     assert cost([*steps, count], 1e-3, "add-remove") > cost(steps, 1e-3, "add-remove")
     assert cost_rdp([*steps, scores], 1e-3, "add-remove") > held_out
+
+
+@pytest.mark.parametrize(("factor", "library"), [(1.0, 1), (1.0 - 1e-5, 2)])
+def test_whoever_has_paid_most_is_counted_by_the_library_itself(
+    place, monkeypatch, factor, library
+):
+    """And everybody, should the faster way be wrong."""
+    counted = []
+
+    def cost(account, delta, relation, grid, *, library=False):
+        counted.append(library)
+        return accounts.cost(account, delta, relation, grid, library=library) * (
+            1.0 if library else factor
+        )
+
+    monkeypatch.setattr(issuing, "cost", cost)
+    spent = {"east": [entry(0), entry(1)], "west": [entry(0)]}
+    said = certified(place, entries=spent)
+    assert counted.count(True) >= library
+    true = epsilon([Charge(0.4, 2.0, 2)], 1e-3, library=library == 2)
+    assert said.silos["west"].epsilon == true
+    assert said.overall["epsilon"] == epsilon([Charge(0.4, 2.0, 4)], 1e-3, library=True)
 
 
 def test_while_a_run_goes_on_the_quick_grid_is_used_and_said(place):

@@ -17,9 +17,9 @@ from silotune.privacy import AnyCharge, LedgerEntry, Relation
 from silotune.privacy.accounting.accountant import (
     COARSE,
     FINE,
-    epsilon,
     epsilon_over_silos,
     epsilon_rdp,
+    epsilons,
 )
 from silotune.privacy.accounting.charges import from_json, to_json
 from silotune.privacy.ledger.book import Account, Book, ChargeLine
@@ -104,9 +104,16 @@ def presumed_times(hearing: Hearing, book: Book, releases: Collection[str]) -> d
     return {release: n for release, n in times.items() if n}
 
 
-def cost(account: Account, delta: float, relation: Relation, grid: float = FINE) -> float:
+def cost(
+    account: Account,
+    delta: float,
+    relation: Relation,
+    grid: float = FINE,
+    *,
+    library: bool = False,
+) -> float:
     """Epsilon of any one unit of an account."""
-    return by_table(_pairs(account)).epsilon(delta, relation=relation, grid=grid)
+    return by_table(_pairs(account)).epsilon(delta, relation=relation, grid=grid, library=library)
 
 
 def cost_rdp(account: Account, delta: float, relation: Relation) -> float:
@@ -119,17 +126,19 @@ def cost_together(
 ) -> float:
     """Epsilon of somebody with at most one record at each silo, in whichever table it is."""
     charges = [[line.charge for line in account] for account in accounts]
-    return epsilon_over_silos(charges, delta, relation=relation, grid=grid)
+    return epsilon_over_silos(charges, delta, relation=relation, grid=grid, library=True)
 
 
-def membership_bound(accounts: Iterable[Account], relation: Relation) -> dict[str, float]:
+def membership_bound(
+    accounts: Iterable[Account], relation: Relation, *, library: bool = False
+) -> dict[str, float]:
     """The most that any attack on any account can reach (Kairouz et al. 2015, arXiv 1311.0776).
 
     A mechanism that is (epsilon, delta)-private for many deltas lets no test with false alarms f
     recognise more than the least of exp(epsilon) f + delta.
     """
-    tables = [column for account in accounts for column in by_table(_pairs(account))]
-    at_most = max((_power(charges, relation, FALSE_ALARMS) for charges in tables), default=0.0)
+    tables = {tuple(column) for account in accounts for column in by_table(_pairs(account))}
+    at_most = max((_power(charges, relation, library) for charges in tables), default=0.0)
     return {"false_alarms": FALSE_ALARMS, "at_most": at_most}
 
 
@@ -138,12 +147,15 @@ def sampling_rate(charge: AnyCharge) -> float:
     return getattr(charge, "sampling_rate", 1.0)
 
 
-def _power(charges: Sequence[AnyCharge], relation: Relation, false_alarms: float) -> float:
-    def bound(delta: float) -> float:
-        spent = epsilon(charges, delta, relation=relation, grid=COARSE)
-        return math.exp(min(spent, 50.0)) * false_alarms + delta
-
-    return min(1.0, *map(bound, _DELTAS)) if charges else false_alarms
+def _power(charges: Sequence[AnyCharge], relation: Relation, library: bool) -> float:
+    if not charges:
+        return FALSE_ALARMS
+    spent = epsilons(charges, _DELTAS, relation=relation, grid=COARSE, library=library)
+    bounds = [
+        math.exp(min(epsilon, 50.0)) * FALSE_ALARMS + delta
+        for epsilon, delta in zip(spent, _DELTAS, strict=True)
+    ]
+    return min(1.0, *bounds)
 
 
 def _pairs(account: Account) -> list[tuple[str, AnyCharge]]:

@@ -1,7 +1,7 @@
 """Adding up: whether a certificate agrees with itself. Nothing but its own numbers is used.
 
-Every figure is computed again from the charges. Comparisons are written so that a number that is
-no number (NaN) fails them.
+Every figure is computed again from the charges, by dp-accounting itself. Comparisons are written so
+that a number that is no number (NaN) fails them.
 """
 
 from __future__ import annotations
@@ -199,7 +199,8 @@ def _account(statement: PrivacyStatement, where: str, silo: SiloPrivacy) -> Iter
         )
     try:
         true = _recompute(statement, lines)
-        upper = cost(lines, statement.target_delta, _relation(statement), max(statement.grid, FINE))
+        grid = max(statement.grid, FINE)
+        upper = cost(lines, statement.target_delta, _relation(statement), grid, library=True)
     except ValueError as error:
         yield Discrepancy(f"{where}: charges", f"have no proved price: {error}")
         return
@@ -340,7 +341,7 @@ def _composition(
 
 
 def _recognition(statement: PrivacyStatement, accounts: Sequence[Account]) -> Iterator[Discrepancy]:
-    true = membership_bound(accounts, _relation(statement))
+    true = membership_bound(accounts, _relation(statement), library=True)
     for field, value in true.items():
         stated = statement.recognition.get(field, math.nan)
         if not math.isclose(stated, value, rel_tol=10 * tolerance(statement)):
@@ -350,7 +351,8 @@ def _recognition(statement: PrivacyStatement, accounts: Sequence[Account]) -> It
 def _recompute(statement: PrivacyStatement, account: Account) -> Recomputed:
     delta, relation = statement.target_delta, _relation(statement)
     return Recomputed(
-        epsilon=cost(account, delta, relation), epsilon_rdp=cost_rdp(account, delta, relation)
+        epsilon=cost(account, delta, relation, library=True),
+        epsilon_rdp=cost_rdp(account, delta, relation),
     )
 
 

@@ -103,7 +103,8 @@ def add_up(
         yield "lifetime", f"cannot be read: {error}"
         return
     runs, epsilon = said["runs"], said["epsilon"]
-    true = _life(earlier, from_lines(silo.charges), statement.target_delta, relation)
+    own = from_lines(silo.charges)
+    true = _life(earlier, own, statement.target_delta, relation, library=True)
     if runs != true.runs:
         yield "lifetime: runs", f"says {runs}, it lists {true.runs}"
     stated = math.inf if epsilon is None else epsilon
@@ -146,9 +147,16 @@ def _unreadable_run(which: str, run: Any) -> Iterator[str]:
             yield f"a charge of {which} is for {release!r}, which no run releases"
 
 
-def _life(earlier: Sequence[Earlier], own: Account, delta: float, relation: Relation) -> Life:
+def _life(
+    earlier: Sequence[Earlier],
+    own: Account,
+    delta: float,
+    relation: Relation,
+    *,
+    library: bool = False,
+) -> Life:
     priced = [(line.release, line.charge) for line in own]
-    return life(earlier, priced, delta, relation, FINE)
+    return life(earlier, priced, delta, relation, FINE, library=library)
 
 
 def _earlier(number: int, run: Mapping[str, Any]) -> Earlier:

@@ -144,12 +144,17 @@ def merged(charges: Iterable[AnyCharge]) -> tuple[AnyCharge, ...]:
     return _merged(tuple(charges))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2**14)
 def _merged(charges: tuple[AnyCharge, ...]) -> tuple[AnyCharge, ...]:
     steps = Counter[AnyCharge]()
     for charge in charges:
         steps[replace(charge, steps=0)] += charge.steps
-    return tuple(sorted((replace(charge, steps=n) for charge, n in steps.items() if n), key=_order))
+    return tuple(sorted((replace(charge, steps=n) for charge, n in steps.items() if n), key=order))
+
+
+def order(charge: AnyCharge) -> tuple[Any, ...]:
+    """A place among others that does not depend on where they came from."""
+    return (_kind(charge), *(getattr(charge, field.name) for field in fields(charge)))
 
 
 def close(one: AnyCharge, other: AnyCharge) -> bool:
@@ -219,10 +224,6 @@ def _on_no_grid(values: dict[str, Any]) -> dict[str, Any]:
 
 def _kind(charge: AnyCharge) -> str:
     return next(kind for kind, cls in _KINDS.items() if cls is type(charge))
-
-
-def _order(charge: AnyCharge) -> tuple[Any, ...]:
-    return (_kind(charge), *astuple(charge))
 
 
 def _check_rate(q: float) -> None:

@@ -10,33 +10,53 @@ from typing import Any
 
 from .charges import AnyCharge, CorrelatedCharge, Relation, TruncatedCharge
 from .gaussian_loss import gaussian_loss
+from .referee import library_loss
 from .supported import one_gaussian
 
 
-def loss(charge: AnyCharge, relation: Relation, interval: float, times: int = 1) -> Any:
-    """The privacy loss distribution of a charge that was made ``times`` times."""
+def loss(
+    charge: AnyCharge, relation: Relation, interval: float, times: int = 1, *, library: bool = False
+) -> Any:
+    """The privacy loss distribution of a charge that was made ``times`` times.
+
+    Args:
+        charge: of one silo.
+        relation: between neighbouring data sets.
+        interval: of the grid.
+        times: how often.
+        library: whether dp-accounting's classes hold and compose it (``referee``), or ours
+            (``privacy_loss``); one cannot be composed with the other.
+    """
     if one_gaussian(charge, relation):
-        return _one(charge, relation, interval, times)
-    steps = times * charge.steps
-    one = _one(replace(charge, steps=1), relation, interval, 1)
+        return _one(charge, relation, interval, times, library)  # as a whole
+    steps = count(charge, relation, times)
+    one = _one(replace(charge, steps=1), relation, interval, 1, library)
     return one if steps == 1 else one.self_compose(steps)
 
 
-@lru_cache(maxsize=1024)
-def _one(charge: AnyCharge, relation: Relation, interval: float, times: int) -> Any:
+def count(charge: AnyCharge, relation: Relation, times: int = 1) -> int:
+    """How many losses are composed for a charge that was made ``times`` times."""
+    return times * (1 if one_gaussian(charge, relation) else charge.steps)
+
+
+@lru_cache(maxsize=128)  # some are of a megabyte
+def _one(charge: AnyCharge, relation: Relation, interval: float, times: int, library: bool) -> Any:
     """Of one step, or of a charge that is one Gaussian mechanism as a whole.
 
     Remembered: it takes longer than to compose it with itself, and every round asks for it again.
     """
+    build = library_loss if library else gaussian_loss
     if sigma := one_gaussian(charge, relation):
-        return gaussian_loss(sigma / math.sqrt(times), interval)
+        return build(sigma / math.sqrt(times), interval)
     assert not isinstance(charge, CorrelatedCharge)
     q, sigma = charge.sampling_rate, charge.noise_multiplier
-    plain = gaussian_loss(sigma, interval, sampling_rate=q, relation=relation)
-    return _cut_short(plain, charge, interval) if isinstance(charge, TruncatedCharge) else plain
+    plain = build(sigma, interval, sampling_rate=q, relation=relation)
+    if isinstance(charge, TruncatedCharge):
+        return _cut_short(plain, charge, interval, library)
+    return plain
 
 
-def _cut_short(plain: Any, charge: TruncatedCharge, interval: float) -> Any:
+def _cut_short(plain: Any, charge: TruncatedCharge, interval: float, library: bool) -> Any:
     """Of samples that are cut where they are too large, from that of samples that are not.
 
     As dp-accounting's ``from_truncated_subsampled_gaussian_mechanism``: where a sample is cut, a
@@ -49,7 +69,8 @@ def _cut_short(plain: Any, charge: TruncatedCharge, interval: float) -> Any:
     if cut == 0.0:
         return plain
     drawn = float(binom.sf(most, n, q)) * most / cut / n
-    displaced = gaussian_loss(
+    build = library_loss if library else gaussian_loss
+    displaced = build(
         charge.noise_multiplier / 2, interval, sampling_rate=drawn, relation="replace-one"
     )
     return displaced.compute_mixture(plain, cut)
@@ -72,7 +93,7 @@ def interval(parts: Iterable[tuple[AnyCharge, int]], relation: Relation, grid: f
     for charge, times in parts:
         one, whole = _mu_squared(charge, relation)
         single, composed = max(single, one), composed + times * whole
-        steps += times * (1 if one_gaussian(charge, relation) else charge.steps)
+        steps += count(charge, relation, times)
     narrow = math.sqrt(composed / steps) / 2
     return max(min(grid, narrow), _width(single) / 4e5, _width(composed) / 4e6)
 

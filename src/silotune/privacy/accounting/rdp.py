@@ -38,7 +38,7 @@ def gaussian(sigma: float) -> Curve:
     return ORDERS / (2.0 * sigma**2)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=2**14)
 def subsampled(q: float, sigma: float) -> Curve:
     """One step of the Poisson-subsampled Gaussian mechanism, discrete or not, for q < 1."""
     return np.array([_log_moment(q, sigma, int(order)) for order in ORDERS]) / (ORDERS - 1)

@@ -84,10 +84,17 @@ class ChargesByTable(NamedTuple):
     held_out: list[AnyCharge]
 
     def epsilon(
-        self, delta: float, *, relation: Relation = "add-remove", grid: float = FINE
+        self,
+        delta: float,
+        *,
+        relation: Relation = "add-remove",
+        grid: float = FINE,
+        library: bool = False,
     ) -> float:
         """Of any one record, in whichever table it is: the larger of both."""
-        return max(epsilon(column, delta, relation=relation, grid=grid) for column in self)
+        return max(
+            epsilon(column, delta, relation=relation, grid=grid, library=library) for column in self
+        )
 
 
 def by_table(charges: Iterable[tuple[str, AnyCharge]]) -> ChargesByTable:

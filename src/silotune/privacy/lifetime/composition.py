@@ -80,6 +80,7 @@ def life(
     grid: float = FINE,
     *,
     seeded: bool = False,
+    library: bool = False,
 ) -> Life:
     """What any one record has paid that was in one run after the other.
 
@@ -90,6 +91,7 @@ def life(
         relation: between neighbouring data sets.
         grid: of the privacy loss.
         seeded: whether the noise of the run that is asked about came from a seed.
+        library: whether dp-accounting must count it itself.
     """
     columns = by_table(own)
     runs = len({one.run for one in earlier}) + bool(columns.training or columns.held_out)
@@ -98,7 +100,9 @@ def life(
     others = [[charge for _, charge in run.charges] for run in earlier]
     try:
         spent = max(
-            epsilon_over_silos([*others, column], delta, relation=relation, grid=grid)
+            epsilon_over_silos(
+                [*others, column], delta, relation=relation, grid=grid, library=library
+            )
             for column in columns
         )
     except ValueError as error:
