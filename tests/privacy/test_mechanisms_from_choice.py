@@ -29,14 +29,12 @@ from silotune.privacy.mechanisms.matrix_factorization import best_bands
 from silotune.privacy.mechanisms_from_choice import (
     Training,
     beside_training,
-    check_batch_size,
-    check_delta,
-    check_max_batch_size,
     client_mechanisms,
     releases,
     server_mechanism,
     worst_case_steps,
 )
+from silotune.privacy.size_checks import check_batch_size, check_delta, check_max_batch_size
 from silotune.privacy.sizes import declared_sizes
 
 NOISE = ExampleDP(noise_multiplier=2.0, target_delta=1e-4)

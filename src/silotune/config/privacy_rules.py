@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from silotune.privacy.mechanisms_from_choice import (
+from silotune.privacy.size_checks import (
     check_batch_size,
     check_delta,
     check_max_batch_size,

@@ -35,9 +35,7 @@ def affords(
     if client.lifetime is not None:
         client.lifetime.check(run, release, charge, store.entries(run))
     budget = client.budget
-    return budget is None or store.affords(
-        run, charge, budget.epsilon, budget.delta, relation=budget.relation, release=release
-    )
+    return budget is None or store.affords(run, charge, budget, release)
 
 
 def noisy_records(task: ClientTask, client: Client, store: SiloStore) -> Meters | None:

@@ -99,10 +99,7 @@ def _check_stream(entry: LedgerEntry, clients: Sequence[ClientId], store: SiloSt
 def _check_budget(budget: PrivacyBudget | None, entry: LedgerEntry, store: SiloStore) -> None:
     if budget is None:
         return
-    within = store.affords(
-        entry.run, entry.charge, budget.epsilon, budget.delta, relation=budget.relation
-    )
-    if not within:
+    if not store.affords(entry.run, entry.charge, budget):
         raise QuorumError(
             f"round {entry.round} is not trained: the budget of epsilon {budget.epsilon:g} of "
             f"{EVERY_CLIENT} is spent"

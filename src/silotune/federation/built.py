@@ -161,7 +161,7 @@ def build_clients(
             held_out=examples.held_out,
             privacy=agreement.mechanisms[name],
             home=home(name),
-            budget=agreement.budget,
+            budget=agreement.budget_of(name),
             releases=agreement.releases(name),
             lifetime=accounts.get(name),
             discreet=agreement.server.private,

@@ -18,7 +18,7 @@ from silotune.certificate.statement import spent, statement
 from silotune.core import GlobalState, accumulated
 from silotune.core.expert_matrix import parameter_of
 from silotune.core.files import write_json, write_text
-from silotune.engine import Experiment, Round, Server
+from silotune.engine import EVERY_CLIENT, Experiment, Round, Server
 from silotune.engine.checkpoint import load as load_checkpoint
 from silotune.engine.checkpoint import save as save_checkpoint
 from silotune.engine.loop import make_tasks, one_round
@@ -353,4 +353,4 @@ def _server(agreement: Agreement, folder: RunFolder) -> Server | None:
     """What the server owns; None where it hides nobody."""
     if not agreement.server.private:
         return None
-    return Server(home=folder.server, budget=agreement.budget)
+    return Server(home=folder.server, budget=agreement.budget_of(EVERY_CLIENT))

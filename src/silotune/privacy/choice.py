@@ -11,14 +11,15 @@ refused when a choice is made, all of it at once, a line each that begins with t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from silotune.core.fields import check_fields
 
-from .accounting.accountant import MIN_DELTA
-from .accounting.charges import Relation
+from .accounting.accountant import COARSE, FINE, MIN_DELTA, epsilon
+from .accounting.charges import AnyCharge, Relation
+from .accounting.dominance import dominated
 
 WHOLE = 0.005
 """By what part of itself a client sampling rate may miss 1 / a whole number: 0.333 means 1 / 3."""
@@ -40,11 +41,37 @@ Problems = Iterator[tuple[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyBudget:
-    """What its owner allows a run to cost: epsilon at most, at this delta, under this relation."""
+    """What its owner allows a run to cost: epsilon at most, at this delta, under this relation.
+
+    Attributes:
+        covers: charges that fit in it together. Only ``covering`` gives them, and a copy with
+            another field (``replace``) has none.
+    """
 
     epsilon: float
     delta: float
     relation: Relation = "add-remove"
+    covers: tuple[AnyCharge, ...] = field(default=(), init=False, compare=False)
+
+    def covering(self, charges: Iterable[AnyCharge]) -> PrivacyBudget:
+        """The same, which knows of charges that they fit, if they do.
+
+        Then nothing has to be computed of any that are no dearer.
+
+        Args:
+            charges: all that one silo is expected to be charged at worst.
+        """
+        budget, covers = replace(self), tuple(charges)
+        if self.affords(covers):
+            object.__setattr__(budget, "covers", covers)
+        return budget
+
+    def affords(self, charges: Sequence[AnyCharge]) -> bool:
+        """Whether charges of one silo fit together; figures on both grids are upper bounds."""
+        return dominated(charges, self.covers) or any(
+            epsilon(charges, self.delta, relation=self.relation, grid=grid) <= self.epsilon
+            for grid in (COARSE, FINE)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,14 +8,16 @@ Sizes are the *declared* numbers of records: public, and never read from the dat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from silotune.core import seed_of, steps_in
 
 from .accounting.accountant import COARSE, epsilon
 from .accounting.calibration import calibrate
 from .accounting.charges import AnyCharge, Charge
+from .accounting.sampled import Target, certified
 from .choice import ClientDP, ExampleDP, PrivacyBudget, PrivacyChoice
 from .ledger.noisy_counts import NoisyCount, Releases
 from .mechanisms.base import ClientMechanism
@@ -26,6 +28,7 @@ from .mechanisms.no_privacy import NoPrivacy
 from .mechanisms.noise import Correlated, Discrete, Gaussian, Noise
 from .mechanisms.sampling import Poisson, Rotation, Sampling, TruncatedPoisson
 from .mechanisms.server import FullParticipation, ServerMechanism
+from .size_checks import check_batch_size, check_delta, check_max_batch_size
 
 MOST_EPSILON = 50.0
 """Beyond it the guarantee of a hidden client is empty: odds may change by a factor of exp(50)."""
@@ -131,7 +134,8 @@ def client_mechanisms(
     check_delta(choice.target_delta, sizes)
     check_max_batch_size(choice.max_batch_size, training.batch_size)
     _check_metric(choice, training)
-    return {name: _mechanism(choice, name, size, training) for name, size in sizes.items()}
+    sigmas = {size: _sigma(choice, size, training) for size in set(sizes.values())}
+    return {name: _with(choice, name, n, sigmas[n], training) for name, n in sizes.items()}
 
 
 def server_mechanism(choice: PrivacyChoice, clients: int, training: Training) -> ServerMechanism:
@@ -185,6 +189,33 @@ def releases(choice: PrivacyChoice, client: str, held_out: int, seed: int = 0) -
     )
 
 
+def client_budget(choice: PrivacyChoice, size: int, training: Training) -> PrivacyBudget | None:
+    """What a client enforces, which knows that the whole of its run fits; None without a target.
+
+    Args:
+        choice: who is hidden, and at what price.
+        size: its declared number of records.
+        training: what is public of the run.
+
+    Raises:
+        ValueError: if the target cannot be reached.
+    """
+    if choice.budget is None or not isinstance(choice, ExampleDP):
+        return choice.budget
+    return choice.budget.covering([_worst(choice, size, training), *beside_training(choice)])
+
+
+def server_budget(
+    choice: PrivacyChoice, server: ServerMechanism, training: Training
+) -> PrivacyBudget | None:
+    """The same of a server that hides its clients."""
+    charge = server.charge()
+    if choice.budget is None or charge is None:
+        return choice.budget
+    rounds = worst_case_rounds(choice, training.rounds)
+    return choice.budget.covering([replace(charge, steps=rounds)])
+
+
 def beside_training(choice: PrivacyChoice) -> tuple[Charge, ...]:
     """What training records pay once for the number of them."""
     count = releases(choice, "", 0).count
@@ -212,68 +243,41 @@ def worst_case_steps(choice: PrivacyChoice, training: Training, size: int) -> in
     return worst_case_rounds(choice, training.rounds) * training.steps_of(size)
 
 
-def check_delta(target_delta: float, sizes: int | Mapping[str, int]) -> None:
-    """Refuse a delta that lets a whole record leak: it must be below 1/n at every client.
-
-    Args:
-        target_delta: delta of the guarantee.
-        sizes: the declared number of records, of every client or by client.
-
-    Raises:
-        ValueError: if delta >= 1/n for some client.
-    """
-    whose, n = _chosen(max, sizes)
-    if not target_delta < 1 / n:
-        raise ValueError(
-            f"target_delta: must be below 1 / num_examples = {1 / n:.2g}{whose}, not "
-            f"{target_delta:g}; usual is {_usual_delta(n):.0e}"
-        )
+def _sigma(choice: ExampleDP, size: int, training: Training) -> float:
+    """As given, or the least that the target allows."""
+    if choice.noise_multiplier is not None:
+        return choice.noise_multiplier
+    return _worst(choice, size, training).noise_multiplier
 
 
-def check_batch_size(batch_size: int, sizes: int | Mapping[str, int]) -> None:
-    """Refuse a batch larger than a client's records.
+@lru_cache(maxsize=2**14)
+def _worst(choice: ExampleDP, size: int, training: Training) -> AnyCharge:
+    """A charge that keeps to the target, and costs no less than what a client is charged."""
+    assert choice.target_epsilon is not None, "refused when it was chosen"
+    steps = worst_case_steps(choice, training, size)
 
-    Args:
-        batch_size: records that a step expects.
-        sizes: the declared number of records, of every client or by client.
+    def price(sigma: float) -> AnyCharge:
+        return _with(choice, "", size, sigma, training).charge(steps)
 
-    Raises:
-        ValueError: if some client has fewer records than that.
-    """
-    whose, n = _chosen(min, sizes)
-    if batch_size > n:
-        leave = " or leave that silo out" if whose else ""
-        raise ValueError(
-            f"batch_size: must be at most num_examples = {n}{whose}, not {batch_size}; lower it"
-            f"{leave}"
-        )
-
-
-def check_max_batch_size(max_batch_size: int | None, batch_size: int) -> None:
-    """See that a truncated batch has room for the usual one.
-
-    Raises:
-        ValueError: if it has not.
-    """
-    if max_batch_size is not None and max_batch_size < batch_size:
-        raise ValueError(
-            f"max_batch_size: must be at least batch_size = {batch_size}; 3 to 4 times as much "
-            "costs nothing"
-        )
-
-
-def _mechanism(choice: ExampleDP, name: str, size: int, training: Training) -> ExampleLevel:
-    steps, sigma = worst_case_steps(choice, training, size), choice.noise_multiplier
-    if sigma is None:
-        assert choice.target_epsilon is not None, "refused when it was chosen"
+    planned, besides = price(1.0), beside_training(choice)
+    if not isinstance(planned, Charge):
         sigma = calibrate(
             choice.target_epsilon,
             choice.target_delta,
-            lambda sigma: _with(choice, name, size, sigma, training).charge(steps),
+            price,
             relation=choice.relation,
-            besides=beside_training(choice),
+            besides=besides,
         )
-    return _with(choice, name, size, sigma, training)
+        return price(sigma)
+    target = Target(
+        choice.target_epsilon,
+        choice.target_delta,
+        choice.relation,
+        steps,
+        planned.grid_points,
+        besides,
+    )
+    return certified(target, planned.sampling_rate)
 
 
 def _with(
@@ -369,22 +373,3 @@ def _check_worth(cost: float, field: str, advice: str) -> None:
             f"{field}: epsilon would be {found}, and above {MOST_EPSILON:g} a guarantee is empty; "
             f"{advice}, or choose no privacy"
         )
-
-
-def _chosen(
-    choose: Callable[[Iterable[int]], int], sizes: int | Mapping[str, int]
-) -> tuple[str, int]:
-    """The largest or smallest size, and the words that say whose it is."""
-    if isinstance(sizes, int):
-        return "", sizes
-    n = choose(sizes.values())
-    if len(sizes) == 1:
-        return "", n
-    return f" of silo {next(name for name, size in sizes.items() if size == n)}", n
-
-
-def _usual_delta(n: int) -> float:
-    """n^-1.1, rounded down to one digit, and below 1/n whatever n is."""
-    value = n**-1.1 if n > 1 else 0.5
-    unit = 10.0 ** math.floor(math.log10(value))
-    return math.floor(value / unit) * unit

@@ -10,14 +10,13 @@ from silotune.privacy import ClientDP, ExampleDP, PrivacyBudget
 from silotune.privacy.accounting.accountant import epsilon
 from silotune.privacy.mechanisms_from_choice import (
     beside_training,
-    check_batch_size,
-    check_delta,
     client_mechanisms,
     releases,
     server_mechanism,
     worst_case_rounds,
     worst_case_steps,
 )
+from silotune.privacy.size_checks import check_batch_size, check_delta
 
 from .policy import PrivacyPolicy
 

@@ -286,7 +286,10 @@ class Site:
             raise RefusedError("budget") from error
         built = remembering(built, lambda _: folder, folder, insist=False)
         [client] = build_clients(built, lambda _: folder, offer.run, accounts).values()
-        client = replace(client, budget=limit_of(own.policy.privacy, offer, own.num_examples))
+        limit, planned = limit_of(own.policy.privacy, offer, own.num_examples), client.budget
+        if limit and planned:
+            limit = limit.covering(planned.covers)
+        client = replace(client, budget=limit)
         trainer = agreement.model.trainer
         responder = Responder(trainer, {ClientId(own.name): client})
         self._begun = Begun(

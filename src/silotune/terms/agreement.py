@@ -15,7 +15,13 @@ from silotune.privacy import (
     ServerMechanism,
 )
 from silotune.privacy.ledger.noisy_counts import Releases
-from silotune.privacy.mechanisms_from_choice import client_mechanisms, releases, server_mechanism
+from silotune.privacy.mechanisms_from_choice import (
+    client_budget,
+    client_mechanisms,
+    releases,
+    server_budget,
+    server_mechanism,
+)
 
 from .build import BuiltModel
 from .cohort_rules import check_clients
@@ -49,6 +55,13 @@ class Agreement:
     def budget(self) -> PrivacyBudget | None:
         """What is enforced; None if the noise was given instead of an epsilon."""
         return self.terms.privacy.budget
+
+    def budget_of(self, account: str) -> PrivacyBudget | None:
+        """The same of one account, which knows that the whole of the run fits."""
+        choice, training = self.terms.privacy, self.terms.training_of(len(self.sizes))
+        if self.server.private:
+            return server_budget(choice, self.server, training)
+        return client_budget(choice, self.sizes[account], training)
 
     def price(self, account: str) -> AnyCharge | None:
         """Of one more round for an account: a client, or every client where the server hides."""

@@ -19,6 +19,7 @@ from silotune.core import RecordError
 from silotune.privacy import SiloStore
 from silotune.privacy.accounting.calibration import calibrate
 from silotune.privacy.accounting.charges import Charge, CorrelatedCharge, TruncatedCharge
+from silotune.privacy.choice import PrivacyBudget
 from silotune.privacy.ledger.chain import read_ledger
 from silotune.privacy.ledger.entry import LedgerEntry, LedgerLine, SiloStoreError
 from silotune.privacy.ledger.ledger import Ledger
@@ -191,24 +192,32 @@ def test_without_privacy_bytes_are_kept_and_nothing_is_charged(folder):
         assert store.sealed("r1", 2, "task") == b"plain"
 
 
-def test_the_budget_pays_for_the_planned_rounds_and_no_more(folder):
+@pytest.mark.parametrize("covers", [False, True])
+def test_the_budget_pays_for_the_planned_rounds_and_no_more(folder, covers):
     sigma = calibrate(2.0, 1e-5, lambda sigma: Charge(0.25, sigma, 3 * 10))
-    charge = Charge(0.25, sigma, 10)
+    charge, budget = Charge(0.25, sigma, 10), PrivacyBudget(epsilon=2.0, delta=1e-5)
+    if covers:
+        budget = budget.covering([Charge(0.26, sigma, 10), Charge(0.25, sigma, 3 * 10)])
+        assert not budget.covers
+        budget = budget.covering([Charge(0.25, sigma, 3 * 10)])
+        assert budget.covers
+        assert not replace(budget, relation="replace-one").covers
     with SiloStore(folder) as store:
         for round in range(3):
-            assert store.affords("r1", charge, 2.0, 1e-5)
+            assert store.affords("r1", charge, budget)
             store.release("r1", round, "task", b"", entry(round, charge=charge))
-        assert not store.affords("r1", charge, 2.0, 1e-5)
-        assert not store.affords("r1", replace(charge, steps=1), 2.0, 1e-5)
-        assert store.affords("r1", replace(charge, steps=0), 2.0, 1e-5)
-        assert store.affords("r2", charge, 2.0, 1e-5)
+        assert not store.affords("r1", charge, budget)
+        assert not store.affords("r1", replace(charge, steps=1), budget)
+        assert store.affords("r1", replace(charge, steps=0), budget)
+        assert store.affords("r2", charge, budget)
 
 
 def test_what_a_budget_pays_for_depends_on_the_relation(folder):
+    budget = PrivacyBudget(epsilon=3.0, delta=1e-5)
     with SiloStore(folder) as store:
-        assert store.affords("r1", CHARGE, 3.0, 1e-5)
-        assert store.affords("r1", CHARGE, 3.0, 1e-5, relation="zero-out")
-        assert not store.affords("r1", CHARGE, 3.0, 1e-5, relation="replace-one")
+        assert store.affords("r1", CHARGE, budget)
+        assert store.affords("r1", CHARGE, replace(budget, relation="zero-out"))
+        assert not store.affords("r1", CHARGE, replace(budget, relation="replace-one"))
 
 
 def test_another_release_of_a_round_is_another_charge(folder):

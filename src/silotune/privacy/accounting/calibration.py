@@ -12,6 +12,12 @@ from .accountant import COARSE, FINE, MAX_SIGMA, MIN_SIGMA, check_range, epsilon
 from .charges import AnyCharge, CorrelatedCharge, Relation
 from .supported import one_gaussian
 
+MARGIN = 1.0 - 1e-6
+"""Of the target: a silo may sum its FFTs in another order than the machine that calibrates."""
+
+LEAST_USED = 0.998
+"""Of the target: less would be noise that is not needed."""
+
 _PRECISION = 2e-4  # relative, of a calibrated sigma
 
 
@@ -42,17 +48,16 @@ def calibrate(
     check_range(delta)
     if not 0.0 < target_epsilon < math.inf:
         raise ValueError(f"target_epsilon: must be a positive number, not {target_epsilon}")
-    # A silo may sum its FFTs in another order than the machine that calibrates.
-    target = target_epsilon * (1.0 - 1e-6)
+    target = target_epsilon * MARGIN
 
     def cost(grid: float) -> Callable[[float], float]:
         return lambda sigma: epsilon([*besides, price(sigma)], delta, relation=relation, grid=grid)
 
-    guess = _guess(price(1.0), target, delta, relation)
-    sigma = _least(cost(COARSE), target, guess)
-    if sigma is not None and 0.998 * target <= cost(FINE)(sigma) <= target:
+    start = guess(price(1.0), target, delta, relation)
+    sigma = least(cost(COARSE), target, start)
+    if sigma is not None and LEAST_USED * target <= cost(FINE)(sigma) <= target:
         return sigma
-    sigma = _least(cost(FINE), target, sigma or guess)
+    sigma = least(cost(FINE), target, sigma or start)
     if sigma is None:
         raise ValueError(
             f"target_epsilon: {target_epsilon:g} cannot be reached in {price(1.0).steps} "
@@ -63,8 +68,8 @@ def calibrate(
     return sigma
 
 
-def _guess(charge: AnyCharge, target: float, delta: float, relation: Relation) -> float:
-    """The Gaussian limit for small q / sigma; where sigma is below 1 it is only a start."""
+def guess(charge: AnyCharge, target: float, delta: float, relation: Relation) -> float:
+    """Where to begin: the Gaussian limit for small q / sigma, far off where sigma is below 1."""
     whole = one_gaussian(charge, relation)
     if whole is None:
         assert not isinstance(charge, CorrelatedCharge)
@@ -73,7 +78,7 @@ def _guess(charge: AnyCharge, target: float, delta: float, relation: Relation) -
     return min(max(limit, 0.7), MAX_SIGMA)
 
 
-def _least(cost: Callable[[float], float], target: float, guess: float) -> float | None:
+def least(cost: Callable[[float], float], target: float, start: float) -> float | None:
     """The least sigma with ``cost(sigma) <= target``, from above; None if there is none."""
     from scipy.optimize import brentq
 
@@ -81,7 +86,7 @@ def _least(cost: Callable[[float], float], target: float, guess: float) -> float
         return math.log(max(cost(math.exp(log_sigma)), 1e-12) / target)
 
     least, most = math.log(MIN_SIGMA), math.log(MAX_SIGMA)
-    low = high = math.log(guess)
+    low = high = math.log(start)
     stride = 0.05
     while excess(high) > 0.0:
         if high >= most:

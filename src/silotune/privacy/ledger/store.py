@@ -42,8 +42,8 @@ from typing import BinaryIO, Self
 
 from silotune.core.files import complete_last_line, in_words, write_bytes
 from silotune.core.locks import locked
-from silotune.privacy.accounting.accountant import COARSE, FINE, epsilon
-from silotune.privacy.accounting.charges import AnyCharge, CorrelatedCharge, Relation
+from silotune.privacy.accounting.charges import AnyCharge, CorrelatedCharge
+from silotune.privacy.choice import PrivacyBudget
 from silotune.privacy.mechanisms.base import NoiseState
 
 from .book import Book
@@ -163,25 +163,14 @@ class SiloStore:
         return not any(isinstance(entry.charge, CorrelatedCharge) for entry in charged)
 
     def affords(
-        self,
-        run: str,
-        charge: AnyCharge,
-        target_epsilon: float,
-        delta: float,
-        *,
-        relation: Relation = "add-remove",
-        release: str = UPDATE,
+        self, run: str, charge: AnyCharge, budget: PrivacyBudget, release: str = UPDATE
     ) -> bool:
-        """Whether ``charge`` on top of what ``run`` has spent stays within the target.
+        """Whether ``charge`` on top of what ``run`` has spent stays within the budget.
 
         Only charges that the same records pay count together (``noisy_counts``).
         """
         paid = ((line.release, line.charge) for line in self.book(run).account)
-        after = [*column_of(release, paid), charge]
-        grids = (COARSE, FINE)  # both upper bounds, and the first is quick
-        return any(
-            epsilon(after, delta, relation=relation, grid=g) <= target_epsilon for g in grids
-        )
+        return budget.affords([*column_of(release, paid), charge])
 
     def sealed(self, run: str, round: int, fingerprint: str) -> bytes | None:
         """The bytes released for this very task; None if they are not here whole.
