@@ -14,20 +14,30 @@ from silotune.config import ConfigError
 from silotune.engine import QuorumError
 from silotune.methods import built_in
 
-HEAVY = ("torch", "transformers", "datasets", "matplotlib", "dp_accounting", "pydantic")
+HEAVY = ("torch", "transformers", "datasets", "matplotlib", "scipy", "dp_accounting", "pydantic")
 
 
-def test_help_needs_nothing_that_is_slow_to_import():
+@pytest.mark.parametrize(
+    ("words", "needed", "shows"),
+    [
+        (("--help",), [], "Private federated fine-tuning"),
+        (("init", "new.yaml"), ["pydantic"], "wrote new.yaml"),
+        (("methods",), ["torch", "pydantic"], "ffa-lora"),
+        (("doctor",), ["torch", "pydantic"], "no problems"),
+    ],
+)
+def test_what_needs_no_model_imports_nothing_for_one(words, needed, shows, tmp_path):
     code = (
-        "import sys; sys.argv = ['silotune', '--help']\n"
+        f"import sys; sys.argv = ['silotune', *{words}]\n"
         "from silotune.cli import main\n"
         "try: main()\n"
-        f"finally: print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
+        f"finally: print([m for m in {HEAVY} if m in sys.modules])"
     )
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr.strip()) == (0, "[]")
-    assert "Private federated fine-tuning" in done.stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    *_, imported = done.stdout.splitlines()
+    assert (done.returncode, imported) == (0, str(needed))
+    assert shows in done.stdout + done.stderr
 
 
 def test_version(silotune):

@@ -10,7 +10,7 @@ import silotune
 from by_config import configuration, divide, forecast, open_federation
 from federation.small import PRIVATE, notes, small, write_csv
 from silotune.config import ConfigError
-from silotune.federation.doctor import environment
+from silotune.federation.environment import environment
 
 
 def wrong(config) -> dict[str, str]:

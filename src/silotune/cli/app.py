@@ -355,11 +355,13 @@ def methods(
     as_json: Json = False,
 ) -> None:
     """List the methods, the rules that each can be combined by, or what it sends on a model."""
-    from .methods import list_costs, list_methods
-
     if model is None:
+        from .methods import list_methods
+
         list_methods(as_json=as_json)
     else:
+        from .costs import list_costs
+
         list_costs(model, clients, rank, as_json=as_json)
 
 

@@ -1,19 +1,13 @@
-"""Doctor: is everything here that a run needs? One finding after the other, in words.
+"""Doctor: does what a configuration names work out? One finding after the other, in words.
 
 A finding that fails does not hide those that do not depend on it.
 """
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeVar
-
-import torch
 
 from silotune.core.units import count_text
 from silotune.data.federated_dataset import Prepared
@@ -25,51 +19,12 @@ from silotune.terms import BuiltModel, Terms, open_model
 from .adapter_check import refuse_unloadable
 from .built import public_sizes
 from .description import Description
+from .environment import Check
 from .inputs import read_examples, read_tables
 from .opening import free_space
 from .records import Records
-from .versions import RECORDED_PACKAGES
 
 T = TypeVar("T")
-
-EXTRAS = {
-    "openpyxl": "needed for xlsx files only: pip install 'silotune[excel]'",
-    "pillow": "needed for images only: pip install 'silotune[images]'",
-    "bitsandbytes": "needed for quantised base models only: pip install 'silotune[quantised]'",
-    "tensorboard": "needed for report_to: [tensorboard] only: pip install 'silotune[tensorboard]'",
-    "flwr": "needed for runtime: flower only: pip install 'silotune[flower]'",
-    "ray": "needed for runtime: ray only: pip install 'silotune[ray]'",
-    "peft": "needed to use the adapter elsewhere, and to see before a run that it can be: "
-    "pip install peft",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        what: its name.
-        ok: whether a run can do with it.
-        text: what is there; or what is wrong, and how to repair it.
-    """
-
-    what: str
-    ok: bool
-    text: str
-
-
-def environment() -> Iterator[Check]:
-    """What is installed, and what it would compute on."""
-    yield Check(what="python", ok=True, text=f"{platform.python_version()}, {platform.system()}")
-    packages = ", ".join(f"{name} {version(name)}" for name in RECORDED_PACKAGES)
-    yield Check(what="packages", ok=True, text=packages)
-    for name, use in EXTRAS.items():
-        try:
-            yield Check(what=name, ok=True, text=version(name))
-        except PackageNotFoundError:
-            yield Check(what=name, ok=True, text=f"not installed; {use}")
-    yield Check(what="device", ok=True, text=_device())
 
 
 def configuration(federation: Description, output_dir: Path) -> Iterator[Check]:
@@ -121,14 +76,6 @@ def _found(what: str, look: Callable[[], str]) -> Check:
     said = _tried(look)
     wrong = isinstance(said, Exception)
     return Check(what=what, ok=not wrong, text=" ".join(str(said).split()))
-
-
-def _device() -> str:
-    threads = f"{os.cpu_count()} processors, torch uses {torch.get_num_threads()} threads"
-    if not torch.cuda.is_available():
-        return f"cpu ({threads}); no CUDA device"
-    memory = torch.cuda.get_device_properties(0).total_memory
-    return f"cuda: {torch.cuda.get_device_name(0)}, {memory / 1e9:.0f} GB; {threads}"
 
 
 def _place(output_dir: Path) -> str:
