@@ -3,8 +3,10 @@
 ``python -m benchmarks.around [--quick] [--threads N]``
 
 So far: a batch cut where it is cheapest, beside parts of 32 records of similar length; layers below
-the adapters remembered, beside computed; and frozen linear maps that multiply in bfloat16, beside
-float32. Records have the lengths of SST-2's phrases.
+the adapters remembered, beside computed; frozen linear maps that multiply in bfloat16, beside
+float32; epsilon and noise for many silos, beside dp-accounting point by point and each silo by
+itself; and commands, beside importing torch and transformers. Records have the lengths of SST-2's
+phrases.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from silotune.engine.remembered import Remembered, in_folder, in_memory
 from silotune.objectives import SequenceClassification
 from silotune.privacy import ClientMechanism, NoPrivacy
 
-from .measure import Clock, Ratio, arguments, clock_for, in_turns, print_json, print_table, ratio
+from . import around_privacy as privacy
+from .measure import Clock, Ratio, arguments, clock_for, in_turns, ratio
 from .peers import Case, adapted_model, mechanism, model_folder, open_model
 from .records import draw, silos
 from .sides import MICRO_BATCH
@@ -71,17 +74,10 @@ def main() -> None:
             "A private step, parts of 32 over the cheapest cut": cut(setting),
             "Layers below the adapters, computed over remembered": remembered(setting, scratch),
             "Frozen maps, float32 over bfloat16": products(setting),
+            **privacy.tables(setting.repetitions, clock, None if options.quick else folder),
         }
-    for title, found in tables.items():
-        print_table(title, ["", "times"], [[name, str(r)] for name, r in found.items()])
-    print_json(
-        benchmark="around",
-        threads=options.threads,
-        **{
-            title: {name: r.to_json() for name, r in found.items()}
-            for title, found in tables.items()
-        },
-    )
+    seconds = privacy.seconds_for(20 if options.quick else 1000, clock)
+    privacy.show(tables, seconds, options.threads)
 
 
 def cut(setting: Setting) -> dict[str, Ratio]:

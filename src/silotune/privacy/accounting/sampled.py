@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import pairwise
 
 from .accountant import COARSE, FINE, MAX_SIGMA, MIN_SIGMA, epsilon
 from .calibration import LEAST_USED, MARGIN, calibrate, guess, least
@@ -118,18 +119,18 @@ class _Knot:
 
 @lru_cache(maxsize=2**10)
 def _knot(target: Target, number: int) -> _Knot | None:
-    """The noise for a rate of 2^(-number / 2), and the grid that wastes none of it.
+    """The noise for a rate of 2^(-number / 2), and the grid beyond which little is to be gained.
 
     None where there is none, or where it is the least that counts as noise.
     """
     rate = _KNOTS**-number
     most = target.epsilon * MARGIN * _AIM
     start = guess(target.charge(rate, 1.0), most, target.delta, target.relation)
-    for grid in _GRIDS:
+    for grid, finer in pairwise((*_GRIDS, FINE)):
         sigma = least(partial(target.cost, rate, grid=grid), most, start)
         if sigma is None or sigma <= MIN_SIGMA or sigma >= MAX_SIGMA:
             return None
-        if grid == FINE or target.cost(rate, sigma, grid=FINE) >= LEAST_USED * most:
+        if grid == FINE or target.cost(rate, sigma, grid=finer) >= LEAST_USED * most:
             return _Knot(math.log(sigma), grid)
         start = sigma
     raise AssertionError("the last grid is the fine one")
