@@ -32,6 +32,7 @@ from silotune.runtimes import FolderCourier, Pool, answer_folder
 from silotune.runtimes.courier import Courier
 from silotune.runtimes.flower import FlowerCourier
 from silotune.runtimes.flower_loopback import FlowerLoopback
+from silotune.runtimes.messages import TRAIN
 from silotune.runtimes.nvflare import NvflareCourier
 from silotune.runtimes.nvflare_loopback import Loopback
 from silotune.runtimes.ray import RayCourier
@@ -52,6 +53,9 @@ ECHO = [
     "while True: write_frame(answers, read_frame(orders))",
 ]
 Opened = Callable[[], AbstractContextManager[Courier]]
+
+OWN = 1000
+"""Bytes of an order that are of its site alone."""
 
 POLL = 0.1
 """Seconds between two questions of a FLARE site for work."""
@@ -107,8 +111,13 @@ class Took(NamedTuple):
 
 
 def a_round(courier: Courier, size: int) -> Took:
-    """One round; no two orders are the same, or nothing would be carried."""
-    orders = {site: os.urandom(size) for site in SITES}
+    """One round; as in one that trains, orders begin each in its own way, and end with a state.
+
+    No two rounds have the same, or nothing would be carried.
+    """
+    state = os.urandom(max(0, size - OWN))
+    own = min(size, OWN) - 1  # a byte before it tells a kind; workers tell failures by one of them
+    orders = {site: TRAIN + os.urandom(own) + state for site in SITES}
     cpu, start = processes.seconds(), time.perf_counter()
     answers = dict(courier.exchange(orders, 600.0))
     took = Took(time.perf_counter() - start, processes.seconds() - cpu)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import BinaryIO, NoReturn
 
 READY = b"+"
@@ -49,7 +49,7 @@ def read_frame(pipe: BinaryIO) -> bytes:
     return _exactly(pipe, _size(pipe))
 
 
-def write_parts(pipe: BinaryIO, size: int, parts: Iterable[bytes]) -> None:
+def write_parts(pipe: BinaryIO, size: int, parts: Iterable[bytes | memoryview]) -> None:
     """Send a payload of which one part at a time is in memory.
 
     Raises:
@@ -71,6 +71,24 @@ def read_parts(pipe: BinaryIO) -> tuple[int, Iterator[bytes]]:
     """
     size = _size(pipe)
     return size, (_exactly(pipe, min(PART, size - at)) for at in range(0, size, PART))
+
+
+def read_apart(
+    pipe: BinaryIO, first: int, wanted: Callable[[bytes, int], bool]
+) -> tuple[bytes, bytes] | None:
+    """The first bytes of the next payload and the others, which are read if they are wanted.
+
+    Args:
+        pipe: to read from; after a payload that is not wanted it is of no use.
+        first: how many are looked at before.
+        wanted: takes those, or fewer where there are not as many, and how many others follow.
+
+    Raises:
+        EOFError: as ``read_frame``.
+    """
+    size = _size(pipe)
+    head = _exactly(pipe, min(first, size))
+    return (head, _exactly(pipe, size - len(head))) if wanted(head, size - len(head)) else None
 
 
 def pack(head: Mapping[str, object], body: bytes = b"") -> bytes:

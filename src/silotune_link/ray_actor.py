@@ -10,7 +10,9 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from .frames import read_frame, write_parts
 from .process import Process
 
 
@@ -36,10 +38,18 @@ class Actor:
                 os.environ[name] = value
         self._process = Process([sys.executable, *words], log)
 
-    def answer(self, order: bytes) -> bytes:
+    def answer(self, own: bytes, shared: Any, size: int) -> bytes:
         """The process's.
+
+        Args:
+            own: the first bytes of the order.
+            shared: bytes of which the last ones follow, as Ray's store holds them; None = nothing.
+            size: how many.
 
         Raises:
             ProcessDied: if it died at every try.
         """
-        return self._process.ask(order)
+        rest = memoryview(b"" if shared is None else shared).cast("B")
+        parts = (own, rest[len(rest) - size :])
+        total = len(own) + size
+        return self._process.talk(lambda pipe: write_parts(pipe, total, parts), read_frame)

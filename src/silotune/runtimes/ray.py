@@ -2,7 +2,8 @@
 
 An actor of Ray holds one worker, the same process that a pool has: so one frozen base a GPU. Orders
 go to whoever is free. Ray starts an actor again that died, on the same machine or another, and
-gives it its order once more.
+gives it its order once more. The state that all clients of a round begin from goes into Ray's store
+once (``ray_orders``).
 
 Every member of a Ray cluster can run any code on all others. So it is for one owner's machines, and
 never between organisations. They share the disk that a run's folder and its data are on.
@@ -25,6 +26,7 @@ from silotune_link.process import TRIES
 from silotune_link.ray_actor import Actor
 
 from .pool import FAILED, WorkerError
+from .ray_orders import Shelf
 
 _SETTINGS = ("OMP_NUM_THREADS", "PYTHONPATH")
 """What workers take over from this process: Ray would set threads, on which last bits depend."""
@@ -94,11 +96,13 @@ class RayCourier:
         end = time.monotonic() + deadline
         todo, free = list(orders), list(range(len(self._actors)))
         busy: dict[Any, tuple[int, ClientId]] = {}
+        shelf = Shelf(self._ray.put)
         try:
             while todo or busy:
                 while todo and free:
                     worker, client = free.pop(), todo.pop(0)
-                    busy[self._actors[worker].answer.remote(orders[client])] = worker, client
+                    order = shelf.parts(orders[client])
+                    busy[self._actors[worker].answer.remote(*order)] = worker, client
                 done, _ = self._ray.wait(list(busy), timeout=max(0.0, end - time.monotonic()))
                 if not done:
                     return
