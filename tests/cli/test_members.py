@@ -270,6 +270,7 @@ runtime: folder
     own = read_site(ward / "site.yaml")
     assert (own.policy.approve, own.policy.coordinator) == ("any", "north")
     assert own.policy.methods == ("ffa-lora",)
+    assert own.policy.columns == ("text", "label")
     assert (own.policy.max_rounds, own.policy.max_local_steps) == (7, 5)
     rules = own.policy.privacy
     assert (rules.units, rules.max_epsilon, rules.max_delta) == (("example",), 6.0, 1e-5)

@@ -41,6 +41,7 @@ threads: 1
 policy:
   approve: any
   coordinator: {LEAD}
+  columns: [text, label]
   privacy:
     units: [example, none]
     max_epsilon: 10

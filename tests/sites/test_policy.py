@@ -87,6 +87,7 @@ def test_the_digest_is_of_every_word() -> None:
     assert given.digest == policy().digest
     others = [
         policy(max_rounds=99),
+        policy(columns=("note",)),
         policy(privacy(max_epsilon=5.0)),
         policy(privacy(lifetime=Ceiling(epsilon=19.0, delta=1e-5))),
         policy(approve="any"),

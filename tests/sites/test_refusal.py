@@ -137,6 +137,36 @@ def test_tensors_that_stay_are_trained_only_where_that_is_allowed() -> None:
     assert code(asked, policy(**allowed, personal="keep")) is None
 
 
+HIDDEN_FROM_NOBODY = {
+    "none": {"privacy": NoDP()},
+    "client": {
+        "privacy": ClientDP(noise_multiplier=1.0, target_delta=1e-5),
+        "weighting": "uniform",
+    },
+    "seeded": {"privacy": ExampleDP(noise_multiplier=1.0, insecure_seeded_noise=True)},
+}
+
+
+@pytest.mark.parametrize("changes", HIDDEN_FROM_NOBODY.values(), ids=HIDDEN_FROM_NOBODY)
+def test_where_nobody_looks_no_column_is_carried_away_that_was_not_listed(changes) -> None:
+    """A coordinator that is let in for notes names another column, and nothing hides it."""
+    rules = privacy(units=("example", "client", "none"), lifetime=None, max_epsilon=1e9)
+    asked, open_to_all = offer(terms(**changes)), policy(rules, approve="any")
+    assert code(asked, open_to_all) == "policy:columns"
+    assert code(asked, policy(rules, approve="any", columns=("diary",))) == "policy:columns"
+    assert code(asked, policy(rules)) != "policy:columns", "a person looks"
+    read = tuple(asked.terms.objective.columns.values())
+    assert code(asked, policy(rules, approve="any", columns=read)) != "policy:columns"
+    assert code(offer(), open_to_all) is None, "single records are hidden, whatever is read"
+
+
+def test_a_column_that_is_not_listed_is_not_read_whoever_looks() -> None:
+    assert code(offer(), policy(columns=("diary",))) == "policy:columns"
+    read = tuple(offer().terms.objective.columns.values())
+    assert code(offer(), policy(columns=read)) is None
+    assert code(offer(), policy(columns=read[:1])) == "policy:columns"
+
+
 def test_the_rule_of_another_method_is_one_that_must_be_allowed() -> None:
     asked = offer(terms(method=FedIT(aggregation=FlexLoRA())))
     assert code(asked, policy(methods=("fedit",))) == "policy:methods"

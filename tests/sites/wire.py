@@ -27,6 +27,7 @@ OPEN = PrivacyPolicy(
 EVERYTHING = Policy(
     approve="any",
     coordinator=LEAD,
+    columns=("text", "label"),
     privacy=OPEN,
     methods=("ffa-lora", "fedit", "fedsa-lora", "flexlora"),
     max_rounds=20,

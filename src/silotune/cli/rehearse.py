@@ -236,6 +236,7 @@ def _site_file(name: str, table: Path, given: Mapping[str, Any], coordinator: st
                 "approve": "any",
                 "coordinator": coordinator,
                 "privacy": allowed,
+                "columns": sorted(set(given["objective"].columns.values())),
                 "methods": [given["method"].name],
                 "max_rounds": given["rounds"],
                 "max_local_steps": steps_in(

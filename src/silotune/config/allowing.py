@@ -7,6 +7,7 @@ from typing import Any
 from silotune.core import steps_in
 from silotune.models.hub import files_digest, local_folder
 
+from .build import objective
 from .schema import Config
 
 
@@ -43,6 +44,7 @@ def allowing(config: Config, num_examples: int | None) -> dict[str, Any]:
         "policy": {
             "approve": "any",
             "privacy": _hiding(config),
+            "columns": tuple(dict.fromkeys(objective(config).columns.values())),
             "methods": tuple(dict.fromkeys((method.name, (method.aggregation or method).name))),
             "max_rounds": max(train.num_rounds, config.privacy.reserve_rounds),
             "max_local_steps": steps_in(

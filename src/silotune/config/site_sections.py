@@ -146,6 +146,12 @@ class PolicyConfig(BaseModel):
         description="Whose offers are looked at, by the name in its certificate; empty = nobody's.",
     )
     privacy: PrivacyPolicyConfig = PrivacyPolicyConfig()
+    columns: Annotated[tuple[Name, ...], AsTuple] = Field(
+        default=(),
+        description="Columns of the records that may be read; empty = any, but none where nobody "
+        "looks (`approve: any`) at a run of unit client or none.",
+        examples=["[note, department]"],
+    )
     methods: Annotated[tuple[Literal[tuple(built_in())], ...], AsTuple] = Field(  # type: ignore[valid-type]
         default=(), description="Methods that may train.", examples=["[ffa-lora, head-only]"]
     )

@@ -25,7 +25,10 @@ PRICED = "decides the price, which is held against max_epsilon"
 CLIPPING = "noise is in units of it"
 MACHINE = "decides how the site computes, and not what leaves it"
 ROUNDED = "decides in how many bits what was noised is sent"
-READ = "decides which part of a record is read, which is told to the person who approves"
+READ = (
+    "decides which part of a record is read, which is held against columns, and told to the person "
+    "who approves"
+)
 
 _HEAD = {"head": TRAINED, "head_init": TRAINED, "head_scale": TRAINED}
 

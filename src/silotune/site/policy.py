@@ -93,6 +93,9 @@ class Policy:
         approved: those digests.
         coordinator: whose offers are looked at, by the name in its certificate; empty = nobody's.
         privacy: what the records may pay, and how they are hidden.
+        columns: of the records that may be read. Empty = any, as long as somebody looks or single
+            records are hidden: a run of unit ``client`` or ``none`` that nobody looks at could
+            carry away a column that was never meant.
         methods: names of the methods that may train.
         max_rounds: of one run.
         max_local_steps: of one round.
@@ -109,6 +112,7 @@ class Policy:
     approved: tuple[str, ...] = ()
     coordinator: str = ""
     privacy: PrivacyPolicy = field(default_factory=PrivacyPolicy)
+    columns: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     max_rounds: Annotated[int, Ge(0)] = 0
     max_local_steps: Annotated[int, Ge(0)] = 0

@@ -34,6 +34,7 @@ NEVER = ("terms", "classes", "bounds", "files", "evaluation", "labels")
 KEYS = (
     *NEVER,
     "coordinator",
+    "columns",
     "methods",
     "personal",
     "max_rounds",
@@ -149,6 +150,8 @@ def _asked(policy: Policy, offer: Offer) -> Iterator[Reason]:
     if offer.coordinator != policy.coordinator:
         named = f"is {policy.coordinator!a}" if policy.coordinator else "names nobody"
         yield Reason("coordinator", f"{offer.coordinator!a} asks, and coordinator {named}")
+    if strange := [*_columns(policy, terms)]:
+        yield Reason("columns", f"{_list(tuple(strange))} would be read; list what may be")
     if not {method.name, (method.aggregation or method).name} <= set(policy.methods):
         yield Reason("methods", f"{method.label} is not among methods ({_list(policy.methods)})")
     plans = terms.axes(head=terms.trains_head).schedule.plans()
@@ -158,6 +161,14 @@ def _asked(policy: Policy, offer: Offer) -> Iterator[Reason]:
     for release, noise in noisy.items():
         if noise is not None and release not in policy.releases:
             yield Reason("releases", f"a noisy {release} would be sent; add {release} to allow it")
+
+
+def _columns(policy: Policy, terms: Terms) -> Iterator[str]:
+    """Columns that may not be read."""
+    choice, read = terms.privacy, dict.fromkeys(terms.objective.columns.values())
+    hidden = choice.unit == "example" and not choice.insecure_seeded_noise
+    if policy.columns or (policy.approve == "any" and not hidden):
+        yield from (ascii(name) for name in read if name not in policy.columns)
 
 
 def _effort(policy: Policy, terms: Terms, num_examples: int) -> Iterator[Reason]:
