@@ -15,7 +15,8 @@ import pytest
 from runtimes.parties import COORDINATOR, FEDERATION, key, member
 from silotune.runtimes import flower
 from silotune.runtimes.flower import NODES, FlowerCourier, nodes_of
-from silotune.runtimes.signed_files import digest_of, sealed, unsealed
+from silotune.runtimes.signed_files import digest_of
+from silotune.runtimes.signed_messages import sealed, unsealed
 from silotune.runtimes.signed_socket import ANSWER, ORDER, about
 from silotune_link.frames import read_message, write_message
 

@@ -1,5 +1,6 @@
 """A site's door for engines that run others' code: it answers the coordinator, and nobody else."""
 
+import os
 import socket
 import stat
 import tempfile
@@ -11,7 +12,8 @@ import pytest
 
 from runtimes.parties import COORDINATOR, FEDERATION, key, member
 from silotune.keys import public_of
-from silotune.runtimes.signed_files import digest_of, sealed, unsealed
+from silotune.runtimes.signed_files import digest_of
+from silotune.runtimes.signed_messages import sealed, unsealed
 from silotune.runtimes.signed_socket import ANSWER, ORDER, about, answer_socket
 from silotune_link.daemon import ask
 from silotune_link.frames import write_frame
@@ -64,7 +66,8 @@ def test_an_order_is_answered_in_the_sites_name_with_its_number(door):
     [
         b"",
         b"T",
-        b"\0" * 72 + b"T",
+        b"\0" * 112 + b"T",
+        order() + b"more",
         order(by=key("a stranger")),
         order(by=WEST.key),
         order(site="east"),
@@ -78,6 +81,18 @@ def test_what_the_coordinator_did_not_sign_for_this_site_has_no_answer(door, mes
     before = list(door.asked)
     with pytest.raises(ConnectionError, match="gave no answer"):
         ask(door.path, message)
+    assert door.asked == before
+
+
+def test_no_more_is_read_than_the_coordinator_has_signed(door):
+    """A stranger would fill the site's memory; the head of an old order does not help."""
+    before = list(door.asked)
+    for head in (os.urandom(112), order(by=key("a stranger"))[:112], order()[:112]):
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect(str(door.path))
+            link.settimeout(30)
+            link.sendall((1 << 35).to_bytes(8, "big") + head)
+            assert link.recv(1) == b"", "it hangs up, and waits for nothing"
     assert door.asked == before
 
 

@@ -30,7 +30,8 @@ from silotune.core import ClientId
 
 from .attempt import Attempt, Event, listening
 from .courier import Notice, Sign, refuse_strangers
-from .signed_files import digest_of, sealed, unsealed
+from .signed_files import digest_of
+from .signed_messages import sealed, unsealed
 from .signed_socket import ANSWER, ORDER, about
 
 NODES = "nodes.json"

@@ -1,4 +1,4 @@
-"""Signed files and messages: what two parties hand each other past others, who may alter it.
+"""Signed files: what two parties hand each other past others, who may alter it.
 
     8 bytes         a number, big-endian
     64 bytes        the signature (Ed25519)
@@ -30,7 +30,7 @@ _HEAD = _NUMBER_BYTES + SIGNATURE_BYTES
 
 
 class Signed(NamedTuple):
-    """What a signed file or message holds."""
+    """What a signed file, or message, holds."""
 
     number: int
     digest: str
@@ -60,34 +60,6 @@ def write_signed(
     head = _head(key, about, number, content)
     with in_words(path):
         write_whole(path, (head, content), draft=".draft", mode=0o666)
-
-
-def sealed(key: Ed25519PrivateKey, about: Mapping[str, str], number: int, content: bytes) -> bytes:
-    """The same as a message.
-
-    Args:
-        key: the writer's.
-        about: as for ``write_signed``.
-        number: not negative.
-        content: the rest.
-    """
-    return _head(key, about, number, content) + content
-
-
-def unsealed(message: bytes, public: str, about: Mapping[str, str]) -> Signed | None:
-    """What a message holds; None if it is not signed.
-
-    Args:
-        message: as it came.
-        public: the key that must have signed it.
-        about: what it must be about.
-    """
-    number, signature = _parts(message[:_HEAD])
-    content = message[_HEAD:]
-    digest = digest_of(content)
-    if not holds(public, _statement(about, number, digest), signature):
-        return None
-    return Signed(number, digest, content)
 
 
 class Reader:

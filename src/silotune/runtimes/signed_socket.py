@@ -3,7 +3,7 @@
 Whoever reaches it, it answers the coordinator alone, and nobody but the coordinator can use what it
 says: orders and answers are signed, and bound to their federation and site, an answer also to its
 order and to the number that it was asked with. What is not signed by the coordinator's key has no
-answer.
+answer, and no more of it is read than shows that.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 
 from silotune.keys import Member
 from silotune_link.daemon import check_path, listening
-from silotune_link.frames import read_frame, write_frame
+from silotune_link.frames import write_frame
 
-from .signed_files import Signed, sealed, unsealed
+from .signed_messages import read_sealed, sealed
 
 ORDER, ANSWER = "order", "answer"
 
@@ -35,7 +35,7 @@ def about(what: str, federation: str, site: str, order: str = "") -> dict[str, s
         site: who is asked, or answers.
         order: of an answer, the SHA-256 of what it answers.
     """
-    purpose = f"silotune engine 1 {what}"
+    purpose = f"silotune engine 2 {what}"
     return {"purpose": purpose, "federation": federation, "site": site, "order": order}
 
 
@@ -66,11 +66,8 @@ def _talk(link: socket.socket, member: Member, answer: Callable[[bytes], bytes])
         link.makefile("rb") as orders,
         link.makefile("wb") as answers,
     ):
-        order = _order(read_frame(orders), member)
+        what = about(ORDER, member.federation, member.site)
+        order = read_sealed(orders, member.coordinator, what)
         if order is not None:
             what = about(ANSWER, member.federation, member.site, order.digest)
             write_frame(answers, sealed(member.key, what, order.number, answer(order.content)))
-
-
-def _order(message: bytes, member: Member) -> Signed | None:
-    return unsealed(message, member.coordinator, about(ORDER, member.federation, member.site))
