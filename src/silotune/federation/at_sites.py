@@ -48,7 +48,7 @@ from .acceptance import (
     begun,
     told,
 )
-from .beside_sites import OFFERED, copies_of, recorded, transports
+from .beside_sites import OFFERED, copies_of, offered_with, recorded, transports
 from .built import Declare, Declared
 from .description import Description
 from .offer import Offer, digest_of_terms
@@ -318,14 +318,15 @@ class AtSites:
             base=model.digest,
             base_files=files_digest(federation.terms.model),
             participants=federation.records.elsewhere,
-            versions=versions(),
+            versions=offered_with(self._folder, federation.terms.unit, versions()),
         )
         found = recorded(self._folder, offer)
         self._goes_on = bool(found)
         asked = [name for name in offer.participants if name not in found]
         self._offering = Offering(self._courier, offer, self._session, asked, self._tell)
         if not found:
-            write_json(self._folder.path / OFFERED, {"run": self._run, "began": self._began})
+            told = {"run": self._run, "began": self._began, "versions": dict(offer.versions)}
+            write_json(self._folder.path / OFFERED, told)
             found = self._offering.accepted(federation.offer_deadline)
         self._accepted = found
         self._refuse_other_sizes(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from silotune.certificate.transports import TRANSPORTS, kind_of
@@ -36,13 +37,50 @@ def transports(folder: RunFolder, courier: Courier) -> list[str]:
     return sorted({*before, kind_of(courier)})
 
 
+def offered_with(folder: RunFolder, unit: str, here: Mapping[str, str]) -> Mapping[str, str]:
+    """The versions that an offer names: of a run that has begun those that its sites accepted.
+
+    What leaves a site is decided there, by its own software, so that a coordinator may be another
+    one meanwhile; ``run.json`` says from which round on. Where the coordinator adds the noise, what
+    was accepted is what must add it.
+
+    Args:
+        folder: of the run.
+        unit: of privacy.
+        here: of this machine.
+
+    Raises:
+        ValueError: naming the versions, if they must be the same and are not.
+    """
+    if not folder.state.is_file() or not (folder.path / OFFERED).is_file():
+        return here
+    told = read_json(folder.path / OFFERED).get("versions")
+    if not isinstance(told, dict):
+        return here
+    changed = [f"{name} {version}" for name, version in told.items() if here.get(name) != version]
+    if changed and unit == "client":
+        raise ValueError(
+            f"resume: sites accepted noise of this coordinator with {', '.join(sorted(changed))}, "
+            "and other versions are here; install those, or begin a new run in another folder"
+        )
+    return told
+
+
 def recorded(folder: RunFolder, offer: Offer) -> dict[str, Acceptance]:
-    """Who takes part in a run that has begun; empty if none has, or by another offer."""
+    """Who takes part in a run that has begun; empty if none has.
+
+    Raises:
+        ValueError: if it was by another offer.
+    """
     if not folder.sites_told.is_file() or not folder.state.is_file():
         return {}
     told = read_json(folder.sites_told)
     if told.get("offer") != offer.digest:
-        return {}
+        raise ValueError(
+            "resume: this version of silotune writes another offer than the one that the sites "
+            "accepted; finish the run with the version that began it (run.json names it), or begin "
+            "a new run in another folder"
+        )
     where = str(folder.sites_told)
     return {name: build(Acceptance, site, where) for name, site in told["sites"].items()}
 
