@@ -260,6 +260,13 @@ def test_a_certificate_that_agrees_with_the_sites_own_books(ended, silotune):
     assert found["ok"]
 
 
+def test_a_run_that_has_ended_is_not_refused_by_a_policy_that_was_tightened_since(ended, silotune):
+    allow("max_rounds: 100", "max_rounds: 1")
+    assert "has the result" in silotune("site", "offers").output
+    (row,) = json.loads(silotune("site", "offers", "--json").stdout)["offers"]
+    assert (row["finished"], row["refused"]) == (True, "policy:max_rounds")
+
+
 def test_a_certificate_that_lacks_a_charge(ended, silotune):
     """The site was charged once more than the coordinator says."""
     place, run = ended.run(run_of(ended)), run_of(ended)

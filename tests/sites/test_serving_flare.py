@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from federation.objects import SEEDED
+from silotune.cli.flare_server import SERVER_LOG
 from silotune.federation.members import Members
 from silotune.federation.workers import SILOTUNE
 from silotune.runs.live import Doing, read_live
@@ -166,4 +167,6 @@ def test_a_site_whose_client_is_killed_and_who_is_revoked_then(tmp_path, bert):
 
 
 def said(members: Members) -> str:
-    return (members.folder / "said").read_text()
+    """By FLARE's server, which says nothing on the screen."""
+    assert "INFO" not in (members.folder / "said").read_text()
+    return (members.flare.work / SERVER_LOG).read_text()

@@ -19,6 +19,9 @@ from .members import endings, place_of
 LOOK = 2.0
 """Seconds between two looks at who is a member."""
 
+SERVER_LOG = "server.log"
+"""Beside the server's jobs: what FLARE's server says, and when it was started again."""
+
 
 def serve_flare(folder: Path | None) -> None:
     """Run the server until this process is told to end; it is started again when it dies.
@@ -41,12 +44,15 @@ def serve_flare(folder: Path | None) -> None:
         )
     _check_port(flare.address)
     make_private(flare.work)
+    log = flare.work / SERVER_LOG
     say(speaker(), f"{members.name}: sites reach the server at {flare.address}; Ctrl-C ends it")
+    say(speaker(), f"what FLARE says of connections and jobs: {log}")
     told: set[str] = set()
     _looked(place, flare, told)
     while True:
         shown = flare.renew()
-        with kept(command(flare.server()), env={"HOME": str(flare.work.resolve())}) as keeper:
+        env = {"HOME": str(flare.work.resolve())}
+        with kept(command(flare.server()), log, env) as keeper:
             while not _looked(place, flare, told) and flare.renew() == shown:
                 _wait(keeper)
         say(speaker(), "the server is started again: who may connect to it is not as before")

@@ -71,13 +71,15 @@ def result(folder: RunFolder) -> dict[str, Any]:
 
 
 def _scores(totals: Outcome) -> str:
-    name = totals.metric
-    before, after = metric_text(name, totals.before), metric_text(name, totals.after)
+    name, rounds = totals.metric, count_text(totals.rounds, "round")
     took = f"{human_seconds(totals.seconds)}, " if math.isfinite(totals.seconds) else ""
+    score = f"{rounds}, nobody told a score"
+    if math.isfinite(totals.after):
+        start = math.isfinite(totals.before)
+        before = f"{metric_text(name, totals.before)} before, " if start else ""
+        score = f"{name}: {before}{metric_text(name, totals.after)} after {rounds}"
     return (
-        f"{name}: {before} before, {after} after {count_text(totals.rounds, 'round')} "
-        f"({took}{human_bytes(totals.bytes_up)} up, "
-        f"{human_bytes(totals.bytes_down)} down)"
+        f"{score} ({took}{human_bytes(totals.bytes_up)} up, {human_bytes(totals.bytes_down)} down)"
     )
 
 

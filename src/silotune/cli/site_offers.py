@@ -165,6 +165,7 @@ def _row(own: OwnSite, home: Home, offer: Offer) -> dict[str, Any]:
         "target_epsilon": offer.terms.privacy.target_epsilon,
         "rounds": offer.terms.rounds,
         "offer": offer.digest,
+        "finished": home.finished(offer.run),
         "refused": refused,
         "waits": waiting,
         "lacks_base": own.lacks(offer.base_files),
@@ -194,6 +195,9 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _state(row: dict[str, Any]) -> Iterator[str]:
+    if row["finished"]:
+        yield "has the result"
+        return
     if row["refused"] is not None:
         yield f"refuses ({row['refused']})"
     match row["waits"]:

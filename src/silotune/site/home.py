@@ -33,6 +33,9 @@ MOST_OFFERS = 1000
 """That are kept; whoever may ask could fill the disk otherwise."""
 
 
+FINISHED = "finished.json"
+"""In the folder of a run: of which round the result is that came at its end."""
+
 SAID = "accepted.jsonl"
 """In the folder of a run: what the site declared when it accepted, a line each time that it was
 something else."""
@@ -75,6 +78,10 @@ class Home:
             ValueError: if that is no name of a run.
         """
         return self.path / "runs" / _checked(run)
+
+    def finished(self, run: str) -> bool:
+        """Whether the result of a run has come."""
+        return (self.run(run) / FINISHED).is_file()
 
     def certificate(self, run: str) -> Path:
         """The certificate that came when a run ended."""

@@ -55,7 +55,7 @@ from silotune.runtimes.responder import Responder
 from silotune.terms import Terms
 from silotune.terms.agreement import agree
 
-from .home import Home
+from .home import FINISHED, Home
 from .keeping import accepted, keep_certificate, note, take
 from .own import OwnSite
 from .permission import (
@@ -71,9 +71,8 @@ from .price import limit_of
 _LOG = logging.getLogger(__name__)
 
 
-BEGUN, FINISHED = "begun.json", "finished.json"
-"""In the folder of a run: who takes part, and with how many records; of which round the result is
-that was taken."""
+BEGUN = "begun.json"
+"""In the folder of a run: who takes part, and with how many records."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
