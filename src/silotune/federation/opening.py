@@ -371,6 +371,8 @@ def _facts(built: BuiltFederation, run: str, command: Sequence[str]) -> RunFacts
         host={
             "device": str(built.federation.machine.torch_device()),
             "threads": torch.get_num_threads(),
+            "products": terms.products,
+            "prefix_cache": built.federation.machine.prefix_cache,
         },
         silos=silos_of(built.agreement),
         labels=list(built.agreement.labels),

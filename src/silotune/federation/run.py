@@ -244,6 +244,7 @@ def summary(built: BuiltFederation) -> Summary:
         personal=is_personal(model),
         fits_peft=adapter is None or adapter.fits_peft,
         quantization=terms.quantization,
+        products=terms.products,
         split=split if simulated else {},
     )
 

@@ -192,6 +192,11 @@ def _origin(summary: Summary, facts: RunFacts, statement: PrivacyStatement | Non
             f"- it was kept in {summary.quantization} by bitsandbytes; the scores are those beside "
             f"it so, which `quantization_config={QUANTISED[summary.quantization]}` loads"
         )
+    if summary.products != "float32":
+        lines.append(
+            f"- its frozen linear maps multiplied in {summary.products}; the scores are those "
+            "beside it so"
+        )
     if facts.model_digest:
         lines.append(f"- SHA-256 of the base weights: `{facts.model_digest}`")
     if facts.start_digest:

@@ -45,7 +45,8 @@ class RunFacts:
         start_digest: SHA-256 of the tensors of the adapter that it began from; empty without one.
         parameters: counts of numbers: ``trained``, ``shared``, ``total``.
         command: the command line, one word an item.
-        host: ``device``, ``threads``.
+        host: ``device``, ``threads``, and what else computing went by: ``products`` of frozen
+            maps, and where a frozen prefix is kept, ``prefix_cache``.
         silos: per silo its declared ``num_examples``.
         labels: the public label set in the order of ids.
         baselines: baseline -> silo -> metric -> value, scored on the records of the silo's metric,
@@ -121,6 +122,7 @@ class Summary:
         personal: whether each silo ends with a model of its own, since some tensors never leave it.
         fits_peft: whether PEFT can hold the adapter; else it is in a format of our own.
         quantization: ``8bit`` or ``4bit`` where the run itself has quantised its base.
+        products: number type in which frozen maps multiplied.
         split: records and labels of every silo; shown in a simulation only.
     """
 
@@ -146,6 +148,7 @@ class Summary:
     personal: bool = False
     fits_peft: bool = True
     quantization: str = "none"
+    products: str = "float32"
     local_epochs: float | None = None
     split: Mapping[str, SiloSummary] = field(default_factory=dict)
 
