@@ -104,7 +104,8 @@ def _otherwise(option: str) -> Iterator[str]:
     for name, method in built_in().items():
         default = options(method)[option].default
         if default != common_options(method)[option].default:
-            yield f" Under {name} the default is {default:g}."
+            word = f"{default:g}" if isinstance(default, float | int) else written(default)
+            yield f" Under {name} the default is {word}."
 
 
 def written(value: object) -> str:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from silotune.adapters import Dense, Head, LoRA
+from silotune.adapters import Dense, Head, LoRA, LoRASB
 from silotune.core import LEADING, Key, PerExampleGradients, RecordAxis, Role, Site
 from silotune.core.forward_context import Context
 from silotune.privacy.mechanisms.no_privacy import NoPrivacy
@@ -20,14 +20,23 @@ def layer(kind, sink, records=LEADING):
     if kind == "head":
         made = Head(site, 1.5, sink).double()
     else:
-        adapter = {"dense": Dense(), "lora": LoRA(rank=2, alpha=3.0)}[kind]
+        adapter = {
+            "dense": Dense(),
+            "lora": LoRA(rank=2, alpha=3.0),
+            "core": LoRASB(rank=2, alpha=3.0),
+        }[kind]
         made = adapter.layers([site], sink, Context())["q"]
-    for parameter in made.tensors().values():
+    for key, parameter in made.tensors().items():
         nn.init.normal_(parameter)
+        parameter.requires_grad_(kind != "core" or key.role is Role.R)
     return made
 
 
-KINDS = ("lora", "dense", "head")
+def trained(made):
+    return {key: p for key, p in made.tensors().items() if p.requires_grad}
+
+
+KINDS = ("lora", "dense", "head", "core")
 SHAPES = {
     "broadcast over the batch": (1, T, IN),
     "windows": (N * PARTS, T, IN),
@@ -43,7 +52,7 @@ def test_without_privacy_any_shape_trains_as_by_autograd(kind, shape):
     sink = PerExampleGradients()
     made = layer(kind, sink)
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
-    tensors = made.tensors()
+    tensors = trained(made)
 
     def losses(batch):
         return made(x).square().sum() * torch.ones(len(batch["labels"]), dtype=x.dtype)
@@ -71,10 +80,10 @@ def test_a_model_may_write_into_what_a_layer_gives(kind, opened):
         part, _ = y.split((2, OUT - 2), dim=-1)
         return (part + 1.0).square().sum() + y.sum()
 
-    expected = torch.autograd.grad(total(), [*made.tensors().values()])
+    expected = torch.autograd.grad(total(), [*trained(made).values()])
     with sink.collect(N) if opened == "rows" else sink.summed() as rows:
         total().backward()
-        found = [rows[k].sum(0) if rows else p.grad for k, p in made.tensors().items()]
+        found = [rows[k].sum(0) if rows else p.grad for k, p in trained(made).items()]
     torch.testing.assert_close(found, list(expected))
 
 
@@ -103,7 +112,7 @@ def test_rows_are_the_gradients_of_records_one_by_one(kind, records, laid):
     sink = PerExampleGradients()
     made = layer(kind, sink, records)
     x = torch.randn(N, PARTS, T, IN, dtype=torch.float64)
-    tensors = made.tensors()
+    tensors = trained(made)
     with sink.collect(N) as rows:
         made(laid(x)).tanh().square().sum().backward()
         found = dict(rows)
@@ -118,10 +127,10 @@ def test_of_one_record_everything_is_its_own(kind, shape):
     sink = PerExampleGradients()
     made = layer(kind, sink)
     x = torch.randn(shape, dtype=torch.float64)
-    expected = torch.autograd.grad(made(x).square().sum(), [*made.tensors().values()])
+    expected = torch.autograd.grad(made(x).square().sum(), [*trained(made).values()])
     with sink.collect(1) as rows:
         made(x).square().sum().backward()
-        found = [rows[key][0] for key in made.tensors()]
+        found = [rows[key][0] for key in trained(made)]
     torch.testing.assert_close(found, list(expected))
 
 

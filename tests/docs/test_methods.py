@@ -28,6 +28,10 @@ def both(r, out, in_, k):
     return r * (out + in_)
 
 
+def core(r, out, in_, k):
+    return r * r
+
+
 def of_b(r, out, in_, k):
     return r * out
 
@@ -54,6 +58,7 @@ def of_gates(r, out, in_, k):
 
 NUMBERS = {  # what travels up and down for a layer; two of each where rounds take turns
     "ffa-lora": ([of_b], [of_b]),
+    "fed-sb": ([core], [core]),
     "fedit": ([both], [both]),
     "rolora": ([of_b, of_a], [of_a, of_b]),
     "la-lora": ([both], [both]),

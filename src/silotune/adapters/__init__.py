@@ -12,6 +12,8 @@ from .linear import AdaptedLinear as AdaptedLinear
 from .linear import Head as Head
 from .lora import Init as Init
 from .lora import LoRA as LoRA
+from .lora_sb import CoreLinear as CoreLinear
+from .lora_sb import LoRASB as LoRASB
 from .milora import MiLoRA as MiLoRA
 from .milora import MixedLinear as MixedLinear
 from .mole import Expert as Expert

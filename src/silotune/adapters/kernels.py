@@ -78,6 +78,33 @@ def merged_lora(
     return y.view(*x.shape[:-1], -1)
 
 
+def merged_core(
+    x: Tensor,
+    base: tuple[Tensor, Tensor | None],
+    factors: tuple[Tensor, Tensor, Tensor],
+    scale: float,
+    sink: PerExampleGradients,
+    key: Key,
+    records: RecordAxis = LEADING,
+) -> Tensor:
+    """``x (W + scale B R A)^T + b`` as one product; the gradient of R goes to the sink.
+
+    A record's is ``scale (B^T g)(A x)^T`` summed over its positions: only A x is kept for it.
+
+    Args:
+        x: (..., in).
+        base: frozen W (out, in) and b (out,) or None.
+        factors: A (r, in) and B (out, r), frozen, and R (r, r), trained.
+        scale: alpha/r.
+        sink: open.
+        key: of R.
+        records: where they lie in x.
+    """
+    place = (x.shape[:-1], records)
+    y: Tensor = _MergedCore.apply(_flat(x), *base, *factors, scale, sink, key, place)
+    return y.view(*x.shape[:-1], -1)
+
+
 def dense_map(
     x: Tensor,
     base: tuple[Tensor | None, Tensor | None],
@@ -187,6 +214,39 @@ class _MergedLoRA(Function):
             db = ctx.sink.product(ctx.keys[1], _as(g, shape), _as(z * ctx.scale, shape), records)
         dx = g @ torch.addmm(weight, b, a, alpha=ctx.scale) if need_x else None
         return dx, None, None, da, db, None, None, None, None
+
+
+class _MergedCore(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        core: Tensor,
+        scale: float,
+        sink: PerExampleGradients,
+        key: Key,
+        place: _Place,
+    ) -> Tensor:
+        ctx.save_for_backward(F.linear(x, a), weight, a, b, core)
+        ctx.scale, ctx.sink, ctx.key, ctx.place = scale, sink, key, place
+        return F.linear(x, torch.addmm(weight, b @ core, a, alpha=scale), bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        z, weight, a, b, core = ctx.saved_tensors
+        g = grads[0]
+        shape, records = ctx.place
+        dr = None
+        if ctx.needs_input_grad[5]:
+            h = g @ (b * ctx.scale)  # (P, r)
+            dr = ctx.sink.product(ctx.key, _as(h, shape), _as(z, shape), records)
+        need_x = ctx.needs_input_grad[0]
+        dx = g @ torch.addmm(weight, b @ core, a, alpha=ctx.scale) if need_x else None
+        return dx, None, None, None, None, dr, None, None, None, None
 
 
 class _DenseMap(Function):

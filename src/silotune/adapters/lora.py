@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from silotune.core import Context, PerExampleGradients, Role, Site, generator
-from silotune.linalg import NumericalError, dense_svd, orthonormal_rows
+from silotune.linalg import orthonormal_rows
 
 from .base import Adapter, Layer, check_pair, pair_scale
 from .linear import AdaptedLinear
+from .principal import principal
 
 
 class Init(StrEnum):
@@ -94,20 +95,4 @@ class LoRA(Adapter):
             case Init.ORTHONORMAL:
                 return orthonormal_rows(self.rank, site.in_features, g)
             case Init.SVD:
-                return _top_rows(site, self.rank)
-
-
-def _top_rows(site: Site, rank: int) -> Tensor:
-    """The leading right singular vectors, each signed so that its largest entry is positive."""
-    if rank > min(site.in_features, site.out_features):
-        raise ValueError(
-            f"r: {site.name} has only {min(site.in_features, site.out_features)} singular "
-            f"vectors, fewer than r = {rank}"
-        )
-    weight = site.weight().detach().double().cpu()
-    try:
-        v = dense_svd(weight)[2][:rank]
-    except NumericalError as error:
-        raise ValueError(f"{site.name}: the base model's weight has no SVD: {error}") from error
-    largest = v.gather(1, v.abs().argmax(dim=1, keepdim=True))
-    return (v * largest.sign()).float().contiguous()
+                return principal(site, self.rank).right.float().contiguous()

@@ -176,6 +176,8 @@ def load_peft(
             factors[own[Role.D]] = pair.dense()
         elif pair.rank == expected[own[Role.A]][0]:
             factors |= {own[Role.A]: pair.right, own[Role.B]: pair.left}
+            if Role.R in own:
+                factors[own[Role.R]] = torch.eye(pair.rank, dtype=pair.right.dtype)
         else:
             factors |= {key: torch.zeros(expected[key]) for key in own.values()}
             folded[site] = _smaller(pair)

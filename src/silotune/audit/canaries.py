@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from silotune.adapters import AdaptedLinear, AdaptedModel, Head, ResLinear
+from silotune.adapters import AdaptedLinear, AdaptedModel, CoreLinear, Head, ResLinear
 from silotune.core import Answers, Batch, ClientDataset, Factors, Key, Role, generator
 from silotune.linalg import pinv
 from silotune.objectives import PerExampleLoss
@@ -31,7 +31,7 @@ READS, RETURNS = "reads ", "returns "
 STRENGTH = "strength"
 """Entry of a batch: what each record's loss, and so its gradient, is multiplied by."""
 
-Layer = AdaptedLinear | Head
+Layer = AdaptedLinear | CoreLinear | Head
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +133,7 @@ def probed_layers(adapted: AdaptedModel, roles: Collection[Role]) -> dict[str, L
     """The adapted layers and heads of which something is trained, by name."""
     trained = {key.site for key in adapted.tensors if key.role in roles}
     found = ((name, _by_itself(adapted.model.get_submodule(name))) for name in sorted(trained))
-    return {name: layer for name, layer in found if isinstance(layer, AdaptedLinear | Head)}
+    return {name: layer for name, layer in found if isinstance(layer, Layer)}
 
 
 def _by_itself(layer: nn.Module) -> nn.Module:
@@ -156,9 +156,9 @@ def tensor_probe(
 ) -> dict[str, Tensor]:
     """One record whose gradient is in one tensor alone, as far as its layer allows that.
 
-    For A, what the layer reads is such that A x = 0, so that B has no gradient; for B, B^T times
-    what returns is 0. A head's bias moves alone if x = 0; its weight moves 10,000 times as much as
-    the bias if x is large.
+    R trains alone, so that any will do. For A, what the layer reads is such that A x = 0, so that B
+    has no gradient; for B, B^T times what returns is 0. A head's bias moves alone if x = 0; its
+    weight moves 10,000 times as much as the bias if x is large.
 
     Args:
         layers: all that are probed; zero at the others.
@@ -181,7 +181,7 @@ def tensor_probe(
             back = _without(back, factors[key].T)
         elif key.name == "bias":
             x = torch.zeros(into)
-        else:
+        elif key.role is Role.HEAD:
             x = 1e4 * _unit(x[None])[0]
         batch[READS + name], batch[RETURNS + name] = x[None], back[None]
     return batch
@@ -198,12 +198,14 @@ def away_from_zero(factors: Factors) -> Factors:
 
 @dataclass(frozen=True, eq=False)
 class NumberCanaries:
-    """Examples each of which moves one number: entry (row, column) of one B, or of one head.
+    """Examples each of which moves one number: entry (row, column) of one B, R or head.
 
     Attributes:
         names: the layers.
         keys: which tensor of each layer.
         reads: per layer (columns, in), what it must read so that only one column moves.
+        returns: per layer (rows, out), what must come back so that only one row moves; None for
+            the unit vectors.
         out: per layer, its features out.
         layer: (m,) index into ``names``.
         row: (m,).
@@ -214,6 +216,7 @@ class NumberCanaries:
     names: Sequence[str]
     keys: Sequence[Key]
     reads: Sequence[Tensor]
+    returns: Sequence[Tensor | None]
     out: Sequence[int]
     layer: Tensor
     row: Tensor
@@ -230,11 +233,15 @@ class NumberCanaries:
         chosen = torch.as_tensor(indices)
         layer, row, column = (t[chosen] for t in (self.layer, self.row, self.column))
         batch = {"labels": torch.zeros(len(chosen), dtype=torch.long)}
-        for i, (name, reads, out) in enumerate(zip(self.names, self.reads, self.out, strict=True)):
+        layers = zip(self.names, self.reads, self.returns, self.out, strict=True)
+        for i, (name, reads, returns, out) in enumerate(layers):
             own = (layer == i).to(reads.dtype).unsqueeze(1)
             batch[READS + name] = reads[column.clamp(max=len(reads) - 1)] * own
-            onehot = torch.nn.functional.one_hot(row.clamp(max=out - 1), out)
-            batch[RETURNS + name] = onehot * own * self.strength
+            if returns is None:
+                back = torch.nn.functional.one_hot(row.clamp(max=out - 1), out)
+            else:
+                back = returns[row.clamp(max=len(returns) - 1)]
+            batch[RETURNS + name] = back * own * self.strength
         return batch
 
     def read(self, moved: Mapping[Key, Numbers]) -> Tensor:
@@ -274,7 +281,7 @@ def slots(
     strength: float,
     g: torch.Generator,
 ) -> NumberCanaries:
-    """One canary for each number of the trained B and heads, or for ``most`` of them.
+    """One canary for each number of the trained B, R and heads, or for ``most`` of them.
 
     Args:
         adapted: its layers are probed.
@@ -285,7 +292,7 @@ def slots(
         g: chooses.
 
     Raises:
-        ValueError: if neither B nor a head is trained.
+        ValueError: if neither B nor R nor a head is trained.
     """
     layers = probed_layers(adapted, roles)
     keys = [_key(name, layer) for name, layer in layers.items()]
@@ -301,6 +308,7 @@ def slots(
         names=list(layers),
         keys=keys,
         reads=[_reads(name, layer, factors) for name, layer in layers.items()],
+        returns=[_returns(name, layer, factors) for name, layer in layers.items()],
         out=[_features(layer)[0] for layer in layers.values()],
         layer=layer,
         row=place // columns,
@@ -310,7 +318,13 @@ def slots(
 
 
 def _key(name: str, layer: Layer) -> Key:
-    return Key(name, Role.B) if isinstance(layer, AdaptedLinear) else Key(name, Role.HEAD, "weight")
+    match layer:
+        case Head():
+            return Key(name, Role.HEAD, "weight")
+        case CoreLinear():
+            return Key(name, Role.R)
+        case AdaptedLinear():
+            return Key(name, Role.B)
 
 
 def _reads(name: str, layer: Layer, factors: Factors) -> Tensor:
@@ -318,6 +332,13 @@ def _reads(name: str, layer: Layer, factors: Factors) -> Tensor:
     if isinstance(layer, Head):
         return 30.0 * torch.eye(layer.weight.shape[1])
     return pinv(factors[Key(name, Role.A)].double()).T.float()
+
+
+def _returns(name: str, layer: Layer, factors: Factors) -> Tensor | None:
+    """(r, out): row k makes B^T times it the k-th unit vector; None where B itself moves."""
+    if not isinstance(layer, CoreLinear):
+        return None
+    return pinv(factors[Key(name, Role.B)].double()).float()
 
 
 def _features(layer: Layer) -> tuple[int, int]:

@@ -22,6 +22,7 @@ class Role(StrEnum):
     A = "A"  # (r, in) down-projection
     B = "B"  # (out, r) up-projection
     D = "D"  # (out, in) a whole matrix
+    R = "R"  # (r, r) a core between B and A
     GATE = "gate"  # a tensor of a router between adapters
     HEAD = "head"  # a tensor trained and averaged as it is
 
@@ -111,8 +112,9 @@ class Factors(Mapping[Key, Tensor]):
         return [k.site for k in self if k.role is Role.B and Key(k.site, Role.A) in self]
 
     def pair(self, site: str) -> LowRank:
-        """``B @ A`` at ``site``, unscaled, as a product."""
-        return LowRank(self[Key(site, Role.B)], self[Key(site, Role.A)])
+        """``B @ A`` at ``site``, unscaled, as a product; ``B R @ A`` where there is a core."""
+        left, core = self[Key(site, Role.B)], self.get(Key(site, Role.R))
+        return LowRank(left if core is None else left @ core, self[Key(site, Role.A)])
 
     def cut(self, rank: int | None) -> Factors:
         """Every pair's first ``rank`` columns of B and rows of A; None for all of them."""

@@ -18,7 +18,14 @@ from .base import Method
 from .options import own_options
 from .registry import built_in, lenders
 
-WORDS = {Role.A: "A", Role.B: "B", Role.D: "D", Role.GATE: "gate", Role.HEAD: "head"}
+WORDS = {
+    Role.A: "A",
+    Role.B: "B",
+    Role.D: "D",
+    Role.R: "R",
+    Role.GATE: "gate",
+    Role.HEAD: "head",
+}
 """What a table calls a role."""
 
 UNITS = ("example", "client")

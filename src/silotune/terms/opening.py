@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from silotune.adapters import AdaptedLinear, AdaptedModel, MixedLinear
+from silotune.adapters import AdaptedLinear, AdaptedModel, CoreLinear, MixedLinear
 from silotune.core import Answers, Batch, ImageInput
 from silotune.core.half_products import require_fast
 from silotune.engine import (
@@ -229,7 +229,11 @@ def _measured(adapted: AdaptedModel, task: Objective, batch: Batch) -> Answers:
 @contextlib.contextmanager
 def _without_dropout(adapted: AdaptedModel) -> Iterator[None]:
     """The adapters' dropout is drawn anew in each pass, so that no two could be compared."""
-    layers = [m for m in adapted.model.modules() if isinstance(m, AdaptedLinear | MixedLinear)]
+    layers = [
+        m
+        for m in adapted.model.modules()
+        if isinstance(m, AdaptedLinear | CoreLinear | MixedLinear)
+    ]
     rates = [layer.dropout for layer in layers]
     for layer in layers:
         layer.dropout = 0.0
