@@ -316,7 +316,7 @@ def test_a_server_optimiser_goes_around_whatever_keeps_the_basis():
         except IncompatibleMethodError:
             pass
     folding = {"flora", "fedftg-seeded", "cola", "rac-lora", "xgblora"}
-    assert set(built_in()) - able == {"fedsvd", "flexlora", *folding}
+    assert set(built_in()) - able == {"fedask", "fedsvd", "flexlora", *folding}
 
 
 def test_the_rate_is_the_usual_one_unless_somebody_says_another(load):

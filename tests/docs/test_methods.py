@@ -64,6 +64,7 @@ NUMBERS = {  # what travels up and down for a layer; two of each where rounds ta
     "la-lora": ([both], [both]),
     "fedsa-lora": ([of_a], [of_a]),
     "fedsvd": ([of_b], [both]),
+    "fedask": ([of_b], [both]),
     "fedex-lora": ([both], [of_all]),
     "flora": ([both], [of_all]),
     "flexlora": ([both], [both]),

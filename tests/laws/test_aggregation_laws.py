@@ -27,6 +27,7 @@ from silotune.aggregation import (
     ServerMomentum,
     ServerOptimizer,
     ServerYogi,
+    Sketch,
     Truncate,
     aggregation_error,
 )
@@ -45,6 +46,7 @@ BOTH: dict[str, Aggregator] = {
     "Truncate": Truncate(rank=RANK),
     "Truncate(1)": Truncate(rank=1),
     "Truncate(unbalanced)": Truncate(rank=RANK, balanced=False),
+    "Sketch(pair)": Sketch(rank=RANK, oversampling=2, b_alone=False),
     "FairCosine": FairCosine(),
     "FairCosine(squared)": FairCosine(squared=True),
     "FairRidge": FairRidge(ridge=RIDGE),
@@ -57,9 +59,10 @@ ONLY_B: dict[str, Aggregator] = {
     "Refactor": Refactor(),
     "Refactor(2)": Refactor(every=2),
     "Refactor(randomised)": Refactor(randomised=True),
+    "Sketch": Sketch(rank=RANK),
 }
 RULES = BOTH | ONLY_B
-EXACT = {k: RULES[k] for k in ("Residual", "Fold", "Refactor", "Refactor(2)")}
+EXACT = {k: RULES[k] for k in ("Residual", "Fold", "Refactor", "Refactor(2)", "Sketch")}
 RATIONAL = ("Residual", "Fold", "Truncate", "Truncate(unbalanced)")  # functions of E[BA] alone
 
 few = settings(max_examples=6)  # of every rule and every shape

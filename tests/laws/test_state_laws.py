@@ -185,8 +185,10 @@ def test_nothing_of_a_fold_is_left_behind_in_the_model(method, clients):
 
 EXACT = [
     "ffa-lora",
+    "fed-sb",
     "rolora",
     "fedsvd",
+    "fedask",
     "fedex-lora",
     "flora",
     "fedftg",

@@ -29,7 +29,15 @@ def test_a_rate_goes_by_what_makes_a_step_longer():
 def test_methods_that_move_one_factor_take_larger_steps():
     for method in built_in().values():
         assert method.rate_scale > 0
-        if method.name in ("ffa-lora", "head-only", "fedsvd", "lora-fa", "rac-lora"):
+        if method.name in (
+            "ffa-lora",
+            "head-only",
+            "fed-sb",
+            "fedask",
+            "fedsvd",
+            "lora-fa",
+            "rac-lora",
+        ):
             assert method.rate_scale > FedIT.rate_scale
 
 

@@ -3,6 +3,7 @@
 from .base import Aggregator as Aggregator
 from .base import Combined as Combined
 from .base import aggregation_error as aggregation_error
+from .fedask import Sketch as Sketch
 from .fedex_lora import Residual as Residual
 from .fedopt import ServerAdam as ServerAdam
 from .fedopt import ServerMomentum as ServerMomentum

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from silotune.core import ClientMean, Factors, GlobalState
-from silotune.linalg import Matrix, norm, subtract
+from silotune.linalg import LowRank, Matrix, norm, subtract
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +123,16 @@ def aggregation_error(mean: ClientMean, before: Factors, combined: Combined) -> 
 def own_type(means: Factors, previous: GlobalState) -> Factors:
     """Means (float64) in the type of the factors they replace."""
     return Factors({k: t.to(previous.factors[k].dtype) for k, t in means.items()})
+
+
+def filled(best: LowRank, before: Tensor) -> tuple[Tensor, Tensor]:
+    """B' (out, r) and A' (r, in) of the same product, where ``before`` is A (r, in).
+
+    Components that the product does not need begin afresh, B' = 0 and A' as it was, since a pair of
+    zeros would never move again.
+    """
+    unused = torch.zeros(len(best.left), len(before) - best.rank, dtype=torch.float64)
+    return torch.cat([best.left, unused], 1), torch.cat([best.right, before[best.rank :]])
 
 
 def resolution(ideal: Matrix, dtype: torch.dtype) -> float:

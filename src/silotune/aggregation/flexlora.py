@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from silotune.core import ClientMean, Factors, GlobalState, Key, Role
 from silotune.linalg import Matrix, svd
 
-from .base import Aggregator, Combined, own_type, resolution
+from .base import Aggregator, Combined, filled, own_type, resolution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,5 +63,4 @@ class Truncate(Aggregator):
             raise ValueError(f"r: {self.rank} is more than the {r} of the pairs")
         spectrum = svd(ideal, self.rank, resolution(ideal, before.dtype))
         best = spectrum.balanced() if self.balanced else spectrum.heavy_left()
-        unused = torch.zeros(ideal.shape[0], r - best.rank, dtype=torch.float64)
-        return torch.cat([best.left, unused], 1), torch.cat([best.right, before[best.rank :]])
+        return filled(best, before)

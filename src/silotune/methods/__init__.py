@@ -12,6 +12,7 @@ from .base import Kind as Kind
 from .base import Method as Method
 from .cola import COLA as COLA
 from .fed_sb import FedSB as FedSB
+from .fedask import FedASK as FedASK
 from .fedex_lora import FedExLoRA as FedExLoRA
 from .fedftg import FedFTG as FedFTG
 from .fedftg_seeded import FedFTGSeeded as FedFTGSeeded
