@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 
 import torch
 
-from silotune.core import Key, Role, RoundPlan, generator, place_of
+from silotune.core import Key, Role, RoundPlan, Turn, generator, place_of
 
 
 class Schedule(Protocol):
@@ -68,6 +68,33 @@ class AlternateRounds(Schedule):
     def plans(self) -> tuple[RoundPlan, ...]:
         """Every turn."""
         return self.turns
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turning(Schedule):
+    """Clients turn their pairs before they send them, towards A in odd rounds and B in even ones.
+
+    FedRot-LoRA (arXiv 2602.23638). Not in round 0, in which B was 0. What is sent is then written
+    in another basis in every round, so that correlated noise is refused.
+
+    Attributes:
+        link: what trains and is shared.
+        share: how far they turn.
+    """
+
+    link: RoundPlan
+    share: float = 1.0
+
+    def plan(self, round: int, sites: Sequence[str] = ()) -> RoundPlan:
+        """Plain in round 0, then in turn."""
+        return replace(self.link, turn=self._turn(round) if round else None)
+
+    def plans(self) -> tuple[RoundPlan, ...]:
+        """The three."""
+        return tuple(self.plan(round) for round in range(3))
+
+    def _turn(self, round: int) -> Turn:
+        return Turn(Role.A if round % 2 else Role.B, self.share)
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ NUMBERS = {  # what travels up and down for a layer; two of each where rounds ta
     "fedex-lora": ([both], [of_all]),
     "flora": ([both], [of_all]),
     "flexlora": ([both], [both]),
+    "fedrot-lora": ([both], [both]),
     "lora-fair": ([both], [both]),
     "fedftg": ([whole], [whole]),
     "fedftg-seeded": ([larger], [both]),  # the folded pair goes down with its projector

@@ -38,6 +38,7 @@ from .record_axis import LEADING as LEADING
 from .record_axis import RecordAxis as RecordAxis
 from .round_plan import Phase as Phase
 from .round_plan import RoundPlan as RoundPlan
+from .round_plan import Turn as Turn
 from .round_plan import UploadType as UploadType
 from .round_plan import plan_of as plan_of
 from .seeds import generator as generator

@@ -21,6 +21,28 @@ class Phase:
     steps: int = 1
 
 
+@dataclass(frozen=True)
+class Turn:
+    """Before a client sends a pair, it writes it in the basis nearest to that of the round's start.
+
+    Attributes:
+        towards: which factor of the start decides, A or B.
+        share: how far it turns; 1 is all the way.
+
+    Raises:
+        ValueError: if it is neither factor, or the share is not above 0 and at most 1.
+    """
+
+    towards: Role
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.towards not in (Role.A, Role.B):
+            raise ValueError("turn: pairs are turned towards A or B")
+        if not 0.0 < self.share <= 1.0:
+            raise ValueError(f"rotation_lambda: must be above 0 and at most 1, not {self.share}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RoundPlan:
     """Orders for one round.
@@ -32,6 +54,7 @@ class RoundPlan:
         fixed: tensors that stay as they are, whatever their role.
         upload: type of the numbers that clients send.
         own_start: where A is as drawn, every client begins at a draw of its own.
+        turn: how clients turn their pairs before they send them; None if they do not.
     """
 
     phases: tuple[Phase, ...]
@@ -40,6 +63,7 @@ class RoundPlan:
     fixed: frozenset[Key] = frozenset()
     upload: UploadType = "float32"
     own_start: bool = False
+    turn: Turn | None = None
 
     def trained(self) -> frozenset[Role]:
         """Every role that some phase moves."""
@@ -70,6 +94,7 @@ class RoundPlan:
         """All of it in a fixed order and plain types, for messages and fingerprints."""
         fewer_bits = {} if self.upload == "float32" else {"upload": self.upload}
         own = {"own_start": True} if self.own_start else {}
+        turn = {"turn": [str(self.turn.towards), self.turn.share]} if self.turn else {}
         return {
             "phases": [[sorted(map(str, phase.roles)), phase.steps] for phase in self.phases],
             "share": sorted(map(str, self.share)),
@@ -77,6 +102,7 @@ class RoundPlan:
             "fixed": sorted(self.fixed),
             **fewer_bits,
             **own,
+            **turn,
         }
 
 
@@ -88,6 +114,7 @@ def plan_of(outline: Mapping[str, Any]) -> RoundPlan:
         ValueError: if a part is none of a plan.
     """
     upload = outline.get("upload", "float32")
+    turn = outline.get("turn")
     if upload not in get_args(UploadType):
         raise ValueError("upload is no type that numbers are sent in")
     return RoundPlan(
@@ -97,6 +124,7 @@ def plan_of(outline: Mapping[str, Any]) -> RoundPlan:
         fixed=frozenset(map(Key.of, outline["fixed"])),
         upload=upload,
         own_start=outline.get("own_start", False) is True,
+        turn=None if turn is None else Turn(Role(turn[0]), float(turn[1])),
     )
 
 

@@ -25,6 +25,7 @@ from .client_state import start_of
 from .local_training import local_training
 from .participants import Client, LocalTrainer
 from .remembered import plain
+from .turned import turned
 
 
 def client_round(task: ClientTask, trainer: LocalTrainer, client: Client) -> ClientUpdate:
@@ -117,7 +118,10 @@ def _trained(
         personalization.draft(client.folder, task, _fingerprint(task), personal)
     if carried:
         local_memory.draft(client.folder, task, _fingerprint(task), end.memory)
-    return seal(task.plan.shared(end.factors), task, task.plan.shared(start))
+    shared, began = task.plan.shared(end.factors), task.plan.shared(start)
+    if task.plan.turn:
+        shared = turned(shared, began, task.plan.turn)
+    return seal(shared, task, began)
 
 
 def _fingerprint(task: ClientTask) -> str:

@@ -17,6 +17,7 @@ from .fedex_lora import FedExLoRA as FedExLoRA
 from .fedftg import FedFTG as FedFTG
 from .fedftg_seeded import FedFTGSeeded as FedFTGSeeded
 from .fedit import FedIT as FedIT
+from .fedrot_lora import FedRotLoRA as FedRotLoRA
 from .fedsa_lora import FedSALoRA as FedSALoRA
 from .fedsvd import FedSVD as FedSVD
 from .ffa_lora import FFALoRA as FFALoRA

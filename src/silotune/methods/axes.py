@@ -141,6 +141,11 @@ class Axes:
                 "a pair that begins afresh every so often is drawn from a seed: set "
                 "init_lora_weights to kaiming or orthonormal"
             )
+        if plan.turn and not (plan.share >= PAIR and self.adapter and self.adapter.whole_pair):
+            raise IncompatibleMethodError(
+                "only a pair that is shared whole, and is all that is learned at its layer, may be "
+                "turned before it is sent"
+            )
         if plan.fold and plan.trained() - plan.share:
             raise IncompatibleMethodError(
                 "what a client keeps to itself cannot be folded into the base"
