@@ -152,7 +152,10 @@ def test_an_option_of_several_methods_is_the_same_in_all(option):
     assert all((other.hint, other.about) == (first.hint, first.about) for other in others)
 
 
-BELOW_1 = ("cutoff",)
+BELOW_1 = (
+    "rotation_lambda",
+    "cutoff",
+)
 
 LISTS = {"experts": "[a, b]", "masked_experts": "[a]"}
 """Options that are lists, and values that they take."""
