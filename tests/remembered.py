@@ -1,15 +1,18 @@
 """Checks that a run makes of its model, remembered: of equal models they find the same.
 
-They take nearly half of a tiny private run. What is found is remembered by all that it may depend
-on; refusals are not. A test that is about a check, or about what records could change of it, asks
-for the fixture `checked` and has it made.
+They take more than half of a tiny private run. What is found is remembered by all that it may
+depend on; refusals are not. A test that is about a check, or about what records could change of it,
+asks for the fixture `checked` and has it made.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
+from silotune.core import Site
+from silotune.models.load import Loaded
 from silotune.terms import BuiltModel, Terms
 
 Check = Callable[..., Any]
@@ -19,35 +22,48 @@ def remembering(check: Check, found: dict[Hashable, Any], where: Hashable) -> Ch
     """The check, which looks up what it found of an equal model.
 
     Args:
-        check: of a built model and its terms, first.
+        check: of a model, its terms, sites or what was learned.
         found: what it found so far.
         where: only what was found there is looked up.
     """
 
-    def remembered(model: BuiltModel, terms: Terms, *more: object, **changes: object) -> object:
-        key = (where, _of(model, terms), *map(_shapes, more), *sorted(changes.items()))
+    def remembered(*given: object, **changes: object) -> object:
+        key = (where, torch.get_num_threads(), *map(_of, given), *sorted(changes.items()))
         if key not in found:
-            found[key] = check(model, terms, *more, **changes)
+            found[key] = check(*given, **changes)
         return found[key]
 
     return remembered
 
 
-def _of(model: BuiltModel, terms: Terms) -> Hashable:
-    """All that a check of it may depend on, but for the code."""
-    trainer = model.trainer
-    modules = trainer.adapted.model.named_modules()
-    return (
-        model.digest,
-        model.first.digest(),
-        tuple((name, type(module)) for name, module in modules),
-        tuple(sorted(map(str, model.fixed))),
-        (type(terms.objective), repr(terms.objective), terms.unit, terms.seed),
-        (terms.dtype, terms.quantization, terms.gradient_checkpointing),
-        (type(terms.method), repr(model.axes), repr(model.layout)),
-        trainer.micro_batch,
-        torch.get_num_threads(),
-    )
+def _of(given: Any) -> Hashable:
+    """All of it that a check may depend on, but for the code."""
+    if isinstance(given, BuiltModel):
+        trainer = given.trainer
+        return (
+            given.digest,
+            given.first.digest(),
+            _modules(trainer.adapted.model),
+            tuple(sorted(map(str, given.fixed))),
+            (repr(given.axes), repr(given.layout)),
+            trainer.micro_batch,
+        )
+    if isinstance(given, Loaded):
+        reader = given.tokenizer and (type(given.tokenizer), repr(given.tokenizer))
+        return (given.digest, _modules(given.model), repr(given.inputs), reader, given.absent)
+    if isinstance(given, Terms):
+        return (
+            (type(given.objective), repr(given.objective), given.unit, given.seed),
+            (given.dtype, given.quantization, given.gradient_checkpointing),
+            (type(given.method), repr(given.method)),
+        )
+    if isinstance(given, Sequence) and all(isinstance(s, Site) for s in given):
+        return tuple(site.name for site in given)
+    return given if isinstance(given, Hashable) and not hasattr(given, "models") else _shapes(given)
+
+
+def _modules(model: nn.Module) -> Hashable:
+    return tuple((name, type(module)) for name, module in model.named_modules())
 
 
 def _shapes(learned: Any) -> Hashable:

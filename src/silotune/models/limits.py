@@ -42,11 +42,12 @@ def check_limits(loaded: Loaded, max_length: int, *, pairs: bool) -> None:
     Raises:
         ValueError: naming the field, with the largest number that is possible.
     """
+    twin = _twin(loaded.model)
     if isinstance(loaded.inputs, ImageInput):
-        return _check_image(loaded.model, loaded.inputs)
-    _check_kinds(loaded, pairs=pairs)
+        return _check_image(twin, loaded.inputs)
+    _check_kinds(loaded, twin, pairs=pairs)
     most = min(max_length, loaded.tokenizer.model_max_length)  # type: ignore[union-attr]
-    longest = _longest(loaded, int(most))
+    longest = _longest(loaded, twin, int(most))
     if longest < max_length:
         raise ValueError(
             f"max_length: {max_length} is more than the {longest} tokens that this model reads; "
@@ -55,30 +56,30 @@ def check_limits(loaded: Loaded, max_length: int, *, pairs: bool) -> None:
     return None
 
 
-def _longest(loaded: Loaded, most: int) -> int:
+def _longest(loaded: Loaded, twin: nn.Module, most: int) -> int:
     """Tokens of the longest text that a model reads, ``most`` at most."""
     inputs = loaded.inputs
     assert not isinstance(inputs, ImageInput)
     token = next(i for i in range(inputs.vocabulary) if i not in inputs.special)
 
-    def reads(length: int) -> bool:
+    def reads(model: nn.Module, length: int) -> bool:
         ids = torch.full((1, length), token)
         read = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        return _failure(loaded.model, read) is None
+        return _failure(model, read) is None
 
-    if most <= _SHORT or reads(most):
+    if most <= _SHORT or reads(twin, most):
         return most
-    return _last(reads, _SHORT, most)
+    return _last(lambda length: reads(_twin(loaded.model), length), _SHORT, most)
 
 
-def _check_kinds(loaded: Loaded, *, pairs: bool) -> None:
+def _check_kinds(loaded: Loaded, twin: nn.Module, *, pairs: bool) -> None:
     """That the model takes every column of a text, and every kind of token in it."""
     tokenizer: Any = loaded.tokenizer
     made = tokenizer(*["a"] * (2 if pairs else 1), return_tensors="pt")
     if not made["input_ids"].numel():
         return
     known = ("input_ids", "attention_mask", "token_type_ids")
-    wrong = _failure(loaded.model, {name: made[name] for name in known if name in made})
+    wrong = _failure(twin, {name: made[name] for name in known if name in made})
     if wrong is not None:
         what = "pairs of texts" if pairs else "texts"
         raise ValueError(
@@ -87,8 +88,8 @@ def _check_kinds(loaded: Loaded, *, pairs: bool) -> None:
         )
 
 
-def _check_image(model: nn.Module, inputs: ImageInput) -> None:
-    wrong = _failure(model, {"pixel_values": torch.zeros(1, *inputs.shape)})
+def _check_image(twin: nn.Module, inputs: ImageInput) -> None:
+    wrong = _failure(twin, {"pixel_values": torch.zeros(1, *inputs.shape)})
     if wrong is not None:
         made = " x ".join(map(str, inputs.shape))
         raise ValueError(
@@ -97,9 +98,8 @@ def _check_image(model: nn.Module, inputs: ImageInput) -> None:
         )
 
 
-@torch.no_grad()
-def _failure(model: nn.Module, inputs: Mapping[str, Tensor]) -> Exception | None:
-    """What goes wrong in the embeddings or the first layer; None if nothing does.
+def _twin(model: nn.Module) -> nn.Module:
+    """A model of the same weights that ends after its first layer.
 
     The model itself sees nothing: what it keeps of what it read is for the isolation check to find.
     """
@@ -109,6 +109,12 @@ def _failure(model: nn.Module, inputs: Mapping[str, Tensor]) -> Exception | None
     stacks = [m for m in twin.modules() if isinstance(m, nn.ModuleList) and len(m)]
     if stacks:
         max(stacks, key=_size)[0].register_forward_hook(_stop)
+    return twin
+
+
+@torch.no_grad()
+def _failure(twin: nn.Module, inputs: Mapping[str, Tensor]) -> Exception | None:
+    """What goes wrong in the embeddings or the first layer; None if nothing does."""
     try:
         twin(**inputs)
     except _Enough:
