@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from silotune.adapters import Expert, Experts, LoRA, PeftLayout, inject, load_expert, save_peft
-from silotune.adapters.mole import LOG_TEMPERATURE, MIX
+from silotune.adapters.mole_gate import LOG_TEMPERATURE, MIX, first_positions
 from silotune.core import Factors, Key, Role, Site
 from silotune.engine import check_gradients
 from silotune.engine.batches import microbatches
@@ -44,8 +44,8 @@ def gate(name: str, site: str = "up") -> Key:
     return Key(site, Role.GATE, name)
 
 
-def mixture(*masked: str, weight: float = 0.2) -> Experts:
-    return Experts(experts=experts(), masked=masked, balance_weight=weight)
+def mixture(*masked: str, weight: float = 0.2, **reads) -> Experts:
+    return Experts(experts=experts(), masked=masked, balance_weight=weight, **reads)
 
 
 def loaded(mole: Experts):
@@ -59,30 +59,59 @@ def losses(model):
     return lambda batch: model.losses(CLASSIFY.losses, batch)
 
 
+def read_by_hand(read, deltas, mole) -> torch.Tensor:
+    """What the gate at one site is given, of (T, in): normalised, one vector."""
+    if mole.gate_input == "mean":
+        return torch.cat([(read @ delta.T).mean(0) for delta in deltas])  # pooled afterwards
+    padded = torch.zeros(mole.positions, read.shape[1])
+    padded[: len(read)] = read[: mole.positions]
+    if mole.gate_input == "input":
+        return padded.flatten()
+    return torch.cat([(padded @ delta.T).flatten() for delta in deltas])
+
+
+def weigh_by_hand(read, deltas, factors, mole, site) -> torch.Tensor:
+    z = read_by_hand(read, deltas, mole)
+    logits = factors[gate(MIX, site)] @ (z / z.norm())
+    kept = [e.name not in mole.masked for e in mole.experts]
+    weights = torch.exp(logits / torch.exp(factors[gate(LOG_TEMPERATURE, site)]))
+    weights = torch.stack([w if k else w * 0 for w, k in zip(weights, kept, strict=True)])
+    return weights / weights.sum()
+
+
 def by_hand(ids, label, factors, mole) -> torch.Tensor:
     """The loss of one record with its balance term, all of it by plain autograd."""
     toy = Toy().double().requires_grad_(False)
     h = toy.embedding(torch.tensor(ids))  # (T, d)
     read = toy.norm(h)
     deltas = {s: [e.pairs[s].dense() for e in mole.experts] for s in ("up", "down")}
-    outputs = torch.cat([(read @ delta.T).mean(0) for delta in deltas["up"]])  # pooled afterwards
-    logits = factors[gate(MIX)] @ (outputs / outputs.norm())
-    kept = [e.name not in mole.masked for e in mole.experts]
-    weights = torch.exp(logits / torch.exp(factors[gate(LOG_TEMPERATURE)]))
-    weights = torch.stack([w if k else w * 0 for w, k in zip(weights, kept, strict=True)])
-    g = weights / weights.sum()
-    up, down = (sum(g[i] * deltas[s][i] for i in range(3)) for s in ("up", "down"))
-    inner = torch.tanh(toy.up(read) + read @ up.T)
+    g = weigh_by_hand(read, deltas["up"], factors, mole, "up")
+    inner = torch.tanh(toy.up(read) + read @ sum(g[i] * deltas["up"][i] for i in range(3)).T)
+    q = g
+    if mole.granularity == "matrix":
+        g = weigh_by_hand(inner, deltas["down"], factors, mole, "down")
+        q = (q + g) / 2
+    down = sum(g[i] * deltas["down"][i] for i in range(3))
     out = (h + toy.down(inner) + inner @ down.T).mean(0)
     task = functional.cross_entropy(factors[HEAD[0]] @ out + factors[HEAD[1]], torch.tensor(label))
-    return task - mole.balance_weight * sum(g[i].log() for i in range(3) if kept[i])
+    kept = [e.name not in mole.masked for e in mole.experts]
+    return task - mole.balance_weight * sum(q[i].log() for i in range(3) if kept[i])
 
 
 @pytest.mark.parametrize("masked", [(), ("e1",)])
-def test_forward_and_every_records_gradient_are_those_of_the_formula(masked):
-    records, mole = notes(9), mixture(*masked)
+@pytest.mark.parametrize("granularity", ["layer", "matrix"])
+@pytest.mark.parametrize(
+    "reads",
+    [{}, {"positions": 3}, {"gate_input": "input", "positions": 4}, {"gate_input": "mean"}],
+    ids=["outputs", "cut", "input", "mean"],
+)
+def test_forward_and_every_records_gradient_are_those_of_the_formula(masked, granularity, reads):
+    """Records have one to seven positions."""
+    records, mole = notes(9), mixture(*masked, granularity=granularity, **reads)
     model, factors = loaded(mole)
-    assert factors.keys() == {gate(MIX), gate(LOG_TEMPERATURE), *HEAD}, "experts are not among them"
+    at = ["up", "down"] if granularity == "matrix" else ["up"]
+    gates = {gate(name, site) for site in at for name in (MIX, LOG_TEMPERATURE)}
+    assert factors.keys() == gates | {*HEAD}, "experts are not among them"
     with model.sink.collect(9) as rows:
         found = losses(model)(records.batch(range(9)))
         found.sum().backward()
@@ -95,6 +124,28 @@ def test_forward_and_every_records_gradient_are_those_of_the_formula(masked):
         for key, gradient in zip(free, wanted, strict=True):
             torch.testing.assert_close(rows[key][i], gradient, atol=1e-10, rtol=1e-10)
             assert gradient.abs().sum() > 0, "or nothing was compared"
+
+
+def test_a_gate_reads_the_first_positions_in_order_and_no_padding():
+    x = torch.arange(1.0, 11.0).reshape(2, 5, 1)
+    seen = torch.tensor([[False, True, False, True, True], [True, False, False, False, False]])
+    assert first_positions(x, seen, 2).flatten(1).tolist() == [[2.0, 4.0], [6.0, 0.0]]
+    assert first_positions(x, seen, 6).flatten(1).tolist() == [
+        [2.0, 4.0, 5.0, 0.0, 0.0, 0.0],
+        [6.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+    ]
+
+
+def test_a_gate_serves_a_layer_or_a_block_of_it_or_a_matrix():
+    names = ["h.0.attn.q", "h.0.attn.o", "h.0.mlp.up", "h.1.attn.q", "h.1.mlp.up", "pooler"]
+    places = [Site(name, torch.nn.Linear(4, 3), 4, 3) for name in names]
+    firsts = {
+        kind: [key.site for key in mixture(granularity=kind).gates(places, 0) if key.name == MIX]
+        for kind in ("layer", "block", "matrix")
+    }
+    assert firsts["layer"] == ["h.0.attn.q", "h.1.attn.q", "pooler"]
+    assert firsts["block"] == ["h.0.attn.q", "h.0.mlp.up", "h.1.attn.q", "h.1.mlp.up", "pooler"]
+    assert firsts["matrix"] == names
 
 
 @pytest.mark.parametrize("bound", [0.05, math.inf])
@@ -178,8 +229,9 @@ def test_a_higher_temperature_evens_the_gates_out():
     assert (spreads[1] > spreads[2]).all()
 
 
-def test_padding_plays_no_part():
-    model, _ = loaded(mixture())
+@pytest.mark.parametrize("reads", ["outputs", "input", "mean"])
+def test_padding_plays_no_part(reads):
+    model, _ = loaded(mixture(gate_input=reads))
     batch = notes(4).batch(range(4))
     wide = {k: functional.pad(t, (0, 3)) if t.dim() == 2 else t for k, t in batch.items()}
     wide["input_ids"][:, -3:] = 7

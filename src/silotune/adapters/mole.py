@@ -2,16 +2,15 @@
 
 Stage 1 is not here: it is N runs that leave adapters, such as those of single silos. Here they are
 frozen, a part of the base that is not merged into it, and only gates (and a head) train. For each
-transformer layer one gate looks at the prompt, once, and all adapted sites of the layer follow:
+transformer layer, block or matrix one gate looks at the prompt, once, and all adapted sites that it
+serves follow:
 
     y = W x + sum_i G_i s_i B_i A_i x
-    G = softmax(e z / tau),   z = [E_1 .. E_N] / |E_1 .. E_N|,   E_i = s_i B_i A_i mean_t x_t
+    G = softmax(e z / tau),   z = E / |E|,   E = [E_1 .. E_N],   E_i = s_i B_i A_i x
 
-E_i is what expert i adds at the first adapted site of the layer, pooled over the tokens of the
-prompt, so that z has a fixed length; the paper flattens all tokens, for texts of one length. e is
-(N, N out), drawn uniformly with the released code's standard deviation of 0.01; tau = exp(theta) is
-learned, theta = 0 at birth, so that it stays positive. (Clients' means of theta are geometric ones
-of tau.)
+E_i is what expert i adds at the first of these sites, for the positions that ``mole_gate`` says. e
+is drawn uniformly with the released code's standard deviation of 0.01; tau = exp(theta) is learned,
+theta = 0 at birth, so that it stays positive. (Clients' means of theta are geometric ones of tau.)
 
 Balance, by record: L_bal = -sum_i log q_i with q_i the mean of G_i over the gates of the model; its
 minimum is N log N, where all experts are used alike. The paper weighs it by 0.5. The released code
@@ -23,35 +22,33 @@ logits that are left. Nothing is trained again.
 The scale of an expert is inside its pairs: experts may have ranks and scales of their own, and what
 is folded is a part of the pair, as in PEFT's format. Experts must be made for this very base model.
 
-Shapes: n examples, T positions, N experts, out, in, R sum of the experts' ranks.
+Shapes: n examples, N experts, out, in, R sum of the experts' ranks.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from silotune.core import Context, Factors, Key, PerExampleGradients, Role, Site, generator
+from silotune.core import Context, Factors, Key, PerExampleGradients, Role, Site
 from silotune.linalg import LowRank
 
 from .base import Adapter, Layer
+from .mole_balance import Balance
+from .mole_gate import Gate, GateInput, born_gate
 from .peft_pairs import read_pairs, refuse_other_base
-from .routing import Decision, blocks, expanded, mapped, prompt
-from .site_layer import SiteLayer, own_dtype, zeros
+from .routing import Decision, blocks
+from .site_layer import SiteLayer, own_dtype
 
-MIX, LOG_TEMPERATURE = "mix", "log_temperature"
-"""Names of a gate's tensors: e (N, N out) and theta (1,)."""
-
-SPREAD = 0.01
-"""Standard deviation of e at birth, as in the released code; uniform, not normal as there: a normal
-draw differs between processors in its last bits, and e travels as a seed."""
+Granularity = Literal["layer", "block", "matrix"]
+"""Whom one gate serves: all adapted sites of a transformer layer, of a block of it (attention, feed
+forward, whatever the model names below the layer's number), or one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +96,9 @@ class Experts(Adapter):
         experts: at least two, to be of use; empty as long as only the plan of a method matters.
         masked: names of experts that are not to be used.
         balance_weight: of L_bal in every record's loss.
+        gate_input: what a gate reads.
+        positions: of a prompt that it reads, unless it reads their mean.
+        granularity: whom it serves.
 
     Raises:
         ValueError: if all experts are masked, or a number is out of range.
@@ -115,8 +115,13 @@ class Experts(Adapter):
     experts: tuple[Expert, ...] = ()
     masked: tuple[str, ...] = ()
     balance_weight: float = 0.5
+    gate_input: GateInput = "outputs"
+    positions: int = 64
+    granularity: Granularity = "layer"
 
     def __post_init__(self) -> None:
+        if self.positions < 1:
+            raise ValueError("gate_positions: a gate must read one position at least")
         if self.balance_weight < 0:
             raise ValueError("balance_weight: must not be negative")
         names = {expert.name for expert in self.experts}
@@ -143,14 +148,31 @@ class Experts(Adapter):
         return {}
 
     def gates(self, sites: Sequence[Site], seed: int) -> Mapping[Key, Tensor]:
-        """Draw e from a normal distribution of standard deviation 0.01; theta = 0."""
-        born = [_born(own[0], len(self.experts), seed) for own in blocks(sites).values()]
+        """As ``born_gate`` draws them."""
+        reads = self.gate_input, self.positions
+        born = [
+            born_gate(own[0], len(self.experts), seed, *reads)
+            for own in self._served(sites).values()
+        ]
         return {key: tensor for gate in born for key, tensor in gate.items()}
+
+    def _served(self, sites: Sequence[Site]) -> dict[str, list[Site]]:
+        """Sites by the gate that serves them, in order."""
+        if self.granularity == "layer":
+            return blocks(sites)
+        if self.granularity == "matrix":
+            return {site.name: [site] for site in sites}
+        found: dict[str, list[Site]] = {}
+        for layer, own in blocks(sites).items():
+            for site in own:
+                within = site.name.removeprefix(f"{layer}.").split(".")[0]
+                found.setdefault(f"{layer}.{within}" if layer else "", []).append(site)
+        return found
 
     def layers(
         self, sites: Sequence[Site], sink: PerExampleGradients, context: Context
     ) -> Mapping[str, Layer]:
-        """All experts beside every base; the first of every transformer layer brings the gate.
+        """All experts beside every base; the first site that a gate serves brings it.
 
         Raises:
             ValueError: if there are fewer than two experts, or one does not fit the sites.
@@ -161,94 +183,16 @@ class Experts(Adapter):
             _check_fit(expert, sites)
         found: dict[str, Layer] = {}
         kept = [expert.name not in self.masked for expert in self.experts]
-        by_block = blocks(sites)
         balance = Balance(self.balance_weight, context)
-        for name, own in by_block.items():
+        for name, own in self._served(sites).items():
             pairs = [expert.pairs[own[0].name] for expert in self.experts]
-            gate = Gate(own[0], pairs, kept, sink, context, balance)
+            reads = self.gate_input, self.positions
+            gate = Gate(own[0], pairs, kept, sink, context, balance, *reads)
             decision = Decision(name, own[0], gate, context)
             for i, site in enumerate(own):
                 pairs = [expert.pairs[site.name] for expert in self.experts]
                 found[site.name] = ExpertLinear(site, pairs, decision, gate if i == 0 else None)
         return found
-
-
-@dataclass(frozen=True)
-class Balance:
-    """L_bal of all gates that decide in a forward pass."""
-
-    weight: float
-    context: Context
-
-    def note(self, log_gates: Tensor) -> None:
-        """Keep log G (n, kept experts) of one more gate."""
-        notes = self.context.notes
-        notes["log gates", len(notes)] = log_gates
-        if self.weight:
-            self.context.penalties["balance"] = self.term
-
-    def term(self) -> Tensor:
-        """(n,), weighed."""
-        logs = torch.stack(list(self.context.notes.values()))
-        log_q = logs.logsumexp(dim=0) - math.log(len(logs))
-        return -self.weight * log_q.sum(dim=1)
-
-
-class Gate(nn.Module):
-    """What one transformer layer weighs the experts by."""
-
-    def __init__(
-        self,
-        site: Site,
-        pairs: Sequence[LowRank],
-        kept: Sequence[bool],
-        sink: PerExampleGradients,
-        context: Context,
-        balance: Balance,
-    ) -> None:
-        super().__init__()
-        weight, dtype = site.weight(), own_dtype(site)
-        born = _born(site, len(pairs), 0)
-        self._keys = {key.name: key for key in born}
-        for key, tensor in born.items():
-            self.register_parameter(key.name, zeros(site, *tensor.shape))
-        self._pairs = [
-            (pair.right.to(weight.device, dtype), pair.left.to(weight.device, dtype))
-            for pair in pairs
-        ]
-        self.register_buffer("kept", torch.tensor(kept, device=weight.device), persistent=False)
-        self._sink, self._context, self._balance = sink, context, balance
-
-    def tensors(self) -> dict[Key, nn.Parameter]:
-        """Both by key."""
-        return {key: self.get_parameter(name) for name, key in self._keys.items()}
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Gates (n, N) for the prompt ``x`` (n, T, in)."""
-        log_gates = torch.log_softmax(self._logits(x), dim=1)
-        self._balance.note(log_gates[:, self.get_buffer("kept")])
-        return log_gates.exp()
-
-    def _logits(self, x: Tensor) -> Tensor:
-        """(n, N); -infinity where an expert is masked."""
-        z = F.normalize(self._outputs(self._mean(x)), dim=1)
-        logits = mapped(z, self.get_parameter(MIX), self._sink, self._keys[MIX])
-        key = self._keys[LOG_TEMPERATURE]
-        theta = expanded(self.get_parameter(LOG_TEMPERATURE), len(x), self._sink, key)
-        cooled = logits * torch.exp(-theta)
-        return cooled.masked_fill(~self.get_buffer("kept"), -torch.inf)
-
-    def _mean(self, x: Tensor) -> Tensor:
-        """(n, in), over the prompt."""
-        own = x.to(self.get_parameter(MIX).dtype).reshape(len(x), -1, x.shape[-1])
-        seen = prompt(self._context, x).reshape(own.shape[:2]).to(own.dtype)
-        total = torch.einsum("nt,ntd->nd", seen, own)
-        return total / seen.sum(dim=1, keepdim=True).clamp(min=1)
-
-    def _outputs(self, mean: Tensor) -> Tensor:
-        """What each expert makes of it, side by side (n, N out)."""
-        each = [F.linear(F.linear(mean, a), b) for a, b in self._pairs]
-        return torch.cat(each, dim=1)
 
 
 class ExpertLinear(SiteLayer):
@@ -290,16 +234,6 @@ class ExpertLinear(SiteLayer):
         z = F.linear(x.to(self.A.dtype), self.A)
         z = z * gates.reshape(len(x), *[1] * (z.dim() - 2), -1)
         return y + F.linear(z, self.B).to(y.dtype)
-
-
-def _born(site: Site, experts: int, seed: int) -> dict[Key, Tensor]:
-    """A gate's tensors at the first site of its layer."""
-    shape, g = (experts, experts * site.out_features), generator(seed, "gate", site.name)
-    tensors = {
-        MIX: (2.0 * torch.rand(shape, generator=g, dtype=torch.float32) - 1.0) * (SPREAD * 3**0.5),
-        LOG_TEMPERATURE: torch.zeros(1, dtype=torch.float32),
-    }
-    return {Key(site.name, Role.GATE, name): tensor for name, tensor in tensors.items()}
 
 
 def _check_fit(expert: Expert, sites: Collection[Site]) -> None:

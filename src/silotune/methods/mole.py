@@ -4,7 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
 
+from annotated_types import Ge
+
 from silotune.adapters import Adapter, Expert, Experts, load_expert
+from silotune.adapters.mole import Granularity
+from silotune.adapters.mole_gate import GateInput
 from silotune.core import Role
 from silotune.schedules import Constant, Schedule
 
@@ -22,13 +26,22 @@ class MoLE(Method):
     each silo alone, or the silos' own adapters of a personal method. Every client holds all
     experts, as it holds the base model; they are frozen, and only gates and head are trained and
     averaged. r, lora_alpha and init_lora_weights mean nothing here. What the experts learned was
-    paid for, or was not, where they were trained. Below, there are as many experts as clients; a
-    transformer layer has one gate for all its adapted modules. Saved in a format of our own.
+    paid for, or was not, where they were trained. Below, there are as many experts as clients, and
+    P stands for ``gate_positions``; a gate has K K out numbers with ``gate_input: mean``, and K P
+    in with ``input``. Saved in a format of our own.
+
+    The paper's gate reads the experts' outputs, all positions in a row, which asks for prompts of
+    one length: here their first P positions count, and what a shorter one lacks is zero. The output
+    of an expert is what its pair adds at the first adapted module that the gate serves. Noise has
+    P times fewer numbers to spoil with ``gate_input: mean``.
 
     Attributes:
         experts: folders of trained adapters; two at least.
         masked_experts: those that are left out, without training anything again.
         balance_weight: of the balance term in every record's loss.
+        gate_input: what a gate reads of a prompt.
+        gate_positions: how many positions of it.
+        granularity: how many modules share a gate.
     """
 
     name: ClassVar[str] = "mole"
@@ -44,8 +57,8 @@ class MoLE(Method):
         "they decide."
     )
     noise: ClassVar[str] = "in the gates, and in the weights that a softmax makes of them."
-    up: ClassVar[str] = "K K out"
-    down: ClassVar[str] = "K K out"
+    up: ClassVar[str] = "K K P out"
+    down: ClassVar[str] = "K K P out"
 
     balance_weight: BalanceWeight = Experts.balance_weight
     experts: Annotated[
@@ -59,6 +72,30 @@ class MoLE(Method):
         tuple[Word, ...] | None,
         About("Those of `experts` that are left out; the others' weights grow in proportion."),
     ] = None
+
+    gate_input: Annotated[
+        GateInput,
+        About(
+            "What a gate reads: the experts' outputs, position by position (the paper); the input "
+            "of the layer, position by position (the released code); or the mean of the outputs "
+            "over the prompt, for which a gate is `gate_positions` times smaller."
+        ),
+    ] = Experts.gate_input
+    gate_positions: Annotated[
+        int,
+        Ge(1),
+        About(
+            "The first so many positions of a prompt are read, and shorter prompts filled with "
+            "zeros; nothing with `gate_input: mean`, which reads all."
+        ),
+    ] = Experts.positions
+    granularity: Annotated[
+        Granularity,
+        About(
+            "One gate for each transformer layer, for each block of it (attention, feed forward), "
+            "or for each adapted matrix."
+        ),
+    ] = Experts.granularity
 
     def schedule(self, *, head: bool) -> Schedule:
         """Gates in every round."""
@@ -92,4 +129,7 @@ class MoLE(Method):
             experts=tuple(experts),
             masked=self.masked_experts or (),
             balance_weight=self.balance_weight,
+            gate_input=self.gate_input,
+            positions=self.gate_positions,
+            granularity=self.granularity,
         )
