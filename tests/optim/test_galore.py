@@ -70,6 +70,19 @@ def test_it_is_the_papers_algorithm(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+def test_told_its_base_weight_it_is_the_papers_algorithm_on_the_weight(shape):
+    base, grads = torch.randn(shape, dtype=torch.float64), gradients(shape, 8)
+    numbers = {"rank": 2, "gap": 3, "scale": 0.25, "eps": 1e-3}
+    expected = as_in_the_paper(base.clone(), grads, lr=0.1, decay=0.3, **numbers)
+    delta = nn.Parameter(torch.zeros_like(base))
+    galore = GaLoreConfig(lr=9.0, weight_decay=0.3, decays="weight", **numbers)
+    optimizer = galore.build({D: delta}, 0.1)
+    optimizer.stand_beside({delta: lambda: base})
+    for mine, theirs in zip(run(optimizer, delta, grads), expected, strict=True):
+        torch.testing.assert_close(base + mine, theirs, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_with_a_rank_that_is_full_it_is_adamw(shape):
     """A projector onto everything is left out, so Adam's coordinates are the matrix's own."""
     w, grads = parameter(*shape), gradients(shape, 6)

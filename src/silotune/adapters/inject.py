@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,14 @@ class AdaptedModel:
     def extract(self) -> Factors:
         """A copy of every tensor, on the CPU."""
         return Factors({k: p.detach().to("cpu", copy=True) for k, p in self.tensors.items()})
+
+    def bases(self) -> dict[nn.Parameter, Callable[[], Tensor]]:
+        """What gives the frozen weight (out, in) that a whole matrix stands beside, by matrix."""
+        return {
+            p: partial(_base, self.layers[key.site])
+            for key, p in self.tensors.items()
+            if key.role is Role.D
+        }
 
     def train_only(
         self, roles: Collection[Role], fixed: Collection[Key] = ()
@@ -232,6 +241,10 @@ def _check_fit(factors: Factors, folded: Mapping[str, Matrix], adapted: AdaptedM
         pair = factors.pair(site)
         if pair.left.shape[1] != pair.right.shape[0]:
             raise ValueError(f"{site}: A and B are of unequal ranks")
+
+
+def _base(layer: Layer) -> Tensor:
+    return layer.weight.T if layer.transposed else layer.weight
 
 
 def _but_rank(key: Key, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from silotune.core import Batch, ClientDataset, ClientTask, Factors
+from silotune.optim.galore import GaLore
 from silotune.optim.memory import Memory, remembered, remind
 from silotune.privacy import NoiseState
 
@@ -63,6 +64,8 @@ def local_training(
     adapted.load(start.with_b_times(1.0 / gain), task.folded, gain)
     adapted.model.train()
     optimizer = trainer.optimizer.build(adapted.tensors, task.learning_rates[0])
+    if isinstance(optimizer, GaLore) and optimizer.decays_base:
+        optimizer.stand_beside(adapted.bases())
     set_rate = _rates(optimizer, task.learning_rates[0])
     remind(optimizer, adapted.tensors, memory or {})
     randomness = mechanism.draws(task.seed, past)

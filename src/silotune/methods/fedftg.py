@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt
 from silotune.adapters import Adapter, Dense
 from silotune.core import Role
 from silotune.optim import AdamW, GaLoreConfig, OptimizerConfig
+from silotune.optim.galore import Decays
 from silotune.schedules import Constant, Schedule
 
 from .axes import IncompatibleMethodError
@@ -23,11 +24,13 @@ class FedFTG(Method):
     The system of "Why Gradient Subspace?". r is the rank of GaLore's projector, which is a client's
     own; lora_alpha and the other keys of a pair mean nothing here. Where the optimiser begins
     afresh in every round, so does the projector: galore_gap above local_steps then changes nothing.
-    Weight decay shrinks what was learned beside the base weight, and never the base weight.
+    Weight decay shrinks what was learned beside the base weight, or both together as in GaLore's
+    paper, where the trained weight is the base weight.
 
     Attributes:
         galore_gap: local steps between two choices of the projector.
         galore_scale: factor on the steps of the matrices.
+        weight_decay_of: what weight decay shrinks.
     """
 
     name: ClassVar[str] = "fedftg"
@@ -50,6 +53,13 @@ class FedFTG(Method):
     galore_scale: Annotated[float, Gt(0), About("Factor on the steps of whole matrices.")] = (
         GaLoreConfig.scale
     )
+    weight_decay_of: Annotated[
+        Decays,
+        About(
+            "What weight decay shrinks: the update beside the base weight; or the weight, base and "
+            "update together (GaLore's paper)."
+        ),
+    ] = GaLoreConfig.decays
 
     def schedule(self, *, head: bool) -> Schedule:
         """Whole matrices in every round."""
@@ -82,6 +92,7 @@ class FedFTG(Method):
             gap=self.galore_gap,
             scale=self.galore_scale,
             weight_decay=given.weight_decay,
+            decays=self.weight_decay_of,
             betas=given.betas,
             eps=given.eps_or(GaLoreConfig.eps),
         )

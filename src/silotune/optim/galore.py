@@ -8,6 +8,9 @@ gradient that is not zero)
     N = m' / (sqrt(v') + eps),  m', v' = bias-corrected means of R and R^2
     D <- (1 - eta lambda) D - eta scale N P^T    (or P N)
 
+The paper trains W itself, so that lambda shrinks W: told what D stands beside, it shrinks W + D,
+``D <- D - eta lambda (W + D) - ..``, which is the paper's step on W.
+
 The moments are carried over unchanged when P changes, as in the paper and its code. Between two
 changes D moves within r dimensions of its smaller side. State: 2 r max(out, in) + r min(out, in)
 numbers, where AdamW has 2 out in.
@@ -23,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +36,8 @@ from silotune.linalg import NumericalError, eigh
 
 from .base import Moves
 from .param_groups import MATRICES, Group, check_numbers, groups_of, named, run_closure
+
+Decays = Literal["update", "weight"]
 
 
 class GaLore(torch.optim.Optimizer):
@@ -57,9 +62,14 @@ class GaLore(torch.optim.Optimizer):
         eps: added to sqrt(v'), as in the paper; its code adds it before the bias correction.
         weight_decay: lambda, decoupled.
 
+    Attributes:
+        decays_base: whether it is to ``stand_beside`` the weights that matrices are added to.
+
     Raises:
         ValueError: if a number makes no sense.
     """
+
+    decays_base = False
 
     def __init__(
         self,
@@ -83,6 +93,7 @@ class GaLore(torch.optim.Optimizer):
             "eps": eps,
             "weight_decay": weight_decay,
         }
+        self._beside: dict[nn.Parameter, Callable[[], Tensor]] = {}
         super().__init__(params, defaults)
         if not any(group["kind"] == MATRICES for group in self.param_groups):
             raise ValueError(
@@ -102,6 +113,14 @@ class GaLore(torch.optim.Optimizer):
             if group[name] < 1:
                 raise ValueError(f"GaLore: {name} must be at least 1, not {group[name]}")
         super().add_param_group(param_group)
+
+    def stand_beside(self, bases: Mapping[nn.Parameter, Callable[[], Tensor]]) -> None:
+        """Shrink the frozen weights that matrices are added to, along with the matrices.
+
+        Args:
+            bases: what gives such a weight, of its matrix's shape.
+        """
+        self._beside = dict(bases)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from where ``state_dict`` was taken; nothing is shared with it."""
@@ -129,12 +148,17 @@ class GaLore(torch.optim.Optimizer):
                     raise NumericalError(
                         f"{name}: its gradient is not finite; lower the learning rate"
                     )
-                p.mul_(1.0 - group["lr"] * group["weight_decay"])
+                self._shrink(p, group["lr"] * group["weight_decay"])
                 if group["kind"] == MATRICES and p.dim() == 2:
                     self._move_matrix(p, p.grad, group)
                 else:
                     p.sub_(group["lr"] * _direction(self.state[p], group, p.grad))
         return loss
+
+    def _shrink(self, p: Tensor, by: float) -> None:
+        p.mul_(1.0 - by)
+        if by and (base := self._beside.get(cast(nn.Parameter, p))):
+            p.sub_(base().to(p), alpha=by)
 
     def _move_matrix(self, p: Tensor, gradient: Tensor, group: Group) -> None:
         memory, rank, rate = self.state[p], group["rank"], group["lr"] * group["scale"]
@@ -164,7 +188,9 @@ class GaLoreConfig:
         rank: r.
         gap: steps between two choices of P.
         scale: the paper's alpha.
-        weight_decay: lambda, decoupled. It shrinks D itself: towards the base model, not zero.
+        weight_decay: lambda, decoupled.
+        decays: what it shrinks: the update D, towards the base model; or the weight W + D, as in
+            the paper, towards zero.
         betas: decay rates of the two means.
         eps: added to sqrt(v').
 
@@ -180,6 +206,7 @@ class GaLoreConfig:
     gap: int = 200
     scale: float = 1.0
     weight_decay: float = 0.0
+    decays: Decays = "update"
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-6
 
@@ -191,7 +218,7 @@ class GaLoreConfig:
 
     def build(self, tensors: Mapping[Key, nn.Parameter], lr: float) -> GaLore:
         """Which tensors are projected follows from role and shape."""
-        return GaLore(
+        optimizer = GaLore(
             groups_of(tensors),
             lr=lr,
             rank=self.rank,
@@ -201,6 +228,8 @@ class GaLoreConfig:
             eps=self.eps,
             weight_decay=self.weight_decay,
         )
+        optimizer.decays_base = self.decays == "weight"
+        return optimizer
 
 
 def _direction(memory: dict[str, Any], group: Group, r: Tensor) -> Tensor:
