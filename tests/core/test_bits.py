@@ -56,7 +56,7 @@ DRAWN = {
     "projector": Projection(rank=RANK, alpha=6.0),
     "reslora": ResLoRA(pair=PAIR),
     "routers": MiLoRA(expert=PAIR),
-    "gates": Experts(experts=EXPERTS),
+    "gates": Experts(experts=EXPERTS, gate_input="mean"),
 }
 
 

@@ -1,14 +1,19 @@
 """The page about papers speaks of every method, and the tests and options that it names exist."""
 
 import ast
+import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from federation.small import train
 from silotune.config import build, load_config
 from silotune.methods import built_in
 from silotune.methods.options import options
+from silotune.terms.agreement import ranks
+from silotune.testing.tiny_models import tiny_llama
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8")
@@ -66,3 +71,52 @@ def test_the_settings_of_fedsvd_are_a_file():
     assert (terms.rounds, terms.local_steps, terms.batch_size) == (100, 10, 128)
     assert (config.data.silos.num, terms.clients_per_round) == (6, 3)
     assert 50 < terms.training_of(6).rounds < 70, "the most of 100 that one silo is asked in"
+
+
+def test_the_settings_of_flexlora_are_a_file_with_a_rank_for_each_silo_and_a_draw_of_silos():
+    config = load_config(ROOT / "examples" / "paper" / "flexlora-natural-instructions.yaml")
+    terms = build(config).terms
+    method = terms.method
+    assert (method.name, method.lora_alpha, method.balanced, method.rank_scale) == (
+        "flexlora",
+        16,
+        False,
+        "own",
+    )
+    silos = [f"task{number:03}_some_1_2_name" for number in range(1, 1614)]
+    found = Counter(ranks(terms, silos).values())
+    assert found == {8: 1613 - 162 - 162, 30: 162, 200: 162}, "four of five have rank 8"
+    assert terms.clients_per_round == round(0.05 * len(silos))
+    assert (terms.batch_size, terms.rounds) == (4, 50)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_it_runs_small(tmp_path):
+    """Twenty tasks of made-up texts, two of which are asked in a round."""
+    table = tmp_path / "tasks.jsonl"
+    with table.open("w") as file:
+        for number in range(1, 21):
+            for i in range(12):
+                row = {
+                    "task_name": f"task{number:03}_made_up",
+                    "definition": "Say a word.",
+                    "inputs": f"Number {number}",
+                    "targets": ["red", "blue", "green"][i % 3],
+                }
+                file.write(json.dumps(row) + "\n")
+    config = load_config(
+        ROOT / "examples" / "paper" / "flexlora-natural-instructions.yaml",
+        [
+            f"model.name_or_path={tiny_llama(tmp_path / 'model')}",
+            f"data.path={table}",
+            "data.max_length=16",
+            "method.r=2",
+            "method.ranks={'task??1_*': 3, 'task??2_*': 4}",
+            "train.num_rounds=2",
+            "train.local_steps=1",
+            "train.clients_per_round=2",
+            f"output_dir={tmp_path / 'run'}",
+        ],
+    )
+    train(config)
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()

@@ -53,7 +53,7 @@ def larger(r, out, in_, k):
 
 
 def of_gates(r, out, in_, k):
-    return k * k * out
+    return 64 * k * k * out
 
 
 NUMBERS = {  # what travels up and down for a layer; two of each where rounds take turns

@@ -66,6 +66,10 @@ def test_ranks_of_silos():
     assert found("method.r=4", "method.ranks={a: 2, b: 2}") == {"a": 2, "b": 2}
     with pytest.raises(ValueError, match=r"ranks: c is no silo .* a, b"):
         found("method.ranks={c: 2}")
+    assert found("method.r=4", "method.ranks={'?': 3, a: 2}") == {"a": 2, "b": 3}
+    assert found("method.r=4", "method.ranks={'*': 3, 'b*': 1}") == {"a": 3, "b": 1}
+    with pytest.raises(ValueError, match=r"ranks: c\?, d\* is no silo"):
+        found("method.ranks={'c?': 2, 'd*': 2, b: 3}")
 
 
 def test_layers_are_told_by_shape():

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 
 from silotune.adapters import Adapter
 from silotune.core import USUAL_STEPS
+from silotune.core.names import rank_name
 from silotune.methods import Axes
 from silotune.methods.axes import completed, refuse_unproved
 from silotune.methods.options import options
@@ -109,7 +110,8 @@ def ranks(
     if not given:
         yield Problem("method.ranks", "the mapping is empty; fill it or write null")
     declared = data.num_examples if data else None
-    strange = given.keys() - declared.keys() if isinstance(declared, Mapping) else set()
+    silos = declared if isinstance(declared, Mapping) else {}
+    strange = given.keys() - {rank_name(silo, given) for silo in silos}
     if isinstance(declared, Mapping) and strange:
         yield Problem(
             "method.ranks",

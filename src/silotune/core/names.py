@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from datetime import datetime
+from fnmatch import fnmatchcase
 
 LONGEST_NAME = 100
 """Bytes of a client's name, of the 255 that a file system gives."""
@@ -65,6 +66,23 @@ def is_client_name(name: object) -> bool:
         and not set(name) & _RESERVED
         and len(name.encode()) <= LONGEST_NAME
     )
+
+
+def rank_name(client: str, given: Iterable[str]) -> str | None:
+    """Which of these names is the client's: its own, or the longest pattern of ``*`` and ``?``.
+
+    Args:
+        client: a name that holds neither.
+        given: names and patterns; of equally long ones the first of the alphabet counts.
+
+    Returns:
+        None where none is.
+    """
+    names = list(given)
+    if client in names:
+        return client
+    patterns = sorted((n for n in names if set(n) & set("*?")), key=lambda n: (-len(n), n))
+    return next((name for name in patterns if fnmatchcase(client, name)), None)
 
 
 def case_twins(names: Iterable[str]) -> tuple[str, str] | None:

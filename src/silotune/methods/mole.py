@@ -26,14 +26,13 @@ class MoLE(Method):
     each silo alone, or the silos' own adapters of a personal method. Every client holds all
     experts, as it holds the base model; they are frozen, and only gates and head are trained and
     averaged. r, lora_alpha and init_lora_weights mean nothing here. What the experts learned was
-    paid for, or was not, where they were trained. Below, there are as many experts as clients, and
-    P stands for ``gate_positions``; a gate has K K out numbers with ``gate_input: mean``, and K P
-    in with ``input``. Saved in a format of our own.
+    paid for, or was not, where they were trained. Below, there are as many experts as clients.
+    Saved in a format of our own.
 
     The paper's gate reads the experts' outputs, all positions in a row, which asks for prompts of
-    one length: here their first P positions count, and what a shorter one lacks is zero. The output
-    of an expert is what its pair adds at the first adapted module that the gate serves. Noise has
-    P times fewer numbers to spoil with ``gate_input: mean``.
+    one length: here the first 64 positions count (``gate_positions``), and what a shorter one lacks
+    is zero. The output of an expert is what its pair adds at the first adapted module that the gate
+    serves. With ``gate_input: mean`` a gate has 64 times fewer numbers to send and to noise.
 
     Attributes:
         experts: folders of trained adapters; two at least.
@@ -57,8 +56,8 @@ class MoLE(Method):
         "they decide."
     )
     noise: ClassVar[str] = "in the gates, and in the weights that a softmax makes of them."
-    up: ClassVar[str] = "K K P out"
-    down: ClassVar[str] = "K K P out"
+    up: ClassVar[str] = "64 K K out"
+    down: ClassVar[str] = "64 K K out"
 
     balance_weight: BalanceWeight = Experts.balance_weight
     experts: Annotated[

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from silotune.core import ClientId, GlobalState
+from silotune.core.names import rank_name
 from silotune.engine import ClientAgreement, Experiment
 from silotune.privacy import (
     AnyCharge,
@@ -228,10 +229,11 @@ def ranks(terms: Terms, clients: Collection[str]) -> dict[ClientId, int]:
         ValueError: if a rank is given to a client that does not exist.
     """
     given, usual = terms.method.ranks or {}, terms.method.r
-    if strange := given.keys() - set(clients):
+    matched = {name: rank_name(name, given) for name in clients}
+    if strange := given.keys() - set(matched.values()):
         raise ValueError(
             f"ranks: {', '.join(sorted(strange))} is no silo of the data, whose silos are "
             f"{', '.join(clients)}"
         )
-    found = {ClientId(name): given.get(name, usual) for name in clients}
+    found = {ClientId(name): usual if own is None else given[own] for name, own in matched.items()}
     return found if set(found.values()) != {terms.method.largest_rank} else {}
