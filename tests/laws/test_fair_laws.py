@@ -195,6 +195,15 @@ def test_silos_that_contradict_each_other_leave_a_pair_that_can_learn():
         assert after.norm() > 0.05 * mean.first[B].norm()
 
 
+@either_norm
+def test_clients_that_agree_leave_their_b_as_it_is(squared):
+    """There is nothing to correct, to the last digit, so the derivative is that of rounding."""
+    for shape in [(4, 3, 1), *SHAPES]:
+        state, mean = a_round(shape, 1.0, seed=8, drift=0.0)
+        after = FairCosine(squared=squared).combine(state, mean).factors[B]
+        torch.testing.assert_close(after, mean.first[B], rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("rank", [1, 2])
 def test_rows_of_a_that_say_the_same_do_no_harm(rank):
     """A' of rank 1 has a G that cannot be inverted."""

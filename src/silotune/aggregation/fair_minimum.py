@@ -93,9 +93,10 @@ class FairProblem:
             return -np.ones_like(log_gamma)  # all the way to the projection
         weight, alpha = self._curve(log_gamma)
         moved, _, product, _ = self._lengths(log_gamma, weight, alpha)
-        moved = np.maximum(moved, float(np.finfo(np.float64).tiny))
-        down = self.unit / alpha[:, 0] / product * (moved if self.power == 1 else 1.0)
-        rises: Numbers = np.log(self.power * self.strength / down)
+        down = np.log(self.unit) - _log(alpha[:, 0]) - _log(product)
+        if self.power == 1:
+            down += _log(moved)
+        rises: Numbers = np.log(self.power) + np.log(self.strength) - down
         return rises
 
     def objective(self, log_gamma: float) -> float:
@@ -152,6 +153,12 @@ class FairProblem:
             np.sqrt(squares @ self.gram),
             along @ self.m_along + across @ self.m_across,
         )
+
+
+def _log(x: Numbers) -> Numbers:
+    """Of what is 0 where it is too small to be told."""
+    logs: Numbers = np.log(np.maximum(x, float(np.finfo(np.float64).tiny)))
+    return logs
 
 
 def root(function: Callable[[Numbers], Numbers], low: float, high: float) -> float:
