@@ -87,7 +87,7 @@ def test_the_settings_of_flexlora_are_a_file_with_a_rank_for_each_silo_and_a_dra
     found = Counter(ranks(terms, silos).values())
     assert found == {8: 1613 - 162 - 162, 30: 162, 200: 162}, "four of five have rank 8"
     assert terms.clients_per_round == round(0.05 * len(silos))
-    assert (terms.batch_size, terms.rounds) == (4, 50)
+    assert (terms.batch_size, terms.rounds, terms.local_epochs) == (4, 50, 1)
 
 
 @pytest.mark.usefixtures("no_network")
@@ -113,7 +113,6 @@ def test_it_runs_small(tmp_path):
             "method.r=2",
             "method.ranks={'task??1_*': 3, 'task??2_*': 4}",
             "train.num_rounds=2",
-            "train.local_steps=1",
             "train.clients_per_round=2",
             f"output_dir={tmp_path / 'run'}",
         ],
