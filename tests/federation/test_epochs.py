@@ -17,8 +17,11 @@ EPOCHS = ("train.local_steps=null", "train.num_local_epochs=1.5")
 UNEQUAL = (*PRIVATE[:1], "data.num_examples={east: 20, west: 9}", *EPOCHS)
 
 
-def test_a_run_charges_every_silo_for_its_own_steps(place):
-    config = small(place, *UNEQUAL, "train.batch_size=4")
+@pytest.mark.parametrize("normalized", ["false", "true"])
+def test_a_run_charges_every_silo_for_its_own_steps(place, normalized):
+    slowly = ("train.batch_size=4", "train.learning_rate=0.01")  # whatever the noise is
+    unequal = (*UNEQUAL, *slowly, f"train.normalize_steps={normalized}")
+    config = small(place, *unequal)
     plan = forecast(config)
     assert {row.silo: row.steps for row in plan.silos} == {"east": 3 * 8, "west": 3 * 4}
     assert (plan.local_steps, plan.local_epochs) == (8, 1.5)
@@ -31,7 +34,7 @@ def test_a_run_charges_every_silo_for_its_own_steps(place):
         lines = (folder.site(name) / LEDGER).read_text().splitlines()
         assert [json.loads(line)["charge"]["steps"] for line in lines] == [each] * 3
     assert verify(folder.path).findings == ()
-    cut = small(place, *UNEQUAL, "train.batch_size=4", f"output_dir={config.output_dir}-cut")
+    cut = small(place, *unequal, f"output_dir={config.output_dir}-cut")
     train(cut, until=0)
     assert len(train(cut, resume=True)) == 2
 
@@ -69,6 +72,17 @@ def test_unequal_steps_go_on_in_the_same_bits(place):
 def test_what_is_said_twice_or_leaves_too_few_steps_is_refused(bert, changes, words):
     with pytest.raises(ValueError, match=words):
         federation(bert, **changes).plan()
+
+
+def test_what_has_no_mean_by_the_step_is_refused(place):
+    by_step = (*EPOCHS, "train.normalize_steps=true")
+    with pytest.raises(ConfigError, match=r"train\.normalize_steps: averages changes of single"):
+        small(place, *by_step, "method.name=flexlora")
+    client = "privacy={unit: client, noise_multiplier: 2, target_delta: 1e-3}"
+    with pytest.raises(ConfigError, match=r"train\.normalize_steps: how far the clients"):
+        small(place, *by_step, client, "train.weighting=uniform")
+    plan = forecast(small(place, "train.normalize_steps=true"))
+    assert any("normalize_steps: all take the same steps" in each for each in plan.notices)
 
 
 def test_a_file_says_steps_or_epochs(place):

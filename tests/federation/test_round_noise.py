@@ -118,6 +118,11 @@ def test_a_number_agrees_with_the_sum_written_out():
     a_number = (0.3 * 0.7 / 5) ** 2 * (2 * (1.5 / 3) ** 2 + 5 * (2 / 3 * 4.0) ** 2)
     noise = round_noise(unequal, mechanisms, state, exp.clients)
     assert noise.square == pytest.approx(numbers * a_number, rel=1e-12)
+    by_step = replace(unequal, reach=sum)  # of plain SGD
+    noise = round_noise(by_step, mechanisms, state, exp.clients)
+    tau = (2 + 2 * 5) / 3
+    a_number = (0.3 * 0.7 / 5 * tau) ** 2 * ((1.5 / 3) ** 2 / 2 + (2 / 3 * 4.0) ** 2 / 5)
+    assert noise.square == pytest.approx(numbers * a_number, rel=1e-12)
     alone = round_noise(exp, mechanisms, state, exp.clients[:1])
     assert alone.square == pytest.approx(numbers * 4 * (0.3 * 1.5 * 0.7 / 5) ** 2, rel=1e-12)
 

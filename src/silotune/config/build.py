@@ -54,6 +54,7 @@ def arguments(config: Config) -> dict[str, Any]:
         "proximal_mu": train.proximal_mu,
         "server_optimizer": train.build_server_optimizer(),
         "weighting": train.weighting,
+        "normalize_steps": train.normalize_steps,
         "clients_per_round": train.clients_per_round,
         "cohort_rate": train.client_sampling_rate,
         "min_clients": train.min_clients,

@@ -12,7 +12,7 @@ from silotune.adapters import Adapter
 from silotune.core import USUAL_STEPS
 from silotune.core.names import rank_name
 from silotune.methods import Axes
-from silotune.methods.axes import completed, refuse_unproved
+from silotune.methods.axes import completed, refuse_by_step, refuse_unproved
 from silotune.methods.options import options
 from silotune.methods.registry import takers
 from silotune.optim import AdamW, OptimizerConfig
@@ -90,6 +90,8 @@ def method(
         if privacy:
             correlated = privacy.noise == "correlated"
             refuse_unproved(axes, privacy.unit, correlated=correlated)
+            if train.normalize_steps:
+                refuse_by_step(axes, privacy.unit)
     except ValueError as error:
         yield _problem(method, str(error))
         return

@@ -245,6 +245,13 @@ class TrainConfig(BaseModel):
         default="num_examples",
         description="Weights of the silos in the mean: declared sizes, or equal.",
     )
+    normalize_steps: bool = Field(
+        default=False,
+        description="FedNova: the server averages what silos change by the step, so that whoever "
+        "takes more of them (`num_local_epochs`) counts for no more than its weight. For methods "
+        "that average A and B by themselves; of adamw every step counts as one. Not under "
+        "`privacy.unit: client`.",
+    )
     clients_per_round: int | None = Field(
         default=None,
         ge=1,

@@ -20,20 +20,24 @@ from .magnitudes import bounded
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Sums over clients of w, of w theta and, where asked for, of w B A per site."""
+    """Sums over clients of w, of w theta and, where asked for, of w B A per site and of w a."""
 
     weight: float
     first: Factors
     product: Mapping[str, Matrix] = field(default_factory=dict)
+    reach: float = 0.0
 
     @staticmethod
-    def of(update: Factors, weight: float, *, ranks_differ: bool = False) -> Statistics:
+    def of(
+        update: Factors, weight: float, *, ranks_differ: bool = False, reach: float = 0.0
+    ) -> Statistics:
         """One client's contribution; sites of which it holds both factors bring their product.
 
         Args:
             update: what it shares.
             weight: w.
             ranks_differ: clients have pairs of unequal shapes, so that only products can be summed.
+            reach: a, how far its optimiser goes, where changes are averaged by the step.
         """
         exact = update.map(lambda t: t.double())
         alone = exact.only(set(Role) - {Role.A, Role.B}) if ranks_differ else exact
@@ -41,6 +45,7 @@ class Statistics:
             weight=weight,
             first=alone.map(lambda t: t * weight),
             product={s: _weighted(exact.pair(s), weight) for s in exact.pair_sites()},
+            reach=weight * reach,
         )
 
     def __add__(self, other: Statistics) -> Statistics:
@@ -48,6 +53,7 @@ class Statistics:
             weight=self.weight + other.weight,
             first=self.first.zip(other.first, plus),
             product={s: add(m, other.product[s]) for s, m in self.product.items()},
+            reach=self.reach + other.reach,
         )
 
     def mean(self) -> ClientMean:
@@ -55,6 +61,7 @@ class Statistics:
         return ClientMean(
             first=self.first.map(lambda t: t / self.weight),
             product={s: m * (1.0 / self.weight) for s, m in self.product.items()},
+            reach=self.reach / self.weight,
         )
 
     def bounded(self) -> bool:
@@ -66,10 +73,11 @@ class Statistics:
 
 @dataclass(frozen=True, kw_only=True)
 class ClientMean:
-    """Weighted means in float64: E[theta] per tensor, E[B A] per site (unscaled)."""
+    """Weighted means in float64: E[theta] per tensor, E[B A] per site (unscaled), E[a]."""
 
     first: Factors
     product: Mapping[str, Matrix]
+    reach: float = 0.0
 
 
 def _weighted(pair: LowRank, weight: float) -> LowRank:

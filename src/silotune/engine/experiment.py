@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from silotune.core import ClientId, Factors, Key, RoundPlan, UploadType, seed_of
-from silotune.methods.axes import Axes, IncompatibleMethodError, refuse_unproved
+from silotune.methods.axes import Axes, IncompatibleMethodError, refuse_by_step, refuse_unproved
 from silotune.optim.learning_rate import LearningRateSchedule
 from silotune.privacy import CorrelatedCharge
 from silotune.privacy.mechanisms.server import FullParticipation, ServerMechanism
@@ -44,6 +44,8 @@ class Experiment:
         cohorts: whom rounds ask, drawn in public; all, where ``central`` draws among them.
         carried: local optimisers remember earlier rounds.
         central: whom the server asks, and how it forms their mean.
+        reach: how far an optimiser goes in steps of such rates, where changes are averaged by the
+            step (``normalized``); None where they are averaged as they are.
 
     Raises:
         IncompatibleMethodError: if weights or ranks differ under central privacy, ranks differ and
@@ -70,6 +72,7 @@ class Experiment:
     carried: bool = False
     cohorts: Cohorts = field(default_factory=Cohorts)
     central: ServerMechanism = field(default_factory=FullParticipation)
+    reach: Callable[[Sequence[float]], float] | None = None
 
     def __post_init__(self) -> None:
         if self.ranks and not self.axes.aggregator.mixes_ranks:
@@ -82,6 +85,8 @@ class Experiment:
                 "cohorts: client-level privacy draws whom it asks in secret; leave them out"
             )
         unit = "client" if self.central.private else "example" if self.private else "none"
+        if self.reach is not None:
+            refuse_by_step(self.axes, unit)
         refuse_unproved(self.axes, unit)
         if self.central.private:
             self._check_alike()
@@ -125,6 +130,12 @@ class Experiment:
         first, whole = (round - course.start) * steps, len(course) * steps
         factors = (self.lr_schedule.factor(first + i, whole) for i in range(steps))
         return tuple(self.axes.optimizer.lr * factor for factor in factors)
+
+    def reach_of(self, client: ClientId, round: int) -> float:
+        """How far a client's optimiser goes in ``round``; 1 where nobody asks, or it stays."""
+        if self.reach is None:
+            return 1.0
+        return self.reach(self.learning_rates(round, self.steps_of(client))) or 1.0
 
     def remembers_since(self, round: int) -> int | None:
         """Of local optimisers in ``round``, as in a task."""

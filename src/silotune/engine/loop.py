@@ -26,6 +26,7 @@ from silotune.privacy.mechanisms.server import RoundStart
 
 from .channel import seal
 from .experiment import Experiment
+from .normalized import stretched
 from .participants import Server
 from .runtime import Runtime
 from .server import Pooled, QuorumError, contribution, pool, rested, server_step, unmoved
@@ -37,7 +38,8 @@ class Round:
     """One finished round.
 
     Under central privacy it tells the state and nothing of the cohort: ``pooled`` is empty, the
-    aggregation error NaN, and bytes are those of the expected cohort.
+    aggregation error NaN, and bytes are those of the expected cohort. The error is NaN as well
+    where changes are averaged by the step, and so no product of a client's is.
     """
 
     state: GlobalState
@@ -103,13 +105,15 @@ def _round(
     if not central.private:
         _check_quorum(experiment, state, pooled)
     mean, memory = central.mean(pooled.statistics, before, draws)
+    if experiment.reach is not None:
+        mean = stretched(mean, experiment.plan(state.round).shared(state.factors))
     _check_moved(experiment, state, mean, max((task.steps for task in tasks), default=0))
     holders = () if central.private else pooled.clients  # who took part is secret there
     after, error = server_step(experiment, replace(state, memory=memory), mean, holders)
     return Round(
         state=after,
         pooled=pooled,
-        aggregation_error=error,
+        aggregation_error=error if experiment.reach is None else math.nan,
         bytes_down=sum(bytes_to(task, state) for task in tasks),
     )
 

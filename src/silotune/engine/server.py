@@ -33,6 +33,7 @@ from silotune.linalg import Matrix
 from .channel import RefusedUpdateError, open_sealed
 from .client_releases import RECORDS
 from .experiment import Experiment
+from .normalized import by_step
 from .own_start import from_common, own_start
 
 MOST_OF_DECLARED = 2.0
@@ -118,6 +119,9 @@ def contribution(
     largest = math.inf if experiment.central.private else experiment.largest_update
     shared = open_sealed(result, start, task.plan.upload, largest)
     weight = _weight(result, experiment)
+    if experiment.reach is not None:
+        reach = experiment.reach_of(task.client, task.round)
+        return Statistics.of(by_step(shared, start, reach), weight, reach=reach)
     statistics = Statistics.of(shared, weight, ranks_differ=bool(experiment.ranks))
     if not own or experiment.ranks:
         return statistics

@@ -80,6 +80,7 @@ class Description:
         proximal_mu: float = 0.0,
         server_optimizer: ServerStep | None = None,
         weighting: Literal["num_examples", "uniform"] | None = None,
+        normalize_steps: bool = False,
         clients_per_round: int | None = None,
         cohort_rate: float | None = None,
         min_clients: int | None = None,
@@ -148,6 +149,7 @@ class Description:
             proximal_mu: FedProx's pull.
             server_optimizer: what the server does with the change.
             weighting: of clients in the mean; None = ``uniform`` under ``ClientDP``, else by size.
+            normalize_steps: average changes by the step (FedNova).
             clients_per_round: how many a round asks, drawn from the seed in public; None = all.
             cohort_rate: the same as a chance of every client.
             min_clients: that a round needs.
@@ -229,6 +231,7 @@ class Description:
             proximal_mu=proximal_mu,
             server_optimizer=server_optimizer,
             weighting=weighting or _usual_weighting(privacy),
+            normalize_steps=normalize_steps,
             clients_per_round=clients_per_round,
             cohort_rate=cohort_rate,
             min_clients=min_clients,

@@ -27,12 +27,12 @@ def over_the_run(a_step: Sequence[float], weights: Sequence[float], steps: Seque
 
     Args:
         a_step: noise over signal of each silo in one step.
-        weights: of silos in the mean; their sum is 1, or more where rounds ask some of them.
+        weights: of one of its steps in the mean; their sum is 1 where silos take equal steps.
         steps: of each silo in all rounds.
     """
     silos = list(zip(weights, a_step, steps, strict=True))
     noise = math.hypot(*(w * one * math.sqrt(taken) for w, one, taken in silos))
-    return noise * sum(weights) / sum(w * taken for w, _, taken in silos)
+    return noise / sum(w * taken for w, _, taken in silos)
 
 
 def verdict(noise_to_signal: float) -> str:

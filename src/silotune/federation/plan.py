@@ -128,7 +128,7 @@ def forecast(federation: Description) -> Plan:
         rows = tuple(_row(agreement, c, len(asked[c]), sent, curves) for c in experiment.clients)
     declared = [weight or sizes[name] for name, weight in experiment.weights.items()]
     fewer = math.sqrt(len(sizes) / terms.cohorts.expected(len(sizes)))  # less is averaged
-    weights = [fewer * weight / sum(declared) for weight in declared]
+    weights = [weight / sum(declared) for weight in declared]
     return Plan(
         silos=rows,
         epsilon={name: curve for name, (_, curve) in curves.items() if curve},
@@ -140,8 +140,8 @@ def forecast(federation: Description) -> Plan:
         total=model.total,
         bytes_up=sum(each.up for of_round in sent for each in of_round.values()),
         bytes_down=sum(each.down for of_round in sent for each in of_round.values()),
-        averaged=math.hypot(*weights),
-        noise_to_signal=_over_the_run(experiment, terms, rows, weights),
+        averaged=fewer * math.hypot(*weights),
+        noise_to_signal=fewer * _over_the_run(experiment, terms, rows, weights),
         notices=(
             *notices,
             *model.loaded.notices,
@@ -158,7 +158,10 @@ def _over_the_run(
     if experiment.central.private:
         return over_the_run(a_step, [1.0], [terms.rounds])
     steps = [terms.rounds * experiment.steps_of(client) for client in experiment.clients]
-    return over_the_run(a_step, weights, steps)
+    reaches = [experiment.reach_of(client, 0) for client in experiment.clients]
+    tau = sum(w * reach for w, reach in zip(weights, reaches, strict=True))
+    shares = [w * tau / reach for w, reach in zip(weights, reaches, strict=True)]
+    return over_the_run(a_step, shares, steps)
 
 
 Traffic = Sequence[Mapping[str, Bytes]]

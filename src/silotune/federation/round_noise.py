@@ -103,8 +103,10 @@ def _local_variances(
     clients: Iterable[ClientId],
 ) -> dict[Key, float]:
     """Of each number of a tensor that trains, in the mean; NaN if it is not known."""
-    weights = {client: experiment.weights[client] for client in clients}
-    whole = sum(weight or math.nan for weight in weights.values())
+    weights = {client: experiment.weights[client] or math.nan for client in clients}
+    whole = sum(weights.values())
+    reaches = {client: experiment.reach_of(client, before.round) for client in weights}
+    tau = sum(weight * reaches[client] for client, weight in weights.items()) / whole
     plan, variances = experiment.plan(before.round), dict[Key, float]()
     for steps in set(map(experiment.steps_of, weights)):
         alike = [client for client in weights if experiment.steps_of(client) == steps]
@@ -112,7 +114,11 @@ def _local_variances(
             active = before.factors.only(roles).without(plan.fixed)
             numbers = sum(t.numel() for t in active.values())
             parts = [
-                (weights[client] or math.nan) / whole * _step_deviation(mechanisms[client], numbers)
+                weights[client]
+                / whole
+                * tau
+                / reaches[client]
+                * _step_deviation(mechanisms[client], numbers)
                 for client in alike
             ]
             added = square * math.hypot(*parts) ** 2

@@ -206,6 +206,33 @@ def completed(axes: Axes, proximal_mu: float, server: ServerStep | None) -> Axes
     return with_server(axes, server) if server else axes
 
 
+def refuse_by_step(axes: Axes, unit: str) -> None:
+    """Refuse a method whose changes have no mean by the step (FedNova, ``engine.normalized``).
+
+    Args:
+        axes: the method.
+        unit: of privacy: none, example or client.
+
+    Raises:
+        IncompatibleMethodError: with the reason.
+    """
+    if unit == "client":
+        raise IncompatibleMethodError(
+            "normalize_steps: how far the clients of a round go on average would tell who they "
+            "are, which client-level privacy hides; set it to false"
+        )
+    if not axes.aggregator.rule.replaceable:
+        raise IncompatibleMethodError(
+            "normalize_steps: averages changes of single tensors by the step, and this method "
+            "combines pairs in a way of its own; set it to false"
+        )
+    if any(len(plan.phases) > 1 for plan in axes.schedule.plans()):
+        raise IncompatibleMethodError(
+            "normalize_steps: takes every step to train the same tensors, and this method trains "
+            "one thing after another; set it to false"
+        )
+
+
 def refuse_unproved(axes: Axes, unit: str, *, correlated: bool = False) -> None:
     """Refuse a method for which a guarantee is not proved, or would be worth nothing.
 

@@ -105,6 +105,7 @@ HARMLESS: Mapping[type, Mapping[str, str]] = {
         "local_state": MOVED,
         "proximal_mu": MOVED,
         "weighting": SERVER,
+        "normalize_steps": SERVER,
         "largest_update": SERVER,
         "upload_dtype": ROUNDED,
         "dtype": MACHINE,

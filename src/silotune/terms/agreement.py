@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from silotune.core import ClientId, GlobalState
 from silotune.core.names import rank_name
 from silotune.engine import ClientAgreement, Experiment
+from silotune.optim.reach import reach
 from silotune.privacy import (
     AnyCharge,
     ClientMechanism,
@@ -219,6 +221,7 @@ def experiment(
         private=terms.private,
         carried=terms.local_state == "carried",
         central=server or FullParticipation(),
+        reach=partial(reach, model.axes.optimizer) if terms.normalize_steps else None,
     )
 
 

@@ -34,6 +34,11 @@ def notices(terms: Terms, axes: Axes, most_steps: int) -> Iterator[str]:
             f"refactor_every: no pair is turned in {few}, so that A stays as it was drawn; lower "
             "it, or raise rounds"
         )
+    if terms.normalize_steps and terms.local_epochs is None:
+        yield (
+            "normalize_steps: all take the same steps, so that this changes nothing; leave it out, "
+            "or give local_epochs"
+        )
     method, fresh = terms.method, terms.local_state == "fresh"
     if fresh and isinstance(method, FedFTG) and method.galore_gap > most_steps:
         steps = count_text(most_steps, "step")

@@ -12,7 +12,7 @@ from silotune.core.protocols import check_satisfies
 from silotune.engine.cohorts import Cohorts
 from silotune.engine.experiment import LARGEST_UPDATE
 from silotune.methods import Axes, FFALoRA, Method
-from silotune.methods.axes import completed, refuse_unproved
+from silotune.methods.axes import completed, refuse_by_step, refuse_unproved
 from silotune.objectives import Objective, counts_right_answers
 from silotune.optim import OptimizerConfig
 from silotune.optim.learning_rate import Kind, LearningRateSchedule, Span
@@ -57,6 +57,7 @@ class Terms:
         server_optimizer: what the server does with the change that the method decides; None takes
             it.
         weighting: of clients in the mean: declared sizes, or equal.
+        normalize_steps: average clients' changes by the step (FedNova), where steps are unequal.
         clients_per_round: how many of the clients a round asks, drawn from the seed in public, so
             that no epsilon is smaller for it; None = all, or whom ``ClientDP`` draws in secret.
         cohort_rate: chance of each client to be asked in a round, whoever else is, drawn in the
@@ -98,6 +99,7 @@ class Terms:
     proximal_mu: float = 0.0
     server_optimizer: ServerStep | None = None
     weighting: Literal["num_examples", "uniform"] = "num_examples"
+    normalize_steps: bool = False
     clients_per_round: int | None = None
     cohort_rate: float | None = None
     min_clients: int | None = None
@@ -234,6 +236,8 @@ class Terms:
         axes = self.method.axes(self.optimizer, head=head)
         axes = completed(axes, self.proximal_mu, self.server_optimizer)
         refuse_unproved(axes, self.unit, correlated=self.privacy.noise == "correlated")
+        if self.normalize_steps:
+            refuse_by_step(axes, self.unit)
         return axes
 
     def without_start(self) -> Terms:
