@@ -4,7 +4,9 @@ import signal
 import threading
 
 import pytest
+import typer
 
+from silotune.cli.errors import reported
 from silotune.signals import Terminated, heard, how
 
 pytestmark = pytest.mark.usefixtures("hearing")
@@ -53,3 +55,21 @@ def test_another_thread_hears_none():
     thread.start()
     thread.join()
     assert found == [signal.SIG_DFL]
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "code", "words"),
+    [
+        (KeyboardInterrupt(), 130, "stopped: interrupted\n"),
+        (Terminated(signal.SIGTERM), 143, "stopped: interrupted by SIGTERM\n"),
+    ],
+)
+def test_whoever_is_ended_made_no_error(capsys, interrupt, code, words):
+    @reported
+    def verb() -> None:
+        raise interrupt
+
+    with pytest.raises(typer.Exit) as caught:
+        verb()
+    assert caught.value.exit_code == code
+    assert capsys.readouterr().err == words

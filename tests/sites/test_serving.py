@@ -107,5 +107,5 @@ def test_it_tells_who_it_is_what_is_asked_and_ends_whole(tmp_path, bert):
         west.process.send_signal(signal.SIGTERM)
         assert west.process.wait(timeout=60) == 143
         until(lambda: not any(map(alive, tree)))
-        assert "interrupted by SIGTERM" in west.said()
+        assert "stopped: interrupted by SIGTERM" in west.said()
         assert "Traceback" not in west.said()
