@@ -29,9 +29,12 @@ from silotune.privacy.mechanisms.matrix_factorization import best_bands
 from silotune.privacy.mechanisms_from_choice import (
     Training,
     beside_training,
+    client_budget,
     client_mechanisms,
     releases,
+    server_budget,
     server_mechanism,
+    worst_case_rounds,
     worst_case_steps,
 )
 from silotune.privacy.size_checks import check_batch_size, check_delta, check_max_batch_size
@@ -339,3 +342,59 @@ def test_declared_clients_must_be_those_of_the_data():
         ValueError, match=r"n: is declared for .*wst.*, but the silos of the data are east, west;"
     ):
         declared_sizes("n", {"east": 20, "wst": 20}, {"east": 20, "west": 20})
+
+
+# ---- budgets
+
+
+CHOICES = {
+    "poisson": {"noise": "gaussian"},
+    "discrete": {},
+    "replace-one": {"relation": "replace-one"},
+    "count": {"count_noise": 10.0},
+    "truncated": {"sampling": "truncated-poisson", "relation": "zero-out"},
+    "rotation": TURNS,
+}
+
+
+@pytest.mark.parametrize("fields", CHOICES.values(), ids=CHOICES)
+@pytest.mark.parametrize("size", [16, 123])
+def test_what_was_planned_fits_and_nothing_is_computed_for_it(fields, size, monkeypatch):
+    choice = ExampleDP(target_epsilon=3.0, target_delta=1e-3, **fields)
+    training = replace(TRAINING, rounds=4)
+    budget, mechanism = client_budget(choice, size, training), of(choice, size, training)
+    besides = list(beside_training(choice))
+    spent = [mechanism.charge(2 * n) for n in range(1, worst_case_rounds(choice, 4) + 1)]
+    whole = epsilon([*besides, spent[-1]], budget.delta, relation=budget.relation, library=True)
+    assert whole <= 3.0
+
+    def computed(*_, **__):
+        raise ArithmeticError("computed")
+
+    monkeypatch.setattr("silotune.privacy.choice.epsilon", computed)
+    for charge in spent:
+        assert budget.affords([charge, *besides])
+        assert budget.affords([charge])
+    one_more = replace(spent[-1], steps=spent[-1].steps + 1)
+    less_noise = replace(spent[0], noise_multiplier=0.999 * spent[0].noise_multiplier)
+    for charges in ([one_more], [less_noise], [*spent[:1], Charge(1.0, 9.0, 1)]):
+        with pytest.raises(ArithmeticError, match="computed"):
+            budget.affords(charges)
+    with pytest.raises(ArithmeticError, match="computed"):
+        replace(budget, epsilon=2.0).affords(spent[:1])
+
+
+def test_a_server_knows_that_its_rounds_fit(monkeypatch):
+    choice = ClientDP(target_epsilon=8.0, target_delta=1e-3, client_sampling_rate=0.5)
+    training = replace(TRAINING, rounds=4)
+    server = server_mechanism(choice, 200, training)
+    budget = server_budget(choice, server, training)
+    monkeypatch.setattr("silotune.privacy.choice.epsilon", None)
+    assert budget.affords([replace(server.charge(), steps=5)])
+    with pytest.raises(TypeError):
+        budget.affords([replace(server.charge(), steps=6)])
+
+
+def test_where_the_noise_is_given_there_is_no_budget():
+    assert client_budget(NOISE, 80, TRAINING) is None
+    assert client_budget(NoDP(), 80, TRAINING) is None

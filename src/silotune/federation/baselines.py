@@ -55,6 +55,8 @@ def _alone(built: BuiltFederation, name: str) -> Iterator[AloneRound]:
         runtime = InProcess(model.trainer, own)
         rounds = federate(replace(alone, quorum=1), runtime, agreement.first_state())
         for i, done in enumerate(rounds):
-            learned = learned_from(done.state, model, folder, alone.run, list(sizes))
-            metrics = own_score(built, name, learned.of(name)) if i == last else {}
+            metrics: dict[str, float] = {}
+            if i == last:
+                learned = learned_from(done.state, model, folder, alone.run, list(sizes))
+                metrics = own_score(built, name, learned.of(name))
             yield AloneRound(silo=name, round=i, metrics=metrics)

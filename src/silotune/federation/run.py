@@ -23,7 +23,7 @@ from silotune.engine.checkpoint import load as load_checkpoint
 from silotune.engine.checkpoint import save as save_checkpoint
 from silotune.engine.loop import make_tasks, one_round
 from silotune.linalg import norm
-from silotune.privacy.accounting.accountant import COARSE, FINE, epsilon
+from silotune.privacy.accounting.accountant import COARSE, FINE
 from silotune.privacy.ledger.noisy_counts import by_table
 from silotune.reports.model_card import model_card, signpost
 from silotune.reports.totals import outcome
@@ -143,18 +143,17 @@ def finish(
 
 def exhausted(job: OpenRun) -> list[str]:
     """Accounts (silos, or every client) whose budget cannot pay for one more round."""
-    built, limit = job.built, job.built.agreement.budget
-    if limit is None:
+    agreement = job.built.agreement
+    if agreement.budget is None:
         return []
     job.books.follow()
 
-    def after_one_more(name: str) -> float:
-        charge, account = built.agreement.price(name), job.books.account(name)
-        charges = by_table((line.release, line.charge) for line in account).training
-        after = [*charges, charge] if charge else charges
-        return epsilon(after, limit.delta, relation=limit.relation)
+    def one_more_fits(name: str) -> bool:
+        charge, budget = agreement.price(name), agreement.budget_of(name)
+        charges = by_table((line.release, line.charge) for line in job.books.account(name)).training
+        return budget is None or budget.affords([*charges, charge] if charge else charges)
 
-    return [name for name in job.books.chains if after_one_more(name) > limit.epsilon]
+    return [name for name in job.books.chains if not one_more_fits(name)]
 
 
 def stop(job: OpenRun, status: str) -> None:

@@ -244,6 +244,7 @@ def _gaussian(mu: float, delta: float) -> float:
     return found and found + 1e-9  # the search may end too low
 
 
+@lru_cache(maxsize=_KEPT)
 def _epsilon_rdp(parts: Parts, delta: float, relation: Relation) -> float:
     if not parts:
         return 0.0
