@@ -35,7 +35,7 @@ from .measure import (
 DELTA = 1e-5
 CHARGES = (Charge(0.001, 0.5, 1000), Charge(0.01, 1.0, 1000), Charge(0.1, 1.0, 300))
 
-IMPORTS = "import torch; from transformers import AutoModelForSequenceClassification"
+IMPORTS = "import torch; from transformers import PreTrainedModel"
 
 
 def main() -> None:
