@@ -67,6 +67,7 @@ NUMBERS = {  # what travels up and down for a layer; two of each where rounds ta
     "fedask": ([of_b], [both]),
     "fedex-lora": ([both], [of_all]),
     "flora": ([both], [of_all]),
+    "hetlora": ([both], [both]),
     "flexlora": ([both], [both]),
     "fedrot-lora": ([both], [both]),
     "lora-fair": ([both], [both]),
@@ -202,5 +203,10 @@ def test_the_method_of_ones_own_that_is_shown_works(monkeypatch, tmp_path):
 def test_what_is_refused_is_told():
     text = PAGE.read_text(encoding="utf-8")
     refused = {(e.name, unit) for e in ENTRIES.values() for unit in e.refused}
-    assert refused == {("fedsa-lora", "client"), ("fedftg", "example"), ("milora", "example")}
+    assert refused == {
+        ("fedsa-lora", "client"),
+        ("fedftg", "example"),
+        ("milora", "example"),
+        ("hetlora", "client"),
+    }
     assert text.count("- Refused under `privacy.unit:") == len(refused)

@@ -10,6 +10,7 @@ from silotune.core import Factors, Key, Role, Turn
 from silotune.core.round_plan import plan_of
 from silotune.engine.turned import turned
 from silotune.methods import FedRotLoRA, IncompatibleMethodError
+from silotune.methods.axes import refuse_by_step
 from silotune.optim import SGD
 
 A, B = Key("q", Role.A), Key("q", Role.B)
@@ -92,3 +93,5 @@ def test_only_whole_pairs_are_turned():
     with pytest.raises(IncompatibleMethodError, match="may be turned"):
         method.with_(adapter=Projection()).axes(SGD(lr=0.1), head=True)
     assert axes.aggregator.keeps_basis
+    with pytest.raises(IncompatibleMethodError, match="turned before it is sent"):
+        refuse_by_step(axes, "none")

@@ -42,9 +42,10 @@ STEP = SGD(lr=0.3)
 
 
 def sends_all(method: str) -> bool:
-    """Not so where clients keep tensors at home: these methods are refused under this unit."""
-    plan = plain(method).schedule.plan(0)
-    return plan.trained() <= plan.share or method == "rolora"
+    """Not so where clients keep tensors at home, or weigh by norms: refused under this unit."""
+    axes, plan = plain(method), plain(method).schedule.plan(0)
+    alike = not axes.aggregator.rule.weighs_by_norm
+    return alike and (plan.trained() <= plan.share or method == "rolora")
 
 
 methods = every_method(sends_all)

@@ -270,7 +270,7 @@ def test_clients_may_have_ranks_of_their_own(method, clients):
         state = done.state
 
 
-@every_method(lambda m: m not in {"flora", "flexlora", "xgblora"})
+@every_method(lambda m: m not in {"flora", "flexlora", "xgblora", "hetlora"})
 def test_rules_that_need_equal_ranks_say_so(method):
     with pytest.raises(IncompatibleMethodError, match=r"ranks"):
         experiment(plain(method), list(RANKS), ranks=RANKS)

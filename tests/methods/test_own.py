@@ -193,6 +193,7 @@ def test_a_schedule_that_does_not_claim_to_be_steady_has_no_correlated_noise():
 class NoCombine:
     needs_product = mixes_ranks = keeps_basis = leaves_base = needs_b_alone = replaceable = False
     rule, turns, scales_by_rank = None, None, False
+    pads = weighs_by_norm = False
 
 
 class NoBuild:

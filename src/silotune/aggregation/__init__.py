@@ -13,6 +13,7 @@ from .fedopt import ServerYogi as ServerYogi
 from .fedsvd import Refactor as Refactor
 from .flexlora import Truncate as Truncate
 from .flora import Fold as Fold
+from .hetlora import Padded as Padded
 from .lora_fair import FairCosine as FairCosine
 from .lora_fair_ridge import FairRidge as FairRidge
 from .mean import Mean as Mean

@@ -62,7 +62,20 @@ class Aggregator(Protocol):
 
     @property
     def mixes_ranks(self) -> bool:
-        """Whether it reads nothing of a pair but E[BA], so that clients' ranks may differ."""
+        """Whether clients' ranks may differ, since it ``pads`` or reads of a pair E[BA] alone."""
+        return False
+
+    @property
+    def pads(self) -> bool:
+        """Whether pairs of a lower rank are filled up with zeros before factors are averaged."""
+        return False
+
+    @property
+    def weighs_by_norm(self) -> bool:
+        """Whether a client's weight is the norm of its products, in place of a public one.
+
+        Post-processing of what clients have released; refused where the server hides them.
+        """
         return False
 
     @property

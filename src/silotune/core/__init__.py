@@ -57,4 +57,5 @@ from .site import Site as Site
 from .site import place_of as place_of
 from .statistics import ClientMean as ClientMean
 from .statistics import Statistics as Statistics
+from .statistics import size_of_products as size_of_products
 from .units import human_bytes as human_bytes

@@ -126,6 +126,19 @@ class Factors(Mapping[Key, Tensor]):
         }
         return Factors({k: t[start[k.role]] if k.role in start else t for k, t in self.items()})
 
+    def padded(self, rank: int) -> Factors:
+        """Every pair filled up to that rank with columns of B and rows of A that are zero."""
+
+        def filled(key: Key, t: Tensor) -> Tensor:
+            axis = {Role.A: 0, Role.B: 1}.get(key.role)
+            if axis is None or t.shape[axis] == rank:
+                return t
+            lacking = list(t.shape)
+            lacking[axis] = rank - t.shape[axis]
+            return torch.cat([t, t.new_zeros(lacking)], dim=axis)
+
+        return Factors({key: filled(key, t) for key, t in self.items()})
+
     def with_b_times(self, factor: float) -> Factors:
         """Every B multiplied, so that the products are: a pair written in another scale."""
         if factor == 1.0:

@@ -7,12 +7,13 @@ mean of equal float32 tensors is bit for bit that tensor.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import add as plus
 
-from silotune.linalg import LowRank, Matrix, add
+from silotune.linalg import LowRank, Matrix, add, inner
 
 from .factors import Factors, Role
 from .magnitudes import bounded
@@ -78,6 +79,12 @@ class ClientMean:
     first: Factors
     product: Mapping[str, Matrix]
     reach: float = 0.0
+
+
+def size_of_products(update: Factors) -> float:
+    """``(sum_site |B A|^2)^(1/2)``, Frobenius, in float64; not finite if that is too large."""
+    pairs = [update.pair(site) for site in update.pair_sites()]
+    return math.sqrt(max(0.0, sum(float(inner(pair, pair)) for pair in pairs)))
 
 
 def _weighted(pair: LowRank, weight: float) -> LowRank:

@@ -17,7 +17,7 @@ from silotune.core import ClientId, ClientTask, Factors, GlobalState, Statistics
 from .channel import seal
 from .experiment import Experiment
 from .loop import bytes_to, make_tasks
-from .server import rested, server_step
+from .server import rested, server_step, statistics_of
 from .server_ledger import EVERY_CLIENT
 
 PLAYED, PERIOD = 24, 12
@@ -67,7 +67,7 @@ def _played(experiment: Experiment, state: GlobalState) -> Iterator[Mapping[Clie
         yield sizes
         total: Statistics | None = None
         for update in sent.values():
-            part = Statistics.of(update, 1.0, ranks_differ=bool(experiment.ranks))
+            part = statistics_of(experiment, update, 1.0)
             total = part if total is None else total + part
         if total is None:
             state = rested(experiment, state)

@@ -25,6 +25,7 @@ from silotune.core import (
     Role,
     Statistics,
     accumulated,
+    size_of_products,
     tensors_of,
 )
 from silotune.core.expert_matrix import stack_key
@@ -32,13 +33,20 @@ from silotune.linalg import Matrix
 
 from .channel import RefusedUpdateError, open_sealed
 from .client_releases import RECORDS
-from .experiment import Experiment
+from .experiment import LARGEST_UPDATE, Experiment
 from .normalized import by_step
 from .own_start import from_common, own_start
 
 MOST_OF_DECLARED = 2.0
 """Times the declared number of records that a noisy one may weigh: who says more than that says
 nothing that anybody could check, and little would be left of other clients."""
+
+
+SMALLEST_WEIGHT = 1e-30
+"""Of a client whose products are zero, where norms are weights: alike if all are."""
+
+LARGEST_WEIGHT = LARGEST_UPDATE**2
+"""Where norms are weights: of two factors that moved as far as any honest training does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +130,32 @@ def contribution(
     if experiment.reach is not None:
         reach = experiment.reach_of(task.client, task.round)
         return Statistics.of(by_step(shared, start, reach), weight, reach=reach)
-    statistics = Statistics.of(shared, weight, ranks_differ=bool(experiment.ranks))
+    statistics = statistics_of(experiment, shared, weight)
     if not own or experiment.ranks:
         return statistics
-    moved = Statistics.of(from_common(shared, own, common), weight)
+    moved = Statistics.of(from_common(shared, own, common), statistics.weight)
     return replace(statistics, first=moved.first)
+
+
+def statistics_of(experiment: Experiment, shared: Factors, weight: float) -> Statistics:
+    """The additive part of what a client shared.
+
+    Args:
+        experiment: its rule may fill up ranks, or weigh by norms.
+        shared: at the client's own rank.
+        weight: the public or noisy one.
+
+    Raises:
+        RefusedUpdateError: if its products are larger than honest ones, where that is the weight.
+    """
+    rule = experiment.axes.aggregator.rule
+    if rule.weighs_by_norm:
+        weight = max(size_of_products(shared), SMALLEST_WEIGHT)
+        if not weight <= LARGEST_WEIGHT:
+            raise RefusedUpdateError("the norm of its products is its weight, and is too large")
+    if rule.pads and experiment.ranks:
+        shared = shared.padded(max(experiment.ranks.values()))
+    return Statistics.of(shared, weight, ranks_differ=bool(experiment.ranks) and not rule.pads)
 
 
 def server_step(

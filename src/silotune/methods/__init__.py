@@ -24,6 +24,7 @@ from .ffa_lora import FFALoRA as FFALoRA
 from .flexlora import FlexLoRA as FlexLoRA
 from .flora import FLoRA as FLoRA
 from .head_only import HeadOnly as HeadOnly
+from .hetlora import HetLoRA as HetLoRA
 from .la_lora import LALoRA as LALoRA
 from .lora_fa import LoRAFA as LoRAFA
 from .lora_fair import LoRAFAIR as LoRAFAIR

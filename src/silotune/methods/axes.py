@@ -226,6 +226,11 @@ def refuse_by_step(axes: Axes, unit: str) -> None:
             "normalize_steps: averages changes of single tensors by the step, and this method "
             "combines pairs in a way of its own; set it to false"
         )
+    if any(plan.turn for plan in axes.schedule.plans()):
+        raise IncompatibleMethodError(
+            "normalize_steps: a pair that is turned before it is sent has not gone so far by its "
+            "steps; set it to false"
+        )
     if any(len(plan.phases) > 1 for plan in axes.schedule.plans()):
         raise IncompatibleMethodError(
             "normalize_steps: takes every step to train the same tensors, and this method trains "
@@ -252,6 +257,11 @@ def refuse_unproved(axes: Axes, unit: str, *, correlated: bool = False) -> None:
         )
     if unit == "example" and axes.adapter and not axes.adapter.per_example_safe:
         raise IncompatibleMethodError(axes.adapter.unsafe_because)
+    if unit == "client" and axes.aggregator.rule.weighs_by_norm:
+        raise IncompatibleMethodError(
+            "norm_weights: the norm of a client's update is its secret, and nothing bounds what "
+            "one client then changes of the mean; set it to false"
+        )
     if unit == "client" and any(plan.trained() - plan.share for plan in plans):
         raise IncompatibleMethodError(
             "client-level privacy covers what is shared, and this method's models are made of what "

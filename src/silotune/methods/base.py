@@ -94,9 +94,10 @@ class Method(ABC):
         dict[str, Annotated[int, Ge(1)]] | None,
         About(
             "Ranks of silos that differ from `r`, silo: rank, for methods that combine products "
-            "alone (flexlora, flora, xgblora). A silo may be a pattern of `*` and `?`: its own "
-            "name counts first, then the longest pattern. The largest rank is that of the shared "
-            "adapter, by which lora_alpha is divided (with flexlora, by each silo's own)."
+            "alone (flexlora, flora, xgblora) or fill pairs up (hetlora). A silo may be a pattern "
+            "of `*` and `?`: its own name counts first, then the longest pattern. The largest rank "
+            "is that of the shared adapter, by which lora_alpha is divided (with flexlora, by each "
+            "silo's own)."
         ),
     ] = None
     lora_alpha: Annotated[float, Gt(0), About("Adapters are scaled by lora_alpha / r.")] = 8.0
