@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from silotune.adapters import LoRASB
 from silotune.audit.canaries import (
     CanaryObjective,
     Strengthened,
@@ -88,6 +89,28 @@ def test_a_clipped_canary_moves_its_own_slot_by_c_and_nothing_else(roles):
         assert moved[i] == pytest.approx(1.0, abs=2e-3)
         moved[i] = 0.0
         assert moved.abs().max() < 1e-3
+
+
+def test_a_core_has_a_canary_for_each_number_and_one_for_itself():
+    """R moves alone between frozen factors: through B^T times what returns and A times x."""
+    core = LoRASB(rank=3, alpha=6.0)
+    model, start = adapted(core), first_factors(core)
+    model.load(start)
+    found = slots(model, start, {Role.R}, 1000, strength=1000.0, g=torch.Generator())
+    assert len(found.lengths) == 2 * 3 * 3
+    for i in range(len(found.lengths)):
+        sums, _ = clipped_sum(rows(model, found, [i], {Role.R}), 1.0)
+        moved = found.read(flat(sums))
+        assert moved[i] == pytest.approx(1.0, abs=2e-3)
+        moved[i] = 0.0
+        assert moved.abs().max() < 1e-3
+    layers = probed_layers(model, {Role.R})
+    for key in start.only({Role.R}):
+        record = tensor_probe(layers, key, start, torch.Generator().manual_seed(1))
+        model.model.zero_grad()
+        lengths = gradient(model, layers, record, {Role.R})
+        assert lengths.pop(key) > 0
+        assert not any(lengths.values())
 
 
 def test_canaries_in_a_batch_move_their_own_slots():
