@@ -72,11 +72,15 @@ def test_what_comes_again_is_remembered_and_nothing_else(place):
     assert {name for name, kept in found.items() if kept} == {f"{n}.held_out" for n in SILOS}
     found = wrapped(small(place, *few, "baselines=[silo-alone]"))
     assert {name for name, kept in found.items() if kept} == held
+    private = (UPPER, *PRIVATE, f"output_dir={place.parent / 'private'}")
+    found = wrapped(small(place, *private))  # 2.4 times, and computed alone
+    assert {name for name, kept in found.items() if kept} == {f"{n}.held_out" for n in SILOS}
 
 
 @pytest.mark.parametrize(("privacy", "together"), [((), 8), ((SEEDED, PRIVATE[1]), 1)])
 def test_under_privacy_every_record_is_computed_alone(place, privacy, together):
-    with opened(small(place, UPPER, *privacy), [], NO_WORKER, resume=False) as job:
+    config = small(place, UPPER, *privacy, "train.num_rounds=8")  # drawn six times or so
+    with opened(config, [], NO_WORKER, resume=False) as job:
         silo = job.built.data.silos["east"]
         assert silo.train.together == together
         assert silo.held_out.together == 64

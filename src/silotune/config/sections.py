@@ -293,8 +293,9 @@ class TrainConfig(BaseModel):
         default="auto",
         description="What the layers below the lowest adapted one make of a record never changes: "
         "keep it until the run ends, in memory, or on the disk in a file without a name in the "
-        "silo's folder. It is as good as the records. auto = in memory, of records that are scored "
-        "or drawn twice or more, up to 1 GB; nothing where it does not fit the model.",
+        "silo's folder. It is as good as the records. auto = in memory, up to 1 GB, of records "
+        "that are scored or drawn twice or more (drawn five times where single records are hidden, "
+        "as each is then computed alone); nothing where it does not fit the model.",
     )
 
     def moved_by(self, method: type[Method], clipped_at: float | None) -> Moved:

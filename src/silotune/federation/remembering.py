@@ -1,8 +1,9 @@
 """Remembering: which records are kept with what the frozen prefix makes of them, and where.
 
 Those that come again: what rounds are scored on, and what is trained on if each record is expected
-to be drawn twice or more. What is decided here follows from public numbers, the model and, as far
-as ``auto`` has no room left, how long the records of this machine are.
+to be drawn twice or more, or five times where each is computed alone. What is decided here follows
+from public numbers, the model and, as far as ``auto`` has no room left, how long the records of
+this machine are.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ MOST_BYTES = 1_000_000_000
 
 OFTEN = 2.0
 """How often a record is used in all, from which on it is remembered: half of its passes or more."""
+
+OFTEN_ALONE = 5.0
+"""The same of records that are computed alone, which takes four times as long on short texts."""
 
 
 def remembering(
@@ -81,9 +85,8 @@ class _Memory:
     def silo(self, name: str, examples: SiloExamples, home: Path) -> SiloExamples:
         """One silo's records."""
         built, trainer = self._built, self._built.agreement.model.trainer
-        train = examples.train
-        if _uses(built, name) >= OFTEN or built.federation.machine.prefix_cache != "auto":
-            alone = built.terms.unit == "example"
+        train, alone = examples.train, built.terms.unit == "example"
+        if _pays(built, name) or built.federation.machine.prefix_cache != "auto":
             train = self._kept(train, 1 if alone else trainer.micro_batch, home)
         only = built.data.valid is None and built.data.test is None and examples.held_out is None
         return replace(
@@ -113,8 +116,9 @@ class _Memory:
 
 def _worth(built: BuiltFederation) -> bool:
     """Whether anything comes again, above a layer that is not adapted."""
-    uses = [_scorings(built), *(_uses(built, name) for name in built.data.silos)]
-    return built.agreement.model.trainer.adapted.prefix is not None and max(uses) >= OFTEN
+    if built.agreement.model.trainer.adapted.prefix is None:
+        return False
+    return _scorings(built) >= OFTEN or any(_pays(built, name) for name in built.data.silos)
 
 
 def _scorings(built: BuiltFederation) -> int:
@@ -123,12 +127,13 @@ def _scorings(built: BuiltFederation) -> int:
     return 1 + sum(built.terms.scored(finished) for finished in rounds)
 
 
-def _uses(built: BuiltFederation, silo: str) -> float:
-    """How often a training record is expected to be drawn, in the run and in its baselines."""
+def _pays(built: BuiltFederation, silo: str) -> bool:
+    """Whether training records are expected to be drawn often, in the run and in its baselines."""
     terms, sizes = built.terms, built.agreement.sizes
     steps = terms.training_of(len(sizes)).rounds * terms.steps_of(sizes[silo])
     runs = 1 + len(built.federation.baselines)
-    return runs * steps * terms.batch_size / sizes[silo]
+    uses = runs * steps * terms.batch_size / sizes[silo]
+    return uses >= (OFTEN_ALONE if terms.unit == "example" else OFTEN)
 
 
 def _tests_each_round(data: ReadData) -> bool:
