@@ -7,7 +7,8 @@ by courier: pipes to worker processes, signed files in a folder, actors of Ray, 
 TLS on both sides, Flower with TLS and keys of nodes (servers and sites are processes of this
 machine, which share its cores). Beside them seconds of processor time, of all processes together
 that have not ended, which a busy machine moves less; and the most memory that any process of a kind
-has held. Beside Flower, what it takes by itself when an app of its own sends and receives as much.
+has held. Beside FLARE and Flower, what an example or app of their own takes to send and receive as
+much; Ray's own is the courier, an actor that is sent bytes.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from silotune.runtimes.ray import RayCourier
 from silotune.runtimes.signed_socket import answer_socket
 
 from . import processes
+from .flare_alone import flare_alone
 from .measure import arguments, print_json, print_table
 
 SITES = tuple(ClientId(f"hosp-{i}") for i in (1, 2, 3))
@@ -85,7 +87,11 @@ def main() -> None:
                 for label, size in sizes.items()
             }
             memory[name] = processes.most()
-    alone = flower_alone(sizes) if asked.flower else {}
+    alone: dict[str, dict[str, float]] = {}
+    if asked.nvflare:
+        alone["NVIDIA FLARE's numpy example"] = flare_alone(SITES, ECHO, sizes, POLL)
+    if asked.flower:
+        alone["an app of Flower's"] = flower_alone(sizes)
     print_table(
         "seconds of a round that does nothing, three sites (of processor time)",
         ["", *sizes],
@@ -98,8 +104,8 @@ def main() -> None:
         held = ", ".join(f"{kind} {human_bytes(size)}" for kind, size in sorted(most.items()))
         print(f"{name}, most memory: {held}")
     if alone:
-        row = ["Flower by itself", *(f"{seconds:.3f}" for seconds in alone.values())]
-        print_table("the same by an app of Flower's", ["", *sizes], [row])
+        rows = [[name, *(f"{s:.3f}" for s in of.values())] for name, of in alone.items()]
+        print_table("as much by the engine itself, seconds", ["", *sizes], rows)
     print_json(took=took, memory=memory, alone=alone)
 
 
