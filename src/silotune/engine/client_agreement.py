@@ -94,18 +94,15 @@ class ClientAgreement:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of everything that was agreed: equal for the same run on every machine."""
-        experiment, steps = self.experiment, self._steps
-        rounds = range(experiment.rounds)
+        experiment = self.experiment
         agreed = {
             "run": experiment.run,
             "client": self.client,
             "base": self.base,
             "start": self.start,
             "mechanism": self.mechanism,
-            "steps": steps,
-            "plans": [experiment.plan(round).outline() for round in rounds],
-            "rates": [experiment.learning_rates(round, steps) for round in rounds],
-            "remembered": [experiment.remembers_since(round) for round in rounds],
+            "steps": self._steps,
+            "course": experiment.course(self._steps),
             "asked": list(self._asked),
             "seed": experiment.seed,
             "rank": experiment.ranks.get(self.client),
@@ -241,8 +238,8 @@ class ClientAgreement:
         if not self.experiment.axes.aggregator.rule.replaceable:
             return dict.fromkeys(self._tensors, -1)
         first = dict[Key, int]()
-        for round in range(self.experiment.rounds):
-            for key in self.experiment.plan(round).only_trained(self.first):
+        for round, plan in self.experiment.plans_in_turn:
+            for key in plan.only_trained(self.first):
                 first.setdefault(key, round)
         return first
 

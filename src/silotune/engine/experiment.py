@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -112,6 +114,34 @@ class Experiment:
             for client in self.cohort(round):
                 rounds[client].append(round)
         return {client: tuple(of_client) for client, of_client in rounds.items()}
+
+    @cached_property
+    def _courses(self) -> dict[int, str]:
+        return {}
+
+    def course(self, steps: int) -> str:
+        """SHA-256 of all that rounds ask of a client that takes so many steps, whoever it is.
+
+        Computed once, however many clients agree to it.
+        """
+        if steps not in self._courses:
+            rounds = range(self.rounds)
+            asked = {
+                "plans": [self.plan(round).outline() for round in rounds],
+                "rates": [self.learning_rates(round, steps) for round in rounds],
+                "remembered": [self.remembers_since(round) for round in rounds],
+            }
+            self._courses[steps] = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+        return self._courses[steps]
+
+    @cached_property
+    def plans_in_turn(self) -> tuple[tuple[int, RoundPlan], ...]:
+        """The rounds whose plan differs from all before it, and these plans."""
+        first = dict[str, tuple[int, RoundPlan]]()
+        for round in range(self.rounds):
+            plan = self.plan(round)
+            first.setdefault(json.dumps(plan.outline()), (round, plan))
+        return tuple(first.values())
 
     def plan(self, round: int) -> RoundPlan:
         """The orders for ``round``."""
