@@ -109,6 +109,17 @@ class Adapter(Protocol):
         """
         return folded
 
+    def out_of_base(
+        self, sites: Sequence[Site], folded: Mapping[str, Matrix]
+    ) -> Mapping[str, Matrix]:
+        """What ``into_base`` gave, read back, as this adapter's own layers must hold it.
+
+        Args:
+            sites: the adapted ones.
+            folded: all that an adapter folder adds to the base beside pairs, unscaled.
+        """
+        return folded
+
     def digests(self) -> tuple[str, ...]:
         """SHA-256 of whatever it holds frozen beside the base; clients must hold the same."""
         return ()

@@ -1,6 +1,7 @@
 """The adapted layer: any linear base module, a black box, with a low-rank pair beside it.
 
-``y = base(x) + scale * (F + gain B A) x``, where F is what earlier rounds folded, if anything. The
+``y = base(x) + scale * (F + gain B A) x``, where F is what earlier rounds folded, if anything, less
+the part of the base weight that the pair began at, if it did. The
 scale lives here and nowhere else; the gain is 1 but for a pair of a rank of its own, whose scale
 goes by that. Where the base is a plain matrix of the factors' own type, the layer
 runs on the merged weight; a half-precision or quantised base, or dropout, keeps F and the pair
@@ -16,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from silotune.core import Key, PerExampleGradients, Role, Site
-from silotune.linalg import LowRank, Matrix
+from silotune.linalg import LowRank, Matrix, add
 
 from .kernels import merged_lora, rows_linear
 from .site_layer import SiteLayer, zeros
@@ -26,7 +27,13 @@ class AdaptedLinear(SiteLayer):
     """One site with its pair. Replaces the base module inside the model."""
 
     def __init__(
-        self, site: Site, scale: float, rank: int, dropout: float, sink: PerExampleGradients
+        self,
+        site: Site,
+        scale: float,
+        rank: int,
+        dropout: float,
+        sink: PerExampleGradients,
+        born: LowRank | None = None,
     ) -> None:
         super().__init__(site)
         self.scale = scale
@@ -34,26 +41,36 @@ class AdaptedLinear(SiteLayer):
         self.dropout = dropout
         self.A = zeros(site, rank, site.in_features)
         self.B = zeros(site, site.out_features, rank)
-        self.folded: Matrix | None = None
-        self._carrying: Tensor | None = None  # W + scale F (out, in), where the base is plain
+        self._taken_out = None if born is None else born * -1.0
         self._sink = sink
         self._keys = (Key(site.name, Role.A), Key(site.name, Role.B))
+        self._given: Matrix | None = None
+        self._carry(self._taken_out)
 
     def tensors(self) -> dict[Key, nn.Parameter]:
         """The pair by key."""
         return dict(zip(self._keys, (self.A, self.B), strict=True))
 
     def fold(self, matrix: Matrix | None) -> None:
-        """Set F (out, in), unscaled, in place of what was there.
+        """Set what was folded (out, in), unscaled, in place of what was there.
 
         Raises:
             ValueError: if the shape is not the layer's.
         """
-        if matrix is self.folded:
+        if matrix is self._given:
             return
         if matrix is not None and tuple(matrix.shape) != (self.B.shape[0], self.A.shape[1]):
             raise ValueError(f"{self.site}: a fold of shape {tuple(matrix.shape)}")
-        self.folded, self._carrying = matrix, None
+        self._given = matrix
+        if matrix is None or self._taken_out is None:
+            self._carry(matrix if self._taken_out is None else self._taken_out)
+        else:
+            self._carry(add(matrix, self._taken_out))
+
+    def _carry(self, matrix: Matrix | None) -> None:
+        """Set F (out, in), and W + scale F where the base is plain."""
+        self.folded: Matrix | None = matrix
+        self._carrying: Tensor | None = None
         if matrix is not None and self.is_plain(self.A):
             base = self.weight.T if self.transposed else self.weight
             self._carrying = (base + self.scale * _dense(matrix, self.A)).detach()

@@ -28,7 +28,7 @@ from silotune.linalg import orthonormal_rows
 
 from .base import Adapter, Layer, check_pair, pair_scale
 from .kernels import merged_core, rows_linear
-from .lora import Init
+from .lora import Init, refuse_in_weight
 from .principal import principal
 from .site_layer import SiteLayer, zeros
 
@@ -60,6 +60,7 @@ class LoRASB(Adapter):
 
     def __post_init__(self) -> None:
         check_pair(self.rank, self.dropout)
+        refuse_in_weight(self.init)
 
     @property
     def scale(self) -> float:
@@ -110,7 +111,7 @@ class LoRASB(Adapter):
             case Init.KAIMING:
                 a = _uniform(self.rank, site.in_features, of_a)
                 return a, _uniform(self.rank, site.out_features, of_b).T.contiguous()
-            case Init.SVD:
+            case _:
                 found = principal(site, self.rank)
                 return found.right.float().contiguous(), found.left.float().contiguous()
 

@@ -43,7 +43,7 @@ from torch import Tensor, nn
 from silotune.core import Context, Key, PerExampleGradients, Role, Site, generator
 
 from .base import Adapter, Layer
-from .lora import LoRA
+from .lora import LoRA, refuse_in_weight
 from .routing import Decision, blocks, expanded, mapped, prompt
 from .site_layer import SiteLayer, zeros
 
@@ -91,6 +91,7 @@ class MiLoRA(Adapter):
     balance_weight: float = 0.01
 
     def __post_init__(self) -> None:
+        refuse_in_weight(self.expert.init)
         if self.kept is not None and self.kept < 1:
             raise ValueError(f"experts_per_prompt: must be at least 1, not {self.kept}")
         if self.balance_weight < 0:

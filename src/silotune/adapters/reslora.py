@@ -48,7 +48,7 @@ from silotune.linalg import Matrix
 from .base import Adapter, Layer
 from .kernels import rows_linear
 from .linear import AdaptedLinear
-from .lora import LoRA
+from .lora import LoRA, refuse_in_weight
 
 
 class Shortcut(StrEnum):
@@ -84,6 +84,7 @@ class ResLoRA(Adapter):
     pre_num: int = 1
 
     def __post_init__(self) -> None:
+        refuse_in_weight(self.pair.init)
         if self.pre_num < 0:
             raise ValueError(f"pre_num: must be at least 0, not {self.pre_num}")
         if self.shortcut is Shortcut.INPUT and self.pre_num > 1:

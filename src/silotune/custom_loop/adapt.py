@@ -35,7 +35,7 @@ class LoRA:
             None for the architecture's usual ones.
         layers_to_transform: numbers of the layers; None for all.
         use_rslora: divide by sqrt(r) rather than r.
-        init: how A begins.
+        init: how the pair begins.
 
     Raises:
         ValueError: naming the field, if it is out of range or of another type.

@@ -301,6 +301,8 @@ def model_in(place: Path, model: BuiltModel) -> ModelState:
         layout.beside,
         layout.target_parameters,
     )
+    if model.axes.adapter:
+        folded = dict(model.axes.adapter.out_of_base(model.sites, folded))
     return ModelState(factors=factors, folded=folded)
 
 

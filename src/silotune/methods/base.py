@@ -129,10 +129,12 @@ class Method(ABC):
         bool, About("Scale by lora_alpha / sqrt(r) instead (arXiv 2312.03732).")
     ] = False
     init_lora_weights: Annotated[
-        Literal["kaiming", "orthonormal", "svd"],
+        Literal["kaiming", "orthonormal", "svd", "pissa", "olora"],
         About(
             "How A begins: Kaiming-uniform (the paper); orthonormal rows; or from the singular "
-            "vectors of the public base weights (as PiSSA; not where fresh pairs are drawn)."
+            "vectors of the public base weights, with B = 0. Or how A and B do, as a part of these "
+            "weights that is taken out of the base: its singular triples (pissa, arXiv 2404.02948) "
+            "or its QR (olora, arXiv 2406.01775). The last three not where fresh pairs are drawn."
         ),
     ] = "kaiming"
     init_from: Annotated[
@@ -215,6 +217,17 @@ class Method(ABC):
         if self.aggregation is not None:
             rule = replace(self.aggregation, r=self.r, ranks=self.ranks)
             axes = with_rule(axes, rule.aggregator())
+        in_weight = Init(self.init_lora_weights).in_weight
+        if in_weight and axes.adapter and not isinstance(axes.adapter, LoRA):
+            raise IncompatibleMethodError(
+                f"init_lora_weights: {self.init_lora_weights} takes a pair out of the base beside "
+                f"which it trains alone, and {self.title} has no such pair; leave it out"
+            )
+        if in_weight and self.ranks:
+            raise IncompatibleMethodError(
+                f"ranks: a silo of a smaller rank would lack a part of the weight that "
+                f"{self.init_lora_weights} takes out of the base; use svd, or one rank for all"
+            )
         if self.ranks and not axes.aggregator.mixes_ranks:
             raise IncompatibleMethodError(
                 "ranks: this method averages A and B by themselves, and tensors of unequal shapes "
