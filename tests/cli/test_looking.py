@@ -132,11 +132,13 @@ def test_methods_lists_the_catalogue_and_what_it_refuses(silotune, place):
     assert {name for name, entry in found.items() if entry["refused"]} == {
         "fedftg",
         "fedsa-lora",
+        "hetlora",
         "milora",
     }
     assert {name for name, entry in found.items() if entry["ranks_may_differ"]} == {
         "flora",
         "flexlora",
+        "hetlora",
         "xgblora",
     }
 

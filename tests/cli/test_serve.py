@@ -44,6 +44,7 @@ def west(bert, tmp_path) -> Iterator[Place]:
         west = sites["west"]
         west.members = admitted(tmp_path / "federation", sites)
         west.allow("approve: any", "approve: each")
+        west.allow("columns: [text, label]", "columns: [note, label]")
         yield west
 
 

@@ -109,6 +109,14 @@ def test_who_does_not_answer_counts_for_nothing():
     assert missing.state.factors.digest() == without.state.factors.digest()
 
 
+APART = {
+    "la-lora": "one thing after another",
+    "alt-lora": "one thing after another",
+    "fedrot-lora": "turned before it is sent",
+}
+"""What is said of those that have no way of their own to combine."""
+
+
 def test_methods_that_combine_pairs_or_train_one_thing_after_another_are_refused():
     refused = {}
     for name, kind in built_in().items():
@@ -120,6 +128,6 @@ def test_methods_that_combine_pairs_or_train_one_thing_after_another_are_refused
     assert not refused.keys() & set(AVERAGE)
     assert {"flexlora", "flora", "fedex-lora", "lora-fair", "fedsvd", "la-lora"} <= refused.keys()
     for name, words in refused.items():
-        alone = "one thing after another" if name in ("la-lora", "alt-lora") else "of its own"
+        alone = APART.get(name, "of its own")
         assert words.startswith("normalize_steps: "), name
         assert alone in words, name

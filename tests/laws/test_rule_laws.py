@@ -30,7 +30,7 @@ RULES = {
     "lora-fair": FairRidge(ridge=RIDGE),
     "fedsvd": Refactor(),
 }
-BOTH = ("fedit", "la-lora", "cola", "lora-rite", "lora-pro", "lora-plus", "alt-lora")
+BOTH = ("fedit", "la-lora", "cola", "lora-rite", "lora-pro", "lora-plus", "alt-lora", "fedrot-lora")
 ONLY_B = ("ffa-lora", "rac-lora", "lora-fa")
 FIT = {(m, r) for m in BOTH for r in ("fedex-lora", "flexlora", "lora-fair")} | {
     (m, "fedsvd") for m in ONLY_B

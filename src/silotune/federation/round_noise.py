@@ -68,7 +68,8 @@ def round_noise(
         experiment: what decides the run.
         mechanisms: each client's.
         before: the state at the start of the round.
-        clients: who is in the mean; not looked at where clients are hidden.
+        clients: who is in the mean; not looked at where clients are hidden. Where there is nobody
+            nothing moves.
     """
     plan = experiment.plan(before.round)
     if plan.fold or not experiment.axes.aggregator.replaceable:
@@ -104,6 +105,8 @@ def _local_variances(
 ) -> dict[Key, float]:
     """Of each number of a tensor that trains, in the mean; NaN if it is not known."""
     weights = {client: experiment.weights[client] or math.nan for client in clients}
+    if not weights:
+        return {}
     whole = sum(weights.values())
     reaches = {client: experiment.reach_of(client, before.round) for client in weights}
     tau = sum(weight * reaches[client] for client, weight in weights.items()) / whole
