@@ -1,6 +1,7 @@
 """The certificate: what it lists, and what it says of every kind of mechanism."""
 
 import hashlib
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -21,18 +22,19 @@ from silotune.certificate.accounts import (
     to_lines,
 )
 from silotune.certificate.guarantee import guarantee
-from silotune.certificate.issue import issue, standing
+from silotune.certificate.issue import Told, issue, standing
 from silotune.config import build
-from silotune.core.files import read_json
+from silotune.core.files import finite, json_text, read_json
 from silotune.core.units import number_text
 from silotune.engine import EVERY_CLIENT
 from silotune.federation.run import described
 from silotune.objectives import SequenceClassification
 from silotune.privacy import Charge, CorrelatedCharge, Discrete, LedgerEntry
-from silotune.privacy.accounting.accountant import FINE, epsilon, epsilon_over_silos
+from silotune.privacy.accounting.accountant import COARSE, FINE, epsilon, epsilon_over_silos
 from silotune.privacy.ledger.chain import read_ledger
 from silotune.runs.folder import RunFolder
 from silotune.runs.privacy_statement import read_statement
+from silotune.runs.unheard import Hearing, Order
 
 GAUSSIAN = ("privacy.noise=gaussian",)
 TRUNCATED = ("privacy.sampling=truncated-poisson", "privacy.relation=zero-out")
@@ -308,3 +310,41 @@ def test_without_privacy_nothing_is_claimed(place):
     data = read_json(RunFolder(Path(config.output_dir)).privacy)
     assert (data["unit"], data["private"]) == ("none", False)
     assert data["not_private_because"]
+
+
+def test_what_an_account_said_stands_only_while_its_ledger_is_the_same(place):
+    with opened(small(place, *PRIVATE), [], NO_WORKER, resume=False) as job:
+        agreed, how = job.built.agreement, described(job.built.federation)
+
+    def said(east, west, before=None, grid=COARSE, told=None):
+        entries = {"east": east, "west": west}
+        chains = {name: chain_of(own) for name, own in entries.items()}
+        return issue(agreed, how, "run", chains, grid=grid, before=before, told=told)
+
+    one, two, again = entry(0), entry(1), entry(0, attempt=1)
+    before = said([one], [one, two])
+    now = said([one, two], [one, two], before)
+    assert now == said([one, two], [one, two])
+    assert now.silos["west"] is before.silos["west"]
+    # another line in the same place, fewer lines, the other grid: nothing is taken over
+    assert said([again], [one, two], before) == said([again], [one, two])
+    assert said([one], [one], before) == said([one], [one])
+    final = said([one], [one, two], before, grid=FINE)
+    assert final == said([one], [one, two], grid=FINE)
+    assert said([one], [one, two], final, grid=FINE) == final
+    # a site that has told nothing new may have charged for what it was asked since
+    open_orders = Hearing(orders=(Order("update", 1, "a state"),))
+    silent = Told(federation={}, hearings={"east": open_orders, "west": Hearing()})
+    presumed = said([one], [one, two], before, told=silent)
+    assert presumed == said([one], [one, two], told=silent)
+    assert presumed.silos["east"].epsilon > before.silos["east"].epsilon
+
+
+def test_a_certificate_is_written_as_its_fields_are(place):
+    said = certified(place, grid=COARSE)
+    east = replace(said.silos["east"], epsilon=math.inf, charges=[{"of": "a\nb", "in": []}])
+    odd = {"east": east, 'a "b"\n{é\u2028': said.silos["west"]}
+    for one in (said, replace(said, silos=odd), replace(said, silos={}, coupling={"x": math.nan})):
+        assert one.to_text() == json_text(one.to_json())
+        whole = {"version": 1, **finite(one.to_json())}
+        assert one.to_text() == json.dumps(whole, indent=2, ensure_ascii=False) + "\n"

@@ -1,13 +1,27 @@
 """Whole runs that ask some of the silos in a round, and whose local optimisers are carried."""
 
+import csv
+from pathlib import Path
+
 import pytest
 
 import silotune as st
-from by_config import forecast
+from by_config import forecast, opened
 from federation.objects import federation
-from federation.small import PRIVATE, small, train, weights
+from federation.small import NO_WORKER, PRIVATE, small, train, weights, write_csv
+from silotune.certificate import issue
+from silotune.certificate.accounts import cost
+from silotune.certificate.issue import Bound
+from silotune.certificate.statement import statement
+from silotune.core.files import json_text
+from silotune.federation.run import described, rounds
+from silotune.privacy.accounting.accountant import COARSE
+from silotune.privacy.ledger.chain import Chain, read_chains
+from silotune.runs.digests import digest_of_facts
+from silotune.runs.folder import RunFolder
 
 SOME = ("train.num_rounds=4", "train.clients_per_round=1", "train.seed=3")
+SEEDED = ("privacy.insecure_seeded_noise=true",)
 CARRIED = ("train.local_state=carried", "train.optimizer=adamw", "train.learning_rate=0.01")
 
 
@@ -74,3 +88,52 @@ def test_a_carried_run_that_is_cut_short_ends_in_the_same_bits(place):
     train(fresh)
     assert weights(cut) == weights(whole)
     assert weights(fresh) != weights(whole)
+
+
+@pytest.mark.parametrize("made", ["one noise", "for persons", "not private"])
+def test_every_rounds_certificate_is_the_one_that_is_made_of_the_ledgers_alone(place, made):
+    persons = ("data.person=who",)
+    kinds = {"one noise": (), "for persons": persons, "not private": SEEDED}
+    if made == "for persons":
+        with_people(place.parent / "notes.csv")
+    config = small(place, *PRIVATE, *SOME, *kinds[made], f"output_dir={place.parent}/{made[:3]}")
+    folder = RunFolder(Path(config.output_dir))
+    for last in (1, None):  # killed after round 1, and gone on with
+        with opened(config, [], NO_WORKER, resume=last is None) as job:
+            for record in rounds(job):
+                if record.round < 0:
+                    continue
+                chains = read_chains(folder.ledger)
+                books = {name: chains.get(name, Chain()) for name in ("east", "west")}
+                anew = statement(
+                    job.built.agreement,
+                    described(job.built.federation),
+                    job.facts.run,
+                    books,
+                    grid=COARSE,
+                    bound=Bound(facts=digest_of_facts(job.facts)),
+                )
+                assert folder.privacy.read_text() == json_text(anew.to_json())
+                assert record.epsilon == {
+                    name: cost(chain.book(job.facts.run).account, 1e-3, anew.relation, COARSE)
+                    for name, chain in books.items()
+                }
+                if record.round == last:
+                    break
+
+
+def with_people(path: Path) -> None:
+    with path.open(newline="") as file:
+        records = list(csv.DictReader(file))
+    write_csv(path, [{**record, "who": f"p{i % 7}"} for i, record in enumerate(records)])
+
+
+def test_a_round_accounts_for_those_alone_that_it_asked(place, monkeypatch):
+    counted = []
+    real = issue._account
+    monkeypatch.setattr(
+        issue, "_account", lambda *args, **kw: counted.append(1) or real(*args, **kw)
+    )
+    with opened(small(place, *PRIVATE, *SOME), [], NO_WORKER, resume=False) as job:
+        seen = [len(counted) for _ in rounds(job)]
+    assert seen == [0, 2, 3, 4, 5]

@@ -91,6 +91,7 @@ def issue(
     bound: Bound | None = None,
     elsewhere: Mapping[str, Sequence[Earlier]] | None = None,
     told: Told | None = None,
+    before: PrivacyStatement | None = None,
 ) -> PrivacyStatement:
     """The certificate of a run under privacy. Its epsilons are upper bounds on any grid.
 
@@ -103,6 +104,9 @@ def issue(
         bound: what else it is of.
         elsewhere: of each silo that keeps a book, the other runs in it that count.
         told: of sites; None in a simulation.
+        before: what this process issued last for the same agreement and run. In a simulation that
+            goes on, what it says of accounts that have charged nothing since is taken over; orders
+            to sites may have been charged for, so that these are accounted for anew.
     """
     terms, privacy = agreement.terms, agreement.terms.hiding
     bound = bound or Bound()
@@ -113,8 +117,10 @@ def issue(
         name: presumed(hearing, chains[name].book(run), _prices(agreement, name))
         for name, hearing in hearings.items()
     }
+    known = before.silos if before and told is None and before.grid == grid > FINE else {}
     accounts = {
-        name: _account(
+        name: _unmoved(known, name, chains[name])
+        or _account(
             terms,
             size,
             agreement.price(name),
@@ -142,19 +148,20 @@ def issue(
     )
     words = sentences(said)
     holds_if, private = words.pop("holds_if"), not words["not_private_because"]
+    certified, composed = private and grid <= FINE, rule(said) == "composition"
     charges = [
-        together(chains[name].book(run).account, presumptions.get(name, ())) for name in sizes
+        together(chains[name].book(run).account, presumptions.get(name, ()))
+        for name in (sizes if grid <= FINE or composed else ())
     ]
     if grid <= FINE:
         accounts = _counted(accounts, dict(zip(sizes, charges, strict=True)), privacy, grid)
-    certified = private and grid <= FINE
     if certified and mark(terms, circumstances) == RECORDED:
         accounts = {
             name: _with_life(account, own, (elsewhere or {}).get(name), privacy)
             for (name, account), own in zip(accounts.items(), charges, strict=True)
         }
     overall = max(account.epsilon for account in accounts.values())
-    if rule(said) == "composition":
+    if composed:
         overall = cost_together(charges, privacy.target_delta, privacy.relation, grid)
     return PrivacyStatement(
         format=FORMAT,
@@ -228,6 +235,13 @@ def units(agreement: Agreement) -> Mapping[str, int]:
     if agreement.server.private:
         return {EVERY_CLIENT: len(agreement.sizes)}
     return agreement.sizes
+
+
+def _unmoved(known: Mapping[str, SiloPrivacy], name: str, chain: Chain) -> SiloPrivacy | None:
+    """What is known of an account, if it is of these very lines."""
+    said = known.get(name)
+    same = said is not None and (said.lines, said.head) == (len(chain), chain.head)
+    return said if same else None
 
 
 def _account(

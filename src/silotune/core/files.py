@@ -21,6 +21,8 @@ from .typed import declared, fits
 VERSION = 1
 """The version written into every file; files of a newer one are refused."""
 
+NOTHING: Mapping[str, str] = {}
+
 T = TypeVar("T")
 
 
@@ -77,10 +79,36 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     write_text(path, json_text(data))
 
 
-def json_text(data: Mapping[str, Any]) -> str:
-    """What ``write_json`` writes."""
-    content = finite({"version": VERSION, **data})
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def json_text(data: Mapping[str, Any], written: Mapping[str, str] = NOTHING) -> str:
+    """What ``write_json`` writes.
+
+    Args:
+        data: the fields of an object.
+        written: texts of some of their values, by ``value_text`` or ``object_text``.
+    """
+    fields = {"version": VERSION, **data}
+    texts = {n: written[n] if n in written else value_text(v) for n, v in fields.items()}
+    return object_text(texts) + "\n"
+
+
+def value_text(value: Any) -> str:
+    """A value as JSON, indented for people, as if it stood by itself."""
+    return json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def object_text(fields: Mapping[str, str]) -> str:
+    """An object of values that are written already; what they hold is only moved to the right.
+
+    Args:
+        fields: name -> the value's text. Its line breaks stand between values, never in a string.
+    """
+    if not fields:
+        return "{}"
+    lines = (
+        f"  {json.dumps(name, ensure_ascii=False)}: " + text.replace("\n", "\n  ")
+        for name, text in fields.items()
+    )
+    return "{\n" + ",\n".join(lines) + "\n}"
 
 
 def read_json(path: Path) -> dict[str, Any]:

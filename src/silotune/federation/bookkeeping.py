@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
+from silotune.certificate.accounts import cost
 from silotune.certificate.evidence import Books, place_of, refuse_shorter
 from silotune.certificate.issue import units
 from silotune.core import GlobalState
 from silotune.core.files import RecordError, append_bytes
 from silotune.privacy import NoDP, SiloStoreError
+from silotune.privacy.accounting.accountant import COARSE
 from silotune.privacy.ledger.book import Account
 from silotune.privacy.ledger.chain import Chain, read_chains
 from silotune.privacy.ledger.heard import HeardLedger
@@ -90,6 +92,7 @@ class Bookkeeping:
         self._copied = {name: len(chain) for name, chain in read_chains(folder.ledger).items()}
         self._new: list[_NewLine] = []
         self._newest: dict[str, int] = {}
+        self._spent: dict[str, tuple[int, float]] = {}
         folder.ledger.touch()
         self.follow()
 
@@ -101,6 +104,22 @@ class Bookkeeping:
     def account(self, name: str) -> Account:
         """What an account was charged in this run."""
         return self._ledgers[name].chain.book(self._run).account
+
+    def spent(self) -> dict[str, float]:
+        """Epsilon of each account so far, on the coarse grid; empty without privacy.
+
+        An account is counted again when it has charged since: its lines are only added to.
+        """
+        privacy = self._agreement.terms.privacy
+        if isinstance(privacy, NoDP):
+            return {}
+        for name, ledger in self._ledgers.items():
+            lines = len(ledger.chain)
+            if name not in self._spent or self._spent[name][0] != lines:
+                account = self.account(name)
+                found = cost(account, privacy.target_delta, privacy.relation, COARSE)
+                self._spent[name] = (lines, found)
+        return {name: self._spent[name][1] for name in self._ledgers}
 
     def heads(self) -> dict[str, dict[str, Any]]:
         """Account -> how many lines its ledger has, and SHA-256 of the last."""

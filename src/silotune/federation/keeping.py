@@ -14,7 +14,7 @@ from pathlib import Path
 from silotune.adapters import check_saved
 from silotune.core.files import (
     DamagedError,
-    append_line,
+    append_bytes,
     in_words,
     json_text,
     read_json,
@@ -67,8 +67,7 @@ def append_round(folder: RunFolder, record: RoundRecord) -> None:
     Raises:
         RecordError: if it cannot be written; the rounds before it are intact.
     """
-    folder.append_round(record)
-    append_line(folder.history, record.to_json())
+    append_bytes(folder.history, folder.append_round(record))
 
 
 def truncate_rounds(folder: RunFolder, done: int) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from silotune.certificate.circumstances import Circumstances, counted
 from silotune.certificate.issue import NOTHING_CLAIMED, Bound
-from silotune.certificate.statement import spent, statement
+from silotune.certificate.statement import statement
 from silotune.core import GlobalState, accumulated
 from silotune.core.expert_matrix import parameter_of
-from silotune.core.files import write_json, write_text
+from silotune.core.files import json_text, write_json, write_text
 from silotune.engine import EVERY_CLIENT, Experiment, Round, Server
 from silotune.engine.checkpoint import load as load_checkpoint
 from silotune.engine.checkpoint import save as save_checkpoint
@@ -60,7 +60,8 @@ def rounds(job: OpenRun) -> Iterator[RoundRecord]:
     """
     built, folder, facts = job.built, job.folder, job.facts
     agreement, state = built.agreement, job.state
-    experiment = agreement.experiment(job.facts.run)
+    experiment, bound = agreement.experiment(facts.run), Bound(facts=digest_of_facts(facts))
+    certificate: PrivacyStatement | None = None
     if state.round == 0:
         append_round(folder, first := _before(job, state))
         yield first
@@ -68,6 +69,7 @@ def rounds(job: OpenRun) -> Iterator[RoundRecord]:
     while state.round < experiment.rounds:
         if joined(job):
             experiment = job.built.agreement.experiment(facts.run)
+            bound, certificate = Bound(facts=digest_of_facts(job.facts)), None
         start = time.monotonic()
         done = one_round(experiment, job.runtime, state, server)
         seconds = time.monotonic() - start
@@ -77,8 +79,8 @@ def rounds(job: OpenRun) -> Iterator[RoundRecord]:
             job.sites.settle()
         record = _record(job, experiment, state, done, seconds, scores)
         append_round(folder, record)
-        bound = Bound(facts=digest_of_facts(job.facts))
-        _write_privacy(folder, _certificate(job, bound, grid=COARSE))
+        certificate = _certificate(job, bound, grid=COARSE, before=certificate)
+        _write_privacy(folder, certificate)
         save_checkpoint(folder.state, done.state, facts.run, facts.config_digest, job.keep)
         yield record
         state = done.state
@@ -288,7 +290,7 @@ def _record(
         clients=pooled.clients,
         missing={str(client): why for client, why in pooled.missing.items()},
         aggregation_error=done.aggregation_error,
-        epsilon=spent(built.agreement, job.facts.run, job.books.chains),
+        epsilon=job.books.spent(),
         metrics=scores.overall,
         silos=scores.silos,
         update_norm=change,
@@ -326,8 +328,17 @@ def update_norm(before: GlobalState, after: GlobalState) -> float:
     return math.sqrt(sum(map(float, squares)))
 
 
-def _certificate(job: OpenRun, bound: Bound, *, grid: float) -> PrivacyStatement | None:
-    """As the ledgers stand; the fine grid takes seconds."""
+def _certificate(
+    job: OpenRun, bound: Bound, *, grid: float, before: PrivacyStatement | None = None
+) -> PrivacyStatement | None:
+    """As the ledgers stand; the fine grid takes seconds.
+
+    Args:
+        job: whose ledgers they are.
+        bound: what else it is of.
+        grid: of the privacy loss.
+        before: this process's last one, of the same agreement, for what has not changed since.
+    """
     run = job.facts.run
     accounts = job.accounts if grid <= FINE else {}  # while the run goes on, nobody asks
     ledgers = {
@@ -342,11 +353,13 @@ def _certificate(job: OpenRun, bound: Bound, *, grid: float) -> PrivacyStatement
         bound=bound,
         elsewhere={name: own.elsewhere(run, ledgers[name]) for name, own in accounts.items()},
         told=job.sites.told if job.sites else None,
+        before=before,
     )
 
 
 def _write_privacy(folder: RunFolder, certificate: PrivacyStatement | None) -> None:
-    write_json(folder.privacy, certificate.to_json() if certificate else NOTHING_CLAIMED)
+    text = certificate.to_text() if certificate else json_text(NOTHING_CLAIMED)
+    write_text(folder.privacy, text)
 
 
 def _server(agreement: Agreement, folder: RunFolder) -> Server | None:

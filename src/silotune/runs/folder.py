@@ -6,16 +6,17 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from silotune.core.files import (
     DamagedError,
     RecordError,
-    append_line,
+    append_bytes,
     build,
     in_words,
+    json_line,
     read_lines,
     write_lines,
 )
@@ -61,7 +62,7 @@ class RoundRecord:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values, but for those that are None."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], where: str) -> RoundRecord:
@@ -235,13 +236,17 @@ class RunFolder:
         """What belongs to one silo alone. Any name is safe: odd characters become ``%XX``."""
         return self.path / "sites" / safe_name(silo)
 
-    def append_round(self, record: RoundRecord) -> None:
+    def append_round(self, record: RoundRecord) -> bytes:
         """Add a round; it is on disk when this returns.
+
+        Returns:
+            The line, as it stands in the file.
 
         Raises:
             RecordError: if it cannot be written; the rounds before it are intact.
         """
-        append_line(self.metrics, record.to_json())
+        append_bytes(self.metrics, line := json_line(record.to_json()))
+        return line
 
     def read_rounds(self) -> list[RoundRecord]:
         """All rounds so far, oldest first.

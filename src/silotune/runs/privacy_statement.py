@@ -5,10 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from silotune.core.files import DamagedError, build, read_json
+from silotune.core.files import (
+    DamagedError,
+    build,
+    json_text,
+    object_text,
+    read_json,
+    value_text,
+)
 from silotune.core.plain import plain
 
 from .facts import facts_in
@@ -60,6 +68,11 @@ class SiloPrivacy:
     lines: int = 0
     head: str = ""
     lifetime: Mapping[str, Any] | None = None
+
+    @cached_property
+    def text(self) -> str:
+        """The fields as JSON; written once, however many certificates say the same."""
+        return value_text(asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +166,11 @@ class PrivacyStatement:
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
         return asdict(self)
+
+    def to_text(self) -> str:
+        """What ``privacy.json`` holds: ``json_text`` of ``to_json``."""
+        silos = object_text({name: silo.text for name, silo in self.silos.items()})
+        return json_text(replace(self, silos={}).to_json(), {"silos": silos})
 
     def largest_epsilon(self) -> float:
         """The epsilon of the silo that has spent most; infinite if nothing is claimed."""

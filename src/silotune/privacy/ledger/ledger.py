@@ -7,6 +7,7 @@ so proves the chain.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from silotune.core.files import append_bytes, in_words, whole_lines
@@ -81,12 +82,11 @@ class Ledger:
         self._take(line)
 
     def _read(self, start: int) -> bytes:
-        with in_words(self.path):
-            if not self.path.exists():
-                return b""
-            with self.path.open("rb") as file:
-                file.seek(start)
-                return file.read()
+        absent = suppress(FileNotFoundError, NotADirectoryError)
+        with in_words(self.path), absent, open(self.path, "rb", buffering=0) as file:
+            file.seek(start)
+            return file.read()
+        return b""
 
     def _take(self, line: bytes) -> None:
         number = len(self.chain) + 1
