@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from .messages import listed
 from .own_coins import own_coins
+from .unmarked import rows_of
 
 Evaluation = Literal["public", "site", "simulation"]
 
@@ -52,7 +53,7 @@ def limited(silo: ClientTables, limit: int | None, name: str, seed: int) -> Clie
 
     def cut(table: Dataset, role: str) -> Dataset:
         coins = own_coins(table, seed, f"limit {role}", name)
-        return table.select(np.sort(np.argsort(coins, kind="stable")[:limit]))
+        return rows_of(table, np.sort(np.argsort(coins, kind="stable")[:limit]))
 
     return replace(
         silo,
@@ -91,8 +92,8 @@ def held_out(silo: ClientTables, fraction: float, name: str, seed: int) -> Clien
         )
     return replace(
         silo,
-        train=silo.train.select(np.flatnonzero(~held)),
-        valid=silo.train.select(np.flatnonzero(held)),
+        train=rows_of(silo.train, np.flatnonzero(~held)),
+        valid=rows_of(silo.train, np.flatnonzero(held)),
     )
 
 

@@ -19,6 +19,7 @@ from .chat_templates import instruction
 from .chats import is_chat, turns
 from .labels import AS_THEY_ARE, LabelMap, ids_of, label_text, values_of
 from .messages import UnreadableError, did_you_mean, listed
+from .unmarked import unmarked
 
 FORMS: Mapping[str, tuple[frozenset[str], ...]] = {
     "sequence-classification": (
@@ -138,7 +139,7 @@ def readable(
     named = columns.named()
     for part, column in named.items():
         require_kind(table, column, part, where)
-    rows = table.select_columns(list(named.values())).with_format("arrow")[:]
+    rows = table.with_format("arrow", columns=list(named.values()))[:]
     arrays = {part: rows[column] for part, column in named.items()}
     if columns.label is not None:
         ids = ids_of(table, columns.label, labels, where, label_map)
@@ -152,7 +153,7 @@ def readable(
     if columns.person is not None:
         people = [label_text(value) for value in values_of(table, columns.person)]
         arrays["person"] = pa.array(people, pa.string())
-    return Dataset(pa.table(arrays))
+    return unmarked(pa.table(arrays))
 
 
 def _is_plain(feature: object) -> bool:

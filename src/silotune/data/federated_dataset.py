@@ -30,6 +30,7 @@ from .partition import Indices, Partition, check_apart, drawn_rows, named_rows
 from .persons import count_people, without_person
 from .persons import notices as people_notices
 from .table_reader import TableReader
+from .unmarked import rows_of
 
 _POOL = "the train table"
 
@@ -221,7 +222,7 @@ def _by_column(table: Dataset | None, by: str, reader: TableReader) -> dict[str,
         )
     return {
         name: ClientTables(
-            train=pool.select(rows), left_out={"train": len(members[name]) - len(rows)}
+            train=rows_of(pool, rows), left_out={"train": len(members[name]) - len(rows)}
         )
         for name, rows in kept.items()
     }
@@ -235,14 +236,14 @@ def _dealt(
         raise ValueError("partition: give either by: COLUMN or num: NUMBER")
     pool, filled = _pool(table, reader)
     empty = empty_notice(len(pool) - len(filled), "train")
-    pool = pool.select(filled)
+    pool = rows_of(pool, filled)
     drawn = drawn_rows(pool, silos, seed)
     unused = len(pool) - sum(map(len, drawn.values()))
     over = (
         f"split: {silos.split} leaves {unused} records out, so that silos are equal and "
         "their label mix is exact"
     )
-    divided = {name: ClientTables(train=pool.select(rows)) for name, rows in drawn.items()}
+    divided = {name: ClientTables(train=rows_of(pool, rows)) for name, rows in drawn.items()}
     return divided, tuple(filter(None, (empty, over if unused else None)))
 
 
@@ -290,7 +291,7 @@ def _with_named(
         for name, silo in found.items():
             rows = kept.get(name, nobodys)
             left_out = len(members.get(name, nobodys)) - len(rows)
-            own = {part: pool.select(rows) if len(rows) else None}
+            own = {part: rows_of(pool, rows) if len(rows) else None}
             found[name] = replace(silo, **own, left_out={**silo.left_out, part: left_out})
     return found
 

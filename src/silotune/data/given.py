@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from .formats import FileOptions
 from .loading import load
+from .unmarked import of_plain_values
 
 Table: TypeAlias = Dataset | Sequence[Mapping[str, Any]] | str | Path
 """A data set, a list of records, or a file or folder."""
@@ -89,6 +90,7 @@ def _of_records(records: Sequence[Mapping[str, Any]], where: str) -> Dataset:
 def _held(records: Sequence[Mapping[str, Any]]) -> Dataset | None:
     """The records as a table, if their values have types that go together."""
     try:
-        return Dataset.from_list([dict(record) for record in records])
+        plain = of_plain_values(records) if records else None
+        return plain or Dataset.from_list([dict(record) for record in records])
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         return None

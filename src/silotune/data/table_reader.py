@@ -8,6 +8,7 @@ from datasets import Dataset
 
 from .columns import Columns, filled_rows, readable
 from .labels import LabelMap
+from .unmarked import rows_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class TableReader:
             return None, 0
         rows = self.read(table, where)
         kept = filled_rows(rows)
-        return rows.select(kept) if len(kept) else None, len(rows) - len(kept)
+        return rows_of(rows, kept) if len(kept) else None, len(rows) - len(kept)
 
     def scored(self) -> TableReader:
         """Of tables that are not trained on: nobody asks whose their records are."""

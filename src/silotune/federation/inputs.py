@@ -16,6 +16,7 @@ from silotune.data.messages import listed
 from silotune.data.record_digests import tables_digest
 from silotune.data.summary import SiloSummary, summarize
 from silotune.data.tokenization import TextExamples, text_examples
+from silotune.data.unmarked import rows_of
 from silotune.models.load import Loaded
 from silotune.terms import Terms
 
@@ -146,7 +147,7 @@ def _summary(tables: ClientTables, train: ClientDataset, labels: Sequence[str]) 
     """Of the records that are trained on."""
     table, truncated = tables.train, 0
     if isinstance(train, TextExamples):
-        table, truncated = table.select(train.rows), train.truncated
+        table, truncated = rows_of(table, train.rows), train.truncated
     empty = tables.left_out.get("train", 0) + len(tables.train) - len(table)
     return summarize(table, train.lengths, labels, empty, truncated)
 
