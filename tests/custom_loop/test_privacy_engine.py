@@ -691,6 +691,27 @@ def test_a_hard_choice_is_refused_and_one_by_one_is_the_cure():
     private(adapted, micro_batch_size=1)
 
 
+class Halved(nn.Module):
+    """A map that keeps its weight in half precision."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner.bfloat16()
+
+    def forward(self, x):
+        return self.inner(x.bfloat16()).float()
+
+
+def test_in_half_precision_records_go_one_by_one():
+    """Whatever a few made-up records show."""
+    base = bert()
+    base.bert.pooler.dense = Halved(base.bert.pooler.dense)
+    adapted = adapt(base, PAIRS)
+    with pytest.raises(GradientCheckError, match=r"half precision .* set micro_batch_size to 1"):
+        private(adapted)
+    private(adapted, micro_batch_size=1)
+
+
 class Padded(nn.Module):
     """Adds something of the last column, padding or not."""
 

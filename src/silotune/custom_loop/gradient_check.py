@@ -21,6 +21,7 @@ from silotune.core import Answers, Batch, Key, Role, generator
 from silotune.engine import GradientCheckError, RecordsMixError, is_coarse
 from silotune.engine import check_gradients as check_against_autograd
 from silotune.engine.batches import MASK, filled
+from silotune.engine.passes import MOST
 
 from .nested import mapped, moved, named
 
@@ -32,6 +33,12 @@ _ASK = (
     "the model and that batch and gives one loss a record"
 )
 """What a user can do where no synthetic input can be made."""
+
+_HALF = (
+    "model: in half precision a record's gradient moves with the records computed beside it, which "
+    "clipping does not bound and made-up records need not show; set micro_batch_size to 1, which "
+    "takes more time and mixes nothing, or take float32"
+)
 
 
 def check_gradients(
@@ -65,6 +72,8 @@ def check_gradients(
     if synthetic is None:
         form = collate_fn([dataset[0]] * _RECORDS)
         synthetic = _made_up(form, model.model)
+    if micro_batch > 1 and is_coarse(model):
+        raise RecordsMixError(_HALF, MOST)
     records = moved(synthetic, model.device)
     objective = _MadeUp(records, losses or _outputs)
     lengths = _lengths(records)
@@ -80,10 +89,9 @@ def check_gradients(
             micro_batch=micro_batch,
         )
     except RecordsMixError as error:
-        half = " (which half precision does by its rounding)" if is_coarse(model) else ""
         raise RecordsMixError(
-            f"model: {error}{half}; set micro_batch_size to 1, which takes more time and mixes "
-            "nothing, or take another model, shorter records or float32",
+            f"model: {error}; set micro_batch_size to 1, which takes more time and mixes nothing, "
+            "or take another model, shorter records or float32",
             error.moved,
         ) from error
     except GradientCheckError:

@@ -85,8 +85,9 @@ def proved(model: BuiltModel, terms: Terms) -> BuiltModel:
     It finds what it tries: losses that look at other records only where records are many, or of a
     certain kind, are not found. Those of this package do not.
 
-    In half precision rounding is no small matter: where it moves other records by more than float32
-    would, and single records are hidden, they go through the model one by one.
+    In half precision rounding is no small matter, and made-up records need not meet it: a number
+    that is rounded the other way is rare, and large. So where single records are hidden they go
+    through the model one by one, whatever was measured.
 
     Returns:
         The model with its coupling, as it is to be trained.
@@ -110,29 +111,33 @@ def proved(model: BuiltModel, terms: Terms) -> BuiltModel:
 
 
 def _isolated(model: BuiltModel, terms: Terms) -> BuiltModel:
-    """The model with what was measured; one record at a time if rounding asks for it."""
+    """The model with what was measured; one record at a time where half precision couples them."""
+    adapted, together = model.trainer.adapted, model.trainer.micro_batch > 1
     try:
-        return replace(model, coupling=_checked(model, terms))
+        found = _checked(model, terms)
     except RecordsMixError as error:
-        if not is_coarse(model.trainer.adapted):
+        if not is_coarse(adapted):
             raise RecordsMixError(_with_cures(error, model, terms), error.moved) from error
-        mixed = error
+        moved = error.moved
     except StateKeptError as error:
         raise StateKeptError(_with_cures(error, model, terms)) from error
-    apart = replace(_checked(model, terms, micro_batch=1), moved_if_together=mixed.moved)
+    else:
+        if not (together and terms.unit == "example" and is_coarse(adapted)):
+            return replace(model, coupling=found)
+        moved = max(found.moved, found.moved_at_large)
     return replace(
         model,
         trainer=replace(model.trainer, micro_batch=1),
-        coupling=apart,
-        loaded=replace(model.loaded, notices=(*model.loaded.notices, _one_by_one(mixed, model))),
+        coupling=replace(_checked(model, terms, micro_batch=1), moved_if_together=moved),
+        loaded=replace(model.loaded, notices=(*model.loaded.notices, _one_by_one(moved, model))),
     )
 
 
-def _one_by_one(mixed: RecordsMixError, model: BuiltModel) -> str:
+def _one_by_one(moved: float, model: BuiltModel) -> str:
     field = "dtype" if model.products == "float32" else "products"
     return (
-        f"{field}: in half precision gradients move by up to {mixed.moved:.2g} of the clipping "
-        "norm with the records computed beside them, which clipping does not bound; so records go "
+        f"{field}: in half precision gradients move with the records computed beside them (made-up "
+        f"ones by {moved:.2g} of the clipping norm), which clipping does not bound; so records go "
         f"through the model one by one, up to {model.trainer.micro_batch} times as many passes in "
         "a step; float32 computes them together"
     )
