@@ -9,10 +9,10 @@ import pytest
 
 from by_config import opened
 from federation import objects
-from federation.small import NO_WORKER, PRIVATE, SILOS, small, train
+from federation.small import NO_WORKER, PRIVATE, SILOS, notes, small, train, write_csv
 from silotune.config.errors import ConfigError
 from silotune.engine import remembered
-from silotune.engine.remembered import Remembered
+from silotune.engine.remembered import Remembered, plain
 from silotune.federation import remembering
 from silotune.federation.identity import describe, whole
 from silotune.runs.folder import RunFolder
@@ -93,6 +93,31 @@ def test_auto_keeps_what_it_has_room_for_and_says_so(place, monkeypatch):
         kept = [isinstance(s.train, Remembered) for s in job.built.data.silos.values()]
         assert kept == [True, False]
         assert sum("prefix_cache: what would take more" in n for n in job.built.notices) == 1
+
+
+def test_how_long_hidden_records_are_decides_nothing(place, monkeypatch):
+    """One that is longer would give all others other last digits, and be told in a notice."""
+    few = (UPPER, *PRIVATE, "train.num_rounds=8", "evaluation=site")
+
+    def decided(most: int, name: str) -> tuple[object, ...]:
+        monkeypatch.setattr(remembering, "MOST_BYTES", most)
+        config = small(place, *few, f"output_dir={place.parent / name}")
+        with opened(config, [], NO_WORKER, resume=False) as job:
+            silos = job.built.data.silos.items()
+            kept = [(n, isinstance(s.train, Remembered)) for n, s in silos]
+            fit = remembering.prefix_fit(job.built.agreement.model, job.built.terms)
+            east = plain(job.built.data.silos["east"].train).lengths
+        return fit.bytes_of(east), kept, [n for n in job.built.notices if "prefix_cache" in n]
+
+    room, kept, _ = decided(10**9, "all")
+    assert all(remembered for _, remembered in kept)
+    before = decided(room, "before")
+    rows = notes()
+    rows[next(i for i, row in enumerate(rows) if row["silo"] == "east")]["text"] += " again"
+    write_csv(place.parent / "notes.csv", rows)
+    after = decided(room, "after")
+    assert after[0] != before[0]
+    assert after[1:] == before[1:]
 
 
 def test_a_run_that_was_cut_short_goes_on(place):

@@ -295,7 +295,8 @@ class TrainConfig(BaseModel):
         "keep it until the run ends, in memory, or on the disk in a file without a name in the "
         "silo's folder. It is as good as the records. auto = in memory, up to 1 GB, of records "
         "that are scored or drawn twice or more (drawn five times where single records are hidden, "
-        "as each is then computed alone); nothing where it does not fit the model.",
+        "as each is then computed alone); nothing where it does not fit the model. Of silos that "
+        "are hidden, room is reckoned by declared numbers of records of full length.",
     )
 
     def moved_by(self, method: type[Method], clipped_at: float | None) -> Moved:

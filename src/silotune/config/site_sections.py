@@ -207,7 +207,7 @@ class SiteConfig(BaseModel):
         description="Keep what the layers below the lowest adapted one make of a record until the "
         "process ends: in memory, or on the disk in a file without a name in the folder of the "
         "run. It is as good as the records; the first round, or scoring, takes longer. auto = in "
-        "memory, of records that come again, up to 1 GB.",
+        "memory, of records that come again, up to 1 GB by the declared number.",
     )
     policy: PolicyConfig = PolicyConfig()
 

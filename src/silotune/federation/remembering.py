@@ -2,8 +2,8 @@
 
 Those that come again: what rounds are scored on, and what is trained on if each record is expected
 to be drawn twice or more, or five times where each is computed alone. What is decided here follows
-from public numbers, the model and, as far as ``auto`` has no room left, how long the records of
-this machine are.
+from public numbers and the model: a record that is fed has other last digits, so that no record may
+decide whether others are. Where nobody is hidden, ``auto`` sees how long records are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .built import BuiltFederation
 from .inputs import ReadData, SiloExamples
 
 MOST_BYTES = 1_000_000_000
-"""That ``auto`` keeps in the memory of one process."""
+"""That ``auto`` keeps in the memory of one process, as far as is known in public."""
 
 OFTEN = 2.0
 """How often a record is used in all, from which on it is remembered: half of its passes or more."""
@@ -87,31 +87,43 @@ class _Memory:
         built, trainer = self._built, self._built.agreement.model.trainer
         train, alone = examples.train, built.terms.unit == "example"
         if _pays(built, name) or built.federation.machine.prefix_cache != "auto":
-            train = self._kept(train, 1 if alone else trainer.micro_batch, home)
+            train = self._kept(train, 1 if alone else trainer.micro_batch, home, name)
         only = built.data.valid is None and built.data.test is None and examples.held_out is None
         return replace(
             examples,
             train=train,
-            held_out=self.scored(examples.held_out, home),
-            test=self.scored(examples.test, home) if only else examples.test,
+            held_out=self.scored(examples.held_out, home, name),
+            test=self.scored(examples.test, home, name) if only else examples.test,
         )
 
-    def scored(self, examples: ClientDataset | None, folder: Path) -> ClientDataset | None:
-        """Records that rounds are scored on."""
+    def scored(
+        self, examples: ClientDataset | None, folder: Path, silo: str = ""
+    ) -> ClientDataset | None:
+        """Records that rounds are scored on; a silo's own, if it is named."""
         if examples is None or _scorings(self._built) < OFTEN:
             return examples
-        return self._kept(examples, self._built.federation.machine.eval_batch_size, folder)
+        return self._kept(examples, self._built.federation.machine.eval_batch_size, folder, silo)
 
-    def _kept(self, examples: ClientDataset, together: int, folder: Path) -> ClientDataset:
+    def _kept(
+        self, examples: ClientDataset, together: int, folder: Path, silo: str
+    ) -> ClientDataset:
         trainer, asked = self._built.agreement.model.trainer, self._built.federation.machine
         if asked.prefix_cache == "auto":
-            needed = self._fit.bytes_of(examples.lengths)
+            needed = self._needed(examples, silo)
             if self._bytes + needed > MOST_BYTES:
                 self.full = True
                 return examples
             self._bytes += needed
         keep = in_folder(folder) if asked.prefix_cache == "disk" else in_memory
         return Remembered(examples, trainer.adapted, trainer.objective, together, keep)
+
+    def _needed(self, examples: ClientDataset, silo: str) -> int:
+        """Bytes; of a silo that is hidden those of the declared number, of full length."""
+        agreement = self._built.agreement
+        if not (silo and agreement.terms.private):
+            return self._fit.bytes_of(examples.lengths)
+        longest = agreement.terms.objective.max_length
+        return agreement.sizes[silo] * self._fit.bytes_of([longest])
 
 
 def _worth(built: BuiltFederation) -> bool:
