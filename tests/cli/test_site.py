@@ -267,6 +267,15 @@ def test_a_run_that_has_ended_is_not_refused_by_a_policy_that_was_tightened_sinc
     assert (row["finished"], row["refused"]) == (True, "policy:max_rounds")
 
 
+def test_a_result_that_came_early_does_not_hide_that_the_run_may_go_on(ended, silotune):
+    """A coordinator may say at any round that it has ended, and ask for the next one."""
+    write_json(ended.run(run_of(ended)) / "finished.json", {"round": 1})
+    found = " ".join(silotune("site", "offers").output.split())
+    assert "has a result of 1 round; waits for a person" in found
+    (row,) = json.loads(silotune("site", "offers", "--json").stdout)["offers"]
+    assert (row["finished"], row["result_of"]) == (False, 1)
+
+
 def test_a_certificate_that_lacks_a_charge(ended, silotune):
     """The site was charged once more than the coordinator says."""
     place, run = ended.run(run_of(ended)), run_of(ended)

@@ -15,7 +15,7 @@ from rich.text import Text
 from silotune.config.site_file import read_site
 from silotune.core.files import RecordError
 from silotune.core.plain import plain
-from silotune.core.units import epsilon_text, number_text
+from silotune.core.units import count_text, epsilon_text, number_text
 from silotune.federation.offer import Offer
 from silotune.site import OwnSite
 from silotune.site.approval import hindrance
@@ -157,6 +157,7 @@ def _row(own: OwnSite, home: Home, offer: Offer) -> dict[str, Any]:
         waiting = hindrance(own.policy, offer, home.approval(offer.run))
     except RecordError:
         waiting = "approval"  # nobody can tell what was said, so it is to be said again
+    result_of = _rounds(home, offer)
     return {
         "run": offer.run,
         "coordinator": offer.coordinator,
@@ -165,11 +166,20 @@ def _row(own: OwnSite, home: Home, offer: Offer) -> dict[str, Any]:
         "target_epsilon": offer.terms.privacy.target_epsilon,
         "rounds": offer.terms.rounds,
         "offer": offer.digest,
-        "finished": home.finished(offer.run),
+        "result_of": result_of,
+        "finished": result_of is not None and result_of >= offer.terms.rounds,
         "refused": refused,
         "waits": waiting,
         "lacks_base": own.lacks(offer.base_files),
     }
+
+
+def _rounds(home: Home, offer: Offer) -> int | None:
+    """How many rounds are behind the result that came; None if none has, or nobody can tell."""
+    try:
+        return home.finished(offer.run)
+    except RecordError:
+        return None
 
 
 def _epsilon(unit: str, target: float | None) -> str:
@@ -198,6 +208,8 @@ def _state(row: dict[str, Any]) -> Iterator[str]:
     if row["finished"]:
         yield "has the result"
         return
+    if row["result_of"] is not None:  # it may go on from there, and asks again if it does
+        yield f"has a result of {count_text(row['result_of'], 'round')}"
     if row["refused"] is not None:
         yield f"refuses ({row['refused']})"
     match row["waits"]:

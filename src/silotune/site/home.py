@@ -79,9 +79,14 @@ class Home:
         """
         return self.path / "runs" / _checked(run)
 
-    def finished(self, run: str) -> bool:
-        """Whether the result of a run has come."""
-        return (self.run(run) / FINISHED).is_file()
+    def finished(self, run: str) -> int | None:
+        """How many rounds are behind the result of a run that has come; None if none has.
+
+        Raises:
+            RecordError: if that cannot be read.
+        """
+        file = self.run(run) / FINISHED
+        return int(read_json(file).get("round", 0)) if file.is_file() else None
 
     def certificate(self, run: str) -> Path:
         """The certificate that came when a run ended."""
