@@ -91,7 +91,7 @@ HARMLESS: Mapping[type, Mapping[str, str]] = {
         "title": TOLD,
         "base": DIGEST,
         "base_files": DIGEST,
-        "versions": "are compared by the site before it accepts",
+        "versions": "are the coordinator's word for its own software; the site's is its own",
         "protocol": "there is one",
     },
     Terms: {
