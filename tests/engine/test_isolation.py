@@ -13,13 +13,15 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from covering import every_combination, full
-from silotune.core import generator
+from silotune.core import ClientId, ClientTask, RoundPlan, generator
+from silotune.engine import Client, score_at_home
 from silotune.engine.batches import microbatches
 from silotune.methods import built_in
 from silotune.models.load import GivenModel
 from silotune.objectives import CausalLM, SequenceClassification
 from silotune.optim import SGD
-from silotune.privacy import ClientDP, ExampleDP, NoDP
+from silotune.privacy import ClientDP, ExampleDP, NoDP, NoPrivacy
+from silotune.privacy.ledger.noisy_counts import NoisyCount, Releases
 from silotune.terms import Terms, open_model
 from silotune.terms.machine import Machine
 from silotune.testing import tiny_models
@@ -425,6 +427,65 @@ def test_float32_goes_together_and_its_rounding_is_measured(reader):
     assert model.coupling.moved < model.coupling.moved_at_large
     assert model.coupling.small_norm < model.coupling.large_norm
     assert not any("one by one" in notice for notice in model.loaded.notices)
+
+
+# ---- scores that are released
+
+
+class Turned(nn.Module):
+    """Every record is turned around where an even number of them is computed together."""
+
+    def forward(self, x):
+        return x if len(x) % 2 else -x
+
+
+class Alike(Texts):
+    """Of one label."""
+
+    def batch(self, indices):
+        return super().batch(indices) | {"labels": torch.zeros(len(indices), dtype=torch.long)}
+
+
+class Bounded(NoPrivacy):
+    """What a charge can be written for."""
+
+    max_grad_norm = 1.0
+
+
+def test_a_released_score_moves_by_one_at_most_where_records_go_one_by_one(reader, tmp_path):
+    """What trains one by one is scored so: beside each other one record turns many answers."""
+    model = opened(after(1, Turned()), reader, micro_batch=1)
+    trainer = model.trainer
+    factors = model.first.map(lambda t: t + 0.5 * torch.randn(t.shape, generator=generator("far")))
+
+    def right(without: int | None) -> float:
+        home, records = tmp_path / str(without), Alike(reader)
+        home.mkdir()
+        if without is not None:
+            del records.lengths[without], records.ids[without]
+        silo = Client(
+            client=ClientId("a"),
+            train=records,
+            held_out=records,
+            privacy=Bounded(batch_size=8),
+            home=home,
+            releases=Releases(metric=NoisyCount(multiplier=1e-9), held_out=8),
+        )
+        task = ClientTask(
+            run="scored",
+            round=0,
+            client=silo.client,
+            factors=factors,
+            seeded=(),
+            plan=RoundPlan(phases=(), share=frozenset()),
+            steps=1,
+            learning_rates=(0.1,),
+            seed=0,
+        )
+        return score_at_home(task, trainer, silo).meters["accuracy"].total
+
+    whole = right(None)
+    assert all(abs(right(i) - whole) <= 1 for i in range(8))
 
 
 # ---- gradients that are not there

@@ -86,6 +86,21 @@ def test_under_privacy_every_record_is_computed_alone(place, privacy, together):
         assert silo.held_out.together == 64
 
 
+@pytest.mark.parametrize(("at_once", "together"), [(1, 1), (8, 8)])
+def test_what_a_released_score_is_of_is_computed_as_it_trains(place, at_once, together):
+    config = small(
+        place,
+        UPPER,
+        *PRIVATE,
+        "privacy.metric_noise=3",
+        "evaluation=site",
+        "data.num_held_out={east: 2, west: 2}",
+        f"train.per_device_train_batch_size={at_once}",
+    )
+    with opened(config, [], NO_WORKER, resume=False) as job:
+        assert job.built.data.silos["east"].held_out.together == together
+
+
 def test_auto_keeps_what_it_has_room_for_and_says_so(place, monkeypatch):
     monkeypatch.setattr(remembering, "MOST_BYTES", 100_000)
     config = small(place, UPPER)

@@ -26,13 +26,16 @@ from .client_releases import ACCURACY, noisy_score
 from .client_state import start_of
 from .participants import Client, LocalTrainer
 
+SCORED = 64
+"""Records that are scored at once, if nothing else is said."""
+
 
 def evaluate(
     adapted: AdaptedModel,
     objective: PerExampleLoss,
     factors: Factors,
     examples: ClientDataset,
-    batch_size: int = 64,
+    batch_size: int = SCORED,
     folded: Mapping[str, Matrix] | None = None,
 ) -> Answers:
     """Answers of ``factors`` to all of ``examples``; records of similar length go together.
@@ -59,7 +62,9 @@ def score_at_home(task: ClientTask, trainer: LocalTrainer, client: Client) -> Cl
     """Score the task's factors on the silo's held-out records; the scores stay in its folder.
 
     What comes back says that it is done, or refused; and a noisy score if the silo releases one.
-    Nobody is told whether there were any records to score on: of none, none are right.
+    Nobody is told whether there were any records to score on: of none, none are right. Its price
+    is that of a count that one record moves by 1: so no more records are scored at once for it than
+    are trained at once, of which it is proved that they do not move each other.
 
     Raises:
         ValueError: if the silo owns no folder.
@@ -71,8 +76,10 @@ def score_at_home(task: ClientTask, trainer: LocalTrainer, client: Client) -> Cl
         right = 0
         if held_out is not None:
             factors = start_of(task, trainer, client)
+            released = client.releases.metric is not None
+            size = min(SCORED, trainer.micro_batch) if released else SCORED
             answers = evaluate(
-                trainer.adapted, trainer.objective, factors, held_out, folded=task.folded
+                trainer.adapted, trainer.objective, factors, held_out, size, task.folded
             )
             line = {"round": task.round, "metrics": answers.metrics()}
             append_line(home / "metrics.jsonl", line)

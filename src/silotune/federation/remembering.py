@@ -100,9 +100,13 @@ class _Memory:
         self, examples: ClientDataset | None, folder: Path, silo: str = ""
     ) -> ClientDataset | None:
         """Records that rounds are scored on; a silo's own, if it is named."""
-        if examples is None or _scorings(self._built) < OFTEN:
+        built, trainer = self._built, self._built.agreement.model.trainer
+        if examples is None or _scorings(built) < OFTEN:
             return examples
-        return self._kept(examples, self._built.federation.machine.eval_batch_size, folder, silo)
+        together = built.federation.machine.eval_batch_size
+        if silo and built.terms.privacy.metric_noise is not None:
+            together = min(together, trainer.micro_batch)  # as they are scored
+        return self._kept(examples, together, folder, silo)
 
     def _kept(
         self, examples: ClientDataset, together: int, folder: Path, silo: str
