@@ -275,12 +275,15 @@ def test_whoever_has_paid_most_is_counted_by_the_library_itself(
     true = epsilon([Charge(0.4, 2.0, 2)], 1e-3, library=library == 2)
     assert said.silos["west"].epsilon == true
     assert said.overall["epsilon"] == epsilon([Charge(0.4, 2.0, 4)], 1e-3, library=True)
+    assert "has counted the largest figure itself" in said.accountant
 
 
 def test_while_a_run_goes_on_the_quick_grid_is_used_and_said(place):
     said = certified(place, grid=1e-3)
     assert (said.grid, said.recognition) == (1e-3, {})
     assert "grid 0.001" in said.accountant
+    assert "algorithms of dp-accounting" in said.accountant
+    assert "itself" not in said.accountant, "which counts at the end"
 
 
 def test_the_file_is_whole(place):

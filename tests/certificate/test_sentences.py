@@ -143,7 +143,8 @@ def words(certificate):
     del data["versions"], data["coupling"]
     for silo in data["silos"].values():
         del silo["head"]  # it follows from every digit of sigma
-    accountant, bracket, rest = data["accountant"].partition(" (dp-accounting ")
+    counted = " (by the algorithms of dp-accounting "
+    accountant, bracket, rest = data["accountant"].partition(counted)
     data["accountant"] = accountant + bracket + rest.partition(")")[2]
     return json.loads(json.dumps(data), parse_float=lambda text: float(f"{float(text):.6g}"))
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from silotune.privacy.accounting.accountant import FINE
+
 from .client_wording import CLIENT
 from .example_wording import EXAMPLE
 from .grounds import Grounds
@@ -98,7 +100,10 @@ def because(said: Said) -> str:
 
 def accountants(said: Said) -> tuple[str, str]:
     """By what epsilon was computed, and by what it was checked."""
-    pld = f"PLD (dp-accounting {said.counter}), grid {said.grid:g}"
+    by = f"the algorithms of dp-accounting {said.counter}"
+    if said.grid <= FINE:  # as ``issue`` counts
+        by += ", which has counted the largest figure itself"
+    pld = f"PLD (by {by}), grid {said.grid:g}"
     sampling = said.mechanism["sampling"]
     if said.mechanism["noise"] == "discrete":
         pld += ", of the Gaussian noise that the discrete noise is a rounding of"
