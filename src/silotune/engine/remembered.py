@@ -1,8 +1,9 @@
 """Remembered: records with what the frozen prefix makes of each, computed once and kept.
 
 All of them are computed when the first batch is asked for, so that the time of a later step does
-not tell which records were drawn before. Where single records are hidden each goes through the
-model alone: what is kept of it is then a function of that record and of nothing beside it.
+not tell which records were drawn before. Where single records are hidden each that is trained on
+goes through the model alone: what is kept of it is then a function of that record and of nothing
+beside it. Held-out records go together, as they are scored.
 
 It is as good as the records: it lies in memory, or in a file without a name in the client's own
 folder, which nobody else can open and which is gone with the process, however that ends.
