@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from silotune.adapters import Dense, Head, LoRA, LoRASB
+from silotune.adapters import Dense, DoRA, Head, LoRA, LoRASB
 from silotune.core import LEADING, Key, PerExampleGradients, RecordAxis, Role, Site
 from silotune.core.forward_context import Context
 from silotune.privacy.mechanisms.no_privacy import NoPrivacy
@@ -24,6 +24,7 @@ def layer(kind, sink, records=LEADING):
             "dense": Dense(),
             "lora": LoRA(rank=2, alpha=3.0),
             "core": LoRASB(rank=2, alpha=3.0),
+            "dora": DoRA(pair=LoRA(rank=2, alpha=3.0)),
         }[kind]
         made = adapter.layers([site], sink, Context())["q"]
     for key, parameter in made.tensors().items():
@@ -36,7 +37,7 @@ def trained(made):
     return {key: p for key, p in made.tensors().items() if p.requires_grad}
 
 
-KINDS = ("lora", "dense", "head", "core")
+KINDS = ("lora", "dense", "head", "core", "dora")
 SHAPES = {
     "broadcast over the batch": (1, T, IN),
     "windows": (N * PARTS, T, IN),

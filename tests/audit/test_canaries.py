@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from silotune.adapters import LoRASB
+from silotune.adapters import DoRA, LoRASB
 from silotune.audit.canaries import (
     CanaryObjective,
     Strengthened,
@@ -140,3 +140,29 @@ def test_chosen_examples_keep_their_own_numbers():
     own, all_ = chosen.batch([2, 0]), found.batch([9, 5])
     assert own.keys() == all_.keys()
     assert all(torch.equal(own[key], all_[key]) for key in own)
+
+
+def test_lengths_have_a_canary_for_each_number_and_each_tensor_beside_them_one():
+    """DoRA: rows that are turned and stretched, seen one tensor at a time."""
+    dora = DoRA(pair=adapter())
+    model, start = adapted(dora), first_factors(dora)
+    model.load(start)
+    roles = {Role.A, Role.B, Role.M}
+    found = slots(model, start, roles, 1000, strength=1000.0, g=torch.Generator())
+    assert len(found.lengths) == INNER + WIDTH
+    for i in range(len(found.lengths)):
+        sums, _ = clipped_sum(rows(model, found, [i], roles), 1.0)
+        moved = found.read(flat(sums))
+        assert moved[i] == pytest.approx(1.0, abs=2e-3)
+        moved[i] = 0.0
+        assert moved.abs().max() < 1e-3
+    start = away_from_zero(start)
+    model.load(start)
+    layers = probed_layers(model, roles)
+    for key in start.only(roles):
+        record = tensor_probe(layers, key, start, torch.Generator().manual_seed(1))
+        model.model.zero_grad()
+        lengths = gradient(model, layers, record, roles)
+        own = lengths.pop(key)
+        assert own > 1e-2
+        assert all(other < 1e-3 * own for other in lengths.values())

@@ -28,6 +28,10 @@ def both(r, out, in_, k):
     return r * (out + in_)
 
 
+def lengths(r, out, in_, k):
+    return r * (out + in_) + out
+
+
 def core(r, out, in_, k):
     return r * r
 
@@ -76,6 +80,7 @@ NUMBERS = {  # what travels up and down for a layer; two of each where rounds ta
     "cola": ([both], [both]),
     "rac-lora": ([of_b], [of_b]),
     "xgblora": ([both], [of_all]),
+    "dora": ([lengths], [lengths]),
     "reslora": ([both], [both]),
     "lora-rite": ([both], [both]),
     "lora-pro": ([both], [both]),

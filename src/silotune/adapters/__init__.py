@@ -3,6 +3,8 @@
 from .base import Adapter as Adapter
 from .base import Layer as Layer
 from .dense import Dense as Dense
+from .dora import DoRA as DoRA
+from .dora import DoRALinear as DoRALinear
 from .inject import AdaptedModel as AdaptedModel
 from .inject import fixed_keys as fixed_keys
 from .inject import initial_factors as initial_factors

@@ -105,6 +105,31 @@ def merged_core(
     return y.view(*x.shape[:-1], -1)
 
 
+def rows_scaled(
+    v: Tensor,
+    more: Tensor,
+    lengths: Tensor,
+    norms: Tensor,
+    sink: PerExampleGradients,
+    key: Key,
+    records: RecordAxis = LEADING,
+) -> Tensor:
+    """``(lengths + more) / norms v``, by features; the gradient of ``more`` goes to the sink.
+
+    Args:
+        v: (..., out).
+        more: (out,), trained.
+        lengths: (out,), frozen.
+        norms: (out,), which pass no gradient.
+        sink: open.
+        key: of ``more``.
+        records: where they lie in v.
+    """
+    place = (v.shape[:-1], records)
+    y: Tensor = _RowsScaled.apply(_flat(v), more, lengths, norms, sink, key, place)
+    return y.view(v.shape)
+
+
 def dense_map(
     x: Tensor,
     base: tuple[Tensor | None, Tensor | None],
@@ -247,6 +272,35 @@ class _MergedCore(Function):
         need_x = ctx.needs_input_grad[0]
         dx = g @ torch.addmm(weight, b @ core, a, alpha=ctx.scale) if need_x else None
         return dx, None, None, None, None, dr, None, None, None, None
+
+
+class _RowsScaled(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        v: Tensor,
+        more: Tensor,
+        lengths: Tensor,
+        norms: Tensor,
+        sink: PerExampleGradients,
+        key: Key,
+        place: _Place,
+    ) -> Tensor:
+        stretch = (lengths + more) / norms
+        ctx.save_for_backward(v, stretch, norms)
+        ctx.sink, ctx.key, ctx.place = sink, key, place
+        return v * stretch
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        v, stretch, norms = ctx.saved_tensors
+        g = grads[0]
+        shape, records = ctx.place
+        dm = None
+        if ctx.needs_input_grad[1]:
+            dm = ctx.sink.total(ctx.key, _as(g * v / norms, shape), records)
+        dv = g * stretch if ctx.needs_input_grad[0] else None
+        return dv, dm, None, None, None, None, None
 
 
 class _DenseMap(Function):

@@ -11,7 +11,8 @@ PEFT knows nothing but pairs, so what earlier rounds added to the base goes into
 
 and their rank grows while the scale stays; a whole matrix D is written as the latter. So are the
 pairs of other layers that a block shortcut uses (ResLoRA); what is read back is then all in the
-base. All of it is float32, whatever the base is kept in.
+base. All of it is float32, whatever the base is kept in. DoRA's lengths are written whole, |W| + M,
+as ``lora_magnitude_vector``.
 
 Shapes: out, in = features of a site, k = rank of a pair on file.
 """
@@ -22,7 +23,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from silotune.linalg import LowRank, Matrix, compress, dense
 from .base import Adapter
 from .peft_experts import divided, joined, stacks
 from .sealed import sealed, unsealed
+from .site_layer import row_lengths
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
@@ -45,6 +47,9 @@ PREFIX = "base_model.model."
 
 PARTS = {Role.A: "lora_A.weight", Role.B: "lora_B.weight"}
 """How the names of a pair's tensors end."""
+
+LENGTHS = "lora_magnitude_vector"
+"""How the name of DoRA's tensor ends."""
 
 _NOTHING: Mapping[str, Matrix] = {}
 _NO_TENSORS: Mapping[str, Tensor] = {}
@@ -106,7 +111,8 @@ def save_peft(
         pairs[stack.place] = joined([pairs.pop(site) for site in stack.sites])
     heads = {name_on_file(k): t * layout.head_scale for k, t in factors.only({Role.HEAD}).items()}
     beside = {f"{PREFIX}{n}": t.to("cpu", copy=True) for n, t in layout.beside.items()}
-    named = beside | heads | _named(pairs)
+    lengths = _lengths(sites, factors)
+    named = beside | heads | lengths | _named(pairs)
     tensors = {name: t.contiguous() for name, t in named.items()}
     write_bytes(folder / WEIGHTS, sealed(tensors))
     config = {
@@ -121,6 +127,8 @@ def save_peft(
         "target_modules": list(layout.target_modules),
         "modules_to_save": list(layout.modules_to_save) or None,
     }
+    if lengths:
+        config["use_dora"] = True
     if layout.target_parameters:  # a key that is younger than the others
         config["target_parameters"] = list(layout.target_parameters)
     write_bytes(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
@@ -133,6 +141,7 @@ def load_peft(
     head_scale: float,
     beside: Mapping[str, Tensor] = _NO_TENSORS,
     target_parameters: Sequence[str] = (),
+    adapted: Sequence[Site] = (),
 ) -> tuple[Factors, dict[str, Matrix]]:
     """Read an adapter folder, whether we or PEFT wrote it.
 
@@ -146,6 +155,7 @@ def load_peft(
         head_scale: what the heads' factors are multiplied by.
         beside: what else the model has in the modules that are saved whole, by name.
         target_parameters: tensors of experts that the model adapts, as ``PeftLayout`` has them.
+        adapted: the sites, of whose weights DoRA's lengths are told from.
 
     Returns:
         The factors, and by site what has been added to the base, unscaled.
@@ -157,7 +167,9 @@ def load_peft(
     tensors = by_site(folder, tensors, expected, target_parameters)
     heads = {name_on_file(key): key for key in expected if key.role is Role.HEAD}
     sites = sorted({key.site for key in expected if key.role is not Role.HEAD})
-    names = {name_on_file(Key(site, role)) for site in sites for role in PARTS} | heads.keys()
+    lengths = {name_on_file(key): key for key in expected if key.role is Role.M}
+    names = {name_on_file(Key(site, role)) for site in sites for role in PARTS}
+    names |= heads.keys() | lengths.keys()
     check_beside(folder, tensors, beside)
     rest = {name: t for name, t in tensors.items() if name.removeprefix(PREFIX) not in beside}
     present = {n: t.float() for n, t in rest.items() if n in names or t.any()}
@@ -181,7 +193,10 @@ def load_peft(
         else:
             factors |= {key: torch.zeros(expected[key]) for key in own.values()}
             folded[site] = _smaller(pair)
+    factors |= {key: present[name] for name, key in lengths.items()}
+    _check_lengths(folder, config, lengths.values(), folded)
     _check_shapes(folder, Factors(factors), folded, expected)
+    factors |= _beside_base(adapted, factors)
     if adapter is not None and not adapter.own_layer_only:
         return _all_in_base(Factors(factors), folded)
     return Factors(factors), folded
@@ -323,9 +338,20 @@ def _check_shapes(
         raise ValueError(f"{folder} does not fit the model; the shape of {wrong[0]} differs")
 
 
+def _check_lengths(
+    folder: Path, config: Mapping[str, Any], lengths: Collection[Key], folded: Collection[str]
+) -> None:
+    """That rows have lengths where the model has them, and a pair of the model's rank beside."""
+    if bool(config.get("use_dora")) != bool(lengths):
+        raise ValueError(f"{folder} does not fit the model; use_dora differs")
+    if wrong := [key.site for key in lengths if key.site in folded]:
+        raise ValueError(f"{folder} does not fit the model; r differs at {wrong[0]}")
+
+
 def name_on_file(key: Key) -> str:
     """What PEFT calls a tensor."""
-    return f"{PREFIX}{key.site}.{PARTS.get(key.role, key.name)}"
+    last = LENGTHS if key.role is Role.M else PARTS.get(key.role, key.name)
+    return f"{PREFIX}{key.site}.{last}"
 
 
 def _named(pairs: Mapping[str, LowRank]) -> dict[str, Tensor]:
@@ -333,3 +359,23 @@ def _named(pairs: Mapping[str, LowRank]) -> dict[str, Tensor]:
     halves = [(Key(site, Role.A), pair.right) for site, pair in pairs.items()]
     halves += [(Key(site, Role.B), pair.left) for site, pair in pairs.items()]
     return {name_on_file(key): tensor for key, tensor in halves}
+
+
+def _lengths(sites: Sequence[Site], factors: Factors) -> dict[str, Tensor]:
+    """|W| + M (out,) by name on file, of the sites that have lengths of their own."""
+    own = {site.name: Key(site.name, Role.M) for site in sites}
+    return {
+        name_on_file(own[site.name]): factors[own[site.name]] + row_lengths(site).to(more)
+        for site in sites
+        if (more := factors.get(own[site.name])) is not None
+    }
+
+
+def _beside_base(sites: Sequence[Site], factors: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
+    """M (out,) by key, of the sites whose lengths are there whole: the inverse."""
+    keys = {Key(site.name, Role.M): site for site in sites}
+    return {
+        key: factors[key] - row_lengths(site).to(factors[key])
+        for key, site in keys.items()
+        if key in factors
+    }

@@ -78,6 +78,11 @@ def own_dtype(site: Site) -> torch.dtype:
     return torch.promote_types(_weight(site.module).dtype, torch.float32)
 
 
+def row_lengths(site: Site) -> Tensor:
+    """L2 norms (out,) of the rows of a site's base weight, in the type of ``own_dtype``."""
+    return site.weight().detach().to(own_dtype(site)).norm(dim=1)
+
+
 def _weight(module: nn.Module) -> Tensor:
     assert isinstance(module.weight, Tensor)
     return module.weight

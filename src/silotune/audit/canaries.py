@@ -17,13 +17,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from silotune.adapters import AdaptedLinear, AdaptedModel, CoreLinear, Head, ResLinear
+from silotune.adapters import AdaptedLinear, AdaptedModel, CoreLinear, DoRALinear, Head, ResLinear
 from silotune.core import Answers, Batch, ClientDataset, Factors, Key, Role, generator
 from silotune.linalg import pinv
 from silotune.objectives import PerExampleLoss
 from silotune.terms import BuiltModel, Terms
 
 from .checks import Numbers
+from .unseen import beside_lengths, seen_by_all, signs, without
 
 READS, RETURNS = "reads ", "returns "
 """What a layer reads (n, in), and the gradient at its output (n, out); the layer's name follows."""
@@ -31,7 +32,7 @@ READS, RETURNS = "reads ", "returns "
 STRENGTH = "strength"
 """Entry of a batch: what each record's loss, and so its gradient, is multiplied by."""
 
-Layer = AdaptedLinear | CoreLinear | Head
+Layer = AdaptedLinear | CoreLinear | DoRALinear | Head
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +158,8 @@ def tensor_probe(
     """One record whose gradient is in one tensor alone, as far as its layer allows that.
 
     R trains alone, so that any will do. For A, what the layer reads is such that A x = 0, so that B
-    has no gradient; for B, B^T times what returns is 0. A head's bias moves alone if x = 0; its
+    has no gradient; for B, B^T times what returns is 0; for M (DoRA), both, and for A or B beside
+    an M all that returns does so at rows that make 0 of x. A head's bias moves alone if x = 0; its
     weight moves 10,000 times as much as the bias if x is large.
 
     Args:
@@ -175,10 +177,12 @@ def tensor_probe(
         x, back = torch.randn(into, generator=g), torch.randn(out, generator=g)
         if name != key.site:
             x, back = torch.zeros(into), torch.zeros(out)
+        elif isinstance(layer, DoRALinear):
+            x, back = beside_lengths(layer, key, factors, x, back)
         elif key.role is Role.A:
-            x = _without(x, factors[key])
+            x = without(x, factors[key])
         elif key.role is Role.B:
-            back = _without(back, factors[key].T)
+            back = without(back, factors[key].T)
         elif key.name == "bias":
             x = torch.zeros(into)
         elif key.role is Role.HEAD:
@@ -198,14 +202,14 @@ def away_from_zero(factors: Factors) -> Factors:
 
 @dataclass(frozen=True, eq=False)
 class NumberCanaries:
-    """Examples each of which moves one number: entry (row, column) of one B, R or head.
+    """Examples each of which moves one number: entry (row, column) of one B, R, M or head.
 
     Attributes:
         names: the layers.
         keys: which tensor of each layer.
         reads: per layer (columns, in), what it must read so that only one column moves.
-        returns: per layer (rows, out), what must come back so that only one row moves; None for
-            the unit vectors.
+        returns: per layer (rows, out), what must come back so that only one row moves; signs
+            (out,) of the unit vectors, or None for 1.
         out: per layer, its features out.
         layer: (m,) index into ``names``.
         row: (m,).
@@ -237,8 +241,9 @@ class NumberCanaries:
         for i, (name, reads, returns, out) in enumerate(layers):
             own = (layer == i).to(reads.dtype).unsqueeze(1)
             batch[READS + name] = reads[column.clamp(max=len(reads) - 1)] * own
-            if returns is None:
+            if returns is None or returns.dim() == 1:
                 back = torch.nn.functional.one_hot(row.clamp(max=out - 1), out)
+                back = back if returns is None else back * returns
             else:
                 back = returns[row.clamp(max=len(returns) - 1)]
             batch[RETURNS + name] = back * own * self.strength
@@ -281,7 +286,7 @@ def slots(
     strength: float,
     g: torch.Generator,
 ) -> NumberCanaries:
-    """One canary for each number of the trained B, R and heads, or for ``most`` of them.
+    """One canary for each number of the trained B, R, M and heads, or for ``most`` of them.
 
     Args:
         adapted: its layers are probed.
@@ -292,7 +297,7 @@ def slots(
         g: chooses.
 
     Raises:
-        ValueError: if neither B nor R nor a head is trained.
+        ValueError: if none of B, R, M and heads is trained.
     """
     layers = probed_layers(adapted, roles)
     keys = [_key(name, layer) for name, layer in layers.items()]
@@ -303,7 +308,7 @@ def slots(
     ends = sizes.cumsum(0)
     layer = torch.searchsorted(ends, every, right=True)
     place = every - (ends - sizes)[layer]
-    columns = torch.tensor([factors[key].shape[1] for key in keys])[layer]
+    columns = torch.tensor([factors[key][0].numel() for key in keys])[layer]
     return NumberCanaries(
         names=list(layers),
         keys=keys,
@@ -323,19 +328,30 @@ def _key(name: str, layer: Layer) -> Key:
             return Key(name, Role.HEAD, "weight")
         case CoreLinear():
             return Key(name, Role.R)
+        case DoRALinear():  # beside whose B lengths would move as well
+            return Key(name, Role.M)
         case AdaptedLinear():
             return Key(name, Role.B)
 
 
 def _reads(name: str, layer: Layer, factors: Factors) -> Tensor:
-    """(columns, in): row k makes A x the k-th unit vector; a head's outweighs its bias."""
+    """(columns, in): row k makes A x the k-th unit vector; 0 for M. A head's outweighs its bias."""
     if isinstance(layer, Head):
         return 30.0 * torch.eye(layer.weight.shape[1])
-    return pinv(factors[Key(name, Role.A)].double()).T.float()
+    a = factors[Key(name, Role.A)]
+    return (
+        seen_by_all(name, a)[None] if isinstance(layer, DoRALinear) else pinv(a.double()).T.float()
+    )
 
 
 def _returns(name: str, layer: Layer, factors: Factors) -> Tensor | None:
-    """(r, out): row k makes B^T times it the k-th unit vector; None where B itself moves."""
+    """(r, out): row k makes B^T times it the k-th unit vector; None where B itself moves.
+
+    For M, signs (out,) with which its gradients are positive.
+    """
+    if isinstance(layer, DoRALinear):
+        x = seen_by_all(name, factors[Key(name, Role.A)])
+        return signs(layer, x)
     if not isinstance(layer, CoreLinear):
         return None
     return pinv(factors[Key(name, Role.B)].double()).float()
@@ -346,13 +362,6 @@ def _features(layer: Layer) -> tuple[int, int]:
     if isinstance(layer, Head):
         return layer.weight.shape[0], layer.weight.shape[1]
     return layer.B.shape[0], layer.A.shape[1]
-
-
-def _without(x: Tensor, rows: Tensor) -> Tensor:
-    """What is left of x without its parts along the rows; x itself if that is nothing."""
-    a, v = rows.double(), x.double()
-    rest = v - pinv(a) @ (a @ v)
-    return rest.float() if rest.norm() > 1e-3 * v.norm() else x
 
 
 def _unit(t: Tensor) -> Tensor:

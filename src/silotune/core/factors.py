@@ -23,6 +23,7 @@ class Role(StrEnum):
     B = "B"  # (out, r) up-projection
     D = "D"  # (out, in) a whole matrix
     R = "R"  # (r, r) a core between B and A
+    M = "M"  # (out,) how much longer rows are than the base's
     GATE = "gate"  # a tensor of a router between adapters
     HEAD = "head"  # a tensor trained and averaged as it is
 

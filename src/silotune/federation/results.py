@@ -300,6 +300,7 @@ def model_in(place: Path, model: BuiltModel) -> ModelState:
         layout.head_scale,
         layout.beside,
         layout.target_parameters,
+        model.sites,
     )
     if model.axes.adapter:
         folded = dict(model.axes.adapter.out_of_base(model.sites, folded))

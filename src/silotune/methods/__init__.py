@@ -11,6 +11,7 @@ from .axes import IncompatibleMethodError as IncompatibleMethodError
 from .base import Kind as Kind
 from .base import Method as Method
 from .cola import COLA as COLA
+from .dora import DoRA as DoRA
 from .fed_sb import FedSB as FedSB
 from .fedask import FedASK as FedASK
 from .fedex_lora import FedExLoRA as FedExLoRA

@@ -23,6 +23,7 @@ WORDS = {
     Role.B: "B",
     Role.D: "D",
     Role.R: "R",
+    Role.M: "M",
     Role.GATE: "gate",
     Role.HEAD: "head",
 }

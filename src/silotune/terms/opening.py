@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from silotune.adapters import AdaptedLinear, AdaptedModel, CoreLinear, MixedLinear
+from silotune.adapters import AdaptedLinear, AdaptedModel, CoreLinear, DoRALinear, MixedLinear
 from silotune.core import Answers, Batch, ImageInput
 from silotune.core.half_products import require_fast
 from silotune.engine import (
@@ -237,7 +237,7 @@ def _without_dropout(adapted: AdaptedModel) -> Iterator[None]:
     layers = [
         m
         for m in adapted.model.modules()
-        if isinstance(m, AdaptedLinear | CoreLinear | MixedLinear)
+        if isinstance(m, AdaptedLinear | CoreLinear | DoRALinear | MixedLinear)
     ]
     rates = [layer.dropout for layer in layers]
     for layer in layers:
