@@ -44,10 +44,11 @@ def places(model: Two) -> list[Site]:
     return [Site("wide", model.wide, 6, 11), Site("narrow", model.narrow, 11, 5)]
 
 
-def peft_of(model: nn.Module, dropout: float = 0.0) -> nn.Module:
+def peft_of(model: nn.Module, dropout: float, rslora: bool) -> nn.Module:
     config = LoraConfig(
         r=4,
         lora_alpha=6,
+        use_rslora=rslora,
         lora_dropout=dropout,
         use_dora=True,
         target_modules=["wide", "narrow"],
@@ -65,10 +66,10 @@ def theirs_by_key(peft: nn.Module) -> dict[Key, torch.Tensor]:
     return found
 
 
-def of_two(dropout: float = 0.0):
+def of_two(dropout: float = 0.0, rslora: bool = False):
     """Ours and PEFT's at the same numbers, none of them zero, in float64."""
-    dora = DoRA(pair=LoRA(rank=4, alpha=6.0, dropout=dropout))
-    model, peft = Two().double(), peft_of(Two().double(), dropout).double()
+    dora = DoRA(pair=LoRA(rank=4, alpha=6.0, dropout=dropout, rslora=rslora))
+    model, peft = Two().double(), peft_of(Two().double(), dropout, rslora).double()
     found = places(model)
     ours = inject(model, found, [], dora)
     g = torch.Generator().manual_seed(8)
@@ -115,8 +116,9 @@ def test_the_forward_and_every_gradient_are_the_papers_formula(transposed):
 
 
 @pytest.mark.parametrize("opened", [False, True])
-def test_forward_and_gradients_are_pefts(opened):
-    ours, peft, _ = of_two()
+@pytest.mark.parametrize("rslora", [False, True])
+def test_forward_and_gradients_are_pefts(opened, rslora):
+    ours, peft, _ = of_two(rslora=rslora)
     x = torch.randn(9, 6, generator=torch.Generator().manual_seed(5)).double()
     if opened:
         with ours.sink.summed():

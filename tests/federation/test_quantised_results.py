@@ -61,9 +61,16 @@ def test_what_is_learned_beside_it_is_whole_in_every_form(place, bert, tmp_path,
 
 
 @BITS
-@pytest.mark.parametrize("chosen", ["target_modules: all-linear", "init_lora_weights: svd"])
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        "name: fedit, target_modules: all-linear",
+        "name: fedit, init_lora_weights: svd",
+        "name: dora, target_modules: all-linear",
+    ],
+)
 def test_gradients_of_records_together_are_those_of_each_alone(place, bits, chosen):
-    method = f"method={{name: fedit, r: 2, {chosen}}}"
+    method = f"method={{r: 2, {chosen}}}"
     config = small(place, f"model.quantization={bits}", method, *PRIVATE)
     model = open_model(config, LABELS)
     adapted, objective = model.trainer.adapted, model.trainer.objective
