@@ -21,8 +21,6 @@ from silotune.core import Key, Role, Site
 from silotune.core.forward_context import Context
 from silotune.core.per_example import PerExampleGradients
 from silotune.linalg import LowRank
-from silotune.methods import IncompatibleMethodError, built_in
-from silotune.optim import AdamW
 from toys import Toy, adapted, heads, notes, random_factors
 
 DORA = DoRA(pair=LoRA(rank=4, alpha=6.0))
@@ -264,10 +262,3 @@ def test_what_has_no_length_of_its_own_is_refused():
     layer = adapted(DORA).layers["up"]
     with pytest.raises(ValueError, match="no pair is folded"):
         layer.fold(LowRank(torch.ones(10, 1), torch.ones(1, 6)))
-
-
-@pytest.mark.parametrize("rule", ["flexlora", "fedex-lora", "lora-fair", "fedsvd"])
-def test_rules_of_products_are_refused(rule):
-    method = built_in()["dora"](aggregation=built_in()[rule]())
-    with pytest.raises(IncompatibleMethodError):
-        method.axes(AdamW(lr=0.1), head=True)

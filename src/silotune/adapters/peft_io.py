@@ -155,7 +155,7 @@ def load_peft(
         head_scale: what the heads' factors are multiplied by.
         beside: what else the model has in the modules that are saved whole, by name.
         target_parameters: tensors of experts that the model adapts, as ``PeftLayout`` has them.
-        adapted: the sites, of whose weights DoRA's lengths are told from.
+        adapted: the sites, which DoRA alone needs: lengths are told from those of their weights.
 
     Returns:
         The factors, and by site what has been added to the base, unscaled.
@@ -196,7 +196,8 @@ def load_peft(
     factors |= {key: present[name] for name, key in lengths.items()}
     _check_lengths(folder, config, lengths.values(), folded)
     _check_shapes(folder, Factors(factors), folded, expected)
-    factors |= _beside_base(adapted, factors)
+    weights = {site.name: site for site in adapted}
+    factors |= {k: factors[k] - _base_lengths(weights[k.site]) for k in lengths.values()}
     if adapter is not None and not adapter.own_layer_only:
         return _all_in_base(Factors(factors), folded)
     return Factors(factors), folded
@@ -363,19 +364,14 @@ def _named(pairs: Mapping[str, LowRank]) -> dict[str, Tensor]:
 
 def _lengths(sites: Sequence[Site], factors: Factors) -> dict[str, Tensor]:
     """|W| + M (out,) by name on file, of the sites that have lengths of their own."""
-    own = {site.name: Key(site.name, Role.M) for site in sites}
-    return {
-        name_on_file(own[site.name]): factors[own[site.name]] + row_lengths(site).to(more)
-        for site in sites
-        if (more := factors.get(own[site.name])) is not None
-    }
-
-
-def _beside_base(sites: Sequence[Site], factors: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
-    """M (out,) by key, of the sites whose lengths are there whole: the inverse."""
     keys = {Key(site.name, Role.M): site for site in sites}
     return {
-        key: factors[key] - row_lengths(site).to(factors[key])
+        name_on_file(key): factors[key] + _base_lengths(site)
         for key, site in keys.items()
         if key in factors
     }
+
+
+def _base_lengths(site: Site) -> Tensor:
+    """|W| (out,), float32 on the CPU."""
+    return row_lengths(site).to("cpu", torch.float32)

@@ -339,9 +339,9 @@ def _reads(name: str, layer: Layer, factors: Factors) -> Tensor:
     if isinstance(layer, Head):
         return 30.0 * torch.eye(layer.weight.shape[1])
     a = factors[Key(name, Role.A)]
-    return (
-        seen_by_all(name, a)[None] if isinstance(layer, DoRALinear) else pinv(a.double()).T.float()
-    )
+    if isinstance(layer, DoRALinear):
+        return seen_by_all(name, a)[None]
+    return pinv(a.double()).T.float()
 
 
 def _returns(name: str, layer: Layer, factors: Factors) -> Tensor | None:
@@ -350,8 +350,7 @@ def _returns(name: str, layer: Layer, factors: Factors) -> Tensor | None:
     For M, signs (out,) with which its gradients are positive.
     """
     if isinstance(layer, DoRALinear):
-        x = seen_by_all(name, factors[Key(name, Role.A)])
-        return signs(layer, x)
+        return signs(layer, seen_by_all(name, factors[Key(name, Role.A)]))
     if not isinstance(layer, CoreLinear):
         return None
     return pinv(factors[Key(name, Role.B)].double()).float()
