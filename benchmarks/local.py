@@ -61,6 +61,7 @@ METHODS: Mapping[str, tuple[str, dict[str, object]]] = {
     "LoRA-FA": ("lora-fa", {}),
     "GaLore": ("fedftg", {}),
     "XGBLoRA": ("xgblora", {}),
+    "DoRA": ("dora", {}),
     "ResLoRA, block": ("reslora", {}),
     "ResLoRA, input": ("reslora", {"shortcut": "input"}),
     "ResLoRA, middle": ("reslora", {"shortcut": "middle"}),
