@@ -31,7 +31,7 @@ from silotune.core import Context, Key, PerExampleGradients, Role, Site
 from .base import Adapter, Layer
 from .kernels import merged_lora, rows_linear, rows_scaled
 from .lora import LoRA, refuse_in_weight
-from .site_layer import SiteLayer, row_lengths, zeros
+from .site_layer import SiteLayer, norms_of_rows, row_lengths, zeros
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,12 +167,12 @@ class DoRALinear(SiteLayer):
 
     def _stretch(self, turned: Tensor) -> Tensor:
         """What turned rows are multiplied by, m / |.| (out,)."""
-        return (self.lengths + self.M) / turned.detach().norm(dim=1)
+        return (self.lengths + self.M) / norms_of_rows(turned.detach())
 
     @torch.no_grad()
     def _norms(self) -> Tensor:
         """Of the rows of W + s B A (out,)."""
-        return self._turned().norm(dim=1)
+        return norms_of_rows(self._turned())
 
     def _turned(self) -> Tensor:
         """W + s B A (out, in)."""

@@ -80,7 +80,13 @@ def own_dtype(site: Site) -> torch.dtype:
 
 def row_lengths(site: Site) -> Tensor:
     """L2 norms (out,) of the rows of a site's base weight, in the type of ``own_dtype``."""
-    return site.weight().detach().to(own_dtype(site)).norm(dim=1)
+    return norms_of_rows(site.weight().detach().to(own_dtype(site)))
+
+
+def norms_of_rows(matrix: Tensor) -> Tensor:
+    """L2 norms (out,) of a matrix (out, in)."""
+    norms: Tensor = torch.linalg.vector_norm(matrix, dim=1)
+    return norms
 
 
 def _weight(module: nn.Module) -> Tensor:
