@@ -1,131 +1,39 @@
 """ResLoRA against its formulas; on linear and transposed layers that are not square."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from adapters.deep import (
+    BATCH,
+    BLOCK,
+    INPUT,
+    KINDS,
+    PAIR,
+    Deep,
+    build,
+    deep_heads,
+    deep_sites,
+    logits,
+    reference,
+    somewhere,
+)
 from covering import every_combination
 from silotune.adapters import LoRA, ResLoRA, Shortcut, initial_factors, inject, merge
-from silotune.adapters.reslora import links, straighten
-from silotune.core import Factors, Key, Role, Site, generator
+from silotune.adapters.reslora import links
+from silotune.core import Factors, Key, Role, Site
 from silotune.engine import GradientCheckError, check_gradients
 from silotune.linalg import LowRank
 from silotune.privacy import NoPrivacy
 from silotune.privacy.mechanisms.clipping import accumulate
-from toys import CLASSES, CLASSIFY, INNER, VOCABULARY, WIDTH, Conv1D, notes
-
-DEPTH = 4
-INPUT, BLOCK, MIDDLE = Shortcut
-PAIR = LoRA(rank=2, alpha=6.0)
-KINDS = [
-    ResLoRA(pair=PAIR, shortcut=INPUT),
-    ResLoRA(pair=PAIR, shortcut=BLOCK),
-    ResLoRA(pair=PAIR, shortcut=BLOCK, pre_num=2),
-    ResLoRA(pair=LoRA(rank=3, alpha=2.0, rslora=True), shortcut=BLOCK, pre_num=9),
-    ResLoRA(pair=PAIR, shortcut=MIDDLE),
-    ResLoRA(pair=PAIR, shortcut=MIDDLE, pre_num=3),
-]
+from toys import CLASSES, CLASSIFY, INNER, WIDTH, Conv1D, notes
 
 kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda k: f"{k.shortcut}{k.pre_num}-r{k.rank}")
 
 
 pytestmark = pytest.mark.usefixtures("double_precision")
-
-
-class Block(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(WIDTH)
-        self.up = nn.Linear(WIDTH, INNER)
-        self.down = Conv1D(WIDTH, INNER)
-
-    def forward(self, h):
-        return h + self.down(torch.tanh(self.up(self.norm(h))))
-
-
-class Deep(nn.Module):
-    """As the toy of the laws, with several layers."""
-
-    def __init__(self, depth: int = DEPTH) -> None:
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(11)
-            self.embedding = nn.Embedding(VOCABULARY, WIDTH)
-            self.layers = nn.ModuleList(Block() for _ in range(depth))
-            self.classifier = nn.Linear(WIDTH, CLASSES)
-
-    def forward(self, input_ids, attention_mask):
-        h = self.embedding(input_ids)
-        for layer in self.layers:
-            h = self.run(layer, h)
-        mask = attention_mask.unsqueeze(-1).to(h.dtype)
-        return SimpleNamespace(logits=self.classifier((h * mask).sum(1) / mask.sum(1)))
-
-    def run(self, layer, h):
-        return layer(h)
-
-
-def deep_sites(model) -> list[Site]:
-    found = []
-    for i, layer in enumerate(model.layers):
-        found.append(Site(f"layers.{i}.up", layer.up, WIDTH, INNER))
-        found.append(Site(f"layers.{i}.down", layer.down, INNER, WIDTH, transposed=True))
-    return found
-
-
-def deep_heads(model) -> list[Site]:
-    return [Site("classifier", model.classifier, WIDTH, CLASSES)]
-
-
-def build(kind, model=None):
-    model = (model or Deep()).to(torch.get_default_dtype())
-    return inject(model, deep_sites(model), deep_heads(model), kind)
-
-
-def somewhere(adapted, seed: int = 1) -> Factors:
-    """Factors with no zeros among them."""
-    return Factors(
-        {
-            k: torch.randn(t.shape, generator=generator("deep", seed, k), dtype=t.dtype) * 0.4
-            for k, t in adapted.extract().items()
-        }
-    )
-
-
-def logits(model, batch):
-    return model(batch["input_ids"], batch["attention_mask"]).logits
-
-
-BATCH = notes(5, "deep").batch(range(5))
-
-
-def reference(kind: ResLoRA, factors: Factors, batch) -> torch.Tensor:
-    """The formulas of the paper, one layer after another."""
-    toy, s = Deep().to(torch.get_default_dtype()), kind.scale
-    a = {k.site: t for k, t in factors.items() if k.role is Role.A}
-    b = {k.site: t for k, t in factors.items() if k.role is Role.B}
-    read: dict[str, torch.Tensor] = {}
-
-    def linear(i, part, x):
-        base, own = getattr(toy.layers[i], part), f"layers.{i}.{part}"
-        read[own] = x
-        back = [f"layers.{i - k}.{part}" for k in range(1, kind.pre_num + 1) if i - k >= 0]
-        y = base(x)
-        if kind.shortcut is INPUT:
-            return y + s * (x + sum(read[n] for n in back)) @ a[own].T @ b[own].T
-        if kind.shortcut is BLOCK:
-            return y + s * sum(x @ a[n].T @ b[n].T for n in [own, *back])
-        return y + s * sum(read[n] @ a[n].T for n in [own, *back]) @ b[own].T
-
-    h = toy.embedding(batch["input_ids"])
-    for i, layer in enumerate(toy.layers):
-        h = h + linear(i, "down", torch.tanh(linear(i, "up", layer.norm(h))))
-    mask = batch["attention_mask"].unsqueeze(-1)
-    weight, bias = (factors[Key("classifier", Role.HEAD, n)] for n in ("weight", "bias"))
-    return (h * mask).sum(1) / mask.sum(1) @ weight.T + bias
 
 
 @kinds
@@ -384,49 +292,6 @@ def test_block_shortcuts_merge_exactly(kind):
     merged = merge(model, heads)
     assert isinstance(merged.layers[1].down, Conv1D)
     torch.testing.assert_close(logits(merged, BATCH), expected, atol=1e-12, rtol=1e-10)
-
-
-@pytest.mark.parametrize("kind", [k for k in KINDS if not k.fits_peft])
-def test_the_others_are_not_merged_in_silence(kind):
-    model = build(kind)
-    model.load(somewhere(model))
-    model.layers["layers.0.up"].delta()  # reads nothing of others
-    with pytest.raises(ValueError, match=r"layers\.1\.up reads what other layers read"):
-        merge(model, [])
-
-
-def test_the_estimate_by_weight_norms_is_the_papers_formula():
-    kind = KINDS[0]
-    model = build(kind)
-    factors = somewhere(model)
-    model.load(factors)
-    toy, weights = Deep().double(), {}
-    for i in range(DEPTH):
-        for part in ("up", "down"):
-            name = f"layers.{i}.{part}"
-            plain = getattr(toy.layers[i], part).weight.detach()
-            plain = plain.T if part == "down" else plain
-            one, two = (weights.get(f"layers.{i - k}.{part}") for k in (1, 2))
-            a = 0.0 if one is None else 1.0 if two is None else two.norm() / one.norm()
-            weights[name] = plain + (1 + a) * kind.scale * factors.pair(name).dense()
-    straighten(model.layers)
-    for name, layer in model.layers.items():
-        base = layer.weight.T if layer.transposed else layer.weight
-        torch.testing.assert_close(base + layer.delta(), weights[name])
-    expected = logits(model.model, BATCH)
-    merged = merge(model, [Site("classifier", nn.Linear(WIDTH, CLASSES), WIDTH, CLASSES)])
-    torch.testing.assert_close(logits(merged, BATCH), expected, atol=1e-12, rtol=1e-10)
-
-
-def test_straightening_leaves_what_is_exact_alone_and_refuses_middle():
-    model = build(KINDS[1])
-    model.load(somewhere(model))
-    before = logits(model.model, BATCH)
-    straighten(model.layers)
-    assert torch.equal(logits(model.model, BATCH), before)
-    middle = build(KINDS[4])
-    with pytest.raises(ValueError, match="private records, which would leak them"):
-        straighten(middle.layers)
 
 
 def test_what_makes_no_sense_is_refused():

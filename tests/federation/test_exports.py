@@ -14,10 +14,12 @@ from transformers import (
 
 import silotune as st
 from federation.objects import federation, tables
+from silotune.adapters import Estimate
 from silotune.core.names import is_client_name
 from silotune.federation.export import export_merged as export_of
 from silotune.federation.export import export_peft
 from silotune.federation.inputs import TEST, VALID
+from silotune.federation.merging import training_batches
 from silotune.runs.folder import RunFolder
 from silotune.testing.tiny_models import tiny_bert, tiny_gpt2, tiny_llama
 
@@ -174,7 +176,7 @@ RES = {"target_modules": "all-linear", "lora_alpha": 6}
     ("method", "estimate"),
     [
         (st.methods.ResLoRA(r=2, shortcut="input", **RES), True),
-        (st.methods.ResLoRA(r=2, shortcut="middle", **RES), False),
+        (st.methods.ResLoRA(r=2, shortcut="middle", **RES), True),
         (st.methods.MiLoRA(r=2), False),
     ],
     ids=["input", "middle", "milora"],
@@ -190,8 +192,16 @@ def test_an_estimate_is_suggested_where_there_is_one(bert, tmp_path, method, est
         export_peft(folder, tmp_path / "out")
     assert "--approximate" not in str(refused.value)
     if not estimate:
-        with pytest.raises(ValueError, match=r"cannot be merged|can only be merged"):
-            export_of(given, folder, tmp_path / "out", approximate=True)
+        with pytest.raises(ValueError, match=r"no single weight could be added"):
+            export_of(given, folder, tmp_path / "out", approximate=Estimate.WEIGHTS)
+
+
+def test_no_norms_are_taken_of_records_that_are_at_sites(bert):
+    given = federation(
+        bert, method=st.methods.ResLoRA(r=2, **RES), clients=st.Sites(("east",)), evaluation="site"
+    )
+    with pytest.raises(ValueError, match=r"approximate: .* are at its sites; take weights"):
+        training_batches(given, None, None)
 
 
 def test_a_mixture_of_a_language_model_generates(tmp_path):

@@ -35,5 +35,6 @@ from .reslora import ResLinear as ResLinear
 from .reslora import ResLoRA as ResLoRA
 from .reslora import Shortcut as Shortcut
 from .reslora import links as links
-from .reslora import straighten as straighten
 from .saved import check_saved as check_saved
+from .straightening import Estimate as Estimate
+from .straightening import straighten as straighten

@@ -196,7 +196,7 @@ class Adapter(Protocol):
 
     @property
     def estimable(self) -> bool:
-        """Whether weights alone give an estimate that can be merged where it does not fit PEFT."""
+        """Whether something like it can be merged where it does not fit PEFT (``Estimate``)."""
         return False
 
     @property

@@ -1,11 +1,12 @@
-"""Merge error: what a merged model lost of what was learned, for want of digits in its weights.
+"""Merge error: what a merged model lost of what was learned.
 
 A base in half precision keeps eight bits or eleven of a weight, so that an update much smaller than
-the weights is rounded away in part when it is added to them. On made-up inputs, with outputs f,
+the weights is rounded away in part when it is added to them; and what only an estimate of can be
+merged (ResLoRA's shortcuts) comes out otherwise. On the same inputs, with outputs f,
 
     learned = |f(trained) - f(untrained)|      lost = |f(merged) - f(trained)|
 
-All are computed in float32, so that this is the rounding of weights alone.
+All are computed in float32, so that this is rounding of weights, and estimates, alone.
 """
 
 from __future__ import annotations
@@ -31,19 +32,34 @@ class MergeError:
         learned: L2 norm of what training changed of the outputs.
         lost: the same of what merging changed.
         number_type: of the merged weights, the coarsest: ``float32``, ``bfloat16``.
+        estimated: whether an estimate was merged, of what no weight computes.
+        records: which the outputs are of.
     """
 
     learned: float
     lost: float
     number_type: str
+    estimated: bool = False
+    records: str = "made-up records"
 
     @classmethod
-    def of(cls, untrained: Tensor, trained: Tensor, merged: Tensor, model: nn.Module) -> MergeError:
+    def of(
+        cls,
+        untrained: Tensor,
+        trained: Tensor,
+        merged: Tensor,
+        model: nn.Module,
+        *,
+        estimated: bool,
+        records: str,
+    ) -> MergeError:
         """From outputs for the same inputs, and the merged model."""
         return cls(
             learned=float((trained - untrained).norm()),
             lost=float((merged - trained).norm()),
             number_type=_coarsest(model),
+            estimated=estimated,
+            records=records,
         )
 
     @property
@@ -59,11 +75,13 @@ class MergeError:
     def __str__(self) -> str:
         """The figure as a sentence; where it is notable, with the reason and the cure."""
         if self.lost == 0:
-            return "merged, the model computes the same on made-up records"
+            return f"merged, the model computes the same on {self.records}"
         said = (
             f"merging changes the outputs by {self.share:.2g} of what training changed "
-            f"({self.lost:.2g} of {self.learned:.2g}, on made-up records)"
+            f"({self.lost:.2g} of {self.learned:.2g}, on {self.records})"
         )
+        if self.estimated:
+            return f"{said}: shortcuts are estimated; silotune.load has them as they were trained"
         if not self.is_notable or self.number_type == "float32":
             return said
         return (

@@ -15,12 +15,11 @@ A pair is used by several sites, or several times by its own: rows of every use 
 sink before anything is clipped.
 
 **Merging.** ``block`` merges exactly: W_n + s sum_k B_{n-k} A_{n-k}. The others read what other
-layers read, and no weight of layer n does that. The paper replaces x_{n-1} by a_n x_n, so that
-W_n + (1 + a_n) s B_n A_n is left. ``straighten`` does so with a_n = |W_{n-2}| / |W_{n-1}|
-(Frobenius norms of merged weights, since x_{n-1} is about W_{n-2} x_{n-2}; 1 where there is no
-n-2). It is an approximation, exact only if inputs are parallel and the norms right. The paper's
-other estimate, mean norms of the inputs seen in training (and of A x, all that there is for
-``middle``), is a statistic of private records that no mechanism covers: it is not built.
+layers read, and no weight of layer n does that. The paper puts a_k x_n in the place of x_{n-k}:
+
+    input:   W_n + (1 + a_1) s B_n A_n          middle:  W_n + s B_n (A_n + sum_k a_k A_{n-k})
+
+which ``straighten`` does; where a_k comes from is said in ``adapters.straightening``.
 
 ``input`` and ``middle`` need every layer once in a forward pass, in order: gradient checkpointing
 computes layers again and is refused. Generation with a cache of keys and values works: all layers
@@ -105,8 +104,8 @@ class ResLoRA(Adapter):
 
     @property
     def estimable(self) -> bool:
-        """Input shortcuts alone: ``straighten``."""
-        return self.shortcut is Shortcut.INPUT and not self.fits_peft
+        """Whatever does not fit: ``adapters.straightening``."""
+        return not self.fits_peft
 
     @property
     def recomputable(self) -> bool:
@@ -216,7 +215,7 @@ class ResLinear(nn.Module):
         self._shortcut = shortcut
         self._sink = sink
         self._context = context
-        self._straight: float | None = None  # a_n, once there is no shortcut any more
+        self._straight: tuple[float, ...] = ()  # a_k, once there is no shortcut any more
 
     @property
     def base(self) -> nn.Module:
@@ -238,6 +237,12 @@ class ResLinear(nn.Module):
         """The base bias, likewise."""
         return self.own.bias
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The layers whose input or A x it takes, the nearest first; none of a block shortcut."""
+        linked = () if self._shortcut is Shortcut.BLOCK else self._earlier
+        return tuple(name for name, _ in linked)
+
     def tensors(self) -> dict[Key, nn.Parameter]:
         """The pair by key."""
         return self.own.tensors()
@@ -253,40 +258,31 @@ class ResLinear(nn.Module):
             ValueError: if it reads what other layers read.
         """
         own = self.own.delta()
-        if self._straight is not None:
-            return own + self._straight * _product(self.own)
         if not self._earlier:
             return own
-        if self._shortcut is not Shortcut.BLOCK:
+        if self._shortcut is Shortcut.BLOCK:
+            return own + torch.stack([_product(p.B, p.A, p.scale) for _, p in self._earlier]).sum(0)
+        if not self._straight:
             raise ValueError(
                 f"shortcut: {self._name} reads what other layers read "
                 f"({self._shortcut.value}), so no weight of its own computes the same"
             )
-        return own + torch.stack([_product(pair) for _, pair in self._earlier]).sum(dim=0)
+        return own + _product(self.own.B, self._straightened(), self.own.scale)
 
-    def straighten(self, before: Mapping[str, Tensor]) -> None:
-        """Put a_n x_n in the place of x_{n-1}: an approximation, after which it can be merged.
+    def straighten(self, ratios: Sequence[float]) -> None:
+        """Put a_k x_n in the place of x_{n-k}: an approximation, after which it can be merged.
 
         Args:
-            before: the merged weights (out, in) of the layers before this one, by site.
-
-        Raises:
-            ValueError: if the shortcut is ``middle``, of which no weight tells the size.
+            ratios: a_k of every layer in ``reads``.
         """
-        if self._shortcut is Shortcut.MIDDLE and self._earlier:
-            raise ValueError(
-                "shortcut: middle can only be merged by mean norms of A x over private "
-                "records, which would leak them; nothing is merged"
-            )
-        if self._shortcut is Shortcut.BLOCK or not self._earlier:
-            return
-        [(last, _)] = self._earlier
-        place = place_of(last)
-        assert place is not None
-        further = f"{place.stack}.{place.layer - 1}.{place.part}"
-        self._straight = (
-            float(before[further].norm() / before[last].norm()) if further in before else 1.0
-        )
+        assert len(ratios) == len(self.reads), "a ratio for each layer that is read"
+        self._straight = tuple(ratios)
+
+    def _straightened(self) -> Tensor:
+        """The A (r, in) that stands in a shortcut's place."""
+        read = [self.own if self._shortcut is Shortcut.INPUT else pair for _, pair in self._earlier]
+        weighed = [a * p.A.detach() for a, p in zip(self._straight, read, strict=True)]
+        return torch.stack(weighed).sum(dim=0)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, ..., in) to (n, ..., out).
@@ -295,8 +291,9 @@ class ResLinear(nn.Module):
             ValueError: if the layers are not used one after the other, each once.
         """
         y: Tensor = self.own(x)
-        if self._straight is not None:
-            return y + self._straight * self._through(self.own, x).to(y.dtype)
+        if self._straight:
+            a = self._straightened()
+            return y + self._up(self.own, F.linear(x.to(a.dtype), a)).to(y.dtype)
         match self._shortcut:
             case Shortcut.BLOCK:
                 added = [self._through(pair, x) for _, pair in self._earlier]
@@ -356,28 +353,9 @@ class ResLinear(nn.Module):
         return y if scale == 1.0 else y * scale
 
 
-@torch.no_grad()
-def straighten(layers: Mapping[str, Layer]) -> None:
-    """Replace every input shortcut by its estimate from weight norms, in the order of the model.
-
-    Approximate: the model computes something else afterwards, and can be merged. Load the factors
-    first; the estimate is theirs. (The paper's other estimate, from norms of inputs, would carry
-    statistics of private records into the weights, and is not offered.)
-
-    Raises:
-        ValueError: if the shortcut is ``middle``.
-    """
-    merged: dict[str, Tensor] = {}
-    for name, layer in layers.items():
-        if isinstance(layer, ResLinear):
-            layer.straighten(merged)
-        delta = layer.delta()
-        merged[name] = (layer.weight.T if layer.transposed else layer.weight).to(delta) + delta
-
-
-def _product(pair: AdaptedLinear) -> Tensor:
+def _product(b: Tensor, a: Tensor, scale: float) -> Tensor:
     """``s B A`` (out, in)."""
-    return pair.scale * (pair.B.detach() @ pair.A.detach())
+    return scale * (b.detach() @ a.detach())
 
 
 def _shape(site: Site) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from silotune.signals import heard
 from silotune.version import __version__
 
 from .arguments import ConfigName, Json, Overrides, RunPath, examples
+from .choices import Estimate, Format, Split, Task
 from .errors import UNHEARD, complain, reported
 from .federation import federation
 from .privacy import privacy
@@ -34,29 +34,6 @@ app.add_typer(federation, name="federation", help="Decide who takes part: for a 
 app.add_typer(
     site, name="site", help="At a site: join, see what is asked for, and say yes or no to it."
 )
-
-
-class Split(StrEnum):
-    """Records to score on."""
-
-    VALID = "valid"
-    TEST = "test"
-
-
-class Task(StrEnum):
-    """What is learned; ``classification`` is of texts or of images, as the data are."""
-
-    CLASSIFICATION = "classification"
-    SEQUENCE_CLASSIFICATION = "sequence-classification"
-    IMAGE_CLASSIFICATION = "image-classification"
-    CAUSAL_LM = "causal-lm"
-
-
-class Format(StrEnum):
-    """What to export."""
-
-    PEFT = "peft"
-    MERGED = "merged"
 
 
 def main() -> None:
@@ -288,17 +265,19 @@ def export(
         ),
     ] = None,
     approximate: Annotated[
-        bool,
+        Estimate | None,
         typer.Option(
             "--approximate",
-            help="With --format merged: estimate ResLoRA's input shortcuts by weight norms.",
+            help="With --format merged: estimate what ResLoRA's shortcuts read, by the norms of "
+            "weights, or of inputs (of training records: without privacy only).",
+            show_default=False,
         ),
-    ] = False,
+    ] = None,
 ) -> None:
     """Take a run's result elsewhere: as a PEFT adapter, or merged into the model."""
     from .export import export_run
 
-    export_run(run_path, kind.value, output, silo, approximate=approximate)
+    export_run(run_path, kind.value, output, silo, approximate and approximate.value)
 
 
 @app.command(epilog=examples("silotune audit mine.yaml", "silotune audit runs/triage --thorough"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from silotune.adapters import Estimate
 from silotune.adapters.merge_error import MergeError
 from silotune.federation.export import export_merged, export_peft
 from silotune.runs.folder import RunFolder
@@ -18,10 +19,16 @@ def export_run(
     kind: Literal["peft", "merged"],
     output: Path,
     silo: str | None,
-    *,
-    approximate: bool,
+    approximate: str | None,
 ) -> None:
-    """Write an adapter or a whole model: the one that all silos share, or a silo's own."""
+    """Write an adapter or a whole model: the one that all silos share, or a silo's own.
+
+    Raises:
+        ValueError: in words.
+    """
+    if kind == "peft" and approximate:
+        raise ValueError("--approximate: an adapter is not merged; take --format merged with it")
+    estimate = Estimate(approximate) if approximate else None
     console, folder = speaker(), RunFolder(path)
     error: MergeError | None = None
     compared = ""
@@ -29,7 +36,7 @@ def export_run(
         if kind == "peft":
             compared = export_peft(folder, output, silo)
         else:
-            error = export_merged(of_run(folder), folder, output, silo, approximate=approximate)
+            error = export_merged(of_run(folder), folder, output, silo, approximate=estimate)
     if error is not None:
         say(console, str(error), style="yellow" if error.is_notable else None)
     if compared:

@@ -12,7 +12,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from silotune.adapters import OWN_WEIGHTS
+from silotune.adapters import OWN_WEIGHTS, Estimate
 from silotune.adapters.merge_error import MergeError
 from silotune.adapters.peft_io import read_files
 from silotune.certificate.guarantee import guarantee, warning
@@ -29,7 +29,7 @@ from silotune.runs.privacy_statement import PrivacyStatement, read_statement
 from silotune.terms import Terms
 
 from .description import Description
-from .merging import merged_whole
+from .merging import merged_whole, refuse_hidden, training_batches
 from .results import adapter_of, model_in, open_as_run, other_base
 
 
@@ -62,7 +62,7 @@ def export_merged(
     output: Path,
     silo: str | None = None,
     *,
-    approximate: bool = False,
+    approximate: Estimate | None = None,
 ) -> MergeError:
     """Write the whole model with adapters and heads merged in, as transformers reads it.
 
@@ -73,30 +73,43 @@ def export_merged(
         folder: of a finished run.
         output: a new folder.
         silo: whose own adapter; None for the one that all share.
-        approximate: estimate input shortcuts by weight norms (``adapters.reslora``), which no
-            weight computes. What the result does is not what the run has scored.
+        approximate: what ResLoRA's shortcuts, which no weight computes, are estimated by
+            (``adapters.straightening``): weights, or what layers read of training records. What
+            the result does is not what the run has scored.
 
     Returns:
         What was lost by merging, which the folder's README says as well.
 
     Raises:
         ValueError: if there is no such adapter, it does not fit, the base is not the run's, nothing
-            can be merged, or ``output`` is in use.
+            can be merged or there is nothing to estimate, ``output`` is in use, or the records that
+            an estimate reads are hidden by privacy or at sites.
     """
     place, terms = adapter_of(folder, silo), federation.terms
     statement = read_statement(folder)
-    unmerged = (place / OWN_WEIGHTS).is_file()
     adapter = terms.axes(head=terms.trains_head).adapter
-    if not approximate:
-        estimable = adapter is not None and adapter.estimable
+    estimable = adapter is not None and adapter.estimable
+    if not estimable or approximate is None:
         _refuse_own(place, "format: merged", NO_WEIGHT + ESTIMABLE * estimable)
+    if not estimable and approximate is not None:
+        raise ValueError(
+            "approximate: this run's adapter can be merged as it is, with nothing to estimate; "
+            "leave it out"
+        )
+    if approximate is Estimate.INPUTS:
+        refuse_hidden(terms)
     with quiet(), _new_folder(output) as draft:
         model = open_as_run(federation, folder)
         numbers = model_in(place, model)
-        whole, error = merged_whole(terms, model, numbers, approximate=approximate)
+        reads = approximate is Estimate.INPUTS
+        batches = training_batches(federation, model, silo) if reads else None
+        whole, error = merged_whole(terms, model, numbers, estimate=approximate, batches=batches)
         _save(whole, draft)
         added = restore(draft, model.loaded, terms.model, federation.given)
-        notes = [*([ESTIMATED] if unmerged else []), *([f"**Added.** {added}."] if added else [])]
+        notes = [
+            *([_estimated(approximate)] if approximate else []),
+            *([f"**Added.** {added}."] if added else []),
+        ]
         text = _readme(statement, terms, error, notes, own=silo is not None)
         write_text(draft / "README.md", text)
         if folder.privacy.exists():
@@ -200,10 +213,13 @@ def _readme(
 
 
 NO_WEIGHT = "no single weight could be added instead"
-ESTIMABLE = " (its input shortcuts can be estimated: --format merged --approximate)"
+ESTIMABLE = " (its shortcuts can be estimated: --format merged --approximate weights)"
 
-ESTIMATED = (
-    "**Approximate.** Shortcuts between layers cannot be merged; an estimate from the norms of the "
-    "weights stands in their place (arXiv 2402.18039). The run's scores are not this model's."
-)
-"""Of a model whose shortcuts were estimated."""
+
+def _estimated(by: Estimate) -> str:
+    """What to know of a model whose shortcuts were estimated."""
+    what = "of the weights" if by is Estimate.WEIGHTS else "of what layers read of training records"
+    return (
+        "**Approximate.** Shortcuts between layers cannot be merged; an estimate from the norms "
+        f"{what} stands in their place (arXiv 2402.18039). The run's scores are not this model's."
+    )

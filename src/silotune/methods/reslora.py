@@ -23,6 +23,13 @@ class ResLoRA(Method):
     in a format of our own. Only layers of equal shape are linked. The aggregation error is told of
     every layer's own B A; with ``middle``, B also meets the A of other layers, which is not in it.
 
+    ``silotune export RUN --format merged --approximate weights`` merges an estimate of ``input``
+    and ``middle``: a multiple of what a layer reads stands for what an earlier one read, by the
+    norms of weights. ``--approximate inputs`` takes the mean norms of inputs over at most 100
+    batches of training records, a statistic of them, so that it needs ``privacy.unit: none`` and
+    the records on the machine. The export's README says by how much of what training changed the
+    outputs differ: on made-up records, or for ``inputs`` on training records.
+
     Attributes:
         shortcut: what a layer takes from those before it: what they read, their pairs, their A x.
         pre_num: how many layers back; ``input`` reaches one.

@@ -1,0 +1,35 @@
+"""What verbs let one choose among, as words; light, since every start reads them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Split(StrEnum):
+    """Records to score on."""
+
+    VALID = "valid"
+    TEST = "test"
+
+
+class Task(StrEnum):
+    """What is learned; ``classification`` is of texts or of images, as the data are."""
+
+    CLASSIFICATION = "classification"
+    SEQUENCE_CLASSIFICATION = "sequence-classification"
+    IMAGE_CLASSIFICATION = "image-classification"
+    CAUSAL_LM = "causal-lm"
+
+
+class Format(StrEnum):
+    """What to export."""
+
+    PEFT = "peft"
+    MERGED = "merged"
+
+
+class Estimate(StrEnum):
+    """What ResLoRA's shortcuts are estimated by."""
+
+    WEIGHTS = "weights"
+    INPUTS = "inputs"
