@@ -98,7 +98,8 @@ def _watched(layers: Mapping[str, ResLinear], found: dict[str, list[Tensor]]) ->
 
 def _norm(x: Tensor) -> Tensor:
     """In float32 at least."""
-    return torch.linalg.vector_norm(x.to(torch.promote_types(x.dtype, torch.float32)))
+    norm: Tensor = torch.linalg.vector_norm(x.to(torch.promote_types(x.dtype, torch.float32)))
+    return norm
 
 
 def _by_norms(name: str, layer: ResLinear, norms: Mapping[str, float]) -> list[float]:
