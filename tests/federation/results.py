@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from by_config import export_merged
 from federation.small import notes, train, write_csv
 from silotune.core import GlobalState
 from silotune.engine.checkpoint import load as load_checkpoint
+from silotune.federation.results import model_in
 from silotune.runs.folder import RunFolder
 
 LABELS = ("cat", "dog")
@@ -34,6 +37,23 @@ def tokens(source) -> dict[str, torch.Tensor]:
 @torch.no_grad()
 def logits(model, batch) -> torch.Tensor:
     return model(**batch).logits
+
+
+def assert_the_same_everywhere(run, model, batch, expected, base_folder, merged_folder) -> None:
+    """In PEFT beside the unchanged base, read again, and merged, a run gives ``expected``."""
+    base = AutoModelForSequenceClassification.from_pretrained(base_folder, num_labels=2)
+    plain = logits(base.eval(), batch)
+    peft = PeftModel.from_pretrained(base, run.adapter).eval()
+    torch.testing.assert_close(logits(peft, batch), expected, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(plain, expected, atol=1e-3), "or nothing was learned"
+
+    adapted, numbers = model.trainer.adapted, model_in(run.adapter, model)
+    adapted.load(numbers.factors, numbers.folded)
+    torch.testing.assert_close(logits(adapted.model, batch), expected, atol=1e-5, rtol=1e-4)
+
+    export_merged(run, merged_folder)
+    merged = AutoModelForSequenceClassification.from_pretrained(merged_folder).eval()
+    torch.testing.assert_close(logits(merged, batch), expected, atol=1e-5, rtol=1e-4)
 
 
 def write_parts(folder: Path, *parts: str) -> str:

@@ -2,15 +2,19 @@
 
 import pytest
 import torch
-from peft import PeftModel
-from transformers import AutoModelForSequenceClassification
 
 import silotune as st
-from by_config import evaluate, export_merged, open_model, opened
-from federation.results import LABELS, last_state, logits, tokens, write_parts
+from by_config import evaluate, open_model, opened
+from federation.results import (
+    LABELS,
+    assert_the_same_everywhere,
+    last_state,
+    logits,
+    tokens,
+    write_parts,
+)
 from federation.small import PRIVATE, small, train
 from silotune.core import Role
-from silotune.federation.results import model_in
 from silotune.federation.run import rounds
 from silotune.federation.workers import SILOTUNE
 from silotune.runs.folder import RunFolder
@@ -41,23 +45,11 @@ def test_what_a_run_leaves_computes_as_its_model_does(place, bert, tmp_path, mor
     adapted.load(state.factors, state.folded)
     model.loaded.model.eval()
     expected = logits(adapted.model, batch)
-
-    base = AutoModelForSequenceClassification.from_pretrained(bert, num_labels=2)
-    plain = logits(base.eval(), batch)
-    peft = PeftModel.from_pretrained(base, run.adapter).eval()
-    torch.testing.assert_close(logits(peft, batch), expected, atol=1e-5, rtol=1e-4)
-    assert not torch.allclose(plain, expected, atol=1e-3), "or nothing was learned"
     without = state.factors.map(lambda t: t if t.dim() > 1 else torch.zeros_like(t))
     adapted.load(without)
     assert not torch.allclose(logits(adapted.model, batch), expected, atol=1e-4), "or M is idle"
 
-    numbers = model_in(run.adapter, model)
-    adapted.load(numbers.factors, numbers.folded)
-    torch.testing.assert_close(logits(adapted.model, batch), expected, atol=1e-5, rtol=1e-4)
-
-    export_merged(run, tmp_path / "merged")
-    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
-    torch.testing.assert_close(logits(merged, batch), expected, atol=1e-5, rtol=1e-4)
+    assert_the_same_everywhere(run, model, batch, expected, bert, tmp_path / "merged")
     said = st.load(place.parent / "run").predict(["cat ran", "dog"])
     assert {one.label for one in said} <= set(LABELS)
 

@@ -2,14 +2,18 @@
 
 import pytest
 import torch
-from peft import PeftModel
-from transformers import AutoModelForSequenceClassification
 
-from by_config import evaluate, export_merged, open_model
-from federation.results import LABELS, last_state, logits, tokens, write_parts
+from by_config import evaluate, open_model
+from federation.results import (
+    LABELS,
+    assert_the_same_everywhere,
+    last_state,
+    logits,
+    tokens,
+    write_parts,
+)
 from federation.small import PRIVATE, small, train
 from silotune.core import Role
-from silotune.federation.results import model_in
 from silotune.runs.folder import RunFolder
 
 OPTIONS = ("method.lora_alpha=6", "method.target_modules=all-linear", "train.learning_rate=0.5")
@@ -36,19 +40,7 @@ def test_what_a_run_leaves_computes_as_its_model_does(place, bert, tmp_path, nam
     model.loaded.model.eval()
     expected = logits(adapted.model, batch)
 
-    base = AutoModelForSequenceClassification.from_pretrained(bert, num_labels=2)
-    plain = logits(base.eval(), batch)
-    peft = PeftModel.from_pretrained(base, run.adapter).eval()
-    torch.testing.assert_close(logits(peft, batch), expected, atol=1e-5, rtol=1e-4)
-    assert not torch.allclose(plain, expected, atol=1e-3), "or nothing was learned"
-
-    numbers = model_in(run.adapter, model)
-    adapted.load(numbers.factors, numbers.folded)
-    torch.testing.assert_close(logits(adapted.model, batch), expected, atol=1e-5, rtol=1e-4)
-
-    export_merged(run, tmp_path / "merged")
-    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
-    torch.testing.assert_close(logits(merged, batch), expected, atol=1e-5, rtol=1e-4)
+    assert_the_same_everywhere(run, model, batch, expected, bert, tmp_path / "merged")
 
 
 def test_a_run_that_was_cut_ends_in_the_same_pair(place, tmp_path):

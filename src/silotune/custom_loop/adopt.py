@@ -31,7 +31,8 @@ from silotune.models import quantised
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 _CURES = {
-    "lora_magnitude_vector": "DoRA has no gradient by record here; use LoraConfig(use_dora=False)",
+    "lora_magnitude_vector": "DoRA has no gradient by record in a model that is taken over; use "
+    "LoraConfig(use_dora=False), or train a federation by method dora",
     "lora_embedding": "pairs beside an embedding have no gradient by record here; leave it out of "
     "target_modules",
     "modules_to_save": "only linear layers have a gradient by record here; leave it out of "

@@ -8,6 +8,7 @@ models by more than ten times, and with it the rate at which plain SGD diverges.
 
 (C where SGD is clipped, momentum where there is some, at the silo or at the server). Bases and
 scales are measured: docs/methods.md, "Learning rates"; ``python -m benchmarks.learning_rates``.
+Those of fed-sb and fedask are not: they are taken over from methods whose A stays.
 """
 
 from __future__ import annotations
