@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from silotune.objectives import TASKS
+
 SOURCE = Path(__file__).parents[2] / "src"
 PACKAGES = ("silotune", "silotune_link")
 UNFINISHED = re.compile(r"\b(?:TODO|FIXME|XXX|raise NotImplementedError)\b")
@@ -37,3 +39,21 @@ def test_every_file_is_short_enough_to_read(texts):
 @pytest.mark.parametrize("text", ["x = 1  # TODO: y", "raise NotImplementedError"])
 def test_what_is_unfinished_would_be_seen(text):
     assert UNFINISHED.search(text)
+
+
+def test_no_file_knows_a_task_by_its_name_but_the_tasks_own(texts):
+    """Facts are asked of ``silotune.objectives``; the words of ``--task`` are listed unloaded."""
+    others = {
+        file: names
+        for file, text in texts.items()
+        if not file.startswith("silotune/objectives/")
+        if (names := named_tasks(text))
+    }
+    assert others.keys() == {"silotune/cli/choices.py"}
+    assert others["silotune/cli/choices.py"] == set(TASKS)
+
+
+def named_tasks(text: str) -> set[str]:
+    """The names that stand in a file as values."""
+    nodes = ast.walk(ast.parse(text))
+    return {node.value for node in nodes if isinstance(node, ast.Constant)} & set(TASKS)

@@ -8,6 +8,7 @@ import torch
 
 from silotune.core import Answers, joined
 from silotune.core.classes import class_scores, macro_f1, macro_f1_error
+from silotune.objectives.classification import derived
 
 
 def texts(n: int, seed: int = 0) -> Answers:
@@ -24,15 +25,17 @@ def notes(n: int, seed: int = 0) -> Answers:
     wrong = torch.rand(n, generator=draw) < 0.1 + 0.1 * right
     given = torch.where(wrong, torch.randint(4, (n,), generator=draw), right)
     totals = {"accuracy": (right == given).double()}
-    return Answers(totals=totals, counts=torch.ones(n), right=right, given=given)
+    return Answers(
+        totals=totals, counts=torch.ones(n), kept={"right": right, "given": given}, derive=derived
+    )
 
 
 def rows(answers: Answers, which) -> Answers:
     return Answers(
         totals={name: total[which] for name, total in answers.totals.items()},
         counts=answers.counts[which],
-        right=answers.right[which] if len(answers.right) else answers.right,
-        given=answers.given[which] if len(answers.given) else answers.given,
+        kept={name: kept[which] for name, kept in answers.kept.items()},
+        derive=answers.derive,
     )
 
 
@@ -40,7 +43,7 @@ def test_parts_joined_are_the_whole():
     whole = notes(50)
     parts = joined([rows(whole, slice(0, 20)), rows(whole, slice(20, 50))])
     assert parts.meters() == whole.meters()
-    assert parts.pairs() == whole.pairs()
+    assert parts.metrics() == whole.metrics()
     assert joined([]).meters() == {}
 
 
@@ -60,8 +63,8 @@ def test_the_error_of_a_loss_is_that_of_records_drawn_again():
 
 def test_the_error_of_macro_f1_is_that_of_records_drawn_again():
     answers = notes(300)
-    again = bootstrap(answers, lambda drawn: macro_f1(drawn.pairs()))
-    assert macro_f1_error(answers.pairs()) == pytest.approx(again, rel=0.15)
+    again = bootstrap(answers, lambda drawn: drawn.metrics()["macro_f1"])
+    assert derived(answers).errors["macro_f1"] == pytest.approx(again, rel=0.15)
 
 
 def test_scores_of_classes_by_hand():

@@ -15,8 +15,8 @@ from silotune.federation.offer import Offer
 from silotune.methods import Method
 from silotune.methods.options import own_options
 from silotune.methods.registry import built_in
-from silotune.objectives import CausalLM, ImageClassification, SequenceClassification
-from silotune.objectives.known import is_known
+from silotune.objectives import KINDS as OBJECTIVES
+from silotune.objectives import SequenceClassification, is_known
 from silotune.optim import SGD, AdamW
 from silotune.privacy import ClientDP, ExampleDP, NoDP
 from silotune.privacy.choice import PrivacyChoice
@@ -27,7 +27,6 @@ from silotune.site.refusal import OPTIMIZERS, reasons
 from silotune.terms import Terms
 from sites.offers import NUM_EXAMPLES, offer, policy
 
-OBJECTIVES = [SequenceClassification, ImageClassification, CausalLM]
 KINDS = [Offer, Terms, Method, ExampleDP, ClientDP, NoDP, SGD, AdamW, *OBJECTIVES]
 
 

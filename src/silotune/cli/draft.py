@@ -21,6 +21,7 @@ from silotune.data.messages import UnreadableError
 from silotune.data.tokenization import whole_lengths
 from silotune.federation.inputs import read_tables
 from silotune.models.load import tokenizer_at_hand
+from silotune.objectives import find
 
 from .console import busy, say, speaker
 from .init import free, say_next, write
@@ -86,7 +87,7 @@ def _counted(made: Draft) -> Draft:
     prepared = read_tables(federation.terms, federation.records)
     tables = {name: silo.train for name, silo in prepared.silos.items()}
     made = replace(made, sizes={name: len(table) for name, table in tables.items()})
-    texts = made.found.task != "image-classification"
+    texts = find(made.found.task).reads == "text"
     tokenizer = tokenizer_at_hand(federation.terms.model) if texts else None
     if tokenizer is None or not tokenizer.is_fast:
         return made

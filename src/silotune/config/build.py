@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from silotune.data import Partition, Splits
 from silotune.federation.federation import Federation
 from silotune.federation.members import Members
 from silotune.federation.sites import Sites
-from silotune.objectives import CausalLM, ImageClassification, Objective, SequenceClassification
+from silotune.objectives import Objective
+from silotune.objectives.registry import kind_of
 
 from .fields import naming_keys
 from .schema import Config
@@ -115,18 +116,16 @@ def _asked_by(kit: str | None) -> dict[str, str]:
 def objective(config: Config) -> Objective:
     """What is learned, and what records look like."""
     model, data = config.model, config.data
-    columns: Mapping[str, Any] = {
-        part: column for part, column in data.columns.model_dump().items() if column is not None
-    }
-    if model.task == "causal-lm":
-        return CausalLM(**columns, max_length=data.max_length)
-    head: dict[str, Any] = {
+    kind = kind_of(model.task)
+    columns = {part: name for part, name in data.columns.model_dump().items() if name is not None}
+    options = {
         "labels": data.labels,
         "max_length": data.max_length,
         "head": model.head,
         "head_init": model.head_init,
         "head_scale": model.head_scale,
+        "pooling": model.pooling,
     }
-    if model.task == "image-classification":
-        return ImageClassification(**columns, **head)
-    return SequenceClassification(**columns, **head, pooling=model.pooling)
+    known = {field.name for field in fields(kind)}
+    made: Objective = kind(**columns, **{n: value for n, value in options.items() if n in known})
+    return made

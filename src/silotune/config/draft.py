@@ -15,16 +15,9 @@ from typing import Any
 
 from silotune.data.guess import Guess
 from silotune.data.labels import NUMBERS
-from silotune.objectives import say_something
+from silotune.objectives import find, say_something
 
 from .fields import in_keys
-
-MODELS: Mapping[str, str] = {
-    "sequence-classification": "sentence-transformers/all-MiniLM-L6-v2",
-    "causal-lm": "HuggingFaceTB/SmolLM2-135M",
-    "image-classification": "google/vit-base-patch16-224-in21k",
-}
-"""A small public model for each task."""
 
 STEPS, ROUNDS = 5, 8
 
@@ -95,7 +88,7 @@ def unused_columns(draft: Draft) -> str | None:
 
 def _asked(found: Guess) -> str:
     """What one of the columns that are not used may be."""
-    if found.task == "causal-lm":
+    if find(found.task).labels == "none":
         return " (is one of them a label? --task classification, or data.columns.label)"
     if found.second_texts:
         second = _text(found.second_texts[0])
@@ -119,13 +112,13 @@ def _head(draft: Draft) -> Iterator[str]:
 
 
 def _model(draft: Draft) -> Iterator[str]:
-    task = draft.found.task
+    task = find(draft.found.task)
     yield "\nmodel:"
     if draft.model is None:
         yield "  # A small public model; any other hub name, or a folder that holds one."
-    yield f"  name_or_path: {_text(draft.model or MODELS[task])}"
-    yield f"  task: {task}"
-    if task != "sequence-classification":
+    yield f"  name_or_path: {_text(draft.model or task.usual_model)}"
+    yield f"  task: {task.name}"
+    if not task.means:
         return
     yield "  # What the head reads: `mean` averages all tokens, `model` is the architecture's own."
     yield "  pooling: mean"
@@ -213,7 +206,7 @@ def _labels(found: Guess) -> Iterator[str]:
         return
     yield f"  # All {len(found.labels)} labels of the data, in order of ids. They become public"
     yield "  # with this file and the model."
-    if found.task == "sequence-classification":
+    if find(found.task).means:
         yield "  # Where a name does not say what it means, make this a mapping of"
         yield "  # label: description."
     yield "  labels:"

@@ -15,6 +15,7 @@ from silotune.methods import Axes
 from silotune.methods.axes import completed, refuse_by_step, refuse_unproved
 from silotune.methods.options import options
 from silotune.methods.registry import takers
+from silotune.objectives import find
 from silotune.optim import AdamW, OptimizerConfig
 
 from .data_section import DataConfig
@@ -130,13 +131,13 @@ def ranks(
 
 def moving_head(model: ModelConfig) -> bool:
     """Whether a head is trained."""
-    return model.task != "causal-lm" and model.head == "trained"
+    return find(model.task).head and model.head == "trained"
 
 
 def _head_only(model: ModelConfig, method: MethodConfig) -> Iterator[Problem]:
     if method.name != "head-only":
         return
-    if model.task == "causal-lm":
+    if not find(model.task).head:
         yield Problem("method.name", "head-only needs a classification task; use ffa-lora")
     elif model.head != "trained":
         yield Problem("model.head", "must be trained for method.name: head-only, or nothing moves")
@@ -204,7 +205,7 @@ def _routers(
     model: ModelConfig, method: MethodConfig, data: DataConfig | None
 ) -> Iterator[Problem]:
     """What layers that ask a router cannot do. They look at a record's prompt."""
-    if model.task == "causal-lm" and data and data.columns.text:
+    if not find(model.task).head and data and data.columns.text:
         yield Problem(
             "data.columns.text",
             f"{method.name} looks at a record's prompt, and a plain text has none: its first token "

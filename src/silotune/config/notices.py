@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from silotune.objectives import find
+
 from .schema import Config
 
 FAR = 4
@@ -21,7 +23,7 @@ def notices(config: Config) -> Iterator[str]:
             f"train.{field}: anybody can draw from train.seed whom a round asks, so that "
             "no amplification by sampling of silos is claimed; a silo pays for rounds it trains in"
         )
-    if config.data.labels is None and config.model.task != "causal-lm":
+    if config.data.labels is None and find(config.model.task).labels != "none":
         yield (
             "data.labels: not declared, so the set of labels is read from the records and "
             "becomes public; epsilon does not cover that"

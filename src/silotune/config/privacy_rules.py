@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from silotune.objectives import find
 from silotune.privacy.size_checks import (
     check_batch_size,
     check_delta,
@@ -127,10 +128,10 @@ def metric(
             "privacy.metric_noise",
             "is for evaluation: site, where scores would otherwise stay at the silo; leave it out",
         )
-    if model and model.task == "causal-lm":
+    if model and not find(model.task).counts_right:
         yield Problem(
             "privacy.metric_noise",
-            "counts right answers, which a causal-lm has none of; leave it out",
+            f"counts right answers, which a {model.task} has none of; leave it out",
         )
 
 

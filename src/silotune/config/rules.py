@@ -6,11 +6,12 @@ at are readable, so that one typing error does not hide the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from silotune.data.files import is_file_name
-from silotune.objectives import NEEDS_WORDS, say_something
+from silotune.objectives import NEEDS_WORDS, find, say_something
+from silotune.objectives.registry import those
 
 from . import method_rules
 from .data_section import ColumnsConfig, DataConfig, SilosConfig
@@ -47,12 +48,6 @@ LOCAL = {
 
 DEALING_KEYS = ("split", "alpha")
 BY_LABEL = {"dirichlet", "label-skew-mild", "label-skew-severe"}
-CAUSAL_CHOICES = (
-    {"text"},
-    {"prompt", "completion"},
-    {"prompt", "input", "completion"},
-    {"messages"},
-)
 
 
 @dataclass(frozen=True)
@@ -124,7 +119,7 @@ def inapplicable(
         keys.add("method.ranks")
     if train.server_optimizer == "none":
         keys |= {f"train.{key}" for key in SERVER_KEYS}
-    if model.task == "causal-lm":
+    if not find(model.task).head:
         keys |= {f"model.{key}" for key in HEAD_KEYS}
     if data.silos.num is None:
         keys |= {f"data.silos.{key}" for key in DEALING_KEYS}
@@ -132,24 +127,23 @@ def inapplicable(
 
 
 def _model(model: ModelConfig) -> Iterator[Problem]:
-    if model.task == "causal-lm":
+    task = find(model.task)
+    if not task.head:
         for key in HEAD_KEYS:
             if key in model.model_fields_set:
-                yield Problem(f"model.{key}", "a causal-lm has no new head; leave this key out")
+                yield Problem(f"model.{key}", f"a {task.name} has no new head; leave this key out")
         return
-    text = model.task == "sequence-classification"
-    if model.pooling == "mean" and not text:
+    others = those(lambda t: t.means)
+    if model.pooling == "mean" and not task.means:
         yield Problem(
-            "model.pooling",
-            "mean is an average over tokens and needs task: sequence-classification; use model",
+            "model.pooling", f"mean is an average over tokens and needs task: {others}; use model"
         )
-    if model.head_init == "label-prototypes" and not text:
+    if model.head_init == "label-prototypes" and not task.means:
         yield Problem(
             "model.head_init",
-            "label-prototypes come from a text encoder and need task: sequence-classification; "
-            "use random",
+            f"label-prototypes come from a text encoder and need task: {others}; use random",
         )
-    if model.head_init == "label-prototypes" and text and model.pooling != "mean":
+    if model.head_init == "label-prototypes" and task.means and model.pooling != "mean":
         yield Problem("model.head_init", "label-prototypes needs model.pooling: mean; set it")
 
 
@@ -253,33 +247,30 @@ def _declared(data: DataConfig) -> Iterator[Problem]:
 
 
 def _columns(model: ModelConfig, columns: ColumnsConfig) -> Iterator[Problem]:
-    given = _given(columns)
-    if model.task == "causal-lm":
-        if given not in CAUSAL_CHOICES:
-            yield Problem(
-                "data.columns",
-                "causal-lm takes {text: ...}, or {prompt: ..., completion: ...}, or {messages: "
-                f"...}}, not {_listed(given)}",
-            )
+    given, task = _given(columns), find(model.task)
+    if not task.required:
+        if given not in task.forms:
+            forms = (": ..., ".join(_in_order(form)) for form in task.plain_forms)
+            choices = ", or ".join(f"{{{form}: ...}}" for form in forms)
+            yield Problem("data.columns", f"{task.name} takes {choices}, not {_listed(given)}")
         return
-    needed = {"text" if model.task == "sequence-classification" else "image", "label"}
-    allowed = needed | ({"text_pair"} if "text" in needed else set())
-    for column in _in_order(needed - given):
+    for column in _in_order(task.required - given):
         yield Problem(f"data.columns.{column}", f"{model.task} needs it: name that column")
-    for column in _in_order(given - allowed):
+    for column in _in_order(given - task.allowed):
         yield Problem(
             f"data.columns.{column}", f"{model.task} does not read it; leave this key out"
         )
 
 
 def _labels_for(model: ModelConfig, data: DataConfig) -> Iterator[Problem]:
-    if model.task == "causal-lm":
+    if find(model.task).labels == "none":
         if data.labels is not None:
-            yield Problem("data.labels", "a causal-lm has no labels; leave this key out")
+            yield Problem("data.labels", f"a {model.task} has no labels; leave this key out")
         if data.silos.split in BY_LABEL:
             yield Problem(
                 "data.silos.split",
-                f"{data.silos.split} goes by labels, and a causal-lm has none; use iid or quantity",
+                f"{data.silos.split} goes by labels, and a {model.task} has none; use iid or "
+                "quantity",
             )
     elif model.head_init == "label-prototypes" and not say_something(data.labels):
         yield Problem("data.labels", NEEDS_WORDS)
@@ -306,9 +297,9 @@ def _given(columns: ColumnsConfig) -> set[str]:
     return {name for name, column in columns if column is not None}
 
 
-def _in_order(columns: set[str]) -> list[str]:
+def _in_order(columns: Collection[str]) -> list[str]:
     return [name for name in ColumnsConfig.model_fields if name in columns]
 
 
-def _listed(columns: set[str]) -> str:
+def _listed(columns: Collection[str]) -> str:
     return " and ".join(_in_order(columns)) or "nothing"

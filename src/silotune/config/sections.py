@@ -21,6 +21,7 @@ from silotune.engine.experiment import LARGEST_UPDATE
 from silotune.methods import Method
 from silotune.methods.rates import Moved, usual_kind, usual_rate
 from silotune.methods.registry import built_in
+from silotune.objectives import TASKS, TaskName
 from silotune.optim import SGD, AdamW, OptimizerConfig
 from silotune.optim.learning_rate import Kind, Span
 
@@ -60,9 +61,9 @@ class ModelConfig(BaseModel):
         "working directory).",
         examples=["sentence-transformers/all-MiniLM-L6-v2"],
     )
-    task: Literal["sequence-classification", "causal-lm", "image-classification"] = Field(
+    task: TaskName = Field(
         description="What the model is for.",
-        examples=["sequence-classification"],
+        examples=[next(iter(TASKS))],
     )
     head: Literal["trained", "frozen"] = Field(
         default="trained",

@@ -1,6 +1,7 @@
 """The nouns. Frozen values that travel between client and server."""
 
 from .answers import Answers as Answers
+from .answers import Derived as Derived
 from .answers import joined as joined
 from .dataset import Batch as Batch
 from .dataset import ClientDataset as ClientDataset

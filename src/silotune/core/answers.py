@@ -5,16 +5,34 @@ They stay where the records are. What is told of them are sums over many (``Mete
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from .classes import macro_f1
 from .metrics import Meter, Meters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derived:
+    """Scores that are no sum over records, made where all answers are.
+
+    Attributes:
+        metrics: by name.
+        errors: metric -> standard error over records, of those whose error is known.
+        classes: right class, given class, records, by ids, of every pair that occurs; empty for a
+            task in which a record is not of one class.
+    """
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    errors: Mapping[str, float] = field(default_factory=dict)
+    classes: Sequence[tuple[int, int, int]] = ()
+
+
+def nothing_more(answers: Answers) -> Derived:
+    """The means are all that there is."""
+    return Derived()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,14 +42,14 @@ class Answers:
     Attributes:
         totals: metric -> (n,) what each record adds to it.
         counts: (n,) what metrics are means over: 1 each, or the tokens of a text.
-        right: (n,) ids of the right classes; empty for a task without.
-        given: (n,) ids of the classes that the model chose.
+        kept: name -> (n, ...) what scores are made from that are no sums; it goes nowhere.
+        derive: makes these scores.
     """
 
     totals: Mapping[str, Tensor] = field(default_factory=dict)
     counts: Tensor = field(default_factory=lambda: torch.zeros(0))
-    right: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
-    given: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+    derive: Callable[[Answers], Derived] = nothing_more
 
     def meters(self) -> Meters:
         """Sums by metric."""
@@ -39,18 +57,9 @@ class Answers:
         return {name: Meter(t.double().sum().item(), count) for name, t in self.totals.items()}
 
     def metrics(self) -> dict[str, float]:
-        """Means by name; of classes also their mean F1, of a language model its perplexity."""
-        values = {name: meter.value() for name, meter in self.meters().items()}
-        if len(self.right):
-            values["macro_f1"] = macro_f1(self.pairs())
-        if values and "accuracy" not in values:
-            values["perplexity"] = math.exp(min(values["loss"], 700.0))
-        return values
-
-    def pairs(self) -> list[tuple[int, int, int]]:
-        """Right class, given class, and how many records: of all pairs that there are."""
-        times = Counter(zip(self.right.tolist(), self.given.tolist(), strict=True))
-        return [(right, given, times[right, given]) for right, given in sorted(times)]
+        """Means by name, and the scores that are no means."""
+        means = {name: meter.value() for name, meter in self.meters().items()}
+        return {**means, **self.derive(self).metrics}
 
     def error(self, metric: str) -> float:
         """Standard error of a metric's mean over records, which are drawn whole (ratio estimator).
@@ -70,9 +79,10 @@ def joined(parts: Iterable[Answers]) -> Answers:
     known = list(parts)
     if not known:
         return Answers()
+    first = known[0]
     return Answers(
-        totals={n: torch.cat([p.totals[n].cpu() for p in known]) for n in known[0].totals},
+        totals={n: torch.cat([p.totals[n].cpu() for p in known]) for n in first.totals},
         counts=torch.cat([part.counts.cpu() for part in known]),
-        right=torch.cat([part.right.cpu() for part in known]),
-        given=torch.cat([part.given.cpu() for part in known]),
+        kept={n: torch.cat([p.kept[n].cpu() for p in known]) for n in first.kept},
+        derive=first.derive,
     )

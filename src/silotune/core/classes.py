@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 Pairs = Sequence[Sequence[int]]
 """Right class, given class, number of records: of every pair that occurs."""
+
+
+def pairs_of(right: Iterable[int], given: Iterable[int]) -> list[tuple[int, int, int]]:
+    """Counted, in the order of ids."""
+    times = Counter(zip(right, given, strict=True))
+    return [(*pair, times[pair]) for pair in sorted(times)]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Floor 5: the private mechanism inside somebody's own training loop, without a federation."""
+"""The private mechanism inside somebody's own training loop, without a federation."""
 
 from .adapt import LoRA as LoRA
 from .adapt import adapt as adapt

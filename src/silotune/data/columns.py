@@ -1,12 +1,12 @@
 """Columns: from a user's table to one whose columns have fixed names and checked contents.
 
-A *readable* table has exactly the columns that one form below names, and labels as ids of the
+A *readable* table has exactly the columns that one form of its task names, and labels as ids of the
 public label set (-1 where a record has none).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,26 +15,13 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, Image, List, Value
 from numpy.typing import NDArray
 
+from silotune.objectives import find
+
 from .chat_templates import instruction
 from .chats import is_chat, turns
 from .labels import AS_THEY_ARE, LabelMap, ids_of, label_text, values_of
 from .messages import UnreadableError, did_you_mean, listed
 from .unmarked import unmarked
-
-FORMS: Mapping[str, tuple[frozenset[str], ...]] = {
-    "sequence-classification": (
-        frozenset({"text", "label"}),
-        frozenset({"text", "text_pair", "label"}),
-    ),
-    "causal-lm": (
-        frozenset({"text"}),
-        frozenset({"prompt", "completion"}),
-        frozenset({"prompt", "input", "completion"}),
-        frozenset({"messages"}),
-    ),
-    "image-classification": (frozenset({"image", "label"}),),
-}
-"""Task -> the sets of columns it can be given."""
 
 AT_ONCE = 1000
 """Records in one slice: bounds what is in memory as Python objects."""
@@ -76,9 +63,9 @@ def check_columns(columns: Columns, task: str) -> None:
     """
     named = columns.named()
     learned = named.keys() - {"person"}
-    if learned not in FORMS[task]:
+    if learned not in (known := find(task).forms):
         order = list(asdict(columns))
-        forms = (" + ".join(sorted(form, key=order.index)) for form in FORMS[task])
+        forms = (" + ".join(sorted(form, key=order.index)) for form in known)
         here = listed(part for part in named if part in learned)
         raise ValueError(f"columns: {task} takes {', or '.join(forms)}; here are: {here}")
     for part, column in named.items():
@@ -127,7 +114,7 @@ def readable(
 
     Args:
         table: as it was loaded.
-        columns: where things are; one of ``FORMS``.
+        columns: where things are; a form of its task.
         labels: the public label set; empty for a task without.
         where: what the table is called in an error.
         label_map: what the data call a label -> what it is called here; None: no label.

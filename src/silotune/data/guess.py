@@ -7,13 +7,16 @@ may be meant; a wrong guess about labels or silos would be worse than a question
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
 import numpy as np
 from datasets import ClassLabel, Dataset, Image, Value
+
+from silotune.objectives import TASKS, find
+from silotune.objectives.guessing import plain
 
 from .chats import is_chat
 from .columns import is_heading
@@ -22,7 +25,8 @@ from .loading import IMAGES, Source
 from .messages import listed
 from .partition import by_column
 
-TASKS = ("sequence-classification", "causal-lm", "image-classification")
+ALONE = next(name for name, task in TASKS.items() if frozenset({"text"}) in task.forms)
+"""What texts are for that have nothing beside them."""
 
 LOOKED_AT = 5000
 """Records by which a column is judged."""
@@ -59,16 +63,6 @@ _CALLED: Mapping[str, tuple[str, ...]] = {
     "image": ("image", "img", "picture", "photo", "file", "filename", "path", "imagepath"),
 }
 """Part -> usual names of its column, without case and signs, the most usual first."""
-
-_PAIRS = (
-    ("premise", "hypothesis"),
-    ("sentence1", "sentence2"),
-    ("text1", "text2"),
-    ("question1", "question2"),
-    ("text", "textpair"),
-    ("question", "sentence"),
-)
-"""Two texts of a record, by the names of their columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +105,7 @@ def guess(source: Source, task: str | None) -> Guess:
 
     Args:
         source: any.
-        task: of ``TASKS``; ``classification`` of texts or of images; None: by the columns.
+        task: its name; ``classification`` of texts or of images; None: by the columns.
 
     Raises:
         ValueError: in words, if there is no header, or the columns may be for several tasks.
@@ -128,10 +122,7 @@ def guess(source: Source, task: str | None) -> Guess:
     person = next(look.called("person", look.table.column_names), None)
     taken = {name for name in (by, person, "split") if name}
     kind = _task(look, task, taken)
-    if kind == "causal-lm":
-        columns, unknown = _modelled(look, taken)
-    else:
-        columns, unknown = _classified(look, kind, taken)
+    columns, unknown = find(kind).guess(look, taken)
     label = columns.get("label")
     labels = label_set(whole, label) if label else ()
     used = {*columns.values(), *taken}
@@ -171,10 +162,15 @@ class _Look:
         self.table = table
         self.some = table.select(range(min(len(table), LOOKED_AT)))
 
-    def called(self, part: str, among: Sequence[str] | Iterator[str]) -> Iterator[str]:
+    @property
+    def columns(self) -> list[str]:
+        """All of them."""
+        return list(self.table.column_names)
+
+    def called(self, part: str, among: Iterable[str]) -> Iterator[str]:
         """Columns that are called like a part, the most usual name first."""
-        plain = {_plain(name): name for name in among}
-        return (plain[name] for name in _CALLED[part] if name in plain)
+        named = {plain(name): name for name in among}
+        return (named[name] for name in _CALLED[part] if name in named)
 
     def texts(self) -> list[str]:
         """Columns of text, the longest on average first."""
@@ -196,6 +192,10 @@ class _Look:
     def may_be_labels(self) -> list[str]:
         """Columns with few different values."""
         return [name for name in self.table.column_names if self._is_label(name)]
+
+    def have_named_classes(self) -> list[str]:
+        """Columns of ids whose names the data know."""
+        return [name for name, f in self.table.features.items() if isinstance(f, ClassLabel)]
 
     def numbers(self) -> list[str]:
         """Columns of numbers with fractions, which are no classes."""
@@ -271,87 +271,27 @@ def _task(look: _Look, task: str | None, taken: set[str]) -> str:
     """
     if task in TASKS:
         return str(task)
-    labelled = any(True for _ in look.called("label", look.may_be_labels()))
-    asked = next(look.called("prompt", look.texts()), None)
-    if task is None and look.chats():
-        return "causal-lm"
-    if task is None and asked and next(look.called("completion", look.texts()), None):
-        return "causal-lm"
-    if look.images():
-        return "image-classification"
-    if task or labelled:
-        return "sequence-classification"
+    asked = [t for t in TASKS.values() if task is None or t.labels == "one"]
+    fitting = [t for t in asked if t.fits(look)]
+    if fitting:
+        return max(fitting, key=lambda t: t.rank).name
+    if task:
+        return min(asked, key=lambda t: t.rank).name
     near = [name for name in look.may_be_labels() if name not in taken]
     if near or (near := list(look.called("label", look.numbers()))):
         raise ValueError(
             f"task: {listed(map(repr, near))} may hold labels, or the texts alone may be what is "
-            "learned; say --task classification, or --task causal-lm"
+            f"learned; say --task classification, or --task {ALONE}"
         )
-    return "causal-lm"
-
-
-Found = tuple[dict[str, str], dict[str, tuple[str, ...]]]
-"""Part -> column, and part -> what may be meant."""
-
-
-def _classified(look: _Look, task: str, taken: set[str]) -> Found:
-    part = "image" if task == "image-classification" else "text"
-    inputs = [c for c in (look.images() if part == "image" else look.texts()) if c not in taken]
-    labels = [c for c in look.may_be_labels() if c not in taken]
-    columns: dict[str, str] = {}
-    unknown: dict[str, tuple[str, ...]] = {}
-    label = next(look.called("label", labels), None)
-    if label is None:
-        classes = [c for c in labels if isinstance(look.table.features[c], ClassLabel)]
-        label = (classes or labels)[0] if len(classes or labels) == 1 else None
-    inputs = [column for column in inputs if column != label]
-    pair = _pair(inputs) if part == "text" else None
-    if pair:
-        columns["text"], columns["text_pair"] = pair
-    elif inputs:
-        columns[part] = next(look.called(part, inputs), inputs[0])
-    else:
-        unknown[part] = tuple(look.table.column_names)
-    if label is None:
-        others = [c for c in look.table.column_names if c not in {*columns.values(), *taken}]
-        others = [column for column in others if column not in look.numbers()]
-        unknown["label"] = tuple([c for c in labels if c in others] or others)
-    else:
-        columns["label"] = label
-    return columns, unknown
+    return ALONE
 
 
 def _second_texts(
     look: _Look, task: str, columns: Mapping[str, str], unused: Sequence[str]
 ) -> tuple[str, ...]:
-    if task != "sequence-classification" or "text_pair" in columns:
+    if "text_pair" not in find(task).allowed or "text_pair" in columns:
         return ()
     return tuple(name for name in look.sentences() if name in unused)
-
-
-def _modelled(look: _Look, taken: set[str]) -> Found:
-    if chats := look.chats():
-        return {"messages": next(look.called("messages", chats), chats[0])}, {}
-    texts = [column for column in look.texts() if column not in taken]
-    prompt = next(look.called("prompt", texts), None)
-    completion = next(look.called("completion", [c for c in texts if c != prompt]), None)
-    if prompt and completion:
-        rest = [column for column in texts if column not in (prompt, completion)]
-        given = next(look.called("input", rest), None)
-        extra = {"input": given} if given else {}
-        return {"prompt": prompt, **extra, "completion": completion}, {}
-    if not texts:
-        return {}, {"text": tuple(look.table.column_names)}
-    return {"text": next(look.called("text", texts), texts[0])}, {}
-
-
-def _pair(columns: Sequence[str]) -> tuple[str, str] | None:
-    plain = {_plain(name): name for name in columns}
-    return next(((plain[a], plain[b]) for a, b in _PAIRS if a in plain and b in plain), None)
-
-
-def _plain(name: str) -> str:
-    return "".join(filter(str.isalnum, name.casefold()))
 
 
 def _filled(values: Sequence[Any]) -> list[Any]:

@@ -19,6 +19,7 @@ from silotune.core import (
 )
 from silotune.linalg import Matrix
 from silotune.objectives import PerExampleLoss
+from silotune.objectives.registry import derive_of
 
 from .batches import microbatches, to_device
 from .client_errors import discreet, over_budget, result
@@ -52,10 +53,11 @@ def evaluate(
     adapted.model.eval()
     everything = range(len(examples.lengths))
     with torch.inference_mode():
-        return joined(
+        answers = joined(
             adapted.measure(objective.measure, to_device(examples.batch(part), adapted.device))
             for part in microbatches(everything, examples.lengths, batch_size, adapted.device)
         )
+    return replace(answers, derive=derive_of(objective))
 
 
 def score_at_home(task: ClientTask, trainer: LocalTrainer, client: Client) -> ClientUpdate:

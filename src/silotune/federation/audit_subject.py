@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from silotune.objectives import ImageClassification, SequenceClassification
+from silotune.objectives import find
 from silotune.privacy import ClientDP, ExampleDP, ExampleLevel, Poisson, Rotation
 from silotune.privacy.mechanisms.dp_fedavg import ClientLevel
 from silotune.privacy.mechanisms_from_choice import client_mechanisms, server_mechanism
@@ -176,15 +177,11 @@ def _with_noise(terms: Terms, silo: SiloPrivacy) -> ExampleDP | ClientDP:
 
 
 def _with_tiny_model(terms: Terms, folder: Path) -> Terms:
-    from silotune.testing.tiny_models import tiny_bert, tiny_llama, tiny_vit  # takes seconds
+    from silotune.testing import tiny_models  # takes seconds
 
-    make = {
-        "sequence-classification": tiny_bert,
-        "causal-lm": tiny_llama,
-        "image-classification": tiny_vit,
-    }[terms.objective.task]
-    objective = terms.objective
-    if isinstance(objective, SequenceClassification | ImageClassification):
+    make = getattr(tiny_models, find(terms.objective.task).stand_in)
+    objective: Any = terms.objective
+    if objective.head_init != "random":
         objective = replace(objective, head_init="random")
     return replace(
         terms,

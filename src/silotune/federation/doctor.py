@@ -12,6 +12,7 @@ from typing import TypeVar
 from silotune.core.units import count_text
 from silotune.data.federated_dataset import Prepared
 from silotune.models.load import Loaded
+from silotune.objectives import find
 from silotune.privacy.mechanisms_from_choice import client_mechanisms, server_mechanism
 from silotune.runs.folder import RunFolder
 from silotune.terms import BuiltModel, Terms, open_model
@@ -115,7 +116,7 @@ def _noise(terms: Terms, records: Records, prepared: Prepared) -> str:
 def _records(terms: Terms, prepared: Prepared, reader: Loaded) -> str:
     data = read_examples(terms, prepared, reader)
     told = "the model can read all of them"
-    if terms.objective.task != "image-classification":
+    if find(terms.objective.task).reads == "text":
         longest = max(max(silo.train.lengths) for silo in data.silos.values())
         told += f"; up to {count_text(longest, 'token')} of each are read"
     return "; ".join((told, *data.notices))

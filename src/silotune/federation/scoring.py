@@ -15,9 +15,8 @@ from silotune.core import (
     joined,
     pool,
 )
-from silotune.core.classes import macro_f1_error
 from silotune.engine import ACCURACY, evaluate
-from silotune.objectives import Objective
+from silotune.objectives import Objective, find
 from silotune.runs.folder import RunFolder
 from silotune.runs.scored import Scored
 
@@ -118,17 +117,16 @@ def scored(
         records: how many there are. Several answers to one record are no more certain than one.
         silos: answers to each silo's own ones.
     """
-    pairs = answers.pairs()
+    derived = answers.derive(answers)
     wider = math.sqrt(len(answers.counts) / records) if records else math.nan
-    errors = {name: wider * answers.error(name) for name in answers.totals if name != "accuracy"}
-    if pairs:
-        errors["macro_f1"] = wider * macro_f1_error(pairs)
+    errors = {name: answers.error(name) for name in answers.totals if name != "accuracy"}
+    errors |= derived.errors
     return Scored(
         part=part,
         records=records,
         metrics=answers.metrics(),
-        errors=errors,
-        classes=pairs,
+        errors={name: wider * error for name, error in errors.items()},
+        classes=derived.classes,
         silos={name: len(own.counts) for name, own in (silos or {}).items()},
     )
 
@@ -167,7 +165,7 @@ def measured(
 
 def metric_name(objective: Objective) -> str:
     """The metric to look at first."""
-    return "perplexity" if objective.task == "causal-lm" else "accuracy"
+    return find(objective.task).metric
 
 
 def _watched(data: ReadData) -> dict[str, ClientDataset]:

@@ -10,31 +10,23 @@ from textwrap import shorten
 from typing import Any, Literal, NamedTuple
 
 import torch
+import transformers
 from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForImageClassification,
-    AutoModelForSequenceClassification,
     BitsAndBytesConfig,
     PreTrainedConfig,
 )
+
+from silotune.objectives import Task
 
 from . import quantised
 from .hub import Location, require_hub
 from .pooling import MeanPooledClassifier
 
-Task = Literal["sequence-classification", "causal-lm", "image-classification"]
 Pooling = Literal["model", "mean"]
 Dtype = Literal["float32", "bfloat16"]
-
-AUTO = {
-    "sequence-classification": AutoModelForSequenceClassification,
-    "causal-lm": AutoModelForCausalLM,
-    "image-classification": AutoModelForImageClassification,
-}
-"""What transformers loads a model of each task by."""
 
 
 class Request(NamedTuple):
@@ -96,7 +88,8 @@ def _read(location: Location, request: Request) -> Parts:
         model, missing = _model(location, config, auto, request)
         if request.pooling == "mean":
             model, missing = pooled(model, missing)
-        return Parts(model, missing, *_readers(location, request.task))
+        reader = _reader(location, request.task.reads)
+        return Parts(model, missing, *readers(request.task, reader))
     except OSError:
         raise
     except Exception as error:  # transformers, tokenizers, safetensors: each has its own
@@ -122,20 +115,16 @@ def read_shape(location: Location) -> nn.Module:
 
 
 def _auto(config: Any, request: Request) -> Any:
-    auto = AutoModel if request.pooling == "mean" else AUTO[request.task]
+    auto = auto_class(request.task, request.pooling)
     refuse_pairs(config, request.task)
     if type(config) not in auto._model_mapping:
-        raise ValueError(f"a {config.model_type!r} model cannot do task: {request.task}")
+        raise ValueError(f"a {config.model_type!r} model cannot do task: {request.task.name}")
     return auto
 
 
-_ONE_PART = {
-    "sequence-classification": "an encoder (bert, roberta, modernbert, deberta-v2) or a decoder "
-    "(llama, qwen3, gemma3_text)",
-    "causal-lm": "a decoder (gpt2, llama, qwen3, gemma3_text)",
-    "image-classification": "an encoder of images (vit, swin, convnext)",
-}
-"""Types of models that work, by task."""
+def auto_class(task: Task, pooling: Pooling) -> Any:
+    """What transformers loads a model of a task by; without a head where the head is ours."""
+    return AutoModel if pooling == "mean" else getattr(transformers, task.auto)
 
 
 def refuse_pairs(config: Any, task: Task) -> None:
@@ -146,8 +135,8 @@ def refuse_pairs(config: Any, task: Task) -> None:
     """
     if getattr(config, "is_encoder_decoder", False):
         raise ValueError(
-            f"model: {config.model_type} is an encoder and a decoder, and cannot do task: {task}; "
-            f"take {_ONE_PART[task]}"
+            f"model: {config.model_type} is an encoder and a decoder, and cannot do task: "
+            f"{task.name}; take {task.families}"
         )
 
 
@@ -210,16 +199,22 @@ def pooled(encoder: Any, missing: set[str]) -> tuple[MeanPooledClassifier, set[s
     return model, prefixed | {"classifier.weight", "classifier.bias"}
 
 
-def _readers(location: Location, task: Task) -> tuple[Any | None, Any | None]:
-    """Tokenizer and image processor; a task has one of them."""
+Readers = tuple[Any | None, Any | None]
+"""Tokenizer and image processor; a task has one of them."""
+
+
+def readers(task: Task, reader: Any) -> Readers:
+    """What reads the records of a task, in its place."""
+    return (reader, None) if task.reads == "text" else (None, reader)
+
+
+def _reader(location: Location, reads: Literal["text", "image"]) -> Any:
     from transformers import AutoImageProcessor, AutoTokenizer  # these take seconds, too
 
-    images = task == "image-classification"
-    auto = AutoImageProcessor if images else AutoTokenizer
-    reader = auto.from_pretrained(
+    auto = AutoTokenizer if reads == "text" else AutoImageProcessor
+    return auto.from_pretrained(
         location.source, local_files_only=location.local, trust_remote_code=False
     )
-    return (None, reader) if images else (reader, None)
 
 
 def read_tokenizer(location: Location) -> Any:
@@ -230,7 +225,7 @@ def read_tokenizer(location: Location) -> Any:
         ValueError: if it is of no use.
     """
     try:
-        return _readers(replace(location, local=True), "causal-lm")[0]
+        return _reader(replace(location, local=True), "text")
     except OSError:
         raise
     except Exception as error:

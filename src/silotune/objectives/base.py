@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from silotune.core import Answers, Batch
 from silotune.core.inputs import InputSpec
 
-TaskName = Literal["sequence-classification", "causal-lm", "image-classification"]
 HeadInit = Literal["auto", "random", "label-prototypes", "checkpoint"]
 Labels = Sequence[str] | Mapping[str, str] | None
 """The public label set in order of ids; label -> description; None: only the data can tell."""
@@ -41,8 +40,8 @@ class Objective(PerExampleLoss, Protocol):
     """Losses and metrics of one kind of problem, and what its records look like."""
 
     @property
-    def task(self) -> TaskName:
-        """Which kind of transformers model it takes."""
+    def task(self) -> str:
+        """What it is to everybody else: the name of a ``Task``."""
         ...
 
     @property

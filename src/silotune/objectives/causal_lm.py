@@ -8,6 +8,7 @@ Shapes: n examples, T tokens, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -16,18 +17,78 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from silotune.core import Answers, Batch, generator
+from silotune.core import Answers, Batch, Derived, Meter, generator
 from silotune.core.fields import check_fields
 from silotune.core.inputs import InputSpec, synthetic_inputs
 
-from .base import TaskName, check_max_length
+from .base import check_max_length
+from .guessing import Found, Look
+from .task import Task
 
 IGNORED = -100
 """The label of tokens that are not learned: padding and prompts."""
 
 
-FORMS = ({"text"}, {"prompt", "completion"}, {"prompt", "input", "completion"}, {"messages"})
-"""Parts that make a record."""
+def perplexity(answers: Answers) -> Derived:
+    """The exponential of the mean loss of a token."""
+    loss = answers.meters().get("loss")
+    return Derived() if loss is None else Derived(metrics={"perplexity": _exponential(loss)})
+
+
+def _exponential(loss: Meter) -> float:
+    return math.exp(min(loss.value(), 700.0))
+
+
+def _fits(look: Look) -> bool:
+    asked = next(look.called("prompt", look.texts()), None)
+    answered = asked and next(look.called("completion", look.texts()), None)
+    return bool(look.chats() or answered)
+
+
+def _guess(look: Look, taken: set[str]) -> Found:
+    if chats := look.chats():
+        return {"messages": next(look.called("messages", chats), chats[0])}, {}
+    texts = [column for column in look.texts() if column not in taken]
+    prompt = next(look.called("prompt", texts), None)
+    completion = next(look.called("completion", [c for c in texts if c != prompt]), None)
+    if prompt and completion:
+        rest = [column for column in texts if column not in (prompt, completion)]
+        given = next(look.called("input", rest), None)
+        extra = {"input": given} if given else {}
+        return {"prompt": prompt, **extra, "completion": completion}, {}
+    if not texts:
+        return {}, {"text": tuple(look.columns)}
+    return {"text": next(look.called("text", texts), texts[0])}, {}
+
+
+TASK = Task(
+    name="causal-lm",
+    title="language modelling",
+    reads="text",
+    forms=(
+        frozenset({"text"}),
+        frozenset({"prompt", "completion"}),
+        frozenset({"prompt", "input", "completion"}),
+        frozenset({"messages"}),
+    ),
+    auto="AutoModelForCausalLM",
+    families="a decoder (gpt2, llama, qwen3, gemma3_text)",
+    head=False,
+    labels="none",
+    metrics={"loss": "min", "perplexity": "min"},
+    metric="perplexity",
+    meter="loss",
+    counts_right=False,
+    derive=perplexity,
+    peft="CAUSAL_LM",
+    pipeline="text-generation",
+    template="causal_lm",
+    usual_model="HuggingFaceTB/SmolLM2-135M",
+    stand_in="tiny_llama",
+    fits=_fits,
+    guess=_guess,
+    rank=2,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +107,8 @@ class CausalLM:
         ValueError: if these columns make no record.
     """
 
-    task: ClassVar[TaskName] = "causal-lm"
+    facts: ClassVar[Task] = TASK
+    task: ClassVar[str] = TASK.name
     metric: ClassVar[str] = "loss"
     goal: ClassVar[Literal["max", "min"]] = "min"
     head: ClassVar[Literal["trained", "frozen"]] = "frozen"
@@ -66,7 +128,7 @@ class CausalLM:
     def __post_init__(self) -> None:
         check_fields(self)
         check_max_length(self.max_length)
-        if self.columns.keys() not in FORMS:
+        if self.columns.keys() not in TASK.forms:
             raise ValueError(
                 "columns: causal-lm takes text, or prompt and completion, or messages, not "
                 f"{' and '.join(self.columns) or 'nothing'}"

@@ -21,6 +21,7 @@ from silotune.certificate.guarantee import (
 )
 from silotune.core import work_text
 from silotune.core.units import count_text, epsilon_text, metric_text, number_text
+from silotune.objectives import find
 from silotune.runs.facts import RunFacts, Summary
 from silotune.runs.privacy_statement import PrivacyStatement, SiloPrivacy
 
@@ -28,12 +29,6 @@ from .certainty import METHOD
 from .prose import EVALUATION, PERSONAL, decline, final_score, method_name, what_was_done
 from .totals import Outcome
 from .usage import adapter_program, is_hub_name, public_name
-
-PIPELINES = {
-    "sequence-classification": "text-classification",
-    "causal-lm": "text-generation",
-    "image-classification": "image-classification",
-}
 
 
 def model_card(
@@ -92,7 +87,7 @@ OWN = (
 def _front_matter(summary: Summary, statement: PrivacyStatement | None) -> str:
     tags = ["lora", "federated-learning", summary.method, "silotune"]
     library = "peft" if summary.fits_peft else "silotune"
-    front = {"library_name": library, "pipeline_tag": PIPELINES.get(summary.task, summary.task)}
+    front = {"library_name": library, "pipeline_tag": find(summary.task).pipeline}
     if is_hub_name(summary.base_model):
         front["base_model"] = summary.base_model
     data = {**front, "tags": tags + ([] if warning(statement) else ["differential-privacy"])}

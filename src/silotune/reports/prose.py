@@ -7,17 +7,12 @@ import math
 from silotune.certificate.guarantee import in_short
 from silotune.core import work_text
 from silotune.core.units import count_text, metric_text
+from silotune.objectives import find
 from silotune.runs.facts import RunFacts, Summary
 from silotune.runs.privacy_statement import PrivacyStatement
 
 from .certainty import score_text
 from .totals import Outcome
-
-TASKS = {
-    "sequence-classification": "text classification",
-    "causal-lm": "language modelling",
-    "image-classification": "image classification",
-}
 
 SIMULATION = (
     "This was a simulation: one machine held the records of all silos. Metrics, results by silo "
@@ -63,7 +58,7 @@ def what_was_done(
     summary: Summary, facts: RunFacts, outcome: Outcome, statement: PrivacyStatement | None
 ) -> str:
     """The run in two sentences: what was trained and how, what came of it and how private it is."""
-    task = TASKS.get(summary.task, summary.task)
+    task = find(summary.task).title
     first = (
         f"{count_text(len(facts.silos), 'silo')} fine-tuned {summary.base_model} for {task} with "
         f"{method_name(summary)}, in {count_text(outcome.rounds, 'round')} of "

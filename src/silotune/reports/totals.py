@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from silotune.objectives.registry import goal_of
 from silotune.runs.facts import SILO_ALONE, RunFacts
 from silotune.runs.folder import RoundRecord
 from silotune.runs.privacy_statement import PrivacyStatement
@@ -110,14 +111,14 @@ def is_worse(metric: str, before: float, after: float, scored: bool = False) -> 
     """Whether a metric is worse after training than before; None if that is unknown.
 
     Args:
-        metric: accuracy is good when large, any other when small.
+        metric: its task says whether it is good when large.
         before: NaN if it was not scored.
         after: no number, though it was scored, is worse than any.
         scored: whether it was scored after training.
     """
     if math.isnan(before) or (math.isnan(after) and not scored):
         return None
-    return math.isnan(after) or (after < before if metric == "accuracy" else after > before)
+    return math.isnan(after) or (after < before if goal_of(metric) == "max" else after > before)
 
 
 def has_silo_metrics(rounds: Sequence[RoundRecord]) -> bool:

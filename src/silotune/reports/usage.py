@@ -15,13 +15,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from silotune.data.chat_templates import instruction, prompt_lines
+from silotune.objectives import find
 from silotune.runs.facts import Summary
-
-_KINDS = {
-    "sequence-classification": "classifier",
-    "causal-lm": "causal_lm",
-    "image-classification": "images",
-}
 
 HELLO = "Say hello."
 
@@ -44,7 +39,7 @@ def adapter_program(
         f"adapter_{_kind(summary.task, summary.pooling)}",
         adapter=adapter,
         base=name if is_hub_name(name) else f"path/to/{public_name(name)}",
-        labels=None if summary.task == "causal-lm" else list(labels),
+        labels=list(labels) if find(summary.task).head else None,
         max_length=summary.max_length,
         **_question(summary.parts),
     )
@@ -74,7 +69,7 @@ def public_name(name: str) -> str:
 
 
 def _kind(task: str, pooling: str) -> str:
-    return "mean_pooling" if pooling == "mean" else _KINDS[task]
+    return "mean_pooling" if pooling == "mean" else find(task).template
 
 
 def _question(parts: Collection[str]) -> dict[str, str]:

@@ -101,7 +101,7 @@ class Summary:
     Attributes:
         title: a short name for people.
         base_model: hub name, or a folder.
-        task: ``sequence-classification``, ``causal-lm`` or ``image-classification``.
+        task: its name, such as ``sequence-classification``.
         method: as the catalogue names it, such as ``ffa-lora``.
         method_title: for people: ``FFA-LoRA``.
         method_words: what it does, in a sentence or two.

@@ -16,7 +16,7 @@ from silotune.federation.offer import Offer
 from silotune.methods import Method
 from silotune.methods.base import OwnAxes
 from silotune.methods.registry import built_in
-from silotune.objectives.known import is_known
+from silotune.objectives import is_known
 from silotune.optim import SGD, AdamW
 from silotune.privacy import ClientDP, ExampleDP, NoDP
 from silotune.terms import Terms

@@ -39,7 +39,7 @@ from silotune.models.load import Conv1D, GivenModel, Loaded, load_model, prepare
 from silotune.models.saved_modules import beside_heads, saved_modules
 from silotune.models.target_modules import peft_targets
 from silotune.models.target_parameters import peft_parameters
-from silotune.objectives import descriptions
+from silotune.objectives import descriptions, find
 
 from .machine import Machine
 from .sites import choose_sites
@@ -282,7 +282,5 @@ def _alike(adapter: Adapter | None) -> Adapter | None:
 
 
 def _task_type(terms: Terms) -> str | None:
-    if terms.objective.task == "causal-lm":
-        return "CAUSAL_LM"
-    plain = terms.objective.task == "sequence-classification" and terms.objective.pooling == "model"
-    return "SEQ_CLS" if plain else None
+    """A classifier of ours beside its encoder is nothing that PEFT knows."""
+    return find(terms.objective.task).peft if terms.objective.pooling == "model" else None

@@ -23,7 +23,7 @@ from silotune.engine import (
 from silotune.engine.batches import to_device
 from silotune.engine.prefix_check import PrefixFit, check_prefix
 from silotune.models.load import GivenModel
-from silotune.objectives import Objective
+from silotune.objectives import Objective, find
 from silotune.privacy.choice import Unit
 
 from .build import BuiltModel, build_model, read_model
@@ -100,7 +100,7 @@ def proved(model: BuiltModel, terms: Terms) -> BuiltModel:
         found = _isolated(model, terms)
         records = _made_up(model, terms, min(SHORT[0], terms.objective.max_length))
         metrics = _measured(model.trainer.adapted, terms.objective, records).totals
-    needed = "loss" if terms.objective.task == "causal-lm" else "accuracy"
+    needed = find(terms.objective.task).meter
     if needed not in metrics:
         raise ValueError(
             f"objective: measure of {type(terms.objective).__name__} must give {needed}, by which "

@@ -13,7 +13,8 @@ from silotune.engine.cohorts import Cohorts
 from silotune.engine.experiment import LARGEST_UPDATE
 from silotune.methods import Axes, FFALoRA, Method
 from silotune.methods.axes import completed, refuse_by_step, refuse_unproved
-from silotune.objectives import Objective, counts_right_answers
+from silotune.objectives import Objective, counts_right_answers, find
+from silotune.objectives.registry import COUNTING
 from silotune.optim import OptimizerConfig
 from silotune.optim.learning_rate import Kind, LearningRateSchedule, Span
 from silotune.privacy import ClientDP, ExampleDP, NoDP, PrivacyChoice
@@ -180,7 +181,7 @@ class Terms:
     @property
     def trains_head(self) -> bool:
         """Whether there is a head, and it moves."""
-        return self.objective.task != "causal-lm" and self.objective.head == "trained"
+        return find(self.objective.task).head and self.objective.head == "trained"
 
     @property
     def training(self) -> Training:
@@ -371,6 +372,6 @@ class Terms:
         if privacy.metric_noise is not None and not counts_right_answers(self.objective):
             raise ValueError(
                 "metric_noise: counts right answers, at most one a record, which only "
-                "SequenceClassification and ImageClassification themselves are known to do; leave "
-                "it out"
+                f"{' and '.join(kind.__name__ for kind in COUNTING)} themselves are known to do; "
+                "leave it out"
             )

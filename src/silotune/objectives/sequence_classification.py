@@ -1,0 +1,141 @@
+"""Classification of texts, or of pairs of texts.
+
+Shapes: n examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from silotune.core import Answers, Batch
+from silotune.core.fields import check_fields
+from silotune.core.inputs import InputSpec
+
+from .base import HeadInit, Labels, check_max_length, checked_labels, names_of
+from .classification import (
+    METRICS,
+    check_head,
+    cross_entropies,
+    derived,
+    logits_of,
+    measured,
+    synthetic,
+)
+from .guessing import Found, Look, labelled
+from .label_words import NEEDS_WORDS, say_something
+from .task import Task
+
+
+def _fits(look: Look) -> bool:
+    return any(True for _ in look.called("label", look.may_be_labels()))
+
+
+def _guess(look: Look, taken: set[str]) -> Found:
+    return labelled(look, "text", taken)
+
+
+TASK = Task(
+    name="sequence-classification",
+    title="text classification",
+    reads="text",
+    forms=(frozenset({"text", "label"}), frozenset({"text", "text_pair", "label"})),
+    auto="AutoModelForSequenceClassification",
+    families="an encoder (bert, roberta, modernbert, deberta-v2) or a decoder "
+    "(llama, qwen3, gemma3_text)",
+    head=True,
+    labels="one",
+    means=True,
+    metrics=METRICS,
+    metric="accuracy",
+    meter="accuracy",
+    counts_right=True,
+    derive=derived,
+    peft="SEQ_CLS",
+    pipeline="text-classification",
+    template="classifier",
+    usual_model="sentence-transformers/all-MiniLM-L6-v2",
+    stand_in="tiny_bert",
+    fits=_fits,
+    guess=_guess,
+    rank=0,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceClassification:
+    """One label for every text, or pair of texts; ``batch["labels"]`` holds its id, shape (n,).
+
+    Attributes:
+        text: column of the text.
+        text_pair: column of the second text of a pair.
+        label: column of the label.
+        labels: the public label set in order of ids; label -> description where a name does not say
+            what it means; None: taken from the data once, with a notice.
+        max_length: tokens of a text or pair; the rest is cut.
+        head: whether the head moves; a trained one is clipped, noised and accounted like a pair.
+        head_init: from the seed; from embeddings of what the labels are called or described by,
+            which is public; or as the base model brings it. auto: from embeddings where ``pooling``
+            is mean and labels are words, else from the seed.
+        head_scale: the head is W0 + head_scale V with V trained: smaller makes it slower.
+        pooling: what the head reads: what the architecture gives it, or the L2-normalised mean of
+            the last hidden states.
+
+    Raises:
+        ValueError: if a field is out of range, or two of them do not go together.
+    """
+
+    facts: ClassVar[Task] = TASK
+    task: ClassVar[str] = TASK.name
+    metric: ClassVar[str] = TASK.metric
+    goal: ClassVar[Literal["max", "min"]] = "max"
+
+    text: str
+    label: str
+    text_pair: str | None = None
+    labels: Labels = None
+    max_length: int = 128
+    head: Literal["trained", "frozen"] = "trained"
+    head_init: HeadInit = "auto"
+    head_scale: float = 1.0
+    pooling: Literal["model", "mean"] = "model"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        object.__setattr__(self, "labels", checked_labels(self.labels))
+        check_max_length(self.max_length)
+        check_head(self.head_scale)
+        if self.head_init == "auto":
+            named = self.pooling == "mean" and say_something(self.labels)
+            object.__setattr__(self, "head_init", "label-prototypes" if named else "random")
+        if self.head_init == "label-prototypes":
+            if self.pooling != "mean":
+                raise ValueError("head_init: label-prototypes needs pooling: mean; set it")
+            if not say_something(self.labels):
+                raise ValueError(f"labels: {NEEDS_WORDS}")
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Text, pair and label."""
+        pair = {} if self.text_pair is None else {"text_pair": self.text_pair}
+        return {"text": self.text, **pair, "label": self.label}
+
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """In order of ids; None if only the data can tell."""
+        return names_of(self.labels)
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(n,) cross entropies."""
+        return cross_entropies(logits_of(model, batch), batch["labels"])
+
+    def measure(self, model: nn.Module, batch: Batch) -> Answers:
+        """``accuracy`` and ``loss``, counted in examples; and the classes that were given."""
+        return measured(model, batch)
+
+    def synthetic(self, spec: InputSpec, lengths: Sequence[int], seed: int) -> Batch:
+        """Random examples of these lengths with random labels, to try a model on."""
+        return synthetic(spec, lengths, seed)

@@ -1,0 +1,85 @@
+"""A task: the facts of it that models, data, policies and reports ask for.
+
+An objective's file states them beside its loss. Nothing else knows a task by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from silotune.core import Answers, Derived
+
+from .guessing import Found, Look
+
+Goal = Literal["max", "min"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One kind of problem.
+
+    Attributes:
+        name: as users and files call it.
+        title: in a sentence.
+        reads: what a record is before a model reads it: by its tokenizer, or image processor.
+        forms: the sets of parts that make a record.
+        auto: the class of transformers that loads a model for it.
+        families: types of models that do it, for people.
+        head: whether a new head is put on the base, of one output for each label.
+        labels: how many labels of a public set a record has.
+        means: whether the head may read the mean over tokens, and begin at what labels mean.
+        metrics: name -> whether larger or smaller is better, of all that are measured.
+        metric: the one to look at first.
+        meter: what ``measure`` must give at least, among its totals.
+        counts_right: whether the total ``accuracy`` is at most 1 a record and never negative, so
+            that its noisy sum may be released.
+        derive: scores that are no sums over records.
+        peft: PEFT's name of the task; None if it has none.
+        pipeline: the hub's name of the task.
+        template: of the programs that use a result.
+        usual_model: a small public one.
+        stand_in: the function of ``silotune.testing.tiny_models`` that makes a tiny one.
+        fits: whether columns look as if they were for it.
+        guess: which column is which part; the second argument names those that are taken.
+        rank: where columns fit several tasks, the one of the highest is guessed.
+    """
+
+    name: str
+    title: str
+    reads: Literal["text", "image"]
+    forms: Sequence[frozenset[str]]
+    auto: str
+    families: str
+    head: bool
+    labels: Literal["none", "one", "many"]
+    means: bool = False
+    metrics: Mapping[str, Goal]
+    metric: str
+    meter: str
+    counts_right: bool
+    derive: Callable[[Answers], Derived]
+    peft: str | None
+    pipeline: str
+    template: str
+    usual_model: str
+    stand_in: str
+    fits: Callable[[Look], bool]
+    guess: Callable[[Look, set[str]], Found]
+    rank: int
+
+    @property
+    def required(self) -> frozenset[str]:
+        """Parts that every record has; none if its forms have nothing in common."""
+        return frozenset.intersection(*self.forms)
+
+    @property
+    def allowed(self) -> frozenset[str]:
+        """Parts that some form has."""
+        return frozenset.union(*self.forms)
+
+    @property
+    def plain_forms(self) -> list[frozenset[str]]:
+        """Those that are no other one with something added."""
+        return [form for form in self.forms if not any(other < form for other in self.forms)]
