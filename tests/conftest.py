@@ -7,11 +7,14 @@ that was checked before is not checked again, but for tests that ask for `checke
 every file checks its own, and files are brought to the disk, which takes a tenth of the time.
 
 Torch has one thread, or as many as SILOTUNE_TEST_THREADS says; one that waits leaves its core to
-other processes, or two of them with two threads each take ten times as long. Hypothesis tries 10
-examples of a law, and 100 where CI is set.
+other processes, or two of them with two threads each take ten times as long. The process that only
+gives out tests does without torch, and none has its compiler, which PEFT would import (by way of
+bitsandbytes) for kernels that no CPU takes. What was imported is not looked at again by the garbage
+collector. Hypothesis tries 10 examples of a law, and 100 where CI is set.
 """
 
 import atexit
+import gc
 import os
 import random
 import shutil
@@ -19,7 +22,7 @@ import signal
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -27,15 +30,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["OMP_WAIT_POLICY"] = "passive"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["TORCHDYNAMO_DISABLE"] = "1"
 os.environ["SILOTUNE_LIFETIME_FOLDER"] = tempfile.mkdtemp(prefix="silotune-lifetime-")
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import settings
 
 atexit.register(shutil.rmtree, os.environ["SILOTUNE_LIFETIME_FOLDER"], ignore_errors=True)
-torch.set_num_threads(int(os.environ.get("SILOTUNE_TEST_THREADS", "1")))
 settings.register_profile("at hand", deadline=None, max_examples=10)
 settings.register_profile("full", deadline=None, max_examples=100)
 ALL = bool(os.environ.get("CI"))
@@ -58,11 +60,30 @@ before and after training."""
 if not ALL:
     os.fsync = lambda descriptor: None  # a test may be killed, but no power is cut
 
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    gc.disable()
+    done = yield
+    gc.freeze()
+    gc.enable()
+    return done
+
+
 LOCAL_HOSTS = {"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _threads() -> None:
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("SILOTUNE_TEST_THREADS", "1")))
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
+    import torch
+
     torch.default_generator.manual_seed(0)  # no device's but the CPU's, or each test takes 1 ms
 
 
@@ -94,6 +115,8 @@ def book_folder(monkeypatch) -> Path:
 @pytest.fixture
 def double_precision() -> Iterator[None]:
     """Tensors are float64 unless a test says another type."""
+    import torch
+
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield

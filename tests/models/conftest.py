@@ -2,18 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from silotune.testing import tiny_models
-
-MAKERS = {
-    "bert": tiny_models.tiny_bert,
-    "roberta": tiny_models.tiny_roberta,
-    "gpt2": tiny_models.tiny_gpt2,
-    "llama": tiny_models.tiny_llama,
-    "vit": tiny_models.tiny_vit,
-}
+NAMES = ("bert", "roberta", "gpt2", "llama", "vit")
 
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory) -> dict[str, Path]:
+    from silotune.testing import tiny_models  # pytest reads this file before it collects anything
+
     root = tmp_path_factory.mktemp("tiny")
-    return {name: make(root / name) for name, make in MAKERS.items()}
+    return {name: getattr(tiny_models, f"tiny_{name}")(root / name) for name in NAMES}

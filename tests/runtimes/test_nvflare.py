@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,10 @@ from silotune.runtimes.nvflare_job import SERVER_CLASS, SITE_CLASS
 from silotune.runtimes.nvflare_kits import LEAD, write_kit
 from silotune.runtimes.nvflare_loopback import Loopback
 
-pytest.importorskip("nvflare", reason="NVIDIA FLARE is not installed: silotune[nvflare]")
-
 pytestmark = [
+    pytest.mark.skipif(
+        find_spec("nvflare") is None, reason="NVIDIA FLARE is not installed: silotune[nvflare]"
+    ),
     pytest.mark.engine,
     pytest.mark.slow,
     pytest.mark.timeout(600),

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 
 import pytest
 
@@ -21,9 +22,10 @@ from sites.test_daemons import SAME, charged
 from sites.test_serving_flare import free_address, heard, over, server
 from sites.wire import federation, simulation, weights
 
-pytest.importorskip("nvflare", reason="NVIDIA FLARE is not installed: silotune[nvflare]")
-
 pytestmark = [
+    pytest.mark.skipif(
+        find_spec("nvflare") is None, reason="NVIDIA FLARE is not installed: silotune[nvflare]"
+    ),
     pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.xdist_group("one federation of NVIDIA FLARE"),

@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,10 @@ from sites.daemons import ENVIRONMENT, Place, admit, admitted, places, until
 from sites.test_daemons import SAME, alive, charged
 from sites.wire import federation, simulation, weights
 
-pytest.importorskip("nvflare", reason="NVIDIA FLARE is not installed: silotune[nvflare]")
-
 pytestmark = [
+    pytest.mark.skipif(
+        find_spec("nvflare") is None, reason="NVIDIA FLARE is not installed: silotune[nvflare]"
+    ),
     pytest.mark.engine,
     pytest.mark.timeout(900),
     pytest.mark.xdist_group("one federation of NVIDIA FLARE"),

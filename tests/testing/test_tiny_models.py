@@ -1,8 +1,11 @@
 import pytest
 import torch
 
-from models.conftest import MAKERS
+from models.conftest import NAMES
 from silotune.models.load import load_model
+from silotune.testing import tiny_models
+
+MAKERS = {name: getattr(tiny_models, f"tiny_{name}") for name in NAMES}
 
 
 @pytest.mark.parametrize("name", MAKERS)

@@ -1,18 +1,22 @@
 """Communication: what a run's messages weigh, counted from real ones before anything trains.
 
-Clients' updates are made up; their sizes are not. The first rounds are played through the server's
-own step; later ones repeat the last of them, by a period that most ways of taking turns divide.
+Clients' updates are made up; their sizes are not. Of messages of one length one is made. The first
+rounds are played through the server's own step; later ones repeat the last of them, by a period
+that most ways of taking turns divide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from silotune.core import ClientId, ClientTask, Factors, GlobalState, Statistics, generator
+from silotune.core import ClientId, ClientTask, Factors, GlobalState, generator
 
 from .channel import seal
 from .experiment import Experiment
@@ -40,9 +44,8 @@ def traffic(experiment: Experiment, state: GlobalState) -> list[Mapping[str, Byt
     played = [_told(experiment, of_round) for of_round in _played(experiment, state)]
     if not experiment.cohorts.of_all:
         seen = [sent for of_round in played[-PERIOD:] for sent in of_round.values()]
-        typical = _average(
-            seen or [*_messages(experiment, experiment.clients[:1], state)[1].values()]
-        )
+        anybody = make_tasks(experiment, experiment.clients[:1], state)
+        typical = _average(seen or [*_weights(anybody, state).values()])
         later = map(experiment.cohort, range(len(played), experiment.rounds))
         return [*played, *({str(client): typical for client in cohort} for cohort in later)]
     return [
@@ -63,34 +66,41 @@ def _told(experiment: Experiment, clients: Mapping[ClientId, Bytes]) -> Mapping[
 def _played(experiment: Experiment, state: GlobalState) -> Iterator[Mapping[ClientId, Bytes]]:
     for round in range(min(PLAYED, experiment.rounds)):
         cohort = experiment.cohort(round)
-        sent, sizes = _messages(experiment, cohort, state)
-        yield sizes
-        total: Statistics | None = None
-        for update in sent.values():
-            part = statistics_of(experiment, update, 1.0)
-            total = part if total is None else total + part
-        if total is None:
+        tasks = make_tasks(experiment, cohort, state)
+        yield _weights(tasks, state)
+        if not tasks:
             state = rested(experiment, state)
             continue
+        updates = (_made_up(task, state) for task in _telling(experiment, tasks))
+        total = reduce(add, (statistics_of(experiment, update, 1.0) for update in updates))
         holders = () if experiment.central.private else cohort
         state, _ = server_step(experiment, state, total.mean(), holders)
 
 
-def _messages(
-    experiment: Experiment, cohort: Sequence[ClientId], state: GlobalState
-) -> tuple[Mapping[ClientId, Factors], Mapping[ClientId, Bytes]]:
-    """Some updates of a cohort, and what their messages and the orders weigh."""
-    tasks = make_tasks(experiment, cohort, state)
-    sent = {task.client: _made_up(task, state) for task in tasks}
-    sizes = {
-        task.client: Bytes(_size(sent[task.client], task, state), bytes_to(task, state))
-        for task in tasks
-    }
-    return sent, sizes
+def _telling(experiment: Experiment, tasks: Sequence[ClientTask]) -> Sequence[ClientTask]:
+    """Those whose updates decide what the next state is like: a plain mean has the shapes of one.
+
+    What another rule makes of several may have a rank that grows with them.
+    """
+    return tasks[:1] if experiment.axes.aggregator.rule.replaceable else tasks
 
 
-def _size(sent: Factors, task: ClientTask, state: GlobalState) -> int:
-    return len(seal(sent, task, task.plan.shared(state.factors.cut(task.rank))))
+def _weights(tasks: Sequence[ClientTask], state: GlobalState) -> dict[ClientId, Bytes]:
+    """What the orders and the answers to them weigh; alike ones are made once."""
+    found: dict[Hashable, Bytes] = {}
+    for task in tasks:
+        if _length(task, state) not in found:
+            shared = task.plan.shared(state.factors.cut(task.rank))
+            weight = Bytes(len(seal(shared, task, shared)), bytes_to(task, state))
+            found[_length(task, state)] = weight
+    return {task.client: found[_length(task, state)] for task in tasks}
+
+
+def _length(task: ClientTask, state: GlobalState) -> Hashable:
+    """What differs between messages of a round that are not of one length."""
+    name = json.dumps(json.dumps(task.client))  # as it stands in a header, which is text in a text
+    knows = task.client in state.latest.holders
+    return (task.rank, task.steps, len(name), len(str(task.seed)), knows)
 
 
 def _average(sent: Sequence[Bytes]) -> Bytes:
