@@ -15,7 +15,7 @@ from silotune.federation import results as finished
 from silotune.federation.built import BuiltFederation
 from silotune.federation.run import described
 from silotune.federation.verify import DESCRIBERS
-from silotune.privacy import mechanisms_from_choice
+from silotune.privacy import mechanisms_from_choice, planned_charges
 from silotune.runs.folder import RunFolder
 from silotune.terms import BuiltModel
 from silotune.terms import open_model as open_from_terms
@@ -108,10 +108,10 @@ def declared_sizes(config: Config, records: Mapping[str, int]):
 
 def releases(config: Config, name: str, held_out: int):
     terms = build(config).terms
-    return mechanisms_from_choice.releases(terms.privacy, name, held_out, terms.seed)
+    return planned_charges.releases(terms.privacy, name, held_out, terms.seed)
 
 
-def training(config: Config) -> mechanisms_from_choice.Training:
+def training(config: Config) -> planned_charges.Training:
     return build(config).terms.training
 
 

@@ -6,7 +6,7 @@ from by_config import central_mechanism, declared_sizes, mechanisms, training
 from federation.small import PRIVATE, small
 from silotune.config import ConfigError
 from silotune.privacy import NoPrivacy
-from silotune.privacy.mechanisms_from_choice import Training
+from silotune.privacy.planned_charges import Training
 
 EXAMPLE = PRIVATE[0]
 

@@ -13,7 +13,8 @@ from silotune.engine import NotAgreedError, federate
 from silotune.engine.loop import make_tasks
 from silotune.optim.learning_rate import LearningRateSchedule
 from silotune.privacy.accounting.accountant import epsilon
-from silotune.privacy.mechanisms_from_choice import Training, client_mechanisms, worst_case_steps
+from silotune.privacy.mechanisms_from_choice import client_mechanisms
+from silotune.privacy.planned_charges import Training, worst_case_steps
 from silotune.runtimes import InProcess
 from toys import agreed, begin, experiment, silos, trainer
 

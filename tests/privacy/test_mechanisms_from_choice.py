@@ -27,13 +27,17 @@ from silotune.privacy import (
 from silotune.privacy.accounting.accountant import epsilon
 from silotune.privacy.mechanisms.matrix_factorization import best_bands
 from silotune.privacy.mechanisms_from_choice import (
-    Training,
-    beside_training,
-    client_budget,
     client_mechanisms,
-    releases,
     server_budget,
     server_mechanism,
+)
+from silotune.privacy.planned_charges import (
+    Training,
+    beside_training,
+    check_planned,
+    client_budget,
+    planned_charges,
+    releases,
     worst_case_rounds,
     worst_case_steps,
 )
@@ -362,7 +366,8 @@ CHOICES = {
 def test_what_was_planned_fits_and_nothing_is_computed_for_it(fields, size, monkeypatch):
     choice = ExampleDP(target_epsilon=3.0, target_delta=1e-3, **fields)
     training = replace(TRAINING, rounds=4)
-    budget, mechanism = client_budget(choice, size, training), of(choice, size, training)
+    planned = planned_charges(choice, {"a": size}, training)
+    budget, mechanism = client_budget(choice, planned[size]), of(choice, size, training)
     besides = list(beside_training(choice))
     spent = [mechanism.charge(2 * n) for n in range(1, worst_case_rounds(choice, 4) + 1)]
     whole = epsilon([*besides, spent[-1]], budget.delta, relation=budget.relation, library=True)
@@ -396,5 +401,22 @@ def test_a_server_knows_that_its_rounds_fit(monkeypatch):
 
 
 def test_where_the_noise_is_given_there_is_no_budget():
-    assert client_budget(NOISE, 80, TRAINING) is None
-    assert client_budget(NoDP(), 80, TRAINING) is None
+    for choice in (NOISE, NoDP()):
+        assert planned_charges(choice, {"a": 80}, TRAINING) == {}
+        assert client_budget(choice, None) is None
+
+
+def test_what_was_planned_may_be_handed_over_if_it_is_of_this_very_run():
+    choice = ExampleDP(target_epsilon=3.0, target_delta=1e-3)
+    sizes = {"a": 80, "b": 123, "c": 80}
+    planned = planned_charges(choice, sizes, TRAINING)
+    assert sorted(planned) == [80, 123]
+    check_planned(choice, sizes, TRAINING, planned)
+    own = client_mechanisms(choice, sizes, TRAINING)
+    assert client_mechanisms(choice, sizes, TRAINING, planned) == own
+    longer, larger = replace(TRAINING, rounds=99), replace(TRAINING, batch_size=20)
+    for training in (longer, larger):
+        with pytest.raises(ValueError, match=r"noise: .* for (80|123) declared .* not of this run"):
+            check_planned(choice, sizes, training, planned)
+    with pytest.raises(ValueError, match="for 90 declared"):
+        check_planned(choice, {"a": 80, "d": 90}, TRAINING, planned)

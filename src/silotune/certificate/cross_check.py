@@ -16,7 +16,8 @@ from silotune.privacy.ledger.book import ChargeLine
 from silotune.privacy.ledger.chain import Chain, read_chains
 from silotune.privacy.ledger.entry import COUNT, METRIC, UPDATE
 from silotune.privacy.ledger.store import LEDGER
-from silotune.privacy.mechanisms_from_choice import client_mechanisms, releases, server_mechanism
+from silotune.privacy.mechanisms_from_choice import client_mechanisms, server_mechanism
+from silotune.privacy.planned_charges import releases
 from silotune.runs.digests import digest_of_facts, digest_of_observed, digests_of
 from silotune.runs.facts import RunFacts
 from silotune.runs.folder import RoundRecord, RunFolder, rounds_in

@@ -28,7 +28,8 @@ from silotune.privacy.lifetime.book import Book
 from silotune.privacy.lifetime.budget import Account, Run, ceiling_of
 from silotune.privacy.lifetime.choice import Lifetime, lifetime_of
 from silotune.privacy.lifetime.record_set import RecordSet, keyed
-from silotune.privacy.mechanisms_from_choice import Training, client_mechanisms
+from silotune.privacy.mechanisms_from_choice import client_mechanisms
+from silotune.privacy.planned_charges import Training
 
 from .batch import Records
 from .contents import contents

@@ -21,7 +21,7 @@ from silotune.privacy.lifetime.book import Book
 from silotune.privacy.lifetime.budget import Account, Run, ceiling_of
 from silotune.privacy.lifetime.composition import Priced
 from silotune.privacy.lifetime.record_set import RecordSet, keyed
-from silotune.privacy.mechanisms_from_choice import worst_case_steps
+from silotune.privacy.planned_charges import worst_case_steps
 from silotune.runs.folder import RunFolder
 from silotune.terms import Agreement
 

@@ -19,7 +19,7 @@ from silotune.engine import EVERY_CLIENT, Experiment
 from silotune.engine.communication import Bytes, traffic
 from silotune.privacy import AnyCharge
 from silotune.privacy.accounting.accountant import epsilon_by_round
-from silotune.privacy.mechanisms_from_choice import beside_training
+from silotune.privacy.planned_charges import beside_training
 from silotune.reports.tables import PlanRow, as_text, epsilon_table, plan_table
 from silotune.terms import Agreement, BuiltModel, Terms, open_model, short_runs
 from silotune.terms.agreement import agree

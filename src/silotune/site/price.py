@@ -8,11 +8,10 @@ from dataclasses import replace
 from silotune.federation.offer import Offer
 from silotune.privacy import ClientDP, ExampleDP, PrivacyBudget
 from silotune.privacy.accounting.accountant import epsilon
-from silotune.privacy.mechanisms_from_choice import (
+from silotune.privacy.mechanisms_from_choice import client_mechanisms, server_mechanism
+from silotune.privacy.planned_charges import (
     beside_training,
-    client_mechanisms,
     releases,
-    server_mechanism,
     worst_case_rounds,
     worst_case_steps,
 )

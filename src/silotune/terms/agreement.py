@@ -19,11 +19,16 @@ from silotune.privacy import (
 )
 from silotune.privacy.ledger.noisy_counts import Releases
 from silotune.privacy.mechanisms_from_choice import (
-    client_budget,
     client_mechanisms,
-    releases,
     server_budget,
     server_mechanism,
+)
+from silotune.privacy.planned_charges import (
+    PlannedCharges,
+    check_planned,
+    client_budget,
+    planned_charges,
+    releases,
 )
 
 from .build import BuiltModel
@@ -42,6 +47,7 @@ class Agreement:
         model: the base model, adapted, with its first tensors.
         sizes: each client's declared number of records.
         held_out: each client's declared number of held-out ones; empty unless scores are released.
+        planned: what the whole run of a client may cost, by declared size; empty without a target.
         mechanisms: each client's.
         server: whom the server asks, and how it forms their mean.
     """
@@ -51,6 +57,7 @@ class Agreement:
     model: BuiltModel
     sizes: Mapping[str, int]
     held_out: Mapping[str, int]
+    planned: PlannedCharges
     mechanisms: Mapping[str, ClientMechanism]
     server: ServerMechanism
 
@@ -61,10 +68,11 @@ class Agreement:
 
     def budget_of(self, account: str) -> PrivacyBudget | None:
         """The same of one account, which knows that the whole of the run fits."""
-        choice, training = self.terms.privacy, self.terms.training_of(len(self.sizes))
+        choice = self.terms.privacy
         if self.server.private:
+            training = self.terms.training_of(len(self.sizes))
             return server_budget(choice, self.server, training)
-        return client_budget(choice, self.sizes[account], training)
+        return client_budget(choice, self.planned.get(self.sizes[account]))
 
     def price(self, account: str) -> AnyCharge | None:
         """Of one more round for an account: a client, or every client where the server hides."""
@@ -120,6 +128,7 @@ def agree(
     sizes: Mapping[str, int],
     held_out: Mapping[str, int],
     whose: str | None = None,
+    planned: PlannedCharges | None = None,
 ) -> Agreement:
     """Calibrate everybody's mechanism, or one client's.
 
@@ -130,6 +139,7 @@ def agree(
         sizes: each client's declared number of records.
         held_out: the same of held-out ones; empty unless scores are released.
         whose: the one client whose mechanism is wanted: a site has no use for those of others.
+        planned: what a process of the same owner has calibrated; None = it is calibrated here.
 
     Raises:
         ValueError: naming a field, if sizes do not fit the terms or a target cannot be reached.
@@ -139,15 +149,19 @@ def agree(
     training = terms.training_of(len(sizes))
     check_epochs(terms, model.axes, sizes)
     ranks(terms, sizes)  # a client that does not exist ends here, before anything is written
+    hidden = sizes if whose is None else {whose: sizes[whose]}
+    if planned is None:
+        planned = planned_charges(terms.privacy, hidden, training)
+    else:
+        check_planned(terms.privacy, hidden, training, planned)
     return Agreement(
         terms=terms,
         labels=labels,
         model=model,
         sizes=sizes,
         held_out=held_out,
-        mechanisms=client_mechanisms(
-            terms.privacy, sizes if whose is None else {whose: sizes[whose]}, training
-        ),
+        planned=planned,
+        mechanisms=client_mechanisms(terms.privacy, hidden, training, planned),
         server=server_mechanism(terms.privacy, len(sizes), training),
     )
 
@@ -166,11 +180,13 @@ def with_clients(
         ValueError: as ``agree``.
     """
     terms = agreement.terms
-    added = client_mechanisms(terms.privacy, sizes, terms.training)
+    planned = planned_charges(terms.privacy, sizes, terms.training)
+    added = client_mechanisms(terms.privacy, sizes, terms.training, planned)
     return replace(
         agreement,
         sizes=dict(sorted({**agreement.sizes, **sizes}.items())),
         held_out=dict(sorted({**agreement.held_out, **held_out}.items())),
+        planned={**agreement.planned, **planned},
         mechanisms=dict(sorted({**agreement.mechanisms, **added}.items())),
     )
 

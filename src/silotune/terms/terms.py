@@ -19,7 +19,7 @@ from silotune.optim import OptimizerConfig
 from silotune.optim.learning_rate import Kind, LearningRateSchedule, Span
 from silotune.privacy import ClientDP, ExampleDP, NoDP, PrivacyChoice
 from silotune.privacy.choice import Unit
-from silotune.privacy.mechanisms_from_choice import Training
+from silotune.privacy.planned_charges import Training
 
 from .cohort_rules import check_cohorts
 
