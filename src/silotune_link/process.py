@@ -2,6 +2,7 @@
 
 It is any command that says ``READY`` on its standard output and then answers every frame of its
 standard input with a frame. Delivery is at least once: whoever dies at an order is given it again.
+Before that each one may be told what it needs, as soon as that is known.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
@@ -33,16 +35,27 @@ class ProcessStopped(ProcessDied):
     """A process was stopped for good."""
 
 
+def known(frame: bytes) -> Future[bytes]:
+    """A frame that nobody has to wait for."""
+    told: Future[bytes] = Future()
+    told.set_result(frame)
+    return told
+
+
 class Process:
     """Nothing is started before it is needed.
 
     Args:
         command: starts it.
         log: a file that its standard error is added to; that of this process if there is none.
+        told: frames that each one gets as it starts, before it says that it is ready. One that is
+            not known yet is waited for; if it is cancelled, so is the start.
     """
 
-    def __init__(self, command: Sequence[str], log: Path | None = None) -> None:
-        self._command, self._log = list(command), log
+    def __init__(
+        self, command: Sequence[str], log: Path | None = None, told: Sequence[Future[bytes]] = ()
+    ) -> None:
+        self._command, self._log, self._told = list(command), log, tuple(told)
         self._turn = threading.Lock()  # of whoever asks
         self._guard = threading.Lock()  # of the fields below
         self._child: subprocess.Popen[bytes] | None = None
@@ -59,7 +72,7 @@ class Process:
         with self._turn, contextlib.suppress(ProcessStopped):
             try:
                 self._pipes()
-            except (EOFError, OSError):
+            except (EOFError, OSError, CancelledError):
                 self._end()
 
     def ask(self, order: bytes) -> bytes:
@@ -108,8 +121,11 @@ class Process:
             fresh = self._child is None
             child = self._child = self._child or self._started()
         pipe_in, pipe_out = cast(BinaryIO, child.stdin), cast(BinaryIO, child.stdout)
-        if fresh and read_frame(pipe_out) != READY:
-            raise EOFError("a process did not say that it is ready")
+        if fresh:
+            for told in self._told:
+                write_frame(pipe_in, told.result())
+            if read_frame(pipe_out) != READY:
+                raise EOFError("a process did not say that it is ready")
         return pipe_in, pipe_out
 
     def _started(self) -> subprocess.Popen[bytes]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .frames import read_frame, write_parts
-from .process import Process
+from .process import Process, known
 
 
 class Actor:
@@ -25,10 +25,16 @@ class Actor:
         log: what it says is added to this file.
         folder: it runs in.
         settings: variables of its environment that Ray would set otherwise; None = unset.
+        told: what every process gets as it starts.
     """
 
     def __init__(
-        self, words: Sequence[str], log: Path, folder: Path, settings: Mapping[str, str | None]
+        self,
+        words: Sequence[str],
+        log: Path,
+        folder: Path,
+        settings: Mapping[str, str | None],
+        told: Sequence[bytes] = (),
     ) -> None:
         os.chdir(folder)
         for name, value in settings.items():
@@ -36,7 +42,7 @@ class Actor:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        self._process = Process([sys.executable, *words], log)
+        self._process = Process([sys.executable, *words], log, [known(part) for part in told])
 
     def answer(self, own: bytes, shared: Any, size: int) -> bytes:
         """The process's.

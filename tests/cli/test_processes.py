@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from covering import full
-from silotune.core.files import read_json
+from silotune.core.files import read_json, read_lines
 
 LONG = ("train.num_rounds=30", "train.threads=1")
 
@@ -101,14 +101,37 @@ def test_a_run_that_nobody_hears_goes_on(silotune, place, open_screen, why):
     os.close(screen)
 
 
-def test_a_pool_ends_in_the_same_bits(silotune, place):
-    common = ("train.num_rounds=2", "train.threads=1", "evaluation=site")
-    result = silotune("run", "small.yaml", *common, "runtime=pool", "workers=1", "--json")
+def told(folder: str) -> list[object]:
+    """All that a run says of what was trained and scored, wherever that was."""
+    rounds = [{**line, "seconds": 0} for line in read_lines(Path(folder) / "metrics.jsonl")]
+    facts = read_json(Path(folder) / "run.json")
+    return [*rounds, *(facts[key] for key in ("baselines", "final", "scored", "status"))]
+
+
+def test_a_pool_trains_and_scores_to_the_same_bits(silotune, place):
+    """Rounds, scores of each silo's own records, shared out, and each silo alone."""
+    common = ("train.num_rounds=2", "train.threads=1", "baselines=[silo-alone]")
+    common += ("train.per_device_eval_batch_size=1",)  # so that there is something to share out
+    result = silotune("run", "small.yaml", *common, "runtime=pool", "workers=2", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["status"] == "finished"
     assert silotune("run", "small.yaml", *common, "--output-dir", "whole").exit_code == 0
     assert weights("run") == weights("whole")
-    assert Path("run/sites/east/metrics.jsonl").read_text().count("\n") == 2
+    assert told("run") == told("whole")
+    assert len(told("run")[3]["silo-alone"]) == 2
+
+
+@pytest.mark.full
+def test_a_pool_is_killed_and_goes_on_to_the_same_bits(silotune, place):
+    long = (*LONG, "runtime=pool", "workers=1")
+    process = started("run", "small.yaml", *long)
+    wait_for_rounds(process, "run", 3)
+    process.kill()
+    process.communicate(timeout=60)
+    result = silotune("run", "small.yaml", *long, "--resume")
+    assert result.exit_code == 0, result.output
+    assert silotune("run", "small.yaml", *LONG, "--output-dir", "whole").exit_code == 0
+    assert weights("run") == weights("whole")
 
 
 def test_a_worker_that_cannot_start_is_an_error_in_words(silotune, place, monkeypatch):

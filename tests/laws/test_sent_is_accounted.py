@@ -38,6 +38,13 @@ from silotune.engine.client_errors import ERRORS, FAILED
 from silotune.engine.loop import make_tasks
 from silotune.federation.identity import whole
 from silotune.federation.run import finish, rounds, summary
+from silotune.federation.worker_orders import (
+    DESCRIBED,
+    MEASURE,
+    PLANNED,
+    measure_in,
+    planned_frame,
+)
 from silotune.optim import SGD
 from silotune.privacy import ExampleLevel, Gaussian, Poisson
 from silotune.runs.folder import RunFolder
@@ -747,10 +754,18 @@ def test_nothing_else_crosses_the_pipes_of_a_pool(place, monkeypatch, evaluation
     with opened(config, ["silotune"], worker, resume=False) as job:
         list(rounds(job))
         finish(job)
-    assert {payload[:1] for payload in down} <= {b"T", b"S"}
+    assert [payload[:1] for payload in down[:2]] == [DESCRIBED, PLANNED]
+    assert down[1] == planned_frame({}), "where the noise is given there is none to find"
     assert up[0] == b"+", "a worker says that it is there, once"
-    assert {payload[:1] for payload in up[1:]} == {b"R"}
-    asked, told = list(map(messages.opened, down)), list(map(messages.opened, up[1:]))
+    public = [order for order in down[2:] if order[:1] == MEASURE]
+    asks = [ask.records for order in public for ask in measure_in(order)[0]]
+    assert not any(where.silo for where in asks), "records that everybody may see"
+    assert bool(public) == (evaluation == "public")
+    down = [order for order in down[2:] if order[:1] != MEASURE]
+    up = [answer for answer in up[1:] if answer[:1] != MEASURE]
+    assert {payload[:1] for payload in down} <= {b"T", b"S"}
+    assert {payload[:1] for payload in up} == {b"R"}
+    asked, told = list(map(messages.opened, down)), list(map(messages.opened, up))
     assert not any(message.head for message in (*asked, *told))
     check_parts([order.body for order in asked])
     check_messages([], [answer.body for answer in told])

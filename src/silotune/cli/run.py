@@ -139,7 +139,9 @@ def _to_the_end(job: OpenRun, config: Config, console: Console) -> None:
         watch_rounds(rounds(job), watch, console)
         alone = {}
         if built.federation.baselines:
-            alone = watch_alone(silo_alone(built), watch, len(built.agreement.sizes), console)
+            alone = watch_alone(
+                silo_alone(built, job.workers), watch, len(built.agreement.sizes), console
+            )
         with busy(console, "writing adapter and report"):
             finish(job, alone)
     except KeyboardInterrupt as interrupt:

@@ -15,7 +15,7 @@ def work_at_site(file: Path) -> None:
     """
     orders, answers = pipes()
     from silotune.config.site_file import read_site
-    from silotune.runtimes import serve_orders
+    from silotune.runtimes import frames, serve_orders
     from silotune.site.site import Site
 
-    serve_orders(Site(lambda: read_site(file)).answer, orders, answers)
+    serve_orders(Site(lambda: read_site(file)).answer, frames(orders), answers)

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from silotune.federation.built import build_clients, build_federation
-from silotune.federation.lifetimes import open_accounts
-from silotune.federation.remembering import remembering
-from silotune.federation.workers import WORKERS_LOG
-from silotune.runs.facts import read_facts
+from silotune.federation.worker_answers import open_worker
 from silotune.runs.folder import RunFolder
-from silotune.runtimes import serve
+from silotune.runtimes import frames, in_words, serve, serve_orders
 
-from .config_source import of_run
 from .pipes import pipes
 
 
 def work(path: Path, modules: Sequence[str] = ()) -> None:
-    """Open the run's federation and answer tasks until who started this is gone.
+    """Open the federation that this is told of, and answer orders until who started it is gone.
 
     Args:
         path: of the run's folder.
@@ -31,16 +25,8 @@ def work(path: Path, modules: Sequence[str] = ()) -> None:
     """
     tasks, results = pipes()
     _import(modules)
-    folder = RunFolder(path)
-    built = build_federation(of_run(folder), read_facts(folder).started)
-    if built.terms.private:  # what it says from here on may be of records, and stays with them
-        log = os.open(folder.path / "sites" / WORKERS_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 2)
-        os.dup2(log, 1)
-    built = remembering(built, folder.site, folder.state.parent)
-    trainer = built.agreement.model.trainer
-    clients = build_clients(built, folder.site, read_facts(folder).run, open_accounts(built))
-    serve(trainer, clients, tasks, results)
+    take = frames(tasks)
+    serve_orders(in_words(open_worker(RunFolder(path), take)), take, results)
 
 
 def work_for_audit(path: Path, modules: Sequence[str] = ()) -> None:

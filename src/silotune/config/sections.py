@@ -288,7 +288,9 @@ class TrainConfig(BaseModel):
         default="auto", description="Where to compute; auto = cuda where there is one."
     )
     threads: int | None = Field(
-        default=None, ge=1, description="CPU threads of each process; null = torch decides."
+        default=None,
+        ge=1,
+        description="CPU threads of each process; null = torch decides; workers of a pool share.",
     )
     prefix_cache: Literal["off", "auto", "memory", "disk"] = Field(
         default="auto",

@@ -37,7 +37,7 @@ def microbatches(
     """
     ordered = sorted(indices, key=lambda i: (lengths[i], i))
     tokens = np.array([lengths[i] for i in ordered])
-    overhead = PASS_TOKENS.get(device.type, PASS_TOKENS["cuda"])
+    overhead = _pass(device)
     best, begin = np.zeros(len(ordered) + 1), np.zeros(len(ordered) + 1, dtype=np.int64)
     for end in range(1, len(ordered) + 1):
         first = max(0, end - size)
@@ -49,6 +49,15 @@ def microbatches(
     while cuts[-1]:
         cuts.append(int(begin[cuts[-1]]))
     return (ordered[i:j] for j, i in reversed(list(pairwise(cuts))))
+
+
+def cost(part: Sequence[int], lengths: Sequence[int], device: torch.device) -> int:
+    """Of one part of ``microbatches``, in tokens."""
+    return _pass(device) + len(part) * max(lengths[i] for i in part)
+
+
+def _pass(device: torch.device) -> int:
+    return PASS_TOKENS.get(device.type, PASS_TOKENS["cuda"])
 
 
 def taken(batch: Batch, indices: Sequence[int]) -> Batch:

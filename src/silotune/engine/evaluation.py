@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -49,13 +49,35 @@ def evaluate(
         batch_size: records that go through the model at once.
         folded: what has been added to the base; None for nothing.
     """
+    everything = range(len(examples.lengths))
+    parts = microbatches(everything, examples.lengths, batch_size, adapted.device)
+    return answers_to(adapted, objective, factors, examples, parts, folded)
+
+
+def answers_to(
+    adapted: AdaptedModel,
+    objective: PerExampleLoss,
+    factors: Factors,
+    examples: ClientDataset,
+    parts: Iterable[Sequence[int]],
+    folded: Mapping[str, Matrix] | None = None,
+) -> Answers:
+    """Answers to some of them.
+
+    Args:
+        adapted: as for ``evaluate``, like all others.
+        objective: measures.
+        factors: of all tensors.
+        examples: to look at.
+        parts: indices of records that go through the model at once.
+        folded: what has been added to the base.
+    """
     adapted.load(factors, folded or {})
     adapted.model.eval()
-    everything = range(len(examples.lengths))
     with torch.inference_mode():
         answers = joined(
             adapted.measure(objective.measure, to_device(examples.batch(part), adapted.device))
-            for part in microbatches(everything, examples.lengths, batch_size, adapted.device)
+            for part in parts
         )
     return replace(answers, derive=derive_of(objective))
 

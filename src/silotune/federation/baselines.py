@@ -20,6 +20,7 @@ from silotune.terms.agreement import experiment
 from .built import BuiltFederation, build_clients
 from .scoring import own_score
 from .trained_models import learned_from
+from .workers import Workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,19 +38,40 @@ class AloneRound:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-def silo_alone(built: BuiltFederation) -> Iterator[AloneRound]:
-    """Train one silo after the other, each from the beginning; nothing if it is not asked for."""
-    if "silo-alone" in built.federation.baselines:
-        for name in built.agreement.sizes:
-            yield from _alone(built, name)
+def silo_alone(built: BuiltFederation, workers: Workers | None = None) -> Iterator[AloneRound]:
+    """Train one silo after the other, each from the beginning; nothing if it is not asked for.
+
+    Args:
+        built: whose silos they are.
+        workers: where they train, several at once, and tell of their last round alone; None = here.
+    """
+    if "silo-alone" not in built.federation.baselines:
+        return
+    silos, terms = built.agreement.sizes, built.terms
+    with tempfile.TemporaryDirectory() as place:
+        if workers is None:
+            for name in silos:
+                yield from train_alone(built, name, Path(place))
+            return
+        slowest_first = sorted(silos, key=lambda name: -terms.steps_of(silos[name]))
+        for name, metrics in workers.alone(slowest_first, terms.rounds, Path(place)):
+            yield AloneRound(silo=name, round=terms.rounds - 1, metrics=metrics)
 
 
-def _alone(built: BuiltFederation, name: str) -> Iterator[AloneRound]:
+def train_alone(built: BuiltFederation, name: str, place: Path) -> Iterator[AloneRound]:
+    """Train one silo from the beginning.
+
+    Args:
+        built: whose silo it is.
+        name: the silo's.
+        place: a folder for what it keeps meanwhile.
+    """
     agreement, last = built.agreement, built.terms.rounds - 1
     model, sizes = agreement.model, agreement.sizes
     alone = experiment(built.terms, model, sizes, "alone")
-    with tempfile.TemporaryDirectory() as place:
-        folder = RunFolder(Path(place))
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place) as own_place:  # of this attempt
+        folder = RunFolder(Path(own_place))
         clients = build_clients(built, folder.site, alone.run, {})
         own = {client: silo for client, silo in clients.items() if client == name}
         runtime = InProcess(model.trainer, own)

@@ -14,6 +14,7 @@ from silotune.data.federated_dataset import Prepared
 from silotune.engine import Client
 from silotune.privacy import declared_sizes
 from silotune.privacy.lifetime.budget import Account
+from silotune.privacy.planned_charges import PlannedCharges
 from silotune.terms import Agreement, BuiltModel, Terms, open_model, short_runs
 from silotune.terms.agreement import agree
 
@@ -72,12 +73,16 @@ class Declared:
 Declare = Callable[[BuiltModel, tuple[str, ...]], Declared]
 """From model and label set to what clients elsewhere declare."""
 
+Planned = Callable[[], PlannedCharges]
+"""What another process of the same owner has calibrated; asked when all else is open."""
+
 
 def build_federation(
     federation: Description,
     began: str | None = None,
     declare: Declare | None = None,
     tables: Prepared | None = None,
+    planned: Planned | None = None,
 ) -> BuiltFederation:
     """Open data and model, build every part, and prove the coverage of the gradients.
 
@@ -87,6 +92,7 @@ def build_federation(
         declare: knows the public numbers of a federation of which this machine has a part or no
             record; None takes what is declared, or counted, here.
         tables: the data, if they are open already.
+        planned: gives what was calibrated elsewhere; None = it is calibrated here.
 
     Raises:
         ValueError: in words, naming the field; nothing has been trained.
@@ -102,7 +108,13 @@ def build_federation(
     data = read_examples(terms, prepared, model.loaded)
     declared = declare(model, prepared.labels) if declare else _declared_here(terms, records, data)
     agreement = agree(
-        terms, model, prepared.labels, declared.sizes, declared.held_out, declared.whose
+        terms,
+        model,
+        prepared.labels,
+        declared.sizes,
+        declared.held_out,
+        declared.whose,
+        planned() if planned else None,
     )
     return BuiltFederation(
         federation=federation,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from annotated_types import Ge, Gt
 
 from silotune.aggregation import ServerStep
@@ -175,7 +176,7 @@ class Description:
             person: column that names the person of each record.
             limit: at most so many records of each client.
             device: see ``Machine``, as all fields up to ``prefix_cache``.
-            threads: of each process.
+            threads: of each process; None = torch decides, and a pool's share the machine.
             micro_batch_size: records computed at once in training.
             eval_batch_size: records computed at once when scoring.
             prefix_cache: where what lies below the lowest adapted layer is remembered.
@@ -265,15 +266,16 @@ class Description:
             person=person,
             limit=limit,
         )
+        check_value("runtime", Literal["in-process", "pool", "ray"], runtime)
+        check_value("workers", Annotated[int, Ge(1)], workers)
+        shared = runtime == "pool" and threads is None
         self.machine = Machine(
             device=device,
-            threads=threads,
+            threads=max(1, torch.get_num_threads() // workers) if shared else threads,
             micro_batch_size=micro_batch_size,
             eval_batch_size=eval_batch_size,
             prefix_cache=prefix_cache,
         )
-        check_value("runtime", Literal["in-process", "pool", "ray"], runtime)
-        check_value("workers", Annotated[int, Ge(1)], workers)
         check_value("round_deadline", Annotated[float, Gt(0)], round_deadline)
         check_value("wait_after_quorum", Annotated[float, Gt(0)] | None, wait_after_quorum)
         check_value("offer_deadline", Annotated[float, Gt(0)], offer_deadline)

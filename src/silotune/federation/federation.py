@@ -103,7 +103,8 @@ class Federation(Description):
         with opened(self, Path(folder), resume=resume, worker=worker, courier=courier) as run:
             try:
                 yield from rounds(run)
-                alone = {step.silo: step.metrics for step in silo_alone(run.built) if step.metrics}
+                ends = (step for step in silo_alone(run.built, run.workers) if step.metrics)
+                alone = {step.silo: step.metrics for step in ends}
                 finish(run, alone)
             except (Exception, KeyboardInterrupt, GeneratorExit) as error:
                 self._noted(run, error)

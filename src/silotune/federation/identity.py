@@ -102,19 +102,30 @@ def described_in(path: Path) -> Description:
         ValueError: if it is damaged, names a class that nobody imported, or its records were
             objects, which no file holds.
     """
-    found = {**read_json(path), **decided_in(path)}
-    where = str(path)
+    return described({**read_json(path), **decided_in(path)}, str(path))
+
+
+def described(written: Mapping[str, Any], where: str) -> Description:
+    """The federation of which this is ``whole``.
+
+    Args:
+        written: JSON values.
+        where: the file that they come from, for the message.
+
+    Raises:
+        ValueError: as ``described_in``.
+    """
     try:
-        given = {**found["terms"], **found["records"], **found[BESIDE]}
-        given["micro_batch_size"] = found["micro_batch_size"]
+        given = {**written["terms"], **written["records"], **written[BESIDE]}
+        given["micro_batch_size"] = written["micro_batch_size"]
     except (KeyError, TypeError) as error:
-        raise DamagedError(f"{path}: damaged, this describes no federation") from error
+        raise DamagedError(f"{where}: damaged, this describes no federation") from error
     del given[CLASS]
     objects = {name: decoded(value, where) for name, value in given.items()}
     try:
         return Description(**objects)
     except TypeError as error:
-        raise ValueError(f"{path}: damaged, this describes no federation: {error}") from error
+        raise ValueError(f"{where}: damaged, this describes no federation: {error}") from error
 
 
 def digest(federation: Description) -> str:

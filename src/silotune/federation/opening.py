@@ -45,10 +45,10 @@ from .lifetimes import Accounts, open_accounts, refuse_beyond, refuse_other_reco
 from .lifetimes import notices as lifetime_notices
 from .observed import Observed
 from .remembering import remembering
-from .scoring import metric_name
+from .scoring import Measure, here, metric_name
 from .versions import going_on, versions
 from .versions import notices as version_notices
-from .workers import courier_to_workers, refuse_unreachable
+from .workers import Workers, refuse_unreachable, starting
 
 _LOG = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ class OpenRun:
         accounts: of its silos in their book for life; empty where none is kept.
         keep: what its checkpoints keep of the files beside them.
         sites: its clients, where they are elsewhere; None if they are here.
+        workers: the processes that train and score; None where this one does.
     """
 
     built: BuiltFederation
@@ -81,6 +82,12 @@ class OpenRun:
     accounts: Accounts
     keep: Mapping[str, str]
     sites: AtSites | None = None
+    workers: Workers | None = None
+
+    @property
+    def measure(self) -> Measure:
+        """Scores what may be scored, where the run computes."""
+        return self.workers.measure if self.workers else here(self.built)
 
 
 @contextlib.contextmanager
@@ -124,6 +131,9 @@ def opened(
         if federation.records.elsewhere:
             observed = Observed(_needed(courier), folder, federation, run, began)
             sites = AtSites(federation, folder, observed, run, began, tell)
+        start = None
+        if federation.in_workers:
+            start = stack.enter_context(starting(federation, worker, folder.path, run, began))
         built = build_federation(federation, began, sites.declare if sites else None)
         accounts = open_accounts(built)
         refuse_beyond(accounts, folder.site, run if resume else "")
@@ -136,12 +146,12 @@ def opened(
         for name in () if sites else built.agreement.sizes:
             folder.site(name).mkdir(parents=True, exist_ok=True)
         runtime: Runtime
+        workers = start(built.agreement.planned) if start else None
         if sites:
             runtime = sites.begin(built.agreement, state.round)
-        elif federation.in_workers:
-            workers = stack.enter_context(courier_to_workers(federation, worker, folder.path))
+        elif workers:
             names = [ClientId(name) for name in built.agreement.sizes]
-            runtime = Remote(workers, names, federation.round_deadline)
+            runtime = Remote(workers.courier, names, federation.round_deadline)
         else:
             clients = build_clients(built, folder.site, run, accounts)
             runtime = InProcess(built.agreement.model.trainer, clients)
@@ -163,6 +173,7 @@ def opened(
             accounts=accounts,
             keep=keep,
             sites=sites,
+            workers=workers,
         )
 
 

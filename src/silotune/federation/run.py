@@ -113,7 +113,7 @@ def finish(
     if job.sites:
         job.sites.settle()
     _save_adapters(built.agreement, folder, learned, job.facts.started)
-    scored = last_score(built, learned)
+    scored = last_score(built, learned, job.measure)
     facts = replace(
         job.facts,
         status=status,
@@ -257,7 +257,7 @@ def _learned(job: OpenRun, state: GlobalState) -> TrainedModels:
 
 
 def _before(job: OpenRun, state: GlobalState) -> RoundRecord:
-    scores = score(job.built, _learned(job, state))
+    scores = score(job.built, _learned(job, state), job.measure)
     return RoundRecord(round=-1, metrics=scores.overall, silos=scores.silos)
 
 
@@ -267,7 +267,7 @@ def _scores(job: OpenRun, experiment: Experiment, state: GlobalState) -> Scores:
     if not built.terms.scored(state.round):
         return Scores()
     if built.terms.evaluation != "site":
-        return score(built, _learned(job, state))
+        return score(built, _learned(job, state), job.measure)
     tasks = make_tasks(experiment, job.runtime.clients(), state)
     return released_scores(tasks, job.runtime.evaluate(tasks))
 

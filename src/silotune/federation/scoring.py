@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 from silotune.core import (
     Answers,
@@ -37,68 +38,107 @@ class Scores:
     scored: Scored | None = None
 
 
-def score(built: BuiltFederation, learned: TrainedModels) -> Scores:
+class Where(NamedTuple):
+    """Records that may be scored: of a silo, or beside all silos, whose name is then empty.
+
+    ``valid``: what rounds are scored on; ``test``: what is for the final figure.
+    """
+
+    silo: str
+    part: Literal["valid", "test"]
+
+
+class Ask(NamedTuple):
+    """Which models are to answer which records, one after another."""
+
+    models: Sequence[ModelState]
+    records: Where
+
+
+Measure = Callable[[Sequence[Ask]], Sequence[Answers]]
+"""Gives the answers to each ask, in order; where they are computed is its own affair."""
+
+
+def here(built: BuiltFederation) -> Measure:
+    """In this process, one ask after the other."""
+
+    def measure(asks: Sequence[Ask]) -> list[Answers]:
+        return [measured(built, ask.models, records_at(built.data, ask.records)) for ask in asks]
+
+    return measure
+
+
+def score(built: BuiltFederation, learned: TrainedModels, measure: Measure | None = None) -> Scores:
     """The metrics that belong on the record of a round.
 
     ``public``: on the public records. ``simulation``: the same, or else on what the silos hold
     out, pooled; silo by silo as well. ``site``: nothing, since scores stay at home. Where silos
     have models of their own, each looks at its own records, and all at the public ones, pooled.
+
+    Args:
+        built: whose records are scored.
+        learned: by which models.
+        measure: computes; None = here.
     """
     evaluation = built.terms.evaluation
     if evaluation == "site":
         return Scores()
-    data, silos = built.data, dict[str, Answers]()
-    if evaluation == "simulation":
-        silos = {
-            name: measured(built, [learned.of(name)], examples)
-            for name, examples in _watched(data).items()
-        }
-    shared = _shared(data, silos)
-    part = "test" if data.valid is None and shared is not None else "valid"
-    return _scores(built, learned, "held out" if shared is None else part, shared, silos)
+    own = _watched(built.data) if evaluation == "simulation" else {}
+    shared = _shared(built.data, own)
+    part = "held out" if shared is None else "valid"
+    part = "test" if shared is not None and shared.part == "test" else part
+    return _scores(learned, part, shared, own, measure or here(built))
 
 
 def own_score(built: BuiltFederation, silo: str, model: ModelState) -> dict[str, float]:
     """A model on one silo's own records as rounds score them, or else on those of all."""
     own = _watched(built.data).get(silo) if built.terms.evaluation == "simulation" else None
-    examples = own if own is not None else _shared(built.data, ())
-    return {} if examples is None else measured(built, [model], examples).metrics()
+    where = own or _shared(built.data, ())
+    return {} if where is None else here(built)([Ask([model], where)])[0].metrics()
 
 
-def final_scores(built: BuiltFederation, learned: TrainedModels) -> Scores:
+def final_scores(
+    built: BuiltFederation, learned: TrainedModels, measure: Measure | None = None
+) -> Scores:
     """The metrics on the test records: those for everybody, or else those of the silos, pooled.
 
     Silos' own ones are looked at in a simulation only, each by the silo's model.
+
+    Args:
+        built: as for ``score``, like all others.
+        learned: by which models.
+        measure: computes; None = here.
     """
-    own: dict[str, Answers] = {}
-    if built.terms.evaluation == "simulation":
-        own = {
-            name: measured(built, [learned.of(name)], silo.test)
-            for name, silo in built.data.silos.items()
-            if silo.test is not None
-        }
-    return _scores(built, learned, "test", built.data.test, own)
+    own = _tests(built.data) if built.terms.evaluation == "simulation" else {}
+    shared = Where("", "test") if built.data.test is not None else None
+    return _scores(learned, "test", shared, own, measure or here(built))
 
 
-def last_score(built: BuiltFederation, learned: TrainedModels) -> Scored | None:
+def last_score(
+    built: BuiltFederation, learned: TrainedModels, measure: Measure | None = None
+) -> Scored | None:
     """The finished model on the test records, if there are any, or else where rounds are scored."""
     if built.terms.evaluation == "site":
         return None
-    return final_scores(built, learned).scored or score(built, learned).scored
+    final = final_scores(built, learned, measure).scored
+    return final or score(built, learned, measure).scored
 
 
 def _scores(
-    built: BuiltFederation,
     learned: TrainedModels,
     part: str,
-    shared: ClientDataset | None,
-    silos: Mapping[str, Answers],
+    shared: Where | None,
+    own: Mapping[str, Where],
+    measure: Measure,
 ) -> Scores:
     """Of records that all share, or else of silos' own ones together."""
-    overall = joined(silos.values())
-    if shared is not None:
-        overall = measured(built, learned.models(), shared)
-    records = len(overall.counts) if shared is None else len(shared.lengths)
+    asks = [Ask([learned.of(name)], where) for name, where in own.items()]
+    asks += [] if shared is None else [Ask(learned.models(), shared)]
+    answers = measure(asks)
+    silos = dict(zip(own, answers, strict=False))  # what all share comes last
+    overall = joined(silos.values()) if shared is None else answers[-1]
+    models = 1 if shared is None else len(learned.models())
+    records = len(overall.counts) // models
     return Scores(
         overall=overall.metrics(),
         silos={name: own.metrics() for name, own in silos.items()},
@@ -168,16 +208,38 @@ def metric_name(objective: Objective) -> str:
     return find(objective.task).metric
 
 
-def _watched(data: ReadData) -> dict[str, ClientDataset]:
+def records_at(data: ReadData, where: Where) -> ClientDataset:
+    """The records themselves.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    found: ClientDataset | None
+    if not where.silo:
+        found = data.valid if where.part == "valid" else data.test
+    else:
+        silo = data.silos[where.silo]
+        found = silo.held_out if where.part == "valid" else silo.test
+    if found is None:
+        raise ValueError(f"splits.{where.part}: there are no such records to score")
+    return found
+
+
+def _watched(data: ReadData) -> dict[str, Where]:
     """What silos hold out; their final records, if that is all that there is to look at."""
-    held = {name: silo.held_out for name, silo in data.silos.items() if silo.held_out is not None}
+    held = {n: Where(n, "valid") for n, silo in data.silos.items() if silo.held_out is not None}
     if held or data.valid is not None or data.test is not None:
         return held
-    return {name: silo.test for name, silo in data.silos.items() if silo.test is not None}
+    return _tests(data)
 
 
-def _shared(data: ReadData, silos: Collection[str]) -> ClientDataset | None:
+def _tests(data: ReadData) -> dict[str, Where]:
+    """The final records of silos that have any."""
+    return {n: Where(n, "test") for n, silo in data.silos.items() if silo.test is not None}
+
+
+def _shared(data: ReadData, silos: Collection[str]) -> Where | None:
     """Records of all that rounds are scored on; without silos' own ones even the final ones."""
     if data.valid is not None:
-        return data.valid
-    return None if silos else data.test
+        return Where("", "valid")
+    return None if silos or data.test is None else Where("", "test")

@@ -1,21 +1,40 @@
-"""Workers: the command that starts one process, what it can be told, and who starts it.
+"""Workers: who starts the processes of a run, what they are told, and what else they do than train.
 
-A worker opens the federation that the run's folder describes. Nothing is pickled: classes are
-named, and those outside of this package are imported only because this command says so.
+A worker opens the federation that the coordinator describes to it, while the coordinator opens the
+same. Nothing is pickled: classes are named, and those outside of this package are imported only
+because the command says so.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from silotune.core import Answers, ClientId, joined
+from silotune.objectives import Objective
+from silotune.objectives.registry import derive_of
+from silotune.privacy.planned_charges import PlannedCharges
 from silotune.runtimes import Courier, Pool
+from silotune.runtimes.pool import WorkerError
+from silotune_link.process import known
 
 from .description import Description
 from .identity import classes, describe, is_ours
+from .scoring import Ask
+from .worker_orders import (
+    Opening,
+    Share,
+    alone_order,
+    answers_in,
+    measure_order,
+    metrics_in,
+    opening_frame,
+    planned_frame,
+)
 
 SILOTUNE = (sys.executable, "-P", "-m", "silotune")
 """The command line in another process, which must not import what lies in the current folder."""
@@ -26,23 +45,124 @@ WORKERS_LOG = "workers.log"
 workers of Ray say."""
 
 
-def courier_to_workers(
-    federation: Description, command: Sequence[str], folder: Path
-) -> AbstractContextManager[Courier]:
-    """The way to the workers of a run: a pool on this machine, or those of a Ray cluster.
+class CourierToWorkers(Courier, Protocol):
+    """The way to processes of which any can act for any client."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        ...
+
+
+class Workers:
+    """Workers of a run, once they are told all.
+
+    Args:
+        courier: the way to them.
+        deadline: seconds that a round may take.
+        objective: that they are scored by.
+
+    Attributes:
+        courier: the same.
+    """
+
+    def __init__(self, courier: CourierToWorkers, deadline: float, objective: Objective) -> None:
+        self.courier, self._deadline, self._objective = courier, deadline, objective
+
+    def measure(self, asks: Sequence[Ask]) -> list[Answers]:
+        """Answers to each ask (``scoring.Measure``); the records are shared out.
+
+        Raises:
+            WorkerError: if a worker fails, or they are not done when a round must be.
+        """
+        shares = [Share(i, self.courier.size) for i in range(self.courier.size)]
+        orders = {ClientId(f"share-{s.number}"): measure_order(asks, s) for s in shares}
+        told = dict(self._answers(orders, self._deadline))
+        derive = derive_of(self._objective)
+        parts = [answers_in(told[name], derive) for name in orders]
+        return [joined(own for own in ask if len(own.counts)) for ask in zip(*parts, strict=True)]
+
+    def alone(
+        self, silos: Sequence[str], rounds: int, place: Path
+    ) -> Iterator[tuple[str, Mapping[str, float]]]:
+        """What each silo reaches by itself, as they end.
+
+        Args:
+            silos: by name.
+            rounds: of each.
+            place: a folder for what they keep meanwhile.
+
+        Raises:
+            WorkerError: as ``measure``; each round has the time of a round.
+        """
+        orders = {ClientId(name): alone_order(name, str(place)) for name in silos}
+        for silo, told in self._answers(orders, self._deadline * rounds * len(silos)):
+            yield silo, metrics_in(told)
+
+    def _answers(
+        self, orders: Mapping[ClientId, bytes], deadline: float
+    ) -> Iterator[tuple[ClientId, bytes]]:
+        """All of them."""
+        left = set(orders)
+        for name, answer in self.courier.exchange(orders, min(deadline, _MOST)):
+            left.discard(name)
+            yield name, answer
+        if left:
+            raise WorkerError(
+                f"round_deadline: workers were not done with {len(left)} of {len(orders)} tasks "
+                f"after {deadline:g} seconds; raise it"
+            )
+
+
+_MOST = 1e9
+"""Seconds: no clock waits longer."""
+
+
+@contextmanager
+def starting(
+    federation: Description, command: Sequence[str], folder: Path, run: str, began: str
+) -> Iterator[Callable[[PlannedCharges], Workers]]:
+    """Let the workers of a run open what it is of: a pool on this machine at once, Ray's in time.
 
     Args:
         federation: says which, and how many.
         command: starts a worker, without the folder.
         folder: of the run.
+        run: its identity.
+        began: when it did.
+
+    Yields:
+        What tells them the noise, and gives them; the folder must be made by then.
+
+    Raises:
+        ValueError: if the federation cannot be described to another process.
     """
     words = [*command, str(folder.resolve())]
-    if federation.runtime == "pool":
-        return Pool(words, federation.workers)
+    opening = opening_frame(Opening(federation, run, began))
+    noise: Future[bytes] = Future()
+    with ExitStack() as stack:
+        stack.callback(noise.cancel)  # so that nobody waits for it when the workers have ended
+        pool = None
+        if federation.runtime == "pool":
+            told = [known(opening), noise]
+            pool = stack.enter_context(Pool(words, federation.workers, told))
+            pool.warm()
+
+        def ready(planned: PlannedCharges) -> Workers:
+            frame = planned_frame(planned)
+            noise.set_result(frame)
+            courier = pool or stack.enter_context(_ray(federation, words, folder, [opening, frame]))
+            return Workers(courier, federation.round_deadline, federation.terms.objective)
+
+        yield ready
+
+
+def _ray(federation: Description, words: Sequence[str], folder: Path, told: Sequence[bytes]) -> Any:
+    """The courier to workers of a Ray cluster."""
     from silotune.runtimes.ray import RayCourier
 
     log = folder.resolve() / "sites" / WORKERS_LOG
-    return RayCourier(words, log, federation.workers, federation.machine.device)
+    return RayCourier(words, log, federation.workers, federation.machine.device, told)
 
 
 def worker_command(federation: Description) -> list[str]:

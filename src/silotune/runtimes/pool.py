@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from types import TracebackType
 from typing import NamedTuple
 
@@ -29,15 +30,28 @@ class WorkerError(RuntimeError):
 class Pool:
     """Worker processes, each of which can act for any client. Use it as a context manager."""
 
-    def __init__(self, command: Sequence[str], workers: int = 2) -> None:
-        """Nothing is started before the first order.
+    def __init__(
+        self, command: Sequence[str], workers: int = 2, told: Sequence[Future[bytes]] = ()
+    ) -> None:
+        """Nothing is started before the first order, or ``warm``.
 
         Args:
             command: starts one worker, which calls ``worker.serve``.
             workers: how many processes at most.
+            told: what every worker gets as it starts; what is not known yet it waits for.
         """
-        self._command = list(command)
-        self._workers = [Process(self._command) for _ in range(workers)]
+        self._command, self._told = list(command), tuple(told)
+        self._workers = self._fresh(workers)
+
+    @property
+    def size(self) -> int:
+        """How many workers there are."""
+        return len(self._workers)
+
+    def warm(self) -> None:
+        """Start all of them now, in the background; what fails is tried again with an order."""
+        for worker in self._workers:
+            threading.Thread(target=worker.warm, daemon=True).start()
 
     def __enter__(self) -> Pool:
         return self
@@ -88,7 +102,10 @@ class Pool:
                 todo.get_nowait()
         for worker in self._workers:
             worker.stop()
-        self._workers = [Process(self._command) for _ in self._workers]
+        self._workers = self._fresh(len(self._workers))
+
+    def _fresh(self, workers: int) -> list[Process]:
+        return [Process(self._command, told=self._told) for _ in range(workers)]
 
 
 class _Reply(NamedTuple):

@@ -44,6 +44,7 @@ class RayCourier:
         log: what workers say is added to this file.
         workers: how many there are where no GPU is used; each takes a CPU.
         device: ``cuda`` = on GPUs; ``cpu`` = on none; ``auto`` = on GPUs if the cluster has any.
+        told: what every worker gets as it starts.
 
     Raises:
         ValueError: on entry, if Ray is not installed, or the cluster has not what is asked for.
@@ -56,8 +57,9 @@ class RayCourier:
         log: Path,
         workers: int = 2,
         device: Literal["auto", "cpu", "cuda"] = "auto",
+        told: Sequence[bytes] = (),
     ) -> None:
-        self._words, self._log = list(command[1:]), log
+        self._words, self._log, self._told = list(command[1:]), log, list(told)
         self._workers, self._device = workers, device
         self._actors: list[Any] = []
 
@@ -84,6 +86,11 @@ class RayCourier:
         for actor in self._actors:
             self._ray.kill(actor)
         self._leave()
+
+    @property
+    def size(self) -> int:
+        """How many workers there are."""
+        return len(self._actors)
 
     def exchange(
         self, orders: Mapping[ClientId, bytes], deadline: float
@@ -127,7 +134,7 @@ class RayCourier:
 
     def _actor(self) -> Any:
         settings = {name: os.environ.get(name) for name in _SETTINGS}
-        return self._kind.remote(self._words, self._log, Path.cwd(), settings)
+        return self._kind.remote(self._words, self._log, Path.cwd(), settings, self._told)
 
     def _chosen(self) -> tuple[Any, int]:
         """The kind of actor, and how many."""

@@ -130,7 +130,8 @@ class Remote:
             leaning_on = "" if client in whole else self._held(task)
             return message(kind, self._head(task), encode_task(task, leaning_on=leaning_on))
 
-        waiting, clock = list(asked), _Clock(self._deadline, self._stragglers)
+        waiting = sorted(asked, key=lambda client: -asked[client].steps)  # who takes longest first
+        clock = _Clock(self._deadline, self._stragglers)
         while waiting:
             left: list[ClientId] = []
             heard: set[ClientId] = set()

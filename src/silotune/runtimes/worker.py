@@ -18,28 +18,44 @@ from .responder import Responder
 
 def serve(
     trainer: LocalTrainer, silos: Mapping[ClientId, Client], pipe_in: BinaryIO, pipe_out: BinaryIO
-) -> None:
+) -> NoReturn:
     """A worker's life: answer orders until the pipe closes, then die without finishing."""
     responder = Responder(trainer, silos)
-    serve_orders(lambda order: _answer(responder, order), pipe_in, pipe_out)
+    serve_orders(in_words(responder.answer), frames(pipe_in), pipe_out)
+
+
+def frames(pipe: BinaryIO) -> Callable[[], bytes]:
+    """What comes through a pipe, one frame a call; when it closes, this process ends at once."""
+    inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
+    return inbox.get
 
 
 def serve_orders(
-    answer: Callable[[bytes], bytes], pipe_in: BinaryIO, pipe_out: BinaryIO
+    answer: Callable[[bytes], bytes], take: Callable[[], bytes], pipe_out: BinaryIO
 ) -> NoReturn:
-    """The same for whatever answers orders, which never raises."""
-    inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(pipe_in, inbox), daemon=True).start()
+    """The same for whatever answers orders, which never raises.
+
+    Args:
+        answer: to an order.
+        take: waits for the next one (``frames``).
+        pipe_out: where answers go.
+    """
     write_frame(pipe_out, READY)
     while True:
-        write_frame(pipe_out, answer(inbox.get()))
+        write_frame(pipe_out, answer(take()))
 
 
-def _answer(responder: Responder, order: bytes) -> bytes:
-    try:
-        return responder.answer(order)
-    except (ValueError, OSError, RuntimeError) as error:
-        return FAILED + str(error).encode()  # nothing of a private silo's: those do not raise
+def in_words(answer: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    """The same answers; what fails is told. Of a private silo nothing does: its errors stay."""
+
+    def told(order: bytes) -> bytes:
+        try:
+            return answer(order)
+        except (ValueError, OSError, RuntimeError) as error:
+            return FAILED + str(error).encode()
+
+    return told
 
 
 def _listen(pipe: BinaryIO, inbox: queue.SimpleQueue[bytes]) -> None:
