@@ -8,7 +8,7 @@ from torch import nn
 from silotune.adapters import LoRA, LoRASB, MiLoRA, ResLoRA, initial_factors, inject
 from silotune.adapters.lora import Init
 from silotune.core import Factors, Key, Role, Site
-from silotune.linalg import LowRank
+from silotune.linalg import LowRank, decompositions
 from silotune.methods import built_in
 from silotune.methods.axes import IncompatibleMethodError
 from silotune.optim import SGD, AdamW
@@ -82,6 +82,27 @@ def test_it_begins_and_moves_as_pefts_own(init, rslora):
         ends.append(model(x).detach())
     torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-5)
     assert (ends[0] - Two()(x)).abs().max() > 1e-2, "or nothing was learned"
+
+
+@every_start
+def test_a_weight_is_decomposed_once_for_its_pair_and_for_what_is_left(init, monkeypatch):
+    asked = []
+    for name in ("dense_svd", "qr"):
+        place = "principal" if name == "dense_svd" else "lora"
+        real = getattr(decompositions, name)
+        monkeypatch.setattr(
+            f"silotune.adapters.{place}.{name}", lambda x, real=real: asked.append(x) or real(x)
+        )
+    model, own = Two(), lora(init)
+    found = places(model)
+    first = initial_factors(found, own, 0)
+    inject(model, found, [], own).load(first)
+    kept = own.into_base(found, first, {})
+    assert len(asked) == len(found)
+    own.into_base(places(Two()), first, {})
+    assert len(asked) == 2 * len(found), "those of another model are other weights"
+    first[Key("wide", Role.A)].add_(1.0)
+    assert kept["wide"].dense().equal(own.into_base(found, first, {})["wide"].dense())
 
 
 @every_start

@@ -1,11 +1,13 @@
 """A stream that nobody reads, or that is full, is given up, and the work goes on."""
 
 import os
+import signal
 import sys
 from io import TextIOWrapper
 
 import pytest
 
+from silotune.cli.app import main
 from silotune.cli.streams import replace_streams
 
 
@@ -41,6 +43,7 @@ def test_a_pipe_that_nobody_reads_is_given_up(streams, tmp_path):
         for _ in range(3):
             print("x" * 100_000, flush=True)
         assert stream.lost == "Broken pipe"
+        assert stream.left, "which is no error"
         os.write(writer, b"others may go on writing there")
 
 
@@ -54,3 +57,19 @@ def test_a_full_device_is_given_up(streams):
         assert stream.lost == ""
         sys.stdout.flush()
         assert stream.lost == sys.stderr.lost == "No space left on device"
+        assert not stream.left
+
+
+@pytest.mark.parametrize("words", [["--help"], ["site", "serve", "--help"], ["methods"]])
+def test_a_command_whose_reader_has_left_ends_quietly(streams, tmp_path, monkeypatch, words):
+    """As ``| head`` does, with the status that shells give for it."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(sys, "argv", ["silotune", *words])
+    with os.fdopen(writer, "wb") as out, (tmp_path / "err").open("wb") as err:
+        streams(out, err)
+        with pytest.raises(SystemExit) as end:
+            main()
+        sys.stderr.flush()
+    assert end.value.code == 128 + signal.SIGPIPE
+    assert (tmp_path / "err").read_bytes() == b""

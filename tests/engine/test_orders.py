@@ -37,6 +37,7 @@ from silotune.engine.order_book import MOST_ORDERS
 from silotune.linalg import LowRank
 from silotune.optim import SGD
 from silotune.privacy import ExampleLevel, Gaussian, Poisson
+from silotune.privacy.ledger.noisy_counts import NoisyCount, Releases
 from silotune.runtimes import InProcess
 from toys import agreed, axes, begin, experiment, notes, silos, trainer
 
@@ -359,3 +360,17 @@ def test_what_was_agreed_can_be_read_again(tmp_path):
     client_round(TASKS[0], trainer(A), silo)
     (kept,) = (silo.home / "orders").glob("*.json")
     assert json.loads(kept.read_text())["agreement"] == silo.agreement.digest
+
+
+@pytest.mark.parametrize(("released", "passes"), [(False, 2), (True, 4)])
+def test_a_silo_scores_as_many_records_at_once_as_its_machine_says(tmp_path, released, passes):
+    """A score that is paid for: no more than are trained at once."""
+    silo = private_silo(tmp_path / "silo")
+    place = replace(trainer(A, micro_batch=2), eval_batch=4)
+    place = replace(place, objective=Spy(place.objective))
+    if released:
+        releases = Releases(metric=NoisyCount(multiplier=1.0), held_out=8)
+        silo = replace(silo, releases=releases)
+    silo = replace(silo, held_out=notes(8))
+    assert not score_at_home(TASKS[1], place, silo).refusal
+    assert place.objective.used == passes

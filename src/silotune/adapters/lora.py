@@ -30,6 +30,7 @@ from silotune.linalg import LowRank, Matrix, Spectrum, orthonormal_rows, qr
 
 from .base import Adapter, Layer, check_pair, pair_scale
 from .linear import AdaptedLinear
+from .once import once_a_site
 from .principal import principal
 
 
@@ -139,12 +140,13 @@ class LoRA(Adapter):
         """A (r, in) and B (out, r), float32 on the CPU, from (seed, site) or the weight alone."""
         if self.init.in_weight:
             part = self._part(site)
-            return {Role.A: part.right, Role.B: part.left}
+            return {Role.A: part.right.clone(), Role.B: part.left.clone()}
         return {
             Role.A: self._a(site, generator(seed, "A", site.name)),
             Role.B: torch.zeros(site.out_features, self.rank, dtype=torch.float32),
         }
 
+    @once_a_site
     def _part(self, site: Site) -> LowRank:
         """The part of the base weight that the pair begins at, divided by the scale; float32.
 

@@ -12,7 +12,7 @@ from silotune.version import __version__
 
 from .arguments import ConfigName, Json, Overrides, RunPath, examples
 from .choices import Estimate, Format, Split, Task
-from .errors import UNHEARD, complain, reported
+from .errors import LEFT, UNHEARD, complain, reported
 from .federation import federation
 from .privacy import privacy
 from .site import site
@@ -37,13 +37,18 @@ app.add_typer(
 
 
 def main() -> None:
-    """The command ``silotune``; it ends with ``UNHEARD`` if it worked and could not say so."""
+    """The command ``silotune``; if it worked and could not say so, it ends with ``UNHEARD``.
+
+    Where its reader has left it ends with ``LEFT``, and says nothing of it.
+    """
     out = replace_streams()
     try:
         with heard():
             app()
     except SystemExit as end:
         out.flush()
+        if out.left and not end.code:
+            raise SystemExit(LEFT) from None
         if out.lost and not end.code:
             complain(f"stdout: {out.lost}; the command went on to its end, but could not say so")
             raise SystemExit(UNHEARD) from None

@@ -1,7 +1,8 @@
 """Errors as a user reads them: ``error: what is wrong``, and an exit code that tells the truth.
 
 0: it worked. 1: it did not. 2: the command was misspelt. 74: it worked, but what it had to say
-could not be written. 130: it was interrupted; 129, 143: by a signal (SIGHUP, SIGTERM).
+could not be written; 141: since whoever read it has left, as ``| head`` does, which is no error.
+130: it was interrupted; 129, 143: by a signal (SIGHUP, SIGTERM).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from silotune.signals import Terminated, how
 
 P = ParamSpec("P")
 
-ERROR, UNHEARD = 1, 74
+ERROR, UNHEARD, LEFT = 1, 74, 141
 
 MEMORY = (
     "out of memory: lower train.per_device_train_batch_size, or set "

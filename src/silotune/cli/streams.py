@@ -13,10 +13,12 @@ class Stream(TextIOWrapper):
 
     Attributes:
         lost: why nothing of it arrives any more; empty while it does.
+        left: whether it is because its reader has left, as ``| head`` does.
         before: the stream in whose place it is, which would close the file if it were forgotten.
     """
 
     lost = ""
+    left = False
     before: TextIO | None = None
 
     def write(self, text: str, /) -> int:
@@ -37,6 +39,7 @@ class Stream(TextIOWrapper):
     def _give_up(self, error: OSError) -> None:
         """From now on everybody who writes there writes to nobody, whatever wrote it."""
         self.lost = error.strerror or type(error).__name__
+        self.left = isinstance(error, BrokenPipeError)
         _to_nobody(self.fileno())
 
 

@@ -25,10 +25,7 @@ from .batches import microbatches, to_device
 from .client_errors import discreet, over_budget, result
 from .client_releases import ACCURACY, noisy_score
 from .client_state import start_of
-from .participants import Client, LocalTrainer
-
-SCORED = 64
-"""Records that are scored at once, if nothing else is said."""
+from .participants import SCORED, Client, LocalTrainer
 
 
 def evaluate(
@@ -101,7 +98,7 @@ def score_at_home(task: ClientTask, trainer: LocalTrainer, client: Client) -> Cl
         if held_out is not None:
             factors = start_of(task, trainer, client)
             released = client.releases.metric is not None
-            size = min(SCORED, trainer.micro_batch) if released else SCORED
+            size = min(trainer.eval_batch, trainer.micro_batch) if released else trainer.eval_batch
             answers = evaluate(
                 trainer.adapted, trainer.objective, factors, held_out, size, task.folded
             )

@@ -22,6 +22,9 @@ from silotune.privacy.lifetime.budget import Account
 from .client_agreement import ClientAgreement, NotAgreedError
 from .order_book import Work, admit
 
+SCORED = 64
+"""Records that are scored at once, if nothing else is said."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Client:
@@ -145,7 +148,8 @@ class LocalTrainer:
     Attributes:
         draw: the tensors that a seed decides, so that they need not travel.
         gain: what pairs of a rank are multiplied by besides the adapter's scale.
-        micro_batch: records that go through the model at once.
+        micro_batch: records that go through the model at once in training.
+        eval_batch: records that do so when they are scored.
     """
 
     adapted: AdaptedModel
@@ -154,6 +158,7 @@ class LocalTrainer:
     draw: Callable[[int], Factors]
     gain: Callable[[int | None], float]
     micro_batch: int
+    eval_batch: int = SCORED
 
     def losses(self, batch: Batch) -> torch.Tensor:
         """The loss of every record of a batch, shape (records,)."""

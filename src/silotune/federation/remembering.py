@@ -103,7 +103,7 @@ class _Memory:
         built, trainer = self._built, self._built.agreement.model.trainer
         if examples is None or _scorings(built) < OFTEN:
             return examples
-        together = built.federation.machine.eval_batch_size
+        together = trainer.eval_batch
         if silo and built.terms.privacy.metric_noise is not None:
             together = min(together, trainer.micro_batch)  # as they are scored
         return self._kept(examples, together, folder, silo)

@@ -196,7 +196,8 @@ def measured(
     built: BuiltFederation, models: Iterable[ModelState], examples: ClientDataset
 ) -> Answers:
     """Answers to ``examples``, of several models one after another."""
-    trainer, size = built.agreement.model.trainer, built.federation.machine.eval_batch_size
+    trainer = built.agreement.model.trainer
+    size = trainer.eval_batch
     return joined(
         evaluate(trainer.adapted, trainer.objective, m.factors, examples, size, m.folded)
         for m in models

@@ -110,12 +110,12 @@ def _mine(
     built: BuiltFederation, asks: Sequence[Ask], share: Share
 ) -> Iterator[tuple[int, int, Sequence[int]]]:
     """Ask, model of it, and records, of the parts that lie in a share."""
-    device = built.agreement.model.trainer.adapted.device
+    trainer = built.agreement.model.trainer
+    device = trainer.adapted.device
     pieces, costs = [], []
     for i, ask in enumerate(asks):
         lengths = records_at(built.data, ask.records).lengths
-        size = built.federation.machine.eval_batch_size
-        parts = list(microbatches(range(len(lengths)), lengths, size, device))
+        parts = list(microbatches(range(len(lengths)), lengths, trainer.eval_batch, device))
         pieces += [(i, model, part) for model in range(len(ask.models)) for part in parts]
         costs += [cost(part, lengths, device) for part in parts] * len(ask.models)
     before, total = 0, sum(costs)

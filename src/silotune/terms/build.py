@@ -186,6 +186,7 @@ def build_model(terms: Terms, loaded: Loaded, machine: Machine) -> BuiltModel:
             draw=draw,
             gain=axes.gain,
             micro_batch=1 if chosen.one_by_one else machine.micro_batch_size,
+            eval_batch=machine.eval_batch_size,
         ),
         axes=axes,
         first=first,
