@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from silotune.adapters import Adapter as Adapter
     from silotune.aggregation import Aggregator as Aggregator
     from silotune.aggregation import Combined as Combined
+    from silotune.comparison import Compared as Compared
+    from silotune.comparison import compare as compare
     from silotune.core import Factors as Factors
     from silotune.core import Key as Key
     from silotune.core import Role as Role
@@ -58,6 +60,8 @@ _HOMES = {
     "Adapter": "silotune.adapters",
     "Aggregator": "silotune.aggregation",
     "Combined": "silotune.aggregation",
+    "Compared": "silotune.comparison",
+    "compare": "silotune.comparison",
     "Factors": "silotune.core",
     "Key": "silotune.core",
     "Role": "silotune.core",

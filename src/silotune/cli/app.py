@@ -12,8 +12,10 @@ from silotune.version import __version__
 
 from .arguments import ConfigName, Json, Overrides, RunPath, examples
 from .choices import Estimate, Format, Split, Task
+from .comparison import add_comparison
 from .errors import LEFT, UNHEARD, complain, reported
 from .federation import federation
+from .hidden import add_hidden
 from .privacy import privacy
 from .site import site
 from .streams import replace_streams
@@ -222,6 +224,9 @@ def run(
     train(config, overrides or [], output_dir, resume=resume, as_json=as_json)
 
 
+add_comparison(app)
+
+
 @app.command(
     epilog=examples("silotune evaluate runs/triage", "silotune evaluate runs/triage --split valid")
 )
@@ -349,29 +354,4 @@ def methods(
         list_costs(model, clients, rank, as_json=as_json)
 
 
-@app.command(hidden=True)
-@reported
-def worker(
-    run_path: RunPath,
-    modules: Annotated[
-        list[str] | None, typer.Option("--import", help="A module whose classes the run needs.")
-    ] = None,
-) -> None:
-    """Train for a pool, which starts this."""
-    from .worker import work
-
-    work(run_path, modules or ())
-
-
-@app.command(name="audit-worker", hidden=True)
-@reported
-def audit_worker(
-    path: Annotated[Path, typer.Argument(metavar="FOLDER", show_default=False)],
-    modules: Annotated[
-        list[str] | None, typer.Option("--import", help="A module whose classes are needed.")
-    ] = None,
-) -> None:
-    """Train made-up records for an audit's pool, which starts this."""
-    from .worker import work_for_audit
-
-    work_for_audit(path, modules or ())
+add_hidden(app)

@@ -33,3 +33,13 @@ class Estimate(StrEnum):
 
     WEIGHTS = "weights"
     INPUTS = "inputs"
+
+
+class Layout(StrEnum):
+    """Of a table."""
+
+    TERMINAL = "terminal"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+    CSV = "csv"
+    HTML = "html"

@@ -47,6 +47,13 @@ def work_for_audit(path: Path, modules: Sequence[str] = ()) -> None:
     serve(trainer, silos, tasks, results)
 
 
+def work_for_grid() -> None:
+    """Make the runs that a grid orders, until its process is gone."""
+    from silotune.comparison.worker import serve as serve_runs
+
+    serve_runs(*pipes())
+
+
 def _import(modules: Sequence[str]) -> None:
     for name in modules:
         try:

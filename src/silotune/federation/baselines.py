@@ -1,6 +1,6 @@
-"""Baselines for research: what each silo reaches alone, with the same steps and mechanism.
+"""Baselines for research: each silo alone, with the same steps and mechanism, and the start.
 
-They train on the same records a second time and are not covered by the run's epsilon; the
+Silos alone train on the same records a second time and are not covered by the run's epsilon; the
 configuration allows them in a simulation only. Their ledgers live and die in a temporary folder,
 and no book for life knows of them.
 """
@@ -18,7 +18,7 @@ from silotune.runtimes import InProcess
 from silotune.terms.agreement import experiment
 
 from .built import BuiltFederation, build_clients
-from .scoring import own_score
+from .scoring import last_score, own_final_score, own_score
 from .trained_models import learned_from
 from .workers import Workers
 
@@ -31,11 +31,23 @@ class AloneRound:
         silo: its name.
         round: 0-based.
         metrics: after the last round, on its own held-out records, or else on those of all.
+        final: after the last round, on the test records, if there are any, or else as ``metrics``.
     """
 
     silo: str
     round: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    final: Mapping[str, float] = field(default_factory=dict)
+
+
+def untrained(built: BuiltFederation) -> Mapping[str, float]:
+    """Metrics of the model that a run begins with, on the records of its final score."""
+    agreement = built.agreement
+    with tempfile.TemporaryDirectory() as place:  # no silo has anything of its own yet
+        folder, silos = RunFolder(Path(place)), list(agreement.sizes)
+        start = learned_from(agreement.first_state(), agreement.model, folder, "start", silos)
+        scored = last_score(built, start)
+    return scored.metrics if scored else {}
 
 
 def silo_alone(built: BuiltFederation, workers: Workers | None = None) -> Iterator[AloneRound]:
@@ -78,7 +90,9 @@ def train_alone(built: BuiltFederation, name: str, place: Path) -> Iterator[Alon
         rounds = federate(replace(alone, quorum=1), runtime, agreement.first_state())
         for i, done in enumerate(rounds):
             metrics: dict[str, float] = {}
+            final: dict[str, float] = {}
             if i == last:
                 learned = learned_from(done.state, model, folder, alone.run, list(sizes))
                 metrics = own_score(built, name, learned.of(name))
-            yield AloneRound(silo=name, round=i, metrics=metrics)
+                final = own_final_score(built, name, learned.of(name)) or metrics
+            yield AloneRound(silo=name, round=i, metrics=metrics, final=final)

@@ -97,6 +97,13 @@ def own_score(built: BuiltFederation, silo: str, model: ModelState) -> dict[str,
     return {} if where is None else here(built)([Ask([model], where)])[0].metrics()
 
 
+def own_final_score(built: BuiltFederation, silo: str, model: ModelState) -> dict[str, float]:
+    """A model on the test records: those for everybody, or else the silo's own in a simulation."""
+    own = _tests(built.data) if built.terms.evaluation == "simulation" else {}
+    where = Where("", "test") if built.data.test is not None else own.get(silo)
+    return {} if where is None else here(built)([Ask([model], where)])[0].metrics()
+
+
 def final_scores(
     built: BuiltFederation, learned: TrainedModels, measure: Measure | None = None
 ) -> Scores:

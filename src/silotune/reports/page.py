@@ -9,11 +9,8 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from silotune.certificate import guarantee
@@ -24,8 +21,9 @@ from silotune.runs.privacy_statement import PrivacyStatement, read_statement
 from silotune.runs.scored import Scored
 
 from . import plots, prose, silo_plots
-from .certainty import METHOD, Interval, intervals, wilson
+from .certainty import METHOD, Interval, intervals
 from .classes import classes_of
+from .environment import environment
 from .model_card import OWN_FORMAT
 from .plot_style import themed
 from .tables import label_rows
@@ -50,7 +48,7 @@ def render(run: RunFolder, summary: Summary) -> str:
     totals = outcome(rounds, facts.metric)
     silos = silo_outcomes(facts, rounds, statement)
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             summary=summary,
@@ -178,46 +176,3 @@ def _results(silos: Sequence[SiloOutcome]) -> Mapping[str, Mapping[str, float]]:
 def _scored_on(rounds: Sequence[RoundRecord]) -> str:
     own = has_silo_metrics(rounds)
     return "each silo's own held-out records" if own else "the held-out records of all"
-
-
-@cache
-def _environment() -> Environment:
-    """Remembered: to compile the templates takes longer than to fill them."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "bytes": units.human_bytes,
-        "seconds": units.human_seconds,
-        "metric": lambda value, name: units.metric_text(name, value),
-        "number": units.number_text,
-        "epsilon": units.epsilon_text,
-        "scientific": units.scientific,
-        "count": lambda value: units.DASH if value is None else f"{value:,}",
-        "plural": units.count_text,
-        "interval": _interval,
-        "wilson": lambda share, n, name: _interval(wilson(share, n), name) if n else "",
-        "percent": lambda share: f"{share:.1%}",
-        "moment": _moment,
-        "word": lambda status: str(status).partition(":")[0],
-    }
-    return environment
-
-
-def _interval(pair: Interval | None, name: str) -> str:
-    """``80.1 % to 86.6 %``."""
-    if pair is None or not all(map(math.isfinite, pair)):
-        return units.DASH
-    return " to ".join(units.metric_text(name, end) for end in pair)
-
-
-def _moment(iso: str | None) -> str:
-    """``2026-03-02 09:15 UTC``."""
-    if iso is None:
-        return "not yet"
-    zone = " UTC" if iso.endswith(("+00:00", "Z")) else ""
-    return iso[:16].replace("T", " ") + zone
