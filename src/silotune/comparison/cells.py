@@ -6,14 +6,14 @@ Whether a cell can run is known here as far as its configuration tells; nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from silotune.config import Config, ConfigError, build, load_config
+from silotune.config import Config, ConfigError, Written, build, load_config, read_written
 from silotune.runs.folder import safe_name
 
 from .grid import RATE, TIMES, Grid, Settings, settings_text
@@ -32,13 +32,13 @@ class Cell:
     Attributes:
         labels: axis -> label.
         overrides: over the base, ``key=value``.
-        base: path of the base; None where the overrides are all.
+        base: what the base says.
         beside: the baseline that it is; empty where it competes.
     """
 
     labels: Mapping[str, str]
     overrides: tuple[str, ...]
-    base: Path | None
+    base: Written
     beside: str = ""
 
     @property
@@ -101,8 +101,7 @@ def _resolved(cell: Cell, key: str, value: Any) -> Any:
 
 
 def _cells(grid: Grid) -> Iterator[Cell]:
-    base, inline = _base(grid)
-    shared = [*inline, *settings_text(grid.set)]
+    base, shared = _base(grid), settings_text(grid.set)
     if "silo-alone" in grid.beside:
         shared.append('baselines=["silo-alone"]')
 
@@ -120,10 +119,11 @@ def _cells(grid: Grid) -> Iterator[Cell]:
             rows.append(cell(labels, _settings(grid, labels)))
         yield from rows
         if "pooled" in grid.beside:
+            silos = _silos(rows)
             for each in rows:
                 renamed = {**each.labels, first: f"{each.labels[first]}, pooled"}
                 if not each.refusal:
-                    more = settings_text(_pooled(each))
+                    more = settings_text(_pooled(each, silos))
                     yield cell(renamed, [*_settings(grid, each.labels), *more], "pooled")
         if "linear-probe" in grid.beside:
             labels = {name: around.get(name, "linear probe") for name in grid.axes}
@@ -136,18 +136,17 @@ def _settings(grid: Grid, labels: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _base(grid: Grid) -> tuple[Path | None, list[str]]:
-    """A file, or overrides that say all of it."""
+def _base(grid: Grid) -> Written:
+    """Read once, so that all cells are of the same."""
     if isinstance(grid.base, Mapping):
-        return None, settings_text(grid.base)
-    return Path(grid.base), []
+        return Written("base", grid.base)
+    return read_written(Path(grid.base))
 
 
-def _pooled(cell: Cell) -> Settings:
+def _pooled(cell: Cell, silos: int) -> Settings:
     """All records at one place, and as many in a step as those of all silos together."""
     config = cell.config
     assert isinstance(config, Config)
-    silos = config.data.silos.num or len(build(config).records.client_names())
     declared = config.data.num_examples
     all_of_them = sum(declared.values()) if isinstance(declared, dict) else (declared or 0) * silos
     return {
@@ -158,6 +157,16 @@ def _pooled(cell: Cell) -> Settings:
         "train.clients_per_round": None,
         "train.client_sampling_rate": None,
     }
+
+
+def _silos(cells: Sequence[Cell]) -> int:
+    """How many silos there are, by the first cell that has any; only names are read for it."""
+    config = next((c.config for c in cells if isinstance(c.config, Config)), None)
+    if config is None:
+        return 1
+    declared = config.data.num_examples
+    known = config.data.silos.num or (len(declared) if isinstance(declared, dict) else 0)
+    return known or len(build(config).records.client_names())
 
 
 def _reasons(error: ConfigError) -> Iterator[str]:

@@ -23,7 +23,7 @@ from silotune.runs.lock import held
 from silotune_link.process import Process, ProcessDied
 
 from .cells import Cell, cells
-from .grid import Grid
+from .grid import Grid, settings_text
 from .job import Job, is_done, run_job
 from .measure import chosen, of_trials
 from .record import (
@@ -262,12 +262,13 @@ def _results(record: GridRecord, found: Mapping[str, Cell], folder: Path) -> lis
 def _task(
     cell: Cell, folder: Path, settings: Mapping[str, Any], what: str, *, untrained: bool
 ) -> _Task:
-    name = f"{cell.name}, {what}"
-    try:
-        config = cell.at(settings)
-    except ConfigError as error:
-        return _Task(folder=folder, what=name, refusal=" ".join(str(error).split()))
-    return _Task(folder=folder, what=name, job=Job.of(folder, config, untrained=untrained))
+    job = Job(
+        folder=str(folder),
+        base=cell.base[:2],
+        overrides=[*cell.overrides, *settings_text(settings)],
+        untrained=untrained,
+    )
+    return _Task(folder=folder, what=f"{cell.name}, {what}", job=job)
 
 
 def _no_trial(folder: Path, cell: CellRecord) -> str:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from silotune.config import Config, build, dump, in_keys, naming_keys
+from silotune.config import Config, Written, build, dump, in_keys, load_config, naming_keys
 from silotune.core.files import RecordError
 from silotune.federation.baselines import silo_alone, untrained
 from silotune.federation.keeping import mend
@@ -21,7 +23,8 @@ from silotune.federation.opening import OpenRun, opened
 from silotune.federation.run import finish, rounds, stop
 from silotune.runs.folder import RunFolder
 
-from .record import Note, configuration, read_note, write_note
+from .grid import settings_text
+from .record import Note, read_note, write_note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +33,25 @@ class Job:
 
     Attributes:
         folder: of the run.
-        config: as YAML.
+        base: what the base of its configuration says, and where that was written.
+        overrides: over that, ``key=value``.
         untrained: whether the model is also scored before training, as the result will be.
     """
 
     folder: str
-    config: str
+    base: tuple[str, Mapping[str, Any]]
+    overrides: Sequence[str]
     untrained: bool = False
 
-    @classmethod
-    def of(cls, folder: Path, config: Config, *, untrained: bool) -> Job:
-        """Of a configuration."""
-        settled = config.model_copy(update={"output_dir": str(folder)})
-        return cls(folder=str(folder), config=dump(settled), untrained=untrained)
+    @property
+    def config(self) -> Config:
+        """Its configuration.
+
+        Raises:
+            ConfigError: if there is none.
+        """
+        here = settings_text({"output_dir": self.folder})
+        return load_config(Written(*self.base), [*self.overrides, *here])
 
     def to_bytes(self) -> bytes:
         """As JSON."""
@@ -88,12 +97,12 @@ def reason(error: BaseException) -> str:
 
 
 def _trained(job: Job) -> Note:
-    folder, config = RunFolder(Path(job.folder)), configuration(job.config)
+    folder, config = RunFolder(Path(job.folder)), job.config
     with naming_keys():
         federation = build(config)
         mend(folder)
         resume = folder.state.is_file()
-        with opened(federation, folder.path, resume=resume, config=job.config) as run:
+        with opened(federation, folder.path, resume=resume, config=dump(config)) as run:
             try:
                 return _to_the_end(run, untrained_too=job.untrained)
             except BaseException as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -30,13 +30,27 @@ S = TypeVar("S", bound=BaseModel)
 NAME = "method.name"
 
 
+class Written(NamedTuple):
+    """What a file says, for who takes it more than once.
+
+    Attributes:
+        place: the file, for messages.
+        value: its mapping.
+        lines: the 1-based line of each key, as far as it is known.
+    """
+
+    place: str
+    value: Mapping[Any, Any]
+    lines: Mapping[KeyPath, int] = {}
+
+
 def load_config(
-    path: Path | None, overrides: Sequence[str] = (), *, of_run: bool = False
+    path: Path | Written | None, overrides: Sequence[str] = (), *, of_run: bool = False
 ) -> Config:
     """Read a configuration.
 
     Args:
-        path: a YAML file, or None for the overrides alone.
+        path: a YAML file, or what one says; None for the overrides alone.
         overrides: ``key.sub=value``; later ones win, and all win over the file.
         of_run: whether the file is in the folder of a run, and not the user's own: then a method's
             class that it names is not imported.
@@ -44,8 +58,9 @@ def load_config(
     Raises:
         ConfigError: with one line for each problem: place, key, what is wrong, the fix.
     """
-    place = str(path) if path else "configuration"
-    settings, wrong = _from_file(path) if path else ({}, [])
+    given = read_written(path) if isinstance(path, Path) else path
+    place = given.place if given else "configuration"
+    settings, wrong = _settings(given) if given else ({}, [])
     written = settings.get(NAME) if of_run else None
     settings, more = apply(settings, overrides)
     wrong += more
@@ -54,7 +69,7 @@ def load_config(
         settings = _without_method(settings)
     settings, more = _of_method(settings)
     wrong += more
-    if path:
+    if isinstance(path, Path):
         settings.setdefault("output_dir", Setting("output_dir", f"runs/{path.stem}", place))
     try:
         config = Config.model_validate(_nested(settings))
@@ -76,7 +91,7 @@ def dropped(path: Path, overrides: Sequence[str]) -> list[str]:
     Returns:
         Each as ``key (file:line)``.
     """
-    written, _ = _from_file(path)
+    written, _ = _settings(read_written(path))
     left, _ = apply(written, overrides)
     lost = [s for home, s in written.items() if home not in left and s.value is not None]
     return [f"{s.key} ({s.where})" for s in lost]
@@ -123,10 +138,20 @@ def _of_method(settings: dict[str, Setting]) -> tuple[dict[str, Setting], list[s
     return {home: s for home, s in settings.items() if home not in strange}, wrong
 
 
-def _from_file(path: Path) -> tuple[dict[str, Setting], list[str]]:
-    """The settings of a file by home key, and what is wrong with its keys."""
+def read_written(path: Path) -> Written:
+    """What the file of a configuration says.
+
+    Raises:
+        ConfigError: if it cannot be read.
+    """
     value, lines = read_mapping(path, "`silotune init`")
-    places = {(): str(path), **{key: f"{path}:{line}" for key, line in lines.items()}}
+    return Written(str(path), {str(key): inner for key, inner in value.items()}, lines)
+
+
+def _settings(written: Written) -> tuple[dict[str, Setting], list[str]]:
+    """The settings of a file by home key, and what is wrong with its keys."""
+    place, value, lines = written
+    places = {(): place, **{key: f"{place}:{line}" for key, line in lines.items()}}
     settings: dict[str, Setting] = {}
     wrong: list[str] = []
     for item in keys.flatten(value, (), places):

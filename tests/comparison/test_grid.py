@@ -1,0 +1,159 @@
+"""A grid is read whole, or every problem is named with its key and the fix."""
+
+import pytest
+
+from comparison.grids import BASE, GRID, RATES, grid
+from silotune.comparison import read_grid
+from silotune.comparison.cells import cells, trials
+from silotune.config import ConfigError
+
+BAD = {
+    "no base": ({"axes": GRID["axes"]}, "base: is missing"),
+    "strange key": (grid(axis={}), "axis: a grid has no such key; there are base, axes"),
+    "no axes": (grid(axes={}), "axes: is missing"),
+    "axes as a list": (grid(axes=["method"]), "axes: takes `key: value` pairs"),
+    "no values": (grid(axes={"train.momentum": []}), "axes.train.momentum: takes a list"),
+    "value twice": (grid(axes={"train.momentum": [0.5, 0.5]}), "has a value twice"),
+    "mapping without a name": (
+        grid(axes={"method": [{"name": "fedit"}]}),
+        "needs a name: write the axis as `label: {method: ...}`",
+    ),
+    "bundle of no keys": (grid(axes={"m": {"a": "fedit"}}), "axes.m.a: takes the keys"),
+    "unknown key": (grid(axes={"train.num_round": [1]}), "did you mean train.num_rounds?"),
+    "unknown key in set": (grid(set={"train.num_round": 1}), "set: train.num_round: unknown key"),
+    "seed as an axis": (grid(axes={"train.seed": [1]}), "train.seed: give the grid's seeds"),
+    "threads": (grid(set={"train.threads": 2}), "every run of a grid has one thread"),
+    "output": (grid(set={"output_dir": "x"}), "runs lie in the grid's own folder"),
+    "contradiction": (
+        grid(axes={"method": {"a": {"method": {"name": "fedit"}}}, "method.r": [2, 4]}),
+        "axes.method and axes.method.r both set method.r; a key belongs to one of them",
+    ),
+    "tuned axis": (
+        grid(axes={"train.learning_rate": [1]}, tune=RATES, baseline={}),
+        "axes.train.learning_rate and tune both set train.learning_rate",
+    ),
+    "no trials": (grid(tune={"train.learning_rate": []}), "tune.train.learning_rate: takes a list"),
+    "factors of another key": (
+        grid(tune={"train.momentum": {"times_usual": [1]}}),
+        "only train.learning_rate also takes {times_usual",
+    ),
+    "factors below 0": (
+        grid(tune={"train.learning_rate": {"times_usual": [-1]}}),
+        "times_usual takes numbers above 0",
+    ),
+    "tuning seed": (grid(tune=RATES, tuning_seed=1), "tuning_seed: 1 is among seeds"),
+    "seeds": (grid(seeds=0), "seeds: "),
+    "same seed": (grid(seeds=[1, 1]), "seeds: name each once"),
+    "baseline axis": (grid(baseline={"methods": "ffa"}), "baseline.methods: is no axis"),
+    "baseline label": (grid(baseline={"method": "lora"}), "lora is none of ffa, fedit"),
+    "beside": (grid(beside=["all"]), "beside: "),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_wrong_is_named_with_its_key(name):
+    given, words = BAD[name]
+    with pytest.raises(ConfigError) as error:
+        read_grid(given)
+    assert words in str(error.value)
+    assert all(line.startswith("grid: ") for line in error.value.problems)
+
+
+def test_a_file_is_read_as_the_mapping_that_it_holds(tmp_path):
+    file = tmp_path / "grid.yaml"
+    file.write_text(
+        "base: base.yaml\naxes:\n  privacy.target_epsilon: [1, 6]\ntune:\n"
+        "  train.learning_rate: {times_usual: [0.5, 2]}\nseeds: [4, 5]\n"
+    )
+    found = read_grid(file)
+    assert found.axes == {
+        "privacy.target_epsilon": {
+            "1": {"privacy.target_epsilon": 1},
+            "6": {"privacy.target_epsilon": 6},
+        }
+    }
+    assert (found.base, found.seeds, found.compared) == (
+        "base.yaml",
+        (4, 5),
+        ("privacy.target_epsilon",),
+    )
+    with pytest.raises(ConfigError, match="there is no such file"):
+        read_grid(tmp_path / "other.yaml")
+
+
+def test_cells_are_all_combinations_and_each_has_its_own_configuration():
+    found = cells(read_grid(grid()))
+    assert [tuple(cell.labels.values()) for cell in found] == [
+        ("ffa", "1"),
+        ("fedit", "1"),
+        ("ffa", "6"),
+        ("fedit", "6"),
+    ]
+    assert [cell.config.method.name for cell in found] == ["ffa-lora", "fedit"] * 2
+    assert [cell.config.privacy.target_epsilon for cell in found] == [1, 1, 6, 6]
+    assert all(cell.config.train.threads == 1 for cell in found)
+    assert len({cell.place for cell in found}) == 4
+
+
+CLIENTS = {"privacy.target_delta": 0.01, "train.weighting": "uniform"}
+
+
+def test_a_method_that_refuses_the_unit_of_privacy_is_a_cell_with_the_reason():
+    axes = {"method.name": ["ffa-lora", "fedsa-lora"], "privacy.unit": ["example", "client"]}
+    found = cells(read_grid(grid(axes=axes, baseline={}, set=CLIENTS)))
+    refused = {tuple(cell.labels.values()): cell.refusal for cell in found if cell.refusal}
+    assert list(refused) == [("fedsa-lora", "client")]
+    assert "fedsa-lora: client-level privacy" in refused["fedsa-lora", "client"]
+    assert "override" not in refused["fedsa-lora", "client"]
+
+
+def test_a_grid_of_which_nothing_can_run_is_refused_as_its_first_cell_is():
+    with pytest.raises(ConfigError, match=r"method\.r"):
+        cells(read_grid(grid(axes={"method.r": [-1, 0]}, baseline={})))
+
+
+def test_baselines_stand_beside_every_block():
+    found = cells(read_grid(grid(beside=["pooled", "linear-probe"])))
+    beside = [(cell.beside, *cell.labels.values()) for cell in found if cell.beside]
+    assert beside == [
+        (kind, name, epsilon)
+        for epsilon in ("1", "6")
+        for kind, name in (
+            ("pooled", "ffa, pooled"),
+            ("pooled", "fedit, pooled"),
+            ("linear-probe", "linear probe"),
+        )
+    ]
+    pooled, probe = found[2].config, found[4].config
+    assert (pooled.data.silos.num, pooled.data.silos.by) == (1, None)
+    assert pooled.train.batch_size == 3 * found[0].config.train.batch_size
+    assert (probe.method.name, probe.privacy.target_epsilon) == ("head-only", 1)
+
+
+def test_pooled_records_are_declared_as_all_of_them_together():
+    each = {"harbour": 300, "university": 400, "village": 200}
+    for declared, total in ((each, 900), (250, 750)):
+        given = grid(beside=["pooled"], set={"data.num_examples": declared})
+        assert cells(read_grid(given))[2].config.data.num_examples == total
+
+
+def test_every_cell_has_the_same_budget_of_trials():
+    tune = {"train.learning_rate": {"times_usual": [0.25, 1, 4]}, "train.momentum": [0.0, 0.9]}
+    described = read_grid(grid(tune=tune))
+    tried = [trials(described, cell) for cell in cells(described)]
+    assert [len(of_cell) for of_cell in tried] == [6] * 4
+    for cell, of_cell in zip(cells(described), tried, strict=True):
+        usual = cell.at({"train.learning_rate": None}).usual_rate
+        rates = sorted({settings["train.learning_rate"] for settings in of_cell})
+        assert rates == [0.25 * usual, usual, 4 * usual]
+
+
+def test_a_base_may_be_a_file(tmp_path):
+    import yaml
+
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE))
+    inline, of_file = (
+        cells(read_grid(grid(base=base))) for base in (BASE, str(tmp_path / "base.yaml"))
+    )
+    for one, other in zip(inline, of_file, strict=True):
+        assert one.config.method == other.config.method
