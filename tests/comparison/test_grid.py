@@ -1,5 +1,7 @@
 """A grid is read whole, or every problem is named with its key and the fix."""
 
+from pathlib import Path
+
 import pytest
 
 from comparison.grids import BASE, GRID, RATES, grid
@@ -157,3 +159,19 @@ def test_a_base_may_be_a_file(tmp_path):
     )
     for one, other in zip(inline, of_file, strict=True):
         assert one.config.method == other.config.method
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "grids"
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"), [("triage", []), ("sharing", [("fedftg", "every record")])]
+)
+def test_the_examples_are_grids_of_which_only_what_is_meant_to_be_is_refused(
+    name, refused, monkeypatch
+):
+    monkeypatch.chdir(EXAMPLES.parents[1])
+    described = read_grid(EXAMPLES / f"{name}.yaml")
+    found = cells(described)
+    assert [tuple(c.labels.values()) for c in found if c.refusal] == refused
+    assert all(len(trials(described, c)) in (1, 3) for c in found if not c.refusal)
