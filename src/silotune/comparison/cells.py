@@ -21,6 +21,9 @@ from .grid import RATE, TIMES, Grid, Settings, settings_text
 PROBE: Settings = {"method": {"name": "head-only"}, "model.head": "trained"}
 """A private linear probe: the head alone, with the same privacy."""
 
+ALONE: Settings = {"train.threads": 1, "runtime": "in-process"}
+"""Every run is one process with one thread; many run at a time."""
+
 Trial = Mapping[str, Any]
 """Key -> value that is tried."""
 
@@ -106,7 +109,7 @@ def _cells(grid: Grid) -> Iterator[Cell]:
         shared.append('baselines=["silo-alone"]')
 
     def cell(labels: Mapping[str, str], settings: list[str], beside: str = "") -> Cell:
-        whole = (*shared, *settings, "train.threads=1")
+        whole = (*shared, *settings, *settings_text(ALONE))
         return Cell(labels=labels, overrides=whole, base=base, beside=beside)
 
     first = grid.compared[0]

@@ -40,6 +40,7 @@ TIMES = "times_usual"
 OURS: Mapping[str, str] = {
     "train.seed": "give the grid's seeds",
     "train.threads": "every run of a grid has one thread",
+    "runtime": "every run of a grid is one process",
     "output_dir": "runs lie in the grid's own folder",
     "baselines": "name silo-alone under beside",
 }

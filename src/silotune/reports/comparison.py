@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from silotune.objectives.registry import goal_of
+
 LEVEL = 0.95
 
 METHOD = (
@@ -274,8 +276,8 @@ def is_best(group: Group, block: Sequence[Group]) -> bool:
 
 
 def larger_is_better(metric: str) -> bool:
-    """Of a run's first metric: accuracy is good when large, any other when small."""
-    return metric == "accuracy"
+    """As the task of the metric says."""
+    return goal_of(metric) == "max"
 
 
 def block_of(labels: Mapping[str, str], compared: Sequence[str]) -> tuple[str, ...]:
