@@ -71,6 +71,7 @@ VERBS = {
     "site",
     "evaluate",
     "export",
+    "eva",
     "methods",
     "audit",
     "privacy",

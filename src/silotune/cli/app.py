@@ -290,6 +290,28 @@ def export(
     export_run(run_path, kind.value, output, silo, approximate and approximate.value)
 
 
+@app.command(
+    epilog=examples("silotune eva mine.yaml --texts public.csv --output start"),
+)
+@reported
+def eva(
+    config: ConfigName,
+    texts: Annotated[
+        Path, typer.Option("--texts", metavar="FILE", help="Public texts: csv, jsonl, parquet ...")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="A new folder.")],
+    overrides: Overrides = None,
+    column: Annotated[str, typer.Option("--column", help="The column of the texts.")] = "text",
+) -> None:
+    """Make an adapter to begin from (EVA), of what the layers of the model read of public texts.
+
+    A run takes it as method.init_from. No record is read.
+    """
+    from .eva import write_start
+
+    write_start(config, overrides or [], texts, column, output)
+
+
 @app.command(epilog=examples("silotune audit mine.yaml", "silotune audit runs/triage --thorough"))
 @reported
 def audit(

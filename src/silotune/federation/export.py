@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from silotune.adapters import OWN_WEIGHTS, Estimate
 from silotune.adapters.merge_error import MergeError
 from silotune.adapters.peft_io import read_files
 from silotune.certificate.guarantee import guarantee, warning
-from silotune.core.files import in_words, write_text
+from silotune.core.files import write_text
 from silotune.models.hub import files_digest
 from silotune.models.load import quiet
 from silotune.models.originals import restore
@@ -30,6 +28,7 @@ from silotune.terms import Terms
 
 from .description import Description
 from .merging import merged_whole, refuse_hidden, training_batches
+from .new_folder import new_folder
 from .results import adapter_of, model_in, open_as_run, other_base
 
 
@@ -51,7 +50,7 @@ def export_peft(folder: RunFolder, output: Path, silo: str | None = None) -> str
     place = adapter_of(folder, silo)
     _refuse_own(place, "format: peft", "PEFT does not know it")
     compared = _same_base(folder, place)
-    with _new_folder(output) as draft:
+    with new_folder(output) as draft:
         shutil.copytree(place, draft, dirs_exist_ok=True)
     return compared
 
@@ -98,7 +97,7 @@ def export_merged(
         )
     if approximate is Estimate.INPUTS:
         refuse_hidden(terms)
-    with quiet(), _new_folder(output) as draft:
+    with quiet(), new_folder(output) as draft:
         model = open_as_run(federation, folder)
         numbers = model_in(place, model)
         reads = approximate is Estimate.INPUTS
@@ -167,21 +166,6 @@ def _save(whole: Any, folder: Path) -> None:
         save_file(whole.classifier.state_dict(), folder / "classifier.safetensors")
         whole = whole.encoder
     whole.save_pretrained(folder)
-
-
-@contextlib.contextmanager
-def _new_folder(output: Path) -> Iterator[Path]:
-    """A draft that becomes ``output`` when it is whole, and is removed when it is not."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"output: {output} exists already; choose another folder")
-    draft = output.with_name(f".{output.name}.{os.getpid()}.tmp")  # nobody else's
-    with in_words(output):
-        draft.mkdir(parents=True)
-        try:
-            yield draft
-            draft.replace(output)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
 
 
 def _readme(

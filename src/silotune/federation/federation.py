@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from .audit_subject import of_federation
 from .baselines import silo_alone
 from .data_summary import Division, divide
 from .description import Description
+from .eva import ExplainedVariance, explained_variance_start
 from .keeping import mend
 from .opening import OpenRun, check_records, check_same, is_finished, opened
 from .plan import Plan, forecast
@@ -127,6 +128,18 @@ class Federation(Description):
     def data(self) -> Division:
         """How the records divide over the clients. Epsilon does not cover what it says."""
         return divide(self)
+
+    def eva(self, texts: Sequence[str], folder: str | Path) -> ExplainedVariance:
+        """Write an adapter to begin from, of what layers read of public texts: ``init_from``.
+
+        Args:
+            texts: that anybody may know, some hundreds; no record of a client is read.
+            folder: a new one.
+
+        Raises:
+            ValueError: if the method's pairs cannot begin so, or the texts are too few.
+        """
+        return explained_variance_start(self, texts, folder)
 
     def audit(self, *, thorough: bool = False) -> list[Part]:
         """Attack what silos send with canaries: is it what is claimed?
