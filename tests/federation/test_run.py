@@ -23,6 +23,7 @@ from federation.small import (
 )
 from silotune.core.files import read_json, read_lines
 from silotune.engine import QuorumError
+from silotune.federation import scoring
 from silotune.federation.baselines import silo_alone
 from silotune.federation.keeping import mend
 from silotune.federation.run import exhausted, finish, rounds, stop
@@ -300,6 +301,22 @@ def test_a_stopped_run_says_so_and_can_go_on(place):
     assert read_json(folder.run)["status"] == "stopped: interrupted"
     train(config, resume=True)
     assert read_json(folder.run)["status"] == "finished"
+
+
+def test_the_last_state_is_scored_once_where_the_rounds_are_its_measure(place, monkeypatch):
+    """And anew where another process finishes what this one has not scored."""
+    config, asked = small(place, "train.num_rounds=1"), []
+    monkeypatch.setattr(
+        scoring, "measured", lambda *a, real=scoring.measured: asked.append(a) or real(*a)
+    )
+    train(config)
+    assert len(asked) == 4, "two silos, before and after"
+    folder = RunFolder(Path(config.output_dir))
+    told = read_json(folder.run)["scored"]
+    folder.report.unlink()
+    train(config, resume=True)
+    assert len(asked) == 6
+    assert read_json(folder.run)["scored"] == told
 
 
 def test_scores_of_a_site_stay_at_the_site(place):

@@ -45,7 +45,7 @@ from .lifetimes import Accounts, open_accounts, refuse_beyond, refuse_other_reco
 from .lifetimes import notices as lifetime_notices
 from .observed import Observed
 from .remembering import remembering
-from .scoring import Measure, here, metric_name
+from .scoring import Measure, Scores, here, metric_name
 from .versions import going_on, versions
 from .versions import notices as version_notices
 from .workers import Workers, refuse_unreachable, starting
@@ -71,6 +71,8 @@ class OpenRun:
         keep: what its checkpoints keep of the files beside them.
         sites: its clients, where they are elsewhere; None if they are here.
         workers: the processes that train and score; None where this one does.
+        scored: the round of the state that was scored last, and what was found; None if this
+            process has scored none.
     """
 
     built: BuiltFederation
@@ -83,6 +85,7 @@ class OpenRun:
     keep: Mapping[str, str]
     sites: AtSites | None = None
     workers: Workers | None = None
+    scored: tuple[int, Scores] | None = None
 
     @property
     def measure(self) -> Measure:

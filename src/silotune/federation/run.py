@@ -113,7 +113,8 @@ def finish(
     if job.sites:
         job.sites.settle()
     _save_adapters(built.agreement, folder, learned, job.facts.started)
-    scored = last_score(built, learned, job.measure)
+    at, known = job.scored or (-1, None)
+    scored = last_score(built, learned, job.measure, known if at == state.round else None)
     facts = replace(
         job.facts,
         status=status,
@@ -267,7 +268,9 @@ def _scores(job: OpenRun, experiment: Experiment, state: GlobalState) -> Scores:
     if not built.terms.scored(state.round):
         return Scores()
     if built.terms.evaluation != "site":
-        return score(built, _learned(job, state), job.measure)
+        found = score(built, _learned(job, state), job.measure)
+        job.scored = state.round, found
+        return found
     tasks = make_tasks(experiment, job.runtime.clients(), state)
     return released_scores(tasks, job.runtime.evaluate(tasks))
 

@@ -122,13 +122,23 @@ def final_scores(
 
 
 def last_score(
-    built: BuiltFederation, learned: TrainedModels, measure: Measure | None = None
+    built: BuiltFederation,
+    learned: TrainedModels,
+    measure: Measure | None = None,
+    known: Scores | None = None,
 ) -> Scored | None:
-    """The finished model on the test records, if there are any, or else where rounds are scored."""
+    """The finished model on the test records, if there are any, or else where rounds are scored.
+
+    Args:
+        built: as for ``score``, like all others.
+        learned: by which models.
+        measure: computes; None = here.
+        known: what ``score`` has found of these very models; None if that is to be done yet.
+    """
     if built.terms.evaluation == "site":
         return None
     final = final_scores(built, learned, measure).scored
-    return final or score(built, learned, measure).scored
+    return final or (known or score(built, learned, measure)).scored
 
 
 def _scores(

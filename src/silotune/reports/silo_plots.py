@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -64,14 +65,14 @@ def data_split(split: Mapping[str, SiloSummary]) -> str:
     totals = [silo.records for silo in silos.values()]
     if len(split) > MOST_NAMED:
         with canvas(6.6, 2.9) as (figure, axes):
-            _stack(axes, bars, upright=True)
+            _columns(axes, bars)
             _rank_axis(axes, "silos, largest first", len(silos), len(split))
             axes.yaxis.set_major_formatter(_thousands())
             axes.set(ylabel="records", ylim=(0, 1.05 * max([*totals, 1])))
             legend(figure, entries)
             return svg(figure, title)
     with canvas(6.6, 1.0 + 0.34 * len(silos)) as (figure, axes):
-        _stack(axes, bars, upright=False)
+        _stack(axes, bars)
         _bar_texts(axes, range(len(silos)), totals, list(map(_size_text, silos.values())))
         _category_axis(axes, list(silos))
         axes.xaxis.set_major_formatter(_thousands())
@@ -153,14 +154,27 @@ def _size_text(silo: SiloSummary) -> str:
     return f"{silo.records:,} of {count_text(present, 'label')}"
 
 
-def _stack(axes: Axes, bars: Sequence[tuple[Sequence[int], str]], *, upright: bool) -> None:
-    """Bars on top of each other, or one after the other."""
+def _stack(axes: Axes, bars: Sequence[tuple[Sequence[int], str]]) -> None:
+    """Bars one after the other, of a few silos."""
     start = [0] * len(bars[0][0])
-    places = range(1, len(start) + 1) if upright else range(len(start))
-    draw, thick, gap = (axes.bar, 0.9, 0) if upright else (axes.barh, 0.62, 1)
     for counts, color in bars:
-        draw(places, counts, thick, start, color=color, edgecolor=SURFACE, linewidth=gap)
+        axes.barh(
+            range(len(start)), counts, 0.62, start, color=color, edgecolor=SURFACE, linewidth=1
+        )
         start = [total + count for total, count in zip(start, counts, strict=True)]
+
+
+def _columns(axes: Axes, bars: Sequence[tuple[Sequence[int], str]]) -> None:
+    """Bars on top of each other, of many silos: those of one color are one thing to draw."""
+    start, half = [0] * len(bars[0][0]), 0.45
+    for counts, color in bars:
+        ends = [total + count for total, count in zip(start, counts, strict=True)]
+        corners = [
+            [(place - half, low), (place - half, high), (place + half, high), (place + half, low)]
+            for place, (low, high) in enumerate(zip(start, ends, strict=True), start=1)
+        ]
+        axes.add_collection(PolyCollection(corners, facecolors=color, linewidths=0))
+        start = ends
 
 
 def _rank_axis(axes: Axes, label: str, shown: int, every: int) -> None:
