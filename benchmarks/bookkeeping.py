@@ -21,6 +21,8 @@ from typing import Any
 from unittest.mock import patch
 
 import silotune as st
+from silotune.core import Factors
+from silotune.engine.local_training import Trained
 from silotune.federation.opening import opened
 from silotune.federation.run import rounds
 from silotune.federation.scoring import Scores
@@ -153,8 +155,8 @@ def federation(case: Case, model: Path) -> st.Federation:
 def untrained() -> Iterator[None]:
     """Local steps that do nothing, and no scores."""
 
-    def nothing(task: Any, trainer: Any, client: Any, start: Any, past: Any) -> Any:
-        return start, 0
+    def nothing(task: Any, trainer: Any, client: Any, start: Factors, **_: Any) -> Trained:
+        return Trained(factors=start, memory={}, dropped=0)
 
     with (
         patch("silotune.engine.client.local_training", nothing),

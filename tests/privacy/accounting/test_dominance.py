@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from covering import examples
 from silotune.privacy.accounting.accountant import COARSE, epsilon
 from silotune.privacy.accounting.charges import Charge, CorrelatedCharge, TruncatedCharge
-from silotune.privacy.accounting.dominance import dominated
+from silotune.privacy.accounting.dominance import dearer, dominated
 
 ONE = Charge(0.2, 1.5, 30, 2**20)
 COUNT = Charge(1.0, 20.0, 1)
@@ -85,3 +85,25 @@ def test_what_is_covered():
     assert dominated([replace(cut, steps=4)], [cut])
     assert not dominated([replace(cut, sampling_rate=0.09)], [cut])
     assert not dominated([replace(cut, num_examples=61)], [cut])
+
+
+@given(q=st.floats(1e-3, 1.0), sigma=st.floats(0.6, 20.0), steps=st.integers(1, 300))
+@examples(6, 60)
+def test_a_dearer_charge_costs_no_less_and_hardly_more(q, sigma, steps):
+    charge = Charge(q, sigma, steps, grid_points=2**20)
+    more = dearer(charge)
+    assert more.sampling_rate >= q
+    assert more.noise_multiplier <= sigma
+    assert more.steps >= steps
+    one, other = (epsilon([c], 1e-5, grid=COARSE) for c in (charge, more))
+    assert one <= other * (1 + 1e-9)
+    assert other <= 1.3 * one + 0.01
+
+
+def test_there_are_few_kinds_of_dearer_charges():
+    rates = np.geomspace(1e-3, 0.3, 2000)
+    silos = [Charge(float(q), 0.6 + 3 * float(q), 1 + i % 40) for i, q in enumerate(rates)]
+    assert len({replace(dearer(c), steps=1) for c in silos}) < 200
+    for charge in (TruncatedCharge(0.1, 1.0, 3, 20, 100), CorrelatedCharge(1.0, 3, 2, 5)):
+        assert dearer(charge) == charge
+    assert dearer(Charge(0.1, 0.0, 3)) == Charge(0.1, 0.0, 3)
