@@ -120,6 +120,7 @@ baseline: {method: ffa}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_grid_that_is_killed_at_any_moment_ends_in_the_same_table(place):
     """Of 12 runs, killed with all it started whenever some more have ended. Seeded noise makes the
     runs comparable.

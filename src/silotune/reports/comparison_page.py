@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from . import comparison_plots as plots
 from .comparison import METHOD, Comparison, Group
-from .comparison_tables import difference_text, missing_lines, score_text, shown
+from .comparison_tables import Row, Shown, difference_text, missing_lines, score_text, shown
 from .environment import environment
 from .plot_style import themed
 
@@ -17,13 +17,18 @@ from .plot_style import themed
 def comparison_page(comparison: Comparison) -> str:
     """A comparison as HTML; of one that goes on, what has ended of it."""
     table, by_silo = shown(comparison), plots.by_silo(comparison)
+    kept = [i for i in range(len(table.columns)) if not _titles(comparison, i)]
     return (
         environment()
         .get_template("comparison.html")
         .render(
             comparison=comparison,
-            table=table,
-            blocks=[list(rows) for _, rows in groupby(table.rows, key=lambda row: row.block)],
+            columns=[table.columns[i] for i in kept],
+            kinds=[_kind(table, i) for i in kept],
+            blocks=[
+                (_block_title(comparison, block), [_cells(table, row, kept) for row in rows])
+                for block, rows in groupby(table.rows, key=lambda row: row.block)
+            ],
             missing=missing_lines(comparison),
             tiles=_tiles(comparison),
             method=METHOD,
@@ -57,6 +62,31 @@ BY_SILO = (
     "Each line goes from the silo with the lowest mean over seeds to the one with the highest, "
     "after the last scored round, on the silos' own held-out records."
 )
+
+
+def _titles(comparison: Comparison, column: int) -> bool:
+    """Whether a column holds labels that a whole block has, which are its title."""
+    axes = comparison.axes
+    return column < len(axes) and axes[column] not in comparison.compared
+
+
+def _block_title(comparison: Comparison, block: Sequence[str]) -> str:
+    """``privacy.target_epsilon 6 · split iid``; nothing where there is one block alone."""
+    axes = [axis for axis in comparison.axes if axis not in comparison.compared]
+    return " · ".join(f"{axis} {label}" for axis, label in zip(axes, block, strict=True))
+
+
+def _kind(table: Shown, column: int) -> str:
+    """For the style: of words, or of a number."""
+    return "w" if table.is_word(column) else "n"
+
+
+def _cells(table: Shown, row: Row, kept: Sequence[int]) -> list[tuple[str, str]]:
+    """Texts of a row, with what they are."""
+    best = row.best
+    return [
+        (row.cells[i], "n best" if best and i == table.score else _kind(table, i)) for i in kept
+    ]
 
 
 def _tiles(comparison: Comparison) -> list[tuple[str, str, str]]:

@@ -172,7 +172,7 @@ def _panel(comparison: Comparison, names: Sequence[str]) -> Iterator[tuple[Figur
         axes.yaxis.set_major_formatter(metric_ticks(comparison.metric))
         axes.grid(visible=False, axis="x")
         entries: list[tuple[str, Line2D | Patch]] = []
-        for name in names:
+        for name in (name for name in _names(comparison) if name in names):
             color, dashes = _style(comparison, name)
             entries.append((name, Line2D([], [], color=color, linestyle=dashes, lw=2)))
         legend(figure, entries)
@@ -216,9 +216,13 @@ def _name(comparison: Comparison, group: Group) -> str:
     return " · ".join(group.labels[axis] for axis in comparison.compared)
 
 
+def _names(comparison: Comparison) -> list[str]:
+    """What is compared, in order."""
+    return list(dict.fromkeys(_name(comparison, group) for group in comparison.groups))
+
+
 def _style(comparison: Comparison, name: str) -> Style:
-    names = list(dict.fromkeys(_name(comparison, group) for group in comparison.groups))
-    i = names.index(name)
+    i = _names(comparison).index(name)
     return SERIES[i % len(SERIES)], DASHES[i // len(SERIES) % len(DASHES)]
 
 

@@ -73,6 +73,10 @@ class Shown:
         """The column whose best is marked."""
         return self.words
 
+    def is_word(self, column: int) -> bool:
+        """Whether a column holds words."""
+        return column < self.words or self.columns[column] == TUNED
+
 
 def shown(comparison: Comparison) -> Shown:
     """What a table of a comparison says; columns of which nothing is known are left out."""
@@ -137,7 +141,7 @@ def terminal(table: Shown) -> Table:
     """For rich; the best are bold, and blocks apart."""
     printed = Table(box=box.SIMPLE_HEAD, header_style="dim", pad_edge=False)
     for i, name in enumerate(table.columns):
-        printed.add_column(Text(name), justify="left" if _is_word(table, i) else "right")
+        printed.add_column(Text(name), justify="left" if table.is_word(i) else "right")
     for _, block in groupby(table.rows, key=lambda row: row.block):
         for row in block:
             marked = [f"{c} *" if _is_best(table, row, i) else c for i, c in enumerate(row.cells)]
@@ -156,7 +160,7 @@ def missing_lines(comparison: Comparison) -> list[str]:
 
 def markdown(table: Shown) -> str:
     """A table of GitHub's Markdown; the best are bold."""
-    rule = ["---" if _is_word(table, i) else "---:" for i in range(len(table.columns))]
+    rule = ["---" if table.is_word(i) else "---:" for i in range(len(table.columns))]
     lines = [list(map(_in_markdown, table.columns)), rule]
     lines += _marked(table, _in_markdown, "**{}**")
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
@@ -164,7 +168,7 @@ def markdown(table: Shown) -> str:
 
 def latex(table: Shown) -> str:
     """A ``tabular`` that needs the package booktabs; the best are bold."""
-    kinds = "".join("l" if _is_word(table, i) else "r" for i in range(len(table.columns)))
+    kinds = "".join("l" if table.is_word(i) else "r" for i in range(len(table.columns)))
     blocks = [row.block for row in table.rows]
     rules = [
         "\\midrule\n" if i and blocks[i - 1] != block else "" for i, block in enumerate(blocks)
@@ -225,10 +229,6 @@ def _value(value: object) -> str:
 
 def _plain(value: float) -> str:
     return "" if math.isnan(value) else repr(value)
-
-
-def _is_word(table: Shown, column: int) -> bool:
-    return column < table.words or table.columns[column] == TUNED
 
 
 def _is_best(table: Shown, row: Row, column: int) -> bool:
