@@ -20,7 +20,7 @@ from silotune.core.files import RecordError
 from silotune.federation.workers import SILOTUNE
 from silotune.runs.folder import RunFolder
 from silotune.runs.lock import held
-from silotune_link.process import Process, ProcessDied
+from silotune_link.process import Process, ProcessDied, ProcessStopped
 
 from .cells import Cell, cells
 from .grid import Grid, settings_text
@@ -173,6 +173,8 @@ def processes(folder: Path, count: int) -> Runner:
             worker = free.get()
             try:
                 return worker.ask(job.to_bytes()).decode(errors="replace")
+            except ProcessStopped:
+                raise  # which is no failure of the run
             except ProcessDied as error:
                 return f"{error}; see {log}"
             finally:
@@ -206,17 +208,16 @@ def _make(stage: str, tasks: Sequence[_Task], run: Run, at_once: int, tell: Tell
     """Make what is missing; runs that fail are notes."""
     missing = [task for task in tasks if not is_done(task.folder)]
     done = len(tasks) - len(missing)
-    with ThreadPoolExecutor(at_once) as pool:
+    pool = ThreadPoolExecutor(at_once)
+    try:
         ahead = {pool.submit(_made, task, run): task for task in missing}
-        try:
-            for future in as_completed(ahead):
-                done += 1
-                failed = future.result()
-                what = ahead[future].what
-                tell(Progress(stage=stage, done=done, of=len(tasks), what=what, failed=failed))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for future in as_completed(ahead):
+            done += 1
+            failed = future.result()
+            what = ahead[future].what
+            tell(Progress(stage=stage, done=done, of=len(tasks), what=what, failed=failed))
+    finally:  # whoever stops does not wait for runs that go on: these are stopped next
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _made(task: _Task, run: Run) -> str:
