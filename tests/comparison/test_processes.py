@@ -109,12 +109,12 @@ def test_a_worker_makes_runs_in_forks_and_outlives_them(place):
 GRID = """
 base: small.yaml
 set:
-  train.num_rounds: 4
+  train.num_rounds: 3
   data.num_examples: 20
-  privacy: {unit: example, target_epsilon: 8, target_delta: 1e-3, insecure_seeded_noise: true}
+  privacy: {unit: example, noise_multiplier: 2, target_delta: 1e-3, insecure_seeded_noise: true}
 axes:
   method: {ffa: {method: {name: ffa-lora, r: 2}}, fedit: {method: {name: fedit, r: 2}}}
-  privacy.target_epsilon: [2, 8]
+  privacy.noise_multiplier: [1, 3]
 seeds: 3
 baseline: {method: ffa}
 """
