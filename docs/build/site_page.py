@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from silotune.config.site_sections import SiteConfig, section_in
 from silotune.methods import Method
-from silotune.objectives import CausalLM, ImageClassification, SequenceClassification
+from silotune.objectives import KINDS
 from silotune.optim import SGD, AdamW
 from silotune.privacy import ClientDP, ExampleDP
 from silotune.site.judged import HARMLESS
@@ -76,9 +76,7 @@ NEVER_SAID = {
 
 _PARTS = {
     Terms: "terms.",
-    SequenceClassification: "objective.",
-    ImageClassification: "objective.",
-    CausalLM: "objective.",
+    **dict.fromkeys(KINDS, "objective."),
     SGD: "optimizer.",
     AdamW: "optimizer.",
     Method: "method.",

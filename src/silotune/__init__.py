@@ -47,7 +47,9 @@ if TYPE_CHECKING:
     from silotune.methods import register as register
     from silotune.objectives import CausalLM as CausalLM
     from silotune.objectives import ImageClassification as ImageClassification
+    from silotune.objectives import MultiLabelClassification as MultiLabelClassification
     from silotune.objectives import Objective as Objective
+    from silotune.objectives import Regression as Regression
     from silotune.objectives import SequenceClassification as SequenceClassification
     from silotune.optim import lora_params as lora_params
     from silotune.privacy import ClientDP as ClientDP
@@ -85,6 +87,8 @@ _HOMES = {
     "register": "silotune.methods",
     "CausalLM": "silotune.objectives",
     "ImageClassification": "silotune.objectives",
+    "MultiLabelClassification": "silotune.objectives",
+    "Regression": "silotune.objectives",
     "Objective": "silotune.objectives",
     "SequenceClassification": "silotune.objectives",
     "lora_params": "silotune.optim",

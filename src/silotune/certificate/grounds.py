@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
-from silotune.objectives import is_known
+from silotune.objectives import find, is_known
 from silotune.privacy import ClientDP
 from silotune.privacy.accounting.charges import typed
 from silotune.terms import Terms
@@ -111,7 +111,7 @@ def grounds(terms: Terms, circumstances: Circumstances) -> Grounds:
         counted=tuple(circumstances.counted),
         recorded=circumstances.recorded,
         at_sites=circumstances.at_sites,
-        labelled=objective.label_names != (),
+        labelled=find(objective.task).labelled,
         labels_from_data="label" in objective.columns and objective.label_names is None,
         experts=bool(getattr(terms.method, "experts", ())),
         start=terms.method.init_from is not None,

@@ -17,6 +17,8 @@ class Task(StrEnum):
 
     CLASSIFICATION = "classification"
     SEQUENCE_CLASSIFICATION = "sequence-classification"
+    MULTI_LABEL_CLASSIFICATION = "multi-label-classification"
+    REGRESSION = "regression"
     IMAGE_CLASSIFICATION = "image-classification"
     CAUSAL_LM = "causal-lm"
 

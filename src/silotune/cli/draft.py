@@ -48,7 +48,7 @@ def draft(path: Path | None, data: str, task: str | None, model: str | None) -> 
         source, reading = _opened(data)
         found = guess(source, task)
         made = Draft(path=data, found=found, reading=reading, model=model)
-        if not found.open:
+        if not open_questions(made):
             made = _counted(made)
     target = write(path, name, drafted(made))
     say(console, f"wrote {target}. It was guessed that:")

@@ -8,8 +8,6 @@ Noise comes from the seed, so the result must be that of a simulation, bit for b
 from __future__ import annotations
 
 import contextlib
-import json
-import random
 import signal
 import subprocess
 import tempfile
@@ -25,7 +23,7 @@ from rich.console import Console
 from silotune.config import Config, yaml
 from silotune.config.build import arguments
 from silotune.core import ClientId, steps_in
-from silotune.core.files import write_bytes, write_json
+from silotune.core.files import write_json
 from silotune.core.units import count_text, human_seconds
 from silotune.federation.admission import Request
 from silotune.federation.federation import Federation
@@ -33,7 +31,6 @@ from silotune.federation.members import Members
 from silotune.federation.sites import Sites
 from silotune.federation.workers import SILOTUNE
 from silotune.models.hub import files_digest, local_folder
-from silotune.objectives import Objective
 from silotune.privacy import ExampleDP
 from silotune.privacy.ledger.private_files import write_private
 from silotune.runtimes import Courier, FolderCourier
@@ -45,6 +42,7 @@ from silotune_link.daemon import check_path
 
 from .config_source import chosen
 from .console import busy, say, speaker
+from .made_up import made_up
 
 RECORDS, HELD_OUT = 300, 20
 """Made up for every site, and declared; about one in ten is held out."""
@@ -69,8 +67,6 @@ OWN = frozenset(
     }
 )
 """Arguments that each of the two runs has its own of."""
-
-_WORDS = ("when", "the", "patient", "invoice", "sample", "was", "seen", "again", "today", "late")
 
 
 def rehearse(
@@ -110,7 +106,7 @@ def rehearse(
         if base.said:
             say(console, base.said)
         given["model"] = base.name
-        tables = {site: _made(place / site, site, given["objective"]) for site in names}
+        tables = {site: made_up(place / site, site, given["objective"], RECORDS) for site in names}
         say(console, f"{count_text(sites, 'site')}, {RECORDS} made-up records each, in {place}")
         members = _joined(place, names, given, tables, console)
         with busy(console, "simulating it, to compare"):
@@ -155,39 +151,6 @@ def _arguments(config: Config, rounds: int) -> dict[str, Any]:
         "prefix_cache": "off",  # as of sites that do not say another
         "batch_size": min(common["batch_size"], RECORDS // 4),
     }
-
-
-def _made(folder: Path, site: str, objective: Objective) -> Path:
-    """Records of the configuration's columns, which say nothing of anybody."""
-    draw = random.Random(site)
-    labels = objective.label_names or ()
-    if objective.label_names is None:
-        raise ValueError("data.labels: list them, as sites must agree on them beforehand")
-
-    def text(word: str) -> str:
-        return " ".join([word, *draw.choices(_WORDS, k=6)])
-
-    def row() -> dict[str, object]:
-        label = draw.choice(labels) if labels else "note"
-        made: dict[str, object] = {}
-        for role, column in objective.columns.items():
-            if role == "label":
-                made[column] = label
-            elif role == "messages":
-                turns = [("user", text("ask")), ("assistant", text("answer"))]
-                made[column] = [{"role": who, "content": said} for who, said in turns]
-            else:
-                made[column] = text(str(label))
-        return made
-
-    folder.mkdir(parents=True)
-    file = folder / "records.jsonl"
-    write_bytes(file, b"".join(_line(row()) for _ in range(RECORDS)))
-    return file
-
-
-def _line(row: Mapping[str, object]) -> bytes:
-    return (json.dumps(row, ensure_ascii=False) + "\n").encode()
 
 
 def _joined(

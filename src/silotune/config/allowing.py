@@ -6,6 +6,7 @@ from typing import Any
 
 from silotune.core import steps_in
 from silotune.models.hub import files_digest, local_folder
+from silotune.objectives.base import columns_read
 
 from .build import objective
 from .schema import Config
@@ -44,7 +45,7 @@ def allowing(config: Config, num_examples: int | None) -> dict[str, Any]:
         "policy": {
             "approve": "any",
             "privacy": _hiding(config),
-            "columns": tuple(dict.fromkeys(objective(config).columns.values())),
+            "columns": columns_read(objective(config)),
             "methods": tuple(dict.fromkeys((method.name, (method.aggregation or method).name))),
             "max_rounds": max(train.num_rounds, config.privacy.reserve_rounds),
             "max_local_steps": steps_in(

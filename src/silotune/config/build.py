@@ -125,6 +125,7 @@ def objective(config: Config) -> Objective:
         "head_init": model.head_init,
         "head_scale": model.head_scale,
         "pooling": model.pooling,
+        **config.targets.given(),
     }
     known = {field.name for field in fields(kind)}
     made: Objective = kind(**columns, **{n: value for n, value in options.items() if n in known})

@@ -43,7 +43,12 @@ class ColumnsConfig(BaseModel):
     text_pair: Text | None = Field(
         default=None, description="Column of the second text of a pair (classification)."
     )
-    label: Text | None = Field(default=None, description="Column of the label (classification).")
+    label: Annotated[Text | tuple[Text, ...] | None, AsTuple] = Field(
+        default=None,
+        description="Column of the label (classification); of lists of labels, or one column of 0 "
+        "and 1 for each label (multi-label-classification); of the number, or several columns "
+        "(regression).",
+    )
     prompt: Text | None = Field(
         default=None,
         description="Column of the prompt, not learned (causal-lm, with `completion`).",

@@ -19,6 +19,11 @@ from silotune.objectives import find, say_something
 
 from .fields import in_keys
 
+STANDARD = (
+    "declare about the mean of the numbers and their standard deviation, from what is known "
+    "anyway; they become public, so they were not computed"
+)
+
 STEPS, ROUNDS = 5, 8
 
 LARGEST_BATCH, FEW = 256, 100
@@ -62,7 +67,7 @@ class Draft:
 
 def drafted(draft: Draft) -> str:
     """The file."""
-    parts = (_head(draft), _model(draft), _data(draft), _rest(draft))
+    parts = (_head(draft), _model(draft), _data(draft), _targets(draft.found), _rest(draft))
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
@@ -73,6 +78,8 @@ def open_questions(draft: Draft) -> list[str]:
         f"{', '.join(candidates) or 'none there'}"
         for part, candidates in draft.found.open.items()
     ]
+    if find(draft.found.task).target == "numbers":
+        asked.append(f"targets.target_mean, targets.target_scale: {STANDARD}")
     numbers = ", ".join(draft.found.numbers) if "label" in draft.found.open else ""
     held = f"data.columns.label: {numbers} holds numbers with fractions; {in_keys(NUMBERS)}"
     return [*asked, held] if numbers else asked
@@ -88,7 +95,7 @@ def unused_columns(draft: Draft) -> str | None:
 
 def _asked(found: Guess) -> str:
     """What one of the columns that are not used may be."""
-    if find(found.task).labels == "none":
+    if find(found.task).target == "none":
         return " (is one of them a label? --task classification, or data.columns.label)"
     if found.second_texts:
         second = _text(found.second_texts[0])
@@ -201,12 +208,21 @@ def _silos(draft: Draft) -> Iterator[str]:
         yield from (f"    {_text(silo)}: {size}" for silo, size in sizes.items())
 
 
+def _targets(found: Guess) -> Iterator[str]:
+    if find(found.task).target != "numbers":
+        return
+    yield "\ntargets:"
+    yield from textwrap.wrap(f"{STANDARD[0].upper()}{STANDARD[1:]}.", WIDTH, **_COMMENT)
+    yield "  # target_mean: ..."
+    yield "  # target_scale: ..."
+
+
 def _labels(found: Guess) -> Iterator[str]:
     if not found.labels:
         return
     yield f"  # All {len(found.labels)} labels of the data, in order of ids. They become public"
     yield "  # with this file and the model."
-    if find(found.task).means:
+    if find(found.task).prototypes:
         yield "  # Where a name does not say what it means, make this a mapping of"
         yield "  # label: description."
     yield "  labels:"

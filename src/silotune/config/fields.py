@@ -20,6 +20,7 @@ from .federation_section import FederationConfig
 from .method_section import method_fields
 from .privacy_section import PrivacyConfig
 from .sections import ModelConfig, TrainConfig
+from .targets_section import TargetsConfig
 
 RENAMED: Mapping[str, str] = {
     "model": "model.name_or_path",
@@ -59,6 +60,7 @@ def keys() -> Mapping[str, str]:
         "data": DataConfig.model_fields,
         "data.columns": ColumnsConfig.model_fields,
         "data.silos": SilosConfig.model_fields,
+        "targets": TargetsConfig.model_fields,
         "method": method_fields(),
         "privacy": PrivacyConfig.model_fields,
         "train": TrainConfig.model_fields,

@@ -24,6 +24,7 @@ from .overrides import apply
 from .privacy_section import PrivacyConfig
 from .schema import LEAVES, SECTIONS, Config, leaf
 from .sections import ModelConfig, TrainConfig
+from .targets_section import TargetsConfig
 from .yaml import KeyPath
 
 S = TypeVar("S", bound=BaseModel)
@@ -242,6 +243,7 @@ def _parts(nested: Mapping[str, Any], absent: set[str], broken: set[str]) -> rul
         tuple(nested.get("baselines", ())),
         part("federation", FederationConfig),
         None if "runtime" in broken else nested.get("runtime", "in-process"),
+        part("targets", TargetsConfig),
     )
 
 

@@ -23,7 +23,7 @@ def notices(config: Config) -> Iterator[str]:
             f"train.{field}: anybody can draw from train.seed whom a round asks, so that "
             "no amplification by sampling of silos is claimed; a silo pays for rounds it trains in"
         )
-    if config.data.labels is None and find(config.model.task).labels != "none":
+    if config.data.labels is None and find(config.model.task).labelled:
         yield (
             "data.labels: not declared, so the set of labels is read from the records and "
             "becomes public; epsilon does not cover that"

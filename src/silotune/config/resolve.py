@@ -16,7 +16,9 @@ def dump(config: Config) -> str:
 
     Loading it gives an equal configuration.
     """
-    skip = rules.inapplicable(config.model, config.data, config.method, config.train)
+    skip = rules.inapplicable(
+        config.model, config.data, config.targets, config.method, config.train
+    )
     return yaml.write(_without(config.model_dump(mode="json"), "", skip))
 
 
@@ -65,7 +67,8 @@ def _without(values: Mapping[str, Any], prefix: str, skip: frozenset[str]) -> di
     for name, value in values.items():
         key = prefix + name
         if key in SECTIONS:
-            kept[name] = _without(value, f"{key}.", skip)
+            if inside := _without(value, f"{key}.", skip):
+                kept[name] = inside
         elif key not in skip:
             kept[name] = value
     return kept

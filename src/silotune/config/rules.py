@@ -7,11 +7,11 @@ at are readable, so that one typing error does not hide the others.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 
 from silotune.data.files import is_file_name
 from silotune.objectives import NEEDS_WORDS, find, say_something
-from silotune.objectives.registry import those
+from silotune.objectives.registry import kind_of, those
 
 from . import method_rules
 from .data_section import ColumnsConfig, DataConfig, SilosConfig
@@ -33,6 +33,7 @@ from .privacy_rules import (
 )
 from .privacy_section import PrivacyConfig
 from .sections import ModelConfig, TrainConfig
+from .targets_section import TargetsConfig
 
 HEAD_KEYS = ("head", "head_init", "head_scale", "pooling")
 REMOTE = ("folder", "nvflare", "flower")
@@ -63,6 +64,7 @@ class Parts:
     baselines: tuple[str, ...] | None = None
     federation: FederationConfig | None = None
     runtime: str | None = None
+    targets: TargetsConfig | None = None
 
 
 def problems(parts: Parts) -> Iterator[Problem]:
@@ -75,6 +77,7 @@ def problems(parts: Parts) -> Iterator[Problem]:
     if parts.model and parts.data:
         yield from _columns(parts.model, parts.data.columns)
         yield from _labels_for(parts.model, parts.data)
+        yield from _targets(parts.model, parts.targets or TargetsConfig())
     if parts.method:
         yield from method_rules.targets(parts.method)
         yield from method_rules.ranks(parts.method, parts.data, parts.privacy)
@@ -109,12 +112,17 @@ def problems(parts: Parts) -> Iterator[Problem]:
 
 
 def inapplicable(
-    model: ModelConfig, data: DataConfig, method: MethodConfig, train: TrainConfig
+    model: ModelConfig,
+    data: DataConfig,
+    targets: TargetsConfig,
+    method: MethodConfig,
+    train: TrainConfig,
 ) -> frozenset[str]:
     """Keys that have no effect beside the others; a resolved configuration leaves them out."""
     keys = {
         f"data.columns.{c}" for c in ColumnsConfig.model_fields if c not in _given(data.columns)
     }
+    keys |= {f"targets.{key}" for key in TargetsConfig.model_fields if key not in targets.given()}
     if method.given("ranks") is None:
         keys.add("method.ranks")
     if train.server_optimizer == "none":
@@ -133,17 +141,17 @@ def _model(model: ModelConfig) -> Iterator[Problem]:
             if key in model.model_fields_set:
                 yield Problem(f"model.{key}", f"a {task.name} has no new head; leave this key out")
         return
-    others = those(lambda t: t.means)
+    pools, begins = those(lambda t: t.means), those(lambda t: t.prototypes)
     if model.pooling == "mean" and not task.means:
         yield Problem(
-            "model.pooling", f"mean is an average over tokens and needs task: {others}; use model"
+            "model.pooling", f"mean is an average over tokens and needs task: {pools}; use model"
         )
-    if model.head_init == "label-prototypes" and not task.means:
+    if model.head_init == "label-prototypes" and not task.prototypes:
         yield Problem(
             "model.head_init",
-            f"label-prototypes come from a text encoder and need task: {others}; use random",
+            f"label-prototypes come from a text encoder and need task: {begins}; use random",
         )
-    if model.head_init == "label-prototypes" and task.means and model.pooling != "mean":
+    if model.head_init == "label-prototypes" and task.prototypes and model.pooling != "mean":
         yield Problem("model.head_init", "label-prototypes needs model.pooling: mean; set it")
 
 
@@ -231,7 +239,7 @@ def _declared(data: DataConfig) -> Iterator[Problem]:
     for key in ("num_examples", "num_held_out"):
         if getattr(data, key) == {}:
             yield Problem(f"data.{key}", "the mapping is empty; fill it or write null")
-    if data.person is not None and data.person in dict(data.columns).values():
+    if data.person is not None and data.person in _names(data.columns):
         yield Problem(
             "data.person",
             f"{data.person} is learned from (data.columns); name a column that is not",
@@ -263,17 +271,30 @@ def _columns(model: ModelConfig, columns: ColumnsConfig) -> Iterator[Problem]:
 
 
 def _labels_for(model: ModelConfig, data: DataConfig) -> Iterator[Problem]:
-    if find(model.task).labels == "none":
+    task = find(model.task)
+    if data.silos.split in BY_LABEL and task.target != "label":
+        has = "several on a record" if task.labelled else "none"
+        yield Problem(
+            "data.silos.split",
+            f"{data.silos.split} goes by labels, and a {task.name} has {has}; use iid or quantity",
+        )
+    if not task.labelled:
         if data.labels is not None:
-            yield Problem("data.labels", f"a {model.task} has no labels; leave this key out")
-        if data.silos.split in BY_LABEL:
-            yield Problem(
-                "data.silos.split",
-                f"{data.silos.split} goes by labels, and a {model.task} has none; use iid or "
-                "quantity",
-            )
+            yield Problem("data.labels", f"a {task.name} has no labels; leave this key out")
     elif model.head_init == "label-prototypes" and not say_something(data.labels):
         yield Problem("data.labels", NEEDS_WORDS)
+
+
+def _targets(model: ModelConfig, targets: TargetsConfig) -> Iterator[Problem]:
+    """Options that another task has, and what this one needs."""
+    options = {field.name: field for field in fields(kind_of(model.task))}
+    for key in targets.given():
+        if key not in options:
+            yield Problem(f"targets.{key}", f"a {model.task} has none; leave this key out")
+    for key in TargetsConfig.model_fields:
+        needed = key in options and options[key].default is MISSING
+        if needed and getattr(targets, key) is None:
+            yield Problem(f"targets.{key}", f"{model.task} needs it: declare it in public")
 
 
 def _said_twice(train: TrainConfig) -> Iterator[Problem]:
@@ -295,6 +316,12 @@ def _quorum(train: TrainConfig, silos: SilosConfig) -> Iterator[Problem]:
 
 def _given(columns: ColumnsConfig) -> set[str]:
     return {name for name, column in columns if column is not None}
+
+
+def _names(columns: ColumnsConfig) -> set[str]:
+    """Of all columns that are read."""
+    named = (column for _, column in columns if column is not None)
+    return {name for c in named for name in ([c] if isinstance(c, str) else c)}
 
 
 def _in_order(columns: Collection[str]) -> list[str]:

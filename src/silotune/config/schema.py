@@ -17,6 +17,7 @@ from .federation_section import FederationConfig
 from .method_section import MethodConfig, Section, field_of, method_fields, read_section
 from .privacy_section import PrivacyConfig
 from .sections import STRICT, AsTuple, ModelConfig, Text, TrainConfig
+from .targets_section import TargetsConfig
 
 
 class Config(BaseModel):
@@ -26,6 +27,7 @@ class Config(BaseModel):
 
     model: ModelConfig
     data: DataConfig
+    targets: TargetsConfig = TargetsConfig()
     method: Section = Field(default_factory=lambda: MethodConfig.model_validate(read_section({})))
     privacy: PrivacyConfig = PrivacyConfig()
     train: TrainConfig = TrainConfig()
@@ -75,6 +77,7 @@ class Config(BaseModel):
             self.baselines,
             self.federation,
             self.runtime,
+            self.targets,
         )
         problems = list(rules.problems(parts))
         if problems:

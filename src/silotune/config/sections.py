@@ -68,25 +68,25 @@ class ModelConfig(BaseModel):
     head: Literal["trained", "frozen"] = Field(
         default="trained",
         description="Whether the classification head moves; a trained head is clipped, noised "
-        "and accounted like any adapter. Not for causal-lm.",
+        "and accounted like any adapter. Not for a task without a head.",
     )
     head_init: Literal["auto", "random", "label-prototypes", "checkpoint"] = Field(
         default="auto",
         description="How the head begins: from the seed; from embeddings of the names or "
         "descriptions in `data.labels` (public, so free of privacy cost; needs `pooling: mean`); "
         "or as the base model brings it. auto = label-prototypes where `pooling` is mean and "
-        "`data.labels` are words, else random. Not for causal-lm.",
+        "`data.labels` are words, else random. Not for a task without a head.",
     )
     head_scale: float = Field(
         default=1.0,
         gt=0,
         description="The head is W0 + head_scale * V with V trained: smaller makes it slower than "
-        "the adapters. Not for causal-lm.",
+        "the adapters. Not for a task without a head.",
     )
     pooling: Literal["model", "mean"] = Field(
         default="model",
         description="What the head reads: what the architecture gives it, or the L2-normalised "
-        "mean of the last hidden states (sequence-classification only).",
+        "mean of the last hidden states (of texts only).",
     )
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="Number type of the frozen base; what is trained is float32."

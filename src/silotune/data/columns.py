@@ -6,7 +6,7 @@ public label set (-1 where a record has none).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,11 +16,13 @@ from datasets import ClassLabel, Dataset, Image, List, Value
 from numpy.typing import NDArray
 
 from silotune.objectives import find
+from silotune.objectives.task import Target
 
 from .chat_templates import instruction
 from .chats import is_chat, turns
-from .labels import AS_THEY_ARE, LabelMap, ids_of, label_text, values_of
+from .labels import AS_THEY_ARE, LabelMap, label_text, values_of
 from .messages import UnreadableError, did_you_mean, listed
+from .targets import is_target, kind_of_target, targets
 from .unmarked import unmarked
 
 AT_ONCE = 1000
@@ -28,6 +30,13 @@ AT_ONCE = 1000
 
 _LONGEST_HEADING, _MOST_WORDS = 40, 3
 """Of the name of a column; what is longer may be a record, in a file without a header."""
+
+_KINDS = {
+    "messages": "lists of {role, content}, with text in content,",
+    "image": "images",
+    "person": "names or numbers",
+}
+"""What the column of a part holds; any other holds text."""
 
 _CONTENT = {"text", "text_pair", "completion", "messages", "image"}
 
@@ -37,22 +46,35 @@ class Columns:
     """Which column of the data plays which part. None: not used.
 
     ``input`` goes with an instruction in ``prompt``, as in Alpaca's data: the two become one
-    prompt. ``person`` says whose a record is; it is in no form, and not learned from.
+    prompt. ``label`` may be several, of which each says whether a record has one label, or holds
+    one number. ``person`` says whose a record is; it is in no form, and not learned from.
     """
 
     text: str | None = None
     text_pair: str | None = None
     image: str | None = None
-    label: str | None = None
+    label: str | tuple[str, ...] | None = None
     prompt: str | None = None
     input: str | None = None
     completion: str | None = None
     messages: str | None = None
     person: str | None = None
 
-    def named(self) -> dict[str, str]:
-        """Part -> column, for the parts that are used."""
-        return {part: column for part, column in asdict(self).items() if column is not None}
+    @classmethod
+    def of(cls, parts: Mapping[str, str | tuple[str, ...]], person: str | None = None) -> Columns:
+        """By part, and whose records are."""
+        named: Mapping[str, Any] = parts
+        return cls(**named, person=person)
+
+    def named(self) -> dict[str, tuple[str, ...]]:
+        """Part -> its columns, for the parts that are used."""
+        used = {part: column for part, column in asdict(self).items() if column is not None}
+        return {part: (c,) if isinstance(c, str) else tuple(c) for part, c in used.items()}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The columns of the target."""
+        return self.named().get("label", ())
 
 
 def check_columns(columns: Columns, task: str) -> None:
@@ -68,9 +90,11 @@ def check_columns(columns: Columns, task: str) -> None:
         forms = (" + ".join(sorted(form, key=order.index)) for form in known)
         here = listed(part for part in named if part in learned)
         raise ValueError(f"columns: {task} takes {', or '.join(forms)}; here are: {here}")
-    for part, column in named.items():
-        if list(named.values()).count(column) > 1:
-            raise ValueError(f"{part}: column {column!r} is named twice")
+    every = [column for columns in named.values() for column in columns]
+    for part, columns_of in named.items():
+        for column in columns_of:
+            if every.count(column) > 1:
+                raise ValueError(f"{part}: column {column!r} is named twice")
 
 
 def require(table: Dataset, column: str, key: str, where: str) -> None:
@@ -93,14 +117,37 @@ def require(table: Dataset, column: str, key: str, where: str) -> None:
     )
 
 
-def require_kind(table: Dataset, column: str, part: str, where: str) -> None:
-    """See that a column is there and holds what its part needs.
+def require_kind(
+    table: Dataset,
+    columns: Sequence[str],
+    part: str,
+    where: str,
+    target: Target = "label",
+) -> None:
+    """See that the columns of a part are there and hold what it needs.
+
+    Args:
+        table: as it was loaded.
+        columns: of the part.
+        part: of a record.
+        where: what the table is called in an error.
+        target: what is learned, if the part is the label.
 
     Raises:
         ValueError: in words.
     """
-    require(table, column, part, where)
-    _check_kind(table, part, column, where)
+    for column in columns:
+        require(table, column, part, where)
+        feature = table.features[column]
+        if part == "label":
+            several = len(columns) > 1
+            fits, kind = is_target(feature, target, several), kind_of_target(target, several)
+        else:
+            fits, kind = _is_kind(feature, part), _KINDS.get(part, "text")
+        if not fits:
+            raise ValueError(
+                f"{part}: column {column!r} of {where} does not hold {kind} but {feature}"
+            )
 
 
 def readable(
@@ -109,8 +156,9 @@ def readable(
     labels: Sequence[str],
     where: str,
     label_map: LabelMap = AS_THEY_ARE,
+    target: Target = "label",
 ) -> Dataset:
-    """The columns that are used, under their fixed names, labels as ids.
+    """The columns that are used, under their fixed names; labels as ids, marks or numbers.
 
     Args:
         table: as it was loaded.
@@ -118,19 +166,20 @@ def readable(
         labels: the public label set; empty for a task without.
         where: what the table is called in an error.
         label_map: what the data call a label -> what it is called here; None: no label.
+        target: what is learned.
 
     Raises:
         ValueError: if a column is missing, holds another kind of thing, or a label is not in the
             set (with its row).
     """
     named = columns.named()
-    for part, column in named.items():
-        require_kind(table, column, part, where)
-    rows = table.with_format("arrow", columns=list(named.values()))[:]
-    arrays = {part: rows[column] for part, column in named.items()}
-    if columns.label is not None:
-        ids = ids_of(table, columns.label, labels, where, label_map)
-        arrays["label"] = pa.array(ids, pa.int64())
+    for part, columns_of in named.items():
+        require_kind(table, columns_of, part, where, target)
+    wanted = [column for columns_of in named.values() for column in columns_of]
+    rows = table.with_format("arrow", columns=wanted)[:]
+    arrays = {part: rows[columns_of[0]] for part, columns_of in named.items()}
+    if columns.labels:
+        arrays["label"] = targets(table, columns.labels, labels, where, label_map, target)
     if columns.messages is not None and not _is_plain(table.features[columns.messages]):
         arrays["messages"] = _plain_chats(rows[columns.messages], where)
     if columns.input is not None:
@@ -181,7 +230,12 @@ def slices(table: Dataset) -> Iterator[tuple[int, dict[str, list[Any]]]]:
 def _is_filled(parts: Iterable[str], cells: Sequence[Any]) -> bool:
     record = dict(zip(parts, cells, strict=True))
     says = any(_says(part, cell) for part, cell in record.items() if part in _CONTENT)
-    return says and record.get("label", 0) >= 0
+    return says and _is_target(record.get("label", 0))
+
+
+def _is_target(value: Any) -> bool:
+    """Ids count from 0; marks and numbers are lists."""
+    return isinstance(value, list) or (value is not None and value >= 0)
 
 
 def _says(part: str, value: Any) -> bool:
@@ -206,27 +260,11 @@ def is_heading(name: str) -> bool:
     return not is_number and len(name) <= _LONGEST_HEADING and len(name.split()) <= _MOST_WORDS
 
 
-def _check_kind(table: Dataset, part: str, column: str, where: str) -> None:
-    feature = table.features[column]
-    if _is_kind(feature, part):
-        return
-    kinds = {
-        "label": "labels",
-        "messages": "lists of {role, content}, with text in content,",
-        "image": "images",
-        "person": "names or numbers",
-    }
-    raise ValueError(
-        f"{part}: column {column!r} of {where} does not hold "
-        f"{kinds.get(part, 'text')} but {feature}"
-    )
-
-
 def _is_kind(feature: object, part: str) -> bool:
     dtype = feature.dtype if isinstance(feature, Value) else ""
     if dtype == "null":
         return True  # a column without any value: every record in it is empty
-    if part in ("label", "person"):
+    if part == "person":
         words = ("int", "uint", "float", "bool", "string", "large_string")
         return isinstance(feature, ClassLabel) or dtype.startswith(words)
     if part == "messages":

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from datasets import Dataset
 
+from silotune.objectives.task import Target
+
 from .client_tables import (
     ClientTables,
     Evaluation,
@@ -23,13 +25,14 @@ from .client_tables import (
     limited,
 )
 from .columns import Columns, filled_rows, require_kind
-from .labels import AS_THEY_ARE, LabelMap, is_unlabelled, labels_in
+from .labels import AS_THEY_ARE, LabelMap, is_unlabelled
 from .loading import Source, Tables
 from .messages import listed
 from .partition import Indices, Partition, check_apart, drawn_rows, named_rows
 from .persons import count_people, without_person
 from .persons import notices as people_notices
 from .table_reader import TableReader
+from .targets import label_names
 from .unmarked import rows_of
 
 _POOL = "the train table"
@@ -66,6 +69,7 @@ def prepare_silos(
     limit: int | None,
     seed: int,
     label_map: LabelMap = AS_THEY_ARE,
+    target: Target = "label",
     scored: bool = True,
 ) -> Prepared:
     """Read labels, divide, clean, cut and hold out.
@@ -82,13 +86,14 @@ def prepare_silos(
         limit: the most records of each table of a silo; None: all.
         seed: of the run.
         label_map: what the data call a label -> what it is called here; None: no label.
+        target: what is learned.
         scored: whether there must be something to measure by.
 
     Raises:
         ValueError: in words, naming the key of the configuration.
     """
-    names, said_labels = _label_set(source, columns, labels, label_map)
-    reader = TableReader(columns=columns, labels=names, label_map=label_map)
+    names, said_labels = _label_set(source, columns, labels, label_map, target)
+    reader = TableReader(columns=columns, labels=names, label_map=label_map, target=target)
     said = _said_unused(source, evaluation)
     if source.is_beside:
         divided: dict[str, ClientTables] = {}
@@ -138,19 +143,23 @@ def _forgotten(silo: ClientTables) -> ClientTables:
 
 
 def _label_set(
-    source: Source, columns: Columns, labels: Sequence[str] | None, label_map: LabelMap
+    source: Source,
+    columns: Columns,
+    labels: Sequence[str] | None,
+    label_map: LabelMap,
+    target: Target,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The label set, and a notice if it comes from the data."""
     if columns.label is None:
         return (), ()
     if labels is not None:
-        return _checked(labels), ()
+        return _checked(labels, 1 if target == "numbers" else 2), ()
     where = "the train table"
     trains = [t.train for t in source.silos.values()] if source.silos else [source.train]
     filled = [table for table in trains if table is not None and len(table)]
     for table in filled:
-        require_kind(table, columns.label, "label", where)
-    names = labels_in(filled, columns.label, where, label_map)
+        require_kind(table, columns.labels, "label", where, target)
+    names = label_names(filled, columns.labels[0], where, label_map, target)
     if len(names) < 2:
         raise ValueError(f"labels: needs two or more different labels; the data has {len(names)}")
     notice = (
@@ -160,8 +169,8 @@ def _label_set(
     return names, (notice,)
 
 
-def _checked(labels: Sequence[str]) -> tuple[str, ...]:
-    if len(labels) < 2 or len(set(labels)) < len(labels):
+def _checked(labels: Sequence[str], fewest: int) -> tuple[str, ...]:
+    if len(labels) < fewest or len(set(labels)) < len(labels):
         raise ValueError(f"labels: needs two or more different labels, not: {listed(labels)}")
     return tuple(labels)
 
@@ -302,8 +311,8 @@ def _for_all(
     """A table outside the silos, and notices of what was left out of it."""
     if table is None:
         return None, ()
-    label = reader.columns.label
-    if label is not None and is_unlabelled(table, label):
+    label = reader.columns.labels
+    if reader.target == "label" and label and is_unlabelled(table, label[0]):
         return None, (f"splits.{role}: all labels are -1, so it is not used",)
     filled, empty = reader.filled(table, f"the {role} table")
     if filled is None:

@@ -17,6 +17,7 @@ from datasets import ClassLabel, Dataset, Image, Value
 
 from silotune.objectives import TASKS, find
 from silotune.objectives.guessing import plain
+from silotune.objectives.task import Target
 
 from .chats import is_chat
 from .columns import is_heading
@@ -24,6 +25,7 @@ from .labels import is_fraction, label_text, values_of
 from .loading import IMAGES, Source
 from .messages import listed
 from .partition import by_column
+from .targets import flat, is_target
 
 ALONE = next(name for name, task in TASKS.items() if frozenset({"text"}) in task.forms)
 """What texts are for that have nothing beside them."""
@@ -124,7 +126,7 @@ def guess(source: Source, task: str | None) -> Guess:
     kind = _task(look, task, taken)
     columns, unknown = find(kind).guess(look, taken)
     label = columns.get("label")
-    labels = label_set(whole, label) if label else ()
+    labels = label_set(whole, label, find(kind).target) if label else ()
     used = {*columns.values(), *taken}
     unused = tuple(name for name in whole.column_names if name not in used)
     others = set(look.names_silos()) - used
@@ -145,8 +147,12 @@ def guess(source: Source, task: str | None) -> Guess:
     )
 
 
-def label_set(table: Dataset, column: str) -> tuple[str, ...]:
+def label_set(table: Dataset, column: str, target: Target) -> tuple[str, ...]:
     """The labels of a column: in order of ids, of numbers, or of the alphabet."""
+    if target == "numbers":
+        return ()
+    if target == "labels":
+        table = flat(table, column)
     feature = table.features[column]
     if isinstance(feature, ClassLabel):
         return tuple(feature.names)
@@ -196,6 +202,10 @@ class _Look:
     def have_named_classes(self) -> list[str]:
         """Columns of ids whose names the data know."""
         return [name for name, f in self.table.features.items() if isinstance(f, ClassLabel)]
+
+    def lists(self) -> list[str]:
+        """Columns of lists of words or ids."""
+        return [name for name, f in self.table.features.items() if is_target(f, "labels", False)]
 
     def numbers(self) -> list[str]:
         """Columns of numbers with fractions, which are no classes."""
@@ -271,7 +281,7 @@ def _task(look: _Look, task: str | None, taken: set[str]) -> str:
     """
     if task in TASKS:
         return str(task)
-    asked = [t for t in TASKS.values() if task is None or t.labels == "one"]
+    asked = [t for t in TASKS.values() if task is None or t.target == "label"]
     fitting = [t for t in asked if t.fits(look)]
     if fitting:
         return max(fitting, key=lambda t: t.rank).name

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache
 
 from datasets import ClassLabel, Dataset
 
@@ -27,9 +28,9 @@ _MOST_LABELS, _LONGEST_NAME, _FEW = 1000, 100, 20
 """Of names that are taken from data; of so few records each may have one of its own."""
 
 NUMBERS = (
-    "numbers are no classes, and there is no regression: write a column of classes, such as low, "
-    "middle and high, into the data; or, of a few numbers, name the classes in labels, or say in "
-    "label_map what each of them means, such as {'0.5': low}"
+    "numbers are no classes: learn them as numbers, by task: regression; or write a column of "
+    "classes, such as low, middle and high, into the data; or, of a few numbers, name the classes "
+    "in labels, or say in label_map what each of them means, such as {'0.5': low}"
 )
 """What to do about labels with fractions."""
 
@@ -97,7 +98,7 @@ def ids_of(
     ).isdisjoint(labels)
     # A ClassLabel without a name in common has other names for the same ids.
     values = values_of(table, column) if has_names else table[column][:]
-    places = _places(labels)
+    places = _places(tuple(labels))
     are_ids = not all(map(_is_number, labels))
     ids = []
     for row, value in enumerate(values):
@@ -115,6 +116,25 @@ def ids_of(
             raise ValueError(_unknown(row, mapped, labels, where))
         ids.append(place)
     return ids
+
+
+def place_of(
+    value: object, labels: Sequence[str], row: int, where: str, label_map: LabelMap = AS_THEY_ARE
+) -> int | None:
+    """The position of one label among several on a record; None where it is none.
+
+    Raises:
+        ValueError: naming the row, if it is not in the set.
+    """
+    text = label_text(value)
+    mapped = label_map.get(text, text) if text is not None else None
+    if mapped is None:
+        return None
+    places = _places(tuple(labels))
+    place = places.get(mapped, places.get(_number(mapped)))
+    if place is None:
+        raise ValueError(_unknown(row, mapped, labels, where))
+    return place
 
 
 def label_text(value: object) -> str | None:
@@ -198,7 +218,8 @@ def _mapped(values: Iterable[object], label_map: LabelMap) -> list[str]:
     return [text for text in mapped if text is not None]
 
 
-def _places(labels: Sequence[str]) -> dict[object, int]:
+@cache
+def _places(labels: tuple[str, ...]) -> Mapping[object, int]:
     """Label, and where it is a number also its value -> its id."""
     places: dict[object, int] = {label: place for place, label in enumerate(labels)}
     if all(map(_is_number, labels)):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, List
 from numpy.typing import NDArray
 
 from silotune.core import seed_of
@@ -284,6 +284,11 @@ def _partition(pool: Dataset, silos: Partition, num: int, seed: int) -> list[Ind
         return quantity(len(pool), num, silos.alpha, seed)
     if "label" not in pool.column_names:
         raise ValueError(f"split: {silos.split} needs label")
+    if isinstance(pool.features["label"], List):
+        raise ValueError(
+            f"split: {silos.split} goes by labels, of which each record must have one; use iid or "
+            "quantity"
+        )
     labels: list[int] = pool["label"][:]
     if silos.split == "dirichlet":
         return dirichlet(labels, num, silos.alpha, seed)

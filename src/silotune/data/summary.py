@@ -9,6 +9,7 @@ import numpy as np
 from datasets import Dataset
 
 from .record_digests import record_digests
+from .targets import label_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +58,12 @@ def summarize(
         empty: records left out before.
         truncated: records that were cut.
     """
-    ids = np.asarray(table["label"][:] if labels else [], dtype=np.int64)
-    counts = np.bincount(ids, minlength=len(labels))
+    counts = label_counts(table, labels)
+    named = labels if len(counts) else ()
     p50, p95, most = np.quantile(np.asarray(lengths), [0.5, 0.95, 1.0], method="inverted_cdf")
     return SiloSummary(
         records=len(table),
-        labels={label: int(count) for label, count in zip(labels, counts, strict=True)},
+        labels={label: int(count) for label, count in zip(named, counts, strict=True)},
         lengths=Lengths(p50=int(p50), p95=int(p95), max=int(most)),
         duplicates=len(table) - len(set(record_digests(table))),
         empty=empty,

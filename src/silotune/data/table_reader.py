@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 from datasets import Dataset
 
+from silotune.objectives.task import Target
+
 from .columns import Columns, filled_rows, readable
 from .labels import LabelMap
 from .unmarked import rows_of
@@ -19,15 +21,17 @@ class TableReader:
         columns: where things are.
         labels: the public label set.
         label_map: what the data call some of them.
+        target: what is learned.
     """
 
     columns: Columns
     labels: tuple[str, ...]
     label_map: LabelMap
+    target: Target = "label"
 
     def read(self, table: Dataset, where: str) -> Dataset:
         """A readable table."""
-        return readable(table, self.columns, self.labels, where, self.label_map)
+        return readable(table, self.columns, self.labels, where, self.label_map, self.target)
 
     def filled(self, table: Dataset, where: str) -> tuple[Dataset | None, int]:
         """The same without empty records, None if no record is left, and how many those were."""

@@ -19,6 +19,7 @@ from silotune.core.dataset import Batch
 
 from .chat_templates import Passage, PublicWordsError, Template, passage
 from .columns import slices
+from .targets import target_array
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,7 +53,7 @@ class TextExamples:
         starts: where each record begins in the flat columns.
         tokens: ``input_ids``; ``token_type_ids`` if the tokenizer gives them; ``labels`` if every
             token has its own.
-        classes: label ids, or None where tokens have labels.
+        targets: label ids, or marks or numbers; None where tokens have labels.
     """
 
     rows: NDArray[np.int64]  # (N,)
@@ -61,10 +62,13 @@ class TextExamples:
     lengths: Sequence[int]
     starts: NDArray[np.int64]  # (N,)
     tokens: Mapping[str, Ragged]
-    classes: NDArray[np.int64] | None  # (N,)
+    targets: NDArray[Any] | None  # (N,) or (N, C)
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """``input_ids``, ``attention_mask`` (n, T) and ``labels`` (n,) or (n, T), all int64."""
+        """``input_ids``, ``attention_mask`` (n, T) and ``labels``, all int64.
+
+        The labels are (n,) or (n, T); marks and numbers are (n, C) float32.
+        """
         rows = np.asarray(indices, dtype=np.int64)
         lengths = np.array([self.lengths[row] for row in rows], dtype=np.int64)
         filled = np.arange(lengths.max()) < lengths[:, None]  # (n, T)
@@ -74,8 +78,8 @@ class TextExamples:
             padded = np.full(filled.shape, column.padding, dtype=np.int64)
             padded[filled] = column.flat[places]
             out[name] = torch.from_numpy(padded)
-        if self.classes is not None:
-            out["labels"] = torch.from_numpy(self.classes[rows])
+        if self.targets is not None:
+            out["labels"] = torch.from_numpy(self.targets[rows])
         return out
 
 
@@ -98,9 +102,8 @@ def text_examples(
         ValueError: if the tokenizer does not serve, or naming a chat that its template refuses.
     """
     _check_tokenizer(tokenizer, max_length)
-    labelled = "label" in table.column_names
-    classes = np.asarray(table["label"][:], dtype=np.int64) if labelled else None
-    return _joined(_chunks(table, tokenizer, max_length, where), tokenizer, classes)
+    chunks = _chunks(table, tokenizer, max_length, where)
+    return _joined(chunks, tokenizer, target_array(table))
 
 
 def whole_lengths(table: Dataset, tokenizer: PreTrainedTokenizerBase, where: str) -> list[int]:
@@ -290,7 +293,7 @@ def _place(row: int, where: str) -> str:
 def _joined(
     chunks: Iterable[Chunk],
     tokenizer: PreTrainedTokenizerBase,
-    classes: NDArray[np.int64] | None,
+    targets: NDArray[Any] | None,
 ) -> TextExamples:
     """Chunks of token columns end to end."""
     lengths: list[int] = []
@@ -316,5 +319,5 @@ def _joined(
         lengths=tuple(lengths),
         starts=ends - np.asarray(lengths, dtype=np.int64),
         tokens={name: Ragged(np.concatenate(flat), padding[name]) for name, flat in flats.items()},
-        classes=None if classes is None else classes[kept],
+        targets=None if targets is None else targets[kept],
     )

@@ -27,7 +27,7 @@ from silotune.runs.privacy_statement import PrivacyStatement, read_statement
 from silotune.terms import Terms
 
 from .description import Description
-from .merging import merged_whole, refuse_hidden, training_batches
+from .merging import merged_whole, refuse_hidden, training_batches, unit_head
 from .new_folder import new_folder
 from .results import adapter_of, model_in, open_as_run, other_base
 
@@ -109,7 +109,10 @@ def export_merged(
             *([_estimated(approximate)] if approximate else []),
             *([f"**Added.** {added}."] if added else []),
         ]
-        text = _readme(statement, terms, error, notes, own=silo is not None)
+        folded = unit_head(terms.objective, model.loaded.heads) is not None
+        text = _readme(
+            statement, terms, error, notes, own=silo is not None, standardised=not folded
+        )
         write_text(draft / "README.md", text)
         if folder.privacy.exists():
             shutil.copy(folder.privacy, draft / folder.privacy.name)
@@ -175,13 +178,19 @@ def _readme(
     notes: Sequence[str],
     *,
     own: bool,
+    standardised: bool,
 ) -> str:
     rows = [f"- **{term}.** {text}" for term, text in guarantee(statement)] if statement else []
     alarm = [f"**No differential privacy.** {warning(statement)}"] if warning(statement) else []
     base = terms.model
     objective = terms.objective
     code = merged_program(
-        objective.task, objective.pooling, objective.max_length, objective.columns
+        objective.task,
+        objective.pooling,
+        objective.max_length,
+        objective.columns,
+        objective.constants,
+        standardised=standardised,
     )
     parts = [
         f"# {Path(base).name} with its adapter merged in",

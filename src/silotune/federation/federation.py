@@ -157,7 +157,7 @@ class Federation(Description):
         self, folder: str | Path, courier: Courier | None, *, resume: bool, progress: bool | None
     ) -> None:
         records = self.rounds(folder, resume=resume, courier=courier)
-        metric = metric_name(self.terms.objective)
+        metric = metric_name(self.terms)
         with closing(records):
             baseline = bool(self.baselines)
             for _ in watched(records, self.terms, metric, baseline=baseline, progress=progress):

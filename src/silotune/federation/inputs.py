@@ -18,6 +18,7 @@ from silotune.data.summary import SiloSummary, summarize
 from silotune.data.tokenization import TextExamples, text_examples
 from silotune.data.unmarked import rows_of
 from silotune.models.load import Loaded
+from silotune.objectives import find
 from silotune.terms import Terms
 
 from .records import Records
@@ -73,7 +74,7 @@ def read_tables(terms: Terms, records: Records, *, scored: bool = True) -> Prepa
     Raises:
         ValueError: in words, naming the field.
     """
-    columns = Columns(**terms.objective.columns, person=records.person)
+    columns = Columns.of(terms.objective.columns, records.person)
     check_columns(columns, terms.objective.task)
     return prepare_silos(
         records.source(columns.image),
@@ -85,6 +86,7 @@ def read_tables(terms: Terms, records: Records, *, scored: bool = True) -> Prepa
         limit=records.limit,
         seed=terms.seed,
         label_map=records.label_map,
+        target=find(terms.objective.task).target,
         scored=scored,
     )
 
@@ -175,6 +177,13 @@ def _notices(
             f"{terms.objective.max_length} tokens and are cut, the largest part of them at {most}: "
             f"{texts[most].truncated:,} of {len(texts[most].lengths):,}"
         )
+    if find(terms.objective.task).target == "labels":
+        for name, own in silos.items():
+            if absent := [label for label, count in own.summary.labels.items() if not count]:
+                yield (
+                    f"labels: no training record at {name} has {listed(absent)}, so that it "
+                    "teaches no more of it than where it is not"
+                )
     if unlike := sum(train.unlike_alone for train in texts.values()):
         yield (
             f"prompt: {unlike:,} of {records:,} prompts are other tokens by themselves, as when "

@@ -15,7 +15,7 @@ from silotune.adapters.peft_io import WEIGHTS
 from silotune.data.chat_dates import pin_date
 from silotune.data.chat_templates import prompt_lines
 from silotune.models.load import GivenModel
-from silotune.objectives import Objective
+from silotune.objectives import Objective, find
 from silotune.runs.folder import RunFolder
 from silotune.terms import Machine
 from silotune.terms.build import build_model, read_model
@@ -38,6 +38,22 @@ class Prediction(NamedTuple):
     probabilities: Mapping[str, float]
 
 
+class Labels(NamedTuple):
+    """What a classifier with several labels a record says of one.
+
+    Attributes:
+        labels: those whose probability reaches their threshold.
+        probabilities: of every label; they do not sum to 1.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: Mapping[str, float]
+
+
+Answer = Prediction | Labels | dict[str, float]
+"""What is said of one record: one label, several, or numbers by name in their own units."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedModel:
     """A base model with what was learned, ready to be used.
@@ -57,16 +73,20 @@ class LoadedModel:
     image_processor: Any | None
     labels: tuple[str, ...]
 
-    def predict(self, records: Sequence[Any], *, batch_size: int = 64) -> list[Prediction]:
-        """Classify.
+    def predict(self, records: Sequence[Any], *, batch_size: int = 64) -> list[Answer]:
+        """Classify, or tell numbers.
 
         Args:
             records: texts, pairs of texts where the model was trained on pairs, or images: paths,
                 or images of Pillow.
             batch_size: records that go through the model at once.
 
+        Returns:
+            A ``Prediction`` for each record, ``Labels`` where it may have several, or numbers by
+            name.
+
         Raises:
-            ValueError: if this is no classifier, or the records are not what it reads.
+            ValueError: if this is no such model, or the records are not what it reads.
         """
         if not self.labels:
             raise ValueError("predict: this model writes texts and has no labels; use generate")
@@ -101,15 +121,27 @@ class LoadedModel:
         return f"LoadedModel({name}, {self.objective.task}{labels})"
 
     @torch.inference_mode()
-    def _predictions(self, records: Sequence[Any], size: int) -> Iterator[Prediction]:
+    def _predictions(self, records: Sequence[Any], size: int) -> Iterator[Answer]:
         for first in range(0, len(records), size):
             batch = self._batch(records[first : first + size])
             device = next(self.model.parameters()).device
             logits = self.model(**{name: t.to(device) for name, t in batch.items()}).logits
-            for row in logits.float().softmax(dim=-1).cpu():
-                best = int(row.argmax())
-                each = dict(zip(self.labels, row.tolist(), strict=True))
-                yield Prediction(self.labels[best], each[self.labels[best]], each)
+            yield from map(self._answer, logits.float().cpu())
+
+    def _answer(self, logits: torch.Tensor) -> Answer:
+        """Of one record's outputs (C,)."""
+        target, constants = find(self.objective.task).target, self.objective.constants
+        if target == "numbers":
+            mean, scale = map(logits.double().new_tensor, (constants["mean"], constants["scale"]))
+            return dict(zip(self.labels, (mean + scale * logits.double()).tolist(), strict=True))
+        row = logits.sigmoid() if target == "labels" else logits.softmax(dim=-1)
+        each = dict(zip(self.labels, row.tolist(), strict=True))
+        if target == "labels":
+            reached = row >= row.new_tensor(constants["threshold"])
+            given = zip(self.labels, reached.tolist(), strict=True)
+            return Labels(tuple(label for label, is_given in given if is_given), each)
+        best = self.labels[int(row.argmax())]
+        return Prediction(best, each[best], each)
 
     def _batch(self, records: Sequence[Any]) -> Mapping[str, torch.Tensor]:
         if self.image_processor is not None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice, zip_longest
 from typing import Any
 
 import torch
+from torch import nn
 
 from silotune.adapters import AdaptedModel, Estimate, merge, straighten
 from silotune.adapters.merge_error import MergeError, in_float32, outputs
 from silotune.adapters.straightening import input_norms
-from silotune.core import Batch, ClientDataset, generator
+from silotune.core import Batch, ClientDataset, Site, generator
 from silotune.core.inputs import synthetic_inputs
 from silotune.engine.batches import to_device
-from silotune.objectives import Objective
+from silotune.objectives import Objective, find
 from silotune.terms import BuiltModel, Terms
 
 from .description import Description
@@ -77,7 +78,27 @@ def merged_whole(
         estimated=estimate is not None,
         records="made-up records" if batches is None else "training records",
     )
+    if head := unit_head(terms.objective, model.loaded.heads):
+        fold_units(whole.get_submodule(head.name), terms.objective.constants)
     return whole, error
+
+
+def unit_head(objective: Objective, heads: Sequence[Site]) -> Site | None:
+    """The last map of a regression, if it can take in what numbers are standardised by.
+
+    None for another task, and where the map has no bias to take in the mean.
+    """
+    if find(objective.task).target != "numbers":
+        return None
+    return heads[-1] if isinstance(heads[-1].module.bias, nn.Parameter) else None
+
+
+@torch.no_grad()
+def fold_units(head: Any, constants: Mapping[str, Sequence[float]]) -> None:
+    """Let a linear map (K, h) give mean + scale * output in place of the output."""
+    mean, scale = (torch.tensor(constants[name], dtype=torch.float64) for name in ("mean", "scale"))
+    head.weight.copy_(head.weight.double() * scale[:, None])
+    head.bias.copy_(head.bias.double() * scale + mean)
 
 
 def refuse_hidden(terms: Terms) -> None:

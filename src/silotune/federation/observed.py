@@ -148,7 +148,7 @@ def _first(federation: Description, run: str, began: str) -> Live:
         coordinator=federation.coordinator,
         began=began,
         rounds=terms.rounds,
-        metric=metric_name(terms.objective),
+        metric=metric_name(terms),
         unit=terms.unit,
         privacy=standing(terms),
         budget=privacy.target_epsilon if privacy else None,

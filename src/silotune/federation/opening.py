@@ -374,7 +374,7 @@ def _facts(built: BuiltFederation, run: str, command: Sequence[str]) -> RunFacts
         privacy=standing(terms),
         seed=terms.seed,
         optimizer=terms.moved_by,
-        metric=metric_name(terms.objective),
+        metric=metric_name(terms),
         versions=versions(),
         config_digest=identity(built.federation),
         model_digest=model.digest,

@@ -18,6 +18,7 @@ from silotune.data.given import Table, filled_table_of
 from silotune.data.messages import listed
 from silotune.engine import evaluate as score_examples
 from silotune.methods import MoLE
+from silotune.objectives import find
 from silotune.privacy import NoDP
 from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
@@ -128,10 +129,11 @@ def evaluate_table(federation: Description, folder: RunFolder, table: Table) -> 
     places = _places(folder)
     labels = tuple(read_facts(folder).labels)
     model = open_as_run(federation, folder)
-    columns = Columns(**objective.columns)
+    columns = Columns.of(objective.columns)
     files = federation.records.file_options(columns.image)
     own, names = filled_table_of(table, "table", files), federation.records.label_map
-    rows = readable_table(own, columns, labels, "the table", names)
+    target = find(objective.task).target
+    rows = readable_table(own, columns, labels, "the table", names, target)
     examples = examples_of(terms, rows, model.loaded, "the table")
     numbers = [model_in(place, model) for place in places.values()]
     size = federation.machine.eval_batch_size

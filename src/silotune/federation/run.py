@@ -243,6 +243,7 @@ def summary(built: BuiltFederation) -> Summary:
         head=objective.head,
         max_length=objective.max_length,
         parts=tuple(objective.columns),
+        constants=objective.constants,
         personal=is_personal(model),
         fits_peft=adapter is None or adapter.fits_peft,
         quantization=terms.quantization,

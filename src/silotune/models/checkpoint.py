@@ -5,6 +5,7 @@ From this machine; what is not here is asked of the hub, once and briefly.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from textwrap import shorten
 from typing import Any, Literal, NamedTuple
@@ -80,9 +81,7 @@ def _read(location: Location, request: Request) -> Parts:
         config = AutoConfig.from_pretrained(
             location.source, local_files_only=location.local, use_cache=False
         )
-        if request.labels:
-            config.id2label = dict(enumerate(request.labels))
-            config.label2id = {label: i for i, label in enumerate(request.labels)}
+        name_outputs(config, request.task, request.labels)
         zero_dropout(config)
         auto = _auto(config, request)
         model, missing = _model(location, config, auto, request)
@@ -94,6 +93,16 @@ def _read(location: Location, request: Request) -> Parts:
         raise
     except Exception as error:  # transformers, tokenizers, safetensors: each has its own
         raise unusable(location.source, error) from error
+
+
+def name_outputs(config: Any, task: Task, labels: Sequence[str]) -> None:
+    """Write into a configuration what a head's outputs are called, and what they are for."""
+    if not labels:
+        return
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: i for i, label in enumerate(labels)}
+    if task.problem is not None:
+        config.problem_type = task.problem
 
 
 def read_shape(location: Location) -> nn.Module:

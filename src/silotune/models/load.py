@@ -34,6 +34,7 @@ from .checkpoint import (
     Pooling,
     Request,
     auto_class,
+    name_outputs,
     pooled,
     read_anywhere,
     read_shape,
@@ -167,9 +168,7 @@ def prepare_model(
         own = quantised.packed(copy.deepcopy(model), dtype=number_type)
         own = own.to(device="cpu", dtype=number_type)
         zero_dropout(own.config)
-        if labels:
-            own.config.id2label = dict(enumerate(labels))
-            own.config.label2id = {label: i for i, label in enumerate(labels)}
+        name_outputs(own.config, kind, labels)
         own, missing = pooled(own, set()) if pooling == "mean" else (own, set[str]())
         parts = Parts(own, missing, *readers(kind, copy.deepcopy(given.reader)))
         return _settled(parts, (), len(labels), gradient_checkpointing)

@@ -18,7 +18,14 @@ from .load import GivenModel, Loaded
 
 CONFIG, GENERATION, TOKENIZER = "config.json", "generation_config.json", "tokenizer_config.json"
 
-_OURS = ("architectures", "id2label", "label2id", "dtype", "quantization_config")
+_OURS = (
+    "architectures",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "dtype",
+    "quantization_config",
+)
 """Of ``config.json``: what a merged model has of its own, or has no longer."""
 
 _GONE = ("torch_dtype", "num_labels")

@@ -45,8 +45,8 @@ class Objective(PerExampleLoss, Protocol):
         ...
 
     @property
-    def columns(self) -> Mapping[str, str]:
-        """Part of a record (``text``, ``label`` ...) -> the column that holds it."""
+    def columns(self) -> Mapping[str, str | tuple[str, ...]]:
+        """Part of a record (``text``, ``label`` ...) -> the column that holds it, or several."""
         ...
 
     @property
@@ -84,6 +84,11 @@ class Objective(PerExampleLoss, Protocol):
         """What the head reads: what the architecture gives it, or a mean over tokens."""
         return "model"
 
+    @property
+    def constants(self) -> Mapping[str, tuple[float, ...]]:
+        """Public numbers that make answers of outputs, by name, one for each output or all."""
+        return {}
+
     def synthetic(self, spec: InputSpec, lengths: Sequence[int], seed: int) -> Batch:
         """Random examples of so many tokens each, to prove the gradient of every single one on.
 
@@ -91,6 +96,12 @@ class Objective(PerExampleLoss, Protocol):
         is one for each number.
         """
         ...
+
+
+def columns_read(objective: Objective) -> tuple[str, ...]:
+    """Every column that is read, once."""
+    flat = ((c,) if isinstance(c, str) else c for c in objective.columns.values())
+    return tuple(dict.fromkeys(column for columns in flat for column in columns))
 
 
 def names_of(labels: Labels) -> tuple[str, ...] | None:

@@ -74,7 +74,7 @@ TASK = Task(
     auto="AutoModelForCausalLM",
     families="a decoder (gpt2, llama, qwen3, gemma3_text)",
     head=False,
-    labels="none",
+    target="none",
     metrics={"loss": "min", "perplexity": "min"},
     metric="perplexity",
     meter="loss",
@@ -109,6 +109,7 @@ class CausalLM:
 
     facts: ClassVar[Task] = TASK
     task: ClassVar[str] = TASK.name
+    constants: ClassVar[Mapping[str, tuple[float, ...]]] = {}
     metric: ClassVar[str] = "loss"
     goal: ClassVar[Literal["max", "min"]] = "min"
     head: ClassVar[Literal["trained", "frozen"]] = "frozen"

@@ -55,23 +55,48 @@ class Look(Protocol):
         """Of numbers with fractions."""
         ...
 
+    def lists(self) -> list[str]:
+        """Of lists of words or ids."""
+        ...
+
 
 def labelled(look: Look, part: str, taken: set[str]) -> Found:
-    """The columns of texts or images and their labels.
+    """The columns of texts or images and their labels, one each.
 
     Args:
         look: at a table.
         part: ``text`` or ``image``.
         taken: columns that are something else.
     """
-    inputs = [c for c in (look.images() if part == "image" else look.texts()) if c not in taken]
     labels = [c for c in look.may_be_labels() if c not in taken]
-    columns: dict[str, str] = {}
-    unknown: dict[str, tuple[str, ...]] = {}
     label = next(look.called("label", labels), None)
     if label is None:
         classes = [c for c in labels if c in look.have_named_classes()]
         label = (classes or labels)[0] if len(classes or labels) == 1 else None
+    return _with_inputs(look, part, label, labels, taken)
+
+
+def marked(look: Look, may_be: Sequence[str], taken: set[str]) -> Found:
+    """The columns of texts and of what is learned with them.
+
+    Args:
+        look: at a table.
+        may_be: columns that the target may be in.
+        taken: columns that are something else.
+    """
+    targets = [column for column in may_be if column not in taken]
+    only = targets[0] if len(targets) == 1 else None
+    target = next(look.called("label", targets), only)
+    return _with_inputs(look, "text", target, targets, taken)
+
+
+def _with_inputs(
+    look: Look, part: str, label: str | None, labels: Sequence[str], taken: set[str]
+) -> Found:
+    """The columns of texts or images, beside a label or where it is still to be told."""
+    inputs = [c for c in (look.images() if part == "image" else look.texts()) if c not in taken]
+    columns: dict[str, str] = {}
+    unknown: dict[str, tuple[str, ...]] = {}
     inputs = [column for column in inputs if column != label]
     pair = _pair(inputs) if part == "text" else None
     if pair:
@@ -82,7 +107,7 @@ def labelled(look: Look, part: str, taken: set[str]) -> Found:
         unknown[part] = tuple(look.columns)
     if label is None:
         others = [c for c in look.columns if c not in {*columns.values(), *taken}]
-        others = [column for column in others if column not in look.numbers()]
+        others = [column for column in others if column in labels or column not in look.numbers()]
         unknown["label"] = tuple([c for c in labels if c in others] or others)
     else:
         columns["label"] = label

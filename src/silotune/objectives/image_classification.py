@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from silotune.core import Answers, Batch
@@ -19,11 +20,12 @@ from .base import Labels, checked_labels, names_of
 from .classification import (
     METRICS,
     check_head,
-    cross_entropies,
+    check_weights,
     derived,
     logits_of,
     measured,
     synthetic,
+    weighted_losses,
 )
 from .guessing import Found, Look, labelled
 from .task import Task
@@ -45,7 +47,7 @@ TASK = Task(
     auto="AutoModelForImageClassification",
     families="an encoder of images (vit, swin, convnext)",
     head=True,
-    labels="one",
+    target="label",
     metrics=METRICS,
     metric="accuracy",
     meter="accuracy",
@@ -70,6 +72,8 @@ class ImageClassification:
         image: column of images, or of the bytes of JPEG or PNG files.
         label: column of the label.
         labels: the public label set in order of ids; None: taken from the data once.
+        class_weights: public; label -> what the loss of its records is multiplied by, 1 if unnamed.
+        label_smoothing: share of the label that is spread over all of them.
         head: whether the head moves.
         head_init: from the seed (``auto`` too), or as the base model brings it.
         head_scale: the head is W0 + head_scale V with V trained: smaller makes it slower.
@@ -80,6 +84,7 @@ class ImageClassification:
 
     facts: ClassVar[Task] = TASK
     task: ClassVar[str] = TASK.name
+    constants: ClassVar[Mapping[str, tuple[float, ...]]] = {}
     metric: ClassVar[str] = TASK.metric
     goal: ClassVar[Literal["max", "min"]] = "max"
     pooling: ClassVar[Literal["model", "mean"]] = "model"
@@ -87,6 +92,8 @@ class ImageClassification:
     image: str
     label: str
     labels: Labels = None
+    class_weights: Mapping[str, float] | None = None
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
     max_length: int = 128
     head: Literal["trained", "frozen"] = "trained"
     head_init: Literal["auto", "random", "checkpoint"] = "auto"
@@ -96,6 +103,7 @@ class ImageClassification:
         check_fields(self)
         object.__setattr__(self, "labels", checked_labels(self.labels))
         check_head(self.head_scale)
+        check_weights(self.class_weights, self.labels)
         if self.head_init == "auto":
             object.__setattr__(self, "head_init", "random")
         if self.head_init not in ("random", "checkpoint"):
@@ -114,8 +122,14 @@ class ImageClassification:
         return names_of(self.labels)
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
-        """(n,) cross entropies."""
-        return cross_entropies(logits_of(model, batch), batch["labels"])
+        """(n,) cross entropies, smoothed and weighted."""
+        return weighted_losses(
+            logits_of(model, batch),
+            batch["labels"],
+            self.label_names,
+            self.class_weights,
+            self.label_smoothing,
+        )
 
     def measure(self, model: nn.Module, batch: Batch) -> Answers:
         """``accuracy`` and ``loss``, counted in examples; and the classes that were given."""

@@ -9,10 +9,18 @@ from silotune.core.answers import Answers, Derived, nothing_more
 
 from .causal_lm import CausalLM
 from .image_classification import ImageClassification
+from .multi_label_classification import MultiLabelClassification
+from .regression import Regression
 from .sequence_classification import SequenceClassification
 from .task import Goal, Task
 
-KINDS = (SequenceClassification, CausalLM, ImageClassification)
+KINDS = (
+    SequenceClassification,
+    MultiLabelClassification,
+    Regression,
+    CausalLM,
+    ImageClassification,
+)
 """The objectives of this package, in the order in which tasks are listed."""
 
 TASKS: Mapping[str, Task] = {kind.facts.name: kind.facts for kind in KINDS}

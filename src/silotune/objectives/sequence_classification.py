@@ -7,26 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from silotune.core import Answers, Batch
 from silotune.core.fields import check_fields
 from silotune.core.inputs import InputSpec
 
-from .base import HeadInit, Labels, check_max_length, checked_labels, names_of
+from .base import HeadInit, Labels, names_of
 from .classification import (
     METRICS,
-    check_head,
-    cross_entropies,
+    check_weights,
     derived,
     logits_of,
     measured,
+    settle_text_head,
     synthetic,
+    weighted_losses,
 )
 from .guessing import Found, Look, labelled
-from .label_words import NEEDS_WORDS, say_something
 from .task import Task
 
 
@@ -47,8 +48,9 @@ TASK = Task(
     families="an encoder (bert, roberta, modernbert, deberta-v2) or a decoder "
     "(llama, qwen3, gemma3_text)",
     head=True,
-    labels="one",
+    target="label",
     means=True,
+    prototypes=True,
     metrics=METRICS,
     metric="accuracy",
     meter="accuracy",
@@ -75,6 +77,8 @@ class SequenceClassification:
         label: column of the label.
         labels: the public label set in order of ids; label -> description where a name does not say
             what it means; None: taken from the data once, with a notice.
+        class_weights: public; label -> what the loss of its records is multiplied by, 1 if unnamed.
+        label_smoothing: share of the label that is spread over all of them.
         max_length: tokens of a text or pair; the rest is cut.
         head: whether the head moves; a trained one is clipped, noised and accounted like a pair.
         head_init: from the seed; from embeddings of what the labels are called or described by,
@@ -90,6 +94,7 @@ class SequenceClassification:
 
     facts: ClassVar[Task] = TASK
     task: ClassVar[str] = TASK.name
+    constants: ClassVar[Mapping[str, tuple[float, ...]]] = {}
     metric: ClassVar[str] = TASK.metric
     goal: ClassVar[Literal["max", "min"]] = "max"
 
@@ -97,6 +102,8 @@ class SequenceClassification:
     label: str
     text_pair: str | None = None
     labels: Labels = None
+    class_weights: Mapping[str, float] | None = None
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
     max_length: int = 128
     head: Literal["trained", "frozen"] = "trained"
     head_init: HeadInit = "auto"
@@ -105,17 +112,8 @@ class SequenceClassification:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        object.__setattr__(self, "labels", checked_labels(self.labels))
-        check_max_length(self.max_length)
-        check_head(self.head_scale)
-        if self.head_init == "auto":
-            named = self.pooling == "mean" and say_something(self.labels)
-            object.__setattr__(self, "head_init", "label-prototypes" if named else "random")
-        if self.head_init == "label-prototypes":
-            if self.pooling != "mean":
-                raise ValueError("head_init: label-prototypes needs pooling: mean; set it")
-            if not say_something(self.labels):
-                raise ValueError(f"labels: {NEEDS_WORDS}")
+        settle_text_head(self)
+        check_weights(self.class_weights, self.labels)
 
     @property
     def columns(self) -> Mapping[str, str]:
@@ -129,8 +127,14 @@ class SequenceClassification:
         return names_of(self.labels)
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
-        """(n,) cross entropies."""
-        return cross_entropies(logits_of(model, batch), batch["labels"])
+        """(n,) cross entropies, smoothed and weighted."""
+        return weighted_losses(
+            logits_of(model, batch),
+            batch["labels"],
+            self.label_names,
+            self.class_weights,
+            self.label_smoothing,
+        )
 
     def measure(self, model: nn.Module, batch: Batch) -> Answers:
         """``accuracy`` and ``loss``, counted in examples; and the classes that were given."""

@@ -15,6 +15,8 @@ from .guessing import Found, Look
 
 Goal = Literal["max", "min"]
 
+Target = Literal["none", "label", "labels", "numbers"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
@@ -28,8 +30,11 @@ class Task:
         auto: the class of transformers that loads a model for it.
         families: types of models that do it, for people.
         head: whether a new head is put on the base, of one output for each label.
-        labels: how many labels of a public set a record has.
-        means: whether the head may read the mean over tokens, and begin at what labels mean.
+        target: what a record is learned with: one label of a public set, any number of them,
+            numbers, or nothing but itself.
+        means: whether the head may read the mean over tokens.
+        prototypes: whether it may then begin at what labels mean.
+        problem: transformers' ``problem_type``, if it must be told.
         metrics: name -> whether larger or smaller is better, of all that are measured.
         metric: the one to look at first.
         meter: what ``measure`` must give at least, among its totals.
@@ -53,8 +58,10 @@ class Task:
     auto: str
     families: str
     head: bool
-    labels: Literal["none", "one", "many"]
+    target: Target
     means: bool = False
+    prototypes: bool = False
+    problem: str | None = None
     metrics: Mapping[str, Goal]
     metric: str
     meter: str
@@ -68,6 +75,11 @@ class Task:
     fits: Callable[[Look], bool]
     guess: Callable[[Look, set[str]], Found]
     rank: int
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is a public set of labels."""
+        return self.target in ("label", "labels")
 
     @property
     def required(self) -> frozenset[str]:

@@ -116,9 +116,23 @@ def _method(summary: Summary, facts: RunFacts) -> str:
         lines.append(f"- adapters that were there before, on {_inline(summary.target_modules)}")
     elif summary.target_modules != "none":
         lines.append(f"- adapter: a whole matrix on {_inline(summary.target_modules)}")
+    lines += _constants(summary)
     if "trained" in parameters and "total" in parameters:
         lines.append(f"- trained numbers: {parameters['trained']:,} of {parameters['total']:,}")
     return "\n".join(lines)
+
+
+def _constants(summary: Summary) -> list[str]:
+    """What makes answers of outputs, for whoever uses these without our words."""
+    words = {
+        "threshold": "a label is given from this probability on, one for all or one for each",
+        "mean": "outputs are standardised; a number is mean + scale * output, and the mean is",
+        "scale": "and the scale is",
+    }
+    return [
+        f"- {words.get(name, name)}: {', '.join(map(number_text, told))}"
+        for name, told in summary.constants.items()
+    ]
 
 
 def _result(summary: Summary, facts: RunFacts, outcome: Outcome) -> str:

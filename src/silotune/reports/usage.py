@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from silotune.data.chat_templates import instruction, prompt_lines
 from silotune.objectives import find
 from silotune.runs.facts import Summary
+
+Constants = Mapping[str, Sequence[float]]
 
 HELLO = "Say hello."
 
@@ -41,11 +43,20 @@ def adapter_program(
         base=name if is_hub_name(name) else f"path/to/{public_name(name)}",
         labels=list(labels) if find(summary.task).head else None,
         max_length=summary.max_length,
+        **_answers(summary.task, summary.constants, standardised=True),
         **_question(summary.parts),
     )
 
 
-def merged_program(task: str, pooling: str, max_length: int, parts: Collection[str]) -> str:
+def merged_program(
+    task: str,
+    pooling: str,
+    max_length: int,
+    parts: Collection[str],
+    constants: Constants | None = None,
+    *,
+    standardised: bool = False,
+) -> str:
     """A Python program that loads a merged model and uses it.
 
     Args:
@@ -53,9 +64,15 @@ def merged_program(task: str, pooling: str, max_length: int, parts: Collection[s
         pooling: "mean" for a classifier of ours beside its encoder.
         max_length: tokens of a text that are read.
         parts: of a record, by which a model is asked as it was trained.
+        constants: that make answers of outputs, as the objective names them.
+        standardised: whether outputs that are numbers are still in standard units.
     """
-    kind = _kind(task, pooling)
-    return _render(f"merged_{kind}", max_length=max_length, **_question(parts))
+    return _render(
+        f"merged_{_kind(task, pooling)}",
+        max_length=max_length,
+        **_answers(task, constants or {}, standardised=standardised),
+        **_question(parts),
+    )
 
 
 def is_hub_name(name: str) -> bool:
@@ -70,6 +87,12 @@ def public_name(name: str) -> str:
 
 def _kind(task: str, pooling: str) -> str:
     return "mean_pooling" if pooling == "mean" else find(task).template
+
+
+def _answers(task: str, constants: Constants, *, standardised: bool) -> dict[str, Any]:
+    """How outputs become what a user asked for."""
+    told = {name: list(numbers) for name, numbers in constants.items()}
+    return {"target": find(task).target, "constants": told, "standardised": standardised}
 
 
 def _question(parts: Collection[str]) -> dict[str, str]:

@@ -123,6 +123,7 @@ class Summary:
         fits_peft: whether PEFT can hold the adapter; else it is in a format of our own.
         quantization: ``8bit`` or ``4bit`` where the run itself has quantised its base.
         products: number type in which frozen maps multiplied.
+        constants: public numbers that make answers of outputs, as the objective names them.
         split: records and labels of every silo; shown in a simulation only.
     """
 
@@ -150,6 +151,7 @@ class Summary:
     quantization: str = "none"
     products: str = "float32"
     local_epochs: float | None = None
+    constants: Mapping[str, Sequence[float]] = field(default_factory=dict)
     split: Mapping[str, SiloSummary] = field(default_factory=dict)
 
     @property
@@ -179,6 +181,7 @@ def facts_in(path: Path) -> RunFacts:
     data = read_json(path)
     if isinstance(data.get("scored"), Mapping):
         found = build(Scored, data["scored"], str(path))
-        errors = {name: math.nan if e is None else e for name, e in found.errors.items()}
-        data["scored"] = replace(found, errors=errors)  # JSON has no word for an unknown one
+        known = (found.metrics, found.errors)  # JSON has no word for one that is unknown
+        metrics, errors = ({n: math.nan if v is None else v for n, v in m.items()} for m in known)
+        data["scored"] = replace(found, metrics=metrics, errors=errors)
     return build(RunFacts, data, str(path))

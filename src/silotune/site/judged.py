@@ -11,7 +11,13 @@ from dataclasses import fields
 
 from silotune.federation.offer import Offer
 from silotune.methods import Method
-from silotune.objectives import CausalLM, ImageClassification, SequenceClassification
+from silotune.objectives import (
+    CausalLM,
+    ImageClassification,
+    MultiLabelClassification,
+    Regression,
+    SequenceClassification,
+)
 from silotune.optim import SGD, AdamW
 from silotune.privacy import ClientDP, ExampleDP, NoDP
 from silotune.terms import Terms
@@ -29,6 +35,10 @@ READ = (
     "decides which part of a record is read, which is held against columns, and told to the person "
     "who approves"
 )
+
+SCORED = "decides what is counted as right at the site, which is told nobody but as a noisy count"
+
+_LOSS = {"class_weights": TRAINED, "label_smoothing": TRAINED}
 
 _HEAD = {"head": TRAINED, "head_init": TRAINED, "head_scale": TRAINED}
 
@@ -51,6 +61,8 @@ JUDGED: Mapping[type, frozenset[str]] = {
         }
     ),
     SequenceClassification: frozenset({"labels"}),
+    MultiLabelClassification: frozenset({"labels"}),
+    Regression: frozenset(),
     ImageClassification: frozenset({"labels"}),
     CausalLM: frozenset(),
     SGD: frozenset(),
@@ -120,9 +132,32 @@ HARMLESS: Mapping[type, Mapping[str, str]] = {
         "label": READ,
         "max_length": READ,
         "pooling": TRAINED,
+        **_LOSS,
         **_HEAD,
     },
-    ImageClassification: {"image": READ, "label": READ, "max_length": READ, **_HEAD},
+    MultiLabelClassification: {
+        "text": READ,
+        "text_pair": READ,
+        "label": READ,
+        "max_length": READ,
+        "pooling": TRAINED,
+        "threshold": SCORED,
+        **_LOSS,
+        **_HEAD,
+    },
+    Regression: {
+        "text": READ,
+        "text_pair": READ,
+        "label": READ,
+        "max_length": READ,
+        "pooling": TRAINED,
+        "target_mean": TRAINED,
+        "target_scale": TRAINED,
+        "loss": TRAINED,
+        "huber_delta": TRAINED,
+        **_HEAD,
+    },
+    ImageClassification: {"image": READ, "label": READ, "max_length": READ, **_LOSS, **_HEAD},
     CausalLM: {
         "text": READ,
         "prompt": READ,

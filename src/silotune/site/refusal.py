@@ -17,6 +17,7 @@ from silotune.methods import Method
 from silotune.methods.base import OwnAxes
 from silotune.methods.registry import built_in
 from silotune.objectives import is_known
+from silotune.objectives.base import columns_read
 from silotune.optim import SGD, AdamW
 from silotune.privacy import ClientDP, ExampleDP, NoDP
 from silotune.terms import Terms
@@ -165,7 +166,7 @@ def _asked(policy: Policy, offer: Offer) -> Iterator[Reason]:
 
 def _columns(policy: Policy, terms: Terms) -> Iterator[str]:
     """Columns that may not be read."""
-    choice, read = terms.privacy, dict.fromkeys(terms.objective.columns.values())
+    choice, read = terms.privacy, columns_read(terms.objective)
     hidden = choice.unit == "example" and not choice.insecure_seeded_noise
     if policy.columns or (policy.approve == "any" and not hidden):
         yield from (ascii(name) for name in read if name not in policy.columns)

@@ -162,7 +162,10 @@ def _trained(own: OwnSite, offer: Offer, sizes: Counted | None) -> Iterator[str]
     if lacks and offer.base_files:
         yield f"to have it here, name its folder in the site's file: {models_line(offer)}"
     yield f"method: {plain(terms.method.full_title)}. {plain(terms.method.description, 1000)}"
-    columns = ", ".join(f"{part} from {name}" for part, name in terms.objective.columns.items())
+    columns = ", ".join(
+        f"{part} from {', '.join([name] if isinstance(name, str) else name)}"
+        for part, name in terms.objective.columns.items()
+    )
     yield f"task: {terms.objective.task}; of each record it reads {plain(columns)}"
     if offer.labels:
         yield f"labels: {plain(', '.join(offer.labels), 1000)}"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from silotune.adapters import AdaptedLinear, AdaptedModel, CoreLinear, DoRALinear, MixedLinear
-from silotune.core import Answers, Batch, ImageInput
+from silotune.core import Answers, Batch, ImageInput, joined
 from silotune.core.half_products import require_fast
 from silotune.engine import (
     Coupling,
@@ -99,14 +99,16 @@ def proved(model: BuiltModel, terms: Terms) -> BuiltModel:
     with _without_dropout(model.trainer.adapted):
         found = _isolated(model, terms)
         records = _made_up(model, terms, min(SHORT[0], terms.objective.max_length))
-        metrics = _measured(model.trainer.adapted, terms.objective, records).totals
-    needed = find(terms.objective.task).meter
+        answers = _measured(model.trainer.adapted, terms.objective, records)
+    task, metrics = find(terms.objective.task), answers.totals
+    needed = task.meter
     if needed not in metrics:
         raise ValueError(
             f"objective: measure of {type(terms.objective).__name__} must give {needed}, by which "
             f"a run of {terms.objective.task} is judged; it gives "
             f"{', '.join(metrics) or 'nothing'}"
         )
+    task.derive(joined([answers]))  # which refuses what it needs and is not installed
     return found
 
 

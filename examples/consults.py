@@ -1,0 +1,62 @@
+"""Made-up notes of three clinics: which departments should see somebody, and for how many days.
+
+``python examples/consults.py`` writes ``consults/<clinic>/<part>.jsonl`` with ``note``,
+``departments`` (a list, which may be empty) and ``days``. ``examples/consults.yaml`` learns the
+departments, ``examples/stay.yaml`` the days. No real person is behind any of the notes, and how
+long somebody stays is a rule with some noise: four days for the heart, half a day for the skin.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+from silotune.data.demo import CLINICS
+from silotune.data.demo.phrases import complaints
+
+RECORDS = {"train": 2400, "test": 300}
+"""Of each clinic."""
+
+HOW_MANY = (15, 45, 30, 10)
+"""Relative frequency of notes with none, one, two and three departments."""
+
+DAYS = {
+    "cardiology": 4.0,
+    "dermatology": 0.5,
+    "ear-nose-throat": 1.0,
+    "gastroenterology": 2.0,
+    "neurology": 5.0,
+    "orthopaedics": 3.0,
+    "pulmonology": 3.5,
+    "urology": 1.5,
+}
+
+NOTHING = ("routine check, no complaint", "here for a certificate", "vaccination, feels well")
+
+
+def records(clinic: str, part: str) -> Iterator[dict[str, object]]:
+    """The same in every run."""
+    draw, style = Random(f"{clinic} {part}"), CLINICS[clinic]
+    for _ in range(RECORDS[part]):
+        count = draw.choices(range(len(HOW_MANY)), HOW_MANY)[0]
+        asked = draw.sample(sorted(DAYS), count)
+        words = [draw.choice(complaints()[name])[style.voice] for name in asked]
+        told = "; also ".join(words) or draw.choice(NOTHING)
+        note = f"{draw.randint(18, 89)}{draw.choice('fm')}, {draw.choice(style.onsets)}: {told}"
+        days = max(0.0, 0.5 + sum(DAYS[name] for name in asked) + draw.gauss(0, 0.7))
+        yield {"note": note, "departments": sorted(asked), "days": round(days, 1)}
+
+
+def main() -> None:
+    for clinic in CLINICS:
+        for part in RECORDS:
+            file = Path("consults", clinic, f"{part}.jsonl")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            rows = map(json.dumps, records(clinic, part))
+            file.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The section ``targets``: what a task makes of what records are learned with."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from .sections import STRICT, AsTuple, Name, Sorted
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class TargetsConfig(BaseModel):
+    """Public numbers of a task; give those that yours has. null = what its objective has."""
+
+    model_config = STRICT
+
+    threshold: Annotated[Share | dict[Name, Share] | None, Sorted] = Field(
+        default=None,
+        description="Probability from which a label is given, one number or label: number; 0.5 "
+        "where none is named (multi-label-classification).",
+    )
+    class_weights: Annotated[dict[Name, Positive] | None, Sorted] = Field(
+        default=None,
+        description="Label: what the loss of its records is multiplied by, 1 for those that are "
+        "not named; with several labels on a record, the loss of a label where it has it. They "
+        "are public, so take them from what is known anyway (classification).",
+    )
+    label_smoothing: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Share of a label that is spread over all of them; with several labels on a "
+        "record, share of each 0 and 1 that is replaced by a half (classification).",
+    )
+    target_mean: Annotated[float | tuple[float, ...] | None, AsTuple] = Field(
+        default=None,
+        description="About the mean of the numbers, one for all or one for each column. It is "
+        "public, and declared from what is known anyway, never taken from records (regression, "
+        "which needs it).",
+    )
+    target_scale: Annotated[Positive | tuple[Positive, ...] | None, AsTuple] = Field(
+        default=None,
+        description="About their standard deviation, likewise (regression, which needs it).",
+    )
+    loss: Literal["mse", "huber"] | None = Field(
+        default=None,
+        description="Squared errors of standardised numbers, or Huber's, which grow linearly where "
+        "they are large; null = mse (regression).",
+    )
+    huber_delta: float | None = Field(
+        default=None,
+        gt=0,
+        description="From how many standard units on they do; null = 1 (regression).",
+    )
+
+    def given(self) -> dict[str, Any]:
+        """Those that are said."""
+        return {name: value for name, value in self if value is not None}

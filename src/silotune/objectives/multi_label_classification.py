@@ -1,0 +1,200 @@
+"""Classification of texts that have any number of labels each: one yes or no for every label.
+
+Shapes: n examples, C labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from annotated_types import Ge, Lt
+from torch import Tensor, nn
+
+from silotune.core import Answers, Batch, generator
+from silotune.core.fields import check_fields
+from silotune.core.inputs import InputSpec, synthetic_inputs
+
+from .base import HeadInit, Labels, names_of
+from .classification import (
+    check_of_labels,
+    check_weights,
+    logits_of,
+    of_labels,
+    settle_text_head,
+)
+from .guessing import Found, Look, marked
+from .label_scores import METRICS, derived
+from .task import Task
+
+
+def _fits(look: Look) -> bool:
+    return any(True for _ in look.called("label", look.lists()))
+
+
+def _guess(look: Look, taken: set[str]) -> Found:
+    return marked(look, look.lists(), taken)
+
+
+TASK = Task(
+    name="multi-label-classification",
+    title="text classification with several labels",
+    reads="text",
+    forms=(frozenset({"text", "label"}), frozenset({"text", "text_pair", "label"})),
+    auto="AutoModelForSequenceClassification",
+    families="an encoder (bert, roberta, modernbert, deberta-v2) or a decoder "
+    "(llama, qwen3, gemma3_text)",
+    head=True,
+    target="labels",
+    means=True,
+    prototypes=True,
+    problem="multi_label_classification",
+    metrics=METRICS,
+    metric="micro_f1",
+    meter="loss",
+    counts_right=True,
+    derive=derived,
+    peft="SEQ_CLS",
+    pipeline="text-classification",
+    template="classifier",
+    usual_model="sentence-transformers/all-MiniLM-L6-v2",
+    stand_in="tiny_bert",
+    fits=_fits,
+    guess=_guess,
+    rank=3,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiLabelClassification:
+    """Any number of labels for every text; ``batch["labels"]`` holds 0 and 1, (n, C) float32.
+
+    A record's loss is the mean over labels of the binary cross entropies of its outputs.
+
+    Attributes:
+        text: column of the text.
+        text_pair: column of the second text of a pair.
+        label: column of lists of labels, which may be empty; or one column of 0 and 1 for each
+            label, in order of ids.
+        labels: the public label set in order of ids; label -> description where a name does not say
+            what it means; None: the names of the columns, or taken from the data once.
+        threshold: public; the probability from which a label is given, one for all, or by label,
+            0.5 where it is not named.
+        class_weights: public; label -> what its loss is multiplied by on records that have it.
+        label_smoothing: share of each 0 and 1 that is replaced by a half.
+        max_length: tokens of a text or pair; the rest is cut.
+        head: whether the head moves; a trained one is clipped, noised and accounted like a pair.
+        head_init: as of ``SequenceClassification``.
+        head_scale: the head is W0 + head_scale V with V trained: smaller makes it slower.
+        pooling: what the head reads: what the architecture gives it, or the L2-normalised mean of
+            the last hidden states.
+
+    Raises:
+        ValueError: if a field is out of range, or two of them do not go together.
+    """
+
+    facts: ClassVar[Task] = TASK
+    task: ClassVar[str] = TASK.name
+    metric: ClassVar[str] = TASK.metric
+    goal: ClassVar[Literal["max", "min"]] = "max"
+
+    text: str
+    label: str | tuple[str, ...]
+    text_pair: str | None = None
+    labels: Labels = None
+    threshold: float | Mapping[str, float] = 0.5
+    class_weights: Mapping[str, float] | None = None
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+    max_length: int = 128
+    head: Literal["trained", "frozen"] = "trained"
+    head_init: HeadInit = "auto"
+    head_scale: float = 1.0
+    pooling: Literal["model", "mean"] = "model"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.label, str):
+            object.__setattr__(self, "label", tuple(self.label))
+            if self.labels is None:
+                object.__setattr__(self, "labels", self.label)
+        check_fields(self)
+        settle_text_head(self)
+        check_weights(self.class_weights, self.labels)
+        self._check_columns()
+        self._check_threshold()
+
+    @property
+    def columns(self) -> Mapping[str, str | tuple[str, ...]]:
+        """Text, pair and label, which may be several."""
+        pair = {} if self.text_pair is None else {"text_pair": self.text_pair}
+        return {"text": self.text, **pair, "label": self.label}
+
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """In order of ids; None if only the data can tell."""
+        return names_of(self.labels)
+
+    @property
+    def constants(self) -> Mapping[str, tuple[float, ...]]:
+        """The threshold of each label, or the one of all."""
+        names = self.label_names if isinstance(self.threshold, Mapping) else None
+        return {"threshold": tuple(of_labels(self.threshold, names or ("all",), 0.5))}
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(n,) means over labels of binary cross entropies."""
+        logits, marks = logits_of(model, batch), batch["labels"]
+        smooth = marks * (1 - self.label_smoothing) + self.label_smoothing / 2
+        weights = None
+        if self.class_weights is not None:
+            names = self.label_names or ()
+            weights = logits.new_tensor(of_labels(self.class_weights, names, 1.0))
+        losses = F.binary_cross_entropy_with_logits(
+            logits, smooth.to(logits.dtype), pos_weight=weights, reduction="none"
+        )
+        return losses.mean(dim=1)
+
+    @torch.no_grad()
+    def measure(self, model: nn.Module, batch: Batch) -> Answers:
+        """``accuracy``, of records whose labels are all right, and ``loss``; and what was given."""
+        logits, marks = logits_of(model, batch), batch["labels"]
+        losses = F.binary_cross_entropy_with_logits(
+            logits, marks.to(logits.dtype), reduction="none"
+        )
+        probability, right = logits.sigmoid(), marks > 0.5
+        given = probability >= logits.new_tensor(self.constants["threshold"])
+        return Answers(
+            totals={"accuracy": (given == right).all(dim=1).double(), "loss": losses.mean(dim=1)},
+            counts=torch.ones(len(marks), dtype=torch.long),
+            kept={"right": right, "given": given, "probability": probability},
+        )
+
+    def synthetic(self, spec: InputSpec, lengths: Sequence[int], seed: int) -> Batch:
+        """Random examples of these lengths, with each label or without, to try a model on."""
+        g = generator(seed, "synthetic")
+        inputs = synthetic_inputs(spec, lengths, g)
+        marks = torch.randint(2, (len(lengths), spec.num_labels), generator=g)
+        return inputs | {"labels": marks.float()}
+
+    def _check_columns(self) -> None:
+        if isinstance(self.label, str):
+            return
+        if len(self.label) < 2:
+            raise ValueError(
+                "label: one column of 0 and 1 is one label; use sequence-classification, or name "
+                "two columns or more"
+            )
+        if len(self.label) != len(self.label_names or ()):
+            raise ValueError(
+                f"labels: {len(self.label_names or ())} names for {len(self.label)} columns; give "
+                "one for each, in their order, or leave labels out"
+            )
+
+    def _check_threshold(self) -> None:
+        given = self.threshold
+        if isinstance(given, Mapping):
+            check_of_labels("threshold", given, self.labels)
+        for value in given.values() if isinstance(given, Mapping) else [given]:
+            if not (isinstance(value, int | float) and 0 < value < 1):
+                raise ValueError(f"threshold: must be between 0 and 1, not {value!r}")
