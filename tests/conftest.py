@@ -3,7 +3,7 @@
 
 The reports of runs have empty pictures, which take half of a small run's time, but for tests that
 ask for `drawn`; where CI is set so have those of one test of every file. Likewise a model like one
-that was checked before is not checked again, but for tests that ask for `checked`; where CI is set
+that was read and checked before is not again, but for tests that ask for `checked`; where CI is set
 every file checks its own, and files are brought to the disk, which takes a tenth of the time.
 
 Torch has one thread, or as many as SILOTUNE_TEST_THREADS says; one that waits leaves its core to
@@ -158,19 +158,21 @@ def _pictures(request, monkeypatch) -> None:
 
 @pytest.fixture
 def checked() -> None:
-    """The models of this test are checked, also those like others before."""
+    """The models of this test are read and checked, also those like others before."""
 
 
 @pytest.fixture(autouse=True)
 def _checks(request, monkeypatch) -> None:
     if "checked" in request.fixturenames or CHECKS[-1][0] not in sys.modules:
         return
-    from remembered import remembering
+    from remembered import reading, remembering
 
+    place = request.path if ALL else None
+    read = sys.modules["silotune.terms.opening"].read_model
+    monkeypatch.setattr("silotune.terms.opening.read_model", reading(read, FOUND, place))
     for module, name in CHECKS:
         check = getattr(sys.modules[module], name)
-        where = (name, request.path if ALL else None)
-        monkeypatch.setattr(f"{module}.{name}", remembering(check, FOUND, where))
+        monkeypatch.setattr(f"{module}.{name}", remembering(check, FOUND, (name, place)))
 
 
 class SocketGuard:

@@ -1,11 +1,13 @@
-"""Checks that a run makes of its model, remembered: of equal models they find the same.
+"""What a run reads and checks of its model, remembered: of equal models it is the same.
 
-They take more than half of a tiny private run. What is found is remembered by all that it may
-depend on; refusals are not. A test that is about a check, or about what records could change of it,
-asks for the fixture `checked` and has it made.
+It takes more than half of a tiny private run. What is found is remembered by all that it may
+depend on; refusals are not. A test that is about it, or about what records could change of it,
+asks for the fixture `checked` and has it read and checked.
 """
 
+import copy
 from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +36,28 @@ def remembering(check: Check, found: dict[Hashable, Any], where: Hashable) -> Ch
         return found[key]
 
     return remembered
+
+
+def reading(read: Callable[..., Loaded], found: dict[Hashable, Any], where: Hashable) -> Check:
+    """``read_model``, which copies what it read before of a folder with the same files.
+
+    Args:
+        read: from terms, labels and perhaps an object, which is read anew.
+        found: what it read so far, as it was.
+        where: as of ``remembering``.
+    """
+
+    def read_again(terms: Terms, labels: tuple[str, ...], given: object = None) -> Loaded:
+        folder = Path(terms.model)
+        if given is not None or not folder.is_dir():
+            return read(terms, labels, given)
+        files = sorted((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in folder.iterdir())
+        key = (where, terms.model, tuple(files), labels, _of(terms))
+        if key not in found:
+            found[key] = read(terms, labels)
+        return copy.deepcopy(found[key])
+
+    return read_again
 
 
 def _of(given: Any) -> Hashable:

@@ -54,8 +54,6 @@ from silotune.testing.tiny_models import tiny_bert
 from spies import Tapped, file_fields, public_text, result_fields, task_fields
 from toys import Notes, agreed, axes, begin, experiment, silos, trainer
 
-pytestmark = pytest.mark.usefixtures("checked")
-
 CONFIGURED = "is in the configuration, which everybody has"
 EVENT = "an event at a machine, which others see anyway: stated as not covered"
 FACTORS = "post-processing of what was released before; in round 0, of the seed"
@@ -503,7 +501,7 @@ def without_last_training_record(place: Path, config, silo: str) -> list[dict[st
 
 
 @EVALUATIONS
-@pytest.mark.usefixtures("drawn")
+@pytest.mark.usefixtures("checked", "drawn")
 def test_a_record_that_was_not_drawn_leaves_no_trace(place, evaluation):
     """One record fewer: so is the number of records, held out or not, and nobody can tell."""
     config = seeded(place, "west", -1, False, f"evaluation={evaluation}", ONE_STEP)
@@ -513,7 +511,7 @@ def test_a_record_that_was_not_drawn_leaves_no_trace(place, evaluation):
 
 
 @EVALUATIONS
-@pytest.mark.usefixtures("drawn")
+@pytest.mark.usefixtures("checked", "drawn")
 def test_what_is_in_a_record_that_was_not_drawn_leaves_no_trace(place, evaluation):
     """Another text, length and label in its place, over several local steps."""
     config = seeded(place, "east", 0, False, f"evaluation={evaluation}")
@@ -524,7 +522,7 @@ def test_what_is_in_a_record_that_was_not_drawn_leaves_no_trace(place, evaluatio
     check_same(*both(place, config, other))
 
 
-@pytest.mark.usefixtures("drawn")
+@pytest.mark.usefixtures("checked", "drawn")
 def test_a_held_out_record_leaves_no_trace(place):
     config = settings(place, "evaluation=site")
     held = read_tables(config).silos["west"].valid["text"][0]
