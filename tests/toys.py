@@ -48,8 +48,8 @@ class Toy(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(7)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(7)  # no device's but the CPU's
             self.embedding = nn.Embedding(VOCABULARY, WIDTH)
             self.norm = nn.LayerNorm(WIDTH)
             self.up = nn.Linear(WIDTH, INNER)
@@ -204,7 +204,7 @@ def experiment(method_axes: Axes, clients: Sequence[ClientId], **changes: object
         "axes": method_axes,
         "weights": {c: float(i + 1) for i, c in enumerate(clients)},
         "rounds": 3,
-        "local_steps": 4,
+        "local_steps": 2,
         "seed": 0,
         "sites": tuple(site.name for site in sites(Toy())),
         "fixed": fixed_keys(sites(Toy()), method_axes.adapter),

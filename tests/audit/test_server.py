@@ -85,6 +85,7 @@ def test_the_correct_server_passes_and_the_audit_had_power():
     assert judged(honest()) is Verdict.PASS
 
 
+@pytest.mark.full
 def test_products_adaptive_clipping_and_correlated_noise_raise_no_alarm():
     assert judged(honest(), product=True, trials=500) is not Verdict.FAIL
     assert judged(honest(target_quantile=0.5), trials=1000) is not Verdict.FAIL

@@ -81,6 +81,7 @@ def test_it_works_whatever_is_trained(roles):
     assert verdict(found, CLAIM, DELTA) is not Verdict.FAIL
 
 
+@pytest.mark.full
 def test_a_canary_may_go_through_the_whole_model():
     whole = (CLASSIFY, notes(3).batch([0, 1, 2]))
     honestly = attacks(honest(), trials=300, whole=whole)

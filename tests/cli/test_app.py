@@ -8,6 +8,7 @@ import sys
 import pytest
 import typer
 
+from covering import full
 from silotune import __version__
 from silotune.cli.errors import reported, sentences
 from silotune.config import ConfigError
@@ -22,7 +23,7 @@ HEAVY = ("torch", "transformers", "datasets", "matplotlib", "scipy", "dp_account
     [
         (("--help",), [], "Private federated fine-tuning"),
         (("init", "new.yaml"), ["pydantic"], "wrote new.yaml"),
-        (("methods",), ["torch", "pydantic"], "ffa-lora"),
+        full(("methods",), ["torch", "pydantic"], "ffa-lora"),
         (("doctor",), ["torch", "pydantic"], "no problems"),
     ],
 )

@@ -109,6 +109,7 @@ def told(folder: str) -> list[object]:
     return [*rounds, *(facts[key] for key in ("baselines", "final", "scored", "status"))]
 
 
+@pytest.mark.full
 def test_a_pool_trains_and_scores_to_the_same_bits(silotune, place):
     """Rounds, scores of each silo's own records, shared out, and each silo alone."""
     common = ("train.num_rounds=2", "train.threads=1", "baselines=[silo-alone]")

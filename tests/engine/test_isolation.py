@@ -120,7 +120,8 @@ def bert():
 # ---- what changes with the longest of a batch
 
 
-@pytest.mark.parametrize("make", [full(longrope), dynamic])
+@pytest.mark.full
+@pytest.mark.parametrize("make", [longrope, dynamic])
 def test_rotary_scales_of_the_longest_record_are_refused_with_the_length_that_cures(make, reader):
     text = refusal(make(), reader)
     assert re.search(r"model\.rotary_emb \(\w+RotaryEmbedding\) mixes the examples", text)

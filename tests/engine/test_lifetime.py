@@ -18,7 +18,7 @@ from silotune.privacy.lifetime.budget import Account, Ceiling, Run
 OWN = mechanism(Poisson(0.5), Gaussian(3.0))
 DELTA = 1e-3
 RUN = Run(silo="silo-0", relation="add-remove", delta=DELTA)
-STEPS = 4  # of a round
+STEPS = 2  # of a round
 
 
 def cost(rounds: int) -> float:

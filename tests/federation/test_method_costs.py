@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 from torch import nn
 
+from covering import full
 from silotune.config import build, load_config
 from silotune.core import Site
 from silotune.federation.method_costs import costs, costs_on
@@ -37,7 +38,7 @@ def test_bytes_are_those_of_every_layer_and_of_one_message():
     assert turned["ffa-lora"] == pytest.approx(alike["ffa-lora"] - 4 * 2 * 20, abs=20)
 
 
-@pytest.mark.parametrize("tiny", [tiny_bert, tiny_gpt2, tiny_llama, tiny_vit])
+@pytest.mark.parametrize("tiny", [full(tiny_bert), tiny_gpt2, full(tiny_llama), full(tiny_vit)])
 def test_shapes_of_a_model_are_read_without_its_weights(tiny, tmp_path):
     folder = tiny(tmp_path / "model")
     for weights in folder.glob("*.safetensors"):

@@ -102,13 +102,13 @@ def test_rounds_of_noise_alone_are_as_large_as_foretold(name, kind):
 
 @pytest.mark.usefixtures("float64")
 def test_a_number_agrees_with_the_sum_written_out():
-    """lr 0.3, clip 0.7, batch 5, four steps, weights 1/3 and 2/3: B of two sites, and the head."""
+    """lr 0.3, clip 0.7, batch 5, two steps, weights 1/3 and 2/3: B of two sites, and the head."""
     exp, _, _, state = setting()
     mechanisms = dict(zip(exp.clients, map(mechanism, (Gaussian(1.5), Gaussian(4.0))), strict=True))
     numbers = 10 * 2 + 6 * 2 + 6 * 3 + 3
     a_number = sum(
         (0.3 * weight * sigma * 0.7 / 5) ** 2
-        for _ in range(4)
+        for _ in range(exp.local_steps)
         for weight, sigma in ((1 / 3, 1.5), (2 / 3, 4.0))
     )
     noise = round_noise(exp, mechanisms, state, exp.clients)
@@ -124,7 +124,7 @@ def test_a_number_agrees_with_the_sum_written_out():
     a_number = (0.3 * 0.7 / 5 * tau) ** 2 * ((1.5 / 3) ** 2 / 2 + (2 / 3 * 4.0) ** 2 / 5)
     assert noise.square == pytest.approx(numbers * a_number, rel=1e-12)
     alone = round_noise(exp, mechanisms, state, exp.clients[:1])
-    assert alone.square == pytest.approx(numbers * 4 * (0.3 * 1.5 * 0.7 / 5) ** 2, rel=1e-12)
+    assert alone.square == pytest.approx(numbers * 2 * (0.3 * 1.5 * 0.7 / 5) ** 2, rel=1e-12)
 
 
 @pytest.mark.usefixtures("float64")

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from covering import every_combination
 from silotune.aggregation import FairCosine, FairRidge, Mean, aggregation_error
 from silotune.aggregation.fair_minimum import root
 from silotune.core import ClientMean, Factors, GlobalState, Key, Role, Statistics
@@ -81,10 +82,7 @@ def descended(mean: ClientMean, rule: FairCosine, start: np.ndarray) -> float:
     return float(loss())
 
 
-@pytest.mark.parametrize("condition", [1.0, 100.0])
-@either_norm
-@every_size
-@every_shape
+@every_combination(shape=SHAPES, size=SIZES, squared=[False, True], condition=[1.0, 100.0])
 def test_no_minimiser_finds_less_than_the_corrected_b(shape, size, squared, condition):
     state, mean = a_round(shape, size, seed=len(SHAPES), condition=condition)
     rule = FairCosine(squared=squared)
@@ -97,10 +95,7 @@ def test_no_minimiser_finds_less_than_the_corrected_b(shape, size, squared, cond
     assert reached <= objective(mean, b, rule)
 
 
-@pytest.mark.parametrize("drift", [0.5, 0.01])
-@either_norm
-@every_size
-@every_shape
+@every_combination(shape=SHAPES, size=SIZES, squared=[False, True], drift=[0.5, 0.01])
 def test_last_digits_of_what_clients_send_are_last_digits_of_the_corrected_b(
     shape, size, squared, drift
 ):

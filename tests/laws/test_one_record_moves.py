@@ -423,7 +423,7 @@ def differences(one: Decided, two: Decided, same: set[str]) -> set[str]:
         ("client", "simulation"),
     ],
     declared_and_limit=[("all", None), ("nothing", 550)],
-    neighbours=[tuple(NEIGHBOURS)[i::3] for i in range(3)],
+    neighbours=[tuple(NEIGHBOURS)[i::6] for i in range(6)],
 )
 def test_whatever_one_record_moves_is_named(
     bert, tmp_path, layout, unit_and_evaluation, declared_and_limit, neighbours
@@ -452,7 +452,7 @@ def test_whatever_one_record_moves_is_named(
         ("one fewer", {}, "sizes/east"),
         full("one fewer", {}, "files/run.json/silos/east/num_examples"),
         full("one fewer", {}, "certificate/silos/east/epsilon"),
-        ("another label", {}, "begins"),
+        full("another label", {}, "begins"),
         ("another label", {"declared": "all"}, "begins"),
         full("a label in capitals", {}, "begins"),
         full("the label -1", {}, "begins"),
@@ -461,9 +461,9 @@ def test_whatever_one_record_moves_is_named(
         ("one fewer", {"layout": dealt}, "membership"),
         full("one more", {"limit": 400, "declared": "all"}, "membership"),
         ("in the valid part", {"layout": in_parts, "evaluation": "simulation"}, "membership"),
-        ("a blank one", {"evaluation": "simulation"}, "notices/data"),
+        full("a blank one", {"evaluation": "simulation"}, "notices/data"),
         full("another person", {"evaluation": "simulation", "person": "person"}, "notices/person"),
-        (
+        full(
             "one fewer",
             {"evaluation": "simulation", "declared": "all"},
             "summary/split/east/records",

@@ -126,7 +126,7 @@ def test_one_client_one_step_is_centralised_training(method, clients):
 def test_every_method_learns(method, optimizer, clients):
     a = axes(method, optimizer)
     b, own_records = trainer(a), clients(records=40)
-    state = last(a, InProcess(b, own_records), rounds=12)
+    state = last(a, InProcess(b, own_records), rounds=12, local_steps=4)
     held_out = notes(60, "held out")
     own = [personal(silo.home, "law", before=12) for silo in own_records.values()]
     before, after = loss(b, begin(a), held_out), [loss(b, state, held_out, o) for o in own]

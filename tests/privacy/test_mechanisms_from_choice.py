@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from covering import full
+from covering import every_combination, full
 from silotune.privacy import (
     Charge,
     ClientDP,
@@ -361,10 +361,9 @@ CHOICES = {
 }
 
 
-@pytest.mark.parametrize("fields", CHOICES.values(), ids=CHOICES)
-@pytest.mark.parametrize("size", [16, 123])
-def test_what_was_planned_fits_and_nothing_is_computed_for_it(fields, size, monkeypatch):
-    choice = ExampleDP(target_epsilon=3.0, target_delta=1e-3, **fields)
+@every_combination(kind=list(CHOICES), size=[16, 123])
+def test_what_was_planned_fits_and_nothing_is_computed_for_it(kind, size, monkeypatch):
+    choice = ExampleDP(target_epsilon=3.0, target_delta=1e-3, **CHOICES[kind])
     training = replace(TRAINING, rounds=4)
     planned = planned_charges(choice, {"a": size}, training)
     budget, mechanism = client_budget(choice, planned[size]), of(choice, size, training)

@@ -105,7 +105,8 @@ def test_another_federation_with_the_same_rounds_is_not_mistaken_for_this_one(fa
     assert end(faults.runtime) == end(here)
 
 
-@pytest.mark.parametrize("fault", [full("dies"), "dies-after"])
+@pytest.mark.full
+@pytest.mark.parametrize("fault", ["dies", "dies-after"])
 def test_clients_elsewhere_end_in_the_same_bits_even_when_a_worker_dies(faults, fault):
     run = f"law-{fault}"  # a site answers from what it keeps, if it has worked on an order before
     assert last(faults.next(fault), run=run).state.factors.digest() == reference()
