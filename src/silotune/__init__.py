@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from silotune.objectives import Objective as Objective
     from silotune.objectives import Regression as Regression
     from silotune.objectives import SequenceClassification as SequenceClassification
+    from silotune.objectives import TokenClassification as TokenClassification
     from silotune.optim import lora_params as lora_params
     from silotune.privacy import ClientDP as ClientDP
     from silotune.privacy import ExampleDP as ExampleDP
@@ -91,6 +92,7 @@ _HOMES = {
     "Regression": "silotune.objectives",
     "Objective": "silotune.objectives",
     "SequenceClassification": "silotune.objectives",
+    "TokenClassification": "silotune.objectives",
     "lora_params": "silotune.optim",
     "ClientDP": "silotune.privacy",
     "ExampleDP": "silotune.privacy",

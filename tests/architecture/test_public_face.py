@@ -44,6 +44,7 @@ NAMES = [
     "Site",
     "Sites",
     "Splits",
+    "TokenClassification",
     "__version__",
     "adapt",
     "adapters",

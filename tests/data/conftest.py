@@ -41,3 +41,25 @@ def bert():
 def llama():
     """Puts <s> before texts and knows </s>."""
     return fast(["[PAD]", "[UNK]", "<s>", "</s>"], 64, "<s> $A", bos_token="<s>", eos_token="</s>")
+
+
+@pytest.fixture
+def letters():
+    """A token for each letter, between [CLS] and [SEP]."""
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    vocabulary = {token: i for i, token in enumerate([*specials, *"abcdefgh"])}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("", "isolated")]
+    )
+    inner.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[(s, vocabulary[s]) for s in ("[CLS]", "[SEP]")]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_max_length=64,
+    )

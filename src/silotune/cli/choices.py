@@ -19,6 +19,7 @@ class Task(StrEnum):
     SEQUENCE_CLASSIFICATION = "sequence-classification"
     MULTI_LABEL_CLASSIFICATION = "multi-label-classification"
     REGRESSION = "regression"
+    TOKEN_CLASSIFICATION = "token-classification"
     IMAGE_CLASSIFICATION = "image-classification"
     CAUSAL_LM = "causal-lm"
 

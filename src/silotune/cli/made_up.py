@@ -10,6 +10,9 @@ from pathlib import Path
 from silotune.core.files import write_bytes
 from silotune.objectives import Objective, find
 
+_MORE = 6
+"""Words after the first one of a text."""
+
 _WORDS = ("when", "the", "patient", "invoice", "sample", "was", "seen", "again", "today", "late")
 
 
@@ -26,12 +29,12 @@ def made_up(folder: Path, site: str, objective: Objective, number: int) -> Path:
         ValueError: if the label set is not declared.
     """
     draw = random.Random(site)
-    labels = objective.label_names or ()
+    labels = tuple(objective.labels or objective.label_names or ())
     if objective.label_names is None:
         raise ValueError("data.labels: list them, as sites must agree on them beforehand")
 
     def text(word: str) -> str:
-        return " ".join([word, *draw.choices(_WORDS, k=6)])
+        return " ".join([word, *draw.choices(_WORDS, k=_MORE)])
 
     def row() -> dict[str, object]:
         label = draw.choice(labels) if labels else "note"
@@ -39,6 +42,12 @@ def made_up(folder: Path, site: str, objective: Objective, number: int) -> Path:
         for role, column in objective.columns.items():
             if role == "label":
                 made |= _target(objective, column, label, draw)
+            elif role == "words":
+                made[str(column)] = text(label).split(" ")
+            elif role == "tags":
+                made[str(column)] = [f"B-{label}", *["O"] * (label.count(" ") + _MORE)]
+            elif role == "spans":
+                made[str(column)] = [{"start": 0, "end": len(label), "label": label}]
             elif role == "messages":
                 turns = [("user", text("ask")), ("assistant", text("answer"))]
                 made[str(column)] = [{"role": who, "content": said} for who, said in turns]

@@ -49,6 +49,20 @@ class ColumnsConfig(BaseModel):
         "and 1 for each label (multi-label-classification); of the number, or several columns "
         "(regression).",
     )
+    words: Text | None = Field(
+        default=None,
+        description="Column of lists of words (token-classification, with `tags`).",
+    )
+    tags: Text | None = Field(
+        default=None,
+        description="Column of lists of their tags by name, in IOB2: O, B-NAME, I-NAME "
+        "(token-classification, with `words`).",
+    )
+    spans: Text | None = Field(
+        default=None,
+        description="Column of lists of entities, {start, end, label}: characters from `start` up "
+        "to, and without, `end` (token-classification, with `text`).",
+    )
     prompt: Text | None = Field(
         default=None,
         description="Column of the prompt, not learned (causal-lm, with `completion`).",

@@ -43,6 +43,9 @@ RENAMED: Mapping[str, str] = {
     "name": "data.name",
     "text": "data.columns.text",
     "label": "data.columns.label",
+    "words": "data.columns.words",
+    "tags": "data.columns.tags",
+    "spans": "data.columns.spans",
     "unit": "privacy.unit",
 }
 """Fields whose keys have other names, or whose names several keys have."""

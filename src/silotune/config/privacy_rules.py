@@ -131,7 +131,8 @@ def metric(
     if model and not find(model.task).counts_right:
         yield Problem(
             "privacy.metric_noise",
-            f"counts right answers, which a {model.task} has none of; leave it out",
+            "counts right answers, at most one a record, which a "
+            f"{model.task} does not give; leave it out",
         )
 
 

@@ -250,8 +250,6 @@ def _declared(data: DataConfig) -> Iterator[Problem]:
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         yield Problem("data.labels", f"{', '.join(twice)} stands there twice; keep one")
-    if len(labels) < 2:
-        yield Problem("data.labels", "needs two labels or more; null takes them from the data")
 
 
 def _columns(model: ModelConfig, columns: ColumnsConfig) -> Iterator[Problem]:
@@ -281,6 +279,11 @@ def _labels_for(model: ModelConfig, data: DataConfig) -> Iterator[Problem]:
     if not task.labelled:
         if data.labels is not None:
             yield Problem("data.labels", f"a {task.name} has no labels; leave this key out")
+    elif task.target == "entities" and data.labels is None:
+        yield Problem("data.labels", "list the types of entities, such as [NAME, DATE]")
+    elif data.labels is not None and len(data.labels) < (fewest := task.fewest_labels):
+        needs = "two labels or more; null takes them from the data" if fewest > 1 else "one or more"
+        yield Problem("data.labels", f"needs {needs}")
     elif model.head_init == "label-prototypes" and not say_something(data.labels):
         yield Problem("data.labels", NEEDS_WORDS)
 

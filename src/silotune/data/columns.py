@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from silotune.objectives import find
 from silotune.objectives.task import Target
 
+from .annotations import holds_spans, holds_tags, holds_words, span_ids, tag_ids
 from .chat_templates import instruction
 from .chats import is_chat, turns
 from .labels import AS_THEY_ARE, LabelMap, label_text, values_of
@@ -32,13 +33,22 @@ _LONGEST_HEADING, _MOST_WORDS = 40, 3
 """Of the name of a column; what is longer may be a record, in a file without a header."""
 
 _KINDS = {
+    "words": "lists of words",
+    "tags": "lists of tags by name, such as B-NAME,",
+    "spans": "lists of {start, end, label}, with whole numbers and a name,",
     "messages": "lists of {role, content}, with text in content,",
     "image": "images",
     "person": "names or numbers",
 }
 """What the column of a part holds; any other holds text."""
 
-_CONTENT = {"text", "text_pair", "completion", "messages", "image"}
+_LISTS = {"messages": is_chat, "words": holds_words, "tags": holds_tags, "spans": holds_spans}
+
+_CONTENT = {"text", "text_pair", "words", "completion", "messages", "image"}
+
+_ANNOTATIONS = {"tags", "spans"}
+
+_SPAN = pa.struct([(name, pa.int64()) for name in ("start", "end", "label")])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +62,9 @@ class Columns:
 
     text: str | None = None
     text_pair: str | None = None
+    words: str | None = None
+    tags: str | None = None
+    spans: str | None = None
     image: str | None = None
     label: str | tuple[str, ...] | None = None
     prompt: str | None = None
@@ -163,7 +176,7 @@ def readable(
     Args:
         table: as it was loaded.
         columns: where things are; a form of its task.
-        labels: the public label set; empty for a task without.
+        labels: the public label set, of tokens the tags; empty for a task without.
         where: what the table is called in an error.
         label_map: what the data call a label -> what it is called here; None: no label.
         target: what is learned.
@@ -180,6 +193,12 @@ def readable(
     arrays = {part: rows[columns_of[0]] for part, columns_of in named.items()}
     if columns.labels:
         arrays["label"] = targets(table, columns.labels, labels, where, label_map, target)
+    if columns.words is not None and columns.tags is not None:
+        own = tag_ids(table, columns.words, columns.tags, labels, where, label_map)
+        arrays["tags"] = pa.array(own, pa.list_(pa.int64()))
+    if columns.text is not None and columns.spans is not None:
+        entities = span_ids(table, columns.text, columns.spans, labels, where, label_map)
+        arrays["spans"] = pa.array(entities, pa.list_(_SPAN))
     if columns.messages is not None and not _is_plain(table.features[columns.messages]):
         arrays["messages"] = _plain_chats(rows[columns.messages], where)
     if columns.input is not None:
@@ -211,8 +230,8 @@ def _plain_chats(chats: pa.ChunkedArray, where: str) -> pa.Array:
 def filled_rows(table: Dataset) -> NDArray[np.int64]:
     """Rows of a readable table that hold something to learn from.
 
-    Left out is a record without a label, an image, an assistant's turn, or a visible character in
-    its texts (where there is a completion: in that).
+    Left out is a record without a label, tags or spans (an empty list is some), an image, an
+    assistant's turn, or a visible character in its texts (where there is a completion: in that).
     """
     kept: list[int] = []
     for first, columns in slices(table):
@@ -230,7 +249,8 @@ def slices(table: Dataset) -> Iterator[tuple[int, dict[str, list[Any]]]]:
 def _is_filled(parts: Iterable[str], cells: Sequence[Any]) -> bool:
     record = dict(zip(parts, cells, strict=True))
     says = any(_says(part, cell) for part, cell in record.items() if part in _CONTENT)
-    return says and _is_target(record.get("label", 0))
+    annotated = all(record[part] is not None for part in _ANNOTATIONS & record.keys())
+    return says and annotated and _is_target(record.get("label", 0))
 
 
 def _is_target(value: Any) -> bool:
@@ -247,6 +267,8 @@ def _says(part: str, value: Any) -> bool:
     if part == "messages":
         said = (turn["content"] for turn in value if turn["role"] == "assistant")
         return any(_is_visible(content) for content in said)
+    if part == "words":
+        return any(map(_is_visible, value))
     return _is_visible(value)
 
 
@@ -267,8 +289,8 @@ def _is_kind(feature: object, part: str) -> bool:
     if part == "person":
         words = ("int", "uint", "float", "bool", "string", "large_string")
         return isinstance(feature, ClassLabel) or dtype.startswith(words)
-    if part == "messages":
-        return is_chat(feature)
+    if part in _LISTS:
+        return _LISTS[part](feature)
     if part == "image":
         cell = isinstance(feature, dict) and {"bytes", "path"} <= set(feature)
         kinds = ("binary", "large_binary", "string", "large_string")

@@ -150,10 +150,12 @@ def _label_set(
     target: Target,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The label set, and a notice if it comes from the data."""
-    if columns.label is None:
+    if columns.label is None and columns.tags is None and columns.spans is None:
         return (), ()
     if labels is not None:
         return _checked(labels, 1 if target == "numbers" else 2), ()
+    if columns.label is None:
+        raise ValueError("labels: must be given, as tags and spans do not tell them; list them")
     where = "the train table"
     trains = [t.train for t in source.silos.values()] if source.silos else [source.train]
     filled = [table for table in trains if table is not None and len(table)]

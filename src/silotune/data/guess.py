@@ -19,6 +19,7 @@ from silotune.objectives import TASKS, find
 from silotune.objectives.guessing import plain
 from silotune.objectives.task import Target
 
+from .annotations import are_tags, holds_spans, holds_tags, holds_words, named_tags, types_in
 from .chats import is_chat
 from .columns import is_heading
 from .labels import is_fraction, label_text, values_of
@@ -43,6 +44,9 @@ _FEWEST_WORDS = 3
 
 _UNLABELLED = "-1"
 
+_NOT_READ = ("label", "tags", "spans", "image")
+"""Parts of which no tokens are made."""
+
 _CALLED: Mapping[str, tuple[str, ...]] = {
     "text": (
         *("text", "sentence", "review", "content", "utterance", "query", "question", "note"),
@@ -61,6 +65,9 @@ _CALLED: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "instruction", "question", "query"),
     "input": ("input", "context"),
     "completion": ("completion", "output", "response", "answer", "chosen"),
+    "words": ("words", "tokens"),
+    "tags": ("tags", "nertags", "labels"),
+    "spans": ("spans", "entities", "annotations", "labels", "label"),
     "messages": ("messages", "conversations", "conversation", "chat", "dialogue", "turns"),
     "image": ("image", "img", "picture", "photo", "file", "filename", "path", "imagepath"),
 }
@@ -75,7 +82,7 @@ class Guess:
         task: what records are for.
         columns: part of a record -> column.
         open: parts that could not be told -> the columns that may be meant.
-        labels: the label set, if there is a label column.
+        labels: the label set, or the types of entities, if there is a column of them.
         unlabelled: whether some records have the label -1, as data sets mark those without one.
         divided: whether the data come as silos, in folders or files of their own.
         by: column that names the silos.
@@ -125,8 +132,7 @@ def guess(source: Source, task: str | None) -> Guess:
     taken = {name for name in (by, person, "split") if name}
     kind = _task(look, task, taken)
     columns, unknown = find(kind).guess(look, taken)
-    label = columns.get("label")
-    labels = label_set(whole, label, find(kind).target) if label else ()
+    labels = _labels(whole, columns, find(kind).target)
     used = {*columns.values(), *taken}
     unused = tuple(name for name in whole.column_names if name not in used)
     others = set(look.names_silos()) - used
@@ -143,8 +149,16 @@ def guess(source: Source, task: str | None) -> Guess:
         unused=unused,
         second_texts=_second_texts(look, kind, columns, unused),
         numbers=tuple(name for name in look.numbers() if name in unused),
-        tokens=look.tokens([c for part, c in columns.items() if part not in ("label", "image")]),
+        tokens=look.tokens([c for part, c in columns.items() if part not in _NOT_READ]),
     )
+
+
+def _labels(table: Dataset, columns: Mapping[str, str], target: Target) -> tuple[str, ...]:
+    """What a record may be labelled with, or entities in it."""
+    if "label" in columns:
+        return label_set(table, columns["label"], target)
+    marked = columns.get("tags", columns.get("spans"))
+    return types_in(table, marked) if marked else ()
 
 
 def label_set(table: Dataset, column: str, target: Target) -> tuple[str, ...]:
@@ -190,6 +204,20 @@ class _Look:
     def chats(self) -> list[str]:
         """Columns of chats."""
         return [name for name, feature in self.table.features.items() if is_chat(feature)]
+
+    def word_lists(self) -> list[str]:
+        """Columns of lists of texts."""
+        return [name for name, feature in self.table.features.items() if holds_words(feature)]
+
+    def tags(self) -> list[str]:
+        """Columns of lists of names that look like tags of entities."""
+        lists = [name for name, f in self.table.features.items() if holds_tags(f)]
+        return [name for name in lists if are_tags(named_tags(self.some, name))]
+
+    def spans(self) -> list[str]:
+        """Columns of lists of {start, end, label}, if there is one in them."""
+        lists = [name for name, f in self.table.features.items() if holds_spans(f)]
+        return [name for name in lists if types_in(self.some, name)]
 
     def images(self) -> list[str]:
         """Columns of images, of their bytes, or of paths that end like those of images."""

@@ -27,7 +27,8 @@ class SiloSummary:
 
     Attributes:
         records: how many.
-        labels: records by label, for every label of the set; empty for a task without.
+        labels: records by label, for every label of the set, or entities by type; empty for a task
+            without.
         lengths: of the records as the model reads them.
         duplicates: records that repeat an earlier one, whatever their label. They are kept.
         empty: records that were left out because they held nothing to learn from.
@@ -59,11 +60,10 @@ def summarize(
         truncated: records that were cut.
     """
     counts = label_counts(table, labels)
-    named = labels if len(counts) else ()
     p50, p95, most = np.quantile(np.asarray(lengths), [0.5, 0.95, 1.0], method="inverted_cdf")
     return SiloSummary(
         records=len(table),
-        labels={label: int(count) for label, count in zip(named, counts, strict=True)},
+        labels=counts,
         lengths=Lengths(p50=int(p50), p95=int(p95), max=int(most)),
         duplicates=len(table) - len(set(record_digests(table))),
         empty=empty,

@@ -6,6 +6,7 @@ A target is the id of a label, a 0 or 1 for each label of the set, or a number f
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, List, Value
 from numpy.typing import NDArray
 
+from silotune.objectives.iob2 import kind_of
 from silotune.objectives.task import Target
 
 from .labels import LabelMap, ids_of, label_text, labels_in, place_of
@@ -104,17 +106,30 @@ def target_array(table: Dataset) -> NDArray[Any] | None:
     return np.asarray(table["label"][:], dtype=kind)
 
 
-def label_counts(table: Dataset, labels: Sequence[str]) -> NDArray[np.int64]:
-    """(C,) records with each label, of a readable table; empty where a target is no label."""
-    feature = table.features.get("label")
-    numbers = isinstance(feature, List) and feature.feature == Value("float64")
-    if not labels or feature is None or numbers:
-        return np.zeros(0, dtype=np.int64)
+def label_counts(table: Dataset, labels: Sequence[str]) -> dict[str, int]:
+    """Records with each label, of a readable table, or entities of each type; empty of others."""
+    if "label" not in table.column_names:
+        return _entity_counts(table, labels)
+    feature = table.features["label"]
+    if isinstance(feature, List) and feature.feature == Value("float64"):
+        return {}
     cells = np.asarray(table["label"][:], dtype=np.int64)
     if isinstance(feature, List):
-        marked: NDArray[np.int64] = cells.reshape(-1, len(labels)).sum(axis=0)
-        return marked
-    return np.bincount(cells, minlength=len(labels))
+        counts = cells.reshape(-1, len(labels)).sum(axis=0)
+    else:
+        counts = np.bincount(cells, minlength=len(labels))
+    return dict(zip(labels, counts.tolist(), strict=True))
+
+
+def _entity_counts(table: Dataset, tags: Sequence[str]) -> dict[str, int]:
+    if "tags" in table.column_names:
+        found = Counter(tag for own in table["tags"][:] for tag in own)
+    elif "spans" in table.column_names:
+        found = Counter(span["label"] for own in table["spans"][:] for span in own)
+    else:
+        return {}
+    begins = {i: tag for i, tag in enumerate(tags) if kind_of(i) is not None}
+    return {tag.removeprefix("B-"): found[i] for i, tag in begins.items()}
 
 
 def _is_label(feature: object) -> bool:

@@ -16,16 +16,15 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from silotune.core.dataset import Batch
+from silotune.objectives.base import IGNORED
 
 from .chat_templates import Passage, PublicWordsError, Template, passage
 from .columns import slices
 from .targets import target_array
+from .token_labels import tagged_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-IGNORED = -100
-"""The label of a token without loss, as torch's cross entropy knows it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +48,7 @@ class TextExamples:
         truncated: how many of them were longer than what is read.
         unlike_alone: how many prompts are other tokens by themselves, as at inference, than in
             front of their completion.
+        cut_entities: how many entities their cuts took, or a part of.
         lengths: tokens of each record, N of them.
         starts: where each record begins in the flat columns.
         tokens: ``input_ids``; ``token_type_ids`` if the tokenizer gives them; ``labels`` if every
@@ -59,6 +59,7 @@ class TextExamples:
     rows: NDArray[np.int64]  # (N,)
     truncated: int
     unlike_alone: int
+    cut_entities: int
     lengths: Sequence[int]
     starts: NDArray[np.int64]  # (N,)
     tokens: Mapping[str, Ragged]
@@ -88,7 +89,8 @@ def text_examples(
 ) -> TextExamples:
     """Tokenize a readable table, once.
 
-    With a ``label`` it is for a classifier, and texts are cut at their end. Otherwise it is for a
+    With a ``label`` it is for a classifier, with ``tags`` or ``spans`` each token has a tag, and
+    texts are cut at their end. Otherwise it is for a
     language model: a record that is too long first loses the beginning of what carries no loss
     (down to half of ``max_length``), then its end, so that something to learn from is left.
 
@@ -130,6 +132,8 @@ def _chunks(
 ) -> Iterator[Chunk]:
     if "label" in table.column_names:
         return _classified(table, tokenizer, max_length)
+    if {"tags", "spans"} & set(table.column_names):
+        return _tagged(table, tokenizer, max_length)
     return _modelled(table, tokenizer, max_length, where)
 
 
@@ -151,12 +155,14 @@ class Chunk:
         columns: their tokens, by column.
         truncated: how many of them were cut.
         unlike_alone: how many of their prompts are other tokens by themselves.
+        cut_entities: how many entities of theirs were cut.
     """
 
     rows: Sequence[int]
     columns: Mapping[str, Sequence[Sequence[int]]]
     truncated: int
     unlike_alone: int = 0
+    cut_entities: int = 0
 
 
 def _classified(
@@ -173,6 +179,32 @@ def _classified(
             rows=[first + i for i in kept],
             columns={name: [encoded[name][i] for i in kept] for name in names},
             truncated=sum(bool(encoded.encodings[i].overflowing) for i in kept),
+        )
+
+
+def _tagged(table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Iterator[Chunk]:
+    for first, columns in slices(table):
+        cells = zip(*columns.values(), strict=True)
+        records = [tagged_text(dict(zip(columns, own, strict=True))) for own in cells]
+        encoded = tokenizer(
+            [record.text for record in records],
+            truncation=True,
+            max_length=max_length,
+            return_offsets_mapping=True,
+        )
+        offsets = encoded["offset_mapping"]
+        labels = [one.labels(places) for one, places in zip(records, offsets, strict=True)]
+        kept = [i for i, own in enumerate(labels) if set(own) != {IGNORED}]
+        cut = [i for i in kept if encoded.encodings[i].overflowing]
+        names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
+        yield Chunk(
+            rows=[first + i for i in kept],
+            columns={
+                **{name: [encoded[name][i] for i in kept] for name in names},
+                "labels": [labels[i] for i in kept],
+            },
+            truncated=len(cut),
+            cut_entities=sum(records[i].entities_after(max(offsets[i])[1]) for i in cut),
         )
 
 
@@ -298,10 +330,11 @@ def _joined(
     """Chunks of token columns end to end."""
     lengths: list[int] = []
     flats: dict[str, list[NDArray[np.int32]]] = {}
-    rows, truncated, unlike_alone = list[int](), 0, 0
+    rows, truncated, unlike_alone, cut_entities = list[int](), 0, 0, 0
     for chunk in chunks:
         rows += chunk.rows
         truncated, unlike_alone = truncated + chunk.truncated, unlike_alone + chunk.unlike_alone
+        cut_entities += chunk.cut_entities
         lengths += (len(ids) for ids in chunk.columns["input_ids"])
         for name, columns in chunk.columns.items():
             flat: NDArray[np.int32] = np.fromiter(chain.from_iterable(columns), dtype=np.int32)
@@ -316,6 +349,7 @@ def _joined(
         rows=kept,
         truncated=truncated,
         unlike_alone=unlike_alone,
+        cut_entities=cut_entities,
         lengths=tuple(lengths),
         starts=ends - np.asarray(lengths, dtype=np.int64),
         tokens={name: Ragged(np.concatenate(flat), padding[name]) for name, flat in flats.items()},

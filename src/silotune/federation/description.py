@@ -380,7 +380,8 @@ class Description:
                 )
 
     def _check_label_map(self) -> None:
-        names, meant = self.terms.objective.label_names, self.records.label_map
+        objective, meant = self.terms.objective, self.records.label_map
+        names = objective.label_names if objective.labels is None else tuple(objective.labels)
         if names == () and meant:
             raise ValueError("label_map: records without labels have none to name; leave it out")
         unknown = {name for name in meant.values() if name is not None} - set(names or ())

@@ -184,6 +184,8 @@ def _notices(
                     f"labels: no training record at {name} has {listed(absent)}, so that it "
                     "teaches no more of it than where it is not"
                 )
+    if lost := sum(train.cut_entities for train in texts.values()):
+        yield f"max_length: {lost:,} entities are cut off or cut short with them; raise it"
     if unlike := sum(train.unlike_alone for train in texts.values()):
         yield (
             f"prompt: {unlike:,} of {records:,} prompts are other tokens by themselves, as when "

@@ -21,6 +21,7 @@ from silotune.terms import Machine
 from silotune.terms.build import build_model, read_model
 
 from .adapter_folder import Made, read_made
+from .entities import Entity, entities_of
 from .results import adapter_of, model_in
 
 
@@ -90,9 +91,39 @@ class LoadedModel:
         """
         if not self.labels:
             raise ValueError("predict: this model writes texts and has no labels; use generate")
+        if self._tags:
+            raise ValueError("predict: this model finds entities; use entities")
         if isinstance(records, str) or not isinstance(records, Sequence):
             raise ValueError("predict: give a list of records, also for a single one")
         return list(self._predictions(records, batch_size))
+
+    @torch.inference_mode()
+    def entities(self, texts: Sequence[str], *, batch_size: int = 64) -> list[list[Entity]]:
+        """Find entities, as scores count them (IOB2, strictly).
+
+        Args:
+            texts: as they are; where training had lists of words, spaces divide them.
+            batch_size: texts that go through the model at once.
+
+        Returns:
+            Those of each text in their order, as far as ``max_length`` of it is read.
+
+        Raises:
+            ValueError: if this model finds none, or these are no texts.
+        """
+        if not self._tags:
+            raise ValueError("entities: this model finds none; use predict or generate")
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise ValueError("entities: give a list of texts, also for a single one")
+        found: list[list[Entity]] = []
+        for first in range(0, len(texts), batch_size):
+            some = texts[first : first + batch_size]
+            found += entities_of(self.model, self.tokenizer, self.objective, self.labels, some)
+        return found
+
+    @property
+    def _tags(self) -> bool:
+        return bool({"tags", "spans"} & self.objective.columns.keys())
 
     def generate(self, prompts: Sequence[Any], **options: Any) -> list[str]:
         """Continue texts; the most probable tokens, unless options say otherwise.

@@ -17,3 +17,4 @@ from .registry import is_known as is_known
 from .regression import Regression as Regression
 from .sequence_classification import SequenceClassification as SequenceClassification
 from .task import Task as Task
+from .token_classification import TokenClassification as TokenClassification

@@ -19,6 +19,10 @@ Labels = Sequence[str] | Mapping[str, str] | None
 """The public label set in order of ids; label -> description; None: only the data can tell."""
 
 
+IGNORED = -100
+"""The label of a token without loss, as torch's cross entropy knows it: padding, and the like."""
+
+
 class PerExampleLoss(Protocol):
     """What training needs: one loss for every example, and metrics that add up."""
 
@@ -109,11 +113,11 @@ def names_of(labels: Labels) -> tuple[str, ...] | None:
     return None if labels is None else tuple(labels)
 
 
-def checked_labels(labels: Labels) -> Labels:
+def checked_labels(labels: Labels, fewest: int = 2) -> Labels:
     """The label set as a tuple or a mapping, so that equal ones are equal.
 
     Raises:
-        ValueError: if there are fewer than two, one stands there twice, or one is no text.
+        ValueError: if there are fewer than ``fewest``, one stands there twice, or one is no text.
     """
     if labels is None:
         return None
@@ -128,8 +132,9 @@ def checked_labels(labels: Labels) -> Labels:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"labels: {', '.join(twice)} stands there twice; keep one")
-    if len(names) < 2:
-        raise ValueError("labels: needs two labels or more; None takes them from the data")
+    if len(names) < fewest:
+        needs = "two labels or more; None takes them from the data" if fewest > 1 else "one or more"
+        raise ValueError(f"labels: needs {needs}")
     return dict(labels) if isinstance(labels, Mapping) else names
 
 

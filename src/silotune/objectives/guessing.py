@@ -39,6 +39,18 @@ class Look(Protocol):
         """Of chats."""
         ...
 
+    def word_lists(self) -> list[str]:
+        """Of lists of texts."""
+        ...
+
+    def tags(self) -> list[str]:
+        """Of lists of tags."""
+        ...
+
+    def spans(self) -> list[str]:
+        """Of lists of {start, end, label}."""
+        ...
+
     def images(self) -> list[str]:
         """Of images, of their bytes, or of paths that end like those of images."""
         ...

@@ -13,11 +13,13 @@ from .multi_label_classification import MultiLabelClassification
 from .regression import Regression
 from .sequence_classification import SequenceClassification
 from .task import Goal, Task
+from .token_classification import TokenClassification
 
 KINDS = (
     SequenceClassification,
     MultiLabelClassification,
     Regression,
+    TokenClassification,
     CausalLM,
     ImageClassification,
 )

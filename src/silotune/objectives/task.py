@@ -15,7 +15,7 @@ from .guessing import Found, Look
 
 Goal = Literal["max", "min"]
 
-Target = Literal["none", "label", "labels", "numbers"]
+Target = Literal["none", "label", "labels", "entities", "numbers"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Task:
         families: types of models that do it, for people.
         head: whether a new head is put on the base, of one output for each label.
         target: what a record is learned with: one label of a public set, any number of them,
-            numbers, or nothing but itself.
+            entities of types of such a set, numbers, or nothing but itself.
         means: whether the head may read the mean over tokens.
         prototypes: whether it may then begin at what labels mean.
         problem: transformers' ``problem_type``, if it must be told.
@@ -79,12 +79,17 @@ class Task:
     @property
     def labelled(self) -> bool:
         """Whether there is a public set of labels."""
-        return self.target in ("label", "labels")
+        return self.target in ("label", "labels", "entities")
 
     @property
     def required(self) -> frozenset[str]:
         """Parts that every record has; none if its forms have nothing in common."""
         return frozenset.intersection(*self.forms)
+
+    @property
+    def fewest_labels(self) -> int:
+        """What the public set must hold at least."""
+        return 1 if self.target == "entities" else 2
 
     @property
     def allowed(self) -> frozenset[str]:

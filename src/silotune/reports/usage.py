@@ -99,6 +99,8 @@ def _question(parts: Collection[str]) -> dict[str, str]:
     """How a model is asked, in the form of its records."""
     if "text_pair" in parts:
         return {"asked": "pair"}
+    if "words" in parts:
+        return {"asked": "words"}
     if "messages" in parts:
         lines = prompt_lines([{"role": "user", "content": HELLO}])
         return {"asked": "chat", "hello": HELLO, "lines": lines}

@@ -17,6 +17,7 @@ from silotune.objectives import (
     MultiLabelClassification,
     Regression,
     SequenceClassification,
+    TokenClassification,
 )
 from silotune.optim import SGD, AdamW
 from silotune.privacy import ClientDP, ExampleDP, NoDP
@@ -63,6 +64,7 @@ JUDGED: Mapping[type, frozenset[str]] = {
     SequenceClassification: frozenset({"labels"}),
     MultiLabelClassification: frozenset({"labels"}),
     Regression: frozenset(),
+    TokenClassification: frozenset({"labels"}),
     ImageClassification: frozenset({"labels"}),
     CausalLM: frozenset(),
     SGD: frozenset(),
@@ -158,6 +160,14 @@ HARMLESS: Mapping[type, Mapping[str, str]] = {
         **_HEAD,
     },
     ImageClassification: {"image": READ, "label": READ, "max_length": READ, **_LOSS, **_HEAD},
+    TokenClassification: {
+        "words": READ,
+        "tags": READ,
+        "text": READ,
+        "spans": READ,
+        "max_length": READ,
+        **_HEAD,
+    },
     CausalLM: {
         "text": READ,
         "prompt": READ,
