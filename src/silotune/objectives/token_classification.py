@@ -132,6 +132,7 @@ class TokenClassification:
     metric: ClassVar[str] = TASK.meter
     goal: ClassVar[Literal["max", "min"]] = "max"
     pooling: ClassVar[Literal["model", "mean"]] = "model"
+    constants: ClassVar[Mapping[str, tuple[float, ...]]] = {}
 
     words: str | None = None
     tags: str | None = None
