@@ -70,6 +70,9 @@ clients. What was saved was loaded by PEFT onto the base and computed the same (
 `all-linear` whatever a loss depends on. What is not here can be used with `target_modules`: before
 any record is read a run proves its gradients, or says why it cannot.
 
+What does `sequence-classification` does `multi-label-classification` and `regression` as well: it
+is the same class of model under another loss.
+
 **One record at a time**: a target reads something that is not by record (positions that all share),
 so single gradients take as many passes. **`micro_batch_size: 1`** must be set: the model
 mixes records, or chooses hard (experts for a token), so they must not go through it together; that
