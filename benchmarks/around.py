@@ -2,11 +2,13 @@
 
 ``python -m benchmarks.around [--quick] [--threads N]``
 
-So far: a batch cut where it is cheapest, beside parts of 32 records of similar length; layers below
+A batch cut where it is cheapest, beside parts of 32 records of similar length; layers below
 the adapters remembered, beside computed; frozen linear maps that multiply in bfloat16, beside
 float32; epsilon and noise for many silos, beside dp-accounting point by point and each silo by
-itself; and commands, beside importing torch and transformers. Records have the lengths of SST-2's
-phrases.
+itself; commands, beside importing torch and transformers; a whole private round beside the usual
+loop; a private step on all linear maps beside its limit; and whether bookkeeping grows. Records
+have the lengths of SST-2's phrases. ``--before FOLDER`` names another tree of this repository:
+the demo's CPU time there is set beside this one's, which takes minutes.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from silotune.objectives import SequenceClassification
 from silotune.privacy import ClientMechanism, NoPrivacy
 
 from . import around_privacy as privacy
+from . import around_steps as steps
 from .measure import Clock, Ratio, arguments, clock_for, in_turns, ratio
 from .peers import Case, adapted_model, mechanism, model_folder, open_model
 from .records import draw, silos
@@ -64,7 +67,9 @@ class Setting:
 
 def main() -> None:
     """Time every cure."""
-    options = arguments("What the time around a step comes to.").parse_args()
+    parser = arguments("What the time around a step comes to.")
+    parser.add_argument("--before", type=Path, help="another tree, whose demo is run as well")
+    options = parser.parse_args()
     clock = clock_for(options.threads)
     with tempfile.TemporaryDirectory() as scratch:
         folder = model_folder(Path(scratch), quick=options.quick)
@@ -74,9 +79,27 @@ def main() -> None:
             "A private step, parts of 32 over the cheapest cut": cut(setting),
             "Layers below the adapters, computed over remembered": remembered(setting, scratch),
             "Frozen maps, float32 over bfloat16": products(setting),
+            "A private round, the usual loop over ours": {
+                "three silos, upper half": steps.whole_round(
+                    folder, Path(scratch), setting.batches[-1], setting.repetitions, clock
+                )
+            },
+            "A private step on all linear maps, its limit over it": steps.all_linear(
+                folder,
+                ((8, 8),) if options.quick else ((32, 32), (32, 128)),
+                setting.repetitions,
+                clock,
+            ),
             **privacy.tables(setting.repetitions, clock, None if options.quick else folder),
         }
-    seconds = privacy.seconds_for(20 if options.quick else 1000, clock)
+        if options.before:
+            tables["The demo's CPU time, that tree over this"] = privacy.demo(options.before)
+    seconds = {
+        **privacy.seconds_for(20 if options.quick else 1000, clock),
+        "bookkeeping, last rounds over first": steps.books(
+            *((60, 10) if options.quick else (1000, 100)), clock
+        ),
+    }
     privacy.show(tables, seconds, options.threads)
 
 

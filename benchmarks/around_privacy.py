@@ -10,7 +10,9 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
 
@@ -68,7 +70,11 @@ def show(
     """Print all, and one JSON object."""
     for title, ratios in found.items():
         print_table(title, ["", "times"], [[name, str(r)] for name, r in ratios.items()])
-    print_table("CPU seconds", ["", "s"], [[name, str(s)] for name, s in seconds.items()])
+    print_table(
+        "CPU seconds, and their ratio where it is said",
+        ["", ""],
+        [[name, str(s)] for name, s in seconds.items()],
+    )
     print_json(
         benchmark="around",
         threads=threads,
@@ -168,6 +174,38 @@ def commands(model: str | None, repetitions: int) -> dict[str, Ratio]:
         )
         for name, words in asked.items()
     }
+
+
+def demo(before: Path) -> dict[str, Ratio]:
+    """CPU time of the whole demo in another tree of this repository over that of this one."""
+    here = Path(__file__).parents[1]
+
+    def run(tree: Path) -> Callable[[], object]:
+        def demo() -> None:
+            with tempfile.TemporaryDirectory() as place:
+                command = [sys.executable, "-m", "silotune", "run", "triage", "train.threads=1"]
+                subprocess.run(
+                    [*command, "--output-dir", f"{place}/run"],
+                    check=True,
+                    capture_output=True,
+                    env={
+                        **os.environ,
+                        "OMP_NUM_THREADS": "1",
+                        "PYTHONPATH": str(tree.resolve() / "src"),
+                        "SILOTUNE_LIFETIME_FOLDER": f"{place}/life",
+                    },
+                )
+
+        return demo
+
+    seconds = {name: [_spent(run(tree))] for name, tree in (("before", before), ("after", here))}
+    return {"triage": Ratio(*[seconds["before"][0] / seconds["after"][0]] * 3)}
+
+
+def _spent(run: Callable[[], object]) -> float:
+    start = _of_children()
+    run()
+    return _of_children() - start
 
 
 def _rates(silos: int) -> list[float]:

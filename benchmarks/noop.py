@@ -83,6 +83,7 @@ def run_job(clients: int, rounds: int) -> None:
         objective=Total(),
         optimizer=axes.optimizer,
         draw=lambda _: first,
+        gain=axes.gain,
         micro_batch=1,
     )
     experiment = Experiment(
@@ -90,7 +91,7 @@ def run_job(clients: int, rounds: int) -> None:
         axes=axes,
         weights=dict.fromkeys(names, 1.0),
         rounds=rounds,
-        local_steps=1,
+        local_steps=dict.fromkeys(names, 1),
         seed=0,
         draw=lambda _: first,
         quorum=clients,

@@ -85,5 +85,5 @@ def _random(seed: int) -> TextExamples:
         lengths=tuple(lengths.tolist()),
         starts=starts,
         tokens=columns,
-        classes=random.integers(0, 2, _RECORDS),
+        targets=random.integers(0, 2, _RECORDS),
     )

@@ -6,7 +6,7 @@ All train on the same batches, drawn before.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,8 +14,8 @@ from opacus import GradSampleModule
 from torch import Tensor, nn
 
 from silotune.adapters import AdaptedModel
-from silotune.core import Batch, ClientId, GlobalState, Key, PerExampleGradients
-from silotune.engine import Client, Experiment, LocalTrainer, Round, federate
+from silotune.core import Batch, ClientId, Factors, GlobalState, Key, PerExampleGradients
+from silotune.engine import Client, ClientAgreement, Experiment, LocalTrainer, Round, federate
 from silotune.engine.batches import microbatches
 from silotune.methods import FFALoRA
 from silotune.objectives import SequenceClassification
@@ -109,6 +109,7 @@ def our_rounds(
         objective=SequenceClassification(text="text", label="label"),
         optimizer=axes.optimizer,
         draw=lambda _: first,
+        gain=axes.gain,
         micro_batch=MICRO_BATCH,
     )
     experiment = Experiment(
@@ -116,13 +117,31 @@ def our_rounds(
         axes=axes,
         weights=dict.fromkeys(silos, 1.0),
         rounds=1000,
-        local_steps=len(replays[0][1].drawn),
+        local_steps=dict.fromkeys(silos, len(replays[0][1].drawn)),
         seed=0,
         draw=lambda _: first,
         quorum=len(silos),
         private=True,
     )
-    return federate(experiment, InProcess(trainer, silos), GlobalState(round=0, factors=first))
+    agreed = {
+        client: replace(silo, agreement=_agreement(silo, experiment, first))
+        for client, silo in silos.items()
+    }
+    return federate(experiment, InProcess(trainer, agreed), GlobalState(round=0, factors=first))
+
+
+def _agreement(silo: Client, experiment: Experiment, first: Factors) -> ClientAgreement:
+    """A silo that hides something obeys what was agreed, and nothing else."""
+    return ClientAgreement(
+        client=silo.client,
+        experiment=experiment,
+        first=first,
+        base="",
+        start="",
+        mechanism=repr(silo.privacy),
+        clips=True,
+        scored=bool,
+    )
 
 
 def bare_steps(case: Case, adapted: AdaptedModel, one: Drawn) -> Callable[[], None]:
