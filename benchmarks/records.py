@@ -56,7 +56,7 @@ def silos(folder: Path | None, loaded: Loaded, n: int) -> list[TextExamples]:
         ValueError: if the folder holds no such records.
     """
     if folder is None:
-        return [_random(seed) for seed in range(n)]
+        return [random_phrases(seed) for seed in range(n)]
     table = load(str(folder)).train
     if table is None or not {"sentence", "label"} <= set(table.column_names):
         raise ValueError(f"--data: {folder} has no records with the columns sentence and label")
@@ -72,18 +72,19 @@ def draw(examples: TextExamples, batch_size: int, steps: int, seed: int) -> Draw
     return Drawn(examples, [np.flatnonzero(c).tolist() for c in coins])
 
 
-def _random(seed: int) -> TextExamples:
+def random_phrases(seed: int, records: int = _RECORDS) -> TextExamples:
+    """Records of random tokens, as long as SST-2's phrases are."""
     random = np.random.default_rng(seed_of("records", seed))
-    lengths = np.interp(random.random(_RECORDS), _SHARE, _TOKENS).astype(np.int64)
+    lengths = np.interp(random.random(records), _SHARE, _TOKENS).astype(np.int64)
     tokens = random.integers(4, 260, lengths.sum(), dtype=np.int32)
     columns = {"input_ids": Ragged(tokens, padding=0)}
     starts = np.cumsum(lengths) - lengths
     return TextExamples(
-        rows=np.arange(_RECORDS),
+        rows=np.arange(records),
         truncated=0,
         unlike_alone=0,
         lengths=tuple(lengths.tolist()),
         starts=starts,
         tokens=columns,
-        targets=random.integers(0, 2, _RECORDS),
+        targets=random.integers(0, 2, records),
     )

@@ -21,7 +21,7 @@ from silotune.methods import FFALoRA
 from silotune.objectives import SequenceClassification
 from silotune.optim import SGD
 from silotune.privacy import AnyCharge, ExampleLevel, NoiseState, PrivacyBudget, RoundRandomness
-from silotune.privacy.mechanisms.base import Losses
+from silotune.privacy.mechanisms.clipping import Losses
 from silotune.runtimes import InProcess
 
 from .measure import Clock

@@ -84,6 +84,10 @@ class Notes:
     def lengths(self) -> Sequence[int]:
         return [len(i) for i in self.ids]
 
+    @property
+    def padding(self) -> Mapping[str, int]:
+        return {}
+
     def batch(self, indices: Sequence[int]) -> Batch:
         longest = max(len(self.ids[i]) for i in indices)
         ids = [[*self.ids[i], *([0] * (longest - len(self.ids[i])))] for i in indices]

@@ -79,6 +79,7 @@ def test_digest_is_pinned():
 CHANGES = {
     "runtime": "pool",
     "workers": "3",
+    "crowd": "2",
     "output_dir": "x",
     "report_to": "[tensorboard]",
     "baselines": "[silo-alone]",

@@ -82,6 +82,7 @@ BAD = [  # (file, overrides, the key named, a part of the fix)
     (TEXT, ["train.optimizer=adamw", "momentum=0.9"], "train.momentum", "leave it out"),
     (TEXT, ["data.silos.num=3", "min_clients=4"], "train.min_clients", "data.silos.num = 3"),
     (TEXT, ["evaluation=site", "baselines=[silo-alone]"], "baselines", "leave baselines out"),
+    (TEXT, ["runtime=pool", "crowd=4"], "crowd", "set it to 1"),
     (TEXT, ["privacy.noise=correlated"], "privacy.noise", "rotation"),
     (TEXT, ["privacy.sampling=rotation"], "privacy.noise", "belongs to"),
     (TEXT, ["privacy.sampling=truncated-poisson"], "privacy.relation", "zero-out alone"),

@@ -168,6 +168,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "baselines": (),
     "runtime": "in-process",
     "workers": 2,
+    "crowd": 1,
     "output_dir": "runs/run",
     "report_to": (),
 }

@@ -312,6 +312,8 @@ def test_a_metric_that_is_not_there(bert, tmp_path):
         ({"device": "tpu"}, "device: must be one of"),
         ({"runtime": "foo"}, "runtime: must be one of"),
         ({"workers": 0}, "workers: must be at least 1"),
+        ({"crowd": 0}, "crowd: must be at least 1"),
+        ({"crowd": 2.5}, "crowd: must be a whole number"),
         ({"round_deadline": -1.0}, "round_deadline: must be greater than 0"),
         ({"baselines": ("x",)}, "baselines: must be one of silo-alone"),
         ({"report_to": "tensorboard"}, "report_to: must be a list"),

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from silotune.core import Context, Factors, Key, PerExampleGradients, Role, Site
 from silotune.linalg import Matrix
 
+NO_DROPOUT = "lora_dropout draws for one client after the other, so that none can train together"
+"""Why a plain pair that drops inputs is not ``crowdable``."""
+
 
 class Layer(Protocol):
     """What takes a site's place inside the model. It never writes to the base."""
@@ -233,6 +236,22 @@ class Adapter(Protocol):
         return (
             f"{type(self).__name__} does not claim that a layer can be computed again by itself; "
             "define recomputable where that is so"
+        )
+
+    @property
+    def crowdable(self) -> bool:
+        """Whether its layers know what to do with records that meet tensors of their own (Crowd).
+
+        So clients of a simulation can train together. It is tried before any record is read.
+        """
+        return False
+
+    @property
+    def not_crowdable_because(self) -> str:
+        """Why it is not ``crowdable``, as users read it."""
+        return (
+            f"{type(self).__name__} does not claim that records of one pass may meet tensors of "
+            "their own; define crowdable where its layers ask for them"
         )
 
     @property

@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from silotune.core import Key, PerExampleGradients, Role, Site
+from silotune.core import Crowd, Key, PerExampleGradients, Role, Site
 from silotune.linalg import LowRank, Matrix, add
 
+from .crowd_kernels import own_linear, own_pairs
 from .kernels import merged_lora, rows_linear
 from .site_layer import SiteLayer, zeros
 
@@ -87,6 +88,8 @@ class AdaptedLinear(SiteLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
+        if self._sink.crowd is not None:
+            return self._of_each(x, self._sink.crowd)
         dropout = self.dropout if self.training and self._sink.is_open else 0.0
         if dropout or not self.is_plain(self.A):
             return self._beside(x, dropout)
@@ -101,11 +104,30 @@ class AdaptedLinear(SiteLayer):
             return self._carrying
         return self.weight.T if self.transposed else self.weight
 
+    def _of_each(self, x: Tensor, crowd: Crowd) -> Tensor:
+        """With the pair of each record's client."""
+        trained, scale = (self.A, self.B), self.scale * self.gain
+        own = (crowd.own(self._keys[0], self.A), crowd.own(self._keys[1], self.B))
+        plain = self.is_plain(self.A)
+        rows = self._sink.rows(self._keys[0], x if plain else x.to(self.A.dtype), self.records)
+        base = (self._frozen(), self.bias) if plain else (None, None)
+        y = own_pairs(rows, base, trained, own, scale, self._sink, self._keys)
+        y = self.records.back(y, x.shape[:-1])
+        if plain:
+            return y
+        beside = self._folded_base(x)
+        return beside + y.to(beside.dtype)
+
+    def _folded_base(self, x: Tensor) -> Tensor:
+        """The base's output, with what was folded added to it."""
+        y: Tensor = self.base(x)
+        if self.folded is None:
+            return y
+        return y + (self.scale * _applied(self.folded, x.to(self.A.dtype))).to(y.dtype)
+
     def _beside(self, x: Tensor, dropout: float) -> Tensor:
         """The pair in its own precision, added to the base's output."""
-        y: Tensor = self.base(x)
-        if self.folded is not None:
-            y = y + (self.scale * _applied(self.folded, x.to(self.A.dtype))).to(y.dtype)
+        y = self._folded_base(x)
         x = F.dropout(x, dropout).to(self.A.dtype)
         z = self._map(x, self.A, 1.0, self._keys[0])
         return y + self._map(z, self.B, self.scale * self.gain, self._keys[1]).to(y.dtype)
@@ -144,12 +166,23 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out), computed in float32."""
         x_own = x.to(self.weight.dtype)
+        if self._sink.crowd is not None:
+            return self._of_each(x_own, self._sink.crowd).to(x.dtype)
         if self._sink.is_open and self.weight.requires_grad:
             keys, records = self._keys, self._records
             y = rows_linear(x_own, self.weight, self.bias, self.scale, self._sink, keys, records)
         else:
             y = F.linear(x_own, self.weight, self.bias) * self.scale
         return y.to(x.dtype)
+
+    def _of_each(self, x: Tensor, crowd: Crowd) -> Tensor:
+        """With the head of each record's client."""
+        own = crowd.own(self._keys[0], self.weight)
+        bias = None if self.bias is None else crowd.own(self._keys[1], self.bias)
+        rows = self._sink.rows(self._keys[0], x, self._records)
+        trained = (self.weight, self.bias)
+        y = own_linear(rows, trained, (own, bias), self.scale, self._sink, self._keys)
+        return self._records.back(y, x.shape[:-1])
 
 
 def _dense(matrix: Matrix, like: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from silotune.core import Context, Factors, PerExampleGradients, Role, Site, gen
 from silotune.core.folding import accumulated
 from silotune.linalg import LowRank, Matrix, Spectrum, orthonormal_rows, qr
 
-from .base import Adapter, Layer, check_pair, pair_scale
+from .base import NO_DROPOUT, Adapter, Layer, check_pair, pair_scale
 from .linear import AdaptedLinear
 from .once import once_a_site
 from .principal import principal
@@ -75,6 +75,16 @@ class LoRA(Adapter):
 
     def __post_init__(self) -> None:
         check_pair(self.rank, self.dropout)
+
+    @property
+    def crowdable(self) -> bool:
+        """Without dropout: its coins are a client's own, and torch has one stream of them."""
+        return not self.dropout
+
+    @property
+    def not_crowdable_because(self) -> str:
+        """That it drops inputs."""
+        return NO_DROPOUT
 
     @property
     def scale(self) -> float:

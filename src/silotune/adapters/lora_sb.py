@@ -23,10 +23,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from silotune.core import Context, Key, PerExampleGradients, Role, Site, generator
+from silotune.core import Context, Crowd, Key, PerExampleGradients, Role, Site, generator
 from silotune.linalg import orthonormal_rows
 
-from .base import Adapter, Layer, check_pair, pair_scale
+from .base import NO_DROPOUT, Adapter, Layer, check_pair, pair_scale
+from .crowd_kernels import own_linear
 from .kernels import merged_core, rows_linear
 from .lora import Init, refuse_in_weight
 from .principal import principal
@@ -61,6 +62,16 @@ class LoRASB(Adapter):
     def __post_init__(self) -> None:
         check_pair(self.rank, self.dropout)
         refuse_in_weight(self.init)
+
+    @property
+    def crowdable(self) -> bool:
+        """Without dropout: its coins are a client's own, and torch has one stream of them."""
+        return not self.dropout
+
+    @property
+    def not_crowdable_because(self) -> str:
+        """That it drops inputs."""
+        return NO_DROPOUT
 
     @property
     def scale(self) -> float:
@@ -148,6 +159,8 @@ class CoreLinear(SiteLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
+        if self._sink.crowd is not None:
+            return self._of_each(x, self._sink.crowd)
         dropout = self.dropout if self.training and self._sink.is_open else 0.0
         if dropout or not self.is_plain(self.A):
             return self._beside(x, dropout)
@@ -158,6 +171,15 @@ class CoreLinear(SiteLayer):
         factors = (self.A, self.B, self.R)
         base = (weight, self.bias)
         return merged_core(x, base, factors, self.scale, self._sink, self._key, self.records)
+
+    def _of_each(self, x: Tensor, crowd: Crowd) -> Tensor:
+        """With the core of each record's client, in its own precision."""
+        y: Tensor = self.base(x)
+        z = self._sink.rows(self._key, F.linear(x.to(self.A.dtype), self.A), self.records)
+        own = (crowd.own(self._key, self.R), None)
+        z = own_linear(z, (self.R, None), own, 1.0, self._sink, [self._key])
+        z = self.records.back(z, x.shape[:-1])
+        return y + (F.linear(z, self.B) * self.scale).to(y.dtype)
 
     def _beside(self, x: Tensor, dropout: float) -> Tensor:
         """The core in its own precision, added to the base's output."""

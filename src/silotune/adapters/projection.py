@@ -30,7 +30,7 @@ from torch import Tensor
 from silotune.core import Context, PerExampleGradients, Role, Site, generator
 from silotune.linalg import orthonormal_rows
 
-from .base import Adapter, Layer, check_pair, pair_scale
+from .base import NO_DROPOUT, Adapter, Layer, check_pair, pair_scale
 from .linear import AdaptedLinear
 
 
@@ -58,6 +58,16 @@ class Projection(Adapter):
 
     def __post_init__(self) -> None:
         check_pair(self.rank, self.dropout)
+
+    @property
+    def crowdable(self) -> bool:
+        """Without dropout: its coins are a client's own, and torch has one stream of them."""
+        return not self.dropout
+
+    @property
+    def not_crowdable_because(self) -> str:
+        """That it drops inputs."""
+        return NO_DROPOUT
 
     @property
     def scale(self) -> float:

@@ -34,7 +34,7 @@ from silotune.core import Batch, Key, Role, generator
 from silotune.engine.batches import to_device
 from silotune.objectives import Objective
 from silotune.privacy import ClientMechanism, NoiseState
-from silotune.privacy.mechanisms.base import Losses
+from silotune.privacy.mechanisms.clipping import Losses
 from silotune.privacy.mechanisms.secure_rng import KEY_BYTES
 
 from .canaries import (

@@ -81,6 +81,7 @@ def arguments(config: Config) -> dict[str, Any]:
         "eval_batch_size": train.per_device_eval_batch_size,
         "prefix_cache": train.prefix_cache,
         "workers": config.workers,
+        "crowd": config.crowd,
         "round_deadline": train.round_deadline,
         "wait_after_quorum": train.wait_after_quorum,
         "lifetime": config.privacy.lifetime.build(),

@@ -244,6 +244,7 @@ def _parts(nested: Mapping[str, Any], absent: set[str], broken: set[str]) -> rul
         part("federation", FederationConfig),
         None if "runtime" in broken else nested.get("runtime", "in-process"),
         part("targets", TargetsConfig),
+        None if "crowd" in broken else nested.get("crowd", 1),
     )
 
 

@@ -65,6 +65,7 @@ class Parts:
     federation: FederationConfig | None = None
     runtime: str | None = None
     targets: TargetsConfig | None = None
+    crowd: int | None = None
 
 
 def problems(parts: Parts) -> Iterator[Problem]:
@@ -214,11 +215,21 @@ def _elsewhere(parts: Parts, federation: FederationConfig) -> Iterator[Problem]:
         yield from _place(parts.data, federation)
     if parts.runtime:
         yield from _reached(federation, parts.runtime)
+        yield from _crowd(parts.runtime, parts.crowd or 1)
     if federation.sites and parts.evaluation == "simulation":
         yield Problem(
             "evaluation",
             "simulation looks at every silo's records, and these are at their sites; set site, or "
             "public with data.splits",
+        )
+
+
+def _crowd(runtime: str, crowd: int) -> Iterator[Problem]:
+    """Silos can train together where one process holds all of them."""
+    if crowd > 1 and runtime != "in-process":
+        yield Problem(
+            "crowd",
+            f"silos of runtime: {runtime} do not go through one model together; set it to 1",
         )
 
 

@@ -56,6 +56,14 @@ class Config(BaseModel):
         description="Worker processes of the pool; of Ray too, if its cluster has no GPU, else one "
         "a GPU.",
     )
+    crowd: int = Field(
+        default=1,
+        ge=1,
+        description="Silos of a simulation that train together, their records in the same passes "
+        "through the model, at most `train.per_device_train_batch_size` at once; 1 = one silo "
+        "after the other. Several times as fast where silos have few records a step. Results "
+        "depend on it in their last bits. Needs `runtime: in-process`.",
+    )
     output_dir: Text = Field(
         default="runs/run",
         description="Folder of the result; must not exist yet. When a file is loaded that does "
@@ -78,6 +86,7 @@ class Config(BaseModel):
             self.federation,
             self.runtime,
             self.targets,
+            self.crowd,
         )
         problems = list(rules.problems(parts))
         if problems:
@@ -111,6 +120,7 @@ ENVIRONMENT = frozenset(
         "federation.folder",
         "federation.offer_deadline",
         "workers",
+        "crowd",
         "output_dir",
         "report_to",
         "baselines",

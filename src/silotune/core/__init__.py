@@ -3,8 +3,10 @@
 from .answers import Answers as Answers
 from .answers import Derived as Derived
 from .answers import joined as joined
+from .crowd import Crowd as Crowd
 from .dataset import Batch as Batch
 from .dataset import ClientDataset as ClientDataset
+from .dataset import Joinable as Joinable
 from .factors import Factors as Factors
 from .factors import Key as Key
 from .factors import Role as Role

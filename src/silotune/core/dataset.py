@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -23,6 +23,16 @@ class ClientDataset(Protocol):
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The records at ``indices`` (one or more), padded to the longest among them."""
+        ...
+
+
+@runtime_checkable
+class Joinable(ClientDataset, Protocol):
+    """Records that may stand in a batch beside those of other clients, filled up on the right."""
+
+    @property
+    def padding(self) -> Mapping[str, int]:
+        """What fills up a record in a batch, by part; 0 does where a part is not there."""
         ...
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from .crowd import Crowd
 from .factors import Key
 from .record_axis import LEADING, RecordAxis
 
@@ -26,12 +27,16 @@ class PerExampleGradients:
     Closed (the normal state), adapted layers are ordinary autograd. Open for rows, their trained
     tensors get no ``.grad``; the rows appear here instead. Open for sums, the kernels leave
     ``.grad`` as ordinary autograd would, in less memory.
+
+    Attributes:
+        crowd: whose tensors each record meets, where not all meet those of the layers.
     """
 
     def __init__(self) -> None:
         self._examples: int | None = None
         self._rows: dict[Key, Tensor] = {}
         self._sums = False
+        self.crowd: Crowd | None = None
 
     @property
     def is_open(self) -> bool:
@@ -39,14 +44,19 @@ class PerExampleGradients:
         return self._examples is not None or self._sums
 
     @contextmanager
-    def collect(self, examples: int) -> Iterator[dict[Key, Tensor]]:
-        """Open for the rows of one forward and backward pass over ``examples`` records."""
+    def collect(self, examples: int, crowd: Crowd | None = None) -> Iterator[dict[Key, Tensor]]:
+        """Open for the rows of one forward and backward pass over ``examples`` records.
+
+        Args:
+            examples: n.
+            crowd: whose they are, if they are of several clients.
+        """
         assert not self.is_open, "the sink is open already"
-        self._examples, self._rows = examples, {}
+        self._examples, self._rows, self.crowd = examples, {}, crowd
         try:
             yield self._rows
         finally:
-            self._examples, self._rows = None, {}
+            self._examples, self._rows, self.crowd = None, {}, None
 
     @contextmanager
     def summed(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ Shapes: n records, k parts of each, T positions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,6 +47,20 @@ class RecordAxis:
         inner = self.parts == "inner"
         apart = t.reshape(*before, *((size // n, n) if inner else (n, size // n)), *after)
         return apart.movedim(self.axis + inner, 0).reshape(n, -1, t.shape[-1])
+
+    def back(self, rows: Tensor, shape: Sequence[int]) -> Tensor:
+        """(n, T, features) as (*shape, features): what ``rows`` undoes.
+
+        Args:
+            rows: in the order of ``rows``.
+            shape: without the features, which may be others by now.
+        """
+        n, features = rows.shape[0], rows.shape[-1]
+        if n == 1 or (self.axis == 0 and self.parts != "inner"):
+            return rows.reshape(*shape, features)
+        before, size, after = shape[: self.axis], shape[self.axis], shape[self.axis + 1 :]
+        apart = rows.reshape(n, *before, size // n, *after, features)
+        return apart.movedim(0, self.axis + (self.parts == "inner")).reshape(*shape, features)
 
 
 LEADING = RecordAxis()

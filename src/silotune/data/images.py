@@ -49,6 +49,11 @@ class ImageExamples:
         """1 for every image: they all cost the same."""
         return [1] * len(self.table)
 
+    @property
+    def padding(self) -> Mapping[str, int]:
+        """None: they are all of one size."""
+        return {}
+
     def batch(self, indices: Sequence[int]) -> Batch:
         """``pixel_values`` (n, c, h, w) and ``labels`` (n,)."""
         rows = [int(i) for i in indices]

@@ -65,6 +65,11 @@ class TextExamples:
     tokens: Mapping[str, Ragged]
     targets: NDArray[Any] | None  # (N,) or (N, C)
 
+    @property
+    def padding(self) -> Mapping[str, int]:
+        """Of every column of tokens."""
+        return {name: column.padding for name, column in self.tokens.items()}
+
     def batch(self, indices: Sequence[int]) -> Batch:
         """``input_ids``, ``attention_mask`` (n, T) and ``labels``, all int64.
 

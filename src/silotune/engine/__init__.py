@@ -4,6 +4,7 @@ from .client import client_round as client_round
 from .client_agreement import ClientAgreement as ClientAgreement
 from .client_agreement import NotAgreedError as NotAgreedError
 from .client_releases import ACCURACY as ACCURACY
+from .crowd import crowd_round as crowd_round
 from .evaluation import answers_to as answers_to
 from .evaluation import evaluate as evaluate
 from .evaluation import score_at_home as score_at_home

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from silotune.core import Batch
@@ -60,6 +61,25 @@ def _pass(device: torch.device) -> int:
     return PASS_TOKENS.get(device.type, PASS_TOKENS["cuda"])
 
 
+def side_by_side(batches: Sequence[Batch], padding: Mapping[str, int]) -> Batch:
+    """The records of several batches as one; where one is narrower, columns are added on the right.
+
+    Args:
+        batches: with the same parts each.
+        padding: what fills up a part of a batch, by name; 0 fills those that are not there.
+    """
+    if len(batches) == 1:
+        return batches[0]
+    whole = {}
+    for name in batches[0]:
+        parts = [batch[name] for batch in batches]
+        if parts[0].dim() > 1:
+            widest = max(part.shape[1] for part in parts)
+            parts = [_widened(part, widest, padding.get(name, 0)) for part in parts]
+        whole[name] = torch.cat(parts)
+    return whole
+
+
 def taken(batch: Batch, indices: Sequence[int]) -> Batch:
     """Some records of a batch, in this order, without the columns that are padding in all of them.
 
@@ -95,6 +115,12 @@ def lengths(batch: Batch) -> list[int]:
     if mask is None or mask.dim() != 2:
         return [1] * len(batch["labels"])
     return [int(n) for n in mask.bool().sum(dim=1)]
+
+
+def _widened(part: Tensor, width: int, value: int) -> Tensor:
+    """(n, T, ...) with so many columns."""
+    more = width - part.shape[1]
+    return part if not more else F.pad(part, [0, 0] * (part.dim() - 2) + [0, more], value=value)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -3,13 +3,14 @@
 ``client_round`` is a function of its task and the client's records. What leaves under privacy is a
 result whose fields are all public or charged; errors end at the client (``client_errors``). An
 order that was not agreed is not obeyed (``client_agreement``). The training itself is in
-``local_training``.
+``local_training``; a crowd's is in ``crowd``, and all else of its clients' rounds here (``Order``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Generator
 from dataclasses import replace
 
 from silotune.core import ClientTask, ClientUpdate, append_line, tensors_of
@@ -19,13 +20,16 @@ from silotune.privacy import CorrelatedCharge, NoiseState, SiloStore
 
 from . import local_memory, personalization
 from .channel import seal
-from .client_errors import broken_down, discreet, over_budget, result
+from .client_errors import broken_down, failed, over_budget, result
 from .client_releases import affords, charged, noisy_records, pay_for_life
 from .client_state import start_of
-from .local_training import local_training
+from .local_training import Trained, Training, local_training
 from .participants import Client, LocalTrainer
 from .remembered import plain
 from .turned import turned
+
+Order = Generator[Training, Trained, ClientUpdate]
+"""One client's round. It gives out its training, once or not at all, and waits for the result."""
 
 
 def client_round(task: ClientTask, trainer: LocalTrainer, client: Client) -> ClientUpdate:
@@ -38,20 +42,69 @@ def client_round(task: ClientTask, trainer: LocalTrainer, client: Client) -> Cli
         ValueError: if the task was not agreed, does not fit the model or training breaks down;
             under privacy only if the silo has no folder.
     """
-
-    def work() -> ClientUpdate:
-        client.check_order(task, "trained")
-        if not client.privacy.private:
-            return _open_round(task, trainer, client)
-        with client.store() as store:
-            return _private_round(task, trainer, client, store)
-
-    return discreet(task, client.folder, work) if client.secretive else work()
-
-
-def _open_round(task: ClientTask, trainer: LocalTrainer, client: Client) -> ClientUpdate:
+    order = client_order(task, trainer, client)
     try:
-        sealed = _trained(task, trainer, client, None)
+        training = next(order)
+    except StopIteration as done:
+        update: ClientUpdate = done.value
+        return update
+    return finished(order, lambda: alone(training, trainer))
+
+
+def client_order(task: ClientTask, trainer: LocalTrainer, client: Client) -> Order:
+    """The same round, of which whoever goes through it does the training.
+
+    Raises:
+        ValueError: as ``client_round``.
+    """
+    if not client.secretive:
+        return (yield from _round(task, trainer, client))
+    home = client.folder
+    try:
+        return (yield from _round(task, trainer, client))
+    except Exception as error:
+        return failed(task, home, error)
+
+
+def finished(order: Order, train: Callable[[], Trained]) -> ClientUpdate:
+    """The end of an order that waits for its training.
+
+    Args:
+        order: has given out its training.
+        train: does it; what it raises is the client's to tell.
+    """
+    try:
+        try:
+            trained = train()
+        except Exception as error:
+            order.throw(error)
+        else:
+            order.send(trained)
+    except StopIteration as done:
+        update: ClientUpdate = done.value
+        return update
+    raise AssertionError("a round trains once")
+
+
+def alone(training: Training, trainer: LocalTrainer) -> Trained:
+    """One client's training by itself."""
+    past, memory = training.past, training.memory
+    return local_training(
+        training.task, trainer, training.client, training.start, memory=memory, past=past
+    )
+
+
+def _round(task: ClientTask, trainer: LocalTrainer, client: Client) -> Order:
+    client.check_order(task, "trained")
+    if not client.privacy.private:
+        return (yield from _open_round(task, trainer, client))
+    with client.store() as store:
+        return (yield from _private_round(task, trainer, client, store))
+
+
+def _open_round(task: ClientTask, trainer: LocalTrainer, client: Client) -> Order:
+    try:
+        sealed = yield from _trained(task, trainer, client, None)
     except NumericalError:
         return broken_down(task, client.home)
     _accept(task, client)
@@ -60,7 +113,7 @@ def _open_round(task: ClientTask, trainer: LocalTrainer, client: Client) -> Clie
 
 def _private_round(
     task: ClientTask, trainer: LocalTrainer, client: Client, store: SiloStore
-) -> ClientUpdate:
+) -> Order:
     fingerprint = _fingerprint(task)
     meters = noisy_records(task, client, store)
     if meters is None:
@@ -85,7 +138,7 @@ def _private_round(
     if charge and not affords(client, store, task.run, charge):
         return over_budget(task)
     past = store.past(task.run) if isinstance(charge, CorrelatedCharge) else None
-    sealed = _trained(task, trainer, client, past)
+    sealed = yield from _trained(task, trainer, client, past)
     entry = charged(task, client, store, charge) if charge else None
     if entry:
         pay_for_life(client, entry)
@@ -106,12 +159,12 @@ def _accept(task: ClientTask, client: Client) -> None:
 
 def _trained(
     task: ClientTask, trainer: LocalTrainer, client: Client, past: NoiseState | None
-) -> bytes:
+) -> Generator[Training, Trained, bytes]:
     """Local steps; returns the shared tensors, sealed, and drafts what stays with the client."""
     start = start_of(task, trainer, client)
     carried = task.remembers_since is not None
     memory = local_memory.kept(client.folder, task) if carried else {}
-    end = local_training(task, trainer, client, start, memory=memory, past=past)
+    end = yield Training(task=task, client=client, start=start, memory=memory, past=past)
     if end.dropped and client.home is not None:  # private: it stays at the site
         append_line(client.home / "dropped.jsonl", {"round": task.round, "records": end.dropped})
     if personal := task.plan.personal(end.factors):

@@ -63,13 +63,18 @@ def discreet(task: ClientTask, home: Path, work: Callable[[], ClientUpdate]) -> 
     try:
         return work()
     except Exception as error:
-        more = f"more is in {home / ERRORS}"
-        try:
-            _note(task, home)
-        except RecordError as full:
-            more = f"and more could not be written down ({in_public(full)})"
-        _LOG.error("%s, round %s: %s; %s", task.client, task.round, in_public(error), more)
-        return result(task, refusal=FAILED)
+        return failed(task, home, error)
+
+
+def failed(task: ClientTask, home: Path, error: Exception) -> ClientUpdate:
+    """The public refusal of a client whose work raised ``error``, which is handled now."""
+    more = f"more is in {home / ERRORS}"
+    try:
+        _note(task, home)
+    except RecordError as full:
+        more = f"and more could not be written down ({in_public(full)})"
+    _LOG.error("%s, round %s: %s; %s", task.client, task.round, in_public(error), more)
+    return result(task, refusal=FAILED)
 
 
 def broken_down(task: ClientTask, home: Path | None) -> ClientUpdate:

@@ -89,13 +89,13 @@ def check_gradients(
         with _buffers_restored(adapted) as buffers:
             _refuse_strangers(adapted)
             _check_coverage(passes, kept, lineup, idle, by_rows=unit == "example")
-            adapted.load(_drawn(kept, SMALL))
+            adapted.load(drawn(kept, SMALL))
             apart = unit == "example" and micro_batch > 1
             moved = 0.0 if unit == "none" else _moved(passes, buffers, lineup, apart=apart)
             if not apart:
                 return Coupling(together=micro_batch)
             small_norm = _norm(adapted)
-            adapted.load(_drawn(kept, LARGEST))
+            adapted.load(drawn(kept, LARGEST))
             return Coupling(
                 together=micro_batch,
                 others=len(lineup.beside),
@@ -119,7 +119,7 @@ def _check_coverage(
     tolerance = COARSE if is_coarse(adapted) else EXACT
     waiting = {key for key, p in adapted.tensors.items() if p.requires_grad}
     for draw in range(DRAWS):
-        adapted.load(_drawn(kept, SMALL, draw))
+        adapted.load(drawn(kept, SMALL, draw))
         whole = passes.by_autograd(which, weighed=True)
         found = _summed(passes, which) if by_rows else passes.by_sums(which, weighed=True)
         _refuse_random(whole, found, tolerance)
@@ -218,7 +218,7 @@ def _check_sums(sums: Mapping[Key, Tensor], whole: Mapping[Key, Tensor], toleran
             )
 
 
-def _drawn(factors: Factors, spread: float, draw: int = 0) -> Factors:
+def drawn(factors: Factors, spread: float, draw: int = 0) -> Factors:
     """Random numbers added, so that no gradient vanishes because B is zero."""
     wider = {Role.GATE: 1 + draw}
     return Factors(

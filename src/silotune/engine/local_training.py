@@ -27,6 +27,25 @@ from .participants import Client, LocalTrainer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Training:
+    """What one client's local steps begin from.
+
+    Attributes:
+        task: the orders: plan, number of steps, learning rate, seed.
+        client: whose records and mechanism they are.
+        start: all tensors to begin from.
+        memory: of the optimiser, from earlier rounds; empty for none.
+        past: of correlated noise, from earlier rounds; None at the beginning and without it.
+    """
+
+    task: ClientTask
+    client: Client
+    start: Factors
+    memory: Memory
+    past: NoiseState | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Trained:
     """What local steps come to.
 
@@ -66,7 +85,7 @@ def local_training(
     optimizer = trainer.optimizer.build(adapted.tensors, task.learning_rates[0])
     if isinstance(optimizer, GaLore) and optimizer.decays_base:
         optimizer.stand_beside(adapted.bases())
-    set_rate = _rates(optimizer, task.learning_rates[0])
+    set_rate = rate_setter(optimizer, task.learning_rates[0])
     remind(optimizer, adapted.tensors, memory or {})
     randomness = mechanism.draws(task.seed, past)
     batches = mechanism.batches(len(client.train.lengths), task.steps, randomness)
@@ -90,7 +109,7 @@ def local_training(
     )
 
 
-def _rates(optimizer: torch.optim.Optimizer, first: float) -> Callable[[float], None]:
+def rate_setter(optimizer: torch.optim.Optimizer, first: float) -> Callable[[float], None]:
     """What sets the rate of every group, each by what it is of the ``first`` one."""
     shares = [group["lr"] / first if first else 1.0 for group in optimizer.param_groups]
 

@@ -5,7 +5,7 @@ Shapes: n records, P trained numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from silotune.adapters import AdaptedModel
-from silotune.core import Batch, Key
+from silotune.core import Batch, Crowd, Key
 from silotune.objectives import PerExampleLoss
 
 from .batches import taken
@@ -64,11 +64,14 @@ class Passes:
         adapted: the model, with what is trained requiring a gradient.
         objective: gives the losses.
         records: padded; what is taken of them is cut to the longest that is taken.
+        own: the tensors of each client of a crowd, to which records belong in turn; empty where
+            all records meet the model's.
     """
 
     adapted: AdaptedModel
     objective: PerExampleLoss
     records: Batch
+    own: Sequence[Mapping[Key, Tensor]] = ()
 
     def losses(self, which: Sequence[int]) -> Tensor:
         """(n,) with their graph.
@@ -113,7 +116,8 @@ class Passes:
         Raises:
             GradientCheckError: if a layer does not see records.
         """
-        with refused_in_words(), self.adapted.sink.collect(len(which)) as rows:
+        crowd = self._crowd(which)
+        with refused_in_words(), self.adapted.sink.collect(len(which), crowd) as rows:
             losses = self.losses(which)
             _total(losses, weighed=weighed).backward()
             return Found(losses.detach(), dict(rows))
@@ -134,18 +138,28 @@ class Passes:
     def alone(self, record: int) -> Tensor:
         """(P,) of one record, by autograd: what it is when nothing is beside it.
 
+        Of a crowd's record by the sink, since autograd knows the model's tensors alone.
+
         Raises:
             RecordsMixError: if it cannot be told, as by a statistic that needs several.
         """
         try:
-            found = self.by_autograd([record])
+            found = self.by_sink([record]) if self.own else self.by_autograd([record])
         except GradientCheckError as error:  # which did not happen with several
             raise RecordsMixError(f"one record cannot be computed alone: {error}", MOST) from error
-        return self._flat(found.gradients, batched=False)[0]
+        return self._flat(found.gradients, batched=bool(self.own))[0]
 
     def together(self, which: Sequence[int]) -> Tensor:
         """(n, P) of records that go through the model at once, by the sink."""
         return self._flat(self.by_sink(which).gradients, batched=True)
+
+    def _crowd(self, which: Sequence[int]) -> Crowd | None:
+        if not self.own:
+            return None
+        clients = len(self.own)
+        stacked = {key: torch.stack([own[key] for own in self.own]) for key in self.own[0]}
+        owners = torch.tensor([i % clients for i in which], device=self.adapted.device)
+        return Crowd(stacked, owners)
 
     def _flat(self, gradients: dict[Key, Tensor], *, batched: bool) -> Tensor:
         """All that is trained side by side, 0 where nothing came; widened to float32."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import mmap
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from silotune.adapters import AdaptedModel
 from silotune.adapters.prefix import PREFIX, without_grad
-from silotune.core import Batch, ClientDataset
+from silotune.core import Batch, ClientDataset, Joinable
 from silotune.objectives import PerExampleLoss
 
 from .batches import MASK, microbatches, to_device
@@ -72,6 +72,17 @@ class Remembered:
     def lengths(self) -> Sequence[int]:
         """As of the examples."""
         return self.plain.lengths
+
+    @property
+    def padding(self) -> Mapping[str, int]:
+        """As of the examples, if they say so.
+
+        Raises:
+            AttributeError: if they do not, as if this were not there.
+        """
+        if not isinstance(self.plain, Joinable):
+            raise AttributeError(f"{type(self.plain).__name__} does not say how it is padded")
+        return self.plain.padding
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The records at ``indices``, with their states (n, T, h), which are 0 at padding."""

@@ -111,6 +111,7 @@ class Description:
         micro_batch_size: int = 32,
         eval_batch_size: int = 64,
         prefix_cache: Literal["off", "auto", "memory", "disk"] = "auto",
+        crowd: int = 1,
         runtime: Literal["in-process", "pool", "ray"] = "in-process",
         workers: int = 2,
         round_deadline: float = 3600.0,
@@ -175,11 +176,12 @@ class Description:
             valid_fraction: share held out.
             person: column that names the person of each record.
             limit: at most so many records of each client.
-            device: see ``Machine``, as all fields up to ``prefix_cache``.
+            device: see ``Machine``, as all fields up to ``crowd``.
             threads: of each process; None = torch decides, and a pool's share the machine.
             micro_batch_size: records computed at once in training.
             eval_batch_size: records computed at once when scoring.
             prefix_cache: where what lies below the lowest adapted layer is remembered.
+            crowd: clients of a simulation that train together, in the same passes; 1 = none do.
             runtime: ``in-process``, ``pool`` or ``ray``.
             workers: processes of the pool, or of Ray where it has no GPUs.
             round_deadline: seconds until clients count as missing.
@@ -275,6 +277,7 @@ class Description:
             micro_batch_size=micro_batch_size,
             eval_batch_size=eval_batch_size,
             prefix_cache=prefix_cache,
+            crowd=crowd,
         )
         check_value("round_deadline", Annotated[float, Gt(0)], round_deadline)
         check_value("wait_after_quorum", Annotated[float, Gt(0)] | None, wait_after_quorum)
@@ -330,6 +333,12 @@ class Description:
             raise ValueError(
                 "runtime: worker processes open model and data by themselves, so they need "
                 "names or paths, not objects; give those, or runtime='in-process'"
+            )
+        if self.machine.crowd > 1 and (self.in_workers or self.records.elsewhere):
+            where = "at their sites" if self.records.elsewhere else "in worker processes"
+            raise ValueError(
+                f"crowd: clients that are {where} cannot go through one model together; set it to "
+                "1, or use runtime='in-process' with all records on this machine"
             )
         if self.lifetime.max_epsilon is not None and self.terms.unit != "example":
             raise ValueError(

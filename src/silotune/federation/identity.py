@@ -68,6 +68,7 @@ def whole(federation: Description) -> dict[str, Any]:
         "threads": federation.machine.threads,
         "eval_batch_size": federation.machine.eval_batch_size,
         "prefix_cache": federation.machine.prefix_cache,
+        "crowd": federation.machine.crowd,
         "baselines": list(federation.baselines),
         "report_to": list(federation.report_to),
         "lifetime": encoded(federation.lifetime, "lifetime"),

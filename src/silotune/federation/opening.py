@@ -18,7 +18,7 @@ import torch
 
 from silotune.certificate.issue import standing
 from silotune.core import ClientId, GlobalState
-from silotune.engine import Runtime
+from silotune.engine import Client, Runtime
 from silotune.engine.checkpoint import CheckpointError
 from silotune.engine.checkpoint import load as load_checkpoint
 from silotune.engine.checkpoint import save as save_checkpoint
@@ -27,7 +27,7 @@ from silotune.runs.facts import RunFacts, read_facts
 from silotune.runs.folder import RunFolder
 from silotune.runs.lock import held
 from silotune.runs.unheard import Unheard
-from silotune.runtimes import Courier, InProcess, Remote
+from silotune.runtimes import Courier, Crowds, InProcess, Remote
 from silotune.terms import Agreement
 
 from . import own_records
@@ -157,7 +157,7 @@ def opened(
             runtime = Remote(workers.courier, names, federation.round_deadline)
         else:
             clients = build_clients(built, folder.site, run, accounts)
-            runtime = InProcess(built.agreement.model.trainer, clients)
+            runtime = _here(built, clients)
         ledgers: Mapping[str, Followed] = ledgers_here(built.agreement, folder)
         if sites and built.terms.unit != "client":
             ledgers = sites.ledgers
@@ -178,6 +178,11 @@ def opened(
             sites=sites,
             workers=workers,
         )
+
+
+def _here(built: BuiltFederation, clients: Mapping[ClientId, Client]) -> Runtime:
+    trainer, at_once = built.agreement.model.trainer, built.federation.machine.crowd
+    return InProcess(trainer, clients) if at_once == 1 else Crowds(trainer, clients, at_once)
 
 
 def _identity(folder: RunFolder, *, resume: bool) -> tuple[str, str]:
@@ -387,6 +392,7 @@ def _facts(built: BuiltFederation, run: str, command: Sequence[str]) -> RunFacts
             "threads": torch.get_num_threads(),
             "products": terms.products,
             "prefix_cache": built.federation.machine.prefix_cache,
+            "crowd": built.federation.machine.crowd,
         },
         silos=silos_of(built.agreement),
         labels=list(built.agreement.labels),

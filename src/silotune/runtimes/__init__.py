@@ -1,6 +1,7 @@
 """Where clients run."""
 
 from .courier import Courier as Courier
+from .crowds import Crowds as Crowds
 from .folder import FolderCourier as FolderCourier
 from .folder import answer_folder as answer_folder
 from .in_process import InProcess as InProcess

@@ -23,6 +23,9 @@ class Machine:
             until the process ends, in memory, or on the disk in a file without a name. auto: in
             memory, of records that come again, as far as there is room. Results depend on it in
             their last bits.
+        crowd: clients of a simulation that train together, their records in the same passes, at
+            most ``micro_batch_size`` at once; 1 = one client after the other. Faster where clients
+            have few records. Results depend on it in their last bits.
 
     Raises:
         ValueError: naming the field, if it is of the wrong kind or out of range.
@@ -33,10 +36,11 @@ class Machine:
     micro_batch_size: int = 32
     eval_batch_size: int = 64
     prefix_cache: Literal["off", "auto", "memory", "disk"] = "auto"
+    crowd: int = 1
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("threads", "micro_batch_size", "eval_batch_size"):
+        for name in ("threads", "micro_batch_size", "eval_batch_size", "crowd"):
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise ValueError(f"{name}: must be at least 1, not {number}")

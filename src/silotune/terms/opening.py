@@ -21,6 +21,7 @@ from silotune.engine import (
     is_coarse,
 )
 from silotune.engine.batches import to_device
+from silotune.engine.crowd_check import check_crowd
 from silotune.engine.prefix_check import PrefixFit, check_prefix
 from silotune.models.load import GivenModel
 from silotune.objectives import Objective, find
@@ -53,7 +54,8 @@ def open_model(
     if terms.products != "float32":
         machine.use_threads()
         require_fast(machine.torch_device())
-    return proved(open_unproved(terms, labels, machine, given), terms)
+    model = proved(open_unproved(terms, labels, machine, given), terms)
+    return model if machine.crowd == 1 else crowded(model, terms)
 
 
 def open_unproved(
@@ -179,6 +181,40 @@ def _checked(
         unit=unit or terms.unit,
         micro_batch=micro_batch or trainer.micro_batch,
     )
+
+
+def crowded(model: BuiltModel, terms: Terms) -> BuiltModel:
+    """Prove, on made-up records, that clients may train together.
+
+    Returns:
+        The model, with the larger coupling.
+
+    Raises:
+        ValueError: if they may not, with the reason.
+    """
+    adapter, found = model.axes.adapter, model.coupling
+    assert found is not None, "a model is proved before its crowds are"
+    if adapter is not None and not adapter.crowdable:
+        raise ValueError(f"crowd: {adapter.not_crowdable_because}; set it to 1")
+    if found.together == 1:
+        raise ValueError(
+            "crowd: records go through the model one by one here, so that clients share no pass; "
+            "set it to 1, or let records go together (dtype, products, micro_batch_size)"
+        )
+    with _without_dropout(model.trainer.adapted):
+        try:
+            coupling = check_crowd(
+                model.trainer.adapted,
+                terms.objective,
+                _made_up(model, terms, terms.objective.max_length),
+                model.axes.trained(),
+                coupling=found,
+                fixed=model.fixed,
+                unit=terms.unit,
+            )
+        except GradientCheckError as error:
+            raise ValueError(f"crowd: {error}; set it to 1") from error
+    return replace(model, coupling=coupling)
 
 
 def prefix_fit(model: BuiltModel, terms: Terms) -> PrefixFit:

@@ -6,7 +6,7 @@ draws) is only ever an argument.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -15,10 +15,8 @@ from torch import Tensor, nn
 from silotune.core import Batch, Key, PerExampleGradients
 from silotune.privacy.accounting.charges import AnyCharge
 
+from .clipping import Accumulated, Losses
 from .secure_rng import Randomness
-
-Losses = Callable[[Batch], Tensor]
-"""Per-example losses (n,) of a batch under the current tensors."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,11 @@ class ClientMechanism(Protocol):
         """C, what one record can move a step's sum by; infinity if nothing bounds it."""
         ...
 
+    @property
+    def grid(self) -> float:
+        """What clipped coordinates are rounded to, a power of two; 0 for no rounding."""
+        ...
+
     def draws(self, seed: int, past: NoiseState | None) -> RoundRandomness:
         """The draws of one round. ``seed`` decides none of them under privacy."""
         ...
@@ -91,6 +94,12 @@ class ClientMechanism(Protocol):
         draws: RoundRandomness,
     ) -> int:
         """Write ``.grad`` of ``tensors`` for one step; returns how many records gave no number."""
+        ...
+
+    def noised(
+        self, tensors: Mapping[Key, nn.Parameter], clipped: Accumulated, draws: RoundRandomness
+    ) -> None:
+        """Write ``.grad`` of ``tensors`` from a batch's clipped sums, on ``grid``."""
         ...
 
     def charge(self, steps: int) -> AnyCharge | None:

@@ -9,7 +9,7 @@ Shapes: n examples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from silotune.core import Batch, Key, PerExampleGradients
 
-from .base import Losses
+Losses = Callable[[Batch], Tensor]
+"""Per-example losses (n,) of a batch under the current tensors."""
 
 
 def clipped_sum(
@@ -33,17 +34,62 @@ def clipped_sum(
         max_grad_norm: C > 0, or infinity.
         grid: a power of two; 0 for no rounding.
     """
+    flat, factor, finite = _bounded(rows, max_grad_norm)
+    sums = {key: _sum(factor, r, grid).view(rows[key].shape[1:]) for key, r in flat.items()}
+    return sums, int((~finite).sum())
+
+
+def clipped_sums(
+    rows: Mapping[Key, Tensor], owners: Tensor, max_grad_norms: Tensor, grids: Tensor
+) -> tuple[dict[Key, Tensor], Tensor]:
+    """The clipped sum of each of K clients, whose records went through a model together.
+
+    Args:
+        rows: per-example gradients, (n, *shape) each.
+        owners: (n,) the place of each record's client.
+        max_grad_norms: (K,) of each client, as for ``clipped_sum``.
+        grids: (K,), likewise; all 0, or none.
+
+    Returns:
+        Sums, (K, *shape) each, and of each client how many records were not finite, (K,).
+    """
+    flat, factor, finite = _bounded(rows, max_grad_norms[owners])
+    clients = torch.arange(len(grids), device=owners.device)
+    whose = owners == clients[:, None]  # (K, n)
+    sums = {
+        key: _sums(whose, factor, r, grids, owners).view(len(clients), *rows[key].shape[1:])
+        for key, r in flat.items()
+    }
+    return sums, (whose & ~finite).sum(dim=1)
+
+
+def _bounded(
+    rows: Mapping[Key, Tensor], max_grad_norm: float | Tensor
+) -> tuple[dict[Key, Tensor], Tensor, Tensor]:
+    """Rows (n, P) with zeros for what is not finite, what each is scaled by, and which are finite.
+
+    Args:
+        rows: (n, *shape) each.
+        max_grad_norm: C, or that of every record, (n,).
+    """
     flat = {key: r.flatten(1) for key, r in rows.items()}
     norms = torch.stack([torch.linalg.vector_norm(r, dim=1) for r in flat.values()])
     norm = torch.linalg.vector_norm(norms, dim=0)  # (n,)
     finite = norm.isfinite()
     margin = 1.0 + 32.0 * torch.finfo(norm.dtype).eps  # the norm itself is rounded
     factor = torch.where(finite, (max_grad_norm / (norm * margin)).clamp(max=1.0), 0.0)
-    dropped = int((~finite).sum())
-    if dropped:  # zero times NaN is NaN
+    if not finite.all():  # zero times NaN is NaN
         flat = {key: r.masked_fill(~finite[:, None], 0.0) for key, r in flat.items()}
-    sums = {key: _sum(factor, r, grid).view(rows[key].shape[1:]) for key, r in flat.items()}
-    return sums, dropped
+    return flat, factor, finite
+
+
+def _sums(whose: Tensor, factor: Tensor, rows: Tensor, grids: Tensor, owners: Tensor) -> Tensor:
+    """``_sum`` (K, P) of each client's rows, as one product."""
+    if not grids.any():
+        return (whose * factor) @ rows
+    grid = grids[owners][:, None]
+    clipped = (rows * factor[:, None]).double().div_(grid).round_()
+    return (whose.double() @ clipped).mul_(grids[:, None])
 
 
 def _sum(factor: Tensor, rows: Tensor, grid: float) -> Tensor:

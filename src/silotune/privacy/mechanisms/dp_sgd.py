@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from silotune.core import Batch, Key, PerExampleGradients
 from silotune.privacy.accounting.charges import AnyCharge, Charge, CorrelatedCharge, TruncatedCharge
 
-from .base import Losses, NoiseState, RoundRandomness
-from .clipping import Accumulated, accumulate
+from .base import NoiseState, RoundRandomness
+from .clipping import Accumulated, Losses, accumulate
 from .noise import Correlated, Discrete, Gaussian, Noise, drawn
 from .sampling import Poisson, Rotation, Sampling, TruncatedPoisson
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from silotune.core import Batch, Key, PerExampleGradients
 
-from .base import Losses, NoiseState, RoundRandomness
+from .base import NoiseState, RoundRandomness
+from .clipping import Accumulated, Losses
 from .noise import NoNoise
 from .sampling import epochs
 from .secure_rng import Randomness
@@ -32,6 +33,11 @@ class NoPrivacy:
     def max_grad_norm(self) -> float:
         """No bound."""
         return math.inf
+
+    @property
+    def grid(self) -> float:
+        """No rounding."""
+        return 0.0
 
     def draws(self, seed: int, past: NoiseState | None) -> RoundRandomness:
         """All from the seed."""
@@ -63,16 +69,32 @@ class NoPrivacy:
                 torch.autograd.backward(each.sum())
             examples += len(each)
             broken += int((~each.detach().isfinite()).sum())
-        sums = [p.grad for p in tensors.values() if p.grad is not None]
-        if broken or not all(total.isfinite().all() for total in sums):
+        sums = {key: p.grad for key, p in tensors.items() if p.grad is not None}
+        self.noised(tensors, Accumulated(sums, examples, broken), draws)
+        return 0
+
+    def noised(
+        self, tensors: Mapping[Key, nn.Parameter], clipped: Accumulated, draws: RoundRandomness
+    ) -> None:
+        """Write ``.grad`` of ``tensors``: the mean over a batch, without noise.
+
+        Args:
+            tensors: all that is trained.
+            clipped: sums over the batch, of which nothing was clipped.
+            draws: of this step; not used.
+
+        Raises:
+            ValueError: if a record's loss or gradient, or a sum of these, is not finite.
+        """
+        if clipped.dropped or not all(total.isfinite().all() for total in clipped.sums.values()):
             raise ValueError(
-                f"{broken or 'some'} records gave a loss or gradient that is not finite: "
+                f"{clipped.dropped or 'some'} records gave a loss or gradient that is not finite: "
                 "lower lr, or look for broken records with `silotune data`"
             )
-        for parameter in tensors.values():
-            total = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad = total / examples
-        return 0
+        for key, parameter in tensors.items():
+            total = clipped.sums.get(key)
+            total = torch.zeros_like(parameter) if total is None else total
+            parameter.grad = (total / clipped.examples).to(parameter.dtype)
 
     def charge(self, steps: int) -> None:
         """Nothing is claimed."""
