@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 
 from silotune.core import ClientId, ClientTask, Factors, Key, Role
-from silotune.linalg import LowRank, Matrix, NumericalError, norm, vector_norm
+from silotune.linalg import LowRank, Matrix, NumericalError, norm
 
 from .experiment import Experiment
 from .isolation import LARGEST
@@ -264,11 +264,8 @@ class ClientAgreement:
 
 
 def _size(tensor: torch.Tensor) -> float:
-    """L2 norm; NaN if a number is not finite."""
-    try:
-        return float(vector_norm(tensor.detach().double().reshape(1, -1)))
-    except NumericalError:
-        return float("nan")
+    """L2 norm; NaN or infinity if a number is not finite, or its square is no float64."""
+    return float(torch.linalg.vector_norm(tensor.detach().double()))
 
 
 def _same(tensor: torch.Tensor, first: torch.Tensor) -> bool:
