@@ -43,8 +43,7 @@ class Description:
         machine: how it computes.
         lifetime: what its owner allows all runs on these records together; not agreed on.
         given: the model, where it is an object.
-        runtime: where clients train: ``in-process``, or in worker processes: a ``pool`` of them on
-            this machine, or those of a ``ray`` cluster.
+        runtime: where clients train: ``in-process``, in a ``pool``, or in a ``ray`` cluster.
         workers: processes of the pool, or of Ray where it has no GPUs.
         round_deadline: seconds until clients that are not in this process count as missing.
         wait_after_quorum: seconds that a round waits for others, once ``min_clients`` sites have
@@ -185,8 +184,7 @@ class Description:
             runtime: ``in-process``, ``pool`` or ``ray``.
             workers: processes of the pool, or of Ray where it has no GPUs.
             round_deadline: seconds until clients count as missing.
-            wait_after_quorum: seconds that a round of ``Sites`` waits for others, once
-                ``min_clients`` have answered; None = until the deadline.
+            wait_after_quorum: seconds for others after ``min_clients``; None = until the deadline.
             coordinator: what sites know this machine as, if clients are ``Sites``.
             offer_deadline: seconds in which each of them must have accepted the run; or with
                 ``min_clients`` so many, and the others may join at the beginning of a round.
@@ -334,12 +332,7 @@ class Description:
                 "runtime: worker processes open model and data by themselves, so they need "
                 "names or paths, not objects; give those, or runtime='in-process'"
             )
-        if self.machine.crowd > 1 and (self.in_workers or self.records.elsewhere):
-            where = "at their sites" if self.records.elsewhere else "in worker processes"
-            raise ValueError(
-                f"crowd: clients that are {where} cannot go through one model together; set it to "
-                "1, or use runtime='in-process' with all records on this machine"
-            )
+        self.machine.check_crowd(in_one_process=not (self.in_workers or self.records.elsewhere))
         if self.lifetime.max_epsilon is not None and self.terms.unit != "example":
             raise ValueError(
                 "lifetime: a ceiling is kept for records alone (ExampleDP): no book is kept of "

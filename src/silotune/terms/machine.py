@@ -45,6 +45,18 @@ class Machine:
             if number is not None and number < 1:
                 raise ValueError(f"{name}: must be at least 1, not {number}")
 
+    def check_crowd(self, *, in_one_process: bool) -> None:
+        """That clients which are to train together can.
+
+        Raises:
+            ValueError: if they are not in one process.
+        """
+        if self.crowd > 1 and not in_one_process:
+            raise ValueError(
+                "crowd: clients in worker processes, or at their sites, cannot go through one "
+                "model together; set it to 1, or use runtime='in-process' with all records here"
+            )
+
     def torch_device(self) -> torch.device:
         """Where to compute.
 
