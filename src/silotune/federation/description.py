@@ -46,11 +46,9 @@ class Description:
         runtime: where clients train: ``in-process``, in a ``pool``, or in a ``ray`` cluster.
         workers: processes of the pool, or of Ray where it has no GPUs.
         round_deadline: seconds until clients that are not in this process count as missing.
-        wait_after_quorum: seconds that a round waits for others, once ``min_clients`` sites have
-            answered; None = until the deadline.
+        wait_after_quorum: seconds for others after ``min_clients``; None = until the deadline.
         coordinator: what sites know this machine as, where clients are sites.
-        offer_deadline: seconds in which every site must have accepted a run, or ``min_clients`` of
-            them: others may join later.
+        offer_deadline: seconds for sites, or ``min_clients``, to accept; others may join later.
         baselines: research only: also train each client alone, to compare.
         report_to: also write metrics for these tools.
     """
