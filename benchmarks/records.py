@@ -83,6 +83,7 @@ def random_phrases(seed: int, records: int = _RECORDS) -> TextExamples:
         rows=np.arange(records),
         truncated=0,
         unlike_alone=0,
+        cut_entities=0,
         lengths=tuple(lengths.tolist()),
         starts=starts,
         tokens=columns,
