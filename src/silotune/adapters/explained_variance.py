@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from silotune.linalg import NumericalError
+from silotune.linalg import eigh
 
 
 @dataclass(eq=False)
@@ -52,13 +52,12 @@ class Inputs:
         """The ``rank`` leading ones.
 
         Raises:
-            ValueError: if what was read varies in fewer directions.
+            NumericalError: if what was read is not finite.
+            ValueError: if it varies in fewer directions.
         """
         mean = self.total / max(self.count, 1)
         variance = self.products - self.count * torch.outer(mean, mean)
-        if not variance.isfinite().all():
-            raise NumericalError("the layer reads numbers that are not finite")
-        values, vectors = torch.linalg.eigh(variance)
+        values, vectors = eigh(variance)
         values, vectors = values.flip(0).clamp(min=0), vectors.T.flip(0)
         noise = len(values) * torch.finfo(torch.float32).eps * values[0]
         found = int((values > noise).sum())
