@@ -61,7 +61,7 @@ class Config(BaseModel):
         ge=1,
         description="Silos of a simulation that train together, their records in the same passes "
         "through the model, at most `train.per_device_train_batch_size` at once; 1 = one silo "
-        "after the other. Several times as fast where silos have few records a step. Results "
+        "after the other. Faster where silos have few records a step. Results "
         "depend on it in their last bits. Needs `runtime: in-process`.",
     )
     output_dir: Text = Field(
