@@ -1,5 +1,6 @@
 """A grid is read whole, or every problem is named with its key and the fix."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from comparison.grids import BASE, GRID, RATES, grid
 from silotune.comparison import read_grid
 from silotune.comparison.cells import cells, trials
+from silotune.comparison.record import configuration
 from silotune.config import ConfigError
 
 BAD = {
@@ -34,6 +36,11 @@ BAD = {
         grid(axes={"train.learning_rate": [1]}, tune=RATES, baseline={}),
         "axes.train.learning_rate and tune both set train.learning_rate",
     ),
+    "tuned records": (
+        grid(tune={"data.splits.valid": ["valid", "test"]}),
+        "tune.data.splits.valid: says which records there are",
+    ),
+    "tuned eyes": (grid(tune={"evaluation": ["site", "public"]}), "tune.evaluation: says which"),
     "no trials": (grid(tune={"train.learning_rate": []}), "tune.train.learning_rate: takes a list"),
     "factors of another key": (
         grid(tune={"train.momentum": {"times_usual": [1]}}),
@@ -59,6 +66,21 @@ def test_what_is_wrong_is_named_with_its_key(name):
         read_grid(given)
     assert words in str(error.value)
     assert all(line.startswith("grid: ") for line in error.value.problems)
+
+
+def test_a_base_in_the_folder_of_a_run_brings_in_no_code(tmp_path, monkeypatch):
+    (tmp_path / "planted.py").write_text("raise SystemExit('was imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    planted = {**BASE, "method": {"name": "planted:Method"}}
+    (run / "config.yaml").write_text(json.dumps(planted))
+    axes = {"train.momentum": [0.0, 0.5]}
+    with pytest.raises(ConfigError, match=r"method\.name: .*planted"):
+        cells(read_grid(grid(base=str(run / "config.yaml"), axes=axes, baseline={})))
+    with pytest.raises(ConfigError, match=r"method\.name: .*planted"):
+        configuration(json.dumps(planted))
 
 
 def test_a_file_is_read_as_the_mapping_that_it_holds(tmp_path):

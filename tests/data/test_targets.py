@@ -44,6 +44,12 @@ def test_labels_of_lists_are_found_in_order():
     assert label_names([table], "tags", "it", {}, "labels") == ("a", "b")
 
 
+def test_a_label_that_one_record_repeats_is_still_of_one_record():
+    table = Dataset.from_dict({"tags": [["a"], ["b"]] * 30 + [["rare", "rare"]]})
+    with pytest.raises(ValueError, match="only one record has"):
+        label_names([table], "tags", "it", {}, "labels")
+
+
 def test_numbers_are_read_as_they_are_and_empty_ones_left_out():
     rows = read("days", ("days",), "numbers", days=[1.5, -2.0, None, float("nan")])
     assert rows["label"][:] == [[1.5], [-2.0], None, None]
@@ -64,7 +70,13 @@ def test_numbers_are_read_as_they_are_and_empty_ones_left_out():
         (("a", "b"), "labels", {"a": ["x"] * 4, "b": [0] * 4}, "'a' .* does not hold 0 and 1"),
         (("a", "c"), "labels", {"a": [0] * 4, "b": [0] * 4}, "column 'c' is not in the table"),
         ("days", "numbers", {"days": ["3", "4", "5", "6"]}, "does not hold numbers but"),
-        ("days", "numbers", {"days": [1.0, float("inf"), 2.0, 3.0]}, "^label: row 1 .* no finite"),
+        (
+            "days",
+            "numbers",
+            {"days": [1.0, float("inf"), 2.0, 3.0]},
+            "^label: row 1 .* beyond 3.4e",
+        ),
+        ("days", "numbers", {"days": [1.0, 2.0, -1e39, 3.0]}, "^label: row 2 .* beyond 3.4e"),
     ],
 )
 def test_bad_targets_are_refused_without_a_word_of_the_record(labels, target, columns, words):

@@ -175,6 +175,18 @@ def test_scores_of_numbers_are_in_their_own_units():
     assert told["spearman"] == pytest.approx(np.mean(ranks))
 
 
+def test_a_record_without_a_number_costs_its_scores_and_ends_nothing():
+    pytest.importorskip("sklearn")
+    marks = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 1, 0]])
+    z = [[2.0, -1, 1], [math.nan, 1, -1], [1, 1, -1]]
+    told = LABELS.facts.derive(answers(LABELS, z, marks)).metrics
+    assert math.isnan(told["auroc"])
+    assert math.isnan(told["average_precision"])
+    assert told["micro_f1"] == pytest.approx(1)
+    told = NUMBERS.facts.derive(answers(NUMBERS, z, marks)).metrics
+    assert all(math.isnan(value) for value in told.values())
+
+
 def test_no_scores_of_no_record_and_of_one():
     pytest.importorskip("sklearn")
     for objective in (LABELS, NUMBERS):

@@ -59,6 +59,13 @@ REFUSED = {
         "lora_dropout draws for one client after the other",
     ),
     "one by one": ({"micro_batch": 1}, "records go through the model one by one"),
+    "hidden clients": (
+        {
+            "privacy": st.ClientDP(noise_multiplier=2.0, target_delta=1e-3),
+            "weighting": "uniform",
+        },
+        "must not move, even by rounding, with the records of another",
+    ),
     "half precision": ({"dtype": "bfloat16"}, "records go through the model one by one"),
 }
 

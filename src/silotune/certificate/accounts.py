@@ -31,6 +31,9 @@ from silotune.runs.unheard import Hearing
 MOST_UNLIKE = 32
 """Charges that are composed as they are, while a run goes on."""
 
+NEAR = 1e-6
+"""By more than which the two ways of counting never differ."""
+
 FALSE_ALARMS = 0.01
 """For which a certificate says what an attack can reach."""
 
@@ -158,7 +161,7 @@ def membership_bound(
     powers = {charges: _power(charges, relation, library=False) for charges in tables}
     at_most = max(powers.values(), default=0.0)
     if library:
-        best = [charges for charges, power in powers.items() if power == at_most]
+        best = [c for c, power in powers.items() if power >= at_most * (1.0 - NEAR)]
         at_most = max((_power(c, relation, library=True) for c in best), default=0.0)
     return {"false_alarms": FALSE_ALARMS, "at_most": at_most}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from silotune.config import Config, ConfigError, Written, build, load_config, read_written
-from silotune.runs.folder import safe_name
+from silotune.runs.folder import RunFolder, safe_name
 
 from .grid import RATE, TIMES, Grid, Settings, settings_text
 
@@ -36,12 +36,14 @@ class Cell:
         labels: axis -> label.
         overrides: over the base, ``key=value``.
         base: what the base says.
+        of_run: whether that is of a run's folder, which brings in no code.
         beside: the baseline that it is; empty where it competes.
     """
 
     labels: Mapping[str, str]
     overrides: tuple[str, ...]
     base: Written
+    of_run: bool
     beside: str = ""
 
     @property
@@ -73,7 +75,8 @@ class Cell:
         Raises:
             ConfigError: if they do not go with the rest.
         """
-        return load_config(self.base, [*self.overrides, *settings_text(settings)])
+        overrides = [*self.overrides, *settings_text(settings)]
+        return load_config(self.base, overrides, of_run=self.of_run)
 
 
 def cells(grid: Grid) -> list[Cell]:
@@ -105,12 +108,13 @@ def _resolved(cell: Cell, key: str, value: Any) -> Any:
 
 def _cells(grid: Grid) -> Iterator[Cell]:
     base, shared = _base(grid), settings_text(grid.set)
+    of_run = not isinstance(grid.base, Mapping) and _in_run(Path(grid.base))
     if "silo-alone" in grid.beside:
         shared.append('baselines=["silo-alone"]')
 
     def cell(labels: Mapping[str, str], settings: list[str], beside: str = "") -> Cell:
         whole = (*shared, *settings, *settings_text(ALONE))
-        return Cell(labels=labels, overrides=whole, base=base, beside=beside)
+        return Cell(labels=labels, overrides=whole, base=base, of_run=of_run, beside=beside)
 
     first = grid.compared[0]
     for block in product(*(axis for name, axis in grid.axes.items() if name not in grid.compared)):
@@ -144,6 +148,10 @@ def _base(grid: Grid) -> Written:
     if isinstance(grid.base, Mapping):
         return Written("base", grid.base)
     return read_written(Path(grid.base))
+
+
+def _in_run(base: Path) -> bool:
+    return RunFolder(base.parent).run.is_file()
 
 
 def _pooled(cell: Cell, silos: int) -> Settings:

@@ -234,6 +234,9 @@ def _contradictions(grid: Grid) -> Iterator[str]:
         for key, also in sorted((k, a) for k in ours for a in theirs if _overlap(k, a)):
             inner = max(key, also, key=len)
             yield f"{one} and {other} both set {inner}; a key belongs to one of them"
+    for key in touched["tune"]:
+        if key.split(".")[0] in ("data", "evaluation", "federation"):
+            yield f"tune.{key}: says which records there are and who sees them; make it an axis"
     if grid.tuning_seed in grid.seeds and grid.tune:
         yield (
             f"tuning_seed: {grid.tuning_seed} is among seeds, whose result would be chosen by its "

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from silotune.config import Config, ConfigError, differences, dump, load_config
+from silotune.config import Config, ConfigError, Written, differences, dump, load_config
 from silotune.config import yaml as yaml_door
 from silotune.core.files import build, read_json, write_json
 
 from .cells import Cell, Trial, trials
-from .grid import Grid, settings_text, shown_tried
+from .grid import Grid, shown_tried
 
 FILE = "grid.json"
 
@@ -198,14 +198,14 @@ def changes(old: GridRecord, new: GridRecord) -> Iterator[str]:
 
 
 def configuration(text: str) -> Config:
-    """A configuration that ``dump`` wrote.
+    """A configuration that ``dump`` wrote; it brings in no code.
 
     Raises:
         ConfigError: if this version of silotune does not take it.
     """
     settings, _ = yaml_door.parse(text)
     assert isinstance(settings, Mapping)
-    return load_config(None, settings_text(settings))
+    return load_config(Written(FILE, settings), of_run=True)
 
 
 def _differences(old: CellRecord, new: CellRecord) -> list[str]:

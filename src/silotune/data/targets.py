@@ -23,6 +23,9 @@ from .labels import LabelMap, ids_of, label_text, labels_in, place_of
 _WHOLE = ("int", "uint", "bool")
 _WORDS = (*_WHOLE, "float", "string", "large_string")
 
+_LARGEST = float(np.finfo(np.float32).max)
+"""Of a number that a record is learned with."""
+
 Cells = Sequence[Any]
 
 
@@ -146,10 +149,10 @@ def _is_list(table: Dataset, columns: Sequence[str]) -> bool:
 
 
 def flat(table: Dataset, column: str) -> Dataset:
-    """A column of all labels of all records, one after another."""
+    """A column of all labels of all records, one after another; what a record repeats, once."""
     feature = table.features[column]
     inner = feature.feature if isinstance(feature, List) else feature
-    cells = [label for cell in table[column][:] for label in cell or ()]
+    cells = [label for cell in table[column][:] for label in dict.fromkeys(cell or ())]
     if isinstance(inner, ClassLabel):
         return Dataset.from_dict({column: cells}).cast_column(column, inner)
     return Dataset.from_dict({column: list(map(label_text, cells))})
@@ -198,10 +201,11 @@ def _numbers(table: Dataset, column: str, where: str) -> list[float | None]:
     numbers: list[float | None] = []
     for row, value in enumerate(table[column][:]):
         number = None if value is None else float(value)
-        if number is not None and math.isinf(number):
+        if number is not None and abs(number) > _LARGEST:
             raise ValueError(
-                f"label: row {row} (the first is 0) of {where} has in {column!r} no finite number; "
-                "write the number, or leave the cell empty to leave its record out"
+                f"label: row {row} (the first is 0) of {where} has in {column!r} a number "
+                f"beyond {_LARGEST:.2g}; write the number, or leave the cell empty to leave its "
+                "record out"
             )
         numbers.append(None if number is None or math.isnan(number) else number)
     return numbers

@@ -199,7 +199,7 @@ def _tagged(table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int)
         )
         offsets = encoded["offset_mapping"]
         labels = [one.labels(places) for one, places in zip(records, offsets, strict=True)]
-        kept = [i for i, own in enumerate(labels) if set(own) != {IGNORED}]
+        kept = [i for i, own in enumerate(labels) if set(own) - {IGNORED}]
         cut = [i for i in kept if encoded.encodings[i].overflowing]
         names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
         yield Chunk(

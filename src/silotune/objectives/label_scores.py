@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from silotune.core import Answers, Derived
@@ -46,7 +47,7 @@ def derived(answers: Answers) -> Derived:
     """F1 over all decisions and as a mean over labels; AUROC and average precision, means too.
 
     AUROC is of labels that some records have and some have not, average precision of those that
-    some have; NaN where there is none.
+    some have; NaN where there is none, or a probability is none.
     """
     if "probability" not in answers.kept:
         return Derived()
@@ -56,7 +57,7 @@ def derived(answers: Answers) -> Derived:
     some, rest = right.any(axis=0), (~right).any(axis=0)
 
     def mean(score: Any, which: Any) -> float:
-        if not which.any():
+        if not (which.any() and np.isfinite(probability).all()):
             return math.nan
         return float(score(right[:, which], probability[:, which], average="macro"))
 

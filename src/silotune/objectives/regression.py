@@ -27,10 +27,15 @@ from .task import Task
 
 
 def derived(answers: Answers) -> Derived:
-    """R2 and Spearman's rank correlation, each a mean over targets; NaN where nothing varies."""
+    """R2 and Spearman's rank correlation, each a mean over targets; NaN where nothing varies.
+
+    NaN as well if a number is not finite.
+    """
     if "target" not in answers.kept:
         return Derived()
     target, predicted = answers.kept["target"], answers.kept["predicted"]
+    if not (target.isfinite().all() and predicted.isfinite().all()):
+        return Derived(metrics={"r2": math.nan, "spearman": math.nan})
     several = len(target) > 1
     r2 = scikit_learn().r2_score(target.numpy(), predicted.numpy()) if several else math.nan
     return Derived(metrics={"r2": float(r2), "spearman": spearman(target, predicted)})

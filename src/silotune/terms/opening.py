@@ -194,6 +194,11 @@ def crowded(model: BuiltModel, terms: Terms) -> BuiltModel:
     """
     adapter, found = model.axes.adapter, model.coupling
     assert found is not None, "a model is proved before its crowds are"
+    if terms.unit == "client":
+        raise ValueError(
+            "crowd: what a hidden client sends must not move, even by rounding, with the records "
+            "of another; set it to 1"
+        )
     if adapter is not None and not adapter.crowdable:
         raise ValueError(f"crowd: {adapter.not_crowdable_because}; set it to 1")
     if found.together == 1:
