@@ -62,7 +62,8 @@ class Config(BaseModel):
         description="Silos of a simulation that train together, their records in the same passes "
         "through the model, at most `train.per_device_train_batch_size` at once; 1 = one silo "
         "after the other. Faster where silos have few records a step. Results "
-        "depend on it in their last bits. Needs `runtime: in-process`.",
+        "depend on it in their last bits. Needs `runtime: in-process`; "
+        "refused where clients are hidden (privacy.unit: client).",
     )
     output_dir: Text = Field(
         default="runs/run",
