@@ -190,7 +190,7 @@ TEST_SPLIT = {
     ),
     "the same part": (
         {"splits": {"train": "train", "valid": "test", "test": "test"}},
-        "all records of the test part are valid records too",
+        "half of the test part or more are valid records too",
     ),
 }
 
