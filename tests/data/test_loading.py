@@ -370,7 +370,10 @@ def test_no_network_is_said_in_words(monkeypatch):
 def test_the_demo_has_both_parts_and_no_other():
     source = load("demo:triage")
     assert len(source.train) > len(source.test) > 0
-    refused("there is no demo:trriage; the bundled data is demo:triage", "demo:trriage")
+    refused(
+        "there is no demo:trriage; the bundled data are demo:triage and demo:letters",
+        "demo:trriage",
+    )
 
 
 def test_features_survive_reading(tmp_path):

@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
 )
 
@@ -24,6 +25,7 @@ from reports.clinics import LABELS, summary
 from silotune.data.chat_templates import instruction
 from silotune.data.tokenization import text_examples
 from silotune.models.pooling import MeanPooledClassifier
+from silotune.objectives.iob2 import tags_of
 from silotune.reports.usage import adapter_program, merged_program
 from silotune.testing.tiny_models import tiny_bert, tiny_gpt2, tiny_vit
 
@@ -214,3 +216,25 @@ def test_the_program_for_a_merged_image_classifier(tmp_path, picture):
     assert any(label in printed for label in LABELS)
     with torch.no_grad():
         torch.testing.assert_close(names["logits"], model.eval()(**names["batch"]).logits)
+
+
+@pytest.mark.filterwarnings("ignore:Tokenizer does not support real words:UserWarning")
+@pytest.mark.parametrize("parts", [("text", "spans"), ("words", "tags")])
+def test_the_programs_for_entities_find_them_by_characters(tmp_path, parts):
+    base, tags = tiny_bert(tmp_path / "base"), tags_of(("NAME", "DATE"))
+    model = AutoModelForTokenClassification.from_pretrained(base, num_labels=len(tags))
+    model = moved(
+        model, task_type="TOKEN_CLS", target_modules=["query"], modules_to_save=["classifier"]
+    )
+    model.save_pretrained(tmp_path / "adapter")
+    about = replace(summary(), task="token-classification", pooling="model", parts=parts)
+    program = adapter_program(about, tags)
+    printed, names = run_program(program, base, tmp_path / "adapter")
+    found = names["find"]("a text with entities")
+    assert found, "a random head finds something"
+    assert {one["entity_group"] for one in found} <= {"NAME", "DATE"}
+    assert all(f"{one['start']} {one['end']}" in printed for one in found)
+    names["model"].save_pretrained(tmp_path / "merged")
+    names["tokenizer"].save_pretrained(tmp_path / "merged")
+    _, again = run_merged("token-classification", tmp_path / "merged", parts)
+    assert again["find"]("a text with entities") == found

@@ -116,7 +116,7 @@ class DataConfig(BaseModel):
         description="Hub name; file (csv, tsv, json, jsonl, parquet, feather, arrow, xlsx; also "
         "packed: gz, bz2, xz, zip); URL of one; folder with train.parquet and the like; what "
         "`save_to_disk` wrote; image folder; folder of silos (`<silo>/train.jsonl`, "
-        "`<silo>/<class>/*.png`, or a file a silo); or demo:triage. Relative "
+        "`<silo>/<class>/*.png`, or a file a silo); or demo:triage or demo:letters. Relative "
         "paths start at the current working directory. Needed unless `federation.sites` have the "
         "records.",
         examples=["demo:triage"],

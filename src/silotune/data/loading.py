@@ -17,7 +17,7 @@ import datasets
 import pyarrow as pa
 from datasets import Dataset
 
-from .demo import triage
+from .demo import letters, triage
 from .files import KINDS, is_file_name, is_hidden, is_url, part_name, read_file, read_url
 from .formats import FileOptions
 from .messages import did_you_mean, listed
@@ -120,9 +120,10 @@ def load(
 
 
 def _demo(path: str) -> Dataset:
-    if path != "demo:triage":
-        raise ValueError(f"clients: there is no {path}; the bundled data is demo:triage")
-    return triage()
+    made = {"demo:triage": triage, "demo:letters": letters}
+    if path not in made:
+        raise ValueError(f"clients: there is no {path}; the bundled data are {' and '.join(made)}")
+    return made[path]()
 
 
 def _single(table: Dataset, where: str, splits: Splits) -> Source:
