@@ -23,6 +23,8 @@ def test_what_is_wrong_is_named(silotune, place):
     write(["red car"])
     told = {
         ("--texts", "gone.csv"): "there is no file gone.csv",
+        ("--texts", "public.jsonl", "data.path=public.jsonl"): "is among the records (data.path)",
+        ("--texts", "public.jsonl", "data.path=."): "is among the records (data.path)",
         ("--texts", "public.jsonl"): "has no column text; it has body",
         ("--texts", "public.jsonl", "--column", "body", "method.r=16"): "give more texts",
     }

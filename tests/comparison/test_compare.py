@@ -2,15 +2,19 @@
 
 import json
 import math
+from contextlib import nullcontext
 
 import pyarrow.parquet as pq
 import pytest
 
-from comparison.grids import GRID, RATES, Runner, grid
+from comparison.grids import GRID, RATES, SILOS, Runner, grid
+from federation.small import notes, write_csv
 from silotune import compare
 from silotune.comparison import compared, planned
+from silotune.comparison.grid import settings_text
 from silotune.comparison.record import write_note
-from silotune.config import ConfigError
+from silotune.comparison.tuning import check_apart
+from silotune.config import ConfigError, load_config
 from silotune.core.files import RecordError
 from silotune.runs.folder import RunFolder
 from silotune.runs.lock import FolderInUse, held
@@ -202,6 +206,25 @@ def test_a_grid_that_would_tune_on_the_test_is_refused(tmp_path, name):
     with pytest.raises(ConfigError, match=words):
         made(grid(base=base, tune=RATES), tmp_path / "grid")
     assert not (tmp_path / "grid").exists()
+
+
+@pytest.mark.parametrize(("shared", "refused"), [(10, True), (1, False)])
+def test_a_valid_part_that_is_most_of_the_test_is_refused(tmp_path, shared, refused):
+    """Leaving one record out does not make another part of it; records that recur by chance do."""
+    both = notes(4, SILOS, seed=1)
+    other = notes(4, SILOS, seed=2)
+    parts = {
+        "train": notes(12, SILOS),
+        "valid": [*both[:shared], *other[shared:]],
+        "test": both,
+    }
+    rows = [{**note, "split": part} for part, found in parts.items() for note in found]
+    write_csv(tmp_path / "notes.csv", rows)
+    data = {**GRID["base"]["data"], "path": str(tmp_path / "notes.csv")}
+    data["splits"] = {"train": "train", "valid": "valid", "test": "test"}
+    given = load_config(None, settings_text({**GRID["base"], "data": data}))
+    with pytest.raises(ConfigError, match="half of the test") if refused else nullcontext():
+        check_apart(given)
 
 
 def test_tuning_outside_a_simulation_is_refused_in_words(tmp_path):

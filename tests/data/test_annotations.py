@@ -1,7 +1,11 @@
 """Tags of words and spans of texts: read, checked, and laid on tokens."""
 
+import copy
+
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.processors import TemplateProcessing
 
 from silotune.data import text_examples
 from silotune.data.columns import Columns, filled_rows, readable
@@ -31,6 +35,14 @@ def span(start, end, label="NAME"):
 
 def tokens(table, tokenizer, max_length=64):
     return text_examples(table, tokenizer, max_length, "a table")
+
+
+def test_a_record_of_which_no_token_is_left_is_left_out(letters):
+    bare = copy.deepcopy(letters)
+    bare.backend_tokenizer.normalizer = BertNormalizer()  # which drops what has no width
+    bare.backend_tokenizer.post_processor = TemplateProcessing(single="$A", special_tokens=[])
+    examples = tokens(words(words=[["good"], ["\u200b"]], tags=[["B-NAME"], ["O"]]), bare)
+    assert examples.rows.tolist() == [0]
 
 
 def test_tags_become_ids():

@@ -25,8 +25,8 @@ def write_start(
     """
     console, config = speaker(), chosen(name, overrides)
     federation = build(config)
-    if config.data.path and texts.resolve() == Path(config.data.path).resolve():
-        raise ValueError(f"--texts: {texts} holds the records (data.path); name public texts")
+    if config.data.path and texts.resolve().is_relative_to(Path(config.data.path).resolve()):
+        raise ValueError(f"--texts: {texts} is among the records (data.path); name public texts")
     with busy(console, "reading the public texts"):
         found = explained_variance_start(federation, _texts(texts, column), output)
     shares = sorted(found.explained.values())

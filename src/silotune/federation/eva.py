@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from silotune.adapters import save_peft
 from silotune.adapters.explained_variance import Directions, Inputs, watching
@@ -124,7 +123,7 @@ def _read(model: BuiltModel, texts: Sequence[str], most: int) -> tuple[dict[str,
     """What each adapted layer reads of the texts, one by one so that nothing is padded; tokens."""
     adapted, tokenizer, tokens = model.trainer.adapted, model.loaded.tokenizer, 0
     assert tokenizer is not None, "a task of texts"
-    layers = {site: layer for site, layer in adapted.layers.items() if isinstance(layer, nn.Module)}
+    layers = {site.name: adapted.model.get_submodule(site.name) for site in model.sites}
     adapted.model.eval()
     widths = {site.name: site.in_features for site in model.sites}
     with watching(layers, widths) as inputs, torch.inference_mode():
