@@ -8,6 +8,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "model.head": "trained",
     "model.head_init": "auto",
     "model.head_scale": 1.0,
+    "model.head_bias": "trained",
     "model.pooling": "model",
     "model.dtype": "float32",
     "model.quantization": "none",

@@ -29,11 +29,14 @@ ROLES = [{Role.B}, {Role.A}, {Role.A, Role.B}, {Role.HEAD}, {Role.B, Role.HEAD},
 BOUND = 0.05
 
 
-def truth(roles, bound: float, records, indices, head_scale: float = 1.0):
+STILL = frozenset({Key("classifier", Role.HEAD, "bias")})
+
+
+def truth(roles, bound: float, records, indices, head_scale: float = 1.0, fixed=frozenset()):
     """One record after another, by ordinary autograd, all tensors clipped together."""
     model = adapted(adapter(), head_scale)
     model.load(random_factors(adapter(), 1))
-    trained = model.train_only(roles)
+    trained = model.train_only(roles, fixed)
     total = {key: torch.zeros_like(p) for key, p in trained.items()}
     for i in indices:
         loss = CLASSIFY.losses(model.model, records.batch([i])).sum()
@@ -44,13 +47,23 @@ def truth(roles, bound: float, records, indices, head_scale: float = 1.0):
     return total
 
 
-def ours(roles, bound: float, records, indices, *, micro_batch=3, head_scale=1.0, unmerged=False):
+def ours(
+    roles,
+    bound: float,
+    records,
+    indices,
+    *,
+    micro_batch=3,
+    head_scale=1.0,
+    unmerged=False,
+    fixed=frozenset(),
+):
     model = adapted(adapter(), head_scale)
     if unmerged:
         for layer in (model.model.up, model.model.down):
             layer.forward = lambda x, own=layer: own._beside(x, 0.0)
     model.load(random_factors(adapter(), 1))
-    model.train_only(roles)
+    model.train_only(roles, fixed)
     parts = microbatches(indices, records.lengths, micro_batch, CPU)
     return accumulate(
         model.sink,
@@ -68,6 +81,17 @@ def test_the_clipped_sum_is_that_of_the_naive_loop(roles, bound, unmerged):
     expected = truth(roles, bound, records, range(9), head_scale=0.5)
     sums = ours(roles, bound, records, range(9), unmerged=unmerged, head_scale=0.5).sums
     assert sums.keys() == expected.keys()
+    for key, tensor in expected.items():
+        torch.testing.assert_close(sums[key], tensor, atol=1e-10, rtol=1e-5)
+
+
+@pytest.mark.parametrize("roles", [{Role.HEAD}, {Role.B, Role.HEAD}], ids=["head", "both"])
+def test_a_bias_that_stays_is_no_part_of_the_norm(roles):
+    records = notes(9)
+    expected = truth(roles, BOUND, records, range(9), fixed=STILL)
+    sums = ours(roles, BOUND, records, range(9), fixed=STILL).sums
+    assert sums.keys() == expected.keys()
+    assert not STILL & sums.keys()
     for key, tensor in expected.items():
         torch.testing.assert_close(sums[key], tensor, atol=1e-10, rtol=1e-5)
 

@@ -125,6 +125,7 @@ def objective(config: Config) -> Objective:
         "head": model.head,
         "head_init": model.head_init,
         "head_scale": model.head_scale,
+        "head_bias": model.head_bias,
         "pooling": model.pooling,
         **config.targets.given(),
     }

@@ -35,7 +35,7 @@ from .privacy_section import PrivacyConfig
 from .sections import ModelConfig, TrainConfig
 from .targets_section import TargetsConfig
 
-HEAD_KEYS = ("head", "head_init", "head_scale", "pooling")
+HEAD_KEYS = ("head", "head_init", "head_scale", "head_bias", "pooling")
 REMOTE = ("folder", "nvflare", "flower")
 """Runtimes for clients that are elsewhere."""
 

@@ -83,6 +83,12 @@ class ModelConfig(BaseModel):
         description="The head is W0 + head_scale * V with V trained: smaller makes it slower than "
         "the adapters. Not for a task without a head.",
     )
+    head_bias: Literal["trained", "frozen"] = Field(
+        default="trained",
+        description="Whether the head's bias moves with it, or stays as it began. It is the same "
+        "for all records, so the steepest direction, and what silos of unlike labels disagree on. "
+        "Not for a task without a head.",
+    )
     pooling: Literal["model", "mean"] = Field(
         default="model",
         description="What the head reads: what the architecture gives it, or the L2-normalised "

@@ -83,10 +83,15 @@ def prototype_head(
     return Factors(_tensors(site, weight, torch.zeros(site.out_features)))
 
 
+def has_bias(site: Site) -> bool:
+    """Whether a head adds anything to its products."""
+    return isinstance(site.module.bias, nn.Parameter)
+
+
 def _tensors(site: Site, weight: Tensor, bias: Tensor) -> dict[Key, Tensor]:
     """Weight (C, h) and, where the site has one, bias (C,) by key."""
     tensors = {Key(site.name, Role.HEAD, "weight"): weight}
-    if isinstance(site.module.bias, nn.Parameter):
+    if has_bias(site):
         tensors[Key(site.name, Role.HEAD, "bias")] = bias
     return tensors
 

@@ -84,6 +84,11 @@ class Objective(PerExampleLoss, Protocol):
         return 1.0
 
     @property
+    def head_bias(self) -> Literal["trained", "frozen"]:
+        """Whether the head's bias moves with it, or stays as it began."""
+        return "trained"
+
+    @property
     def pooling(self) -> Literal["model", "mean"]:
         """What the head reads: what the architecture gives it, or a mean over tokens."""
         return "model"

@@ -115,6 +115,7 @@ class CausalLM:
     head: ClassVar[Literal["trained", "frozen"]] = "frozen"
     head_init: ClassVar[Literal["random"]] = "random"
     head_scale: ClassVar[float] = 1.0
+    head_bias: ClassVar[Literal["trained", "frozen"]] = "trained"
     pooling: ClassVar[Literal["model", "mean"]] = "model"
     labels: ClassVar[None] = None
     label_names: ClassVar[tuple[str, ...]] = ()

@@ -89,6 +89,7 @@ class MultiLabelClassification:
         head: whether the head moves; a trained one is clipped, noised and accounted like a pair.
         head_init: as of ``SequenceClassification``.
         head_scale: the head is W0 + head_scale V with V trained: smaller makes it slower.
+        head_bias: whether the head's bias moves with it, or stays as it began.
         pooling: what the head reads: what the architecture gives it, or the L2-normalised mean of
             the last hidden states.
 
@@ -112,6 +113,7 @@ class MultiLabelClassification:
     head: Literal["trained", "frozen"] = "trained"
     head_init: HeadInit = "auto"
     head_scale: float = 1.0
+    head_bias: Literal["trained", "frozen"] = "trained"
     pooling: Literal["model", "mean"] = "model"
 
     def __post_init__(self) -> None:

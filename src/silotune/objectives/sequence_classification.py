@@ -85,6 +85,7 @@ class SequenceClassification:
             which is public; or as the base model brings it. auto: from embeddings where ``pooling``
             is mean and labels are words, else from the seed.
         head_scale: the head is W0 + head_scale V with V trained: smaller makes it slower.
+        head_bias: whether the head's bias moves with it, or stays as it began.
         pooling: what the head reads: what the architecture gives it, or the L2-normalised mean of
             the last hidden states.
 
@@ -108,6 +109,7 @@ class SequenceClassification:
     head: Literal["trained", "frozen"] = "trained"
     head_init: HeadInit = "auto"
     head_scale: float = 1.0
+    head_bias: Literal["trained", "frozen"] = "trained"
     pooling: Literal["model", "mean"] = "model"
 
     def __post_init__(self) -> None:

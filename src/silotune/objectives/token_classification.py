@@ -122,6 +122,7 @@ class TokenClassification:
         head: whether the head moves.
         head_init: from the seed (``auto`` too), or as the base model brings it.
         head_scale: the head is W0 + head_scale V with V trained: smaller makes it slower.
+        head_bias: whether the head's bias moves with it, or stays as it began.
 
     Raises:
         ValueError: if a field is out of range, or the columns make no record.
@@ -143,6 +144,7 @@ class TokenClassification:
     head: Literal["trained", "frozen"] = "trained"
     head_init: Literal["auto", "random", "checkpoint"] = "auto"
     head_scale: float = 1.0
+    head_bias: Literal["trained", "frozen"] = "trained"
 
     def __post_init__(self) -> None:
         check_fields(self)

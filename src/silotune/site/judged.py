@@ -41,7 +41,7 @@ SCORED = "decides what is counted as right at the site, which is told nobody but
 
 _LOSS = {"class_weights": TRAINED, "label_smoothing": TRAINED}
 
-_HEAD = {"head": TRAINED, "head_init": TRAINED, "head_scale": TRAINED}
+_HEAD = dict.fromkeys(("head", "head_init", "head_scale", "head_bias"), TRAINED)
 
 JUDGED: Mapping[type, frozenset[str]] = {
     Offer: frozenset({"coordinator", "labels", "participants", "terms"}),

@@ -33,7 +33,7 @@ from silotune.engine import (
     LocalTrainer,
 )
 from silotune.methods import Axes
-from silotune.models.heads import checkpoint_head, prototype_head, random_head
+from silotune.models.heads import checkpoint_head, has_bias, prototype_head, random_head
 from silotune.models.limits import check_limits
 from silotune.models.load import Conv1D, GivenModel, Loaded, load_model, prepare_model
 from silotune.models.saved_modules import beside_heads, saved_modules
@@ -191,7 +191,7 @@ def build_model(terms: Terms, loaded: Loaded, machine: Machine) -> BuiltModel:
         axes=axes,
         first=first,
         drawn=_drawn_keys(terms, first.without(start.factors), axes),
-        fixed=fixed_keys(adapted_sites, axes.adapter),
+        fixed=fixed_keys(adapted_sites, axes.adapter) | _still_biases(terms, loaded.heads),
         sites=sites,
         layout=PeftLayout(
             base_model=terms.model,
@@ -268,6 +268,13 @@ def _described(terms: Terms, loaded: Loaded) -> tuple[str, ...]:
 def _scaled(head: Factors, terms: Terms) -> Factors:
     """Heads are kept unscaled, as pairs are."""
     return head.map(lambda t: t / terms.objective.head_scale)
+
+
+def _still_biases(terms: Terms, heads: Sequence[Site]) -> frozenset[Key]:
+    """The heads' biases, where they stay as they began."""
+    if terms.objective.head_bias == "trained":
+        return frozenset()
+    return frozenset(Key(head.name, Role.HEAD, "bias") for head in heads if has_bias(head))
 
 
 def _drawn_keys(terms: Terms, first: Factors, axes: Axes) -> Mapping[Key, int]:
