@@ -20,7 +20,7 @@ from silotune.privacy import (
     Poisson,
     Rotation,
 )
-from silotune.privacy.mechanisms.clipping import accumulate, clipped_sum
+from silotune.privacy.mechanisms.clipping import accumulate, clipped_sum, clipped_sums
 from toys import CLASSIFY, CPU, adapted, adapter, notes, random_factors
 
 pytestmark = pytest.mark.usefixtures("same_secrets")
@@ -117,6 +117,22 @@ def test_no_record_moves_the_sum_by_more_than_the_bound(seed, scale, bound):
     assert norm <= bound
     original = math.sqrt(sum(float((t.double() ** 2).sum()) for t in rows.values()))
     assert norm >= min(original, bound) * 0.9999
+
+
+@pytest.mark.parametrize("grid", [0.0, 2.0**-20])
+def test_how_rows_lie_in_memory_does_not_matter(grid):
+    keys, owners = (Key("q", Role.B), Key("q", Role.A)), torch.tensor([0, 1, 0, 1, 1])
+    upright = {keys[0]: torch.randn(5, 7, 2), keys[1]: torch.randn(5, 2, 3)}
+    lying = {key: r.mT.contiguous().mT for key, r in upright.items()}
+    bounds, grids = torch.tensor([0.5, 2.0]), torch.tensor([grid, grid])
+    for sums in (
+        lambda rows: clipped_sum(rows, 0.5, grid)[0],
+        lambda rows: clipped_sums(rows, owners, bounds, grids)[0],
+    ):
+        for key, tensor in sums(upright).items():
+            found = sums(lying)[key]
+            assert found.is_contiguous()
+            torch.testing.assert_close(found, tensor)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e300])

@@ -219,10 +219,10 @@ class _MergedLoRA(Function):
         keys: tuple[Key, Key],
         place: _Place,
     ) -> Tensor:
-        kept = x if ctx.needs_input_grad[3] else F.linear(x, a)
+        kept = x if ctx.needs_input_grad[3] else _thin(x, a)
         ctx.save_for_backward(kept, weight, a, b)
         ctx.scale, ctx.sink, ctx.keys, ctx.place = scale, sink, keys, place
-        return F.linear(x, torch.addmm(weight, b, a, alpha=scale), bias)
+        return F.linear(x, _merged_pair(weight, b, a, scale, sink), bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -232,12 +232,12 @@ class _MergedLoRA(Function):
         shape, records = ctx.place
         z, da, db = kept, None, None
         if need_a:
-            z = F.linear(kept, a)
+            z = _thin(kept, a)
             h = g @ (b * ctx.scale)  # (P, r)
             da = ctx.sink.product(ctx.keys[0], _as(h, shape), _as(kept, shape), records)
         if need_b:
             db = ctx.sink.product(ctx.keys[1], _as(g, shape), _as(z * ctx.scale, shape), records)
-        dx = g @ torch.addmm(weight, b, a, alpha=ctx.scale) if need_x else None
+        dx = g @ _merged_pair(weight, b, a, ctx.scale, ctx.sink) if need_x else None
         return dx, None, None, da, db, None, None, None, None
 
 
@@ -256,9 +256,9 @@ class _MergedCore(Function):
         key: Key,
         place: _Place,
     ) -> Tensor:
-        ctx.save_for_backward(F.linear(x, a), weight, a, b, core)
+        ctx.save_for_backward(_thin(x, a), weight, a, b, core)
         ctx.scale, ctx.sink, ctx.key, ctx.place = scale, sink, key, place
-        return F.linear(x, torch.addmm(weight, b @ core, a, alpha=scale), bias)
+        return F.linear(x, _merged_pair(weight, b @ core, a, scale, sink), bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -270,7 +270,7 @@ class _MergedCore(Function):
             h = g @ (b * ctx.scale)  # (P, r)
             dr = ctx.sink.product(ctx.key, _as(h, shape), _as(z, shape), records)
         need_x = ctx.needs_input_grad[0]
-        dx = g @ torch.addmm(weight, b @ core, a, alpha=ctx.scale) if need_x else None
+        dx = g @ _merged_pair(weight, b @ core, a, ctx.scale, ctx.sink) if need_x else None
         return dx, None, None, None, None, dr, None, None, None, None
 
 
@@ -350,6 +350,18 @@ def _flat(x: Tensor) -> Tensor:
 def _as(t: Tensor, shape: torch.Size) -> Tensor:
     """(P, features) as (..., features)."""
     return t.view(*shape, -1)
+
+
+def _thin(x: Tensor, a: Tensor) -> Tensor:
+    """``x A^T`` (P, r), laid out in memory as A x^T: few rows of many columns multiply faster."""
+    return (a @ x.mT).mT
+
+
+def _merged_pair(
+    weight: Tensor, b: Tensor, a: Tensor, scale: float, sink: PerExampleGradients
+) -> Tensor:
+    """``W + scale B A``, to be used at once: the next one is written over it."""
+    return torch.addmm(weight, b, a, alpha=scale, out=sink.scratch(weight))
 
 
 def _merged(weight: Tensor | None, delta: Tensor) -> Tensor:

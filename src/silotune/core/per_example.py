@@ -36,6 +36,7 @@ class PerExampleGradients:
         self._examples: int | None = None
         self._rows: dict[Key, Tensor] = {}
         self._sums = False
+        self._scratch: Tensor | None = None
         self.crowd: Crowd | None = None
 
     @property
@@ -56,7 +57,7 @@ class PerExampleGradients:
         try:
             yield self._rows
         finally:
-            self._examples, self._rows, self.crowd = None, {}, None
+            self._examples, self._rows, self._scratch, self.crowd = None, {}, None, None
 
     @contextmanager
     def summed(self) -> Iterator[None]:
@@ -66,7 +67,18 @@ class PerExampleGradients:
         try:
             yield
         finally:
-            self._sums = False
+            self._sums, self._scratch = False, None
+
+    def scratch(self, like: Tensor) -> Tensor:
+        """Room for a tensor that is used at once and not again: every caller has the same.
+
+        A fresh one for each layer takes longer to page in than to fill.
+        """
+        have = self._scratch
+        fits = have is not None and (have.dtype, have.device) == (like.dtype, like.device)
+        if have is None or not fits or have.numel() < like.numel():
+            self._scratch = have = like.new_empty(like.numel())
+        return have[: like.numel()].view(like.shape)
 
     def product(
         self, key: Key, left: Tensor, right: Tensor, records: RecordAxis = LEADING
@@ -87,7 +99,10 @@ class PerExampleGradients:
         """
         if self._sums:
             return left.reshape(-1, left.shape[-1]).mT @ right.reshape(-1, right.shape[-1])
-        self.add(key, torch.bmm(self.rows(key, left, records).mT, self.rows(key, right, records)))
+        of_out, of_in = self.rows(key, left, records), self.rows(key, right, records)
+        tall = of_out.shape[-1] > of_in.shape[-1]  # few rows of many columns multiply faster
+        rows = torch.bmm(of_in.mT, of_out).mT if tall else torch.bmm(of_out.mT, of_in)
+        self.add(key, rows)
         return None
 
     def total(self, key: Key, rows: Tensor, records: RecordAxis = LEADING) -> Tensor | None:

@@ -35,7 +35,7 @@ def clipped_sum(
         grid: a power of two; 0 for no rounding.
     """
     flat, factor, finite = _bounded(rows, max_grad_norm)
-    sums = {key: _sum(factor, r, grid).view(rows[key].shape[1:]) for key, r in flat.items()}
+    sums = {key: _shaped(_sum(factor, r, grid), rows[key]) for key, r in flat.items()}
     return sums, int((~finite).sum())
 
 
@@ -57,8 +57,7 @@ def clipped_sums(
     clients = torch.arange(len(grids), device=owners.device)
     whose = owners == clients[:, None]  # (K, n)
     sums = {
-        key: _sums(whose, factor, r, grids, owners).view(len(clients), *rows[key].shape[1:])
-        for key, r in flat.items()
+        key: _shaped(_sums(whose, factor, r, grids, owners), rows[key]) for key, r in flat.items()
     }
     return sums, (whose & ~finite).sum(dim=1)
 
@@ -72,7 +71,7 @@ def _bounded(
         rows: (n, *shape) each.
         max_grad_norm: C, or that of every record, (n,).
     """
-    flat = {key: r.flatten(1) for key, r in rows.items()}
+    flat = {key: _lying(r).flatten(1) for key, r in rows.items()}
     norms = torch.stack([torch.linalg.vector_norm(r, dim=1) for r in flat.values()])
     norm = torch.linalg.vector_norm(norms, dim=0)  # (n,)
     finite = norm.isfinite()
@@ -81,6 +80,18 @@ def _bounded(
     if not finite.all():  # zero times NaN is NaN
         flat = {key: r.masked_fill(~finite[:, None], 0.0) for key, r in flat.items()}
     return flat, factor, finite
+
+
+def _lying(rows: Tensor) -> Tensor:
+    """(n, *shape) as they lie in memory: matrices may have been written column by column."""
+    return rows.mT if rows.dim() == 3 and not rows.is_contiguous() else rows
+
+
+def _shaped(sums: Tensor, rows: Tensor) -> Tensor:
+    """([K,] P), in the order in which rows (n, *shape) lie, as ([K,] *shape)."""
+    lying = _lying(rows)
+    shaped = sums.view(*sums.shape[:-1], *lying.shape[1:])
+    return shaped if lying is rows else shaped.mT.contiguous()
 
 
 def _sums(whose: Tensor, factor: Tensor, rows: Tensor, grids: Tensor, owners: Tensor) -> Tensor:
