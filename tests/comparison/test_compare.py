@@ -2,7 +2,9 @@
 
 import json
 import math
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from itertools import count
+from threading import Event
 
 import pyarrow.parquet as pq
 import pytest
@@ -181,6 +183,31 @@ def test_a_full_disk_loses_nothing_that_is_finished(tmp_path, monkeypatch):
     monkeypatch.undo()
     done = [run for run in compared(tmp_path / "grid").runs if not run.failed]
     assert len(done) == 5
+
+
+def test_a_grid_that_stops_is_its_own_until_no_run_goes_on(tmp_path):
+    """The second fails; another is ended with the runner."""
+    folder, numbers, closed, alone = tmp_path / "grid", count(), Event(), []
+
+    @contextmanager
+    def runner():
+        def run(job):
+            if next(numbers) == 1:
+                raise RecordError("No space left on device")
+            assert closed.wait(60)
+            with pytest.raises(FolderInUse), held(RunFolder(folder)):
+                pass
+            alone.append(job)
+            return "it was stopped"
+
+        try:
+            yield run
+        finally:
+            closed.set()
+
+    with pytest.raises(RecordError, match="No space left"):
+        compare(grid(), folder, at_once=2, runner=runner)
+    assert 1 <= len(alone) <= 2
 
 
 TEST_SPLIT = {

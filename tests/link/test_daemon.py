@@ -295,7 +295,9 @@ def test_what_is_no_socket_is_not_taken_away(site):
 
 
 def test_a_trainer_that_cannot_start_is_a_refusal(site):
-    site.start([sys.executable, "-c", "print('Loading'); raise SystemExit('site.yaml: gone')"])
+    """What it says on its standard output is no frame, at which it is ended."""
+    told = "import sys; print('site.yaml: gone', file=sys.stderr); print('Loading')"
+    site.start([sys.executable, "-c", told])
     assert site.ask(b"order") == FAILED
     assert "site.yaml: gone" in site.log.read_text()
     site.end()

@@ -129,10 +129,12 @@ def complete(
     """
     with held(RunFolder(folder)):
         record, found = begin(grid, folder)
-        with runner() as run:
+        # Inside out: whoever stops ends the processes that make runs, and only when no run goes on
+        # may another have the grid.
+        with ThreadPoolExecutor(at_once) as pool, runner() as run:
             if grid.tune:
-                _make("trials", _trials(record, found, folder), run, at_once, tell)
-            _make("results", _results(record, found, folder), run, at_once, tell)
+                _make("trials", _trials(record, found, folder), run, pool, tell)
+            _make("results", _results(record, found, folder), run, pool, tell)
     return record
 
 
@@ -204,20 +206,22 @@ class _Task:
     refusal: str = ""
 
 
-def _make(stage: str, tasks: Sequence[_Task], run: Run, at_once: int, tell: Tell) -> None:
+def _make(
+    stage: str, tasks: Sequence[_Task], run: Run, pool: ThreadPoolExecutor, tell: Tell
+) -> None:
     """Make what is missing; runs that fail are notes."""
     missing = [task for task in tasks if not is_done(task.folder)]
     done = len(tasks) - len(missing)
-    pool = ThreadPoolExecutor(at_once)
+    ahead = {pool.submit(_made, task, run): task for task in missing}
     try:
-        ahead = {pool.submit(_made, task, run): task for task in missing}
         for future in as_completed(ahead):
             done += 1
             failed = future.result()
             what = ahead[future].what
             tell(Progress(stage=stage, done=done, of=len(tasks), what=what, failed=failed))
-    finally:  # whoever stops does not wait for runs that go on: these are stopped next
-        pool.shutdown(wait=False, cancel_futures=True)
+    finally:
+        for future in ahead:
+            future.cancel()
 
 
 def _made(task: _Task, run: Run) -> str:
