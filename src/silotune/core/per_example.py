@@ -5,19 +5,23 @@ that asks nothing of the shape of what a layer reads, and the rows of a whole ma
 times its size.
 
 Shapes: n examples. A slot is allocated when backward first writes it, at a moment when
-activations are being freed, so the peak of memory hardly moves.
+activations are being freed, so the peak of memory hardly moves. Where layers are computed again in
+the backward pass, few activations are there to be freed, and rows are a part of the peak that grows
+with n and with the rank (docs/log.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .crowd import Crowd
 from .factors import Key
+from .outer import Outer, Rows, dense
 from .record_axis import LEADING, RecordAxis
 
 
@@ -34,7 +38,8 @@ class PerExampleGradients:
 
     def __init__(self) -> None:
         self._examples: int | None = None
-        self._rows: dict[Key, Tensor] = {}
+        self._rows: dict[Key, Any] = {}
+        self._factored = False
         self._sums = False
         self._scratch: Tensor | None = None
         self.crowd: Crowd | None = None
@@ -58,6 +63,16 @@ class PerExampleGradients:
             yield self._rows
         finally:
             self._examples, self._rows, self._scratch, self.crowd = None, {}, None, None
+
+    @contextmanager
+    def collect_rows(self, examples: int, crowd: Crowd | None = None) -> Iterator[dict[Key, Rows]]:
+        """As ``collect``; what is of rank one stays as its factors."""
+        with self.collect(examples, crowd):
+            self._factored = True
+            try:
+                yield self._rows
+            finally:
+                self._factored = False
 
     @contextmanager
     def summed(self) -> Iterator[None]:
@@ -100,6 +115,10 @@ class PerExampleGradients:
         if self._sums:
             return left.reshape(-1, left.shape[-1]).mT @ right.reshape(-1, right.shape[-1])
         of_out, of_in = self.rows(key, left, records), self.rows(key, right, records)
+        if self._factored and _is_smaller_as_factors(of_out, of_in):
+            # copies, since either may be a part of something larger that would be kept for it
+            self.add(key, Outer(of_out[:, 0].clone(), of_in[:, 0].clone()))
+            return None
         tall = of_out.shape[-1] > of_in.shape[-1]  # few rows of many columns multiply faster
         rows = torch.bmm(of_in.mT, of_out).mT if tall else torch.bmm(of_out.mT, of_in)
         self.add(key, rows)
@@ -140,7 +159,7 @@ class PerExampleGradients:
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from None
 
-    def add(self, key: Key, rows: Tensor) -> None:
+    def add(self, key: Key, rows: Rows) -> None:
         """Add rows (n, *shape); a tensor used several times in a forward pass sums them.
 
         Raises:
@@ -151,4 +170,11 @@ class PerExampleGradients:
                 f"{key}: per-example gradients need inputs whose first dimension counts examples "
                 f"({self._examples}), but this layer saw {rows.shape[0]}"
             )
-        self._rows[key] = self._rows[key] + rows if key in self._rows else rows
+        earlier = self._rows.get(key)
+        self._rows[key] = rows if earlier is None else dense(earlier) + dense(rows)
+
+
+def _is_smaller_as_factors(left: Tensor, right: Tensor) -> bool:
+    """Of one position, (n, 1, out) and (n, 1, in), and fewer numbers than their products."""
+    (out, width) = left.shape[-1], right.shape[-1]
+    return left.shape[1] == 1 and out + width < out * width

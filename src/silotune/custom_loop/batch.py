@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from torch import Tensor
-
 from silotune.adapters import AdaptedModel
 from silotune.core import Key
+from silotune.core.outer import Rows
 from silotune.privacy import ExampleLevel, RoundRandomness
 from silotune.privacy.mechanisms.clipping import NOTHING, Accumulated
 
@@ -26,7 +25,7 @@ class Batch:
         draws: RoundRandomness,
     ) -> None:
         self.draws = draws
-        self.rows: dict[Key, Tensor] = {}
+        self.rows: dict[Key, Rows] = {}
         self.in_hand = 0
         self.part: Any = None
         self._parts, self._model, self._mechanism = parts, model, mechanism
@@ -44,7 +43,7 @@ class Batch:
             part, records = self._parts[self._next]()
             self._next += 1
             part = moved(part, self._model.device)
-            self._collecting = self._model.sink.collect(records)
+            self._collecting = self._model.sink.collect_rows(records)
             self.rows = self._collecting.__enter__()
             self.part, self.in_hand = part, records
             yield part

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from silotune.adapters import AdaptedModel
 from silotune.core import Answers, Batch, Key, Role, generator
+from silotune.core.outer import Rows, dense
 from silotune.engine import GradientCheckError, RecordsMixError, is_coarse
 from silotune.engine import check_gradients as check_against_autograd
 from silotune.engine.batches import MASK, filled
@@ -104,7 +105,7 @@ def check_gradients(
             parameter.requires_grad_(False)
 
 
-def check_independent(losses: Tensor, rows: dict[Key, Tensor]) -> None:
+def check_independent(losses: Tensor, rows: dict[Key, Rows]) -> None:
     """See that losses of every other record leave no gradient with those in between.
 
     Args:
@@ -116,7 +117,8 @@ def check_independent(losses: Tensor, rows: dict[Key, Tensor]) -> None:
     """
     for first in (0, 1):
         torch.autograd.backward(losses[first::2].sum(), retain_graph=True)
-        for key, own in rows.items():
+        for key, kept in rows.items():
+            own = dense(kept)
             others, most = own[1 - first :: 2], own.abs().nan_to_num(posinf=0.0).max()
             if (others.abs().nan_to_num(posinf=0.0) > 1e-6 * most).any():
                 raise ValueError(

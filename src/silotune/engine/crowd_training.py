@@ -130,7 +130,7 @@ def _clipped(
         places = sorted(part, key=lambda place: whose[place])
         owners = torch.tensor([whose[place] for place in places], device=device)
         batch = to_device(_batch(members, [(whose[p], which[p]) for p in places]), device)
-        with adapted.sink.collect(len(places), Crowd(own, owners)) as rows:
+        with adapted.sink.collect_rows(len(places), Crowd(own, owners)) as rows:
             torch.autograd.backward(trainer.losses(batch).sum())
             if rows:
                 found, bad = clipped_sums(rows, owners, norms, grids)

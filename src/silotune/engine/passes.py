@@ -15,6 +15,7 @@ from torch import Tensor
 
 from silotune.adapters import AdaptedModel
 from silotune.core import Batch, Crowd, Key
+from silotune.core.outer import dense
 from silotune.objectives import PerExampleLoss
 
 from .batches import taken
@@ -117,10 +118,10 @@ class Passes:
             GradientCheckError: if a layer does not see records.
         """
         crowd = self._crowd(which)
-        with refused_in_words(), self.adapted.sink.collect(len(which), crowd) as rows:
+        with refused_in_words(), self.adapted.sink.collect_rows(len(which), crowd) as rows:
             losses = self.losses(which)
             _total(losses, weighed=weighed).backward()
-            return Found(losses.detach(), dict(rows))
+            return Found(losses.detach(), {key: dense(r) for key, r in rows.items()})
 
     def by_sums(self, which: Sequence[int], *, weighed: bool = False) -> Found:
         """The sum over these records, as it is trained where no single record is hidden.

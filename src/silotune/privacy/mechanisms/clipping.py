@@ -9,20 +9,26 @@ Shapes: n examples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from silotune.core import Batch, Key, PerExampleGradients
+from silotune.core.outer import Outer, Rows, dense
 
 Losses = Callable[[Batch], Tensor]
 """Per-example losses (n,) of a batch under the current tensors."""
 
 
+PART = 2**20
+"""Numbers of rows that are rounded to the grid at a time, so that little stands beside the rows."""
+
+
 def clipped_sum(
-    rows: Mapping[Key, Tensor], max_grad_norm: float, grid: float = 0.0
+    rows: Mapping[Key, Rows], max_grad_norm: float, grid: float = 0.0
 ) -> tuple[dict[Key, Tensor], int]:
     """``sum_i g_i min(1, C / |g_i|)`` per tensor, and how many records were not finite.
 
@@ -34,13 +40,12 @@ def clipped_sum(
         max_grad_norm: C > 0, or infinity.
         grid: a power of two; 0 for no rounding.
     """
-    flat, factor, finite = _bounded(rows, max_grad_norm)
-    sums = {key: _shaped(_sum(factor, r, grid), rows[key]) for key, r in flat.items()}
-    return sums, int((~finite).sum())
+    found = NOTHING.plus(dict(rows), 0, max_grad_norm, grid)
+    return dict(found.sums), found.dropped
 
 
 def clipped_sums(
-    rows: Mapping[Key, Tensor], owners: Tensor, max_grad_norms: Tensor, grids: Tensor
+    rows: Mapping[Key, Rows], owners: Tensor, max_grad_norms: Tensor, grids: Tensor
 ) -> tuple[dict[Key, Tensor], Tensor]:
     """The clipped sum of each of K clients, whose records went through a model together.
 
@@ -53,62 +58,98 @@ def clipped_sums(
     Returns:
         Sums, (K, *shape) each, and of each client how many records were not finite, (K,).
     """
-    flat, factor, finite = _bounded(rows, max_grad_norms[owners])
+    factor, broken = _factors(rows, max_grad_norms[owners])
     clients = torch.arange(len(grids), device=owners.device)
     whose = owners == clients[:, None]  # (K, n)
     sums = {
-        key: _shaped(_sums(whose, factor, r, grids, owners), rows[key]) for key, r in flat.items()
+        key: _sums(whose, factor, _without(r, broken), grids, owners) for key, r in rows.items()
     }
-    return sums, (whose & ~finite).sum(dim=1)
+    return sums, (whose & (False if broken is None else broken)).sum(dim=1)
 
 
-def _bounded(
-    rows: Mapping[Key, Tensor], max_grad_norm: float | Tensor
-) -> tuple[dict[Key, Tensor], Tensor, Tensor]:
-    """Rows (n, P) with zeros for what is not finite, what each is scaled by, and which are finite.
+def _factors(
+    rows: Mapping[Key, Rows], max_grad_norm: float | Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """What each record is scaled by, (n,), and which are not finite, (n,); None if all are.
 
     Args:
         rows: (n, *shape) each.
         max_grad_norm: C, or that of every record, (n,).
     """
-    flat = {key: _lying(r).flatten(1) for key, r in rows.items()}
-    norms = torch.stack([torch.linalg.vector_norm(r, dim=1) for r in flat.values()])
-    norm = torch.linalg.vector_norm(norms, dim=0)  # (n,)
+    norm = torch.linalg.vector_norm(torch.stack([_norms(r) for r in rows.values()]), dim=0)  # (n,)
     finite = norm.isfinite()
     margin = 1.0 + 32.0 * torch.finfo(norm.dtype).eps  # the norm itself is rounded
     factor = torch.where(finite, (max_grad_norm / (norm * margin)).clamp(max=1.0), 0.0)
-    if not finite.all():  # zero times NaN is NaN
-        flat = {key: r.masked_fill(~finite[:, None], 0.0) for key, r in flat.items()}
-    return flat, factor, finite
+    return factor, None if finite.all() else ~finite
 
 
-def _lying(rows: Tensor) -> Tensor:
+def _lying(rows: Rows) -> Rows:
     """(n, *shape) as they lie in memory: matrices may have been written column by column."""
-    return rows.mT if rows.dim() == 3 and not rows.is_contiguous() else rows
+    if isinstance(rows, Outer) or rows.dim() != 3 or rows.is_contiguous():
+        return rows
+    return rows.mT
 
 
-def _shaped(sums: Tensor, rows: Tensor) -> Tensor:
+def _shaped(sums: Tensor, rows: Rows) -> Tensor:
     """([K,] P), in the order in which rows (n, *shape) lie, as ([K,] *shape)."""
     lying = _lying(rows)
     shaped = sums.view(*sums.shape[:-1], *lying.shape[1:])
     return shaped if lying is rows else shaped.mT.contiguous()
 
 
-def _sums(whose: Tensor, factor: Tensor, rows: Tensor, grids: Tensor, owners: Tensor) -> Tensor:
-    """``_sum`` (K, P) of each client's rows, as one product."""
+def _norms(rows: Rows) -> Tensor:
+    """(n,)."""
+    if isinstance(rows, Outer):
+        return rows.norms()
+    norms: Tensor = torch.linalg.vector_norm(dense(_lying(rows)).flatten(1), dim=1)
+    return norms
+
+
+def _without(rows: Rows, broken: Tensor | None) -> Rows:
+    """With zeros in place of the records (n,) that are broken: zero times NaN is NaN."""
+    if broken is None:
+        return rows
+    if isinstance(rows, Outer):
+        return rows.without(broken)
+    return rows.masked_fill(broken.view(-1, *[1] * (rows.dim() - 1)), 0.0)
+
+
+def _sums(whose: Tensor, factor: Tensor, rows: Rows, grids: Tensor, owners: Tensor) -> Tensor:
+    """``_sum`` (K, *shape) of each client's rows."""
     if not grids.any():
-        return (whose * factor) @ rows
-    grid = grids[owners][:, None]
-    clipped = (rows * factor[:, None]).double().div_(grid).round_()
-    return (whose.double() @ clipped).mul_(grids[:, None])
+        return _weighted(whose * factor, rows)
+    grid, flags = grids[owners][:, None], whose.double()
+    total = factor.new_zeros(len(grids), math.prod(rows.shape[1:]), dtype=torch.float64)
+    for part, clipped in _clipped(rows, factor):
+        total += flags[:, part] @ clipped.div_(grid[part]).round_()
+    return _shaped(total.mul_(grids[:, None]), rows)
 
 
-def _sum(factor: Tensor, rows: Tensor, grid: float) -> Tensor:
-    """``sum_i factor_i rows_i`` (P,); in float64 and on the grid if there is one."""
+def _sum(factor: Tensor, rows: Rows, grid: float) -> Tensor:
+    """``sum_i factor_i rows_i`` (*shape); in float64 and on the grid if there is one."""
     if not grid:
-        return factor @ rows
-    clipped = rows * factor[:, None]
-    return clipped.double().div_(grid).round_().sum(dim=0).mul_(grid)
+        return _weighted(factor, rows)
+    total = factor.new_zeros(math.prod(rows.shape[1:]), dtype=torch.float64)
+    for _, clipped in _clipped(rows, factor):
+        total += clipped.div_(grid).round_().sum(dim=0)
+    return _shaped(total.mul_(grid), rows)
+
+
+def _weighted(weights: Tensor, rows: Rows) -> Tensor:
+    """Sums of rows (..., *shape), each with its own weights (..., n)."""
+    if isinstance(rows, Outer):
+        return rows.weighted(weights)
+    return _shaped(weights @ dense(_lying(rows)).flatten(1), rows)
+
+
+def _clipped(rows: Rows, factor: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Scaled rows in float64, (m, P) as they lie, of m records at a time, and which these are."""
+    lying = _lying(rows)
+    size = max(1, PART // max(1, math.prod(rows.shape[1:])))
+    for first in range(0, len(factor), size):
+        part = slice(first, first + size)
+        some = lying.part(part).dense() if isinstance(lying, Outer) else lying[part]
+        yield part, (some.flatten(1) * factor[part, None]).double()
 
 
 class Accumulated(NamedTuple):
@@ -119,19 +160,27 @@ class Accumulated(NamedTuple):
     dropped: int
 
     def plus(
-        self, rows: Mapping[Key, Tensor], examples: int, max_grad_norm: float, grid: float = 0.0
+        self, rows: dict[Key, Rows], examples: int, max_grad_norm: float, grid: float = 0.0
     ) -> Accumulated:
         """These sums with those of one more micro-batch.
 
+        Rows are taken out of their mapping one by one, and added where the sums lie: in a large
+        model either is gigabytes, and neither is needed again.
+
         Args:
-            rows: its per-example gradients, (examples, *shape) each.
+            rows: its per-example gradients, (examples, *shape) each; empty afterwards.
             examples: its number of records.
             max_grad_norm: C.
             grid: as for ``clipped_sum``.
         """
-        part, bad = clipped_sum(rows, max_grad_norm, grid) if rows else ({}, 0)
-        added = {key: t + self.sums[key] if key in self.sums else t for key, t in part.items()}
-        return Accumulated({**self.sums, **added}, self.examples + examples, self.dropped + bad)
+        if not rows:
+            return self._replace(examples=self.examples + examples)
+        factor, broken = _factors(rows, max_grad_norm)
+        sums, dropped = dict(self.sums), 0 if broken is None else int(broken.sum())
+        for key in list(rows):
+            part = _sum(factor, _without(rows.pop(key), broken), grid)
+            sums[key] = sums[key].add_(part) if key in sums else part
+        return Accumulated(sums, self.examples + examples, self.dropped + dropped)
 
 
 NOTHING = Accumulated({}, 0, 0)
@@ -156,7 +205,7 @@ def accumulate(
     whole = NOTHING
     for batch in micro_batches:
         n = len(batch["labels"])
-        with sink.collect(n) as rows:
+        with sink.collect_rows(n) as rows:
             losses(batch).sum().backward()
             whole = whole.plus(rows, n, max_grad_norm, grid)
     return whole
