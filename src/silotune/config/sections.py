@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from annotated_types import Ge
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -144,8 +145,11 @@ class TrainConfig(BaseModel):
         description="Logical batch: records of one step; their expected number under privacy, "
         "where each record is drawn with probability batch_size / num_examples.",
     )
-    per_device_train_batch_size: int = Field(
-        default=32, ge=1, description="Physical batch: records computed at once. Costs memory."
+    per_device_train_batch_size: Annotated[int, Ge(1)] | Literal["auto"] = Field(
+        default=32,
+        description="Physical batch: records computed at once. Costs memory. auto: as many as "
+        "fit by what one and two made-up records of `max_length` take; the run keeps the number "
+        "(`run.json`: host). Results depend on it in their last bits. Only in one process.",
     )
     per_device_eval_batch_size: int = Field(
         default=64, ge=1, description="Records computed at once when scoring."

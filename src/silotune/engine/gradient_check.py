@@ -86,7 +86,7 @@ def check_gradients(
     passes = Passes(adapted, objective, to_device(records, adapted.device))
     lineup = Lineup.of(lengths(passes.records), micro_batch)
     try:
-        with _buffers_restored(adapted) as buffers:
+        with buffers_restored(adapted) as buffers:
             _refuse_strangers(adapted)
             _check_coverage(passes, kept, lineup, idle, by_rows=unit == "example")
             adapted.load(drawn(kept, SMALL))
@@ -165,7 +165,7 @@ def is_coarse(adapted: AdaptedModel) -> bool:
 
 
 @contextmanager
-def _buffers_restored(adapted: AdaptedModel) -> Iterator[Mapping[str, Tensor]]:
+def buffers_restored(adapted: AdaptedModel) -> Iterator[Mapping[str, Tensor]]:
     """What modules keep is as it was afterwards; gives it by name."""
     before = {name: b.detach().clone() for name, b in adapted.model.named_buffers()}
     try:

@@ -105,7 +105,7 @@ class Description:
         limit: int | None = None,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         threads: int | None = None,
-        micro_batch_size: int = 32,
+        micro_batch_size: int | Literal["auto"] = 32,
         eval_batch_size: int = 64,
         prefix_cache: Literal["off", "auto", "memory", "disk"] = "auto",
         crowd: int = 1,
@@ -175,7 +175,7 @@ class Description:
             limit: at most so many records of each client.
             device: see ``Machine``, as all fields up to ``crowd``.
             threads: of each process; None = torch decides, and a pool's share the machine.
-            micro_batch_size: records computed at once in training.
+            micro_batch_size: records computed at once in training; auto = as many as fit.
             eval_batch_size: records computed at once when scoring.
             prefix_cache: where what lies below the lowest adapted layer is remembered.
             crowd: clients of a simulation that train together, in the same passes; 1 = none do.
@@ -330,7 +330,7 @@ class Description:
                 "runtime: worker processes open model and data by themselves, so they need "
                 "names or paths, not objects; give those, or runtime='in-process'"
             )
-        self.machine.check_crowd(in_one_process=not (self.in_workers or self.records.elsewhere))
+        self.machine.check_processes(in_one_process=not (self.in_workers or self.records.elsewhere))
         if self.lifetime.max_epsilon is not None and self.terms.unit != "example":
             raise ValueError(
                 "lifetime: a ceiling is kept for records alone (ExampleDP): no book is kept of "

@@ -21,8 +21,8 @@ from .adapter_check import refuse_unloadable
 from .built import public_sizes
 from .description import Description
 from .environment import Check
+from .free_space import free_space
 from .inputs import read_examples, read_tables
-from .opening import free_space
 from .records import Records
 
 T = TypeVar("T")

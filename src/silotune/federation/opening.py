@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,11 +37,13 @@ from .beside_sites import offer_out
 from .bookkeeping import Bookkeeping, Followed, ledgers_here, refuse_spent
 from .built import BuiltFederation, build_clients, build_federation, now
 from .description import Description
+from .free_space import free_space
 from .identity import NoIdentityError, decided_in, describe, differences, digest
 from .inputs import digests_of, public_digests_of, read_tables
 from .keeping import is_whole, kept, restored, truncate_rounds, write_kept
 from .lifetimes import Accounts, open_accounts, refuse_beyond, refuse_other_record
 from .lifetimes import notices as lifetime_notices
+from .micro_batch import found, recalled
 from .observed import Observed
 from .remembering import remembering
 from .scoring import Measure, Scores, here, metric_name
@@ -51,9 +52,6 @@ from .versions import notices as version_notices
 from .workers import Workers, refuse_unreachable, starting
 
 _LOG = logging.getLogger(__name__)
-
-LEAST_SPACE = 50_000_000
-"""Bytes that must be free: adapters and records are small, but a full disk stops any run."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -137,10 +135,12 @@ def opened(
         start = None
         if federation.in_workers:
             start = stack.enter_context(starting(federation, worker, folder.path, run, began))
-        built = build_federation(federation, began, sites.declare if sites else None)
+        computing = recalled(federation, folder) if resume else federation
+        built = build_federation(computing, began, sites.declare if sites else None)
         accounts = open_accounts(built)
         refuse_beyond(accounts, folder.site, run if resume else "")
-        built = replace(built, notices=(*built.notices, *lifetime_notices(accounts), *told))
+        notices = (*built.notices, *lifetime_notices(accounts), *told)
+        built = replace(built, federation=federation, notices=notices)
         if resume:
             state, facts, before = _found(built, folder)
         else:
@@ -225,22 +225,6 @@ def identity(federation: Description) -> str:
         return digest(federation)
     except NoIdentityError:
         return ""
-
-
-def free_space(path: Path) -> int:
-    """Bytes that are free where a run's folder is, or will be.
-
-    Raises:
-        ValueError: if a run should not begin there.
-    """
-    place = next(p for p in (path, *path.resolve().parents) if p.exists())
-    free = shutil.disk_usage(place).free
-    if free < LEAST_SPACE:
-        raise ValueError(
-            f"folder: only {free // 1_000_000} MB are free at {place}; make room, or choose "
-            "another folder (--output-dir)"
-        )
-    return free
 
 
 def _ready(federation: Description, folder: RunFolder, *, resume: bool) -> list[str]:
@@ -393,6 +377,7 @@ def _facts(built: BuiltFederation, run: str, command: Sequence[str]) -> RunFacts
             "products": terms.products,
             "prefix_cache": built.federation.machine.prefix_cache,
             "crowd": built.federation.machine.crowd,
+            **found(model),
         },
         silos=silos_of(built.agreement),
         labels=list(built.agreement.labels),

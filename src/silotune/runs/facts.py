@@ -46,7 +46,8 @@ class RunFacts:
         parameters: counts of numbers: ``trained``, ``shared``, ``total``.
         command: the command line, one word an item.
         host: ``device``, ``threads``, and what else computing went by: ``products`` of frozen
-            maps, and where a frozen prefix is kept, ``prefix_cache``.
+            maps, where a frozen prefix is kept, ``prefix_cache``, and the ``micro_batch_size``
+            that was found, if it was to be.
         silos: per silo its declared ``num_examples``.
         labels: the public label set in the order of ids.
         baselines: baseline -> silo -> metric -> value, scored on the records of the silo's metric,

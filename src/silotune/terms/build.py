@@ -63,6 +63,7 @@ class BuiltModel:
         coupling: how far records move each other, as measured; None before it was.
         start: SHA-256 of the tensors that came from a trained adapter; empty if none did.
         products: number type in which linear maps multiply that are not adapted.
+        fits: how many records memory was found to hold at once; None where that was not asked.
     """
 
     loaded: Loaded
@@ -76,6 +77,7 @@ class BuiltModel:
     coupling: Coupling | None = None
     start: str = ""
     products: str = "float32"
+    fits: int | None = None
 
     @property
     def digest(self) -> str:
@@ -185,7 +187,7 @@ def build_model(terms: Terms, loaded: Loaded, machine: Machine) -> BuiltModel:
             optimizer=axes.optimizer,
             draw=draw,
             gain=axes.gain,
-            micro_batch=1 if chosen.one_by_one else machine.micro_batch_size,
+            micro_batch=1 if chosen.one_by_one else machine.together,
             eval_batch=machine.eval_batch_size,
         ),
         axes=axes,

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from silotune.core.fields import check_fields
+from silotune.engine.gradient_check import MICRO_BATCH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,8 @@ class Machine:
     Attributes:
         device: where; auto = cuda where there is one.
         threads: of each process; None = torch decides. Results depend on it in their last bits.
-        micro_batch_size: records computed at once in training; costs memory.
+        micro_batch_size: records computed at once in training; costs memory. auto: as many as are
+            found to fit, which a run then keeps. Results depend on it in their last bits.
         eval_batch_size: records computed at once when scoring.
         prefix_cache: whether what the layers below the lowest adapted one make of a record is kept
             until the process ends, in memory, or on the disk in a file without a name. auto: in
@@ -33,7 +35,7 @@ class Machine:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None
-    micro_batch_size: int = 32
+    micro_batch_size: int | Literal["auto"] = MICRO_BATCH
     eval_batch_size: int = 64
     prefix_cache: Literal["off", "auto", "memory", "disk"] = "auto"
     crowd: int = 1
@@ -42,15 +44,26 @@ class Machine:
         check_fields(self)
         for name in ("threads", "micro_batch_size", "eval_batch_size", "crowd"):
             number = getattr(self, name)
-            if number is not None and number < 1:
+            if isinstance(number, int) and number < 1:
                 raise ValueError(f"{name}: must be at least 1, not {number}")
 
-    def check_crowd(self, *, in_one_process: bool) -> None:
-        """That clients which are to train together can.
+    @property
+    def together(self) -> int:
+        """Records computed at once in training; of auto the usual number, until it is measured."""
+        return MICRO_BATCH if self.micro_batch_size == "auto" else self.micro_batch_size
+
+    def check_processes(self, *, in_one_process: bool) -> None:
+        """That what needs all clients in one process has them there.
 
         Raises:
-            ValueError: if they are not in one process.
+            ValueError: naming the field, if they are not.
         """
+        if self.micro_batch_size == "auto" and not in_one_process:
+            raise ValueError(
+                "micro_batch_size: auto is measured by the process that trains, and several, or "
+                "those of sites, would find several numbers; set one (silotune plan, in one "
+                "process, says which fits)"
+            )
         if self.crowd > 1 and not in_one_process:
             raise ValueError(
                 "crowd: clients in worker processes, or at their sites, cannot go through one "

@@ -29,6 +29,7 @@ from silotune.privacy.choice import Unit
 
 from .build import BuiltModel, build_model, read_model
 from .cures import cures
+from .fitting import fitted
 from .machine import Machine
 from .terms import Terms
 
@@ -54,7 +55,10 @@ def open_model(
     if terms.products != "float32":
         machine.use_threads()
         require_fast(machine.torch_device())
-    model = proved(open_unproved(terms, labels, machine, given), terms)
+    model = open_unproved(terms, labels, machine, given)
+    if machine.micro_batch_size == "auto":
+        model = fitted(model, terms)
+    model = proved(model, terms)
     return model if machine.crowd == 1 else crowded(model, terms)
 
 
