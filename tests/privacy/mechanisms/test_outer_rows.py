@@ -19,7 +19,8 @@ def rows(n: int = N, dtype: torch.dtype = torch.float64):
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(n, *shape, generator=g, dtype=dtype)
 
-    return {HEAD: Outer(draw(OUT), draw(IN)), PAIR: draw(4, 2)}
+    lying_by_columns = draw(2, 4).mT
+    return {HEAD: Outer(draw(OUT), draw(IN)), PAIR: lying_by_columns}
 
 
 def numbers(kept):
