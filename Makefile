@@ -27,7 +27,7 @@ DEMO_MODEL := .venv/.demo-model
 ENGINES := .venv/engines
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quick test test-full test-all test-kernels test-engines demo docs format lint types floors check clean
+.PHONY: help setup quick test test-costs test-full test-all test-kernels test-engines demo docs format lint types floors check clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
@@ -50,14 +50,18 @@ $(DEMO_MODEL): demo-requirements.txt $(INSTALLED)
 quick: $(INSTALLED)  ## run the tests of single parts: no federation, process, audit or law of whole rounds
 	@$(FAST) $(LONG)
 
-test: $(INSTALLED)  ## run the tests: every law, over as few methods as meet every axis
+test: $(INSTALLED)  ## run the tests: every law, over as few methods as meet every axis; of dear tests some
 	@$(FAST)
 
-test-full: $(INSTALLED)  ## every law over every combination and 100 examples, as CI does; not what is slow
+# Under the settings of make test: few examples, and no file is brought to the disk.
+test-costs: $(INSTALLED)  ## measure what tests cost, of which make test leaves the dear ones to CI
+	@CI= PYTHONPATH=tests $(PYTEST) -p measuring -m "not slow and not engine"
+
+test-full: $(INSTALLED)  ## every law over many more cases and 30 examples, as CI does; not what is slow
 	@CI=true $(PYTEST) -m "not slow and not engine"
 
-test-all: $(INSTALLED)  ## that, and what is slow: published accounting tables, 200 audits
-	@CI=true $(PYTEST) -m "not engine"
+test-all: $(INSTALLED)  ## that over every combination and 100 examples, and what is slow: published accounting tables, 200 audits
+	@CI=true $(PYTEST) --hypothesis-profile=all -m "not engine"
 
 # Kernels of other processors, as far as this one has them: results may differ in their last bits,
 # and no test may depend on those. CI gives QUICK=1: the kernels that differ most, on two threads,

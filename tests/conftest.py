@@ -37,9 +37,12 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+import costs
+
 atexit.register(shutil.rmtree, os.environ["SILOTUNE_LIFETIME_FOLDER"], ignore_errors=True)
 settings.register_profile("at hand", deadline=None, max_examples=10)
-settings.register_profile("full", deadline=None, max_examples=100)
+settings.register_profile("full", deadline=None, max_examples=30)
+settings.register_profile("all", deadline=None, max_examples=100)
 ALL = bool(os.environ.get("CI"))
 settings.load_profile("full" if ALL else "at hand")
 
@@ -68,6 +71,20 @@ def pytest_collection() -> Generator[None, object, object]:
     gc.freeze()
     gc.enable()
     return done
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is dear is thinned."""
+    elsewhere = ("slow", "engine") if ALL else ("slow", "engine", "full")
+    there = {i.nodeid: i for i in items if not any(map(i.get_closest_marker, elsewhere))}
+    if ALL:
+        more = [name for name, item in there.items() if item.get_closest_marker("full")]
+        left = costs.too_many(more, costs.read(), costs.function, costs.IN_CI)
+    else:
+        left = costs.too_many(there, costs.read(), costs.law_or_file, costs.AT_HAND)
+    for name in left:
+        there[name].add_marker("slow" if ALL else "full")
 
 
 LOCAL_HOSTS = {"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}

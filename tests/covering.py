@@ -1,9 +1,10 @@
-"""Which cases of a product run at hand; the rest is marked ``full`` and runs in CI.
+"""Which cases of a product run at hand; the rest is marked ``full`` and runs in CI, as far as it is
+not dear (``costs``).
 
 To the engine a method is a schedule, a rule of the server and an adapter. One method for each that
 differs stands for all here, with one optimiser; every other value of a product occurs with some of
 them. Dear laws of the same thing share the methods, a part each. So every value is met in every run
-of the tests, and every combination in ``make test-full``.
+of the tests, and every combination in ``make test-all``.
 """
 
 import os
