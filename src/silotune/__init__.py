@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from silotune.data import Splits as Splits
     from silotune.engine import QuorumError as QuorumError
     from silotune.federation.federation import Federation as Federation
-    from silotune.federation.load import LoadedModel as LoadedModel
     from silotune.federation.load import load as load
+    from silotune.federation.loaded_model import LoadedModel as LoadedModel
     from silotune.federation.plan import Plan as Plan
     from silotune.federation.run_result import Run as Run
     from silotune.federation.sites import Sites as Sites
@@ -77,7 +77,7 @@ _HOMES = {
     "Splits": "silotune.data",
     "QuorumError": "silotune.engine",
     "Federation": "silotune.federation.federation",
-    "LoadedModel": "silotune.federation.load",
+    "LoadedModel": "silotune.federation.loaded_model",
     "load": "silotune.federation.load",
     "Plan": "silotune.federation.plan",
     "Run": "silotune.federation.run_result",

@@ -74,6 +74,8 @@ VERBS = {
     "site",
     "evaluate",
     "export",
+    "predict",
+    "generate",
     "eva",
     "methods",
     "audit",

@@ -74,7 +74,7 @@ def test_what_was_learned_is_the_same_in_other_libraries(bert, tmp_path):
     scores = run.evaluate(rows).metrics
     assert scores["entity_f1"] > 0.5, "it has learned something that can be compared"
     loaded = st.load(run.folder.path)
-    ours = loaded.entities(texts)
+    ours = loaded.predict(texts)
     there = [{(s["start"], s["end"], s["label"]) for s in row["spans"]} for row in rows]
     found = [{(e.start, e.end, e.label) for e in one} for one in ours]
     hits = sum(len(a & b) for a, b in zip(there, found, strict=True))
@@ -110,14 +110,19 @@ def test_words_are_found_by_their_first_tokens(bert, tmp_path):
     rows = letters(12, seed=9)
     scores = run.evaluate(as_words(rows)).metrics
     assert scores["entity_f1"] > 0.5
-    found = st.load(run.folder.path).entities([row["text"] for row in rows])
+    found = st.load(run.folder.path).predict([row["text"] for row in rows])
     there = [{(s["start"], s["end"], s["label"]) for s in row["spans"]} for row in rows]
     given = [{(e.start, e.end, e.label) for e in one} for one in found]
     hits = sum(len(a & b) for a, b in zip(there, given, strict=True))
     recall = hits / sum(map(len, there))
     assert recall == pytest.approx(scores["entity_recall"])
-    with pytest.raises(ValueError, match="use entities"):
-        st.load(run.folder.path).predict(["anna came"])
+    lists = [row["words"] for row in as_words(rows)]
+    told = st.load(run.folder.path).predict([*lists, ["anna"] * 40])
+    for words, tags, entities in zip(lists, told, found, strict=False):
+        begins = [i for i, tag in enumerate(tags.tags) if tag.startswith("B-")]
+        assert len(tags.tags) == len(words)
+        assert [sum(len(w) + 1 for w in words[:i]) for i in begins] == [e.start for e in entities]
+    assert (len(told[-1].tags), told[-1].tags[-1]) == (40, None), "as it was not read"
 
 
 def test_no_score_leaves_a_site(bert, tmp_path):

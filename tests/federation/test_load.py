@@ -133,7 +133,7 @@ def test_pairs_are_predicted_as_pairs(bert, tmp_path):
         loaded.predict(["cat"])
     with pytest.raises(ValueError, match="also for a single one"):
         loaded.predict("cat")
-    with pytest.raises(ValueError, match="classifies; use predict"):
+    with pytest.raises(ValueError, match="use predict"):
         loaded.generate(["cat"])
 
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 import silotune as st
 from silotune.federation.export import export_merged
-from silotune.federation.load import Labels
+from silotune.objectives.answers import Labels
 
 pytest.importorskip("sklearn")
 TREES = ("ash", "birch", "cedar")

@@ -19,6 +19,7 @@ from .hidden import add_hidden
 from .privacy import privacy
 from .site import site
 from .streams import replace_streams
+from .using import add_using
 
 app = typer.Typer(
     name="silotune",
@@ -288,6 +289,9 @@ def export(
     from .export import export_run
 
     export_run(run_path, kind.value, output, silo, approximate and approximate.value)
+
+
+add_using(app)
 
 
 @app.command(

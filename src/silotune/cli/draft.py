@@ -64,7 +64,7 @@ def draft(path: Path | None, data: str, task: str | None, model: str | None) -> 
 
 def _opened(data: str) -> tuple[Source, dict[str, str]]:
     """The data, and how they have to be read for it."""
-    reading: dict[str, str] = {}
+    reading: dict[str, Any] = {}
     for _ in range(MOST_ANSWERS):
         try:
             return load(data, files=FileOptions(**reading)), reading

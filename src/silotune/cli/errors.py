@@ -58,6 +58,7 @@ def code_of(interrupt: KeyboardInterrupt) -> int:
 
 OPTIONS = {
     "client": "--silo",
+    "records": "--input",
     "output": "--output",
     "format": "--format",
     "mask_expert": "--mask-expert",

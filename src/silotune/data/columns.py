@@ -266,13 +266,14 @@ def _says(part: str, value: Any) -> bool:
         return bool(value["bytes"] or value["path"]) if isinstance(value, dict) else len(value) > 0
     if part == "messages":
         said = (turn["content"] for turn in value if turn["role"] == "assistant")
-        return any(_is_visible(content) for content in said)
+        return any(is_visible(content) for content in said)
     if part == "words":
-        return any(map(_is_visible, value))
-    return _is_visible(value)
+        return any(map(is_visible, value))
+    return is_visible(value)
 
 
-def _is_visible(text: str | None) -> bool:
+def is_visible(text: str | None) -> bool:
+    """Whether a text has a character that can be seen."""
     return text is not None and any(c.isprintable() and not c.isspace() for c in text)
 
 

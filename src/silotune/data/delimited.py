@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import StringIO
 from itertools import islice
 
@@ -21,7 +21,11 @@ _LOOKED_AT = 20
 
 
 def read_delimited(
-    content: bytes, usual: str, delimiter: str | None, encoding: str | None
+    content: bytes,
+    usual: str,
+    delimiter: str | None,
+    encoding: str | None,
+    as_text: Sequence[str] = (),
 ) -> pa.Table:
     """A file as a table; types come from all of it.
 
@@ -30,6 +34,7 @@ def read_delimited(
         usual: what separates its columns, by its suffix.
         delimiter: the same, if it was said.
         encoding: if it was said.
+        as_text: columns that are texts, whatever they look like.
 
     Raises:
         UnreadableError: with the separator and the encoding that it looks like.
@@ -49,8 +54,11 @@ def read_delimited(
     if not text.strip():
         return pa.table({})
     options = pa_csv.ParseOptions(delimiter=mark, newlines_in_values=True)
+    kinds = pa_csv.ConvertOptions(column_types=dict.fromkeys(as_text, pa.string()))
     try:
-        return pa_csv.read_csv(pa.BufferReader(text.encode()), parse_options=options)
+        return pa_csv.read_csv(
+            pa.BufferReader(text.encode()), parse_options=options, convert_options=kinds
+        )
     except pa.ArrowException:
         _ask(text, mark)
         raise UnreadableError(_ragged(text, mark) or "it is no sound csv file") from None

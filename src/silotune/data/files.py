@@ -72,6 +72,20 @@ def read_file(path: Path, options: FileOptions | None = None) -> Dataset:
     return _in_words(str(path), table)
 
 
+def read_bytes(name: str, content: bytes, options: FileOptions | None = None) -> Dataset:
+    """Read what a file would hold.
+
+    Args:
+        name: of the file, whose suffix tells of which kind it is.
+        content: of it.
+        options: how.
+
+    Raises:
+        ValueError: if it is of another kind or broken.
+    """
+    return _in_words(name, lambda: _read(name, content, options or FileOptions()))
+
+
 def read_url(url: str, options: FileOptions | None = None) -> Dataset:
     """Read one file that fsspec fetches: https, s3, hf and others.
 

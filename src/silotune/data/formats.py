@@ -34,20 +34,31 @@ class FileOptions:
         delimiter: between the columns of a csv or tsv file; None: a comma, or a tab.
         encoding: of text files, as Python calls it; None: UTF-8.
         sheet: of an xlsx file, by its name; None: the only one that holds something.
+        as_written: whether cells of a csv or tsv file stay the texts that they are.
     """
 
     image: str | None = None
     delimiter: str | None = None
     encoding: str | None = None
     sheet: str | None = None
+    as_written: bool = False
 
 
 def _csv(content: bytes, options: FileOptions) -> pa.Table:
-    return read_delimited(content, ",", options.delimiter, options.encoding)
+    return _delimited(content, ",", options)
 
 
 def _tsv(content: bytes, options: FileOptions) -> pa.Table:
-    return read_delimited(content, "\t", options.delimiter, options.encoding)
+    return _delimited(content, "\t", options)
+
+
+def _delimited(content: bytes, usual: str, options: FileOptions) -> pa.Table:
+    table = read_delimited(content, usual, options.delimiter, options.encoding)
+    if not options.as_written:
+        return table
+    return read_delimited(
+        content, usual, options.delimiter, options.encoding, as_text=table.column_names
+    )
 
 
 def _json(content: bytes, options: FileOptions) -> pa.Table:

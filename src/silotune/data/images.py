@@ -59,7 +59,7 @@ class ImageExamples:
         rows = [int(i) for i in indices]
         cells = self.table[rows]
         images = [
-            _decoded(cell, row, self.where) for cell, row in zip(cells["image"], rows, strict=True)
+            decoded(cell, row, self.where) for cell, row in zip(cells["image"], rows, strict=True)
         ]
         pixels = self.processor(images=images, return_tensors="pt")["pixel_values"]
         return {"pixel_values": pixels, "labels": torch.tensor(cells["label"])}
@@ -90,7 +90,12 @@ def _opened(cell: Any, row: int, where: str) -> Image:
         raise _broken(row, where) from None
 
 
-def _decoded(cell: Any, row: int, where: str) -> Image:
+def decoded(cell: Any, row: int, where: str) -> Image:
+    """The image in one cell, as RGB: its bytes, a path, or {bytes, path}.
+
+    Raises:
+        ValueError: if Pillow is missing, or naming the row, if it is no image.
+    """
     with _opened(cell, row, where) as image:
         try:
             return image.convert("RGB")

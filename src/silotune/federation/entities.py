@@ -1,52 +1,42 @@
-"""Entities: what a model that tags tokens finds in texts, by characters."""
+"""Entities: what a model that tags tokens finds in texts, by characters, or says of words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
-from silotune.data.token_labels import TaggedText, word_places
+from silotune.data.token_labels import Place, TaggedText, tagged_text, word_places
 from silotune.objectives import Objective
+from silotune.objectives.answers import Entity, Tags
 from silotune.objectives.base import IGNORED
 from silotune.objectives.iob2 import beginning, entities
 
-
-class Entity(NamedTuple):
-    """One entity of a text.
-
-    Attributes:
-        label: its type.
-        start: its first character.
-        end: the first character after it.
-        probability: the mean over its tokens of that of the tag that each was given.
-    """
-
-    label: str
-    start: int
-    end: int
-    probability: float
+Tagged = str | Sequence[str]
+"""A text, or its words."""
 
 
-def entities_of(
+def tagged(
     model: nn.Module,
     tokenizer: Any,
     objective: Objective,
     tags: Sequence[str],
-    texts: Sequence[str],
-) -> Iterator[list[Entity]]:
-    """The entities of each text.
+    records: Sequence[Tagged],
+) -> Iterator[list[Entity] | Tags]:
+    """The entities of each text, or the tag of each word, as scores count them.
 
     Args:
         model: gives a tag to each token.
         tokenizer: its own, a fast one.
         objective: by which it was trained: on words, whose first token tells, or on spans.
         tags: all of them, in order of ids.
-        texts: one or more.
+        records: one or more.
     """
+    by_word = "words" in objective.columns
+    read = [_read(record, by_word) for record in records]
     encoded = tokenizer(
-        list(texts),
+        [one.text for one in read],
         padding=True,
         truncation=True,
         max_length=objective.max_length,
@@ -57,18 +47,36 @@ def entities_of(
     device = next(model.parameters()).device
     logits: Tensor = model(**{name: t.to(device) for name, t in encoded.items()}).logits
     sure, given = logits.float().softmax(dim=-1).max(dim=-1)
-    by_word = "words" in objective.columns
-    for text, places, ids, each in zip(texts, offsets, given.tolist(), sure.tolist(), strict=True):
-        pieces = word_places(text) if by_word else []
-        order = TaggedText(text, pieces, range(len(pieces)), by_word).labels(places)
-        read = [i for i, label in enumerate(order) if label != IGNORED]
-        spans = [pieces[order[i]] if by_word else places[i] for i in read]
-        yield [
-            Entity(
-                label=tags[beginning(one.kind)].removeprefix("B-"),
-                start=spans[one.first][0],
-                end=spans[one.end - 1][1],
-                probability=sum(each[i] for i in read[one.first : one.end]) / (one.end - one.first),
-            )
-            for one in entities([ids[i] for i in read])
-        ]
+    told = zip(records, read, offsets, given.tolist(), sure.tolist(), strict=True)
+    for record, one, places, ids, each in told:
+        order = one.labels(places)
+        tokens = [i for i, label in enumerate(order) if label != IGNORED]
+        if isinstance(record, str):
+            spans = [one.pieces[order[i]] if by_word else places[i] for i in tokens]
+            yield _entities([ids[i] for i in tokens], [each[i] for i in tokens], spans, tags)
+        else:
+            said = {order[i]: (tags[ids[i]], each[i]) for i in tokens}
+            words = [said.get(word, (None, None)) for word in range(len(record))]
+            yield Tags(tuple(tag for tag, _ in words), tuple(p for _, p in words))
+
+
+def _read(record: Tagged, by_word: bool) -> TaggedText:
+    """A record whose words are tagged by their numbers."""
+    if not isinstance(record, str):
+        return tagged_text({"words": record, "tags": range(len(record))})
+    pieces = word_places(record) if by_word else []
+    return TaggedText(record, pieces, range(len(pieces)), by_word)
+
+
+def _entities(
+    ids: Sequence[int], sure: Sequence[float], spans: Sequence[Place], tags: Sequence[str]
+) -> list[Entity]:
+    return [
+        Entity(
+            label=tags[beginning(one.kind)].removeprefix("B-"),
+            start=spans[one.first][0],
+            end=spans[one.end - 1][1],
+            probability=sum(sure[one.first : one.end]) / (one.end - one.first),
+        )
+        for one in entities(ids)
+    ]

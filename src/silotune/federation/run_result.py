@@ -24,6 +24,7 @@ from silotune.runs.standing import standing
 from .description import Description
 from .export import export_peft, merged
 from .identity import decisive, digest_of
+from .load import load_given
 from .offer import digest_of_terms
 from .results import Evaluation, Split, evaluate, evaluate_table
 from .run import described
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from silotune.data.given import Table
+    from silotune.objectives.answers import Answer
+
+    from .loaded_model import LoadedModel
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -186,6 +190,32 @@ class Run:
         if table is None:
             return evaluate(self.federation, self.folder, split)
         return evaluate_table(self.federation, self.folder, table)
+
+    def load(self, client: str | None = None) -> LoadedModel:
+        """The model that was learned, which predicts, or generates.
+
+        Args:
+            client: whose own, where clients have one; None for the shared one.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        return load_given(self.folder.path, client, self.federation.given, self.federation.machine)
+
+    def predict(
+        self, records: Sequence[Any], *, client: str | None = None, batch_size: int = 64
+    ) -> list[Answer]:
+        """What the model says of records; ``load`` it once to ask it more than once.
+
+        Args:
+            records: as ``LoadedModel.predict`` takes them.
+            client: by whose own model, where clients have one; None for the shared one.
+            batch_size: records that go through the model at once.
+
+        Raises:
+            ValueError: as ``LoadedModel.predict``.
+        """
+        return self.load(client).predict(records, batch_size=batch_size)
 
     def save_pretrained(self, folder: str | Path, client: str | None = None) -> None:
         """Copy the adapter to a new folder; PEFT loads it, with the lines in its README.

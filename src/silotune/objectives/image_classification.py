@@ -16,6 +16,7 @@ from silotune.core import Answers, Batch
 from silotune.core.fields import check_fields
 from silotune.core.inputs import InputSpec
 
+from .answers import most_probable
 from .base import Labels, checked_labels, names_of
 from .classification import (
     METRICS,
@@ -53,6 +54,7 @@ TASK = Task(
     meter="accuracy",
     counts_right=True,
     derive=derived,
+    answer=most_probable,
     peft=None,
     pipeline="image-classification",
     template="images",

@@ -18,6 +18,7 @@ from silotune.core import Answers, Batch, generator
 from silotune.core.fields import check_fields
 from silotune.core.inputs import InputSpec, synthetic_inputs
 
+from .answers import likely
 from .base import HeadInit, Labels, names_of
 from .classification import (
     check_of_labels,
@@ -57,6 +58,7 @@ TASK = Task(
     meter="loss",
     counts_right=True,
     derive=derived,
+    answer=likely,
     peft="SEQ_CLS",
     pipeline="text-classification",
     template="classifier",

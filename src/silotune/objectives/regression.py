@@ -19,6 +19,7 @@ from silotune.core import Answers, Batch, Derived, generator
 from silotune.core.fields import check_fields
 from silotune.core.inputs import InputSpec, synthetic_inputs
 
+from .answers import in_units
 from .base import check_max_length
 from .classification import check_head, logits_of
 from .guessing import Found, Look, marked
@@ -89,6 +90,7 @@ TASK = Task(
     meter="mae",
     counts_right=False,
     derive=derived,
+    answer=in_units,
     peft="SEQ_CLS",
     pipeline="text-classification",
     template="classifier",

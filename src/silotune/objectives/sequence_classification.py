@@ -16,6 +16,7 @@ from silotune.core import Answers, Batch
 from silotune.core.fields import check_fields
 from silotune.core.inputs import InputSpec
 
+from .answers import most_probable
 from .base import HeadInit, Labels, names_of
 from .classification import (
     METRICS,
@@ -56,6 +57,7 @@ TASK = Task(
     meter="accuracy",
     counts_right=True,
     derive=derived,
+    answer=most_probable,
     peft="SEQ_CLS",
     pipeline="text-classification",
     template="classifier",

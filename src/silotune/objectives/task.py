@@ -9,13 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import Tensor
+
 from silotune.core import Answers, Derived
 
+from .answers import Answer, Constants
 from .guessing import Found, Look
 
 Goal = Literal["max", "min"]
 
 Target = Literal["none", "label", "labels", "entities", "numbers"]
+
+LEARNED = frozenset({"label", "tags", "spans", "completion"})
+"""Parts that a record is learned by, and no model is asked with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +47,8 @@ class Task:
         counts_right: whether the total ``accuracy`` is at most 1 a record and never negative, so
             that its noisy sum may be released.
         derive: scores that are no sums over records.
+        answer: what a record's outputs (C,) come to, by the names of the outputs and the
+            objective's constants; None where a model answers by tokens: with tags, or a text.
         peft: PEFT's name of the task; None if it has none.
         pipeline: the hub's name of the task.
         template: of the programs that use a result.
@@ -67,6 +75,7 @@ class Task:
     meter: str
     counts_right: bool
     derive: Callable[[Answers], Derived]
+    answer: Callable[[Tensor, Sequence[str], Constants], Answer] | None = None
     peft: str | None
     pipeline: str
     template: str

@@ -1,0 +1,129 @@
+"""Writing: a table as a new file, told by its suffix; it is there whole, or not at all."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, time
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pa_parquet
+
+from silotune.core.files import finite, write_bytes
+
+STANDARD = "-"
+"""The name of standard input and output, as shells have it; they are jsonl."""
+
+
+def check_new(place: str, *, overwrite: bool) -> None:
+    """See that a file can be written there, before there is anything to write.
+
+    Args:
+        place: of the file, or ``-``.
+        overwrite: whether a file that is there may be replaced.
+
+    Raises:
+        ValueError: if its suffix is of nothing that is written, it is there, or its folder is not.
+    """
+    if place == STANDARD:
+        return
+    path = Path(place)
+    if path.suffix.lower() not in _WRITERS:
+        raise ValueError(f"output: {place} is none of {KINDS} (by its suffix)")
+    if path.is_dir():
+        raise ValueError(f"output: {place} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise ValueError(f"output: there is no folder {path.parent}; make it")
+    if path.exists() and not overwrite:
+        raise ValueError(f"output: {place} exists already; choose another file, or --overwrite")
+
+
+def write_table(table: pa.Table, place: Path) -> None:
+    """Write a file, as its suffix says.
+
+    Args:
+        table: what it is to hold.
+        place: where; what was there is replaced when all is written.
+
+    Raises:
+        ValueError: naming a column that such a file cannot hold.
+        RecordError: if the disk is full or the place cannot be written.
+    """
+    write_bytes(place, _WRITERS[place.suffix.lower()](table))
+
+
+def json_lines(table: pa.Table) -> bytes:
+    """One object a line.
+
+    Raises:
+        ValueError: naming a column that JSON cannot hold.
+    """
+    columns = [_plain(name, table[name].to_pylist()) for name in table.column_names]
+    rows = zip(*columns, strict=True)
+    return "".join(
+        f"{_json(dict(zip(table.column_names, row, strict=True)))}\n" for row in rows
+    ).encode()
+
+
+def _delimited(mark: str) -> Callable[[pa.Table], bytes]:
+    """Lists and objects are JSON there, and nothing is an empty cell."""
+
+    def content(table: pa.Table) -> bytes:
+        columns = [_plain(name, table[name].to_pylist()) for name in table.column_names]
+        text = StringIO(newline="")
+        writer = csv.writer(text, delimiter=mark, lineterminator="\n")
+        writer.writerow(table.column_names)
+        writer.writerows(
+            [_json(cell) if isinstance(cell, list | dict) else cell for cell in row]
+            for row in zip(*columns, strict=True)
+        )
+        return text.getvalue().encode()
+
+    return content
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = BytesIO()
+    pa_parquet.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def _plain(name: str, cells: Sequence[Any]) -> list[Any]:
+    """Cells as JSON has them, dates in ISO 8601.
+
+    Raises:
+        ValueError: if one is nothing that JSON has.
+    """
+    try:
+        return [finite(json.loads(json.dumps(cell, default=_iso))) for cell in cells]
+    except TypeError:
+        raise ValueError(
+            f"output: the column {name!r} holds bytes, or what else jsonl and csv have no words "
+            "for; write parquet"
+        ) from None
+
+
+def _iso(value: Any) -> str:
+    if isinstance(value, date | time):
+        return value.isoformat()
+    raise TypeError
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+_WRITERS: Mapping[str, Callable[[pa.Table], bytes]] = {
+    ".csv": _delimited(","),
+    ".tsv": _delimited("\t"),
+    ".jsonl": json_lines,
+    ".parquet": _parquet,
+}
+"""Suffix -> its writer."""
+
+KINDS = "csv, tsv, jsonl and parquet"
+"""For people: all that is written."""

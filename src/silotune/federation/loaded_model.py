@@ -1,0 +1,257 @@
+"""Loaded model: what a run has learned, ready to be asked: it predicts, or writes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from silotune.core import seed_of
+from silotune.data.chat_templates import prompt_lines
+from silotune.data.images import decoded
+from silotune.objectives import Objective, find
+from silotune.objectives.answers import Answer
+
+from .entities import tagged
+from .questions import questions
+
+NEW_TOKENS = 128
+"""That are written at most, if nobody says otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadedModel:
+    """A base model with what was learned, ready to be used.
+
+    Attributes:
+        model: a ``transformers`` model (with ``pooling="mean"``, a classifier on one), with our
+            layers in it, in evaluation mode.
+        objective: what it was trained for.
+        tokenizer: None for images.
+        image_processor: None for texts.
+        labels: in the order of ids; empty for a language model.
+    """
+
+    model: nn.Module
+    objective: Objective
+    tokenizer: Any | None
+    image_processor: Any | None
+    labels: tuple[str, ...]
+
+    def predict(self, records: Sequence[Any], *, batch_size: int = 64) -> list[Answer]:
+        """Classify, find entities, or tell numbers.
+
+        Args:
+            records: mappings with the columns of training, such as rows of a data set; or what a
+                model reads itself: texts, pairs of texts where it was trained on pairs, lists of
+                words where it was trained on words, images (paths, or images of Pillow).
+            batch_size: records that go through the model at once.
+
+        Returns:
+            For each record a ``Prediction``; ``Labels`` where it may have several; numbers by name;
+            of a model that tags, the entities of a text (IOB2, strictly) as far as ``max_length``
+            of it is read, or ``Tags`` of a list of words.
+
+        Raises:
+            ValueError: if this is no such model, or the records are not what it reads.
+        """
+        return list(self.answers(records, batch_size=batch_size))
+
+    def answers(self, records: Sequence[Any], *, batch_size: int = 64) -> Iterator[Answer]:
+        """As ``predict``, one after another; what is wrong with records is said before the first.
+
+        Raises:
+            ValueError: as ``predict``.
+        """
+        if not self.labels:
+            raise ValueError("predict: this model writes texts and has no labels; use generate")
+        if batch_size < 1:
+            raise ValueError(f"predict: batch size must be at least 1, not {batch_size}")
+        asked = self._asked(records, "predict", "records")
+        if self.image_processor is None:
+            self._check_texts(asked)
+        return self._answers(asked, batch_size)
+
+    def generate(
+        self,
+        prompts: Sequence[Any],
+        *,
+        max_new_tokens: int = NEW_TOKENS,
+        temperature: float = 0.0,
+        seed: int = 0,
+        **options: Any,
+    ) -> list[str]:
+        """Continue texts.
+
+        Args:
+            prompts: texts; chats to answer, lists of {role, content}; or mappings with the columns
+                of training.
+            max_new_tokens: of each text at most, as far as the model has positions for them.
+            temperature: 0 takes the most probable token each time.
+            seed: of what is drawn at other temperatures; every prompt has its own coins.
+            **options: of ``transformers``' ``generate``.
+
+        Returns:
+            What comes after each prompt.
+
+        Raises:
+            ValueError: if this is no language model, or a prompt leaves it no position to write in.
+        """
+        return list(
+            self.continuations(
+                prompts,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                seed=seed,
+                **options,
+            )
+        )
+
+    def continuations(
+        self,
+        prompts: Sequence[Any],
+        *,
+        max_new_tokens: int = NEW_TOKENS,
+        temperature: float = 0.0,
+        seed: int = 0,
+        **options: Any,
+    ) -> Iterator[str]:
+        """As ``generate``, one after another; what is wrong with prompts is said before the first.
+
+        Raises:
+            ValueError: as ``generate``.
+        """
+        if self.labels or self.tokenizer is None:
+            raise ValueError("generate: this model has labels and writes nothing; use predict")
+        if max_new_tokens < 1:
+            raise ValueError(f"generate: {max_new_tokens} new tokens; ask for 1 at least")
+        if temperature < 0:
+            raise ValueError(f"generate: temperature must be 0 or more, not {temperature}")
+        drawn = {"do_sample": True, "temperature": temperature} if temperature else {}
+        read = [self._prompt(one) for one in self._asked(prompts, "generate", "prompts")]
+        rooms = [self._room(ids, row, max_new_tokens) for row, ids in enumerate(read)]
+        return (
+            self._continued(
+                ids,
+                seed_of("generate", seed, row),
+                {"do_sample": False, "max_new_tokens": room, **drawn, **options},
+            )
+            for row, (ids, room) in enumerate(zip(read, rooms, strict=True))
+        )
+
+    def __repr__(self) -> str:
+        """Base model, task and labels."""
+        base = getattr(self.model, "config", None)
+        name = getattr(base, "name_or_path", "") or type(self.model).__name__
+        labels = f", labels: {', '.join(self.labels)}" if self.labels else ""
+        return f"LoadedModel({name}, {self.objective.task}{labels})"
+
+    def _asked(self, records: Sequence[Any], verb: str, noun: str) -> list[Any]:
+        if isinstance(records, str | Mapping):
+            raise ValueError(f"{verb}: give a list of {noun}, also for a single one")
+        return questions(self.objective, list(records))
+
+    def _check_texts(self, asked: Sequence[Any]) -> None:
+        columns = self.objective.columns
+        if "text_pair" in columns:
+            if not all(isinstance(r, tuple | list) and len(r) == 2 for r in asked):
+                raise ValueError(
+                    "predict: this model reads pairs; give a list of (text, text_pair)"
+                )
+        elif "words" in columns:
+            if not all(isinstance(record, str | list | tuple) for record in asked):
+                raise ValueError("predict: this model reads words; give a list of lists, or texts")
+        elif not all(isinstance(record, str) for record in asked):
+            raise ValueError("predict: this model reads texts; give a list of them")
+
+    @torch.inference_mode()
+    def _answers(self, asked: Sequence[Any], size: int) -> Iterator[Answer]:
+        answer, constants = find(self.objective.task).answer, self.objective.constants
+        for first in range(0, len(asked), size):
+            some = asked[first : first + size]
+            if answer is None:
+                yield from tagged(self.model, self.tokenizer, self.objective, self.labels, some)
+                continue
+            batch = self._batch(some)
+            device = next(self.model.parameters()).device
+            logits = self.model(**{name: t.to(device) for name, t in batch.items()}).logits
+            yield from (answer(row, self.labels, constants) for row in logits.float().cpu())
+
+    def _batch(self, asked: Sequence[Any]) -> Mapping[str, torch.Tensor]:
+        if self.image_processor is not None:
+            images = [_image(record, row) for row, record in enumerate(asked)]
+            read: Mapping[str, torch.Tensor] = self.image_processor(
+                images=images, return_tensors="pt"
+            )
+            return {"pixel_values": read["pixel_values"]}
+        assert self.tokenizer is not None
+        pairs = "text_pair" in self.objective.columns
+        encoded: Mapping[str, torch.Tensor] = self.tokenizer(
+            *(map(list, zip(*asked, strict=True)) if pairs else [list(asked)]),
+            padding=True,
+            truncation=True,
+            max_length=self.objective.max_length,
+            return_tensors="pt",
+        )
+        known = ("input_ids", "token_type_ids", "attention_mask")
+        return {name: encoded[name] for name in known if name in encoded}
+
+    def _prompt(self, prompt: Any) -> torch.Tensor:
+        """The tokens (1, T) of a text, or of a chat up to where the assistant goes on."""
+        assert self.tokenizer is not None
+        templated = not isinstance(prompt, str) and self.tokenizer.chat_template is not None
+        if templated:  # its template brings the special tokens
+            prompt = self.tokenizer.apply_chat_template(
+                list(prompt), tokenize=False, add_generation_prompt=True
+            )
+        elif not isinstance(prompt, str):
+            prompt = prompt_lines(prompt)
+        encoded = self.tokenizer(
+            prompt,
+            add_special_tokens=not templated,
+            return_tensors="pt",
+            return_token_type_ids=False,
+        )
+        ids: torch.Tensor = encoded["input_ids"]
+        if not templated and ids[0, -1] == self.tokenizer.eos_token_id:
+            ids = ids[:, :-1]  # the text goes on
+        return ids
+
+    def _room(self, ids: torch.Tensor, row: int, wanted: int) -> int:
+        """How many tokens may be written after a prompt."""
+        config: Any = self.model.config
+        most: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+        if most is None:
+            return wanted
+        if ids.shape[1] >= most:
+            raise ValueError(
+                f"generate: prompt {row} (the first is 0) has {ids.shape[1]} tokens and the model "
+                f"{most} positions, which leaves none to write in; shorten it"
+            )
+        return min(wanted, most - ids.shape[1])
+
+    @torch.inference_mode()
+    def _continued(self, ids: torch.Tensor, seed: int, options: Mapping[str, Any]) -> str:
+        """One at a time: padding would move the positions of a shorter prompt."""
+        assert self.tokenizer is not None
+        model: Any = self.model
+        ids = ids.to(model.device)
+        usual = {"pad_token_id": self.tokenizer.pad_token_id}
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            tokens = model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), **{**usual, **options}
+            )
+        text: str = self.tokenizer.decode(tokens[0, ids.shape[1] :], skip_special_tokens=True)
+        return text
+
+
+def _image(record: Any, row: int) -> Any:
+    """As the model's processor reads it; one of Pillow is that already."""
+    if isinstance(record, str | Path | bytes | Mapping):
+        return decoded(record, row, "records")
+    return record
