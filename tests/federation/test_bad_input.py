@@ -230,6 +230,9 @@ def test_a_model_object_without_a_tokenizer_or_weights(bert, model):
         empty = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(bert))
     with pytest.raises(ValueError, match=r"^model: its weights are on the meta device.*load them"):
         federation(empty, tokenizer=tokenizer)
+    model.hf_device_map = {"bert": 0, "classifier": 1}
+    with pytest.raises(ValueError, match=r"^model: device_map has spread it .* load it without"):
+        federation(model, tokenizer=tokenizer)
 
 
 def test_a_model_with_another_number_of_labels(bert, place):

@@ -37,6 +37,11 @@ class Outer:
         """(n, out, in)."""
         return torch.Size((*self.left.shape, self.right.shape[1]))
 
+    @property
+    def device(self) -> torch.device:
+        """Where they lie."""
+        return self.left.device
+
     def dense(self) -> Tensor:
         """(n, out, in) as numbers."""
         return self.left[:, :, None] * self.right[:, None, :]

@@ -191,6 +191,11 @@ def check_given(given: GivenModel, task: str) -> None:
         reader = "tokenizer" if find(task).reads == "text" else "image processor"
         field = reader.replace(" ", "_")
         raise ValueError(f"{field}: {given.name} is an object, so give its {reader} as well")
+    if len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1:
+        raise ValueError(
+            "model: device_map has spread it over several devices, and a run computes on one; load "
+            "it without device_map (a smaller base: quantization; a loop of your own: adapt)"
+        )
     if any(p.is_meta for p in model.parameters()):
         raise ValueError(
             "model: its weights are on the meta device, which holds no numbers; load them first"

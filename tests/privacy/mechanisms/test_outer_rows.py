@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from silotune.core import Key, PerExampleGradients, Role
 from silotune.core.outer import Outer, dense
@@ -68,6 +70,25 @@ def test_sums_on_a_grid_have_the_same_bits_however_few_records_are_rounded_at_a_
         monkeypatch.setattr("silotune.privacy.mechanisms.clipping.PART", part)
         for key, total in clipped_sum(rows(40, torch.float32), 1.0, 2.0**-20)[0].items():
             assert torch.equal(total, whole[key])
+
+
+def test_layers_may_lie_on_several_devices():
+    with FakeTensorMode(), AllFinite():
+        spread = {
+            HEAD: Outer(torch.empty(N, OUT, device="meta"), torch.empty(N, IN, device="meta")),
+            PAIR: torch.empty(N, 4, 2),
+        }
+        sums, _ = clipped_sum(spread, 1.0, 2.0**-12)
+    assert [str(total.device) for total in sums.values()] == ["meta", "cpu"]
+
+
+class AllFinite(TorchDispatchMode):
+    """Tensors without numbers, of which it is asked whether all are finite."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return True
+        return func(*args, **(kwargs or {}))
 
 
 def collected(sink: PerExampleGradients, calls):

@@ -76,7 +76,9 @@ def _factors(
         rows: (n, *shape) each.
         max_grad_norm: C, or that of every record, (n,).
     """
-    norm = torch.linalg.vector_norm(torch.stack([_norms(r) for r in rows.values()]), dim=0)  # (n,)
+    norms = [_norms(r) for r in rows.values()]
+    place = norms[0].device  # layers may lie on several
+    norm = torch.linalg.vector_norm(torch.stack([n.to(place) for n in norms]), dim=0)  # (n,)
     finite = norm.isfinite()
     margin = 1.0 + 32.0 * torch.finfo(norm.dtype).eps  # the norm itself is rounded
     factor = torch.where(finite, (max_grad_norm / (norm * margin)).clamp(max=1.0), 0.0)
@@ -110,8 +112,8 @@ def _without(rows: Rows, broken: Tensor | None) -> Rows:
     if broken is None:
         return rows
     if isinstance(rows, Outer):
-        return rows.without(broken)
-    return rows.masked_fill(broken.view(-1, *[1] * (rows.dim() - 1)), 0.0)
+        return rows.without(broken.to(rows.device))
+    return rows.masked_fill(broken.to(rows.device).view(-1, *[1] * (rows.dim() - 1)), 0.0)
 
 
 def _sums(whose: Tensor, factor: Tensor, rows: Rows, grids: Tensor, owners: Tensor) -> Tensor:
@@ -178,7 +180,8 @@ class Accumulated(NamedTuple):
         factor, broken = _factors(rows, max_grad_norm)
         sums, dropped = dict(self.sums), 0 if broken is None else int(broken.sum())
         for key in list(rows):
-            part = _sum(factor, _without(rows.pop(key), broken), grid)
+            own = _without(rows.pop(key), broken)
+            part = _sum(factor.to(own.device), own, grid)
             sums[key] = sums[key].add_(part) if key in sums else part
         return Accumulated(sums, self.examples + examples, self.dropped + dropped)
 
