@@ -171,7 +171,7 @@ class Passes:
                 found = gradients.get(key)
                 zero = parameter.new_zeros(rows, parameter.numel())
                 parts.append(zero if found is None else found.detach().reshape(rows, -1))
-        flat = torch.cat(parts, dim=1)
+        flat = torch.cat([part.to(self.adapted.device) for part in parts], dim=1)
         return flat.to(torch.promote_types(flat.dtype, torch.float32))
 
 
