@@ -1,7 +1,6 @@
 """The benchmark of memory counts a step by its shapes alone as it counts one that runs."""
 
 import pytest
-
 from benchmarks.memory import ARMS, MODELS, Case, counted_by_shapes, decoder, peak_bytes
 
 CASE = Case("tiny", "all-linear", "LoRA", 4, records=3, tokens=16)
