@@ -9,6 +9,7 @@ Shapes: n examples.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -131,10 +132,8 @@ def _sum(factor: Tensor, rows: Rows, grid: float) -> Tensor:
     """``sum_i factor_i rows_i`` (*shape); in float64 and on the grid if there is one."""
     if not grid:
         return _weighted(factor, rows)
-    total = factor.new_zeros(math.prod(rows.shape[1:]), dtype=torch.float64)
-    for _, clipped in _clipped(rows, factor):
-        total += clipped.div_(grid).round_().sum(dim=0)
-    return _shaped(total.mul_(grid), rows)
+    sums = (part.div_(grid).round_().sum(dim=0) for _, part in _clipped(rows, factor))
+    return _shaped(functools.reduce(Tensor.add_, sums).mul_(grid), rows)
 
 
 def _weighted(weights: Tensor, rows: Rows) -> Tensor:
@@ -148,10 +147,11 @@ def _clipped(rows: Rows, factor: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Scaled rows in float64, (m, P) as they lie, of m records at a time, and which these are."""
     lying = _lying(rows)
     size = max(1, PART // max(1, math.prod(rows.shape[1:])))
-    for first in range(0, len(factor), size):
+    for first in range(0, max(1, len(factor)), size):
         part = slice(first, first + size)
         some = lying.part(part).dense() if isinstance(lying, Outer) else lying[part]
-        yield part, (some.flatten(1) * factor[part, None]).double()
+        scaled = some.flatten(1) * factor[part, None]
+        yield part, scaled.double()
 
 
 class Accumulated(NamedTuple):
