@@ -77,7 +77,7 @@ BAD_VALUES = [  # (line to add, what is said about it)
     ("data.labels: [true, false]", "must be a list of texts or a mapping"),
     ("data.labels: good", "must be a list of texts or a mapping"),
     ("report_to: tensorboard", "write [tensorboard]"),
-    ("report_to: [wandb]", "must be a list of tensorboard"),
+    ("report_to: [comet]", "must be a list of one of tensorboard, mlflow, wandb, trackio"),
     ("output_dir: ''", "must not be empty"),
     ("output_dir: 2026", "must be text, not 2026"),
     ("workers: 0", "must be at least 1"),

@@ -11,6 +11,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 
+from silotune.reports.trackers import TrackerName
+
 from . import rules
 from .data_section import DataConfig
 from .federation_section import FederationConfig
@@ -70,8 +72,12 @@ class Config(BaseModel):
         description="Folder of the result; must not exist yet. When a file is loaded that does "
         "not set it: runs/ and the name of the file.",
     )
-    report_to: Annotated[tuple[Literal["tensorboard"], ...], AsTuple] = Field(
-        default=(), description="Also write metrics for these tools."
+    report_to: Annotated[tuple[TrackerName, ...], AsTuple] = Field(
+        default=(),
+        description="Trackers that are told of every round, each an extra of its name "
+        "(`silotune[mlflow]`). TensorBoard's files stay in the run's folder and hold what "
+        "`metrics.jsonl` holds; the others are told of no single silo, and no silo's name. wandb "
+        "is offline unless WANDB_MODE says otherwise.",
     )
 
     @model_validator(mode="after")

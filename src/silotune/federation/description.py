@@ -25,6 +25,7 @@ from silotune.optim import OptimizerConfig
 from silotune.optim.learning_rate import Kind, Span
 from silotune.privacy import PrivacyChoice
 from silotune.privacy.lifetime.choice import Lifetime, lifetime_of
+from silotune.reports.trackers import TrackerName
 from silotune.terms import Machine, Terms
 from silotune.terms.terms import Evaluation
 
@@ -117,7 +118,7 @@ class Description:
         offer_deadline: float = 7 * 24 * 3600.0,
         lifetime: Lifetime | Literal["off"] | None = None,
         baselines: tuple[Literal["silo-alone"], ...] = (),
-        report_to: tuple[Literal["tensorboard"], ...] = (),
+        report_to: tuple[TrackerName, ...] = (),
     ) -> None:
         """Describe a federation.
 
@@ -190,7 +191,7 @@ class Description:
                 is kept; None = recorded, without a ceiling; ``"off"`` for simulations on public
                 data, which certificates then say.
             baselines: ``("silo-alone",)`` in a simulation.
-            report_to: ``("tensorboard",)``.
+            report_to: trackers of rounds: tensorboard, mlflow, wandb, trackio.
 
         Raises:
             ValueError: naming the field, if one is out of range or two do not go together.
@@ -281,7 +282,7 @@ class Description:
         if not is_client_name(coordinator):
             raise ValueError("coordinator: cannot be a name that others know this machine by")
         check_value("baselines", tuple[Literal["silo-alone"], ...], _listed(baselines))
-        check_value("report_to", tuple[Literal["tensorboard"], ...], _listed(report_to))
+        check_value("report_to", tuple[TrackerName, ...], _listed(report_to))
         self.lifetime = lifetime_of(lifetime)
         self.runtime = runtime
         self.workers = workers

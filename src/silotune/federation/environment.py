@@ -16,7 +16,10 @@ EXTRAS = {
     "openpyxl": "needed for xlsx files only: pip install 'silotune[excel]'",
     "pillow": "needed for images only: pip install 'silotune[images]'",
     "bitsandbytes": "needed for quantised base models only: pip install 'silotune[quantised]'",
-    "tensorboard": "needed for report_to: [tensorboard] only: pip install 'silotune[tensorboard]'",
+    **{
+        name: f"needed for report_to: [{name}] only: pip install 'silotune[{name}]'"
+        for name in ("tensorboard", "mlflow-skinny", "wandb", "trackio")
+    },
     "flwr": "needed for runtime: flower only: pip install 'silotune[flower]'",
     "ray": "needed for runtime: ray only: pip install 'silotune[ray]'",
     "peft": "needed to use the adapter elsewhere, and to see before a run that it can be: "

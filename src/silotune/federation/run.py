@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from silotune.privacy.accounting.accountant import COARSE, FINE
 from silotune.privacy.ledger.noisy_counts import by_table
 from silotune.reports.model_card import model_card, signpost
 from silotune.reports.totals import outcome
+from silotune.reports.trackers import Tracked
 from silotune.runs.digests import digest_of_facts, digest_of_observed, digests_of
 from silotune.runs.facts import SILO_ALONE, RunFacts, Summary
 from silotune.runs.folder import RoundRecord, RunFolder
@@ -42,6 +44,7 @@ from .keeping import append_round
 from .opening import OpenRun
 from .round_noise import round_noise
 from .scoring import Scores, last_score, released_scores, score, score_tests_at_home
+from .tracking import Trackers, parameters, tracking
 from .trained_models import (
     ModelState,
     TrainedModels,
@@ -57,7 +60,27 @@ def rounds(job: OpenRun) -> Iterator[RoundRecord]:
 
     Raises:
         QuorumError: if too few silos took part.
+        ValueError: if a tracker is not installed.
     """
+    with _tracking(job) as trackers:
+        for record in _rounds(job):
+            trackers.tell(record)
+            yield record
+
+
+def _tracking(job: OpenRun) -> AbstractContextManager[Trackers]:
+    names = job.built.federation.report_to
+    tracked = Tracked(
+        run=job.facts.run,
+        folder=job.folder,
+        parameters=parameters(summary(job.built)) if names else {},
+        first=job.state.round + 1 if job.state.round else 0,
+    )
+    seeded = getattr(job.built.terms.privacy, "insecure_seeded_noise", False)
+    return tracking(names, tracked, "epsilon if noise were secret" if seeded else "epsilon")
+
+
+def _rounds(job: OpenRun) -> Iterator[RoundRecord]:
     built, folder, facts = job.built, job.folder, job.facts
     agreement, state = built.agreement, job.state
     experiment, bound = agreement.experiment(facts.run), Bound(facts=digest_of_facts(facts))
@@ -136,10 +159,6 @@ def finish(
     _write_cards(folder, learned, description, facts, certificate)
     write_json(folder.run, facts.to_json())
     write_text(folder.report, render(folder, description))
-    if "tensorboard" in built.federation.report_to:
-        from silotune.reports.tensorboard import write_events
-
-        write_events(folder)
     if job.sites:
         job.sites.deliver(built.agreement, state)
 
