@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from silotune.data.chat_templates import Passage, PublicWordsError, passage
+from silotune.data.assistant_turns import PublicWordsError
+from silotune.data.chat_templates import Passage, passage
 
 CHAT = [
     {"role": "system", "content": "be brief"},
@@ -55,11 +56,11 @@ def test_keys_that_other_turns_have_are_not_passed_as_null():
     assert "name" not in seen[0][0]
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused():
+def test_a_template_that_leaves_out_earlier_turns_is_refused():
     def forgetful(turns, asks):
         return template(turns[-1:], asks)
 
-    with pytest.raises(ValueError, match="rewrites earlier turns"):
+    with pytest.raises(ValueError, match="leaves out"):
         passage({"messages": CHAT}, forgetful)
 
 

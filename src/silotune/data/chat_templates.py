@@ -5,17 +5,14 @@ All of a plain text; the completion after a prompt; in a chat, what the assistan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Turn = Mapping[str, Any]
-Template = Callable[[Sequence[Turn], bool], str]
-"""A tokenizer's chat template: turns, and whether to ask for the assistant's next one -> text."""
-
+from .assistant_turns import Template, Turn, rendered, spoken, welcome
 
 ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes "
@@ -27,10 +24,6 @@ ALPACA_WITH_INPUT = (
     "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
 )
 """The prompts that https://github.com/tatsu-lab/stanford_alpaca trains on."""
-
-
-class PublicWordsError(ValueError):
-    """In words that stand in the template itself, so that they are of no record."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +56,10 @@ def passage(record: Mapping[str, Any], template: Template | None) -> Passage:
     template a chat reads ``role: content``, a line a turn.
 
     Raises:
-        ValueError: if the chat template refuses the chat, or rewrites earlier turns.
+        ValueError: if the chat template refuses the chat, or leaves out what the assistant said.
     """
     if "messages" in record:
-        turns = [{k: v for k, v in turn.items() if v is not None} for turn in record["messages"]]
+        turns = [_present(turn) for turn in record["messages"]]
         return _templated(turns, template) if template else _lines(turns)
     if "completion" in record:
         prompt, completion = record["prompt"] or "", record["completion"]
@@ -107,26 +100,13 @@ def _lines(turns: Sequence[Turn]) -> Passage:
 
 
 def _templated(turns: Sequence[Turn], template: Template) -> Passage:
-    """Each turn of the assistant is what it adds to the text before it."""
-    text, spans = _rendered(template, turns, False), []
-    for i, turn in enumerate(turns):
-        if turn["role"] != "assistant":
-            continue
-        before = _rendered(template, turns[:i], True) if i else ""
-        until = _rendered(template, turns[: i + 1], False)
-        if not (text.startswith(until) and until.startswith(before)):
-            raise ValueError(
-                "the chat template rewrites earlier turns, so what the assistant said cannot be "
-                "told apart; use prompt and completion"
-            )
-        spans.append((len(before), len(until)))
-    return Passage(text, spans, ends=False)
+    turns = welcome(turns, template)
+    text = rendered(template, turns, False)
+    return Passage(text, spoken(turns, template, text), ends=False)
 
 
-def _rendered(template: Template, turns: Sequence[Turn], asks: bool) -> str:
-    try:
-        return template(turns, asks)
-    except PublicWordsError as error:
-        raise ValueError(f"the chat template refuses it: {error}") from None
-    except Exception as error:  # a template is a program of its own, and may quote the chat
-        raise ValueError(f"the chat template refuses it ({type(error).__name__})") from None
+def _present(cell: Any) -> Any:
+    """Without what other records alone have: a table gives every turn and call the keys of all."""
+    if isinstance(cell, Mapping):
+        return {name: _present(value) for name, value in cell.items() if value is not None}
+    return [_present(value) for value in cell] if isinstance(cell, list) else cell

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from silotune.core.dataset import Batch
 from silotune.objectives.base import IGNORED
 
-from .chat_templates import Passage, PublicWordsError, Template, passage
+from .assistant_turns import PublicWordsError, Template
+from .chat_templates import Passage, passage
 from .columns import slices
 from .targets import target_array
 from .token_labels import tagged_text
@@ -216,7 +217,7 @@ def _tagged(table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int)
 def _modelled(
     table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, where: str
 ) -> Iterator[Chunk]:
-    template = _template(tokenizer) if "messages" in table.column_names else None
+    template = template_of(tokenizer) if "messages" in table.column_names else None
     for first, columns in slices(table):
         passages = _passages(columns, template, first, where)
         encoded = tokenizer(
@@ -305,7 +306,8 @@ def _cut(
     return ids[kept], learned[kept]
 
 
-def _template(tokenizer: PreTrainedTokenizerBase) -> Template | None:
+def template_of(tokenizer: PreTrainedTokenizerBase) -> Template | None:
+    """A tokenizer's chat template, if it has one."""
     if tokenizer.chat_template is None:
         return None
 

@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from silotune.core import seed_of
+from silotune.data.assistant_turns import rendered, welcome
 from silotune.data.chat_templates import prompt_lines
 from silotune.data.images import decoded
+from silotune.data.tokenization import template_of
 from silotune.objectives import Objective, find
 from silotune.objectives.answers import Answer
 
@@ -203,11 +205,10 @@ class LoadedModel:
     def _prompt(self, prompt: Any) -> torch.Tensor:
         """The tokens (1, T) of a text, or of a chat up to where the assistant goes on."""
         assert self.tokenizer is not None
-        templated = not isinstance(prompt, str) and self.tokenizer.chat_template is not None
-        if templated:  # its template brings the special tokens
-            prompt = self.tokenizer.apply_chat_template(
-                list(prompt), tokenize=False, add_generation_prompt=True
-            )
+        template = None if isinstance(prompt, str) else template_of(self.tokenizer)
+        templated = template is not None
+        if template is not None:  # it brings the special tokens
+            prompt = rendered(template, welcome(prompt, template), True)
         elif not isinstance(prompt, str):
             prompt = prompt_lines(prompt)
         encoded = self.tokenizer(
