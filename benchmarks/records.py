@@ -77,15 +77,14 @@ def random_phrases(seed: int, records: int = _RECORDS) -> TextExamples:
     random = np.random.default_rng(seed_of("records", seed))
     lengths = np.interp(random.random(records), _SHARE, _TOKENS).astype(np.int64)
     tokens = random.integers(4, 260, lengths.sum(), dtype=np.int32)
-    columns = {"input_ids": Ragged(tokens, padding=0)}
-    starts = np.cumsum(lengths) - lengths
+    columns = {"input_ids": Ragged(tokens, lengths, padding=0)}
     return TextExamples(
         rows=np.arange(records),
         truncated=0,
         unlike_alone=0,
         cut_entities=0,
+        cut_seconds=0,
         lengths=tuple(lengths.tolist()),
-        starts=starts,
         tokens=columns,
         targets=random.integers(0, 2, records),
     )

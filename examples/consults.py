@@ -1,8 +1,9 @@
 """Made-up notes of three clinics: which departments should see somebody, and for how many days.
 
 ``python examples/consults.py`` writes ``consults/<clinic>/<part>.jsonl`` with ``note``,
-``departments`` (a list, which may be empty) and ``days``. ``examples/consults.yaml`` learns the
-departments, ``examples/stay.yaml`` the days. No real person is behind any of the notes, and how
+``departments`` (a list, which may be empty), ``days`` and ``line``, one line about it.
+``examples/consults.yaml`` learns the departments, ``examples/stay.yaml`` the days, and
+``examples/summarise.yaml`` to write the line. No real person is behind any of the notes, and how
 long somebody stays is a rule with some noise: four days for the heart, half a day for the skin.
 """
 
@@ -46,7 +47,9 @@ def records(clinic: str, part: str) -> Iterator[dict[str, object]]:
         told = "; also ".join(words) or draw.choice(NOTHING)
         note = f"{draw.randint(18, 89)}{draw.choice('fm')}, {draw.choice(style.onsets)}: {told}"
         days = max(0.0, 0.5 + sum(DAYS[name] for name in asked) + draw.gauss(0, 0.7))
-        yield {"note": note, "departments": sorted(asked), "days": round(days, 1)}
+        line = f"Refer to {' and '.join(sorted(asked))}." if asked else "No referral."
+        known = {"departments": sorted(asked), "days": round(days, 1), "line": line}
+        yield {"note": note, **known}
 
 
 def main() -> None:

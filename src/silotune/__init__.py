@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from silotune.objectives import MultiLabelClassification as MultiLabelClassification
     from silotune.objectives import Objective as Objective
     from silotune.objectives import Regression as Regression
+    from silotune.objectives import Seq2Seq as Seq2Seq
     from silotune.objectives import SequenceClassification as SequenceClassification
     from silotune.objectives import TokenClassification as TokenClassification
     from silotune.optim import lora_params as lora_params
@@ -92,6 +93,7 @@ _HOMES = {
     "Regression": "silotune.objectives",
     "Objective": "silotune.objectives",
     "SequenceClassification": "silotune.objectives",
+    "Seq2Seq": "silotune.objectives",
     "TokenClassification": "silotune.objectives",
     "lora_params": "silotune.optim",
     "ClientDP": "silotune.privacy",

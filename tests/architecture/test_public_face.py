@@ -40,6 +40,7 @@ NAMES = [
     "Role",
     "Run",
     "Schedule",
+    "Seq2Seq",
     "SequenceClassification",
     "Site",
     "Sites",

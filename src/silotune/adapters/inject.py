@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from silotune.core import Answers, Batch, Context, Factors, Key, PerExampleGradients, Role, Site
 from silotune.core.expert_matrix import ExpertMatrix
+from silotune.core.masks import DECODER, MASK
 from silotune.core.packed_linear import PackedLinear
 from silotune.linalg import Matrix
 
@@ -256,7 +257,11 @@ def _begin(context: Context) -> Callable[..., None]:
     """A hook that runs before every forward pass of the whole model."""
 
     def begin(_: nn.Module, args: tuple[object, ...], inputs: Mapping[str, object]) -> None:
-        context.begin(inputs.get("attention_mask"), inputs.get("past_key_values"))
+        context.begin(
+            inputs.get(MASK),
+            inputs.get("past_key_values"),
+            divided=inputs.get(f"{DECODER}input_ids") is not None,
+        )
 
     return begin
 

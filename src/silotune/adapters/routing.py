@@ -81,6 +81,11 @@ def prompt(context: Context, x: Tensor) -> Tensor:
     Raises:
         ValueError: if the mask is not that of ``x``, or does not tell what is padding.
     """
+    if context.divided:
+        raise ValueError(
+            "a router decides by one row of positions, and a model with an encoder and a decoder "
+            "has two; take a method without routers"
+        )
     if context.opaque:
         raise ValueError(
             "a router must know what is padding: give the model an attention_mask (n, T) of 0 and "

@@ -22,6 +22,7 @@ class Task(StrEnum):
     TOKEN_CLASSIFICATION = "token-classification"
     IMAGE_CLASSIFICATION = "image-classification"
     CAUSAL_LM = "causal-lm"
+    SEQ2SEQ = "seq2seq"
 
 
 class Format(StrEnum):

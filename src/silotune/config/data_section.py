@@ -75,6 +75,14 @@ class ColumnsConfig(BaseModel):
     completion: Text | None = Field(
         default=None, description="Column of the completion, learned (causal-lm, with `prompt`)."
     )
+    source: Text | None = Field(
+        default=None, description="Column of the texts to read (seq2seq, with `target`)."
+    )
+    target: Text | None = Field(
+        default=None,
+        description="Column of the texts to write (seq2seq, with `source`); a record without one "
+        "is left out.",
+    )
     messages: Text | None = Field(
         default=None,
         description="Column of chat messages, a list of {role, content}, or of {from, value} as in "

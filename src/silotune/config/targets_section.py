@@ -56,6 +56,17 @@ class TargetsConfig(BaseModel):
         description="From how many standard units on they do; null = 1 (regression).",
     )
 
+    source_prefix: str | None = Field(
+        default=None,
+        description="What every source begins with, as the model was taught: `summarize: ` for T5; "
+        "null = nothing (seq2seq).",
+    )
+    max_target_length: int | None = Field(
+        default=None,
+        ge=2,
+        description="Tokens of a target; the rest is cut; null = 64 (seq2seq).",
+    )
+
     def given(self) -> dict[str, Any]:
         """Those that are said."""
         return {name: value for name, value in self if value is not None}

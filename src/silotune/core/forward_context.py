@@ -26,6 +26,7 @@ class Context:
         mask: (n, T), 1 where there is something and 0 where there is padding; None if the model's
             inputs have no such thing.
         opaque: whether there is a mask of another form, from which padding cannot be told.
+        divided: whether the model reads two rows of positions, an encoder's and a decoder's.
         prompt: (n, T), True for what comes before the first token that is learned; None where
             tokens have no labels of their own. A router may look at nothing else: what it decides
             counts for all tokens, also for those that are to be predicted.
@@ -40,6 +41,7 @@ class Context:
     def __init__(self) -> None:
         self.mask: Tensor | None = None
         self.opaque = False
+        self.divided = False
         self.prompt: Tensor | None = None
         self.follows = False
         self.notes: dict[Hashable, Tensor] = {}
@@ -57,13 +59,15 @@ class Context:
         else:
             self._next = None
 
-    def begin(self, mask: object = None, cache: object = None) -> None:
+    def begin(self, mask: object = None, cache: object = None, *, divided: bool = False) -> None:
         """A new forward pass: of the last one nothing is left but what goes with the cache.
 
         Args:
             mask: the model's attention mask, in whatever form.
             cache: the keys and values that it goes on with, if it does.
+            divided: whether a decoder reads another row of positions than this mask's.
         """
+        self.divided = divided
         self.mask = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
         self.opaque = mask is not None and self.mask is None
         self.prompt, self._next = self._next, None

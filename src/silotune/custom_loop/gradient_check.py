@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from silotune.adapters import AdaptedModel
 from silotune.core import Answers, Batch, Key, Role, generator
+from silotune.core.masks import MASK
 from silotune.core.outer import Rows, dense
 from silotune.engine import GradientCheckError, RecordsMixError, is_coarse
 from silotune.engine import check_gradients as check_against_autograd
-from silotune.engine.batches import MASK, filled
+from silotune.engine.batches import filled
 from silotune.engine.passes import MOST
 
 from .nested import mapped, moved, named

@@ -46,6 +46,9 @@ _LISTS = {"messages": is_chat, "words": holds_words, "tags": holds_tags, "spans"
 
 _CONTENT = {"text", "text_pair", "words", "completion", "messages", "image"}
 
+_WRITTEN = {"source", "target"}
+"""Of which a record needs each."""
+
 _ANNOTATIONS = {"tags", "spans"}
 
 _SPAN = pa.struct([(name, pa.int64()) for name in ("start", "end", "label")])
@@ -70,6 +73,8 @@ class Columns:
     prompt: str | None = None
     input: str | None = None
     completion: str | None = None
+    source: str | None = None
+    target: str | None = None
     messages: str | None = None
     person: str | None = None
 
@@ -231,7 +236,8 @@ def filled_rows(table: Dataset) -> NDArray[np.int64]:
     """Rows of a readable table that hold something to learn from.
 
     Left out is a record without a label, tags or spans (an empty list is some), an image, an
-    assistant's turn, or a visible character in its texts (where there is a completion: in that).
+    assistant's turn, or a visible character in its texts (where there is a completion: in that; in
+    a source and its target: in each).
     """
     kept: list[int] = []
     for first, columns in slices(table):
@@ -248,6 +254,8 @@ def slices(table: Dataset) -> Iterator[tuple[int, dict[str, list[Any]]]]:
 
 def _is_filled(parts: Iterable[str], cells: Sequence[Any]) -> bool:
     record = dict(zip(parts, cells, strict=True))
+    if _WRITTEN & record.keys():
+        return all(_says(part, record[part]) for part in _WRITTEN)
     says = any(_says(part, cell) for part, cell in record.items() if part in _CONTENT)
     annotated = all(record[part] is not None for part in _ANNOTATIONS & record.keys())
     return says and annotated and _is_target(record.get("label", 0))

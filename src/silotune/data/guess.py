@@ -44,8 +44,8 @@ _FEWEST_WORDS = 3
 
 _UNLABELLED = "-1"
 
-_NOT_READ = ("label", "tags", "spans", "image")
-"""Parts of which no tokens are made."""
+_NOT_READ = ("label", "tags", "spans", "image", "target")
+"""Parts of which no tokens are made that ``max_length`` would count."""
 
 _CALLED: Mapping[str, tuple[str, ...]] = {
     "text": (
@@ -65,6 +65,8 @@ _CALLED: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "instruction", "question", "query"),
     "input": ("input", "context"),
     "completion": ("completion", "output", "response", "answer", "chosen"),
+    "source": ("source", "article", "document", "dialogue", "report", "src", "note"),
+    "target": ("target", "summary", "highlights", "abstract", "tgt", "translation", "impression"),
     "words": ("words", "tokens"),
     "tags": ("tags", "nertags", "labels"),
     "spans": ("spans", "entities", "annotations", "labels", "label"),

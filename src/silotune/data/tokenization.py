@@ -1,12 +1,14 @@
 """Texts as a model reads them: tokens of all records end to end, padded only inside a batch.
 
 Shapes: N records, n examples of a batch, T tokens of the longest among them, S tokens in all.
+Where a record has more than one row of tokens, each row has a T of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +18,14 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from silotune.core.dataset import Batch
+from silotune.core.masks import MASK, SECOND, mask_of
 from silotune.objectives.base import IGNORED
 
 from .assistant_turns import PublicWordsError, Template
 from .chat_templates import Passage, passage
+from .chunks import Chunk
 from .columns import slices
+from .second_rows import SecondRow, side_by_side
 from .targets import target_array
 from .token_labels import tagged_text
 
@@ -33,7 +38,31 @@ class Ragged:
     """One column of all records end to end, and what fills it up in a batch."""
 
     flat: NDArray[np.int32]  # (S,)
+    lengths: NDArray[np.int64]  # (N,)
     padding: int
+
+    @classmethod
+    def of(cls, parts: Sequence[NDArray[np.int32]], lengths: Sequence[int], padding: int) -> Ragged:
+        """Parts end to end."""
+        return cls(np.concatenate(parts), np.asarray(lengths, dtype=np.int64), padding)
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Where each record begins, (N,)."""
+        return np.cumsum(self.lengths, dtype=np.int64) - self.lengths
+
+    def filled(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(n, T), True where there is a token."""
+        lengths = self.lengths[rows]
+        filled: NDArray[np.bool_] = np.arange(lengths.max()) < lengths[:, None]
+        return filled
+
+    def padded(self, rows: NDArray[np.int64], filled: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """(n, T)."""
+        places = np.repeat(self.starts[rows], self.lengths[rows]) + np.nonzero(filled)[1]
+        padded = np.full(filled.shape, self.padding, dtype=np.int64)
+        padded[filled] = self.flat[places]
+        return padded
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,21 +79,24 @@ class TextExamples:
         unlike_alone: how many prompts are other tokens by themselves, as at inference, than in
             front of their completion.
         cut_entities: how many entities their cuts took, or a part of.
-        lengths: tokens of each record, N of them.
-        starts: where each record begins in the flat columns.
-        tokens: ``input_ids``; ``token_type_ids`` if the tokenizer gives them; ``labels`` if every
-            token has its own.
+        cut_seconds: how many second texts were longer than what is read, where these are rows of
+            their own.
+        lengths: tokens of each record, N of them; of all its rows.
+        tokens: ``input_ids``; ``token_type_ids`` if the tokenizer gives them; ``labels`` if tokens
+            have their own. Columns of one row of positions have equal lengths.
         targets: label ids, or marks or numbers; None where tokens have labels.
+        masks: of these rows.
     """
 
     rows: NDArray[np.int64]  # (N,)
     truncated: int
     unlike_alone: int
     cut_entities: int
+    cut_seconds: int
     lengths: Sequence[int]
-    starts: NDArray[np.int64]  # (N,)
     tokens: Mapping[str, Ragged]
     targets: NDArray[Any] | None  # (N,) or (N, C)
+    masks: Sequence[str] = (MASK,)
 
     @property
     def padding(self) -> Mapping[str, int]:
@@ -74,48 +106,58 @@ class TextExamples:
     def batch(self, indices: Sequence[int]) -> Batch:
         """``input_ids``, ``attention_mask`` (n, T) and ``labels``, all int64.
 
-        The labels are (n,) or (n, T); marks and numbers are (n, C) float32.
+        The labels are (n,) or (n, T); marks and numbers are (n, C) float32. Further rows of tokens
+        have masks of their own (``core.masks``).
         """
-        rows = np.asarray(indices, dtype=np.int64)
-        lengths = np.array([self.lengths[row] for row in rows], dtype=np.int64)
-        filled = np.arange(lengths.max()) < lengths[:, None]  # (n, T)
-        places = np.repeat(self.starts[rows], lengths) + np.nonzero(filled)[1]
-        out = {"attention_mask": torch.from_numpy(filled.astype(np.int64))}
+        rows, out = np.asarray(indices, dtype=np.int64), dict[str, torch.Tensor]()
         for name, column in self.tokens.items():
-            padded = np.full(filled.shape, column.padding, dtype=np.int64)
-            padded[filled] = column.flat[places]
-            out[name] = torch.from_numpy(padded)
+            mask = mask_of(name, self.masks)
+            filled = out[mask].numpy().astype(bool) if mask in out else column.filled(rows)
+            out.setdefault(mask, torch.from_numpy(filled.astype(np.int64)))
+            out[name] = torch.from_numpy(column.padded(rows, filled))
         if self.targets is not None:
             out["labels"] = torch.from_numpy(self.targets[rows])
         return out
 
 
 def text_examples(
-    table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, where: str
+    table: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    where: str,
+    second: SecondRow | None = None,
 ) -> TextExamples:
     """Tokenize a readable table, once.
 
-    With a ``label`` it is for a classifier, with ``tags`` or ``spans`` each token has a tag, and
-    texts are cut at their end. Otherwise it is for a
-    language model: a record that is too long first loses the beginning of what carries no loss
-    (down to half of ``max_length``), then its end, so that something to learn from is left.
+    With a second row, a ``label`` (for a classifier), or ``tags`` or ``spans`` (each token has a
+    tag) texts are cut at their end. Otherwise it is for a language model: a record that is too long
+    first loses the beginning of what carries no loss (down to half of ``max_length``), then its
+    end, so that something to learn from is left.
 
     Args:
         table: one record or more.
         tokenizer: a fast one, with a padding token.
         max_length: the most tokens of a record, special ones included.
         where: what the table is called in an error.
+        second: of two texts, the one that is a row of its own.
 
     Raises:
         ValueError: if the tokenizer does not serve, or naming a chat that its template refuses.
     """
     _check_tokenizer(tokenizer, max_length)
-    chunks = _chunks(table, tokenizer, max_length, where)
-    return _joined(chunks, tokenizer, target_array(table))
+    if second is None:
+        masks: Sequence[str] = (MASK,)
+        chunks = _chunks(table, tokenizer, max_length, where)
+    else:
+        masks = (MASK, second.name + MASK)
+        chunks = side_by_side(table, tokenizer, max_length, second)
+    return _joined(chunks, tokenizer, target_array(table), masks)
 
 
 def whole_lengths(table: Dataset, tokenizer: PreTrainedTokenizerBase, where: str) -> list[int]:
     """Tokens of the records of a readable table that leave something to learn from, uncut.
+
+    Of a source with a target, those of the source.
 
     Args:
         table: readable.
@@ -136,7 +178,7 @@ _UNCUT = 1 << 30
 def _chunks(
     table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, where: str
 ) -> Iterator[Chunk]:
-    if "label" in table.column_names:
+    if {"label", "source"} & set(table.column_names):
         return _classified(table, tokenizer, max_length)
     if {"tags", "spans"} & set(table.column_names):
         return _tagged(table, tokenizer, max_length)
@@ -152,30 +194,11 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Non
         raise ValueError(f"max_length: {max_length} must be at least 2")
 
 
-@dataclass(frozen=True, eq=False)
-class Chunk:
-    """Some consecutive records.
-
-    Attributes:
-        rows: those that leave something to learn from.
-        columns: their tokens, by column.
-        truncated: how many of them were cut.
-        unlike_alone: how many of their prompts are other tokens by themselves.
-        cut_entities: how many entities of theirs were cut.
-    """
-
-    rows: Sequence[int]
-    columns: Mapping[str, Sequence[Sequence[int]]]
-    truncated: int
-    unlike_alone: int = 0
-    cut_entities: int = 0
-
-
 def _classified(
     table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> Iterator[Chunk]:
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-    parts = [part for part in ("text", "text_pair") if part in table.column_names]
+    parts = [part for part in ("text", "text_pair", "source") if part in table.column_names]
     for first, columns in slices(table):
         texts = ([text or "" for text in columns[part]] for part in parts)
         encoded = tokenizer(*texts, truncation=True, max_length=max_length)
@@ -333,32 +356,39 @@ def _joined(
     chunks: Iterable[Chunk],
     tokenizer: PreTrainedTokenizerBase,
     targets: NDArray[Any] | None,
+    masks: Sequence[str],
 ) -> TextExamples:
     """Chunks of token columns end to end."""
-    lengths: list[int] = []
+    lengths: dict[str, list[int]] = {}
     flats: dict[str, list[NDArray[np.int32]]] = {}
-    rows, truncated, unlike_alone, cut_entities = list[int](), 0, 0, 0
+    rows, truncated, unlike_alone, cut_entities, cut_seconds = list[int](), 0, 0, 0, 0
     for chunk in chunks:
         rows += chunk.rows
         truncated, unlike_alone = truncated + chunk.truncated, unlike_alone + chunk.unlike_alone
         cut_entities += chunk.cut_entities
-        lengths += (len(ids) for ids in chunk.columns["input_ids"])
+        cut_seconds += chunk.cut_seconds
         for name, columns in chunk.columns.items():
             flat: NDArray[np.int32] = np.fromiter(chain.from_iterable(columns), dtype=np.int32)
             flats.setdefault(name, []).append(flat)
+            lengths.setdefault(name, []).extend(map(len, columns))
     padding = {
         "input_ids": tokenizer.pad_token_id,
         "token_type_ids": tokenizer.pad_token_type_id,
+        f"{SECOND}input_ids": tokenizer.pad_token_id,
+        f"{SECOND}token_type_ids": tokenizer.pad_token_type_id,
         "labels": IGNORED,
     }
-    kept, ends = np.array(rows, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)
+    kept = np.array(rows, dtype=np.int64)
+    tokens = {n: Ragged.of(flat, lengths[n], padding[n]) for n, flat in flats.items()}
+    firsts = {mask_of(name, masks): column for name, column in reversed(tokens.items())}
     return TextExamples(
         rows=kept,
         truncated=truncated,
         unlike_alone=unlike_alone,
         cut_entities=cut_entities,
-        lengths=tuple(lengths),
-        starts=ends - np.asarray(lengths, dtype=np.int64),
-        tokens={name: Ragged(np.concatenate(flat), padding[name]) for name, flat in flats.items()},
+        cut_seconds=cut_seconds,
+        lengths=tuple(np.sum([column.lengths for column in firsts.values()], axis=0).tolist()),
+        tokens=tokens,
         targets=None if targets is None else targets[kept],
+        masks=masks,
     )

@@ -11,9 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from silotune.core import Batch
-
-MASK = "attention_mask"
-"""The part of a batch that is 0 at padding, shape (n, T)."""
+from silotune.core.masks import mask_of, masks_of
 
 PASS_TOKENS = {"cpu": 40, "cuda": 4000}
 """What one more pass through a model costs, in tokens. On a CPU: measured, from BERT of 128 to that
@@ -90,15 +88,17 @@ def taken(batch: Batch, indices: Sequence[int]) -> Batch:
 
 
 def unpadded(batch: Batch) -> Batch:
-    """Cut the columns, left and right, that are padding in every record."""
-    mask = batch.get(MASK)
-    kept = None if mask is None else filled(mask)
-    if mask is None or kept is None:
-        return batch
-    width = mask.shape[1]
-    return {
-        name: t[:, kept] if t.dim() > 1 and t.shape[1] == width else t for name, t in batch.items()
-    }
+    """Cut the columns, left and right, that are padding in every record, row by row of each."""
+    kept = {name: filled(batch[name]) for name in masks_of(batch)}
+    return {name: _cut(name, t, batch, kept) for name, t in batch.items()}
+
+
+def _cut(name: str, t: Tensor, batch: Batch, kept: Mapping[str, slice | None]) -> Tensor:
+    mask = mask_of(name, batch)
+    columns = kept.get(mask)
+    if columns is None or t.dim() < 2 or t.shape[1] != batch[mask].shape[1]:
+        return t
+    return t[:, columns]
 
 
 def filled(mask: Tensor) -> slice | None:
@@ -110,11 +110,11 @@ def filled(mask: Tensor) -> slice | None:
 
 
 def lengths(batch: Batch) -> list[int]:
-    """Tokens of each record; 1 where records have no mask."""
-    mask = batch.get(MASK)
-    if mask is None or mask.dim() != 2:
+    """Tokens of each record, all of its rows together; 1 where records have no mask."""
+    masks = [batch[name] for name in masks_of(batch) if batch[name].dim() == 2]
+    if not masks:
         return [1] * len(batch["labels"])
-    return [int(n) for n in mask.bool().sum(dim=1)]
+    return [sum(own) for own in zip(*(m.bool().sum(dim=1).tolist() for m in masks), strict=True)]
 
 
 def _widened(part: Tensor, width: int, value: int) -> Tensor:

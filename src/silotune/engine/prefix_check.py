@@ -17,6 +17,7 @@ from torch import Tensor
 from silotune.adapters import AdaptedModel
 from silotune.adapters.prefix import PREFIX, NoPrefixError
 from silotune.core import Batch, Factors, Key, Role, generator
+from silotune.core.masks import masks_of
 from silotune.objectives import PerExampleLoss
 
 from .batches import lengths, taken, to_device
@@ -70,6 +71,8 @@ def check_prefix(
     """
     if adapted.prefix is None:
         return PrefixFit(refused="adapters reach the lowest layer, or layers are in no one list")
+    if len(masks_of(records)) > 1:
+        return PrefixFit(refused="a record has more than one row of positions")
     kept, training = adapted.extract(), adapted.model.training
     adapted.train_only(roles, fixed)
     records = to_device(records, adapted.device)

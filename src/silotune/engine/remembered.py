@@ -27,9 +27,10 @@ from torch import Tensor
 from silotune.adapters import AdaptedModel
 from silotune.adapters.prefix import PREFIX, without_grad
 from silotune.core import Batch, ClientDataset, Joinable
+from silotune.core.masks import MASK
 from silotune.objectives import PerExampleLoss
 
-from .batches import MASK, microbatches, to_device
+from .batches import microbatches, to_device
 
 Keep = Callable[[Iterator[Tensor], int], Tensor]
 """From parts (k, h) and the number S of their rows to all of them end to end, (S, h)."""

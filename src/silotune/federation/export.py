@@ -191,6 +191,7 @@ def _readme(
         objective.columns,
         objective.constants,
         standardised=standardised,
+        source_prefix=objective.source_prefix,
     )
     parts = [
         f"# {Path(base).name} with its adapter merged in",

@@ -14,6 +14,7 @@ from silotune.data.federated_dataset import Prepared, prepare_silos
 from silotune.data.images import image_examples
 from silotune.data.messages import listed
 from silotune.data.record_digests import tables_digest
+from silotune.data.second_rows import second_row
 from silotune.data.summary import SiloSummary, summarize
 from silotune.data.tokenization import TextExamples, text_examples
 from silotune.data.unmarked import rows_of
@@ -177,6 +178,13 @@ def _notices(
             f"{terms.objective.max_length} tokens and are cut, the largest part of them at {most}: "
             f"{texts[most].truncated:,} of {len(texts[most].lengths):,}"
         )
+    if cut := sum(train.cut_seconds for train in texts.values()):
+        second = second_row(terms.objective)
+        assert second is not None, "what was cut is there"
+        yield (
+            f"{second.limit}: {cut:,} of {records:,} training records have a {second.part} longer "
+            f"than {second.max_length} tokens, which is cut"
+        )
     if find(terms.objective.task).target == "labels":
         for name, own in silos.items():
             if absent := [label for label, count in own.summary.labels.items() if not count]:
@@ -208,4 +216,6 @@ def examples_of(terms: Terms, table: Dataset, loaded: Loaded, where: str) -> Cli
     """
     if loaded.image_processor is not None:
         return image_examples(table, loaded.image_processor, where)
-    return text_examples(table, loaded.tokenizer, terms.objective.max_length, where)
+    objective = terms.objective
+    second = second_row(objective)
+    return text_examples(table, loaded.tokenizer, objective.max_length, where, second)

@@ -263,6 +263,7 @@ def summary(built: BuiltFederation) -> Summary:
         max_length=objective.max_length,
         parts=tuple(objective.columns),
         constants=objective.constants,
+        source_prefix=objective.source_prefix,
         personal=is_personal(model),
         fits_peft=adapter is None or adapter.fits_peft,
         quantization=terms.quantization,

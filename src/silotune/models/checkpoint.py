@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from silotune.objectives import Task
+from silotune.objectives.registry import those
 
 from . import quantised
 from .hub import Location, require_hub
@@ -125,9 +126,12 @@ def read_shape(location: Location) -> nn.Module:
 
 def _auto(config: Any, request: Request) -> Any:
     auto = auto_class(request.task, request.pooling)
-    refuse_pairs(config, request.task)
+    refuse_architecture(config, request.task)
     if type(config) not in auto._model_mapping:
-        raise ValueError(f"a {config.model_type!r} model cannot do task: {request.task.name}")
+        raise ValueError(
+            f"a {config.model_type!r} model cannot do task: {request.task.name}; take "
+            f"{request.task.families}"
+        )
     return auto
 
 
@@ -136,17 +140,25 @@ def auto_class(task: Task, pooling: Pooling) -> Any:
     return AutoModel if pooling == "mean" else getattr(transformers, task.auto)
 
 
-def refuse_pairs(config: Any, task: Task) -> None:
-    """Refuse an encoder with a decoder.
+def refuse_architecture(config: Any, task: Task) -> None:
+    """Refuse an encoder with a decoder for a task of one stack, and the reverse.
 
     Raises:
-        ValueError: if it is one.
+        ValueError: with the kind of model to take, and the tasks that this one does.
     """
-    if getattr(config, "is_encoder_decoder", False):
+    pair = bool(getattr(config, "is_encoder_decoder", False))
+    if pair == (task.architecture == "encoder-decoder"):
+        return
+    if pair:
+        does = those(lambda t: t.architecture == "encoder-decoder")
         raise ValueError(
             f"model: {config.model_type} is an encoder and a decoder, and cannot do task: "
-            f"{task.name}; take {task.families}"
+            f"{task.name}; take {task.families}, or set task: {does}"
         )
+    raise ValueError(
+        f"model: {config.model_type} is no encoder with a decoder, and cannot do task: "
+        f"{task.name}; take {task.families}"
+    )
 
 
 def zero_dropout(config: Any) -> None:

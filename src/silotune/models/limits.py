@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from silotune.core.inputs import ImageInput
+from silotune.core.masks import DECODER
 from silotune.core.packed_linear import PackedLinear
 
 from .load import Loaded
@@ -31,13 +32,16 @@ class _Enough(Exception):
     """The first layer is done."""
 
 
-def check_limits(loaded: Loaded, max_length: int, *, pairs: bool) -> None:
+def check_limits(
+    loaded: Loaded, max_length: int, *, pairs: bool, max_target_length: int = 0
+) -> None:
     """See that a model reads records of every length or size that it will be given.
 
     Args:
         loaded: on the CPU, as it was read.
         max_length: tokens of the longest text; of no meaning for images.
-        pairs: whether texts come in pairs.
+        pairs: whether texts come in pairs, in one row of tokens.
+        max_target_length: tokens of the longest text that a decoder beside an encoder writes.
 
     Raises:
         ValueError: naming the field, with the largest number that is possible.
@@ -46,25 +50,36 @@ def check_limits(loaded: Loaded, max_length: int, *, pairs: bool) -> None:
     if isinstance(loaded.inputs, ImageInput):
         return _check_image(twin, loaded.inputs)
     _check_kinds(loaded, twin, pairs=pairs)
-    most = min(max_length, loaded.tokenizer.model_max_length)  # type: ignore[union-attr]
-    longest = _longest(loaded, twin, int(most))
-    if longest < max_length:
-        raise ValueError(
-            f"max_length: {max_length} is more than the {longest} tokens that this model reads; "
-            f"set it to {longest} or less"
-        )
+    known = int(loaded.tokenizer.model_max_length)  # type: ignore[union-attr]
+    for field, asked, row in (
+        ("max_length", max_length, ""),
+        ("max_target_length", max_target_length, DECODER),
+    ):
+        longest = _longest(loaded, twin, min(asked, known), row)
+        if longest < asked:
+            does = "writes" if row else "reads"
+            raise ValueError(
+                f"{field}: {asked} is more than the {longest} tokens that this model {does}; "
+                f"set it to {longest} or less"
+            )
     return None
 
 
-def _longest(loaded: Loaded, twin: nn.Module, most: int) -> int:
-    """Tokens of the longest text that a model reads, ``most`` at most."""
+def _longest(loaded: Loaded, twin: nn.Module, most: int, row: str) -> int:
+    """Tokens of the longest text that a model reads, or its decoder does, ``most`` at most."""
     inputs = loaded.inputs
     assert not isinstance(inputs, ImageInput)
     token = next(i for i in range(inputs.vocabulary) if i not in inputs.special)
 
     def reads(model: nn.Module, length: int) -> bool:
-        ids = torch.full((1, length), token)
-        read = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        ids, short = torch.full((1, length), token), torch.full((1, _SHORT), token)
+        if not _is_pair(model):
+            read = {"input_ids": ids}
+        elif row:
+            read = {"input_ids": short, "decoder_input_ids": ids}
+        else:
+            read = {"input_ids": ids, "decoder_input_ids": short}
+        read["attention_mask"] = torch.ones_like(read["input_ids"])
         return _failure(model, read) is None
 
     if most <= _SHORT or reads(twin, most):
@@ -79,7 +94,10 @@ def _check_kinds(loaded: Loaded, twin: nn.Module, *, pairs: bool) -> None:
     if not made["input_ids"].numel():
         return
     known = ("input_ids", "attention_mask", "token_type_ids")
-    wrong = _failure(twin, {name: made[name] for name in known if name in made})
+    read = {name: made[name] for name in known if name in made}
+    if _is_pair(twin):
+        read["decoder_input_ids"] = made["input_ids"]
+    wrong = _failure(twin, read)
     if wrong is not None:
         what = "pairs of texts" if pairs else "texts"
         raise ValueError(
@@ -96,6 +114,11 @@ def _check_image(twin: nn.Module, inputs: ImageInput) -> None:
             f"model: its image processor makes images of {made}, which it cannot read "
             f"({_brief(wrong)}); set their size in its preprocessor_config.json"
         )
+
+
+def _is_pair(model: Any) -> bool:
+    """Whether a decoder reads beside an encoder."""
+    return bool(getattr(model.config, "is_encoder_decoder", False))
 
 
 def _twin(model: nn.Module) -> nn.Module:

@@ -40,7 +40,7 @@ from .checkpoint import (
     read_shape,
     read_tokenizer,
     readers,
-    refuse_pairs,
+    refuse_architecture,
     unusable,
     zero_dropout,
 )
@@ -107,7 +107,7 @@ def load_model(
     location = locate(name_or_path)
     with quiet():
         parts = read_anywhere(location, Request(kind, tuple(labels), pooling, dtype, quantization))
-        return _settled(parts, location.notices, len(labels), gradient_checkpointing)
+        return _settled(parts, location.notices, kind, len(labels), gradient_checkpointing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +153,7 @@ def prepare_model(
         )
     auto = auto_class(kind, pooling)
     fitting = auto._model_mapping.get(type(model.config), ())
-    refuse_pairs(model.config, kind)
+    refuse_architecture(model.config, kind)
     if not isinstance(model, fitting):
         raise ValueError(
             f"model: {type(model).__name__} cannot do {task}; load it by {auto.__name__}"
@@ -171,7 +171,7 @@ def prepare_model(
         name_outputs(own.config, kind, labels)
         own, missing = pooled(own, set()) if pooling == "mean" else (own, set[str]())
         parts = Parts(own, missing, *readers(kind, copy.deepcopy(given.reader)))
-        return _settled(parts, (), len(labels), gradient_checkpointing)
+        return _settled(parts, (), kind, len(labels), gradient_checkpointing)
 
 
 def check_given(given: GivenModel, task: str) -> None:
@@ -270,15 +270,15 @@ def _checked(name: str, labels: Sequence[str], pooling: Pooling) -> Task:
 
 
 def _settled(
-    parts: Parts, notices: Sequence[str], num_labels: int, mode: prepare.Checkpointing
+    parts: Parts, notices: Sequence[str], task: Task, num_labels: int, mode: prepare.Checkpointing
 ) -> Loaded:
     model, missing, tokenizer, processor = parts
     absent, reset = prepare.missing_weights(model, missing, may_lack_heads=num_labels > 0)
     padding = prepare.padding(model, tokenizer) if tokenizer is not None else ()
     prepare.dropout(model)
     norms = prepare.batch_norms(model)
-    if not num_labels:
-        prepare.causality(model)
+    if task.architecture != "one stack":
+        prepare.causality(model, task)
     prepare.checkpointing(_base(model), mode)
     heads = prepare.heads(model, absent) if num_labels else ()
     return Loaded(

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from silotune.core import Site
 from silotune.core.inputs import ImageInput, TextInput
+from silotune.objectives import Task
 
 Checkpointing = Literal["none", "reentrant", "non-reentrant"]
 
@@ -114,17 +115,28 @@ def dropout(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def causality(model: Any) -> None:
+def causality(model: Any, task: Task) -> None:
     """See that a token does not change what is predicted before it.
 
     Raises:
-        ValueError: if it does: an encoder (BERT) would "predict" tokens by looking at them.
+        ValueError: if it does: an encoder (BERT) would "predict" tokens by looking at them; or if
+            nothing says what a decoder begins with.
     """
-    first, last = (model(input_ids=torch.tensor([[3, i]])).logits[:, 0] for i in (3, 4))
+    read: dict[str, Any] = {}
+    name = "input_ids"
+    if task.architecture == "encoder-decoder":
+        read, name = {"input_ids": torch.tensor([[3, 4]])}, "decoder_input_ids"
+        if getattr(model.config, "decoder_start_token_id", None) is None:
+            raise ValueError(
+                f"model: {type(model).__name__} does not say what its decoder begins with; set "
+                "decoder_start_token_id in its config.json"
+            )
+    texts = (torch.tensor([[3, i]]) for i in (3, 4))
+    first, last = (model(**read, **{name: text}).logits[:, 0] for text in texts)
     if not torch.allclose(first, last, rtol=1e-3, atol=1e-4):
         raise ValueError(
-            f"task: {type(model).__name__} looks at the tokens that causal-lm asks it to "
-            f"predict; take a decoder (GPT-2, Llama, ...)"
+            f"task: {type(model).__name__} looks at the tokens that {task.name} asks it to "
+            f"predict; take {task.families}"
         )
 
 

@@ -15,6 +15,7 @@ from .registry import counts_right_answers as counts_right_answers
 from .registry import find as find
 from .registry import is_known as is_known
 from .regression import Regression as Regression
+from .seq2seq import Seq2Seq as Seq2Seq
 from .sequence_classification import SequenceClassification as SequenceClassification
 from .task import Task as Task
 from .token_classification import TokenClassification as TokenClassification

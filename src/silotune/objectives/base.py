@@ -69,6 +69,16 @@ class Objective(PerExampleLoss, Protocol):
         return 128
 
     @property
+    def max_target_length(self) -> int:
+        """Tokens of a text that is to be written; the rest is cut."""
+        return self.max_length
+
+    @property
+    def source_prefix(self) -> str:
+        """What every text to be read begins with."""
+        return ""
+
+    @property
     def head(self) -> Literal["trained", "frozen"]:
         """Whether the head moves, if there is one."""
         return "trained"

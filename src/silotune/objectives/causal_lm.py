@@ -8,35 +8,22 @@ Shapes: n examples, T tokens, V vocabulary.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from silotune.core import Answers, Batch, Derived, Meter, generator
+from silotune.core import Answers, Batch, generator
 from silotune.core.fields import check_fields
 from silotune.core.inputs import InputSpec, synthetic_inputs
 
-from .base import check_max_length
+from .base import IGNORED, check_max_length
+from .classification import logits_of
 from .guessing import Found, Look
 from .task import Task
-
-IGNORED = -100
-"""The label of tokens that are not learned: padding and prompts."""
-
-
-def perplexity(answers: Answers) -> Derived:
-    """The exponential of the mean loss of a token."""
-    loss = answers.meters().get("loss")
-    return Derived() if loss is None else Derived(metrics={"perplexity": _exponential(loss)})
-
-
-def _exponential(loss: Meter) -> float:
-    return math.exp(min(loss.value(), 700.0))
+from .tokens import own_means, perplexity, token_losses
 
 
 def _fits(look: Look) -> bool:
@@ -71,6 +58,7 @@ TASK = Task(
         frozenset({"prompt", "input", "completion"}),
         frozenset({"messages"}),
     ),
+    architecture="decoder",
     auto="AutoModelForCausalLM",
     families="a decoder (gpt2, llama, qwen3, gemma3_text)",
     head=False,
@@ -150,14 +138,16 @@ class CausalLM:
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """(n,) mean cross entropies; 0 for an example without a target token."""
-        losses, targets = _token_losses(model, batch)
-        return losses.sum(dim=1) / targets.sum(dim=1).clamp(min=1)
+        targets = batch["labels"][:, 1:]
+        return own_means(token_losses(_logits(model, batch), targets), targets)
 
     @torch.no_grad()
     def measure(self, model: nn.Module, batch: Batch) -> Answers:
         """``loss``, counted in target tokens; its exponential is the perplexity."""
-        losses, targets = _token_losses(model, batch)
-        return Answers(totals={"loss": losses.double().sum(dim=1)}, counts=targets.sum(dim=1))
+        targets = batch["labels"][:, 1:]
+        losses = token_losses(_logits(model, batch), targets)
+        counts = (targets != IGNORED).sum(dim=1)
+        return Answers(totals={"loss": losses.double().sum(dim=1)}, counts=counts)
 
     def synthetic(self, spec: InputSpec, lengths: Sequence[int], seed: int) -> Batch:
         """Random texts of these lengths, each its own target but for its prompt."""
@@ -169,13 +159,6 @@ class CausalLM:
         return inputs | {"labels": labels}
 
 
-def _token_losses(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Cross entropies (n, T-1), 0 where there is no target, and which are targets (n, T-1)."""
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    logits: Tensor = model(**inputs).logits[:, :-1]
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    targets = batch["labels"][:, 1:]
-    losses = F.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED
-    )
-    return losses.view(targets.shape), targets != IGNORED
+def _logits(model: nn.Module, batch: Batch) -> Tensor:
+    """(n, T-1, V) of what predicts a token: nothing predicts the first."""
+    return logits_of(model, batch)[:, :-1]

@@ -11,6 +11,7 @@ from .causal_lm import CausalLM
 from .image_classification import ImageClassification
 from .multi_label_classification import MultiLabelClassification
 from .regression import Regression
+from .seq2seq import Seq2Seq
 from .sequence_classification import SequenceClassification
 from .task import Goal, Task
 from .token_classification import TokenClassification
@@ -21,6 +22,7 @@ KINDS = (
     Regression,
     TokenClassification,
     CausalLM,
+    Seq2Seq,
     ImageClassification,
 )
 """The objectives of this package, in the order in which tasks are listed."""

@@ -6,7 +6,7 @@ An objective's file states them beside its loss. Nothing else knows a task by it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
@@ -20,7 +20,9 @@ Goal = Literal["max", "min"]
 
 Target = Literal["none", "label", "labels", "entities", "numbers"]
 
-LEARNED = frozenset({"label", "tags", "spans", "completion"})
+Architecture = Literal["one stack", "decoder", "encoder-decoder"]
+
+LEARNED = frozenset({"label", "tags", "spans", "completion", "target"})
 """Parts that a record is learned by, and no model is asked with."""
 
 
@@ -33,6 +35,11 @@ class Task:
         title: in a sentence.
         reads: what a record is before a model reads it: by its tokenizer, or image processor.
         forms: the sets of parts that make a record.
+        apart: parts of a record that are rows of tokens of their own, beside the first (a model
+            reads them in a pass of their own, or writes them) -> how the names of the row's tensors
+            begin.
+        architecture: what a base must be: an encoder or a decoder, one that no token of a text
+            looks ahead in, or an encoder with such a decoder.
         auto: the class of transformers that loads a model for it.
         families: types of models that do it, for people.
         head: whether a new head is put on the base, of one output for each label.
@@ -63,6 +70,8 @@ class Task:
     title: str
     reads: Literal["text", "image"]
     forms: Sequence[frozenset[str]]
+    apart: Mapping[str, str] = field(default_factory=dict)
+    architecture: Architecture = "one stack"
     auto: str
     families: str
     head: bool

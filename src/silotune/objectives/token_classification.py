@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from silotune.core import Answers, Batch, Derived, generator
@@ -25,6 +24,7 @@ from .classification import check_head, logits_of
 from .guessing import Found, Look
 from .iob2 import Entity, entities, tags_of
 from .task import Task
+from .tokens import own_means, token_losses
 
 _TAGGED = 0.75
 """Of the tokens of made-up records, about so many have a tag."""
@@ -173,8 +173,7 @@ class TokenClassification:
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """(n,) mean cross entropies; 0 for an example without a tag."""
         labels = batch["labels"]
-        losses = token_losses(logits_of(model, batch), labels)
-        return losses.sum(dim=1) / (labels != IGNORED).sum(dim=1).clamp(min=1)
+        return own_means(token_losses(logits_of(model, batch), labels), labels)
 
     @torch.no_grad()
     def measure(self, model: nn.Module, batch: Batch) -> Answers:
@@ -227,19 +226,6 @@ def checked_types(labels: Labels) -> Labels:
                 "which O, B-NAME, I-NAME, B-DATE and I-DATE are made"
             )
     return known
-
-
-def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """(n, T) cross entropies, 0 where there is no tag.
-
-    Args:
-        logits: (n, T, C).
-        labels: (n, T), -100 where there is no tag.
-    """
-    losses = F.cross_entropy(
-        logits.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORED
-    )
-    return losses.view(labels.shape)
 
 
 def _counted(right: Sequence[int], given: Sequence[int]) -> tuple[int, int, int]:

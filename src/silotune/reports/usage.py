@@ -44,7 +44,7 @@ def adapter_program(
         labels=list(labels) if find(summary.task).head else None,
         max_length=summary.max_length,
         **_answers(summary.task, summary.constants, standardised=True),
-        **_question(summary.parts),
+        **_question(summary.parts, summary.source_prefix),
     )
 
 
@@ -56,6 +56,7 @@ def merged_program(
     constants: Constants | None = None,
     *,
     standardised: bool = False,
+    source_prefix: str = "",
 ) -> str:
     """A Python program that loads a merged model and uses it.
 
@@ -66,12 +67,13 @@ def merged_program(
         parts: of a record, by which a model is asked as it was trained.
         constants: that make answers of outputs, as the objective names them.
         standardised: whether outputs that are numbers are still in standard units.
+        source_prefix: what every text to be read begins with.
     """
     return _render(
         f"merged_{_kind(task, pooling)}",
         max_length=max_length,
         **_answers(task, constants or {}, standardised=standardised),
-        **_question(parts),
+        **_question(parts, source_prefix),
     )
 
 
@@ -95,8 +97,10 @@ def _answers(task: str, constants: Constants, *, standardised: bool) -> dict[str
     return {"target": find(task).target, "constants": told, "standardised": standardised}
 
 
-def _question(parts: Collection[str]) -> dict[str, str]:
+def _question(parts: Collection[str], source_prefix: str) -> dict[str, str]:
     """How a model is asked, in the form of its records."""
+    if "source" in parts:
+        return {"asked": "source", "prefix": source_prefix}
     if "text_pair" in parts:
         return {"asked": "pair"}
     if "words" in parts:

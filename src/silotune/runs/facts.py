@@ -125,6 +125,7 @@ class Summary:
         quantization: ``8bit`` or ``4bit`` where the run itself has quantised its base.
         products: number type in which frozen maps multiplied.
         constants: public numbers that make answers of outputs, as the objective names them.
+        source_prefix: what every text to be read begins with.
         split: records and labels of every silo; shown in a simulation only.
     """
 
@@ -153,6 +154,7 @@ class Summary:
     products: str = "float32"
     local_epochs: float | None = None
     constants: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    source_prefix: str = ""
     split: Mapping[str, SiloSummary] = field(default_factory=dict)
 
     @property

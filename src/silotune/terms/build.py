@@ -27,6 +27,7 @@ from silotune.core import (
 )
 from silotune.core.expert_matrix import parameter_of
 from silotune.core.half_products import halve
+from silotune.core.masks import DECODER
 from silotune.core.packed_linear import PackedLinear
 from silotune.engine import (
     Coupling,
@@ -137,7 +138,13 @@ def read_model(terms: Terms, labels: tuple[str, ...], given: GivenModel | None =
         loaded = prepare_model(given, objective.task, **how)
     else:
         loaded = load_model(terms.model, objective.task, **how)
-    check_limits(loaded, objective.max_length, pairs="text_pair" in objective.columns)
+    apart = find(objective.task).apart
+    check_limits(
+        loaded,
+        objective.max_length,
+        pairs="text_pair" in objective.columns.keys() - apart.keys(),
+        max_target_length=objective.max_target_length if DECODER in apart.values() else 0,
+    )
     return loaded
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertModel,
     GPT2Config,
@@ -24,6 +26,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForMaskedLM,
+    T5Config,
+    T5ForConditionalGeneration,
     ViTConfig,
     ViTModel,
 )
@@ -97,6 +101,45 @@ def tiny_llama(folder: Path, seed: int = 0) -> Path:
         eos_token_id=2,
     )
     return _save_with_tokenizer(LlamaForCausalLM(config), folder, seed, padding=False)
+
+
+def tiny_t5(folder: Path, seed: int = 0) -> Path:
+    """An encoder with a decoder that begins with padding; positions are relative."""
+    config = T5Config(
+        vocab_size=_VOCABULARY,
+        d_model=32,
+        d_kv=16,
+        d_ff=48,
+        num_layers=2,
+        num_heads=2,
+        relative_attention_num_buckets=8,
+        relative_attention_max_distance=16,
+        pad_token_id=0,
+        eos_token_id=2,
+        decoder_start_token_id=0,
+    )
+    return _save_with_tokenizer(T5ForConditionalGeneration(config), folder, seed)
+
+
+def tiny_bart(folder: Path, seed: int = 0) -> Path:
+    """An encoder with a decoder that begins with the end token, and positions from a table."""
+    config = BartConfig(
+        vocab_size=_VOCABULARY,
+        d_model=32,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        max_position_embeddings=_POSITIONS,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=2,
+        forced_eos_token_id=2,
+    )
+    return _save_with_tokenizer(BartForConditionalGeneration(config), folder, seed)
 
 
 def tiny_vit(folder: Path, seed: int = 0) -> Path:

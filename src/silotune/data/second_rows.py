@@ -1,0 +1,108 @@
+"""Second rows: records of two texts of which each is a row of tokens of its own.
+
+What a decoder is to write lies beside what its encoder reads, and two texts that are compared
+beside each other. Each row is padded for itself, and has its own mask (``core.masks``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset
+
+from silotune.core.masks import DECODER
+from silotune.objectives import Objective, find
+
+from .chunks import Chunk
+from .columns import slices
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondRow:
+    """The second text of a record, where it is a row of its own.
+
+    Attributes:
+        first: part of a record that is read first.
+        part: that is the second.
+        name: how the names of the second row's tensors begin.
+        max_length: tokens of the second; the rest is cut.
+        limit: the objective's field that says so.
+        prefix: what every first text begins with.
+    """
+
+    first: str
+    part: str
+    name: str
+    max_length: int
+    limit: str
+    prefix: str = ""
+
+
+def second_row(objective: Objective) -> SecondRow | None:
+    """The second row of an objective's records, if they have one."""
+    for part, name in find(objective.task).apart.items():
+        return SecondRow(
+            first=next(other for other in objective.columns if other not in (part, "label")),
+            part=part,
+            name=name,
+            max_length=objective.max_target_length,
+            limit="max_target_length" if name == DECODER else "max_length",
+            prefix=objective.source_prefix,
+        )
+    return None
+
+
+def side_by_side(
+    table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, second: SecondRow
+) -> Iterator[Chunk]:
+    """Tokenize both rows of a readable table.
+
+    Args:
+        table: has the parts of ``second``.
+        tokenizer: a fast one; some write a target in another way than they read a text.
+        max_length: tokens of a first text, its prefix included.
+        second: says where the second is.
+    """
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    written = second.name == DECODER
+    for first, columns in slices(table):
+        texts = [second.prefix + (text or "") for text in columns[second.first]]
+        others = [text or "" for text in columns[second.part]]
+        read = tokenizer(texts, truncation=True, max_length=max_length)
+        beside = tokenizer(
+            **{"text_target" if written else "text": others},
+            truncation=True,
+            max_length=second.max_length,
+        )
+        rows = range(len(texts))
+        kept = [
+            i
+            for i in rows
+            if not any(special.issuperset(r["input_ids"][i]) for r in (read, beside))
+        ]
+        made = _named(read, "", kept)
+        if written:
+            made["labels"] = [beside["input_ids"][i] for i in kept]
+        else:
+            made |= _named(beside, second.name, kept)
+        yield Chunk(
+            rows=[first + i for i in kept],
+            columns=made,
+            truncated=_cut(read, kept),
+            cut_seconds=_cut(beside, kept),
+        )
+
+
+def _named(encoded: Any, row: str, kept: Sequence[int]) -> dict[str, list[list[int]]]:
+    names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
+    return {row + name: [encoded[name][i] for i in kept] for name in names}
+
+
+def _cut(encoded: Any, kept: Sequence[int]) -> int:
+    """How many texts were longer than what is read."""
+    return sum(bool(encoded.encodings[i].overflowing) for i in kept)
