@@ -15,6 +15,7 @@ from transformers import (
     CONFIG_MAPPING,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     ViTImageProcessor,
 )
@@ -23,9 +24,10 @@ from transformers.models.auto import modeling_auto
 from silotune.models.load import quiet
 from silotune.testing.tiny_models import byte_tokenizer, draw_weights
 
-Task = Literal["causal-lm", "sequence-classification", "image-classification"]
+Task = Literal["seq2seq", "causal-lm", "sequence-classification", "image-classification"]
 
 _TASKS: Mapping[Task, tuple[Any, Mapping[str, Any]]] = {
+    "seq2seq": (AutoModelForSeq2SeqLM, modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES),
     "causal-lm": (AutoModelForCausalLM, modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
     "sequence-classification": (
         AutoModelForSequenceClassification,
@@ -187,7 +189,7 @@ def architectures() -> Iterator[tuple[str, Task]]:
         tasks = [task for task, (_, names) in _TASKS.items() if name in names]
         both = {"causal-lm", "sequence-classification"} <= set(tasks)
         encoder = both and (name in _READ_BOTH_WAYS or _is_encoder(name))
-        yield name, "sequence-classification" if encoder else tasks[0]
+        yield name, "sequence-classification" if encoder and tasks[0] != "seq2seq" else tasks[0]
 
 
 def tiny(model_type: str, task: Task, seed: int = 0) -> Tiny:
@@ -199,8 +201,10 @@ def tiny(model_type: str, task: Task, seed: int = 0) -> Tiny:
     kind = CONFIG_MAPPING[model_type]
     config = kind(**{**_sizes(kind), **_OWN.get(model_type, {})})
     config.architectures = []  # a list where a type has several models
-    if task != "causal-lm":
+    if task not in ("causal-lm", "seq2seq"):
         config.num_labels = 2
+    elif task == "seq2seq" and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = 0  # as T5's checkpoints say it
     with quiet():
         model = draw_weights(_TASKS[task][0].from_config(config), seed)
     reader = (

@@ -25,6 +25,7 @@ import transformers
 import silotune as st
 from silotune.adapters import save_peft
 from silotune.core import Batch, ClientId, ClientTask, Factors, seed_of
+from silotune.core.masks import DECODER, MASK
 from silotune.engine.local_training import local_training
 from silotune.engine.participants import Client
 from silotune.models.load import GivenModel, quiet
@@ -71,7 +72,8 @@ clients. What was saved was loaded by PEFT onto the base and computed the same (
 any record is read a run proves its gradients, or says why it cannot.
 
 What does `sequence-classification` does `multi-label-classification` and `regression` as well: it
-is the same class of model under another loss.
+is the same class of model under another loss. `token-classification` has a class of its own, which
+most encoders and many decoders have in transformers, on the same targets.
 
 **One record at a time**: a target reads something that is not by record (positions that all share),
 so single gradients take as many passes. **`micro_batch_size: 1`** must be set: the model
@@ -181,7 +183,7 @@ def _run(
         ),
         privacy=st.ExampleDP(noise_multiplier=1.0, target_delta=1e-3) if private else st.NoDP(),
     )
-    labels = () if task == "causal-lm" else LABELS
+    labels = () if task in ("causal-lm", "seq2seq") else LABELS
     built = open_model(terms, labels, machine, GivenModel(model.model, model.reader))
     learned = _trained(built, mechanism)
     save_peft(folder, learned, built.axes.adapter, built.sites, built.layout)
@@ -241,7 +243,9 @@ def _gap(base: Any, built: BuiltModel, folder: Path) -> float:
     """How far PEFT's logits are from ours on made-up records, relative to the largest."""
     objective = built.trainer.objective
     inputs = objective.synthetic(built.loaded.inputs, [8, 8], 1)  # type: ignore[attr-defined]
-    del inputs["labels"]
+    labels = inputs.pop("labels")
+    if DECODER + MASK in inputs:
+        inputs[f"{DECODER}input_ids"] = labels.clamp(min=0)
     theirs = peft.PeftModel.from_pretrained(copy.deepcopy(base), folder).eval()
     expected = built.trainer.adapted.model.eval()(**inputs).logits
     found = theirs(**inputs).logits
@@ -252,6 +256,8 @@ def _objective(task: Task) -> Any:
     match task:
         case "causal-lm":
             return st.CausalLM(text="text", max_length=24)
+        case "seq2seq":
+            return st.Seq2Seq(source="text", target="line", max_length=24, max_target_length=12)
         case "image-classification":
             return st.ImageClassification(image="image", label="label", labels=LABELS)
         case _:

@@ -50,5 +50,5 @@ def test_the_benchmark_runs_and_what_worked_works():
     )
     figures = json.loads(done.stdout.splitlines()[-1])
     assert figures["tried"] == 9, "the experts of Qwen2-MoE have a row of their own"
-    assert (figures["plain"], figures["private"]) == (8, 7)
+    assert (figures["plain"], figures["private"]) == (9, 8)
     assert figures["largest_gap"] < 1e-4
