@@ -13,9 +13,9 @@ from silotune.adapters import AdaptedModel, Estimate, merge, straighten
 from silotune.adapters.merge_error import MergeError, in_float32, outputs
 from silotune.adapters.straightening import input_norms
 from silotune.core import Batch, ClientDataset, Site, generator
-from silotune.core.inputs import synthetic_inputs
 from silotune.engine.batches import to_device
 from silotune.objectives import Objective, find
+from silotune.objectives.tokens import inputs_of
 from silotune.terms import BuiltModel, Terms
 
 from .description import Description
@@ -54,11 +54,8 @@ def merged_whole(
     """
     adapted, spec = model.trainer.adapted, model.loaded.inputs
     lengths = [min(n, terms.objective.max_length) for n in LENGTHS]
-    probe: Mapping[str, torch.Tensor]
-    if batches is None:
-        probe = synthetic_inputs(spec, lengths, generator(terms.seed, "merge error"))
-    else:
-        probe = {name: t for name, t in next(batches()).items() if name != "labels"}
+    made = terms.objective.synthetic(spec, lengths, terms.seed)
+    probe = inputs_of(adapted.model, made if batches is None else next(batches()))
     with in_float32(adapted.model):
         adapted.load(model.first)
         untrained = outputs(adapted.model, probe)

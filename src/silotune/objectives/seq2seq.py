@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from .base import IGNORED, check_max_length
 from .classification import logits_of
 from .guessing import Found, Look
 from .task import Task
-from .tokens import own_means, perplexity, token_losses
+from .tokens import inputs_of, own_means, perplexity, token_losses
 
 
 def _fits(look: Look) -> bool:
@@ -145,5 +145,4 @@ class Seq2Seq:
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:
     """(n, T, V), in float32 at least."""
-    shift: Any = model.prepare_decoder_input_ids_from_labels
-    return logits_of(model, {**batch, f"{DECODER}input_ids": shift(batch["labels"])})
+    return logits_of(model, inputs_of(model, batch))

@@ -6,11 +6,13 @@ Shapes: n examples, T tokens, C classes of each.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor
+from torch import Tensor, nn
 
-from silotune.core import Answers, Derived, Meter
+from silotune.core import Answers, Batch, Derived, Meter
+from silotune.core.masks import DECODER, MASK
 
 from .base import IGNORED
 
@@ -26,6 +28,15 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
         logits.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORED
     )
     return losses.view(labels.shape)
+
+
+def inputs_of(model: nn.Module, batch: Batch) -> Batch:
+    """What a model reads of a batch: a decoder its labels too, shifted as the model does it."""
+    read = {name: t for name, t in batch.items() if name != "labels"}
+    if DECODER + MASK in batch:
+        shift: Any = model.prepare_decoder_input_ids_from_labels
+        read[f"{DECODER}input_ids"] = shift(batch["labels"])
+    return read
 
 
 def own_means(losses: Tensor, labels: Tensor) -> Tensor:
