@@ -14,6 +14,7 @@ from datasets import Dataset
 
 from silotune.core.masks import DECODER
 from silotune.objectives import Objective, find
+from silotune.objectives.base import max_target_length, source_prefix
 
 from .chunks import Chunk
 from .columns import slices
@@ -50,9 +51,9 @@ def second_row(objective: Objective) -> SecondRow | None:
             first=next(other for other in objective.columns if other not in (part, "label")),
             part=part,
             name=name,
-            max_length=objective.max_target_length,
+            max_length=max_target_length(objective),
             limit="max_target_length" if name == DECODER else "max_length",
-            prefix=objective.source_prefix,
+            prefix=source_prefix(objective),
         )
     return None
 

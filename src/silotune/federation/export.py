@@ -19,6 +19,7 @@ from silotune.models.hub import files_digest
 from silotune.models.load import quiet
 from silotune.models.originals import restore
 from silotune.models.pooling import MeanPooledClassifier
+from silotune.objectives.base import source_prefix
 from silotune.reports.model_card import OWN
 from silotune.reports.usage import merged_program
 from silotune.runs.facts import read_facts
@@ -191,7 +192,7 @@ def _readme(
         objective.columns,
         objective.constants,
         standardised=standardised,
-        source_prefix=objective.source_prefix,
+        source_prefix=source_prefix(objective),
     )
     parts = [
         f"# {Path(base).name} with its adapter merged in",

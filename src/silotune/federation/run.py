@@ -24,6 +24,7 @@ from silotune.engine.checkpoint import load as load_checkpoint
 from silotune.engine.checkpoint import save as save_checkpoint
 from silotune.engine.loop import make_tasks, one_round
 from silotune.linalg import norm
+from silotune.objectives.base import source_prefix
 from silotune.privacy.accounting.accountant import COARSE, FINE
 from silotune.privacy.ledger.noisy_counts import by_table
 from silotune.reports.model_card import model_card, signpost
@@ -263,7 +264,7 @@ def summary(built: BuiltFederation) -> Summary:
         max_length=objective.max_length,
         parts=tuple(objective.columns),
         constants=objective.constants,
-        source_prefix=objective.source_prefix,
+        source_prefix=source_prefix(objective),
         personal=is_personal(model),
         fits_peft=adapter is None or adapter.fits_peft,
         quantization=terms.quantization,

@@ -69,16 +69,6 @@ class Objective(PerExampleLoss, Protocol):
         return 128
 
     @property
-    def max_target_length(self) -> int:
-        """Tokens of a text that is to be written; the rest is cut."""
-        return self.max_length
-
-    @property
-    def source_prefix(self) -> str:
-        """What every text to be read begins with."""
-        return ""
-
-    @property
     def head(self) -> Literal["trained", "frozen"]:
         """Whether the head moves, if there is one."""
         return "trained"
@@ -115,6 +105,16 @@ class Objective(PerExampleLoss, Protocol):
         is one for each number.
         """
         ...
+
+
+def max_target_length(objective: Objective) -> int:
+    """Tokens of a text in a row of its own; those of any text, if the objective says no other."""
+    return int(getattr(objective, "max_target_length", objective.max_length))
+
+
+def source_prefix(objective: Objective) -> str:
+    """What every text to be read begins with; nothing, if the objective does not say."""
+    return str(getattr(objective, "source_prefix", ""))
 
 
 def columns_read(objective: Objective) -> tuple[str, ...]:

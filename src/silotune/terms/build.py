@@ -41,6 +41,7 @@ from silotune.models.saved_modules import beside_heads, saved_modules
 from silotune.models.target_modules import peft_targets
 from silotune.models.target_parameters import peft_parameters
 from silotune.objectives import descriptions, find
+from silotune.objectives.base import max_target_length
 
 from .machine import Machine
 from .sites import choose_sites
@@ -143,7 +144,7 @@ def read_model(terms: Terms, labels: tuple[str, ...], given: GivenModel | None =
         loaded,
         objective.max_length,
         pairs="text_pair" in objective.columns.keys() - apart.keys(),
-        max_target_length=objective.max_target_length if DECODER in apart.values() else 0,
+        max_target_length=max_target_length(objective) if DECODER in apart.values() else 0,
     )
     return loaded
 
