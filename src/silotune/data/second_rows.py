@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datasets import Dataset
 
@@ -18,9 +18,6 @@ from silotune.objectives.base import max_target_length, source_prefix
 
 from .chunks import Chunk
 from .columns import slices
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +56,7 @@ def second_row(objective: Objective) -> SecondRow | None:
 
 
 def side_by_side(
-    table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, second: SecondRow
+    table: Dataset, tokenizer: Any, max_length: int, second: SecondRow
 ) -> Iterator[Chunk]:
     """Tokenize both rows of a readable table.
 

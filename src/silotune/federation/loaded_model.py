@@ -17,6 +17,7 @@ from silotune.data.images import decoded
 from silotune.data.tokenization import template_of
 from silotune.objectives import Objective, find
 from silotune.objectives.answers import Answer
+from silotune.objectives.base import source_prefix
 
 from .entities import tagged
 from .questions import questions
@@ -87,7 +88,7 @@ class LoadedModel:
         seed: int = 0,
         **options: Any,
     ) -> list[str]:
-        """Continue texts.
+        """Continue texts, or write one for each.
 
         Args:
             prompts: texts; chats to answer, lists of {role, content}; or mappings with the columns
@@ -98,7 +99,7 @@ class LoadedModel:
             **options: of ``transformers``' ``generate``.
 
         Returns:
-            What comes after each prompt.
+            What comes after each prompt, or is written for each source.
 
         Raises:
             ValueError: if this is no language model, or a prompt leaves it no position to write in.
@@ -202,9 +203,29 @@ class LoadedModel:
         known = ("input_ids", "token_type_ids", "attention_mask")
         return {name: encoded[name] for name in known if name in encoded}
 
+    @property
+    def _writes_anew(self) -> bool:
+        """Whether a decoder begins a text of its own, and does not go on with the prompt."""
+        return find(self.objective.task).architecture == "encoder-decoder"
+
+    def _source(self, text: Any) -> torch.Tensor:
+        """The tokens (1, T) of what an encoder reads, as in training."""
+        assert self.tokenizer is not None
+        if not isinstance(text, str):
+            raise ValueError("generate: this model reads texts; give a list of them")
+        ids: torch.Tensor = self.tokenizer(
+            source_prefix(self.objective) + text,
+            truncation=True,
+            max_length=self.objective.max_length,
+            return_tensors="pt",
+        )["input_ids"]
+        return ids
+
     def _prompt(self, prompt: Any) -> torch.Tensor:
         """The tokens (1, T) of a text, or of a chat up to where the assistant goes on."""
         assert self.tokenizer is not None
+        if self._writes_anew:
+            return self._source(prompt)
         template = None if isinstance(prompt, str) else template_of(self.tokenizer)
         templated = template is not None
         if template is not None:  # it brings the special tokens
@@ -228,6 +249,8 @@ class LoadedModel:
         most: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
         if most is None:
             return wanted
+        if self._writes_anew:  # its first position holds what a decoder begins with
+            return min(wanted, most - 1)
         if ids.shape[1] >= most:
             raise ValueError(
                 f"generate: prompt {row} (the first is 0) has {ids.shape[1]} tokens and the model "
@@ -247,7 +270,8 @@ class LoadedModel:
             tokens = model.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), **{**usual, **options}
             )
-        text: str = self.tokenizer.decode(tokens[0, ids.shape[1] :], skip_special_tokens=True)
+        first = 0 if self._writes_anew else ids.shape[1]
+        text: str = self.tokenizer.decode(tokens[0, first:], skip_special_tokens=True)
         return text
 
 

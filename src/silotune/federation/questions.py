@@ -16,7 +16,7 @@ from silotune.data.messages import UnreadableError
 from silotune.objectives import Objective
 from silotune.objectives.task import LEARNED
 
-_NEEDED = ("text", "words", "prompt", "messages", "image", "text_pair")
+_NEEDED = ("text", "words", "prompt", "source", "messages", "image", "text_pair")
 """Parts of which one at least must hold something."""
 
 
