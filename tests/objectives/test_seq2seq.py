@@ -2,10 +2,13 @@ import math
 
 import pytest
 import torch
+from datasets import Dataset
 
 from silotune.adapters import LoRA, inject
 from silotune.core import Factors, pool
 from silotune.core.masks import DECODER, MASK
+from silotune.data.guess import guess
+from silotune.data.loading import Source
 from silotune.engine.batches import lengths, taken
 from silotune.engine.passes import Passes
 from silotune.models.load import load_model
@@ -146,3 +149,17 @@ def test_models_of_another_kind_are_refused(folder, family, tmp_path):
         bert = tiny_models.tiny_bert(tmp_path / "bert")
         with pytest.raises(ValueError, match=r"bert is no encoder with a decoder.*t5, bart"):
             load_model(str(bert), "seq2seq")
+
+
+def looked_at(**columns):
+    table = Dataset.from_dict({name: cells * 20 for name, cells in columns.items()})
+    return guess(Source(train=table), None)
+
+
+def test_sources_and_targets_are_told_by_their_names():
+    note, line = ["she came with a cough", "he fell off a horse"], ["lungs, again", "a broken arm"]
+    found = looked_at(report=note, summary=line)
+    assert found.task == "seq2seq"
+    assert found.columns == {"source": "report", "target": "summary"}
+    beside = looked_at(report=note, summary=line, label=["a", "b"])
+    assert beside.task == "sequence-classification"

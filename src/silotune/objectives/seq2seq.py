@@ -28,7 +28,12 @@ from .tokens import inputs_of, own_means, perplexity, token_losses
 
 
 def _fits(look: Look) -> bool:
-    """Prompts and completions are a decoder's as well, so that these are told by other names."""
+    """Prompts and completions are a decoder's as well, so that these are told by other names.
+
+    Beside a label a second text is no target.
+    """
+    if any(look.called("label", look.may_be_labels())):
+        return False
     texts = look.texts()
     source = next(look.called("source", texts), None)
     return source is not None and any(look.called("target", [c for c in texts if c != source]))
