@@ -16,6 +16,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -27,7 +28,7 @@ from silotune.data.tokenization import text_examples
 from silotune.models.pooling import MeanPooledClassifier
 from silotune.objectives.iob2 import tags_of
 from silotune.reports.usage import adapter_program, merged_program
-from silotune.testing.tiny_models import tiny_bert, tiny_gpt2, tiny_vit
+from silotune.testing.tiny_models import tiny_bert, tiny_gpt2, tiny_t5, tiny_vit
 
 # PEFT asks transformers for a property that it has renamed
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -112,6 +113,25 @@ def test_the_program_for_a_language_model(tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(base)
     prompt = tokenizer("Once upon a time", return_tensors="pt")
     assert names["tokens"].shape[1] > prompt["input_ids"].shape[1]
+
+
+def test_the_program_for_an_encoder_with_a_decoder(tmp_path):
+    base = tiny_t5(tmp_path / "base")
+    model = moved(
+        AutoModelForSeq2SeqLM.from_pretrained(base),
+        task_type="SEQ_2_SEQ_LM",
+        target_modules=["q", "v"],
+    )
+    model.save_pretrained(tmp_path / "adapter")
+    facts = {"task": "seq2seq", "pooling": "model", "parts": ("source", "target")}
+    told = replace(summary(), **facts, source_prefix='say "it": ')
+    printed, names = run_program(adapter_program(told, ()), base, tmp_path / "adapter")
+    read = AutoTokenizer.from_pretrained(base)('say "it": a text to read', return_tensors="pt")
+    assert names["batch"]["input_ids"].tolist() == read["input_ids"].tolist()
+    with torch.no_grad():
+        tokens = model.generate(input_ids=read["input_ids"], max_new_tokens=50)
+    assert names["tokens"].tolist() == tokens.tolist()
+    assert printed
 
 
 @pytest.fixture
