@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from silotune.core import Key, PerExampleGradients, Role
+from silotune.core.outer import Outer
 from silotune.engine.batches import microbatches
 from silotune.privacy import (
     Correlated,
@@ -133,6 +134,34 @@ def test_how_rows_lie_in_memory_does_not_matter(grid):
             found = sums(lying)[key]
             assert found.is_contiguous()
             torch.testing.assert_close(found, tensor)
+
+
+LONG = {
+    "equal": lambda p: torch.full((1, p), 1.5),
+    "gaussian": lambda p: 9 * torch.randn(1, p, generator=torch.Generator().manual_seed(p)),
+    "small": lambda p: torch.full((1, p), 3e-20),
+}
+
+
+@pytest.mark.parametrize("numbers", [1, 1023, 1024, 49_152, 1_000_000, 12_345_678])
+@pytest.mark.parametrize("kind", LONG)
+def test_however_long_a_record_is_it_is_not_let_through_longer_than_the_bound(kind, numbers):
+    """In float32: sums of many equal numbers come out too small there."""
+    row = LONG[kind](numbers).float()
+    bound = 1e-30 if kind == "small" else 1.0
+    [total] = clipped_sum({Key("q", Role.B): row}, bound)[0].values()
+    length = float(torch.linalg.vector_norm(total.double()))
+    assert 0.99999 * bound < length <= bound
+
+
+def test_a_record_of_rank_one_is_as_long_as_its_factors_say():
+    for left, right in (
+        (torch.full((1, 32_000), 1.5), torch.full((1, 4096), 1.25)),
+        (torch.full((1, 3), 1e-23), torch.full((1, 5), 1e18)),
+    ):
+        rows = Outer(left.float(), right.float())
+        expected = left.double().norm() * right.double().norm()
+        assert float(rows.norms()) == pytest.approx(float(expected), rel=1e-7)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e300])

@@ -38,6 +38,11 @@ class Outer:
         return torch.Size((*self.left.shape, self.right.shape[1]))
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of its numbers."""
+        return self.left.dtype
+
+    @property
     def device(self) -> torch.device:
         """Where they lie."""
         return self.left.device
@@ -47,9 +52,9 @@ class Outer:
         return self.left[:, :, None] * self.right[:, None, :]
 
     def norms(self) -> Tensor:
-        """(n,) L2 norms of the rows."""
-        left: Tensor = torch.linalg.vector_norm(self.left, dim=1)
-        right: Tensor = torch.linalg.vector_norm(self.right, dim=1)
+        """(n,) L2 norms of the rows, in float64: squares of small numbers are none in float32."""
+        left: Tensor = torch.linalg.vector_norm(self.left, dim=1, dtype=torch.float64)
+        right: Tensor = torch.linalg.vector_norm(self.right, dim=1, dtype=torch.float64)
         return left * right
 
     def weighted(self, weights: Tensor) -> Tensor:

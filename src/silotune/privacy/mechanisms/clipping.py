@@ -78,12 +78,12 @@ def _factors(
         max_grad_norm: C, or that of every record, (n,).
     """
     norms = [_norms(r) for r in rows.values()]
-    place = norms[0].device  # layers may lie on several
+    place, own_type = norms[0].device, next(iter(rows.values())).dtype  # layers may lie on several
     norm = torch.linalg.vector_norm(torch.stack([n.to(place) for n in norms]), dim=0)  # (n,)
     finite = norm.isfinite()
-    margin = 1.0 + 32.0 * torch.finfo(norm.dtype).eps  # the norm itself is rounded
+    margin = 1.0 + 32.0 * torch.finfo(own_type).eps  # parts of the norm, and products, are rounded
     factor = torch.where(finite, (max_grad_norm / (norm * margin)).clamp(max=1.0), 0.0)
-    return factor, None if finite.all() else ~finite
+    return factor.to(own_type), None if finite.all() else ~finite
 
 
 def _lying(rows: Rows) -> Rows:
@@ -100,12 +100,21 @@ def _shaped(sums: Tensor, rows: Rows) -> Tensor:
     return shaped if lying is rows else shaped.mT.contiguous()
 
 
+PIECE = 1024
+"""Numbers whose norm the rows' own type can add up; longer sums come out too small, by a percent
+in the end, and what is clipped to them too large."""
+
+
 def _norms(rows: Rows) -> Tensor:
-    """(n,)."""
+    """(n,) in float64: norms of pieces, added up there."""
     if isinstance(rows, Outer):
         return rows.norms()
-    norms: Tensor = torch.linalg.vector_norm(dense(_lying(rows)).flatten(1), dim=1)
-    return norms
+    flat = dense(_lying(rows)).flatten(1)
+    whole = flat.shape[1] - flat.shape[1] % PIECE
+    pieces = (flat[:, :whole].unflatten(1, (-1, PIECE)), flat[:, None, whole:])
+    norms = [torch.linalg.vector_norm(piece, dim=2).double() for piece in pieces]
+    norm: Tensor = torch.linalg.vector_norm(torch.cat(norms, dim=1), dim=1)
+    return norm
 
 
 def _without(rows: Rows, broken: Tensor | None) -> Rows:
