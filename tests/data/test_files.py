@@ -201,6 +201,7 @@ def test_encodings_that_are_none(encoding):
         ("no.feather", b"not feather", "no sound file"),
         ("no.csv.bz2", b"not packed", "no sound file"),
         ("no.csv.xz", b"not packed", "no sound file"),
+        ("twice.csv", b"a,b,b\n1,2,3\n", "it has two columns 'b'"),
     ],
 )
 def test_broken_files_are_named(tmp_path, name, content, words):

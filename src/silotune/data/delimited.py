@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from io import StringIO
 from itertools import islice
@@ -56,12 +57,15 @@ def read_delimited(
     options = pa_csv.ParseOptions(delimiter=mark, newlines_in_values=True)
     kinds = pa_csv.ConvertOptions(column_types=dict.fromkeys(as_text, pa.string()))
     try:
-        return pa_csv.read_csv(
+        table = pa_csv.read_csv(
             pa.BufferReader(text.encode()), parse_options=options, convert_options=kinds
         )
     except pa.ArrowException:
         _ask(text, mark)
         raise UnreadableError(_ragged(text, mark) or "it is no sound csv file") from None
+    if twice := [name for name, n in Counter(table.column_names).items() if n > 1]:
+        raise UnreadableError(f"it has two columns {twice[0]!r}; rename one, or take it out")
+    return table
 
 
 def _ask(text: str, mark: str, unread: UnreadableError | None = None) -> None:

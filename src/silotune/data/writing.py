@@ -18,6 +18,9 @@ from silotune.core.files import finite, write_bytes
 STANDARD = "-"
 """The name of standard input and output, as shells have it; they are jsonl."""
 
+_BREAK = "\r\n"
+"""Told to csv as the end of a row, for cells that hold either character are then quoted."""
+
 
 def check_new(place: str, *, overwrite: bool) -> None:
     """See that a file can be written there, before there is anything to write.
@@ -74,16 +77,26 @@ def _delimited(mark: str) -> Callable[[pa.Table], bytes]:
 
     def content(table: pa.Table) -> bytes:
         columns = [_plain(name, table[name].to_pylist()) for name in table.column_names]
-        text = StringIO(newline="")
-        writer = csv.writer(text, delimiter=mark, lineterminator="\n")
+        rows = _Rows()
+        writer = csv.writer(rows, delimiter=mark, lineterminator=_BREAK)
         writer.writerow(table.column_names)
         writer.writerows(
             [_json(cell) if isinstance(cell, list | dict) else cell for cell in row]
             for row in zip(*columns, strict=True)
         )
-        return text.getvalue().encode()
+        return rows.text.getvalue().encode()
 
     return content
+
+
+class _Rows:
+    """Rows as they are written, each ended by a newline alone."""
+
+    def __init__(self) -> None:
+        self.text = StringIO(newline="")
+
+    def write(self, row: str) -> None:
+        self.text.write(row.removesuffix(_BREAK) + "\n")
 
 
 def _parquet(table: pa.Table) -> bytes:
