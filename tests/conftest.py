@@ -10,7 +10,8 @@ Torch has one thread, or as many as SILOTUNE_TEST_THREADS says; one that waits l
 other processes, or two of them with two threads each take ten times as long. The process that only
 gives out tests does without torch, and none has its compiler, which PEFT would import (by way of
 bitsandbytes) for kernels that no CPU takes. What was imported is not looked at again by the garbage
-collector. Hypothesis tries 10 examples of a law, and 100 where CI is set.
+collector. Hypothesis tries 10 examples of a law, 30 where CI is set, and 100 in
+`make test-all`.
 """
 
 import atexit

@@ -38,7 +38,7 @@ def test_the_cheapest_stay_and_order_is_of_no_account():
     costs = {"tests/a.py::one": 0.8, "tests/a.py::two": 0.2, "tests/a.py::three": 9.0}
     names = [*costs, "tests/a.py::cheap"]
     for order in (names, names[::-1]):
-        assert too_many(order, costs, law_or_file, AT_HAND) == {"tests/a.py::three"}
+        assert too_many(order, costs, law_or_file, 1.0) == {"tests/a.py::three"}
 
 
 def test_of_every_function_one_more_case_is_in_ci():
@@ -50,7 +50,7 @@ def test_of_every_function_one_more_case_is_in_ci():
 def test_cases_of_a_dear_law_are_far_apart_and_other_ones_meet_others():
     def kept(law: str) -> list[int]:
         names = [f"{LAW}{law}[{i}]" for i in range(9)]
-        left = too_many(names, {LAW + law: AT_HAND / 3}, law_or_file, AT_HAND)
+        left = too_many(names, {LAW + law: 0.3}, law_or_file, 0.9)
         return [i for i, name in enumerate(names) if name not in left]
 
     assert {(b - a) % 9 for a, b in zip(kept("x"), kept("x")[1:], strict=False)} == {3}
