@@ -131,6 +131,13 @@ def test_a_method_that_refuses_the_unit_of_privacy_is_a_cell_with_the_reason():
     assert "override" not in refused["fedsa-lora", "client"]
 
 
+def test_memory_that_runs_share_is_measured_by_none_of_them():
+    size = "train.per_device_train_batch_size"
+    found = cells(read_grid(grid(axes={size: [8, "auto"]}, baseline={})))
+    assert [bool(cell.refusal) for cell in found] == [False, True]
+    assert f"{size}: auto would find another number" in found[1].refusal
+
+
 def test_a_grid_of_which_nothing_can_run_is_refused_as_its_first_cell_is():
     with pytest.raises(ConfigError, match=r"method\.r"):
         cells(read_grid(grid(axes={"method.r": [-1, 0]}, baseline={})))

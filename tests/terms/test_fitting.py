@@ -73,3 +73,8 @@ def test_processes_that_would_find_several_numbers_are_refused():
     Machine(micro_batch_size="auto").check_processes(in_one_process=True)
     with pytest.raises(ValueError, match="micro_batch_size: must be"):
         Machine(micro_batch_size="all")
+
+
+def test_what_looks_at_few_records_measures_nothing():
+    assert Machine(micro_batch_size="auto").settled().micro_batch_size == 32
+    assert Machine(micro_batch_size=5).settled().micro_batch_size == 5

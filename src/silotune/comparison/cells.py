@@ -76,7 +76,15 @@ class Cell:
             ConfigError: if they do not go with the rest.
         """
         overrides = [*self.overrides, *settings_text(settings)]
-        return load_config(self.base, overrides, of_run=self.of_run)
+        config = load_config(self.base, overrides, of_run=self.of_run)
+        if config.train.per_device_train_batch_size == "auto":
+            raise ConfigError(
+                [
+                    "train.per_device_train_batch_size: auto would find another number in every "
+                    "run, as those of a grid share the memory of a machine; give a number"
+                ]
+            )
+        return config
 
 
 def cells(grid: Grid) -> list[Cell]:

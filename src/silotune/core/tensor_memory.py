@@ -91,8 +91,8 @@ def free_bytes(device: torch.device) -> int:
     found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     if available := re.search(r"MemAvailable:\s+(\d+) kB", _text(MACHINE)):
         found.append(int(available[1]) * 1024)
-    limit, used = _text(CONTAINER / "memory.max").strip(), _text(CONTAINER / "memory.current")
-    if limit.isdigit():
+    limit, used = (_text(CONTAINER / name).strip() for name in ("memory.max", "memory.current"))
+    if limit.isdigit() and used.isdigit():
         cached = re.search(r"inactive_file (\d+)", _text(CONTAINER / "memory.stat"))
         found.append(int(limit) - int(used) + (int(cached[1]) if cached else 0))
     return max(0, min(found))

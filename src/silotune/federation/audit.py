@@ -137,7 +137,7 @@ def _pool(stand: Stand, run: SilentRun, subject: Subject, worker: Sequence[str])
         return
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        machine = subject.federation.machine
+        machine = subject.federation.machine.settled()
         write_orders(place, stand.terms, subject.labels, machine, run)
         read = read_silent(stand, run, place, pooled(worker, place))
     yield from parts_of(read, " in worker processes")

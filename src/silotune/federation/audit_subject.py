@@ -156,12 +156,13 @@ def small_model(subject: Subject, folder: Path) -> Stand:
         folder: where a tiny one is made, which must stay as long as other processes open it.
     """
     federation, terms = subject.federation, subject.terms
-    model = open_model(terms, subject.labels, federation.machine, federation.given)
+    machine = federation.machine.settled()
+    model = open_model(terms, subject.labels, machine, federation.given)
     given, which = federation.given is not None, terms.model
     routed = model.axes.adapter is not None and model.axes.adapter.routed  # experts fit it alone
     if model.trained > MOST_TRAINED and not routed:
         terms, given = _with_tiny_model(terms, folder), False
-        model = open_model(terms, subject.labels, federation.machine)
+        model = open_model(terms, subject.labels, machine)
         which = f"a tiny model that trains the same roles as {which}"
     roles = ", ".join(sorted(model.axes.trained()))
     about = (

@@ -1,7 +1,8 @@
 """Fitting: how many records go through a model at once, by the memory that one and two take.
 
 They are made up, as long as records may be (``max_length``, which is public), and trained on as the
-mechanism would: so neither the number nor its message says anything of records. What a step takes
+mechanism would, so that what a step takes says nothing of records. What is free does, by as much as
+is held already: where labels are counted, or a caller has them, records are. What a step takes
 grows evenly with its records, so that two steps tell all others.
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -69,6 +69,10 @@ class Machine:
                 "crowd: clients in worker processes, or at their sites, cannot go through one "
                 "model together; set it to 1, or use runtime='in-process' with all records here"
             )
+
+    def settled(self) -> Machine:
+        """With a number of records at once, for what looks at few of them and measures nothing."""
+        return replace(self, micro_batch_size=32) if self.micro_batch_size == "auto" else self
 
     def torch_device(self) -> torch.device:
         """Where to compute.
