@@ -3,18 +3,24 @@
 import csv
 import io
 import json
+import math
+import os
 import random
+from decimal import Decimal
 
+import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoTokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 import silotune as st
 from federation.objects import federation, tables
-from silotune.cli import app
+from silotune.cli import app, use
+from silotune.federation.loaded_model import LEAST_TEMPERATURE, LoadedModel
 from silotune.objectives import TASKS
 from silotune.testing import tiny_models
 
@@ -219,6 +225,54 @@ def test_what_cannot_be_asked_is_said_and_nothing_is_written(
     assert [file.name for file in tmp_path.iterdir()] == ["new.jsonl"]
 
 
+BEFORE = [
+    ("predict", pa.table({"text": ["cat"], "scan": [b"secret"]}), "--output: the column 'scan'"),
+    ("predict", pa.table({"text": ["cat"], "sum": [Decimal(1)]}), "--output: the column 'sum'"),
+    ("generate", pa.table({"text": ["cat"], "generated": ["dog"]}), "a column 'generated' already"),
+]
+
+
+@pytest.mark.parametrize(("verb", "table", "words"), BEFORE)
+def test_what_cannot_be_written_is_said_before_a_model_is_opened(
+    silotune, tmp_path, monkeypatch, verb, table, words
+):
+    monkeypatch.chdir(tmp_path)
+    parquet.write_table(table, "new.parquet")
+    done = silotune(verb, "no run is here", "-i", "new.parquet", "-o", "said.csv")
+    assert done.exit_code == 1
+    assert words in done.stderr
+    assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize("cell", ["gone.png", "torn.bmp"])
+def test_a_broken_image_is_told_by_its_row_before_any_is_looked_at(
+    silotune, tmp_path, monkeypatch, cell
+):
+    monkeypatch.chdir(tmp_path)
+    looks = []
+    model = LoadedModel(
+        model=torch.nn.Identity(),
+        objective=st.ImageClassification(image="image", label="kind", labels=TREES),
+        tokenizer=None,
+        image_processor=lambda **images: looks.append(images),
+        labels=TREES,
+    )
+    monkeypatch.setattr(use, "load", lambda _path, client: model)
+    Image.new("RGB", (16, 16)).save("sound.png")
+    Image.new("RGB", (16, 16)).save("torn.bmp")
+    os.truncate("torn.bmp", 200)
+    (tmp_path / "new.jsonl").write_text(
+        lines([{"image": "sound.png"}, {"image": "sound.png"}, {"image": cell}])
+    )
+    words = ("predict", "run", "-i", "new.jsonl", "-o", "said.csv", "--batch-size", 2)
+    done = silotune(*words)
+    assert "--input: row 2 (the first is 0) of new.jsonl is no readable image" in done.stderr
+    for odd in (3, {"image": {"path": "sound.png"}}):
+        with pytest.raises(ValueError, match=r"records: row 1 .* is no readable image"):
+            model.predict(["sound.png", odd])
+    assert not looks
+
+
 def test_files_that_are_not_there_or_are_read_otherwise(silotune, trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "new.csv").write_text(as_csv(ROWS, ";"))
@@ -253,6 +307,25 @@ def test_a_silos_own_model_is_asked_by_its_name(silotune, bert, tmp_path, monkey
     assert [one["probability_cat"] for one in said] == [
         pytest.approx(answer.probabilities["cat"], rel=1e-5) for answer in expected
     ]
+
+
+def test_prompts_without_a_token_and_temperatures_that_overflow_are_refused(tmp_path):
+    base = tiny_models.tiny_gpt2(tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A")
+    model = LoadedModel(
+        model=AutoModelForCausalLM.from_pretrained(base).eval(),
+        objective=st.CausalLM(text="text", max_length=48),
+        tokenizer=tokenizer,
+        image_processor=None,
+        labels=(),
+    )
+    with pytest.raises(ValueError, match=r"prompt 1 \(the first is 0\) has no tokens"):
+        model.generate(["cat", ""])
+    for temperature in (1e-38, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="temperature must be 0, or a number from 1e-06 on"):
+            model.generate(["cat"], temperature=temperature)
+    assert model.generate(["cat"], temperature=LEAST_TEMPERATURE, max_new_tokens=2)
 
 
 def test_a_chat_is_answered_and_what_is_drawn_comes_again(silotune, tmp_path, monkeypatch):

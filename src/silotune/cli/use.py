@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from rich.progress import track
 from silotune.data.files import read_bytes, read_file
 from silotune.data.formats import FileOptions
 from silotune.data.messages import UnreadableError
-from silotune.data.writing import STANDARD, check_new, json_lines, write_table
+from silotune.data.writing import STANDARD, check_holds, check_new, json_lines, write_table
 from silotune.federation.load import load
 from silotune.federation.questions import asked_columns, questions, spoken
 from silotune.objectives.answers import cells
@@ -67,9 +67,10 @@ def predict_file(path: Path, files: Files, silo: str | None, batch_size: int) ->
     Raises:
         ValueError: in words, before anything is written.
     """
-    console, table, model = _opened(path, files, silo)
+    console, table = _begun(files)
+    model = _opened(console, path, silo)
     asked = _asked(model, table, files)
-    answers = model.answers(asked, batch_size=batch_size)
+    answers = model.answers(asked, batch_size=batch_size, where=files.source)
     said = map(cells, _tracked(console, answers, len(asked)))
     _write(console, table, _columns(table, said), files)
 
@@ -80,7 +81,9 @@ def generate_file(path: Path, files: Files, silo: str | None, how: Writing) -> N
     Raises:
         ValueError: in words, before anything is written.
     """
-    console, table, model = _opened(path, files, silo)
+    console, table = _begun(files)
+    _check_free([GENERATED], table)
+    model = _opened(console, path, silo)
     asked = _asked(model, table, files)
     texts = _tracked(console, _written(model, asked, how), len(asked))
     _write(console, table, _columns(table, ({GENERATED: text} for text in texts)), files)
@@ -92,20 +95,23 @@ def generate_here(path: Path, prompts: Sequence[str], silo: str | None, how: Wri
     Raises:
         ValueError: in words.
     """
-    with busy(speaker(as_json=True), "opening the model"):
-        model = load(path, client=silo)
+    model = _opened(speaker(as_json=True), path, silo)
     asked = [spoken(model.objective, prompt) for prompt in prompts]
     for text in _written(model, asked, how):
         print(text, flush=True)
 
 
-def _opened(path: Path, files: Files, silo: str | None) -> tuple[Console, pa.Table, LoadedModel]:
+def _begun(files: Files) -> tuple[Console, pa.Table]:
+    """What is read, once it is known that it can be written too."""
     check_new(files.target, overwrite=files.overwrite)
-    console = speaker(as_json=files.target == STANDARD)
     table = _read(files)
+    check_holds(table, files.target)
+    return speaker(as_json=files.target == STANDARD), table
+
+
+def _opened(console: Console, path: Path, silo: str | None) -> LoadedModel:
     with busy(console, "opening the model"):
-        model = load(path, client=silo)
-    return console, table, model
+        return load(path, client=silo)
 
 
 def _read(files: Files) -> pa.Table:
@@ -178,13 +184,17 @@ def _columns(table: pa.Table, said: Iterator[dict[str, Any]]) -> dict[str, list[
         ValueError: at the first record, if the table has a column of that name itself.
     """
     first = next(said)
-    if taken := [name for name in first if name in table.column_names]:
+    _check_free(first, table)
+    every = [first, *said]
+    return {name: [one[name] for one in every] for name in first}
+
+
+def _check_free(names: Iterable[str], table: pa.Table) -> None:
+    if taken := [name for name in names if name in table.column_names]:
         raise ValueError(
             f"--input: the records have a column {taken[0]!r} already, which would be written; "
             "rename it, or leave it out"
         )
-    every = [first, *said]
-    return {name: [one[name] for one in every] for name in first}
 
 
 def _write(console: Console, table: pa.Table, found: dict[str, list[Any]], files: Files) -> None:
@@ -194,7 +204,7 @@ def _write(console: Console, table: pa.Table, found: dict[str, list[Any]], files
         sys.stdout.write(json_lines(table).decode())
         sys.stdout.flush()
         return
-    write_table(table, Path(files.target))
+    write_table(table, Path(files.target), overwrite=files.overwrite)
     say(console, f"wrote {files.target}: {len(table):,} records, with {_listed(found)}")
 
 

@@ -97,7 +97,8 @@ def predict(
 
     The file has the columns that the model reads, by the names of training. The output has all of
     its columns, in order, and beside them "prediction" (numbers: "prediction_NAME") and the
-    probability of each label.
+    probability of each label; a number that is not finite is null in jsonl and nothing in csv. A
+    command that is interrupted writes nothing.
     """
     from .use import predict_file
 
@@ -138,7 +139,7 @@ def generate(
     """Let a language model write: after a prompt, on stdout, or after each record of a file.
 
     A run that was trained on chats answers in its chat template. The output has the input's
-    columns, in order, and "generated".
+    columns, in order, and "generated"; a command that is interrupted writes none.
     """
     if bool(prompt) == (source is not None):
         raise typer.BadParameter("give either --prompt, or --input and --output")

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, TypeVar
 
 from .typed import declared, fits
@@ -51,6 +52,32 @@ def write_bytes(path: Path, data: bytes) -> None:
             with draft.open("wb", buffering=0) as file:
                 _write(file.fileno(), data)
             os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+        _sync_names(path.parent)
+
+
+def write_apart(path: Path, data: bytes, *, replace: bool) -> None:
+    """Write a file whole where others may write too; its draft is new, and no link is followed.
+
+    Args:
+        path: of the file.
+        data: all that it holds.
+        replace: whether what is there may be replaced. If not, the draft is linked to its name; a
+            file system without links first has the name taken by an empty file.
+
+    Raises:
+        RecordError: if something is there, also a link that leads nowhere; if the disk is full, or
+            the place cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{token_hex(8)}.tmp")
+    with in_words(path):
+        try:
+            with draft.open("xb", buffering=0) as file:
+                _write(file.fileno(), data)
+            if not replace:
+                _take(path, draft)
+            os.replace(draft, path)  # of two names of one file, this does nothing
         finally:
             draft.unlink(missing_ok=True)
         _sync_names(path.parent)
@@ -271,6 +298,18 @@ def _parse(text: str, where: str, newest: int = VERSION) -> dict[str, Any]:
             f"{newest}); upgrade silotune to read it"
         )
     return values
+
+
+def _take(path: Path, draft: Path) -> None:
+    try:
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            raise
+        except OSError:  # no links there
+            path.open("xb").close()
+    except FileExistsError:
+        raise RecordError(f"{path}: exists already, and was not replaced") from None
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -83,8 +83,8 @@ def _opened(cell: Any, row: int, where: str) -> Image:
         from PIL import Image
     except ImportError:
         raise ValueError("image: images need Pillow: pip install 'silotune[images]'") from None
-    content = cell["bytes"] or cell["path"] if isinstance(cell, dict) else cell
     try:
+        content = cell["bytes"] or cell["path"] if isinstance(cell, dict) else cell
         return Image.open(BytesIO(content) if isinstance(content, bytes) else content)
     except Exception:  # each format of Pillow raises kinds of its own, which may quote the cell
         raise _broken(row, where) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from .questions import questions
 
 NEW_TOKENS = 128
 """That are written at most, if nobody says otherwise."""
+
+LEAST_TEMPERATURE = 1e-6
+"""Beside 0, which is another way; logits that are divided by less may overflow."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,8 +68,15 @@ class LoadedModel:
         """
         return list(self.answers(records, batch_size=batch_size))
 
-    def answers(self, records: Sequence[Any], *, batch_size: int = 64) -> Iterator[Answer]:
+    def answers(
+        self, records: Sequence[Any], *, batch_size: int = 64, where: str = "records"
+    ) -> Iterator[Answer]:
         """As ``predict``, one after another; what is wrong with records is said before the first.
+
+        Args:
+            records: as ``predict``; each image is decoded here, and again with its batch.
+            batch_size: as ``predict``.
+            where: what the records are called in an error.
 
         Raises:
             ValueError: as ``predict``.
@@ -77,6 +88,9 @@ class LoadedModel:
         asked = self._asked(records, "predict", "records")
         if self.image_processor is None:
             self._check_texts(asked)
+        else:
+            for row, record in enumerate(asked):
+                _image(record, row, where)
         return self._answers(asked, batch_size)
 
     def generate(
@@ -132,8 +146,11 @@ class LoadedModel:
             raise ValueError("generate: this model has labels and writes nothing; use predict")
         if max_new_tokens < 1:
             raise ValueError(f"generate: {max_new_tokens} new tokens; ask for 1 at least")
-        if temperature < 0:
-            raise ValueError(f"generate: temperature must be 0 or more, not {temperature}")
+        if temperature != 0 and not LEAST_TEMPERATURE <= temperature < math.inf:
+            raise ValueError(
+                f"generate: temperature must be 0, or a number from {LEAST_TEMPERATURE:g} on, not "
+                f"{temperature}"
+            )
         drawn = {"do_sample": True, "temperature": temperature} if temperature else {}
         read = [self._prompt(one) for one in self._asked(prompts, "generate", "prompts")]
         rooms = [self._room(ids, row, max_new_tokens) for row, ids in enumerate(read)]
@@ -179,14 +196,14 @@ class LoadedModel:
             if answer is None:
                 yield from tagged(self.model, self.tokenizer, self.objective, self.labels, some)
                 continue
-            batch = self._batch(some)
+            batch = self._batch(some, first)
             device = next(self.model.parameters()).device
             logits = self.model(**{name: t.to(device) for name, t in batch.items()}).logits
             yield from (answer(row, self.labels, constants) for row in logits.float().cpu())
 
-    def _batch(self, asked: Sequence[Any]) -> Mapping[str, torch.Tensor]:
+    def _batch(self, asked: Sequence[Any], first: int) -> Mapping[str, torch.Tensor]:
         if self.image_processor is not None:
-            images = [_image(record, row) for row, record in enumerate(asked)]
+            images = [_image(record, row, "records") for row, record in enumerate(asked, first)]
             read: Mapping[str, torch.Tensor] = self.image_processor(
                 images=images, return_tensors="pt"
             )
@@ -239,12 +256,17 @@ class LoadedModel:
             return_token_type_ids=False,
         )
         ids: torch.Tensor = encoded["input_ids"]
-        if not templated and ids[0, -1] == self.tokenizer.eos_token_id:
+        if not templated and ids.numel() and ids[0, -1] == self.tokenizer.eos_token_id:
             ids = ids[:, :-1]  # the text goes on
         return ids
 
     def _room(self, ids: torch.Tensor, row: int, wanted: int) -> int:
         """How many tokens may be written after a prompt."""
+        if not ids.numel():
+            raise ValueError(
+                f"generate: prompt {row} (the first is 0) has no tokens; give it something to go "
+                "on from"
+            )
         config: Any = self.model.config
         most: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
         if most is None:
@@ -275,8 +297,15 @@ class LoadedModel:
         return text
 
 
-def _image(record: Any, row: int) -> Any:
-    """As the model's processor reads it; one of Pillow is that already."""
-    if isinstance(record, str | Path | bytes | Mapping):
-        return decoded(record, row, "records")
-    return record
+def _image(record: Any, row: int, where: str) -> Any:
+    """As the model's processor reads it; one of Pillow is that already.
+
+    Raises:
+        ValueError: if Pillow is missing, or naming the row, if it is no image.
+    """
+    if not isinstance(record, str | Path | bytes | Mapping | int | float):
+        return record
+    try:
+        return decoded(record, row, where)
+    except ValueError as error:
+        raise ValueError(f"records:{str(error).partition(':')[2]}") from None
