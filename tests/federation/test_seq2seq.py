@@ -125,3 +125,9 @@ def test_more_than_a_decoder_writes_is_refused(pairs):
     terms = writing(pairs["bart"], objective=objective(max_target_length=129)).terms
     with pytest.raises(ValueError, match=r"max_target_length: 129 is more than the 128 tokens"):
         open_model(terms, (), Machine())
+
+
+def test_a_start_of_single_texts_is_refused(pairs, tmp_path):
+    with pytest.raises(ValueError, match="two texts that go through the model apart"):
+        writing(pairs["t5"]).eva(["a text"], tmp_path / "eva")
+    assert not (tmp_path / "eva").exists()

@@ -100,10 +100,15 @@ def _plain(terms: Terms, folder: Path) -> Terms:
     """The terms with pairs that begin anyhow, once it is seen that they can begin with others.
 
     Raises:
-        ValueError: if the method's pairs cannot, or no text is read.
+        ValueError: if the method's pairs cannot, or single texts are not what is read.
     """
     if (task := find(terms.objective.task)).reads != "text":
         raise ValueError(f"task: {task.name} reads no text; EVA is made of texts here")
+    if task.apart:
+        raise ValueError(
+            f"task: of {task.name} a record is two texts that go through the model apart, and EVA "
+            "is made of single ones here; leave init_from out"
+        )
     begun = replace(terms.method, init_from=str(folder), init_lora_weights="kaiming")
     return replace(terms, method=begun).without_start()
 
