@@ -21,7 +21,7 @@ RECORD = Path(__file__).parent / "costs.json"
 DEAR = 0.1
 """CPU seconds."""
 
-AT_HAND = 0.3
+AT_HAND = 0.15
 """CPU seconds of the dear cases of a law or a file."""
 
 IN_CI = 3.0

@@ -92,6 +92,7 @@ def in_turn():
             yield file, WAYS[(i + j) % len(WAYS)], verb
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "cases",
     [

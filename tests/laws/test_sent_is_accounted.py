@@ -510,6 +510,7 @@ def test_a_record_that_was_not_drawn_leaves_no_trace(place, evaluation):
     check_same(*both(place, config, fewer))
 
 
+@pytest.mark.full
 @EVALUATIONS
 @pytest.mark.usefixtures("checked", "drawn")
 def test_what_is_in_a_record_that_was_not_drawn_leaves_no_trace(place, evaluation):
@@ -522,6 +523,7 @@ def test_what_is_in_a_record_that_was_not_drawn_leaves_no_trace(place, evaluatio
     check_same(*both(place, config, other))
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("checked", "drawn")
 def test_a_held_out_record_leaves_no_trace(place):
     config = settings(place, "evaluation=site")
