@@ -12,10 +12,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadgroup
 FAST := CI= $(PYTEST) -m "not slow and not full and not engine"
 # What trains whole federations, starts processes or attacks, and the accountant of the accountant.
-LONG := $(addprefix --ignore=tests/,audit certificate cli comparison custom_loop docs federation runtimes \
+LONG := $(addprefix --ignore=tests/,audit certificate cli comparison custom_loop docs federation reports runtimes sites \
 	privacy/test_second_accountant.py \
-	$(addprefix sites/test_,daemons.py limit.py serving.py serving_flare.py site.py) \
-	$(addprefix laws/test_,client_level_laws.py magnitudes.py one_record_moves.py round_laws.py sent_is_accounted.py state_laws.py))
+	$(addprefix laws/test_,chain_laws.py client_level_laws.py cohort_laws.py crowd_laws.py magnitudes.py one_record_moves.py \
+	round_laws.py sent_is_accounted.py state_laws.py))
 # What computes nothing in PyTorch, so that its kernels decide nothing there.
 EXACT := $(addprefix --ignore=tests/,architecture config data keys link reports runs sites terms testing \
 	privacy/accounting privacy/ledger privacy/lifetime)
