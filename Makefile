@@ -12,10 +12,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadgroup
 FAST := CI= $(PYTEST) -m "not slow and not full and not engine"
 # What trains whole federations, starts processes or attacks, and the accountant of the accountant.
-LONG := $(addprefix --ignore=tests/,audit certificate cli comparison custom_loop docs federation reports runtimes sites \
+LONG := $(addprefix --ignore=tests/,audit certificate cli comparison custom_loop docs federation runtimes \
 	privacy/test_second_accountant.py \
-	$(addprefix laws/test_,chain_laws.py client_level_laws.py cohort_laws.py crowd_laws.py magnitudes.py one_record_moves.py \
-	round_laws.py sent_is_accounted.py state_laws.py))
+	$(addprefix sites/test_,daemons.py limit.py serving.py serving_flare.py site.py) \
+	$(addprefix laws/test_,client_level_laws.py magnitudes.py one_record_moves.py round_laws.py sent_is_accounted.py state_laws.py))
+# And what else is more than a single part: whole sites, pages, and laws of chains, crowds and cohorts.
+WHOLE := $(LONG) $(addprefix --ignore=tests/,reports sites $(addprefix laws/test_,chain_laws.py cohort_laws.py crowd_laws.py))
 # What computes nothing in PyTorch, so that its kernels decide nothing there.
 EXACT := $(addprefix --ignore=tests/,architecture config data keys link reports runs sites terms testing \
 	privacy/accounting privacy/ledger privacy/lifetime)
@@ -48,7 +50,7 @@ $(DEMO_MODEL): demo-requirements.txt $(INSTALLED)
 	@touch $@
 
 quick: $(INSTALLED)  ## run the tests of single parts: no federation, process, audit or law of whole rounds
-	@$(FAST) $(LONG)
+	@$(FAST) $(WHOLE)
 
 test: $(INSTALLED)  ## run the tests: every law, over as few methods as meet every axis; of dear tests some
 	@$(FAST)

@@ -353,6 +353,12 @@ def test_a_chat_is_answered_and_what_is_drawn_comes_again(silotune, tmp_path, mo
     assert drawn[0][0] != drawn[0][1], "every prompt has its own coins"
     with pytest.raises(ValueError, match=r"row 0 .* ends with what the assistant said"):
         loaded.generate([{"said": chat("cat ran", "dog")}])
+    alone = [{"role": "system", "content": "be brief"}]
+    loaded.tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role != 'system' %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    with pytest.raises(ValueError, match=r"prompt 1 \(the first is 0\): .* no question follows"):
+        loaded.generate([chat("cat ran"), alone])
     with pytest.raises(ValueError, match="which leaves none to write in"):
         loaded.generate(["cat " * 500])
 

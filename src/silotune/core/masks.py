@@ -1,8 +1,8 @@
 """Masks: which part of a batch tells where another part is padding.
 
-A record may have more than one row of positions: what an encoder reads and what a decoder writes,
-or two texts that are read one after the other. Each row has a mask (n, T), 1 where there is
-something, and the names of its parts begin like that of its mask.
+A record may have more than one row of positions: what an encoder reads and what a decoder writes.
+Each row has a mask (n, T), 1 where there is something, and the names of its parts begin like that
+of its mask.
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ MASK = "attention_mask"
 
 DECODER = "decoder_"
 """How the names begin of what a decoder reads; labels lie beside it."""
-
-SECOND = "second_"
-"""The same of a second text."""
 
 
 def masks_of(parts: Collection[str]) -> list[str]:

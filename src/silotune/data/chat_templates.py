@@ -59,7 +59,7 @@ def passage(record: Mapping[str, Any], template: Template | None) -> Passage:
         ValueError: if the chat template refuses the chat, or leaves out what the assistant said.
     """
     if "messages" in record:
-        turns = [_present(turn) for turn in record["messages"]]
+        turns = [present(turn) for turn in record["messages"]]
         return _templated(turns, template) if template else _lines(turns)
     if "completion" in record:
         prompt, completion = record["prompt"] or "", record["completion"]
@@ -105,8 +105,8 @@ def _templated(turns: Sequence[Turn], template: Template) -> Passage:
     return Passage(text, spoken(turns, template, text), ends=False)
 
 
-def _present(cell: Any) -> Any:
+def present(cell: Any) -> Any:
     """Without what other records alone have: a table gives every turn and call the keys of all."""
     if isinstance(cell, Mapping):
-        return {name: _present(value) for name, value in cell.items() if value is not None}
-    return [_present(value) for value in cell] if isinstance(cell, list) else cell
+        return {name: present(value) for name, value in cell.items() if value is not None}
+    return [present(value) for value in cell] if isinstance(cell, list) else cell

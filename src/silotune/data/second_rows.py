@@ -1,7 +1,7 @@
 """Second rows: records of two texts of which each is a row of tokens of its own.
 
-What a decoder is to write lies beside what its encoder reads, and two texts that are compared
-beside each other. Each row is padded for itself, and has its own mask (``core.masks``).
+What a decoder is to write lies beside what its encoder reads. Each row is padded for itself, and
+has its own mask (``core.masks``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 
 from datasets import Dataset
 
-from silotune.core.masks import DECODER
 from silotune.objectives import Objective, find
 from silotune.objectives.base import max_target_length, source_prefix
 
@@ -27,29 +26,23 @@ class SecondRow:
     Attributes:
         first: part of a record that is read first.
         part: that is the second.
-        name: how the names of the second row's tensors begin.
         max_length: tokens of the second; the rest is cut.
-        limit: the objective's field that says so.
         prefix: what every first text begins with.
     """
 
     first: str
     part: str
-    name: str
     max_length: int
-    limit: str
     prefix: str = ""
 
 
 def second_row(objective: Objective) -> SecondRow | None:
     """The second row of an objective's records, if they have one."""
-    for part, name in find(objective.task).apart.items():
+    for part in find(objective.task).apart:
         return SecondRow(
             first=next(other for other in objective.columns if other not in (part, "label")),
             part=part,
-            name=name,
             max_length=max_target_length(objective),
-            limit="max_target_length" if name == DECODER else "max_length",
             prefix=source_prefix(objective),
         )
     return None
@@ -67,38 +60,26 @@ def side_by_side(
         second: says where the second is.
     """
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-    written = second.name == DECODER
     for first, columns in slices(table):
         texts = [second.prefix + (text or "") for text in columns[second.first]]
         others = [text or "" for text in columns[second.part]]
         read = tokenizer(texts, truncation=True, max_length=max_length)
-        beside = tokenizer(
-            **{"text_target" if written else "text": others},
-            truncation=True,
-            max_length=second.max_length,
-        )
+        beside = tokenizer(text_target=others, truncation=True, max_length=second.max_length)
         rows = range(len(texts))
         kept = [
             i
             for i in rows
             if not any(special.issuperset(r["input_ids"][i]) for r in (read, beside))
         ]
-        made = _named(read, "", kept)
-        if written:
-            made["labels"] = [beside["input_ids"][i] for i in kept]
-        else:
-            made |= _named(beside, second.name, kept)
+        names = [name for name in ("input_ids", "token_type_ids") if name in read]
+        made = {name: [read[name][i] for i in kept] for name in names}
+        made["labels"] = [beside["input_ids"][i] for i in kept]
         yield Chunk(
             rows=[first + i for i in kept],
             columns=made,
             truncated=_cut(read, kept),
             cut_seconds=_cut(beside, kept),
         )
-
-
-def _named(encoded: Any, row: str, kept: Sequence[int]) -> dict[str, list[list[int]]]:
-    names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
-    return {row + name: [encoded[name][i] for i in kept] for name in names}
 
 
 def _cut(encoded: Any, kept: Sequence[int]) -> int:

@@ -18,7 +18,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from silotune.core.dataset import Batch
-from silotune.core.masks import MASK, SECOND, mask_of
+from silotune.core.masks import DECODER, MASK, mask_of
 from silotune.objectives.base import IGNORED
 
 from .assistant_turns import PublicWordsError, Template
@@ -149,7 +149,7 @@ def text_examples(
         masks: Sequence[str] = (MASK,)
         chunks = _chunks(table, tokenizer, max_length, where)
     else:
-        masks = (MASK, second.name + MASK)
+        masks = (MASK, DECODER + MASK)
         chunks = side_by_side(table, tokenizer, max_length, second)
     return _joined(chunks, tokenizer, target_array(table), masks)
 
@@ -374,8 +374,6 @@ def _joined(
     padding = {
         "input_ids": tokenizer.pad_token_id,
         "token_type_ids": tokenizer.pad_token_type_id,
-        f"{SECOND}input_ids": tokenizer.pad_token_id,
-        f"{SECOND}token_type_ids": tokenizer.pad_token_type_id,
         "labels": IGNORED,
     }
     kept = np.array(rows, dtype=np.int64)

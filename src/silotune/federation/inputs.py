@@ -182,8 +182,8 @@ def _notices(
         second = second_row(terms.objective)
         assert second is not None, "what was cut is there"
         yield (
-            f"{second.limit}: {cut:,} of {records:,} training records have a {second.part} longer "
-            f"than {second.max_length} tokens, which is cut"
+            f"max_target_length: {cut:,} of {records:,} training records have a {second.part} "
+            f"longer than {second.max_length} tokens, which is cut"
         )
     if find(terms.objective.task).target == "labels":
         for name, own in silos.items():

@@ -152,7 +152,8 @@ class LoadedModel:
                 f"{temperature}"
             )
         drawn = {"do_sample": True, "temperature": temperature} if temperature else {}
-        read = [self._prompt(one) for one in self._asked(prompts, "generate", "prompts")]
+        asked = self._asked(prompts, "generate", "prompts")
+        read = [self._prompt(one, row) for row, one in enumerate(asked)]
         rooms = [self._room(ids, row, max_new_tokens) for row, ids in enumerate(read)]
         return (
             self._continued(
@@ -238,7 +239,7 @@ class LoadedModel:
         )["input_ids"]
         return ids
 
-    def _prompt(self, prompt: Any) -> torch.Tensor:
+    def _prompt(self, prompt: Any, row: int) -> torch.Tensor:
         """The tokens (1, T) of a text, or of a chat up to where the assistant goes on."""
         assert self.tokenizer is not None
         if self._writes_anew:
@@ -246,7 +247,10 @@ class LoadedModel:
         template = None if isinstance(prompt, str) else template_of(self.tokenizer)
         templated = template is not None
         if template is not None:  # it brings the special tokens
-            prompt = rendered(template, welcome(prompt, template), True)
+            try:
+                prompt = rendered(template, welcome(prompt, template), True)
+            except ValueError as error:
+                raise ValueError(f"generate: prompt {row} (the first is 0): {error}") from None
         elif not isinstance(prompt, str):
             prompt = prompt_lines(prompt)
         encoded = self.tokenizer(

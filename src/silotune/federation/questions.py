@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from silotune.data.chat_templates import instruction
+from silotune.data.chat_templates import instruction, present
 from silotune.data.chats import turns
 from silotune.data.columns import is_visible
 from silotune.data.messages import UnreadableError
@@ -76,7 +76,7 @@ def _question(columns: Mapping[str, str], record: Mapping[str, Any], where: str)
 
 def _chat(cell: Any, where: str) -> list[dict[str, Any]]:
     try:
-        chat = [{k: v for k, v in turn.items() if v is not None} for turn in turns(cell)]
+        chat = [present(turn) for turn in turns(cell)]
     except (UnreadableError, AttributeError, KeyError, TypeError):
         raise ValueError(f"records: {where} holds no chat, a list of {{role, content}}") from None
     if chat[-1].get("role") == "assistant":
