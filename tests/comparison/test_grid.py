@@ -204,3 +204,20 @@ def test_the_examples_are_grids_of_which_only_what_is_meant_to_be_is_refused(
     found = cells(described)
     assert [tuple(c.labels.values()) for c in found if c.refusal] == refused
     assert all(len(trials(described, c)) in (1, 3) for c in found if not c.refusal)
+
+
+def test_changes_win_over_the_file_and_what_the_grid_sets_itself_is_refused():
+    given = grid(set={"privacy.max_grad_norm": 2.0, "data.limit": 5})
+    changed = read_grid(given, ["seeds=[3, 4]", "limit=7", "model.pooling=mean"])
+    assert changed.seeds == (3, 4)
+    assert changed.set == {"privacy.max_grad_norm": 2.0, "limit": 7, "model.pooling": "mean"}
+    assert all(cell.config.data.limit == 7 for cell in cells(changed))
+    with pytest.raises(ConfigError) as refused:
+        read_grid(
+            grid(tune=RATES), ["method.r=4", "target_epsilon=3", "learning_rate=1", "no", "roads=1"]
+        )
+    assert [line.split(":")[0] for line in refused.value.problems] == [
+        "method.r", "target_epsilon", "learning_rate", "no"
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="set: roads"):
+        read_grid(given, ["roads=1"])

@@ -36,12 +36,19 @@ TEXTS: Mapping[str, Callable[[Compared], str]] = {
 
 
 def fill(
-    grid: Path, output_dir: Path | None, at_once: int | None, layout: str, *, plan: bool
+    grid: Path,
+    overrides: Sequence[str],
+    output_dir: Path | None,
+    at_once: int | None,
+    layout: str,
+    *,
+    plan: bool,
 ) -> None:
     """Make what is missing of a grid, and show what came of it.
 
     Args:
         grid: the file.
+        overrides: ``key=value`` that win over it.
         output_dir: of its folder.
         at_once: how many runs at a time.
         layout: of the table.
@@ -49,12 +56,18 @@ def fill(
     """
     console = speaker(as_json=layout in TEXTS)
     if plan:
-        _plan(grid, console)
+        _plan(grid, overrides, console)
         return
     try:
-        found = compare(grid, output_dir, at_once=at_once, tell=lambda news: _tell(news, console))
+        found = compare(
+            grid,
+            output_dir,
+            overrides=overrides,
+            at_once=at_once,
+            tell=lambda news: _tell(news, console),
+        )
     except KeyboardInterrupt as interrupt:
-        words = ["silotune", "compare", str(grid)]
+        words = ["silotune", "compare", str(grid), *overrides]
         words += ["--output-dir", str(output_dir)] if output_dir else []
         say(
             console,
@@ -111,8 +124,8 @@ def _tell(news: Progress, console: Console) -> None:
         say(console, text)
 
 
-def _plan(grid: Path, console: Console) -> None:
-    plan = planned(grid)
+def _plan(grid: Path, overrides: Sequence[str], console: Console) -> None:
+    plan = planned(grid, overrides)
     results = sum(not cell.refusal for cell in plan.cells)
     trials = sum(len(cell.trials) for cell in plan.cells)
     say(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .arguments import examples
+from .arguments import Overrides, examples
 from .choices import Layout
 from .errors import reported
 
@@ -18,6 +18,7 @@ def add_comparison(app: typer.Typer) -> None:
         epilog=examples(
             "silotune compare grid.yaml",
             "silotune compare grid.yaml --plan",
+            "silotune compare grid.yaml data.path=notes.csv seeds=5",
             "silotune compare grid.yaml --format latex",
         )
     )(compare)
@@ -31,6 +32,7 @@ def add_comparison(app: typer.Typer) -> None:
 @reported
 def compare(
     grid: Annotated[Path, typer.Argument(metavar="GRID", help="A YAML file.", show_default=False)],
+    overrides: Overrides = None,
     output_dir: Annotated[
         Path | None,
         typer.Option(
@@ -64,7 +66,7 @@ def compare(
     """
     from .compare import fill
 
-    fill(grid, output_dir, at_once, layout.value, plan=plan)
+    fill(grid, overrides or [], output_dir, at_once, layout.value, plan=plan)
 
 
 @reported

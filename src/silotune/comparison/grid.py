@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Ge
 
-from silotune.config import ConfigError
+from silotune.config import ConfigError, overrides
 from silotune.config.keys import home, unknown
 from silotune.config.load import read_mapping
 from silotune.config.schema import SECTIONS
@@ -47,6 +47,9 @@ OURS: Mapping[str, str] = {
 """Keys that a grid sets by itself -> what to do instead."""
 
 FOLDER_OF_GRIDS = "runs"
+
+LONG = 80
+"""Letters of a change that a message repeats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,17 +83,64 @@ class Grid:
         return tuple(self.baseline) or tuple(self.axes)[:1]
 
 
-def read_grid(source: str | Path | Mapping[str, Any]) -> Grid:
+def read_grid(source: str | Path | Mapping[str, Any], changes: Sequence[str] = ()) -> Grid:
     """A grid from a YAML file, or from the mapping that such a file holds.
+
+    Args:
+        source: the file or the mapping.
+        changes: ``key=value`` that win over it: a key of the grid itself (``seeds=5``), or a
+            setting of every cell (``data.path=...``).
 
     Raises:
         ConfigError: with one line for each problem.
     """
     if isinstance(source, Mapping):
-        return _grid(source, "grid")
+        return _grid(_changed(source, changes), "grid")
     path = Path(source)
     value, _ = read_mapping(path, "docs/how-to/compare.md shows one: it")
-    return _grid({str(key): inner for key, inner in value.items()}, str(path))
+    return _grid(_changed({str(key): inner for key, inner in value.items()}, changes), str(path))
+
+
+def _changed(given: Mapping[str, Any], changes: Sequence[str]) -> Mapping[str, Any]:
+    known = {each.name for each in fields(Grid)}
+    own, settings, wrong = dict(given), {}, []
+    for text in changes:
+        try:
+            change = overrides.read(text)
+        except ValueError as error:
+            wrong.append(f"{text[:LONG]}: {error}")
+            continue
+        if change.key in known:
+            own[change.key] = change.value
+        elif taken := _taken(given, change.key):
+            wrong.append(f"{change.key}: {taken} of the grid sets it, so that it cannot be given")
+        else:
+            settings[change.key] = change.value
+    if wrong:
+        raise ConfigError(wrong)
+    if settings:
+        kept = {
+            k: v for k, v in (own.get("set") or {}).items() if _home(k) not in map(_home, settings)
+        }
+        own["set"] = {**kept, **settings}
+    return own
+
+
+def _taken(given: Mapping[str, Any], key: str) -> str:
+    """Which part of a grid sets a key for its cells, or nothing."""
+    axes = given.get("axes")
+    for name, values in axes.items() if isinstance(axes, Mapping) else ():
+        labels = values.values() if isinstance(values, Mapping) else [{name: None}]
+        if any(_overlap(_home(k), _home(key)) for settings in labels for k in settings or ()):
+            return f"axes.{name}"
+    tuned = given.get("tune")
+    if isinstance(tuned, Mapping) and any(_overlap(_home(k), _home(key)) for k in tuned):
+        return "tune"
+    return ""
+
+
+def _home(key: str) -> str:
+    return home(key) or key
 
 
 def _grid(given: Mapping[str, Any], place: str) -> Grid:
@@ -207,8 +257,8 @@ def _unknown_settings(grid: Grid) -> Iterator[str]:
     for place, key in _keys(grid):
         if key not in SECTIONS and home(key) is None:
             yield f"{place}: {key}: {unknown(key)}"
-        elif (home(key) or key) in OURS:
-            yield f"{place}: {key}: {OURS[home(key) or key]}"
+        elif _home(key) in OURS:
+            yield f"{place}: {key}: {OURS[_home(key)]}"
 
 
 def _keys(grid: Grid) -> Iterator[tuple[str, str]]:
@@ -226,10 +276,10 @@ def _keys(grid: Grid) -> Iterator[tuple[str, str]]:
 
 def _contradictions(grid: Grid) -> Iterator[str]:
     touched: dict[str, set[str]] = {
-        f"axes.{name}": {home(k) or k for settings in axis.values() for k in settings}
+        f"axes.{name}": {_home(k) for settings in axis.values() for k in settings}
         for name, axis in grid.axes.items()
     }
-    touched["tune"] = {home(key) or key for key in grid.tune}
+    touched["tune"] = {_home(key) for key in grid.tune}
     for (one, ours), (other, theirs) in combinations(touched.items(), 2):
         for key, also in sorted((k, a) for k in ours for a in theirs if _overlap(k, a)):
             inner = max(key, also, key=len)

@@ -118,6 +118,7 @@ def compare(
     grid: str | Path | Mapping[str, Any],
     folder: str | Path | None = None,
     *,
+    overrides: Sequence[str] = (),
     at_once: int | None = None,
     runner: Runner | None = None,
     tell: Tell = lambda _: None,
@@ -130,6 +131,8 @@ def compare(
     Args:
         grid: a YAML file, or the mapping that it holds; see ``Grid``.
         folder: of the grid; None: ``runs/`` and the name of the file.
+        overrides: ``key=value`` that win over it: keys of the grid (``seeds=5``), or settings of
+            every cell (``data.path=...``).
         at_once: how many runs at a time; None: one for each core.
         runner: what makes them, in place of processes.
         tell: takes news.
@@ -142,7 +145,7 @@ def compare(
         raise ValueError("folder: name one; a grid that is no file has no name")
     if at_once is not None and at_once < 1:
         raise ValueError(f"at_once: {at_once} must be at least 1")
-    described = read_grid(grid)
+    described = read_grid(grid, overrides)
     place = Path(folder or Path(FOLDER_OF_GRIDS, Path(str(grid)).stem))
     count = at_once or cores()
     made = runner or processes(place, count)
@@ -152,13 +155,13 @@ def compare(
     return found
 
 
-def planned(grid: str | Path | Mapping[str, Any]) -> GridRecord:
+def planned(grid: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> GridRecord:
     """What would run, and which cells are refused; nothing is written.
 
     Raises:
         ConfigError: as ``compare``.
     """
-    described = read_grid(grid)
+    described = read_grid(grid, overrides)
     return checked(described, {str(cell.place): cell for cell in cells(described)})
 
 
