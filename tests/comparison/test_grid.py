@@ -1,6 +1,7 @@
 """A grid is read whole, or every problem is named with its key and the fix."""
 
 import json
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -191,19 +192,22 @@ def test_a_base_may_be_a_file(tmp_path):
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "grids"
+PAPER = EXAMPLES.parent / "paper" / "grids"
 
 
 @pytest.mark.parametrize(
-    ("name", "refused"), [("triage", []), ("sharing", [("fedftg", "every record")])]
+    "path",
+    [*(EXAMPLES.glob("*.yaml")), *(PAPER.glob("*.yaml"))],
+    ids=lambda path: path.stem,
 )
-def test_the_examples_are_grids_of_which_only_what_is_meant_to_be_is_refused(
-    name, refused, monkeypatch
-):
+def test_the_examples_are_grids_of_which_only_what_is_meant_to_be_is_refused(path, monkeypatch):
     monkeypatch.chdir(EXAMPLES.parents[1])
-    described = read_grid(EXAMPLES / f"{name}.yaml")
+    described = read_grid(path)
     found = cells(described)
+    refused = [("fedftg", "every record")] if path.stem == "sharing" else []
     assert [tuple(c.labels.values()) for c in found if c.refusal] == refused
-    assert all(len(trials(described, c)) in (1, 3) for c in found if not c.refusal)
+    tried = prod(map(len, described.tune.values())) if described.tune else 1
+    assert all(len(trials(described, c)) == tried for c in found if not c.refusal)
 
 
 def test_changes_win_over_the_file_and_what_the_grid_sets_itself_is_refused():
