@@ -145,6 +145,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "train.adam_beta2": 0.999,
     "train.adam_eps": None,
     "train.normalize_steps": False,
+    "train.tail_average": 0.0,
     "train.clients_per_round": None,
     "train.client_sampling_rate": None,
     "train.proximal_mu": 0.0,

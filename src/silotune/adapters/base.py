@@ -185,6 +185,14 @@ class Adapter(Protocol):
         return False
 
     @property
+    def multilinear(self) -> bool:
+        """Whether the weight that it adds at a site is linear in each tensor of that site alone.
+
+        With all others held. So the mean of one that moves by itself is the mean of the weights.
+        """
+        return False
+
+    @property
     def foldable(self) -> bool:
         """Whether B A serves its own site alone, so that it can be added to that site's base."""
         return False

@@ -32,6 +32,7 @@ class Dense(Adapter):
 
     seeded: ClassVar[bool] = True  # zeros are the same on every machine
     per_example_safe: ClassVar[bool] = True
+    multilinear: ClassVar[bool] = True
     fits_peft: ClassVar[bool] = True
     recomputable: ClassVar[bool] = True
     starts_from_pairs: ClassVar[bool] = True  # D = s B A

@@ -61,6 +61,7 @@ class LoRA(Adapter):
 
     per_example_safe: ClassVar[bool] = True  # a matrix product of every record's own
     whole_pair: ClassVar[bool] = True
+    multilinear: ClassVar[bool] = True
     fits_peft: ClassVar[bool] = True
     recomputable: ClassVar[bool] = True
     no_start_because: ClassVar[str] = (

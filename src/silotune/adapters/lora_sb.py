@@ -47,6 +47,7 @@ class LoRASB(Adapter):
     """
 
     per_example_safe: ClassVar[bool] = True
+    multilinear: ClassVar[bool] = True
     fits_peft: ClassVar[bool] = True  # as the pair of B R and A
     recomputable: ClassVar[bool] = True
     no_start_because: ClassVar[str] = (

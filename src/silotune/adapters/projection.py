@@ -45,6 +45,7 @@ class Projection(Adapter):
     seeded: ClassVar[bool] = True  # the projector comes out the same on every machine
     per_example_safe: ClassVar[bool] = True
     foldable: ClassVar[bool] = True
+    multilinear: ClassVar[bool] = True
     fits_peft: ClassVar[bool] = True
     recomputable: ClassVar[bool] = True
     no_start_because: ClassVar[str] = (

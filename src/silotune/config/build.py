@@ -56,6 +56,7 @@ def arguments(config: Config) -> dict[str, Any]:
         "server_optimizer": train.build_server_optimizer(),
         "weighting": train.weighting,
         "normalize_steps": train.normalize_steps,
+        "tail_average": train.tail_average,
         "clients_per_round": train.clients_per_round,
         "cohort_rate": train.client_sampling_rate,
         "min_clients": train.min_clients,

@@ -12,7 +12,7 @@ from silotune.adapters import Adapter
 from silotune.core import USUAL_STEPS
 from silotune.core.names import rank_name
 from silotune.methods import Axes
-from silotune.methods.axes import completed, refuse_by_step, refuse_unproved
+from silotune.methods.axes import completed, refuse_averaged, refuse_by_step, refuse_unproved
 from silotune.methods.options import options
 from silotune.methods.registry import takers
 from silotune.objectives import find
@@ -88,6 +88,8 @@ def method(
         yield from _moments(train, optimizer)
         axes = chosen.axes(optimizer, head=moving_head(model))
         axes = completed(axes, train.proximal_mu, train.build_server_optimizer())
+        if train.tail_average:
+            refuse_averaged(axes)
         if privacy:
             correlated = privacy.noise == "correlated"
             refuse_unproved(axes, privacy.unit, correlated=correlated)

@@ -263,6 +263,17 @@ class TrainConfig(BaseModel):
         "that average A and B by themselves; of adamw every step counts as one. Not under "
         "`privacy.unit: client`.",
     )
+    tail_average: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the last rounds over whose states the result is the mean (arXiv "
+        "1109.5647); 0 = it is the last state. Rounds go on from the last state; from the first of "
+        "the share on, what is scored, saved and sent to sites is the mean so far. Costs no "
+        "privacy. Where both factors of a pair move it is the mean of their products, so that the "
+        "saved rank grows.",
+        examples=[0.5],
+    )
     clients_per_round: int | None = Field(
         default=None,
         ge=1,

@@ -116,7 +116,7 @@ class ClientAgreement:
         Raises:
             NotAgreedError: naming the field.
         """
-        self._check(task, self.experiment.rounds - 1)
+        self._check(task, self.experiment.rounds - 1, folds=self._folds)
         if task.round not in self._asked:
             raise NotAgreedError("task: round is one that does not ask this client")
 
@@ -136,14 +136,16 @@ class ClientAgreement:
         Raises:
             NotAgreedError: naming the field.
         """
-        self._check(task, self.experiment.rounds)
+        tail = self.experiment.tail
+        averaged = tail is not None and tail.folds(task.round, self.first)
+        self._check(task, self.experiment.rounds, folds=self._folds or averaged)
 
-    def _check(self, task: ClientTask, last: int) -> None:
-        wrong = next(self._wrong(task, last), None)
+    def _check(self, task: ClientTask, last: int, *, folds: bool) -> None:
+        wrong = next(self._wrong(task, last, folds=folds), None)
         if wrong:
             raise NotAgreedError(f"task: {wrong} is not what was agreed")
 
-    def _wrong(self, task: ClientTask, last: int) -> Iterator[str]:
+    def _wrong(self, task: ClientTask, last: int, *, folds: bool) -> Iterator[str]:
         """Fields that differ; each is looked at only if all before it are right."""
         experiment = self.experiment
         if task.run != experiment.run:
@@ -165,6 +167,8 @@ class ClientAgreement:
         if json.dumps(task.plan.outline()) != json.dumps(experiment.plan(task.round).outline()):
             yield "plan"
         yield from self._wrong_state(task)
+        if task.folded and not folds:
+            yield "folded"
         yield from self._wrong_fold(task.folded)
 
     def _wrong_state(self, task: ClientTask) -> Iterator[str]:
@@ -185,8 +189,6 @@ class ClientAgreement:
                 yield f"factors: {key}, which no round has trained,"
 
     def _wrong_fold(self, folded: Mapping[str, Matrix]) -> Iterator[str]:
-        if folded and not self._folds:
-            yield "folded"
         for site, matrix in folded.items():
             layer = self._layers.get(site)
             if layer is None or tuple(matrix.shape) != layer.shape:

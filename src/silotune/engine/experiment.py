@@ -15,6 +15,7 @@ from silotune.privacy import CorrelatedCharge
 from silotune.privacy.mechanisms.server import FullParticipation, ServerMechanism
 
 from .cohorts import Cohorts
+from .tail_average import TailAverage
 
 LARGEST_UPDATE = 1e4
 """L2 norm of a change that no honest training makes in one round."""
@@ -48,6 +49,7 @@ class Experiment:
         central: whom the server asks, and how it forms their mean.
         reach: how far an optimiser goes in steps of such rates, where changes are averaged by the
             step (``normalized``); None where they are averaged as they are.
+        tail: of which last states the result is the mean; None where it is the last one.
 
     Raises:
         IncompatibleMethodError: if weights or ranks differ under central privacy, ranks differ and
@@ -75,6 +77,7 @@ class Experiment:
     cohorts: Cohorts = field(default_factory=Cohorts)
     central: ServerMechanism = field(default_factory=FullParticipation)
     reach: Callable[[Sequence[float]], float] | None = None
+    tail: TailAverage | None = None
 
     def __post_init__(self) -> None:
         if self.ranks and not self.axes.aggregator.mixes_ranks:

@@ -202,7 +202,7 @@ def _next(
         memory={**state.memory, **combined.memory},
     )
     _check_finite(after)
-    return after
+    return after if experiment.tail is None else experiment.tail.noted(after)
 
 
 def _check_finite(state: GlobalState) -> None:

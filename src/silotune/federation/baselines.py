@@ -92,7 +92,8 @@ def train_alone(built: BuiltFederation, name: str, place: Path) -> Iterator[Alon
             metrics: dict[str, float] = {}
             final: dict[str, float] = {}
             if i == last:
-                learned = learned_from(done.state, model, folder, alone.run, list(sizes))
+                result = agreement.result(done.state)
+                learned = learned_from(result, model, folder, alone.run, list(sizes))
                 metrics = own_score(built, name, learned.of(name))
                 final = own_final_score(built, name, learned.of(name)) or metrics
             yield AloneRound(silo=name, round=i, metrics=metrics, final=final)

@@ -19,7 +19,7 @@ from silotune.data.given import Table
 from silotune.engine.experiment import LARGEST_UPDATE
 from silotune.methods import FFALoRA, Method
 from silotune.methods.rates import usual_optimizer
-from silotune.models.load import GivenModel, check_given
+from silotune.models.load import GivenModel
 from silotune.objectives import Objective
 from silotune.optim import OptimizerConfig
 from silotune.optim.learning_rate import Kind, Span
@@ -29,6 +29,7 @@ from silotune.reports.trackers import TrackerName
 from silotune.terms import Machine, Terms
 from silotune.terms.terms import Evaluation
 
+from .description_rules import check_description
 from .records import ClientData, Records
 from .sites import Sites
 
@@ -80,6 +81,7 @@ class Description:
         server_optimizer: ServerStep | None = None,
         weighting: Literal["num_examples", "uniform"] | None = None,
         normalize_steps: bool = False,
+        tail_average: float = 0.0,
         clients_per_round: int | None = None,
         cohort_rate: float | None = None,
         min_clients: int | None = None,
@@ -150,6 +152,7 @@ class Description:
             server_optimizer: what the server does with the change.
             weighting: of clients in the mean; None = ``uniform`` under ``ClientDP``, else by size.
             normalize_steps: average changes by the step (FedNova).
+            tail_average: share of the last rounds over whose states the result is the mean.
             clients_per_round: how many a round asks, drawn from the seed in public; None = all.
             cohort_rate: the same as a chance of every client.
             min_clients: that a round needs.
@@ -232,6 +235,7 @@ class Description:
             server_optimizer=server_optimizer,
             weighting=weighting or _usual_weighting(privacy),
             normalize_steps=normalize_steps,
+            tail_average=tail_average,
             clients_per_round=clients_per_round,
             cohort_rate=cohort_rate,
             min_clients=min_clients,
@@ -292,7 +296,7 @@ class Description:
         self.offer_deadline = offer_deadline
         self.baselines = tuple(baselines)
         self.report_to = tuple(report_to)
-        self._check()
+        check_description(self)
 
     def with_terms(self, terms: Terms) -> Description:
         """The same records and machine under other terms."""
@@ -315,81 +319,6 @@ class Description:
         """For people: model and method."""
         name = self.terms.model.rstrip("/").rpartition("/")[2]
         return f"{name}, {self.terms.method.label}"
-
-    def _check(self) -> None:
-        if self.given is not None:
-            check_given(self.given, self.terms.objective.task)
-        self._check_label_map()
-        self._check_sites()
-        if self.baselines and self.terms.evaluation != "simulation":
-            raise ValueError(
-                f"baselines: {', '.join(self.baselines)} needs evaluation: simulation; leave "
-                "baselines out"
-            )
-        if self.in_workers and (self.records.in_memory or self.given is not None):
-            raise ValueError(
-                "runtime: worker processes open model and data by themselves, so they need "
-                "names or paths, not objects; give those, or runtime='in-process'"
-            )
-        self.machine.check_processes(in_one_process=not (self.in_workers or self.records.elsewhere))
-        if self.lifetime.max_epsilon is not None and self.terms.unit != "example":
-            raise ValueError(
-                "lifetime: a ceiling is kept for records alone (ExampleDP): no book is kept of "
-                "what whole clients pay, nor of runs that hide nobody; leave max_epsilon out"
-            )
-        if self.terms.unit == "client" and self.records.person is not None:
-            raise ValueError(
-                "person: silos' costs are composed under ExampleDP alone; leave it out. Somebody "
-                "whose records are at several clients is protected less than a client"
-            )
-
-    def _check_sites(self) -> None:
-        """What cannot be where records are elsewhere."""
-        if not self.records.elsewhere:
-            if self.wait_after_quorum is not None:
-                raise ValueError("wait_after_quorum: is for clients that are Sites; leave it out")
-            return
-        if self.wait_after_quorum is not None and self.terms.unit == "client":
-            raise ValueError(
-                "wait_after_quorum: how many sites answered is secret under ClientDP; leave it out"
-            )
-        if self.given is not None:
-            raise ValueError(
-                "model: sites know a base by the SHA-256 of its files, and an object has none; "
-                "give a name or a folder"
-            )
-        terms, method = self.terms, self.terms.method
-        if terms.evaluation == "simulation":
-            raise ValueError(
-                "evaluation: simulation looks at every client's records, and these are at their "
-                "sites; take site, or public with a table for everybody"
-            )
-        if terms.objective.label_names is None:
-            raise ValueError(
-                "labels: must be given, as nobody sees the records of all sites; list them in "
-                "order of their ids"
-            )
-        if self.in_workers:
-            raise ValueError(
-                f"runtime: {self.runtime} is for clients on this machine, and these are sites; "
-                "leave it out"
-            )
-        for name in ("experts", "init_from"):
-            if getattr(method, name, None):
-                raise ValueError(
-                    f"{name}: names files of this machine, which sites do not have; leave it out"
-                )
-
-    def _check_label_map(self) -> None:
-        objective, meant = self.terms.objective, self.records.label_map
-        names = objective.label_names if objective.labels is None else tuple(objective.labels)
-        if names == () and meant:
-            raise ValueError("label_map: records without labels have none to name; leave it out")
-        unknown = {name for name in meant.values() if name is not None} - set(names or ())
-        if names and unknown:
-            raise ValueError(
-                f"label_map: {min(unknown)!r} is not in labels; it has: {', '.join(names)}"
-            )
 
 
 def _listed(value: object) -> object:

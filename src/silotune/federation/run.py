@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 
 from silotune.certificate.circumstances import Circumstances, counted
 from silotune.certificate.issue import NOTHING_CLAIMED, Bound
@@ -27,17 +26,15 @@ from silotune.linalg import norm
 from silotune.objectives.base import source_prefix
 from silotune.privacy.accounting.accountant import COARSE, FINE
 from silotune.privacy.ledger.noisy_counts import by_table
-from silotune.reports.model_card import model_card, signpost
 from silotune.reports.totals import outcome
 from silotune.reports.trackers import Tracked
 from silotune.runs.digests import digest_of_facts, digest_of_observed, digests_of
-from silotune.runs.facts import SILO_ALONE, RunFacts, Summary
+from silotune.runs.facts import SILO_ALONE, Summary
 from silotune.runs.folder import RoundRecord, RunFolder
 from silotune.runs.privacy_statement import PrivacyStatement
 from silotune.terms import Agreement
 
 from .adapter_check import check_learned
-from .adapter_folder import write_made
 from .built import BuiltFederation, now
 from .description import Description
 from .joining import joined
@@ -46,14 +43,8 @@ from .opening import OpenRun
 from .round_noise import round_noise
 from .scoring import Scores, last_score, released_scores, score, score_tests_at_home
 from .tracking import Trackers, parameters, tracking
-from .trained_models import (
-    ModelState,
-    TrainedModels,
-    is_personal,
-    learned_from,
-    own_adapter,
-    save_adapter,
-)
+from .trained_models import TrainedModels, is_personal, learned_from
+from .written_models import save_adapters, write_cards
 
 
 def rounds(job: OpenRun) -> Iterator[RoundRecord]:
@@ -136,7 +127,7 @@ def finish(
     job.books.collect()
     if job.sites:
         job.sites.settle()
-    _save_adapters(built.agreement, folder, learned, job.facts.started)
+    save_adapters(built.agreement, folder, learned, job.facts.started)
     at, known = job.scored or (-1, None)
     scored = last_score(built, learned, job.measure, known if at == state.round else None)
     facts = replace(
@@ -146,6 +137,7 @@ def finish(
         baselines={SILO_ALONE: baseline} if baseline else {},
         final=scored.metrics if scored and scored.part == "test" else {},
         scored=scored,
+        averaged=built.agreement.averaged(state),
         adapter_check=check_learned(built.agreement.model, built.terms, learned),
         ledgers=job.books.heads() if built.terms.private else {},
     )
@@ -157,11 +149,11 @@ def finish(
         certificate = replace(certificate, facts=digest_of_facts(facts))
     _write_privacy(folder, certificate)
     description = summary(built)
-    _write_cards(folder, learned, description, facts, certificate)
+    write_cards(folder, learned, description, facts, certificate)
     write_json(folder.run, facts.to_json())
     write_text(folder.report, render(folder, description))
     if job.sites:
-        job.sites.deliver(built.agreement, state)
+        job.sites.deliver(built.agreement, built.agreement.result(state))
 
 
 def exhausted(job: OpenRun) -> list[str]:
@@ -182,43 +174,6 @@ def exhausted(job: OpenRun) -> list[str]:
 def stop(job: OpenRun, status: str) -> None:
     """Note in ``run.json`` why a run is not finished; its checkpoint stays."""
     write_json(job.folder.run, replace(job.facts, status=status).to_json())
-
-
-def _save_adapters(
-    agreement: Agreement, folder: RunFolder, learned: TrainedModels, began: str
-) -> None:
-    """Write ``adapter/``: PEFT's two files, or our own, and how the model was made.
-
-    Silos' own models are written into their own folders.
-    """
-    for place, model in _places(folder, learned).items():
-        save_adapter(agreement.model, model, place)
-        write_made(place, agreement.terms, agreement.labels, agreement.model, began)
-
-
-def _write_cards(
-    folder: RunFolder,
-    learned: TrainedModels,
-    description: Summary,
-    facts: RunFacts,
-    certificate: PrivacyStatement | None,
-) -> None:
-    """The model card of every adapter; where silos have their own, ``adapter/`` says where."""
-    totals = outcome(folder.read_rounds(), facts.metric)
-    card = model_card(description, facts, totals, certificate)
-    for place in _places(folder, learned):
-        write_text(place / "README.md", card)
-    if learned.shared is None:
-        folder.adapter.mkdir(parents=True, exist_ok=True)
-        write_text(folder.adapter / "README.md", signpost(description))
-
-
-def _places(folder: RunFolder, learned: TrainedModels) -> dict[Path, ModelState]:
-    """Where each model's adapter goes."""
-    places = {own_adapter(folder, silo): model for silo, model in learned.own.items()}
-    if learned.shared is not None:
-        places[folder.adapter] = learned.shared
-    return places
 
 
 def described(federation: Description) -> Circumstances:
@@ -274,9 +229,11 @@ def summary(built: BuiltFederation) -> Summary:
 
 
 def _learned(job: OpenRun, state: GlobalState) -> TrainedModels:
+    """What the run would give, were this its last state."""
     built = job.built
     here = [] if job.sites else list(built.agreement.sizes)
-    return learned_from(state, built.agreement.model, job.folder, job.facts.run, here)
+    result = built.agreement.result(state)
+    return learned_from(result, built.agreement.model, job.folder, job.facts.run, here)
 
 
 def _before(job: OpenRun, state: GlobalState) -> RoundRecord:
@@ -293,7 +250,7 @@ def _scores(job: OpenRun, experiment: Experiment, state: GlobalState) -> Scores:
         found = score(built, _learned(job, state), job.measure)
         job.scored = state.round, found
         return found
-    tasks = make_tasks(experiment, job.runtime.clients(), state)
+    tasks = make_tasks(experiment, job.runtime.clients(), built.agreement.result(state))
     return released_scores(tasks, job.runtime.evaluate(tasks))
 
 

@@ -64,6 +64,11 @@ class Axes:
         """Every role that some round moves."""
         return frozenset().union(*(plan.trained() for plan in self.schedule.plans()))
 
+    @property
+    def turning(self) -> bool:
+        """Whether pairs begin afresh, or are written in another basis, in some round."""
+        return any(plan.fold for plan in self.schedule.plans()) or not self.aggregator.keeps_basis
+
     def gain(self, rank: int | None) -> float:
         """What a client multiplies its pair by besides the adapter's scale.
 
@@ -238,6 +243,35 @@ def refuse_by_step(axes: Axes, unit: str) -> None:
         )
 
 
+def refuse_averaged(axes: Axes) -> None:
+    """Refuse a method whose states have no mean that is a model (``engine.tail_average``).
+
+    Args:
+        axes: the method.
+
+    Raises:
+        IncompatibleMethodError: with the reason.
+    """
+    if any(plan.trained() - plan.share for plan in axes.schedule.plans()):
+        raise IncompatibleMethodError(
+            "tail_average: every client of this method has a model of its own, and the server "
+            "knows a part of it alone; set it to 0"
+        )
+    adapter, moving = axes.adapter, axes.trained() - {Role.HEAD}
+    if adapter is None or not (moving := moving - adapter.frozen(ANY_SITE)):
+        return
+    if not adapter.multilinear:
+        raise IncompatibleMethodError(
+            "tail_average: what this method's layers compute is not linear in any one of its "
+            "tensors, so that the mean of these is not the mean of any models; set it to 0"
+        )
+    if len(moving) > 1 and not (moving <= PAIR and (adapter.whole_pair or adapter.foldable)):
+        raise IncompatibleMethodError(
+            f"tail_average: {_words(moving)} move together, and their product has no place of its "
+            "own in the base; set it to 0"
+        )
+
+
 def refuse_unproved(axes: Axes, unit: str, *, correlated: bool = False) -> None:
     """Refuse a method for which a guarantee is not proved, or would be worth nothing.
 
@@ -270,8 +304,7 @@ def refuse_unproved(axes: Axes, unit: str, *, correlated: bool = False) -> None:
     steps = {phase.roles for plan in plans for phase in plan.phases}
     rounds = {plan.share for plan in plans}
     moving = not axes.schedule.steady or len(steps if unit == "example" else rounds) > 1
-    turning = any(plan.fold for plan in plans) or not axes.aggregator.keeps_basis
-    if correlated and (moving or turning):
+    if correlated and (moving or axes.turning):
         raise IncompatibleMethodError(
             "noise: correlated takes back noise of earlier steps from the same tensors, "
             "and this method trains others in between, or writes them in a new basis; use gaussian"

@@ -64,9 +64,17 @@ def what_was_done(
         f"{method_name(summary)}, in {count_text(outcome.rounds, 'round')} of "
         f"{work_text(summary.local_steps, summary.local_epochs)}."
     )
-    own = f" {PERSONAL}" if summary.personal else ""
+    own = f"{_averaged(facts)} {PERSONAL}" if summary.personal else _averaged(facts)
     result = _result(outcome)
     return f"{first}{own} {result[0].upper()}{result[1:]}, and {in_short(statement)}."
+
+
+def _averaged(facts: RunFacts) -> str:
+    """Of which rounds the weights are the mean, counted from 1; nothing where of one."""
+    if not facts.averaged:
+        return ""
+    first, last = facts.averaged
+    return f" Its weights are the mean of those after rounds {first + 1} to {last + 1}."
 
 
 def final_score(facts: RunFacts) -> str:

@@ -56,6 +56,8 @@ class RunFacts:
             not known.
         final: metrics of the finished adapter on the test records; empty without any.
         scored: what stands behind the last scores; None where silos keep them.
+        averaged: the first and the last round over whose states the result is the mean; empty
+            where it is the last state.
         ledgers: account -> ``lines`` of its ledger and ``head``, SHA-256 of the last, once the run
             has ended; empty without privacy.
         observed: SHA-256 of what the certificate has from nowhere else (``digest_of_observed``),
@@ -86,6 +88,7 @@ class RunFacts:
     worse_than_before: bool | None = None
     final: Mapping[str, float] = field(default_factory=dict)
     scored: Scored | None = None
+    averaged: Sequence[int] = ()
     ledgers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     observed: str = ""
     adapter_check: str = ""

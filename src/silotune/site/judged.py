@@ -122,6 +122,7 @@ HARMLESS: Mapping[type, Mapping[str, str]] = {
         "proximal_mu": MOVED,
         "weighting": SERVER,
         "normalize_steps": SERVER,
+        "tail_average": SERVER,
         "largest_update": SERVER,
         "upload_dtype": ROUNDED,
         "dtype": MACHINE,

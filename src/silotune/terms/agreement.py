@@ -9,6 +9,7 @@ from functools import partial
 from silotune.core import ClientId, GlobalState
 from silotune.core.names import rank_name
 from silotune.engine import ClientAgreement, Experiment
+from silotune.engine.tail_average import TailAverage, tail_start
 from silotune.optim.reach import reach
 from silotune.privacy import (
     AnyCharge,
@@ -115,6 +116,19 @@ class Agreement:
             clips=self.mechanisms[client].private,
             scored=self.terms.scored,
         )
+
+    def result(self, state: GlobalState) -> GlobalState:
+        """What a run that ended after ``state`` would give: that state, or a mean of the last."""
+        return tail.mean(state) if (tail := self._tail) else state
+
+    def averaged(self, state: GlobalState) -> tuple[int, ...]:
+        """The first and the last round of whose states ``result`` is the mean; empty if of none."""
+        number = tail.number(state) if (tail := self._tail) else 0
+        return (state.round - number, state.round - 1) if number > 1 else ()
+
+    @property
+    def _tail(self) -> TailAverage | None:
+        return tail_average(self.terms, self.model)
 
     def first_state(self) -> GlobalState:
         """Before round 0."""
@@ -238,6 +252,19 @@ def experiment(
         carried=terms.local_state == "carried",
         central=server or FullParticipation(),
         reach=partial(reach, model.axes.optimizer) if terms.normalize_steps else None,
+        tail=tail_average(terms, model),
+    )
+
+
+def tail_average(terms: Terms, model: BuiltModel) -> TailAverage | None:
+    """Of which last states the result is the mean; None where it is the last one."""
+    if not terms.tail_average:
+        return None
+    return TailAverage(
+        start=tail_start(terms.tail_average, terms.rounds),
+        roles=model.axes.trained(),
+        fixed=model.fixed,
+        turning=model.axes.turning,
     )
 
 

@@ -12,7 +12,7 @@ from silotune.core.protocols import check_satisfies
 from silotune.engine.cohorts import Cohorts
 from silotune.engine.experiment import LARGEST_UPDATE
 from silotune.methods import Axes, FFALoRA, Method
-from silotune.methods.axes import completed, refuse_by_step, refuse_unproved
+from silotune.methods.axes import completed, refuse_averaged, refuse_by_step, refuse_unproved
 from silotune.objectives import Objective, counts_right_answers, find
 from silotune.objectives.registry import COUNTING
 from silotune.optim import OptimizerConfig
@@ -59,6 +59,8 @@ class Terms:
             it.
         weighting: of clients in the mean: declared sizes, or equal.
         normalize_steps: average clients' changes by the step (FedNova), where steps are unequal.
+        tail_average: share of the last rounds over whose states the result is the mean; 0 = it is
+            the last state. Rounds go on from the last state, and nothing is paid for it.
         clients_per_round: how many of the clients a round asks, drawn from the seed in public, so
             that no epsilon is smaller for it; None = all, or whom ``ClientDP`` draws in secret.
         cohort_rate: chance of each client to be asked in a round, whoever else is, drawn in the
@@ -101,6 +103,7 @@ class Terms:
     server_optimizer: ServerStep | None = None
     weighting: Literal["num_examples", "uniform"] = "num_examples"
     normalize_steps: bool = False
+    tail_average: float = 0.0
     clients_per_round: int | None = None
     cohort_rate: float | None = None
     min_clients: int | None = None
@@ -149,6 +152,8 @@ class Terms:
             )
         if self.proximal_mu < 0:
             raise ValueError(f"proximal_mu: must not be negative, not {self.proximal_mu}")
+        if not 0 <= self.tail_average <= 1:
+            raise ValueError(f"tail_average: must be a share from 0 to 1, not {self.tail_average}")
         check_cohorts(self.cohorts, self.min_clients, self.privacy)
         self._check_privacy()
         axes = self.axes(head=self.trains_head)
@@ -239,6 +244,8 @@ class Terms:
         refuse_unproved(axes, self.unit, correlated=self.privacy.noise == "correlated")
         if self.normalize_steps:
             refuse_by_step(axes, self.unit)
+        if self.tail_average:
+            refuse_averaged(axes)
         return axes
 
     def without_start(self) -> Terms:
