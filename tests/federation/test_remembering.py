@@ -110,6 +110,37 @@ def test_auto_keeps_what_it_has_room_for_and_says_so(place, monkeypatch):
         assert sum("prefix_cache: what would take more" in n for n in job.built.notices) == 1
 
 
+@pytest.mark.parametrize(("evaluation", "kept"), [("simulation", True), ("site", False)])
+def test_room_for_scored_records_is_that_of_their_own_where_they_are_seen(
+    place, monkeypatch, evaluation, kept
+):
+    monkeypatch.setattr(remembering, "MOST_BYTES", 50_000)  # room for 2 of each silo, not for 20
+    config = small(place, UPPER, *PRIVATE, f"evaluation={evaluation}")
+    with opened(config, [], NO_WORKER, resume=False) as job:
+        silos = job.built.data.silos.values()
+        assert [isinstance(s.held_out, Remembered) for s in silos] == [kept] * len(SILOS)
+        assert not any(isinstance(s.train, Remembered) for s in silos)
+
+
+def test_scored_records_take_no_room_from_trained_ones(place, monkeypatch):
+    few = (UPPER, *PRIVATE, "train.num_rounds=8")  # what is trained on comes often enough
+
+    def opens(most: int, name: str) -> tuple[int, list[bool]]:
+        monkeypatch.setattr(remembering, "MOST_BYTES", most)
+        config = small(place, *few, f"output_dir={place.parent / name}")
+        with opened(config, [], NO_WORKER, resume=False) as job:
+            terms, agreement = job.built.terms, job.built.agreement
+            a_record = remembering.prefix_fit(agreement.model, terms).bytes_of(
+                [terms.objective.max_length]
+            )
+            kept = [isinstance(s.train, Remembered) for s in job.built.data.silos.values()]
+        return sum(agreement.sizes.values()) * a_record, kept
+
+    needed, kept = opens(10**9, "all")
+    assert kept == [True, True]
+    assert opens(needed, "just") == (needed, [True, True])
+
+
 def test_how_long_hidden_records_are_decides_nothing(place, monkeypatch):
     """One that is longer would give all others other last digits, and be told in a notice."""
     few = (UPPER, *PRIVATE, "train.num_rounds=8", "evaluation=site")

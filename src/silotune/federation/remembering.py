@@ -3,7 +3,8 @@
 Those that come again: what rounds are scored on, and what is trained on if each record is expected
 to be drawn twice or more, or five times where each is computed alone. What is decided here follows
 from public numbers and the model: a record that is fed has other last digits, so that no record may
-decide whether others are. Where nobody is hidden, ``auto`` sees how long records are.
+decide whether others are. Where nobody is hidden, ``auto`` sees how long records are; so it does of
+those that a simulation scores, whose scores it tells.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def remembering(
         return replace(built, notices=(*built.notices, told))
     memory = _Memory(built, fit)
     data = built.data
-    silos = {name: memory.silo(name, silo, home(name)) for name, silo in data.silos.items()}
+    silos = data.silos  # what is trained on comes first, so that no scored record decides of it
+    silos = {name: memory.trained(name, silo, home(name)) for name, silo in silos.items()}
+    silos = {name: memory.watched(name, silo, home(name)) for name, silo in silos.items()}
     valid = memory.scored(data.valid, beside)
     test = memory.scored(data.test, beside) if _tests_each_round(data) else data.test
     told = (
@@ -82,16 +85,21 @@ class _Memory:
         self._bytes = 0
         self.full = False
 
-    def silo(self, name: str, examples: SiloExamples, home: Path) -> SiloExamples:
-        """One silo's records."""
+    def trained(self, name: str, examples: SiloExamples, home: Path) -> SiloExamples:
+        """With what one silo trains on."""
         built, trainer = self._built, self._built.agreement.model.trainer
         train, alone = examples.train, built.terms.unit == "example"
         if _pays(built, name) or built.federation.machine.prefix_cache != "auto":
-            train = self._kept(train, 1 if alone else trainer.micro_batch, home, name)
+            hidden = name if built.agreement.terms.private else ""
+            train = self._kept(train, 1 if alone else trainer.micro_batch, home, hidden)
+        return replace(examples, train=train)
+
+    def watched(self, name: str, examples: SiloExamples, home: Path) -> SiloExamples:
+        """With what one silo is scored on."""
+        built = self._built
         only = built.data.valid is None and built.data.test is None and examples.held_out is None
         return replace(
             examples,
-            train=train,
             held_out=self.scored(examples.held_out, home, name),
             test=self.scored(examples.test, home, name) if only else examples.test,
         )
@@ -106,14 +114,23 @@ class _Memory:
         together = trainer.eval_batch
         if silo and built.terms.privacy.metric_noise is not None:
             together = min(together, trainer.micro_batch)  # as they are scored
-        return self._kept(examples, together, folder, silo)
+        seen = built.terms.evaluation == "simulation" or not built.agreement.terms.private
+        return self._kept(examples, together, folder, "" if seen else silo)
 
     def _kept(
-        self, examples: ClientDataset, together: int, folder: Path, silo: str
+        self, examples: ClientDataset, together: int, folder: Path, hidden: str
     ) -> ClientDataset:
+        """Remembered, if there is room.
+
+        Args:
+            examples: which.
+            together: how many of them are computed at once.
+            folder: for those that go on the disk.
+            hidden: the silo whose records nobody may see, whatever is decided; empty for none.
+        """
         trainer, asked = self._built.agreement.model.trainer, self._built.federation.machine
         if asked.prefix_cache == "auto":
-            needed = self._needed(examples, silo)
+            needed = self._needed(examples, hidden)
             if self._bytes + needed > MOST_BYTES:
                 self.full = True
                 return examples
@@ -121,13 +138,13 @@ class _Memory:
         keep = in_folder(folder) if asked.prefix_cache == "disk" else in_memory
         return Remembered(examples, trainer.adapted, trainer.objective, together, keep)
 
-    def _needed(self, examples: ClientDataset, silo: str) -> int:
+    def _needed(self, examples: ClientDataset, hidden: str) -> int:
         """Bytes; of a silo that is hidden those of the declared number, of full length."""
         agreement = self._built.agreement
-        if not (silo and agreement.terms.private):
+        if not hidden:
             return self._fit.bytes_of(examples.lengths)
         longest = agreement.terms.objective.max_length
-        return agreement.sizes[silo] * self._fit.bytes_of([longest])
+        return agreement.sizes[hidden] * self._fit.bytes_of([longest])
 
 
 def _worth(built: BuiltFederation) -> bool:
