@@ -69,7 +69,7 @@ def test_what_is_a_mistake_of_ours_says_so(place, monkeypatch):
     def broken(*args, **more):
         raise KeyError("x")
 
-    monkeypatch.setattr("silotune.comparison.job.build", broken)
+    monkeypatch.setattr("silotune.comparison.job.settle", broken)
     assert "this is a mistake in silotune" in run_job(job(Path("g/a")))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
 import typer
 from rich.console import Console
 
-from silotune.config import Config, build, differences, dump, is_path
+from silotune.config import Config, differences, dump, is_path, settle
 from silotune.core import RecordError, work_text
 from silotune.core.units import count_text, number_text
 from silotune.engine import EVERY_CLIENT, QuorumError
@@ -48,10 +48,13 @@ def train(
         _mend(RunFolder(Path(name)), console)
     config = chosen(name, overrides, output_dir)
     check_kit(config)
-    folder, federation = RunFolder(Path(config.output_dir)), build(config)
+    folder = RunFolder(Path(config.output_dir))
     refuse_while_written(folder)
     if resume:
         _mend(folder, console)
+    with busy(console, "choosing the learning rate") if _open(config) else nullcontext():
+        config, federation = settle(config, folder)
+    if resume:
         _check_same(folder, config)
     if resume and is_finished(folder, federation):
         say(console, f"{folder.path}: this run is finished already")
@@ -77,6 +80,11 @@ def train(
     tell(folder, console)
     if as_json:
         emit(result(folder))
+
+
+def _open(config: Config) -> bool:
+    """Whether something is to be chosen first, for which the model is opened."""
+    return config.train.learning_rate == "auto"
 
 
 def _opening(config: Config) -> str:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from silotune.config import Config, Written, build, dump, in_keys, load_config, naming_keys
+from silotune.config import Config, Written, dump, in_keys, load_config, naming_keys, settle
 from silotune.core.files import RecordError
 from silotune.federation.baselines import silo_alone, untrained
 from silotune.federation.keeping import mend
@@ -99,8 +99,8 @@ def reason(error: BaseException) -> str:
 def _trained(job: Job) -> Note:
     folder, config = RunFolder(Path(job.folder)), job.config
     with naming_keys():
-        federation = build(config)
         mend(folder)
+        config, federation = settle(config, folder)
         resume = folder.state.is_file()
         with opened(federation, folder.path, resume=resume, config=dump(config)) as run:
             try:

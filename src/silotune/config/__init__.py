@@ -1,6 +1,7 @@
 """The file format. YAML and overrides in, a checked ``Config`` out."""
 
 from .build import build as build
+from .build import settle as settle
 from .errors import ConfigError as ConfigError
 from .fields import in_keys as in_keys
 from .fields import naming_keys as naming_keys

@@ -9,9 +9,12 @@ from typing import Any
 from silotune.data import Partition, Splits
 from silotune.federation.federation import Federation
 from silotune.federation.members import Members
+from silotune.federation.settling import settled
 from silotune.federation.sites import Sites
+from silotune.methods import Method
 from silotune.objectives import Objective
 from silotune.objectives.registry import kind_of
+from silotune.runs.folder import RunFolder
 
 from .fields import naming_keys
 from .schema import Config
@@ -27,6 +30,25 @@ def build(config: Config) -> Federation:
         return Federation(**arguments(config))
 
 
+def settle(config: Config, folder: RunFolder) -> tuple[Config, Federation]:
+    """The federation, and its configuration, with a number for what was left to be chosen.
+
+    Args:
+        config: as resolved.
+        folder: of a run that may have begun, and goes on with its number.
+
+    Raises:
+        ConfigError: naming keys.
+    """
+    federation = build(config)
+    with naming_keys():
+        one = settled(federation, folder)
+    if one is not federation:
+        train = config.train.model_copy(update={"learning_rate": one.terms.optimizer.lr})
+        config = config.model_copy(update={"train": train})
+    return config, one
+
+
 def arguments(config: Config) -> dict[str, Any]:
     """What ``Federation`` is called with."""
     model, data, train = config.model, config.data, config.train
@@ -39,7 +61,7 @@ def arguments(config: Config) -> dict[str, Any]:
         "gradient_checkpointing": model.gradient_checkpointing,
         "objective": objective(config),
         "method": method,
-        "optimizer": train.build_optimizer(type(method)),
+        **_moved_by(config, method),
         "privacy": config.privacy.build(),
         "rounds": train.num_rounds,
         "local_steps": train.local_steps,
@@ -90,6 +112,13 @@ def arguments(config: Config) -> dict[str, Any]:
         "report_to": config.report_to,
         **_at_sites(config),
     }
+
+
+def _moved_by(config: Config, method: Method) -> dict[str, Any]:
+    """The optimiser, or that its rate is to be chosen."""
+    if config.train.learning_rate == "auto":
+        return {"learning_rate": "auto"}
+    return {"optimizer": config.train.build_optimizer(type(method))}
 
 
 def _at_sites(config: Config) -> dict[str, Any]:

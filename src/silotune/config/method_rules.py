@@ -14,6 +14,7 @@ from silotune.core.names import rank_name
 from silotune.methods import Axes
 from silotune.methods.axes import completed, refuse_averaged, refuse_by_step, refuse_unproved
 from silotune.methods.options import options
+from silotune.methods.rate_rule import refuse_unruled
 from silotune.methods.registry import takers
 from silotune.objectives import find
 from silotune.optim import AdamW, OptimizerConfig
@@ -95,6 +96,9 @@ def method(
             refuse_unproved(axes, privacy.unit, correlated=correlated)
             if train.normalize_steps:
                 refuse_by_step(axes, privacy.unit)
+            if train.learning_rate == "auto":
+                constant = train.lr_scheduler_type == "constant"
+                refuse_unruled(axes, privacy.unit, correlated=correlated, constant=constant)
     except ValueError as error:
         yield _problem(method, str(error))
         return

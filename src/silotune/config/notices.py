@@ -58,8 +58,8 @@ def notices(config: Config) -> Iterator[str]:
 
 
 def _rate(config: Config) -> Iterator[str]:
-    rate, usual = config.train.learning_rate or 0.0, config.usual_rate
-    if rate > FAR * usual:
+    rate, usual = config.train.learning_rate, config.usual_rate
+    if isinstance(rate, float) and rate > FAR * usual:
         yield (
             f"train.learning_rate: {rate:g} is {rate / usual:.0f} times the usual {usual:g} of "
             f"{config.method.name} here, and may end at chance; null takes the usual one"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -163,12 +163,13 @@ class TrainConfig(BaseModel):
         "`privacy.unit: example`, whose clipping bounds its steps, else adamw; and adamw where a "
         f"method has an optimiser of its own that is made of it ({MADE_OF_ADAMW}).",
     )
-    learning_rate: float | None = Field(
+    learning_rate: Annotated[float, Gt(0)] | Literal["auto"] | None = Field(
         default=None,
-        gt=0,
         description="Step size of the local optimiser; null = the usual one of method, optimiser "
         "and privacy (a table is in [methods](methods.md#learning-rates)), which `plan` and `run` "
-        "print.",
+        "print. auto: by a rule, of public numbers alone, for SGD under `privacy.unit: example` "
+        "where one factor of a pair moves ([choosing](methods.md#a-rate-by-rule)); the run keeps "
+        "the number.",
     )
     momentum: float = Field(default=0.0, ge=0, lt=1, description="Momentum of sgd.")
     weight_decay: float = Field(
@@ -358,7 +359,9 @@ class TrainConfig(BaseModel):
             method: its class.
             clipped_at: as above.
         """
-        rate = self.learning_rate or self.usual_rate(method, clipped_at)
+        rate = self.learning_rate
+        if rate is None or rate == "auto":
+            rate = self.usual_rate(method, clipped_at)
         if self.moved_by(method, clipped_at) == "adamw" or method.made_of_adamw:
             return AdamW(
                 lr=rate,

@@ -124,6 +124,7 @@ def build_federation(
         public_digests=public_digests_of(prepared),
         tables=prepared.silos if federation.is_recorded else {},
         notices=(
+            *federation.reasons,
             *prepared.notices,
             *(data.notices if terms.evaluation == "simulation" else ()),
             *model.loaded.notices,

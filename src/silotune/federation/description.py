@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from annotated_types import Ge, Gt
@@ -51,6 +52,8 @@ class Description:
         wait_after_quorum: seconds for others after ``min_clients``; None = until the deadline.
         coordinator: what sites know this machine as, where clients are sites.
         offer_deadline: seconds for sites, or ``min_clients``, to accept; others may join later.
+        learning_rate: ``auto`` until it is a number (``settling``); None where it is one.
+        reasons: why what was left open was chosen so, each beginning with its field.
         baselines: research only: also train each client alone, to compare.
         report_to: also write metrics for these tools.
     """
@@ -66,6 +69,7 @@ class Description:
         image_processor: Any = None,
         method: Method | None = None,
         optimizer: OptimizerConfig | None = None,
+        learning_rate: Literal["auto"] | None = None,
         rounds: int = 20,
         local_steps: int | None = None,
         local_epochs: float | None = None,
@@ -137,6 +141,8 @@ class Description:
             method: a method; None = FFA-LoRA.
             optimizer: takes the local steps; None = SGD, or AdamW for methods that are made of it,
                 at the rate that is usual for method and privacy.
+            learning_rate: ``auto`` = by a rule, of public numbers alone, in place of the usual one
+                (``methods.rate_rule``); for SGD under ``ExampleDP``.
             rounds: see ``Terms``, as all fields up to ``seed``.
             local_steps: optimiser steps of each client in each round; None = 10, or
             local_epochs: the same as passes over a client's declared number of records.
@@ -287,6 +293,14 @@ class Description:
             raise ValueError("coordinator: cannot be a name that others know this machine by")
         check_value("baselines", tuple[Literal["silo-alone"], ...], _listed(baselines))
         check_value("report_to", tuple[TrackerName, ...], _listed(report_to))
+        check_value("learning_rate", Literal["auto"] | None, learning_rate)
+        if learning_rate and optimizer is not None:
+            raise ValueError(
+                "learning_rate: auto is of the usual optimizer, and there is one of your own with "
+                "its rate; leave one of them out"
+            )
+        self.learning_rate: Literal["auto"] | None = learning_rate
+        self.reasons: tuple[str, ...] = ()
         self.lifetime = lifetime_of(lifetime)
         self.runtime = runtime
         self.workers = workers
@@ -298,10 +312,16 @@ class Description:
         self.report_to = tuple(report_to)
         check_description(self)
 
-    def with_terms(self, terms: Terms) -> Description:
+    def with_terms(self, terms: Terms) -> Self:
         """The same records and machine under other terms."""
         other = copy.copy(self)
         other.terms = terms
+        return other
+
+    def settled_at(self, optimizer: OptimizerConfig, reasons: tuple[str, ...]) -> Self:
+        """With an optimiser in place of what was left open."""
+        other = self.with_terms(replace(self.terms, optimizer=optimizer))
+        other.learning_rate, other.reasons = None, (*self.reasons, *reasons)
         return other
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from silotune.models.load import check_given
+from silotune.terms.rate_rules import refuse_without_rule
 
 if TYPE_CHECKING:
     from .description import Description
@@ -21,6 +22,8 @@ def check_description(federation: Description) -> None:
         check_given(federation.given, terms.objective.task)
     _check_label_map(federation)
     _check_sites(federation)
+    if federation.learning_rate is not None:
+        refuse_without_rule(terms)
     if federation.baselines and terms.evaluation != "simulation":
         raise ValueError(
             f"baselines: {', '.join(federation.baselines)} needs evaluation: simulation; leave "

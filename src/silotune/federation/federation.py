@@ -28,6 +28,7 @@ from .progress import watched
 from .run import exhausted, finish, rounds, stop
 from .run_result import Run
 from .scoring import metric_name
+from .settling import settled
 from .workers import audit_worker, worker_command
 
 if TYPE_CHECKING:
@@ -76,14 +77,15 @@ class Federation(Description):
         place = RunFolder(Path(folder))
         if resume:
             _mend(place)
-        if not (resume and is_finished(place, self)):
+        one = settled(self, place)
+        if not (resume and is_finished(place, one)):
             try:
                 with heard():
-                    self._to_the_end(folder, courier, resume=resume, progress=progress)
+                    one._to_the_end(folder, courier, resume=resume, progress=progress)
             except Terminated as asked:
                 signal.raise_signal(asked.signal)  # the folder is in order
                 raise
-        return Run(self, place)
+        return Run(one, place)
 
     def rounds(
         self, folder: str | Path, *, resume: bool = False, courier: Courier | None = None
@@ -100,8 +102,9 @@ class Federation(Description):
         """
         if resume:
             _mend(RunFolder(Path(folder)))
-        worker = worker_command(self) if self.in_workers else []
-        with opened(self, Path(folder), resume=resume, worker=worker, courier=courier) as run:
+        one = settled(self, RunFolder(Path(folder)))
+        worker = worker_command(one) if one.in_workers else []
+        with opened(one, Path(folder), resume=resume, worker=worker, courier=courier) as run:
             try:
                 yield from rounds(run)
                 ends = (step for step in silo_alone(run.built, run.workers) if step.metrics)
@@ -121,9 +124,10 @@ class Federation(Description):
             ValueError: if there is none, or it is of another federation.
         """
         place = RunFolder.existing(folder)
-        check_same(self, place)
-        check_records(self, place)
-        return Run(self, place)
+        one = settled(self, place)
+        check_same(one, place)
+        check_records(one, place)
+        return Run(one, place)
 
     def data(self) -> Division:
         """How the records divide over the clients. Epsilon does not cover what it says."""
@@ -151,7 +155,8 @@ class Federation(Description):
         from .audit import audit  # which loads statistics
 
         effort = THOROUGH if thorough else SHORT
-        return list(audit(of_federation(self), effort, audit_worker(self)))
+        one = settled(self)
+        return list(audit(of_federation(one), effort, audit_worker(one)))
 
     def _to_the_end(
         self, folder: str | Path, courier: Courier | None, *, resume: bool, progress: bool | None

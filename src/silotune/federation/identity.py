@@ -49,6 +49,7 @@ def describe(federation: Description) -> dict[str, Any]:
     Raises:
         NoIdentityError: naming the object.
     """
+    assert federation.learning_rate is None, "a run begins when all is chosen (settling)"
     return {
         "terms": encoded(federation.terms, "terms"),
         "records": encoded(federation.records, "records"),

@@ -379,6 +379,7 @@ def _facts(built: BuiltFederation, run: str, command: Sequence[str]) -> RunFacts
             "crowd": built.federation.machine.crowd,
             **found(model),
         },
+        chosen=list(built.federation.reasons),
         silos=silos_of(built.agreement),
         labels=list(built.agreement.labels),
     )

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 from silotune.core import ClientId, work_text
 from silotune.core.units import count_text, human_bytes
-from silotune.data.partition import dealt_names
 from silotune.engine import EVERY_CLIENT, Experiment
 from silotune.engine.communication import Bytes, traffic
 from silotune.privacy import AnyCharge
@@ -24,11 +23,10 @@ from silotune.reports.tables import PlanRow, as_text, epsilon_table, plan_table
 from silotune.terms import Agreement, BuiltModel, Terms, open_model, short_runs
 from silotune.terms.agreement import agree
 
-from .built import public_sizes
 from .description import Description
-from .inputs import read_tables
 from .noise_words import over_the_run, verdict
-from .records import Records
+from .public_numbers import public_numbers, shares
+from .settling import settled
 
 RUN = "0" * 12
 """As long as the name of a run, which messages carry."""
@@ -114,8 +112,9 @@ def forecast(federation: Description) -> Plan:
     Raises:
         ValueError: in words, naming the field.
     """
+    federation = settled(federation)
     terms = federation.terms
-    labels, sizes, notices = _public(federation)
+    labels, sizes, notices = public_numbers(federation)
     model = open_model(terms, labels, federation.machine, federation.given)
     agreement = agree(terms, model, labels, sizes, {})
     experiment = agreement.experiment(RUN)
@@ -126,9 +125,8 @@ def forecast(federation: Description) -> Plan:
     else:
         asked = experiment.asked_in
         rows = tuple(_row(agreement, c, len(asked[c]), sent, curves) for c in experiment.clients)
-    declared = [weight or sizes[name] for name, weight in experiment.weights.items()]
+    weights = shares(experiment, sizes)
     fewer = math.sqrt(len(sizes) / terms.cohorts.expected(len(sizes)))  # less is averaged
-    weights = [weight / sum(declared) for weight in declared]
     return Plan(
         silos=rows,
         epsilon={name: curve for name, (_, curve) in curves.items() if curve},
@@ -143,6 +141,7 @@ def forecast(federation: Description) -> Plan:
         averaged=fewer * math.hypot(*weights),
         noise_to_signal=fewer * _over_the_run(experiment, terms, rows, weights),
         notices=(
+            *federation.reasons,
             *notices,
             *model.loaded.notices,
             *short_runs.notices(terms, model.axes, agreement.most_steps),
@@ -169,50 +168,6 @@ Traffic = Sequence[Mapping[str, Bytes]]
 
 Curves = Mapping[str, tuple[AnyCharge | None, list[float]]]
 """Silo -> the price of a round, and epsilon after each; None and nothing without privacy."""
-
-
-def _public(
-    federation: Description,
-) -> tuple[tuple[str, ...], dict[str, int], tuple[str, ...]]:
-    """Labels, declared sizes and notices; records are read only if they alone can tell."""
-    terms, records = federation.terms, federation.records
-    labels, names = terms.objective.label_names, _names(records)
-    if labels is not None and names:
-        sizes, size_notices = public_sizes(terms, records, dict.fromkeys(names, 0))
-        return labels, sizes, (*size_notices, *_unread(records))
-    prepared = read_tables(terms, records)
-    true_sizes = {name: len(silo.train) for name, silo in prepared.silos.items()}
-    sizes, size_notices = public_sizes(terms, records, true_sizes)
-    return prepared.labels, sizes, (*prepared.notices, *size_notices)
-
-
-def _names(records: Records) -> list[str]:
-    """The clients that declare something, as far as no record has to be looked at to know them."""
-    declared, num = records.num_examples, records.partition.num
-    if records.elsewhere and declared is None:
-        raise ValueError(
-            "num_examples: sites declare how many records they have when a run is offered; to plan "
-            "before that, say what they will declare: num_examples=300, or of each "
-            f"num_examples='{{{records.elsewhere[0]}: 300, ...}}'"
-        )
-    if declared is None:
-        return []
-    if records.elsewhere:
-        return list(records.elsewhere)
-    if num is not None:
-        return dealt_names(num)
-    if records.at_hand:
-        return records.client_names()
-    return list(declared) if isinstance(declared, Mapping) else []
-
-
-def _unread(records: Records) -> Iterator[str]:
-    """A notice where nobody could see whether those who declare something are in the data."""
-    if records.partition.num is None and not records.at_hand and not records.elsewhere:
-        yield (
-            f"num_examples: taken as it is declared; {records.place} is not on this machine, so "
-            "its silos were not compared"
-        )
 
 
 def _curves(agreement: Agreement, experiment: Experiment) -> Curves:

@@ -48,6 +48,7 @@ class RunFacts:
         host: ``device``, ``threads``, and what else computing went by: ``products`` of frozen
             maps, where a frozen prefix is kept, ``prefix_cache``, and the ``micro_batch_size``
             that was found, if it was to be.
+        chosen: why what was left to be chosen was chosen so, a sentence each.
         silos: per silo its declared ``num_examples``.
         labels: the public label set in the order of ids.
         baselines: baseline -> silo -> metric -> value, scored on the records of the silo's metric,
@@ -82,6 +83,7 @@ class RunFacts:
     parameters: Mapping[str, int] = field(default_factory=dict)
     command: Sequence[str] = ()
     host: Mapping[str, str | int] = field(default_factory=dict)
+    chosen: Sequence[str] = ()
     silos: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     labels: Sequence[str] = ()
     baselines: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
