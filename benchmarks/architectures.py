@@ -72,8 +72,10 @@ clients. What was saved was loaded by PEFT onto the base and computed the same (
 any record is read a run proves its gradients, or says why it cannot.
 
 What does `sequence-classification` does `multi-label-classification` and `regression` as well: it
-is the same class of model under another loss. `token-classification` has a class of its own, which
-most encoders and many decoders have in transformers, on the same targets.
+is the same class of model under another loss; so it is of `image-classification` and
+`multi-label-image-classification`. `token-classification` has a class of its own, which most
+encoders and many decoders have in transformers, and `text-embedding` takes the bare model, both on
+the same targets.
 
 **One record at a time**: a target reads something that is not by record (positions that all share),
 so single gradients take as many passes. **`micro_batch_size: 1`** must be set: the model

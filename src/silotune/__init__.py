@@ -48,10 +48,14 @@ if TYPE_CHECKING:
     from silotune.objectives import CausalLM as CausalLM
     from silotune.objectives import ImageClassification as ImageClassification
     from silotune.objectives import MultiLabelClassification as MultiLabelClassification
+    from silotune.objectives import (
+        MultiLabelImageClassification as MultiLabelImageClassification,
+    )
     from silotune.objectives import Objective as Objective
     from silotune.objectives import Regression as Regression
     from silotune.objectives import Seq2Seq as Seq2Seq
     from silotune.objectives import SequenceClassification as SequenceClassification
+    from silotune.objectives import TextEmbedding as TextEmbedding
     from silotune.objectives import TokenClassification as TokenClassification
     from silotune.optim import lora_params as lora_params
     from silotune.privacy import ClientDP as ClientDP
@@ -90,10 +94,12 @@ _HOMES = {
     "CausalLM": "silotune.objectives",
     "ImageClassification": "silotune.objectives",
     "MultiLabelClassification": "silotune.objectives",
+    "MultiLabelImageClassification": "silotune.objectives",
     "Regression": "silotune.objectives",
     "Objective": "silotune.objectives",
     "SequenceClassification": "silotune.objectives",
     "Seq2Seq": "silotune.objectives",
+    "TextEmbedding": "silotune.objectives",
     "TokenClassification": "silotune.objectives",
     "lora_params": "silotune.optim",
     "ClientDP": "silotune.privacy",

@@ -12,6 +12,7 @@ from silotune.objectives import (
     MultiLabelClassification,
     Regression,
     SequenceClassification,
+    TextEmbedding,
     find,
 )
 
@@ -22,6 +23,7 @@ OBJECTIVES = {
     "marks": MultiLabelClassification(text="t", label=NAMES),
     "a number": Regression(text="t", label="days", target_mean=3, target_scale=2),
     "numbers": Regression(text="t", label=("a", "b"), target_mean=3, target_scale=2),
+    "pairs": TextEmbedding(text="t", text_pair="u", label="s", score_range=(1, 4)),
     "texts": CausalLM(prompt="ask", completion="answer"),
     "chats": CausalLM(messages="turns"),
 }
@@ -33,7 +35,9 @@ def test_records_are_of_the_columns_and_can_be_read(which, tmp_path):
     file = made_up(tmp_path / "site", "north", objective, 12)
     assert len(list(map(json.loads, file.read_text().splitlines()))) == 12
     columns, target = Columns.of(objective.columns), find(objective.task).target
-    rows = readable(load(str(file)).train, columns, objective.label_names, "it", target=target)
+    within = getattr(objective, "score_range", None)
+    told = {"target": target, "within": within}
+    rows = readable(load(str(file)).train, columns, objective.label_names, "it", **told)
     assert len(rows) == 12
     assert set(rows.column_names) == set(objective.columns)
     again = made_up(tmp_path / "again", "north", objective, 12)

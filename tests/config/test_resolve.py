@@ -11,6 +11,11 @@ BASE = [
     "data={path: hub/name, columns: {text: t, label: l}}",
     "privacy.target_epsilon=6",
 ]
+PAIRS = [
+    "model={name_or_path: m, task: text-embedding, pooling: cls}",
+    "data.columns={text: t, text_pair: u, label: l}",
+    "targets={score_range: [0, 5], loss: huber}",
+]
 CAUSAL = ["model={name_or_path: m, task: causal-lm}", "data.columns={prompt: p, completion: c}"]
 
 
@@ -29,6 +34,7 @@ def test_round_trip(tmp_path):
         ["data.labels={b: 'yes', a: '1e-5'}", "data.num_examples={x: 200, a: 900}"],
         ["layers=[3, 4]", "target_modules=[q, v]", "report_to=[tensorboard]"],
         ["privacy={unit: none}", "baselines=[silo-alone]"],
+        PAIRS,
     ]
     for overrides in variants:
         config = load_config(None, [*BASE, *overrides])

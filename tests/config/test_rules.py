@@ -17,6 +17,12 @@ model: {name_or_path: m, task: image-classification}
 data: {path: hub/name, columns: {image: i, label: l}}
 privacy: {target_epsilon: 6}
 """
+PAIRS = """\
+model: {name_or_path: m, task: text-embedding}
+data: {path: hub/name, columns: {text: t, text_pair: u, label: l}}
+targets: {score_range: [0, 5]}
+privacy: {target_epsilon: 6}
+"""
 MEAN = "model.pooling=mean"
 PROTOTYPES = "model.head_init=label-prototypes"
 DESCRIBED = "data.labels={0: bad, 1: good}"
@@ -55,6 +61,14 @@ BAD = [  # (file, overrides, the key named, a part of the fix)
     (TEXT, [PROTOTYPES, MEAN], "data.labels", "label: description"),
     (IMAGE, [PROTOTYPES, DESCRIBED], "model.head_init", "use random"),
     (IMAGE, [MEAN], "model.pooling", "use model"),
+    (TEXT, ["model.pooling=cls"], "model.pooling", "is for task: text-embedding; use model"),
+    (PAIRS, ["model.head=trained"], "model.head", "leave this key out"),
+    (PAIRS, ["targets={}"], "targets.score_range", "declare it in public"),
+    (PAIRS, ["data.columns.label=null"], "data.columns.label", "depends on others"),
+    (PAIRS, ["targets.loss=contrastive"], "targets.loss", "moves more than the one gradient"),
+    (PAIRS, ["targets.threshold=0.5"], "targets.threshold", "leave this key out"),
+    (PAIRS, ["data.labels=[a, b]"], "data.labels", "leave this key out"),
+    (PAIRS, ["method.name=head-only"], "method.name", "use ffa-lora"),
     (CAUSAL, ["model.head=trained"], "model.head", "leave this key out"),
     (CAUSAL, ["model.head_init=random"], "model.head_init", "leave this key out"),
     (CAUSAL, ["model.head_scale=1.0"], "model.head_scale", "leave this key out"),
@@ -128,6 +142,8 @@ GOOD = [
     (TEXT, []),
     (CAUSAL, []),
     (IMAGE, []),
+    (PAIRS, []),
+    (PAIRS, ["model.pooling=last", "targets.loss=huber", "targets.cosine_range=[-1, 1]"]),
     (TEXT, ["privacy={unit: none}"]),
     (TEXT, ["privacy={noise_multiplier: 0.5}"]),
     (TEXT, ["train.per_device_train_batch_size=1000"]),

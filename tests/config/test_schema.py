@@ -41,6 +41,8 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "targets.label_smoothing": None,
     "targets.target_mean": None,
     "targets.target_scale": None,
+    "targets.score_range": None,
+    "targets.cosine_range": None,
     "targets.loss": None,
     "targets.huber_delta": None,
     "targets.source_prefix": None,

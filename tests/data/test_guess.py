@@ -50,6 +50,10 @@ def test_pairs_chats_prompts_images_and_plain_texts():
     seen = found("classification", image=photos, label=KINDS)
     assert seen.columns == {"image": "image", "label": "label"}
     assert (seen.task, seen.tokens) == ("image-classification", 0)
+    several = found(image=photos, labels=[["knee", "hip"], ["arm"]] * (N // 2))
+    assert several.columns == {"image": "image", "label": "labels"}
+    assert several.task == "multi-label-image-classification"
+    assert several.labels == ("arm", "hip", "knee")
 
 
 def test_what_cannot_be_told_is_left_open():

@@ -26,6 +26,7 @@ from reports.clinics import LABELS, summary
 from silotune.data.chat_templates import instruction
 from silotune.data.tokenization import text_examples
 from silotune.models.pooling import MeanPooledClassifier
+from silotune.objectives.embeddings import embedded
 from silotune.objectives.iob2 import tags_of
 from silotune.reports.usage import adapter_program, merged_program
 from silotune.testing.tiny_models import tiny_bert, tiny_gpt2, tiny_t5, tiny_vit
@@ -134,6 +135,26 @@ def test_the_program_for_an_encoder_with_a_decoder(tmp_path):
     assert printed
 
 
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+def test_the_program_for_vectors_of_texts(tmp_path, pooling):
+    base = tiny_bert(tmp_path / "base")
+    model = moved(
+        AutoModel.from_pretrained(base), task_type="FEATURE_EXTRACTION", target_modules=["query"]
+    )
+    model.save_pretrained(tmp_path / "adapter")
+    ranges = {"score_range": [0.0, 5.0], "cosine_range": [0.0, 1.0]}
+    facts = {"task": "text-embedding", "pooling": pooling, "constants": ranges}
+    program = adapter_program(replace(summary(), **facts), ())
+    printed, names = run_program(program, base, tmp_path / "adapter")
+    with torch.no_grad():
+        expected = embedded(model, names["batch"], pooling)
+    torch.testing.assert_close(names["vectors"], expected)
+    cosine = float(expected[0] @ expected[1])
+    assert printed == f"cosine {cosine:.3f}, score {5 * cosine:.2f}\n"
+    merged = merged_program("text-embedding", pooling, summary().max_length, (), ranges)
+    assert program[program.index("texts =") :] in merged
+
+
 @pytest.fixture
 def picture(tmp_path, monkeypatch):
     """``picture.jpg`` in the folder where the program runs."""
@@ -152,6 +173,18 @@ def test_the_program_for_an_image_classifier(tmp_path, picture):
     assert any(label in printed for label in LABELS)
     with torch.no_grad():
         torch.testing.assert_close(names["logits"], model(**names["batch"]).logits)
+
+
+def test_the_program_for_images_with_several_labels(tmp_path, picture):
+    base = tiny_vit(tmp_path / "base")
+    model = AutoModelForImageClassification.from_pretrained(base, num_labels=len(LABELS))
+    model = moved(model, target_modules="all-linear", modules_to_save=["classifier"])
+    model.save_pretrained(tmp_path / "adapter")
+    low = {"threshold": [1e-9] * len(LABELS)}
+    about = {"task": "multi-label-image-classification", "pooling": "model", "constants": low}
+    program = adapter_program(replace(summary(), **about), LABELS)
+    printed, _ = run_program(program, base, tmp_path / "adapter")
+    assert all(label in printed for label in LABELS)
 
 
 def run_merged(task, folder, parts=()):

@@ -86,12 +86,15 @@ class AdaptedModel:
     def _read(self, batch: Batch) -> Iterator[Batch]:
         """What the model reads of a batch; what its frozen prefix gives may be there already."""
         self.context.expect(batch)
-        if PREFIX not in batch:
-            yield batch
-            return
-        assert self.prefix is not None, "states of a prefix that the model does not have"
-        with self.prefix.fed(batch[PREFIX]):
-            yield {name: tensor for name, tensor in batch.items() if name != PREFIX}
+        try:
+            if PREFIX not in batch:
+                yield batch
+                return
+            assert self.prefix is not None, "states of a prefix that the model does not have"
+            with self.prefix.fed(batch[PREFIX]):
+                yield {name: tensor for name, tensor in batch.items() if name != PREFIX}
+        finally:
+            self.context.over()
 
     def load(
         self, factors: Factors, folded: Mapping[str, Matrix] = _NOTHING, gain: float = 1.0

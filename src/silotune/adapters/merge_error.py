@@ -92,13 +92,13 @@ class MergeError:
 
 @torch.no_grad()
 def outputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Logits in float64 on the CPU, of a model in evaluation mode."""
+    """Logits, or last hidden states, in float64 on the CPU, of a model in evaluation mode."""
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
     try:
         found: Any = model(**{name: t.to(device) for name, t in inputs.items()})
-        logits: Tensor = found.logits
-        return logits.double().cpu()
+        told: Tensor = found.logits if hasattr(found, "logits") else found.last_hidden_state
+        return told.double().cpu()
     finally:
         model.train(was_training)
 

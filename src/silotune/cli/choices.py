@@ -19,8 +19,10 @@ class Task(StrEnum):
     SEQUENCE_CLASSIFICATION = "sequence-classification"
     MULTI_LABEL_CLASSIFICATION = "multi-label-classification"
     REGRESSION = "regression"
+    TEXT_EMBEDDING = "text-embedding"
     TOKEN_CLASSIFICATION = "token-classification"
     IMAGE_CLASSIFICATION = "image-classification"
+    MULTI_LABEL_IMAGE_CLASSIFICATION = "multi-label-image-classification"
     CAUSAL_LM = "causal-lm"
     SEQ2SEQ = "seq2seq"
 

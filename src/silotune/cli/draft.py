@@ -18,6 +18,7 @@ from silotune.data import Source, load
 from silotune.data.formats import FileOptions
 from silotune.data.guess import LOOKED_AT, Guess, guess
 from silotune.data.messages import UnreadableError
+from silotune.data.second_rows import SecondRow, second_row
 from silotune.data.tokenization import whole_lengths
 from silotune.federation.inputs import read_tables
 from silotune.models.load import tokenizer_at_hand
@@ -92,14 +93,19 @@ def _counted(made: Draft) -> Draft:
     if tokenizer is None or not tokenizer.is_fast:
         return made
     longest = min(tokenizer.model_max_length, made.longest)
-    return replace(made, tokens=_tokens(tables, tokenizer), longest=longest)
+    second = second_row(federation.terms.objective)
+    return replace(made, tokens=_tokens(tables, tokenizer, second), longest=longest)
 
 
-def _tokens(tables: Mapping[str, Dataset], tokenizer: Any) -> int | None:
+def _tokens(tables: Mapping[str, Dataset], tokenizer: Any, second: SecondRow | None) -> int | None:
     """Of all but the longest twentieth of the records, the most."""
     each = max(LOOKED_AT // len(tables), 1)
     some = {name: table.select(range(min(len(table), each))) for name, table in tables.items()}
-    lengths = [n for name, t in some.items() for n in whole_lengths(t, tokenizer, f"silo {name}")]
+    lengths = [
+        n
+        for name, table in some.items()
+        for n in whole_lengths(table, tokenizer, f"silo {name}", second)
+    ]
     return int(np.quantile(lengths, 0.95, method="inverted_cdf")) if lengths else None
 
 

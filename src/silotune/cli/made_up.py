@@ -74,6 +74,8 @@ def _target(
     if target == "labels":
         labels = objective.label_names or ()
         return {name: int(label == own) for name, own in zip(names, labels, strict=True)}
+    if target == "score":
+        return {str(columns): draw.uniform(*objective.constants["score_range"])}
     each = zip(names, objective.constants["mean"], objective.constants["scale"], strict=True)
     return {name: draw.gauss(mean, scale) for name, mean, scale in each}
 

@@ -141,7 +141,7 @@ def _asked(model: LoadedModel, table: pa.Table, files: Files) -> list[Any]:
     Raises:
         ValueError: naming a column that is missing, or a row that holds nothing.
     """
-    columns = asked_columns(model.objective)
+    columns = asked_columns(model.objective, table.column_names)
     missing = [c for c in columns.values() if c not in table.column_names]
     if missing:
         there = ", ".join(table.column_names)

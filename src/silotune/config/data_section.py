@@ -41,13 +41,15 @@ class ColumnsConfig(BaseModel):
 
     text: Text | None = Field(default=None, description="Column of the text.")
     text_pair: Text | None = Field(
-        default=None, description="Column of the second text of a pair (classification)."
+        default=None,
+        description="Column of the second text of a pair (classification, regression; "
+        "text-embedding, which needs it).",
     )
     label: Annotated[Text | tuple[Text, ...] | None, AsTuple] = Field(
         default=None,
         description="Column of the label (classification); of lists of labels, or one column of 0 "
-        "and 1 for each label (multi-label-classification); of the number, or several columns "
-        "(regression).",
+        "and 1 for each label (classification with several labels); of the number, or several "
+        "columns (regression); of the score of a pair (text-embedding).",
     )
     words: Text | None = Field(
         default=None,
@@ -172,7 +174,10 @@ class DataConfig(BaseModel):
         "down from the data once, with a notice, from 200 records on.",
     )
     max_length: int = Field(
-        default=128, ge=1, description="Tokens of a text or pair; the rest is cut."
+        default=128,
+        ge=1,
+        description="Tokens of a text or pair, of each text where a pair is read apart; the rest "
+        "is cut.",
     )
     valid_fraction: float = Field(
         default=0.1,

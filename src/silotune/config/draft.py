@@ -10,19 +10,30 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from silotune.data.guess import Guess
 from silotune.data.labels import NUMBERS
 from silotune.objectives import find, say_something
+from silotune.objectives.registry import kind_of
 
 from .fields import in_keys
 
-STANDARD = (
+_STANDARD = (
     "declare about the mean of the numbers and their standard deviation, from what is known "
     "anyway; they become public, so they were not computed"
 )
+_SCORES = (
+    "declare the lowest and the highest score that there may be, from what is known anyway; they "
+    "become public, so they were not computed"
+)
+DECLARED: Mapping[str, str] = {
+    "target_mean": _STANDARD,
+    "target_scale": _STANDARD,
+    "score_range": _SCORES,
+}
+"""Public numbers of a task that have no default."""
 
 STEPS, ROUNDS = 5, 8
 
@@ -78,8 +89,9 @@ def open_questions(draft: Draft) -> list[str]:
         f"{', '.join(candidates) or 'none there'}"
         for part, candidates in draft.found.open.items()
     ]
-    if find(draft.found.task).target == "numbers":
-        asked.append(f"targets.target_mean, targets.target_scale: {STANDARD}")
+    if keys := _to_declare(draft.found):
+        named = ", ".join(f"targets.{key}" for key in keys)
+        asked.append(f"{named}: {DECLARED[keys[0]]}")
     numbers = ", ".join(draft.found.numbers) if "label" in draft.found.open else ""
     held = f"data.columns.label: {numbers} holds numbers with fractions; {in_keys(NUMBERS)}"
     return [*asked, held] if numbers else asked
@@ -91,6 +103,12 @@ def unused_columns(draft: Draft) -> str | None:
     if not names:
         return None
     return f"not used: {_few(names)}{_asked(draft.found)}"
+
+
+def _to_declare(found: Guess) -> list[str]:
+    """Public numbers that the task of the data needs."""
+    needed = {f.name for f in fields(kind_of(found.task)) if f.default is MISSING}
+    return [key for key in DECLARED if key in needed]
 
 
 def _asked(found: Guess) -> str:
@@ -209,12 +227,13 @@ def _silos(draft: Draft) -> Iterator[str]:
 
 
 def _targets(found: Guess) -> Iterator[str]:
-    if find(found.task).target != "numbers":
+    keys = _to_declare(found)
+    if not keys:
         return
+    why = DECLARED[keys[0]]
     yield "\ntargets:"
-    yield from textwrap.wrap(f"{STANDARD[0].upper()}{STANDARD[1:]}.", WIDTH, **_COMMENT)
-    yield "  # target_mean: ..."
-    yield "  # target_scale: ..."
+    yield from textwrap.wrap(f"{why[0].upper()}{why[1:]}.", WIDTH, **_COMMENT)
+    yield from (f"  # {key}: ..." for key in keys)
 
 
 def _labels(found: Guess) -> Iterator[str]:

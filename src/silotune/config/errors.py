@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+REFUSED = "refused"
+"""The type of an error of pydantic's whose own words say what is wrong."""
+
 
 class Problem(NamedTuple):
     """One thing to repair: the dotted home key and a sentence that says how."""

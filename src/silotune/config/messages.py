@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from .errors import Problem
+from .errors import REFUSED, Problem
 from .schema import LEAVES, SECTIONS, leaf
 
 LIMITS: Mapping[str, str] = {
@@ -97,6 +97,8 @@ def _text(key: str, entries: list[Any], value: object) -> str:
         if entry["type"] in LIMITS:
             limit = LIMITS[entry["type"]].format(**entry.get("ctx", {}))
             return f"{limit}, not {shown(entry['input'])}{_example(key)}"
+        if entry["type"] == REFUSED:
+            return str(entry["msg"])
     field = leaf(key)
     annotation = field.annotation if field else None
     return f"must be {kind(annotation)}, not {shown(value)}{_guess(key, annotation, value)}"

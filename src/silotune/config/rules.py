@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import MISSING, dataclass, fields
 
 from silotune.data.files import is_file_name
-from silotune.objectives import NEEDS_WORDS, find, say_something
+from silotune.objectives import NEEDS_WORDS, Task, find, say_something
 from silotune.objectives.registry import kind_of, those
 
 from . import method_rules
@@ -129,24 +129,28 @@ def inapplicable(
     if train.server_optimizer == "none":
         keys |= {f"train.{key}" for key in SERVER_KEYS}
     if not find(model.task).head:
-        keys |= {f"model.{key}" for key in HEAD_KEYS}
+        keys |= {f"model.{key}" for key in _unused_head_keys(find(model.task))}
     if data.silos.num is None:
         keys |= {f"data.silos.{key}" for key in DEALING_KEYS}
     return frozenset(keys)
 
 
+def _unused_head_keys(task: Task) -> list[str]:
+    """Of a task without a head; how a text comes to a vector is to be said without one, too."""
+    return [key for key in HEAD_KEYS if not (key == "pooling" and task.embeds)]
+
+
 def _model(model: ModelConfig) -> Iterator[Problem]:
     task = find(model.task)
     if not task.head:
-        for key in HEAD_KEYS:
+        for key in _unused_head_keys(task):
             if key in model.model_fields_set:
                 yield Problem(f"model.{key}", f"a {task.name} has no new head; leave this key out")
         return
-    pools, begins = those(lambda t: t.means), those(lambda t: t.prototypes)
-    if model.pooling == "mean" and not task.means:
-        yield Problem(
-            "model.pooling", f"mean is an average over tokens and needs task: {pools}; use model"
-        )
+    begins = those(lambda t: t.prototypes)
+    if model.pooling not in task.poolings:
+        pools = those(lambda t: model.pooling in t.poolings)
+        yield Problem("model.pooling", f"{model.pooling} is for task: {pools}; use model")
     if model.head_init == "label-prototypes" and not task.prototypes:
         yield Problem(
             "model.head_init",
@@ -272,7 +276,8 @@ def _columns(model: ModelConfig, columns: ColumnsConfig) -> Iterator[Problem]:
             yield Problem("data.columns", f"{task.name} takes {choices}, not {_listed(given)}")
         return
     for column in _in_order(task.required - given):
-        yield Problem(f"data.columns.{column}", f"{model.task} needs it: name that column")
+        why = f"; {task.needs[column]}" if column in task.needs else ""
+        yield Problem(f"data.columns.{column}", f"{model.task} needs it: name that column{why}")
     for column in _in_order(given - task.allowed):
         yield Problem(
             f"data.columns.{column}", f"{model.task} does not read it; leave this key out"

@@ -90,10 +90,12 @@ class ModelConfig(BaseModel):
         "for all records, so the steepest direction, and what silos of unlike labels disagree on. "
         "Not for a task without a head.",
     )
-    pooling: Literal["model", "mean"] = Field(
+    pooling: Literal["model", "mean", "cls", "last"] = Field(
         default="model",
         description="What the head reads: what the architecture gives it, or the L2-normalised "
-        "mean of the last hidden states (of texts only).",
+        "mean of the last hidden states (of texts only). For text-embedding, what makes one vector "
+        "of a text: model = as the checkpoint's files say (those of sentence-transformers), the "
+        "mean over tokens, the first token (cls), or the last.",
     )
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="Number type of the frozen base; what is trained is float32."

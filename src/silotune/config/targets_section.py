@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
+from silotune.objectives.text_embedding import check_loss
+
+from .errors import REFUSED
 from .sections import STRICT, AsTuple, Name, Sorted
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+def _known_loss(value: object) -> object:
+    """One that looks at other records is refused with the reason, and not as a misspelt word."""
+    try:
+        return check_loss(value)
+    except ValueError as error:
+        raise PydanticCustomError(REFUSED, "{why}", {"why": str(error)}) from None
 
 
 class TargetsConfig(BaseModel):
@@ -20,7 +32,7 @@ class TargetsConfig(BaseModel):
     threshold: Annotated[Share | dict[Name, Share] | None, Sorted] = Field(
         default=None,
         description="Probability from which a label is given, one number or label: number; 0.5 "
-        "where none is named (multi-label-classification).",
+        "where none is named (classification with several labels).",
     )
     class_weights: Annotated[dict[Name, Positive] | None, Sorted] = Field(
         default=None,
@@ -45,17 +57,27 @@ class TargetsConfig(BaseModel):
         default=None,
         description="About their standard deviation, likewise (regression, which needs it).",
     )
-    loss: Literal["mse", "huber"] | None = Field(
+    score_range: Annotated[tuple[float, float] | None, AsTuple] = Field(
         default=None,
-        description="Squared errors of standardised numbers, or Huber's, which grow linearly where "
-        "they are large; null = mse (regression).",
+        description="The lowest and the highest score that there may be. It is public, and "
+        "declared, never taken from records (text-embedding, which needs it).",
+    )
+    cosine_range: Annotated[tuple[float, float] | None, AsTuple] = Field(
+        default=None,
+        description="The cosines that these two stand for; null = 0 and 1 (text-embedding).",
+    )
+    loss: Annotated[Literal["mse", "huber"] | None, BeforeValidator(_known_loss)] = Field(
+        default=None,
+        description="Squared errors of standardised numbers, or of cosines, or Huber's, which grow "
+        "linearly where they are large; null = mse (regression, text-embedding). A contrastive "
+        "loss is refused: by it one record's loss depends on others.",
     )
     huber_delta: float | None = Field(
         default=None,
         gt=0,
-        description="From how many standard units on they do; null = 1 (regression).",
+        description="From how many standard units on they do, or from what error of a cosine; "
+        "null = 1 (regression), 0.1 (text-embedding).",
     )
-
     source_prefix: str | None = Field(
         default=None,
         description="What every source begins with, as the model was taught: `summarize: ` for T5; "

@@ -15,6 +15,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from .masks import are_of_tokens
+
 _IGNORED = -100
 """The label of a token that is not learned."""
 
@@ -49,15 +51,26 @@ class Context:
         self.served: dict[str, set[str]] = {}
         self.penalties: dict[Hashable, Callable[[], Tensor]] = {}
         self._next: Tensor | None = None
+        self._adds_up = False
+        self._before: Tensor | float = 0.0
         self._by_cache: WeakKeyDictionary[object, dict[Hashable, Tensor]] = WeakKeyDictionary()
 
     def expect(self, batch: Mapping[str, Tensor]) -> None:
-        """Say which records the next forward pass, and no later one, is about."""
+        """Say which records all forward passes are about until ``over``: penalties of them add up.
+
+        A record of two texts that are read apart has two passes, of which each has a penalty.
+        Labels of tokens are those of the first.
+        """
         labels = batch.get("labels")
-        if labels is not None and labels.dim() == 2:
+        if labels is not None and are_of_tokens(labels):
             self._next = (labels != _IGNORED).cumsum(dim=1) == 0
         else:
             self._next = None
+        self._adds_up, self._before, self.penalties = True, 0.0, {}
+
+    def over(self) -> None:
+        """Passes are about other records from now on."""
+        self._adds_up, self._before = False, 0.0
 
     def begin(self, mask: object = None, cache: object = None, *, divided: bool = False) -> None:
         """A new forward pass: of the last one nothing is left but what goes with the cache.
@@ -71,6 +84,7 @@ class Context:
         self.mask = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
         self.opaque = mask is not None and self.mask is None
         self.prompt, self._next = self._next, None
+        self._before = self.penalty() if self._adds_up else 0.0
         self.notes, self.penalties, self.served = {}, {}, {}
         self.follows = _is_filled(cache)
         known = self._by_cache.get(cache, {}) if self.follows and _is_cache(cache) else {}
@@ -84,7 +98,7 @@ class Context:
     def penalty(self) -> Tensor | float:
         """The sum (n,) of what layers add to the losses; 0 if none does."""
         terms = [give() for give in self.penalties.values()]
-        return torch.stack(terms).sum(dim=0) if terms else 0.0
+        return self._before + torch.stack(terms).sum(dim=0) if terms else self._before
 
 
 def _is_cache(cache: object) -> bool:

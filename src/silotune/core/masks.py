@@ -9,11 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from torch import Tensor
+
 MASK = "attention_mask"
 """The mask of a record's first row, or only one; those of others end so."""
 
 DECODER = "decoder_"
 """How the names begin of what a decoder reads; labels lie beside it."""
+
+PAIR = "pair_"
+"""How the names begin of a second text that a model reads in a pass of its own."""
+
+
+def are_of_tokens(labels: Tensor) -> bool:
+    """Whether labels are ids, one for each token (n, T), and not marks or numbers of records."""
+    return labels.dim() == 2 and not labels.is_floating_point()
 
 
 def masks_of(parts: Collection[str]) -> list[str]:

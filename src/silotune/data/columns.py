@@ -23,7 +23,7 @@ from .chat_templates import instruction
 from .chats import is_chat, turns
 from .labels import AS_THEY_ARE, LabelMap, label_text, values_of
 from .messages import UnreadableError, did_you_mean, listed
-from .targets import is_target, kind_of_target, targets
+from .targets import Range, is_target, kind_of_target, targets
 from .unmarked import unmarked
 
 AT_ONCE = 1000
@@ -175,6 +175,7 @@ def readable(
     where: str,
     label_map: LabelMap = AS_THEY_ARE,
     target: Target = "label",
+    within: Range = None,
 ) -> Dataset:
     """The columns that are used, under their fixed names; labels as ids, marks or numbers.
 
@@ -185,6 +186,7 @@ def readable(
         where: what the table is called in an error.
         label_map: what the data call a label -> what it is called here; None: no label.
         target: what is learned.
+        within: the lowest and the highest number that is learned, where they are declared.
 
     Raises:
         ValueError: if a column is missing, holds another kind of thing, or a label is not in the
@@ -197,7 +199,8 @@ def readable(
     rows = table.with_format("arrow", columns=wanted)[:]
     arrays = {part: rows[columns_of[0]] for part, columns_of in named.items()}
     if columns.labels:
-        arrays["label"] = targets(table, columns.labels, labels, where, label_map, target)
+        told = (labels, where, label_map, target, within)
+        arrays["label"] = targets(table, columns.labels, *told)
     if columns.words is not None and columns.tags is not None:
         own = tag_ids(table, columns.words, columns.tags, labels, where, label_map)
         arrays["tags"] = pa.array(own, pa.list_(pa.int64()))

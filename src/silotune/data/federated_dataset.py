@@ -32,7 +32,7 @@ from .partition import Indices, Partition, check_apart, drawn_rows, named_rows
 from .persons import count_people, without_person
 from .persons import notices as people_notices
 from .table_reader import TableReader
-from .targets import label_names
+from .targets import Range, label_names
 from .unmarked import rows_of
 
 _POOL = "the train table"
@@ -70,6 +70,7 @@ def prepare_silos(
     seed: int,
     label_map: LabelMap = AS_THEY_ARE,
     target: Target = "label",
+    within: Range = None,
     scored: bool = True,
 ) -> Prepared:
     """Read labels, divide, clean, cut and hold out.
@@ -87,13 +88,16 @@ def prepare_silos(
         seed: of the run.
         label_map: what the data call a label -> what it is called here; None: no label.
         target: what is learned.
+        within: the lowest and the highest number that is learned, where they are declared.
         scored: whether there must be something to measure by.
 
     Raises:
         ValueError: in words, naming the key of the configuration.
     """
     names, said_labels = _label_set(source, columns, labels, label_map, target)
-    reader = TableReader(columns=columns, labels=names, label_map=label_map, target=target)
+    reader = TableReader(
+        columns=columns, labels=names, label_map=label_map, target=target, within=within
+    )
     said = _said_unused(source, evaluation)
     if source.is_beside:
         divided: dict[str, ClientTables] = {}
@@ -150,7 +154,8 @@ def _label_set(
     target: Target,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The label set, and a notice if it comes from the data."""
-    if columns.label is None and columns.tags is None and columns.spans is None:
+    marked = (columns.label, columns.tags, columns.spans)
+    if target == "score" or marked == (None, None, None):
         return (), ()
     if labels is not None:
         return _checked(labels, 1 if target == "numbers" else 2), ()

@@ -56,6 +56,7 @@ _CALLED: Mapping[str, tuple[str, ...]] = {
         *("label", "labels", "category", "class", "intent", "target", "sentiment", "topic"),
         *("labeltext", "labelname", "department", "diagnosis", "tag", "rating", "stars", "y"),
     ),
+    "score": ("score", "similarity", "similarityscore", "relatedness", "relatednessscore"),
     "silo": (
         *("silo", "site", "client", "clientid", "siloid", "hospital", "clinic", "center", "centre"),
         *("institution", "organisation", "organization", "branch", "bank", "store", "domain"),
@@ -165,7 +166,7 @@ def _labels(table: Dataset, columns: Mapping[str, str], target: Target) -> tuple
 
 def label_set(table: Dataset, column: str, target: Target) -> tuple[str, ...]:
     """The labels of a column: in order of ids, of numbers, or of the alphabet."""
-    if target == "numbers":
+    if target in ("numbers", "score"):
         return ()
     if target == "labels":
         table = flat(table, column)

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from datasets import Dataset
+from numpy.typing import NDArray
 from torch import Tensor
 
 from silotune.core.dataset import Batch
 
 from .columns import slices
+from .targets import target_array
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -54,15 +57,22 @@ class ImageExamples:
         """None: they are all of one size."""
         return {}
 
+    @cached_property
+    def _targets(self) -> NDArray[Any]:
+        """(N,) or (N, C)."""
+        found = target_array(self.table)
+        assert found is not None, "an image without a label"
+        return found
+
     def batch(self, indices: Sequence[int]) -> Batch:
-        """``pixel_values`` (n, c, h, w) and ``labels`` (n,)."""
+        """``pixel_values`` (n, c, h, w), and ``labels``: ids (n,), or marks (n, C) float32."""
         rows = [int(i) for i in indices]
         cells = self.table[rows]
         images = [
             decoded(cell, row, self.where) for cell, row in zip(cells["image"], rows, strict=True)
         ]
         pixels = self.processor(images=images, return_tensors="pt")["pixel_values"]
-        return {"pixel_values": pixels, "labels": torch.tensor(cells["label"])}
+        return {"pixel_values": pixels, "labels": torch.from_numpy(self._targets[rows])}
 
 
 def image_examples(table: Dataset, processor: Processor, where: str) -> ImageExamples:

@@ -10,6 +10,7 @@ from silotune.objectives.task import Target
 
 from .columns import Columns, filled_rows, readable
 from .labels import LabelMap
+from .targets import Range
 from .unmarked import rows_of
 
 
@@ -22,16 +23,19 @@ class TableReader:
         labels: the public label set.
         label_map: what the data call some of them.
         target: what is learned.
+        within: the lowest and the highest number that is learned, where they are declared.
     """
 
     columns: Columns
     labels: tuple[str, ...]
     label_map: LabelMap
     target: Target = "label"
+    within: Range = None
 
     def read(self, table: Dataset, where: str) -> Dataset:
         """A readable table."""
-        return readable(table, self.columns, self.labels, where, self.label_map, self.target)
+        told = (self.label_map, self.target, self.within)
+        return readable(table, self.columns, self.labels, where, *told)
 
     def filled(self, table: Dataset, where: str) -> tuple[Dataset | None, int]:
         """The same without empty records, None if no record is left, and how many those were."""

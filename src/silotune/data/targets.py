@@ -1,6 +1,7 @@
 """Targets: what a record is learned with, from one column or several, checked before training.
 
-A target is the id of a label, a 0 or 1 for each label of the set, or a number for each column.
+A target is the id of a label, a 0 or 1 for each label of the set, a number for each column, or a
+score within a range that was declared.
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ from .labels import LabelMap, ids_of, label_text, labels_in, place_of
 _WHOLE = ("int", "uint", "bool")
 _WORDS = (*_WHOLE, "float", "string", "large_string")
 
+_NUMBERS = ("numbers", "score")
+
 _LARGEST = float(np.finfo(np.float32).max)
 """Of a number that a record is learned with."""
 
 Cells = Sequence[Any]
+
+Range = tuple[float, float] | None
 
 
 def is_target(feature: object, target: Target, several: bool) -> bool:
@@ -37,7 +42,7 @@ def is_target(feature: object, target: Target, several: bool) -> bool:
         target: which kind.
         several: whether it is one of several columns.
     """
-    if target == "numbers":
+    if target in _NUMBERS:
         return _is_value(feature, (*_WHOLE, "float"))
     if target == "labels" and several:
         return _is_value(feature, (*_WHOLE, "float"))
@@ -48,7 +53,7 @@ def is_target(feature: object, target: Target, several: bool) -> bool:
 
 def kind_of_target(target: Target, several: bool) -> str:
     """What such a column holds, in words."""
-    if target == "numbers":
+    if target in _NUMBERS:
         return "numbers"
     if target == "labels":
         return "0 and 1" if several else "lists of labels"
@@ -76,6 +81,7 @@ def targets(
     where: str,
     label_map: LabelMap,
     target: Target,
+    within: Range = None,
 ) -> pa.Array:
     """By row: an id (-1 where there is none), or a list, null where there is none.
 
@@ -86,14 +92,16 @@ def targets(
         where: what the table is called in an error.
         label_map: what the data call a label -> what it is called here; None: no label.
         target: which kind.
+        within: the lowest and the highest number that there may be; None: any.
 
     Raises:
         ValueError: naming the first row that has something else.
     """
     if target == "label":
         return pa.array(ids_of(table, columns[0], labels, where, label_map), pa.int64())
-    if target == "numbers":
+    if target in _NUMBERS:
         numbers = [_numbers(table, column, where) for column in columns]
+        _check_within(numbers, columns, where, within)
         return pa.array(_rows(numbers), pa.list_(pa.float64()))
     if _is_list(table, columns):
         return pa.array(_listed(table, columns[0], labels, where, label_map), pa.list_(pa.int8()))
@@ -180,6 +188,22 @@ def _listed(
                 marks[place] = 1
         rows.append(marks)
     return rows
+
+
+def _check_within(
+    numbers: Sequence[Cells], columns: Sequence[str], where: str, within: Range
+) -> None:
+    if within is None:
+        return
+    low, high = within
+    for column, cells in zip(columns, numbers, strict=True):
+        for row, number in enumerate(cells):
+            if number is not None and not low <= number <= high:
+                raise ValueError(
+                    f"label: row {row} (the first is 0) of {where} has in {column!r} a number "
+                    f"outside of the declared score_range {low:g} to {high:g}; declare what scores "
+                    "there may be, or leave the cell empty to leave its record out"
+                )
 
 
 def _marks(table: Dataset, column: str, where: str) -> list[int | None]:

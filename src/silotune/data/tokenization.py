@@ -7,7 +7,7 @@ Where a record has more than one row of tokens, each row has a T of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from silotune.core.dataset import Batch
-from silotune.core.masks import DECODER, MASK, mask_of
+from silotune.core.masks import MASK, PAIR, mask_of
 from silotune.objectives.base import IGNORED
 
 from .assistant_turns import PublicWordsError, Template
@@ -129,10 +129,9 @@ def text_examples(
 ) -> TextExamples:
     """Tokenize a readable table, once.
 
-    With a second row, a ``label`` (for a classifier), or ``tags`` or ``spans`` (each token has a
-    tag) texts are cut at their end. Otherwise it is for a language model: a record that is too long
-    first loses the beginning of what carries no loss (down to half of ``max_length``), then its
-    end, so that something to learn from is left.
+    With a second row, a ``label``, or ``tags`` or ``spans`` texts are cut at their end. Otherwise
+    it is for a language model: a record that is too long first loses the beginning of what carries
+    no loss (down to half of ``max_length``), then its end, so that something to learn is left.
 
     Args:
         table: one record or more.
@@ -145,30 +144,36 @@ def text_examples(
         ValueError: if the tokenizer does not serve, or naming a chat that its template refuses.
     """
     _check_tokenizer(tokenizer, max_length)
-    if second is None:
-        masks: Sequence[str] = (MASK,)
-        chunks = _chunks(table, tokenizer, max_length, where)
-    else:
-        masks = (MASK, DECODER + MASK)
-        chunks = side_by_side(table, tokenizer, max_length, second)
+    masks = (MASK,) if second is None else (MASK, second.row + MASK)
+    chunks = _chunks(table, tokenizer, max_length, where, second)
     return _joined(chunks, tokenizer, target_array(table), masks)
 
 
-def whole_lengths(table: Dataset, tokenizer: PreTrainedTokenizerBase, where: str) -> list[int]:
+def whole_lengths(
+    table: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    where: str,
+    second: SecondRow | None = None,
+) -> list[int]:
     """Tokens of the records of a readable table that leave something to learn from, uncut.
 
-    Of a source with a target, those of the source.
+    Of a source with a target, those of the source; of two texts that are read apart, those of the
+    longer.
 
     Args:
         table: readable.
         tokenizer: a fast one.
         where: what the table is called in an error.
+        second: of two texts, the one that is a row of its own.
 
     Raises:
         ValueError: naming a chat that its template refuses.
     """
-    chunks = _chunks(table, tokenizer, _UNCUT, where)
-    return [len(ids) for chunk in chunks for ids in chunk.columns["input_ids"]]
+    uncut = None if second is None else replace(second, max_length=_UNCUT)
+    rows = ("input_ids", f"{PAIR}input_ids")
+    found = (chunk.columns for chunk in _chunks(table, tokenizer, _UNCUT, where, uncut))
+    texts = (zip(*(own[r] for r in rows if r in own), strict=True) for own in found)
+    return [max(map(len, record)) for some in texts for record in some]
 
 
 _UNCUT = 1 << 30
@@ -176,9 +181,15 @@ _UNCUT = 1 << 30
 
 
 def _chunks(
-    table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, where: str
+    table: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    where: str,
+    second: SecondRow | None,
 ) -> Iterator[Chunk]:
-    if {"label", "source"} & set(table.column_names):
+    if second is not None:
+        return side_by_side(table, tokenizer, max_length, second)
+    if "label" in table.column_names:
         return _classified(table, tokenizer, max_length)
     if {"tags", "spans"} & set(table.column_names):
         return _tagged(table, tokenizer, max_length)
@@ -198,7 +209,7 @@ def _classified(
     table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> Iterator[Chunk]:
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-    parts = [part for part in ("text", "text_pair", "source") if part in table.column_names]
+    parts = [part for part in ("text", "text_pair") if part in table.column_names]
     for first, columns in slices(table):
         texts = ([text or "" for text in columns[part]] for part in parts)
         encoded = tokenizer(*texts, truncation=True, max_length=max_length)
@@ -371,11 +382,8 @@ def _joined(
             flat: NDArray[np.int32] = np.fromiter(chain.from_iterable(columns), dtype=np.int32)
             flats.setdefault(name, []).append(flat)
             lengths.setdefault(name, []).extend(map(len, columns))
-    padding = {
-        "input_ids": tokenizer.pad_token_id,
-        "token_type_ids": tokenizer.pad_token_type_id,
-        "labels": IGNORED,
-    }
+    own = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+    padding = {**own, **{PAIR + name: fill for name, fill in own.items()}, "labels": IGNORED}
     kept = np.array(rows, dtype=np.int64)
     tokens = {n: Ragged.of(flat, lengths[n], padding[n]) for n, flat in flats.items()}
     firsts = {mask_of(name, masks): column for name, column in reversed(tokens.items())}

@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from silotune.core import Batch
-from silotune.core.masks import mask_of, masks_of
+from silotune.core.masks import are_of_tokens, mask_of, masks_of
 
 PASS_TOKENS = {"cpu": 40, "cuda": 4000}
 """What one more pass through a model costs, in tokens. On a CPU: measured, from BERT of 128 to that
@@ -94,6 +94,8 @@ def unpadded(batch: Batch) -> Batch:
 
 
 def _cut(name: str, t: Tensor, batch: Batch, kept: Mapping[str, slice | None]) -> Tensor:
+    if name == "labels" and not are_of_tokens(t):
+        return t
     mask = mask_of(name, batch)
     columns = kept.get(mask)
     if columns is None or t.dim() < 2 or t.shape[1] != batch[mask].shape[1]:

@@ -184,6 +184,8 @@ def _with_tiny_model(terms: Terms, folder: Path) -> Terms:
     objective: Any = terms.objective
     if objective.head_init != "random":
         objective = replace(objective, head_init="random")
+    if find(objective.task).embeds and objective.pooling == "model":  # which the tiny one lacks
+        objective = replace(objective, pooling="mean")
     return replace(
         terms,
         model=str(make(folder / "model")),

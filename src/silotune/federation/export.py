@@ -19,7 +19,11 @@ from silotune.models.hub import files_digest
 from silotune.models.load import quiet
 from silotune.models.originals import restore
 from silotune.models.pooling import MeanPooledClassifier
+from silotune.models.sentence import write_sentence_files
+from silotune.objectives import find
 from silotune.objectives.base import source_prefix
+from silotune.objectives.embeddings import pooling_of
+from silotune.objectives.registry import told_pooling
 from silotune.reports.model_card import OWN
 from silotune.reports.usage import merged_program
 from silotune.runs.facts import read_facts
@@ -111,8 +115,18 @@ def export_merged(
             *([f"**Added.** {added}."] if added else []),
         ]
         folded = unit_head(terms.objective, model.loaded.heads) is not None
+        pooling = told_pooling(terms.objective, whole)
+        if find(terms.objective.task).embeds:
+            vectors = pooling_of(whole, pooling), whole.config.hidden_size
+            write_sentence_files(draft, *vectors, terms.objective.max_length)
         text = _readme(
-            statement, terms, error, notes, own=silo is not None, standardised=not folded
+            statement,
+            terms,
+            error,
+            notes,
+            own=silo is not None,
+            pooling=pooling,
+            standardised=not folded,
         )
         write_text(draft / "README.md", text)
         if folder.privacy.exists():
@@ -179,6 +193,7 @@ def _readme(
     notes: Sequence[str],
     *,
     own: bool,
+    pooling: str,
     standardised: bool,
 ) -> str:
     rows = [f"- **{term}.** {text}" for term, text in guarantee(statement)] if statement else []
@@ -187,7 +202,7 @@ def _readme(
     objective = terms.objective
     code = merged_program(
         objective.task,
-        objective.pooling,
+        pooling,
         objective.max_length,
         objective.columns,
         objective.constants,

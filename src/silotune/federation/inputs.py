@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datasets import Dataset
 
 from silotune.core import ClientDataset
+from silotune.core.masks import DECODER
 from silotune.data.client_tables import ClientTables, left_out_notices
 from silotune.data.columns import Columns, check_columns
 from silotune.data.federated_dataset import Prepared, prepare_silos
@@ -20,6 +21,7 @@ from silotune.data.tokenization import TextExamples, text_examples
 from silotune.data.unmarked import rows_of
 from silotune.models.load import Loaded
 from silotune.objectives import find
+from silotune.objectives.base import score_range
 from silotune.terms import Terms
 
 from .records import Records
@@ -88,6 +90,7 @@ def read_tables(terms: Terms, records: Records, *, scored: bool = True) -> Prepa
         seed=terms.seed,
         label_map=records.label_map,
         target=find(terms.objective.task).target,
+        within=score_range(terms.objective),
         scored=scored,
     )
 
@@ -181,9 +184,10 @@ def _notices(
     if cut := sum(train.cut_seconds for train in texts.values()):
         second = second_row(terms.objective)
         assert second is not None, "what was cut is there"
+        field = "max_target_length" if second.row == DECODER else "max_length"
         yield (
-            f"max_target_length: {cut:,} of {records:,} training records have a {second.part} "
-            f"longer than {second.max_length} tokens, which is cut"
+            f"{field}: {cut:,} of {records:,} training records have a {second.part} longer than "
+            f"{second.max_length} tokens, which is cut"
         )
     if find(terms.objective.task).target == "labels":
         for name, own in silos.items():

@@ -22,6 +22,7 @@ from silotune.objectives.base import source_prefix
 
 from .entities import tagged
 from .questions import questions
+from .similarity import compared
 
 NEW_TOKENS = 128
 """That are written at most, if nobody says otherwise."""
@@ -50,7 +51,7 @@ class LoadedModel:
     labels: tuple[str, ...]
 
     def predict(self, records: Sequence[Any], *, batch_size: int = 64) -> list[Answer]:
-        """Classify, find entities, or tell numbers.
+        """Classify, find entities, tell numbers, or embed texts.
 
         Args:
             records: mappings with the columns of training, such as rows of a data set; or what a
@@ -61,7 +62,8 @@ class LoadedModel:
         Returns:
             For each record a ``Prediction``; ``Labels`` where it may have several; numbers by name;
             of a model that tags, the entities of a text (IOB2, strictly) as far as ``max_length``
-            of it is read, or ``Tags`` of a list of words.
+            of it is read, or ``Tags`` of a list of words; of one that embeds, the ``Similarity`` of
+            a pair, or the ``Embedding`` of a single text.
 
         Raises:
             ValueError: if this is no such model, or the records are not what it reads.
@@ -81,7 +83,7 @@ class LoadedModel:
         Raises:
             ValueError: as ``predict``.
         """
-        if not self.labels:
+        if self._writes:
             raise ValueError("predict: this model writes texts and has no labels; use generate")
         if batch_size < 1:
             raise ValueError(f"predict: batch size must be at least 1, not {batch_size}")
@@ -142,8 +144,8 @@ class LoadedModel:
         Raises:
             ValueError: as ``generate``.
         """
-        if self.labels or self.tokenizer is None:
-            raise ValueError("generate: this model has labels and writes nothing; use predict")
+        if not self._writes or self.tokenizer is None:
+            raise ValueError("generate: this model answers and writes nothing; use predict")
         if max_new_tokens < 1:
             raise ValueError(f"generate: {max_new_tokens} new tokens; ask for 1 at least")
         if temperature != 0 and not LEAST_TEMPERATURE <= temperature < math.inf:
@@ -178,8 +180,13 @@ class LoadedModel:
 
     def _check_texts(self, asked: Sequence[Any]) -> None:
         columns = self.objective.columns
-        if "text_pair" in columns:
-            if not all(isinstance(r, tuple | list) and len(r) == 2 for r in asked):
+        if find(self.objective.task).embeds:
+            if not all(isinstance(r, str) or _is_pair(r) for r in asked):
+                raise ValueError(
+                    "predict: this model reads texts, or pairs of them; give a list of either"
+                )
+        elif "text_pair" in columns:
+            if not all(map(_is_pair, asked)):
                 raise ValueError(
                     "predict: this model reads pairs; give a list of (text, text_pair)"
                 )
@@ -191,10 +198,13 @@ class LoadedModel:
 
     @torch.inference_mode()
     def _answers(self, asked: Sequence[Any], size: int) -> Iterator[Answer]:
-        answer, constants = find(self.objective.task).answer, self.objective.constants
+        task, constants = find(self.objective.task), self.objective.constants
         for first in range(0, len(asked), size):
             some = asked[first : first + size]
-            if answer is None:
+            if task.embeds:
+                yield from compared(self.model, self.tokenizer, self.objective, some)
+                continue
+            if (answer := task.answer) is None:
                 yield from tagged(self.model, self.tokenizer, self.objective, self.labels, some)
                 continue
             batch = self._batch(some, first)
@@ -220,6 +230,11 @@ class LoadedModel:
         )
         known = ("input_ids", "token_type_ids", "attention_mask")
         return {name: encoded[name] for name in known if name in encoded}
+
+    @property
+    def _writes(self) -> bool:
+        """Whether it goes on with texts, or writes some."""
+        return find(self.objective.task).target == "none"
 
     @property
     def _writes_anew(self) -> bool:
@@ -299,6 +314,10 @@ class LoadedModel:
         first = 0 if self._writes_anew else ids.shape[1]
         text: str = self.tokenizer.decode(tokens[0, first:], skip_special_tokens=True)
         return text
+
+
+def _is_pair(record: Any) -> bool:
+    return isinstance(record, tuple | list) and len(record) == 2
 
 
 def _image(record: Any, row: int, where: str) -> Any:

@@ -6,24 +6,30 @@ and are not looked at. What is wrong is told by its row, and no record is shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from silotune.data.chat_templates import instruction, present
 from silotune.data.chats import turns
 from silotune.data.columns import is_visible
 from silotune.data.messages import UnreadableError
-from silotune.objectives import Objective
+from silotune.objectives import Objective, find
 from silotune.objectives.task import LEARNED
 
 _NEEDED = ("text", "words", "prompt", "source", "messages", "image", "text_pair")
-"""Parts of which one at least must hold something."""
+"""Parts of which one at least must hold something, and each where texts are compared."""
 
 
-def asked_columns(objective: Objective) -> dict[str, str]:
-    """Part -> its column, of those that a model reads when it is used."""
-    columns = objective.columns.items()
-    return {part: str(column) for part, column in columns if part not in LEARNED}
+def asked_columns(objective: Objective, there: Collection[str]) -> dict[str, str]:
+    """Part -> its column, of those that a model reads when it is used.
+
+    Args:
+        objective: by which it was trained.
+        there: columns of the records; a text that is read apart from a first one may be missing.
+    """
+    alone = {part: c for part, c in objective.columns.items() if part not in LEARNED}
+    apart = find(objective.task).apart
+    return {part: str(c) for part, c in alone.items() if part not in apart or c in there}
 
 
 def questions(objective: Objective, records: Sequence[Any], where: str = "records") -> list[Any]:
@@ -41,9 +47,11 @@ def questions(objective: Objective, records: Sequence[Any], where: str = "record
     Raises:
         ValueError: naming the first row that holds nothing, or something of another kind.
     """
-    columns = asked_columns(objective)
+    each = all if find(objective.task).embeds else any
     return [
-        _question(columns, record, f"row {row} (the first is 0) of {where}")
+        _question(
+            asked_columns(objective, record), record, f"row {row} (the first is 0) of {where}", each
+        )
         if isinstance(record, Mapping)
         else record
         for row, record in enumerate(records)
@@ -57,12 +65,17 @@ def spoken(objective: Objective, text: str) -> Any:
     return instruction(text, None) if "input" in objective.columns else text
 
 
-def _question(columns: Mapping[str, str], record: Mapping[str, Any], where: str) -> Any:
+def _question(
+    columns: Mapping[str, str],
+    record: Mapping[str, Any],
+    where: str,
+    enough: Callable[[Iterable[bool]], bool],
+) -> Any:
     cells = {part: record.get(column) for part, column in columns.items()}
     for part, cell in cells.items():
         if not _is_kind(part, cell):
             raise ValueError(f"records: {where} holds no {_noun(part)} in {columns[part]!r}")
-    if not any(_says(cells[part]) for part in _NEEDED if part in cells):
+    if not enough(_says(cells[part]) for part in _NEEDED if part in cells):
         named = " and ".join(repr(columns[part]) for part in _NEEDED if part in cells)
         raise ValueError(f"records: {where} has nothing in {named}; fill it, or take the row out")
     if "messages" in cells:

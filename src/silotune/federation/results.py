@@ -19,6 +19,7 @@ from silotune.data.messages import listed
 from silotune.engine import evaluate as score_examples
 from silotune.methods import MoLE
 from silotune.objectives import find
+from silotune.objectives.base import score_range
 from silotune.privacy import NoDP
 from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
@@ -133,7 +134,8 @@ def evaluate_table(federation: Description, folder: RunFolder, table: Table) -> 
     files = federation.records.file_options(columns.image)
     own, names = filled_table_of(table, "table", files), federation.records.label_map
     target = find(objective.task).target
-    rows = readable_table(own, columns, labels, "the table", names, target)
+    within = score_range(objective)
+    rows = readable_table(own, columns, labels, "the table", names, target, within)
     examples = examples_of(terms, rows, model.loaded, "the table")
     numbers = [model_in(place, model) for place in places.values()]
     size = federation.machine.eval_batch_size

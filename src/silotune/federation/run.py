@@ -24,6 +24,7 @@ from silotune.engine.checkpoint import save as save_checkpoint
 from silotune.engine.loop import make_tasks, one_round
 from silotune.linalg import norm
 from silotune.objectives.base import source_prefix
+from silotune.objectives.registry import told_pooling
 from silotune.privacy.accounting.accountant import COARSE, FINE
 from silotune.privacy.ledger.noisy_counts import by_table
 from silotune.reports.totals import outcome
@@ -214,7 +215,7 @@ def summary(built: BuiltFederation) -> Summary:
         batch_size=terms.batch_size,
         optimizer=terms.moved_by,
         evaluation=terms.evaluation,
-        pooling=objective.pooling,
+        pooling=told_pooling(objective, model.loaded.model),
         head=objective.head,
         max_length=objective.max_length,
         parts=tuple(objective.columns),

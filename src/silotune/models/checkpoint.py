@@ -27,7 +27,7 @@ from . import quantised
 from .hub import Location, require_hub
 from .pooling import MeanPooledClassifier
 
-Pooling = Literal["model", "mean"]
+Pooling = Literal["model", "mean", "cls", "last"]
 Dtype = Literal["float32", "bfloat16"]
 
 
@@ -86,8 +86,10 @@ def _read(location: Location, request: Request) -> Parts:
         zero_dropout(config)
         auto = _auto(config, request)
         model, missing = _model(location, config, auto, request)
-        if request.pooling == "mean":
+        if request.task.own_classifier(request.pooling):
             model, missing = pooled(model, missing)
+        elif request.task.embeds:
+            missing = _without_pooler(model, missing)
         reader = _reader(location, request.task.reads)
         return Parts(model, missing, *readers(request.task, reader))
     except OSError:
@@ -137,7 +139,7 @@ def _auto(config: Any, request: Request) -> Any:
 
 def auto_class(task: Task, pooling: Pooling) -> Any:
     """What transformers loads a model of a task by; without a head where the head is ours."""
-    return AutoModel if pooling == "mean" else getattr(transformers, task.auto)
+    return AutoModel if task.own_classifier(pooling) else getattr(transformers, task.auto)
 
 
 def refuse_architecture(config: Any, task: Task) -> None:
@@ -218,6 +220,14 @@ def pooled(encoder: Any, missing: set[str]) -> tuple[MeanPooledClassifier, set[s
     kept = {key for key in missing if not key.startswith("pooler.")}
     prefixed = {f"{model.base_model_prefix}.{key}" for key in kept}
     return model, prefixed | {"classifier.weight", "classifier.bias"}
+
+
+def _without_pooler(model: Any, missing: set[str]) -> set[str]:
+    """Take away a pooler that the checkpoint lacks, as no vector is made of it; what is missing."""
+    kept = {key for key in missing if not key.startswith("pooler.")}
+    if kept != missing:
+        model.pooler = None
+    return kept
 
 
 Readers = tuple[Any | None, Any | None]

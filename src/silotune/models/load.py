@@ -9,6 +9,7 @@ fixed default, or is an error.
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 from silotune.core import Site
 from silotune.core.inputs import InputSpec
 from silotune.objectives import Task, find
+from silotune.objectives.embeddings import POOLING, pooling_of
 from silotune.objectives.registry import those
 
 from . import prepare, quantised
@@ -46,6 +48,7 @@ from .checkpoint import (
 )
 from .hub import locate, require_hub
 from .pooling import MeanPooledClassifier
+from .sentence import told_pooling
 
 Conv1D = pytorch_utils.Conv1D
 """GPT-2's linear map, its weight stored as (in, out)."""
@@ -107,6 +110,9 @@ def load_model(
     location = locate(name_or_path)
     with quiet():
         parts = read_anywhere(location, Request(kind, tuple(labels), pooling, dtype, quantization))
+        if kind.embeds:
+            told = told_pooling(location) if pooling == "model" else pooling
+            setattr(parts.model.config, POOLING, told)
         return _settled(parts, location.notices, kind, len(labels), gradient_checkpointing)
 
 
@@ -158,6 +164,8 @@ def prepare_model(
         raise ValueError(
             f"model: {type(model).__name__} cannot do {task}; load it by {auto.__name__}"
         )
+    if kind.embeds:
+        pooling_of(model, pooling)
     if pooling != "mean" and labels and model.config.num_labels != len(labels):
         raise ValueError(
             f"model: its head has {model.config.num_labels} outputs, and there are {len(labels)} "
@@ -169,7 +177,9 @@ def prepare_model(
         own = own.to(device="cpu", dtype=number_type)
         zero_dropout(own.config)
         name_outputs(own.config, kind, labels)
-        own, missing = pooled(own, set()) if pooling == "mean" else (own, set[str]())
+        own, missing = pooled(own, set()) if kind.own_classifier(pooling) else (own, set[str]())
+        if kind.embeds:
+            setattr(own.config, POOLING, pooling_of(own, pooling))
         parts = Parts(own, missing, *readers(kind, copy.deepcopy(given.reader)))
         return _settled(parts, (), kind, len(labels), gradient_checkpointing)
 
@@ -264,8 +274,9 @@ def _checked(name: str, labels: Sequence[str], pooling: Pooling) -> Task:
     task = find(name)
     if task.head != bool(labels):
         raise ValueError(f"labels: {name} needs {'no labels' if labels else 'labels'}")
-    if pooling == "mean" and not task.means:
-        raise ValueError(f"pooling: mean is for {those(lambda t: t.means)}, not for {name}")
+    if pooling not in task.poolings:
+        tasks = those(lambda t: pooling in t.poolings)
+        raise ValueError(f"pooling: {pooling} is for {tasks}, not for {name}")
     return task
 
 
@@ -290,9 +301,17 @@ def _settled(
         inputs=prepare.text_input(_base(model), tokenizer, num_labels)
         if tokenizer is not None
         else prepare.image_input(processor, num_labels),
-        digest=prepare.digest(model, [head.name for head in heads]),
+        digest=_digest(model, heads, task),
         notices=(*notices, *padding, *reset, *norms),
     )
+
+
+def _digest(model: Any, heads: Sequence[Site], task: Task) -> str:
+    """Of the weights, and of how vectors are made of what they give."""
+    weights = prepare.digest(model, [head.name for head in heads])
+    if not task.embeds:
+        return weights
+    return hashlib.sha256(f"{weights} {pooling_of(model, 'model')}".encode()).hexdigest()
 
 
 def _base(model: Any) -> Any:

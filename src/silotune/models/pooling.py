@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+
+from silotune.objectives.embeddings import pooled
 
 
 class Classified(NamedTuple):
@@ -66,11 +67,8 @@ class MeanPooledClassifier(nn.Module):
         }
         present = {name: tensor for name, tensor in given.items() if tensor is not None}
         hidden: Tensor = self.encoder(**present).last_hidden_state
-        hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         mask = hidden.new_ones(hidden.shape[:2]) if attention_mask is None else attention_mask
-        weights = mask.to(hidden.dtype).unsqueeze(-1)
-        mean = (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
-        return F.normalize(mean, dim=-1)
+        return pooled(hidden, mask, "mean")
 
     def forward(
         self,

@@ -68,8 +68,31 @@ class Tags(NamedTuple):
     probabilities: tuple[float | None, ...]
 
 
-Answer = Prediction | Labels | dict[str, float] | list[Entity] | Tags
-"""What is said of one record: a label, several, numbers by name, entities, or a tag a word."""
+class Similarity(NamedTuple):
+    """What a model says of two texts.
+
+    Attributes:
+        score: that their cosine stands for.
+        cosine: of their vectors.
+    """
+
+    score: float
+    cosine: float
+
+
+class Embedding(NamedTuple):
+    """What a model makes of one text.
+
+    Attributes:
+        vector: of length 1.
+    """
+
+    vector: tuple[float, ...]
+
+
+Answer = Prediction | Labels | dict[str, float] | list[Entity] | Tags | Similarity | Embedding
+"""What is said of one record: a label, several, numbers by name, entities, a tag a word, how like
+two texts are, or a vector of one."""
 
 
 def most_probable(outputs: Tensor, names: Sequence[str], _constants: Constants) -> Prediction:
@@ -104,9 +127,17 @@ def cells(answer: Answer) -> dict[str, Any]:
             return {"prediction": [*answer.labels], **_probabilities(answer.probabilities)}
         case Tags():
             return {"prediction": [*answer.tags], "probability": [*answer.probabilities]}
+        case Similarity() | Embedding():
+            return _of_vectors(answer)
         case list():
             return {"prediction": [entity._asdict() for entity in answer]}
     return {f"prediction_{name}": number for name, number in answer.items()}
+
+
+def _of_vectors(answer: Similarity | Embedding) -> dict[str, Any]:
+    if isinstance(answer, Embedding):
+        return {"embedding": [*answer.vector]}
+    return {"prediction": answer.score, "cosine": answer.cosine}
 
 
 def _probabilities(each: Mapping[str, float]) -> dict[str, float]:

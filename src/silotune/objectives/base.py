@@ -89,8 +89,8 @@ class Objective(PerExampleLoss, Protocol):
         return "trained"
 
     @property
-    def pooling(self) -> Literal["model", "mean"]:
-        """What the head reads: what the architecture gives it, or a mean over tokens."""
+    def pooling(self) -> Literal["model", "mean", "cls", "last"]:
+        """What the head reads, or a vector is made of: as the model says, or some of its tokens."""
         return "model"
 
     @property
@@ -115,6 +115,12 @@ def max_target_length(objective: Objective) -> int:
 def source_prefix(objective: Objective) -> str:
     """What every text to be read begins with; nothing, if the objective does not say."""
     return str(getattr(objective, "source_prefix", ""))
+
+
+def score_range(objective: Objective) -> tuple[float, float] | None:
+    """The lowest and the highest number that a record is learned with, where they are declared."""
+    declared: tuple[float, float] | None = getattr(objective, "score_range", None)
+    return declared
 
 
 def columns_read(objective: Objective) -> tuple[str, ...]:

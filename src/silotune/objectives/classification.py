@@ -77,6 +77,25 @@ def settle_text_head(objective: Any) -> None:
             raise ValueError(f"labels: {NEEDS_WORDS}")
 
 
+def settle_image_head(objective: Any) -> None:
+    """Check a head on images, which begins from the seed where that was left open.
+
+    Args:
+        objective: a frozen dataclass with labels and the fields of a head.
+
+    Raises:
+        ValueError: naming the field that is out of range.
+    """
+    object.__setattr__(objective, "labels", checked_labels(objective.labels))
+    check_head(objective.head_scale)
+    if objective.head_init == "auto":
+        object.__setattr__(objective, "head_init", "random")
+    if objective.head_init not in ("random", "checkpoint"):
+        raise ValueError(
+            "head_init: label-prototypes come from a text encoder; use random or checkpoint"
+        )
+
+
 def check_weights(weights: Mapping[str, float] | None, labels: Labels) -> None:
     """See that weights are of labels that are known, and positive.
 

@@ -88,18 +88,19 @@ def labelled(look: Look, part: str, taken: set[str]) -> Found:
     return _with_inputs(look, part, label, labels, taken)
 
 
-def marked(look: Look, may_be: Sequence[str], taken: set[str]) -> Found:
-    """The columns of texts and of what is learned with them.
+def marked(look: Look, may_be: Sequence[str], taken: set[str], part: str = "text") -> Found:
+    """The columns of texts or images and of what is learned with them.
 
     Args:
         look: at a table.
         may_be: columns that the target may be in.
         taken: columns that are something else.
+        part: ``text`` or ``image``.
     """
     targets = [column for column in may_be if column not in taken]
     only = targets[0] if len(targets) == 1 else None
     target = next(look.called("label", targets), only)
-    return _with_inputs(look, "text", target, targets, taken)
+    return _with_inputs(look, part, target, targets, taken)
 
 
 def _with_inputs(
@@ -110,9 +111,9 @@ def _with_inputs(
     columns: dict[str, str] = {}
     unknown: dict[str, tuple[str, ...]] = {}
     inputs = [column for column in inputs if column != label]
-    pair = _pair(inputs) if part == "text" else None
-    if pair:
-        columns["text"], columns["text_pair"] = pair
+    two = pair(inputs) if part == "text" else None
+    if two:
+        columns["text"], columns["text_pair"] = two
     elif inputs:
         columns[part] = next(look.called(part, inputs), inputs[0])
     else:
@@ -131,6 +132,7 @@ def plain(name: str) -> str:
     return "".join(filter(str.isalnum, name.casefold()))
 
 
-def _pair(columns: Sequence[str]) -> tuple[str, str] | None:
+def pair(columns: Sequence[str]) -> tuple[str, str] | None:
+    """Two texts of a record, told by what their columns are called; None if none are."""
     named = {plain(name): name for name in columns}
     return next(((named[a], named[b]) for a, b in _PAIRS if a in named and b in named), None)

@@ -17,14 +17,14 @@ from silotune.core.fields import check_fields
 from silotune.core.inputs import InputSpec
 
 from .answers import most_probable
-from .base import Labels, checked_labels, names_of
+from .base import Labels, names_of
 from .classification import (
     METRICS,
-    check_head,
     check_weights,
     derived,
     logits_of,
     measured,
+    settle_image_head,
     synthetic,
     weighted_losses,
 )
@@ -105,15 +105,8 @@ class ImageClassification:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        object.__setattr__(self, "labels", checked_labels(self.labels))
-        check_head(self.head_scale)
+        settle_image_head(self)
         check_weights(self.class_weights, self.labels)
-        if self.head_init == "auto":
-            object.__setattr__(self, "head_init", "random")
-        if self.head_init not in ("random", "checkpoint"):
-            raise ValueError(
-                "head_init: label-prototypes come from a text encoder; use random or checkpoint"
-            )
 
     @property
     def columns(self) -> Mapping[str, str]:

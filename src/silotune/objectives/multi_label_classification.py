@@ -9,24 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import torch
-import torch.nn.functional as F  # noqa: N812
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from silotune.core import Answers, Batch, generator
+from silotune.core import Answers, Batch
 from silotune.core.fields import check_fields
-from silotune.core.inputs import InputSpec, synthetic_inputs
+from silotune.core.inputs import InputSpec
 
+from . import marks
 from .answers import likely
 from .base import HeadInit, Labels, names_of
-from .classification import (
-    check_of_labels,
-    check_weights,
-    logits_of,
-    of_labels,
-    settle_text_head,
-)
+from .classification import settle_text_head
 from .guessing import Found, Look, marked
 from .label_scores import METRICS, derived
 from .task import Task
@@ -50,7 +43,7 @@ TASK = Task(
     "(llama, qwen3, gemma3_text)",
     head=True,
     target="labels",
-    means=True,
+    poolings=("model", "mean"),
     prototypes=True,
     problem="multi_label_classification",
     metrics=METRICS,
@@ -119,15 +112,10 @@ class MultiLabelClassification:
     pooling: Literal["model", "mean"] = "model"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.label, str):
-            object.__setattr__(self, "label", tuple(self.label))
-            if self.labels is None:
-                object.__setattr__(self, "labels", self.label)
+        marks.settle_columns(self)
         check_fields(self)
         settle_text_head(self)
-        check_weights(self.class_weights, self.labels)
-        self._check_columns()
-        self._check_threshold()
+        marks.check_marks(self, "sequence-classification")
 
     @property
     def columns(self) -> Mapping[str, str | tuple[str, ...]]:
@@ -143,62 +131,16 @@ class MultiLabelClassification:
     @property
     def constants(self) -> Mapping[str, tuple[float, ...]]:
         """The threshold of each label, or the one of all."""
-        names = self.label_names if isinstance(self.threshold, Mapping) else None
-        return {"threshold": tuple(of_labels(self.threshold, names or ("all",), 0.5))}
+        return marks.thresholds(self)
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """(n,) means over labels of binary cross entropies."""
-        logits, marks = logits_of(model, batch), batch["labels"]
-        smooth = marks * (1 - self.label_smoothing) + self.label_smoothing / 2
-        weights = None
-        if self.class_weights is not None:
-            names = self.label_names or ()
-            weights = logits.new_tensor(of_labels(self.class_weights, names, 1.0))
-        losses = F.binary_cross_entropy_with_logits(
-            logits, smooth.to(logits.dtype), pos_weight=weights, reduction="none"
-        )
-        return losses.mean(dim=1)
+        return marks.losses(self, model, batch)
 
-    @torch.no_grad()
     def measure(self, model: nn.Module, batch: Batch) -> Answers:
         """``accuracy``, of records whose labels are all right, and ``loss``; and what was given."""
-        logits, marks = logits_of(model, batch), batch["labels"]
-        losses = F.binary_cross_entropy_with_logits(
-            logits, marks.to(logits.dtype), reduction="none"
-        )
-        probability, right = logits.sigmoid(), marks > 0.5
-        given = probability >= logits.new_tensor(self.constants["threshold"])
-        return Answers(
-            totals={"accuracy": (given == right).all(dim=1).double(), "loss": losses.mean(dim=1)},
-            counts=torch.ones(len(marks), dtype=torch.long),
-            kept={"right": right, "given": given, "probability": probability},
-        )
+        return marks.measured(self, model, batch)
 
     def synthetic(self, spec: InputSpec, lengths: Sequence[int], seed: int) -> Batch:
         """Random examples of these lengths, with each label or without, to try a model on."""
-        g = generator(seed, "synthetic")
-        inputs = synthetic_inputs(spec, lengths, g)
-        marks = torch.randint(2, (len(lengths), spec.num_labels), generator=g)
-        return inputs | {"labels": marks.float()}
-
-    def _check_columns(self) -> None:
-        if isinstance(self.label, str):
-            return
-        if len(self.label) < 2:
-            raise ValueError(
-                "label: one column of 0 and 1 is one label; use sequence-classification, or name "
-                "two columns or more"
-            )
-        if len(self.label) != len(self.label_names or ()):
-            raise ValueError(
-                f"labels: {len(self.label_names or ())} names for {len(self.label)} columns; give "
-                "one for each, in their order, or leave labels out"
-            )
-
-    def _check_threshold(self) -> None:
-        given = self.threshold
-        if isinstance(given, Mapping):
-            check_of_labels("threshold", given, self.labels)
-        for value in given.values() if isinstance(given, Mapping) else [given]:
-            if not (isinstance(value, int | float) and 0 < value < 1):
-                raise ValueError(f"threshold: must be between 0 and 1, not {value!r}")
+        return marks.synthetic(spec, lengths, seed)

@@ -8,22 +8,27 @@ from typing import TYPE_CHECKING, Any, Literal
 from silotune.core.answers import Answers, Derived, nothing_more
 
 from .causal_lm import CausalLM
+from .embeddings import pooling_of
 from .image_classification import ImageClassification
 from .multi_label_classification import MultiLabelClassification
+from .multi_label_image_classification import MultiLabelImageClassification
 from .regression import Regression
 from .seq2seq import Seq2Seq
 from .sequence_classification import SequenceClassification
 from .task import Goal, Task
+from .text_embedding import TextEmbedding
 from .token_classification import TokenClassification
 
 KINDS = (
     SequenceClassification,
     MultiLabelClassification,
     Regression,
+    TextEmbedding,
     TokenClassification,
     CausalLM,
     Seq2Seq,
     ImageClassification,
+    MultiLabelImageClassification,
 )
 """The objectives of this package, in the order in which tasks are listed."""
 
@@ -67,6 +72,12 @@ def derive_of(objective: object) -> Callable[[Answers], Derived]:
     """What makes the scores that are no sums, of an objective of a task that is known."""
     task = TASKS.get(getattr(objective, "task", ""))
     return nothing_more if task is None else task.derive
+
+
+def told_pooling(objective: Any, model: Any) -> str:
+    """How an objective has it pooled, or its model where that is left to it."""
+    own: str = objective.pooling
+    return pooling_of(model, own) if find(objective.task).embeds else own
 
 
 def goal_of(metric: str) -> Goal:

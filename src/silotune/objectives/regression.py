@@ -83,7 +83,7 @@ TASK = Task(
     "(llama, qwen3, gemma3_text)",
     head=True,
     target="numbers",
-    means=True,
+    poolings=("model", "mean"),
     problem="regression",
     metrics={"loss": "min", "mse": "min", "mae": "min", "r2": "max", "spearman": "max"},
     metric="mae",

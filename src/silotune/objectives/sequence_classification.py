@@ -50,7 +50,7 @@ TASK = Task(
     "(llama, qwen3, gemma3_text)",
     head=True,
     target="label",
-    means=True,
+    poolings=("model", "mean"),
     prototypes=True,
     metrics=METRICS,
     metric="accuracy",

@@ -18,7 +18,7 @@ from .guessing import Found, Look
 
 Goal = Literal["max", "min"]
 
-Target = Literal["none", "label", "labels", "entities", "numbers"]
+Target = Literal["none", "label", "labels", "entities", "numbers", "score"]
 
 Architecture = Literal["one stack", "decoder", "encoder-decoder"]
 
@@ -44,8 +44,10 @@ class Task:
         families: types of models that do it, for people.
         head: whether a new head is put on the base, of one output for each label.
         target: what a record is learned with: one label of a public set, any number of them,
-            entities of types of such a set, numbers, or nothing but itself.
-        means: whether the head may read the mean over tokens.
+            entities of types of such a set, numbers, a score of its two texts, or nothing but
+            itself.
+        needs: part of a record -> why there is none without it, where that is worth a word.
+        poolings: what a head may read, or a vector of a text be made of.
         prototypes: whether it may then begin at what labels mean.
         problem: transformers' ``problem_type``, if it must be told.
         metrics: name -> whether larger or smaller is better, of all that are measured.
@@ -76,7 +78,8 @@ class Task:
     families: str
     head: bool
     target: Target
-    means: bool = False
+    needs: Mapping[str, str] = field(default_factory=dict)
+    poolings: tuple[str, ...] = ("model",)
     prototypes: bool = False
     problem: str | None = None
     metrics: Mapping[str, Goal]
@@ -98,6 +101,26 @@ class Task:
     def labelled(self) -> bool:
         """Whether there is a public set of labels."""
         return self.target in ("label", "labels", "entities")
+
+    @property
+    def means(self) -> bool:
+        """Whether the head may read the mean over tokens, in a classifier of ours."""
+        return self.head and "mean" in self.poolings
+
+    def own_classifier(self, pooling: str) -> bool:
+        """Whether a classifier of ours stands on a bare encoder, as transformers has none."""
+        return self.means and pooling == "mean"
+
+    @property
+    def embeds(self) -> bool:
+        """Whether a text comes to a vector, by a pooling that a checkpoint may name itself."""
+        return self.target == "score"
+
+    def counted(self, labels: Sequence[str]) -> list[str]:
+        """What is counted one by one: labels, or the types of entities that tags are of."""
+        if self.target != "entities":
+            return [*labels]
+        return [tag.removeprefix("B-") for tag in labels if tag.startswith("B-")]
 
     @property
     def required(self) -> frozenset[str]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from silotune.core import Answers, Batch, Derived, Meter
-from silotune.core.masks import DECODER, MASK
+from silotune.core.masks import DECODER, MASK, PAIR
 
 from .base import IGNORED
 
@@ -31,8 +31,11 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def inputs_of(model: nn.Module, batch: Batch) -> Batch:
-    """What a model reads of a batch: a decoder its labels too, shifted as the model does it."""
-    read = {name: t for name, t in batch.items() if name != "labels"}
+    """What a model reads of a batch: a decoder its labels too, shifted as the model does it.
+
+    Of two texts that are read apart, the first.
+    """
+    read = {n: t for n, t in batch.items() if n != "labels" and not n.startswith(PAIR)}
     if DECODER + MASK in batch:
         shift: Any = model.prepare_decoder_input_ids_from_labels
         read[f"{DECODER}input_ids"] = shift(batch["labels"])

@@ -128,6 +128,8 @@ def _constants(summary: Summary) -> list[str]:
         "threshold": "a label is given from this probability on, one for all or one for each",
         "mean": "outputs are standardised; a number is mean + scale * output, and the mean is",
         "scale": "and the scale is",
+        "score_range": "the lowest and the highest score",
+        "cosine_range": "the cosines that these two stand for",
     }
     return [
         f"- {words.get(name, name)}: {', '.join(map(number_text, told))}"

@@ -43,6 +43,7 @@ def adapter_program(
         base=name if is_hub_name(name) else f"path/to/{public_name(name)}",
         labels=list(labels) if find(summary.task).head else None,
         max_length=summary.max_length,
+        pooling=summary.pooling,
         **_answers(summary.task, summary.constants, standardised=True),
         **_question(summary.parts, summary.source_prefix),
     )
@@ -62,7 +63,7 @@ def merged_program(
 
     Args:
         task: of the model.
-        pooling: "mean" for a classifier of ours beside its encoder.
+        pooling: "mean" for a classifier of ours beside its encoder; what makes vectors of texts.
         max_length: tokens of a text that are read.
         parts: of a record, by which a model is asked as it was trained.
         constants: that make answers of outputs, as the objective names them.
@@ -72,6 +73,7 @@ def merged_program(
     return _render(
         f"merged_{_kind(task, pooling)}",
         max_length=max_length,
+        pooling=pooling,
         **_answers(task, constants or {}, standardised=standardised),
         **_question(parts, source_prefix),
     )
@@ -88,7 +90,7 @@ def public_name(name: str) -> str:
 
 
 def _kind(task: str, pooling: str) -> str:
-    return "mean_pooling" if pooling == "mean" else find(task).template
+    return "mean_pooling" if find(task).own_classifier(pooling) else find(task).template
 
 
 def _answers(task: str, constants: Constants, *, standardised: bool) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class Summary:
         batch_size: expected number of records in a step.
         optimizer: with its learning rate, for people: ``sgd, learning rate 0.5``.
         evaluation: ``public``, ``site`` or ``simulation``.
-        pooling: ``model``, or ``mean`` for the L2-normalised masked mean.
+        pooling: ``model``, ``mean`` for the L2-normalised masked mean, or of what vectors are made.
         head: ``trained`` or ``frozen``.
         max_length: tokens of an input.
         parts: of a record, as the objective names them: ``("messages",)``.

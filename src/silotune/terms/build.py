@@ -165,6 +165,7 @@ def build_model(terms: Terms, loaded: Loaded, machine: Machine) -> BuiltModel:
     adapted_sites = sites if axes.adapter else ()
     if axes.adapter:
         axes.adapter.check_sites(adapted_sites)
+        _check_passes(terms, axes.adapter)
     _check_size(method.largest_rank, adapted_sites, loaded)
     parameters = peft_parameters(sites)
     modules = [site for site in sites if parameter_of(site.name) not in parameters]
@@ -223,6 +224,21 @@ def _halve(model: nn.Module, sites: Sequence[Site]) -> None:
     for module in model.modules():
         if type(module) in (nn.Linear, Conv1D, PackedLinear) and id(module) not in adapted:
             halve(module, transposed=type(module) is Conv1D)
+
+
+def _check_passes(terms: Terms, adapter: Adapter) -> None:
+    """Refuse to compute a router again that has read another text since.
+
+    Raises:
+        ValueError: naming what to set.
+    """
+    apart = find(terms.objective.task).apart
+    if apart and adapter.routed and terms.gradient_checkpointing != "none":
+        raise ValueError(
+            f"gradient_checkpointing: a router decides for each of the two texts of a "
+            f"{terms.objective.task} record, and when its layers are computed again it only knows "
+            "the last; set it to none"
+        )
 
 
 MOST_NUMBERS = 10_000_000
@@ -301,4 +317,5 @@ def _alike(adapter: Adapter | None) -> Adapter | None:
 
 def _task_type(terms: Terms) -> str | None:
     """A classifier of ours beside its encoder is nothing that PEFT knows."""
-    return find(terms.objective.task).peft if terms.objective.pooling == "model" else None
+    task = find(terms.objective.task)
+    return None if task.own_classifier(terms.objective.pooling) else task.peft

@@ -9,12 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from transformers import AutoConfig
+
 from silotune.models.hub import MINILM, files_digest
+from silotune.models.sentence import write_sentence_files
 
 from .tiny_models import tiny_bert
 
-LAYERS = 6
-"""Of MiniLM, so that `method.layers_to_transform` means the same in what stands in for it."""
+LAYERS, MOST_TOKENS = 6, 128
+"""Of MiniLM, so that `method.layers_to_transform` means the same in what stands in for it, and
+that it says how it pools, as MiniLM does."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,10 @@ def base_for(name: str, folder: Path) -> Base:
             "model.name_or_path: sites know a base by the SHA-256 of its files, and of "
             f"{name} none are on this machine; name a folder that has them, or load it once"
         )
+    made = tiny_bert(folder, layers=LAYERS)
+    write_sentence_files(made, "mean", AutoConfig.from_pretrained(made).hidden_size, MOST_TOKENS)
     return Base(
-        str(tiny_bert(folder, layers=LAYERS)),
+        str(made),
         f"base: {MINILM} is not on this machine, so a tiny made-up model of as many layers stands "
         "in for it; what is rehearsed is keys, policies and messages, and nothing is learned",
     )
