@@ -129,6 +129,7 @@ def test_scores_of_several_labels_by_hand():
     told = LABELS.facts.derive(found)
     assert found.metrics()["accuracy"] == pytest.approx(1 / 3)  # the first record alone
     assert told.metrics["micro_f1"] == pytest.approx(2 * 2 / (3 + 3))
+    assert told.counts == [(0, 2, 1, 1), (1, 1, 2, 1), (2, 0, 0, 0)]
     assert told.metrics["macro_f1"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
     assert told.metrics["auroc"] == pytest.approx((1 + 1) / 2)  # the third label is on no record
     assert told.metrics["average_precision"] == pytest.approx(1)

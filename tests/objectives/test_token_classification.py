@@ -105,7 +105,7 @@ def test_scores_are_counted_in_tokens_and_pool_exactly(loaded):
     assert whole.meters()["token_accuracy"] == pooled["token_accuracy"]
     assert pooled["token_accuracy"].count == tagged
     assert pooled["loss"].value() == pytest.approx(whole.meters()["loss"].value(), abs=1e-12)
-    assert whole.kept["there"].tolist() == [
+    assert whole.kept["there"].sum(dim=1).tolist() == [
         len([*entities([y for y in labels if y != -100])]) for labels in batch["labels"].tolist()
     ]
 
@@ -129,13 +129,14 @@ def test_scores_of_entities_are_those_of_seqeval(case):
         [{*entities([TAGS.index(tag) for tag in line.split()])} for line in case[name]]
         for name in ("right", "given")
     )
-    pairs = list(zip(right, given, strict=True))
-    kept = {
-        "hits": torch.tensor([len(a & b) for a, b in pairs]),
-        "found": torch.tensor([len(b) for _, b in pairs]),
-        "there": torch.tensor([len(a) for a, _ in pairs]),
-    }
-    scores = derived(Answers(kept=kept)).metrics
+    pairs = [(a & b, b, a) for a, b in zip(right, given, strict=True)]
+    types = range(len(TAGS) // 2)
+    each = [[[sum(e.kind == t for e in own) for t in types] for own in pair] for pair in pairs]
+    kept = dict(zip(("hits", "found", "there"), torch.tensor(each).unbind(dim=1), strict=True))
+    told = derived(Answers(kept=kept))
+    scores = told.metrics
+    assert sum(row[3] for row in told.counts) == sum(len(hit) for hit, _, _ in pairs)
+    assert [row[0] for row in told.counts] == list(types)
     assert scores == pytest.approx({name: case[name] for name in scores}, abs=1e-12)
     assert scores.keys() == {"entity_f1", "entity_precision", "entity_recall"}
 
@@ -151,4 +152,5 @@ def test_a_model_that_is_right_finds_every_entity():
     found = derived(metrics)
     assert found.metrics == dict.fromkeys(found.metrics, 1.0)
     assert found.errors["entity_f1"] == 0
+    assert found.counts == [(0, 3, 3, 3), (1, 1, 1, 1)]
     assert metrics.meters()["token_accuracy"].value() == 1

@@ -215,6 +215,30 @@ def test_numbers_of_records_stand_beside_scores_in_a_simulation_alone(fake_run):
     assert " 77 " not in text
 
 
+@pytest.mark.parametrize(
+    ("task", "labels", "heading"),
+    [
+        ("multi-label-classification", ["ash", "birch", "cedar"], "Label by label"),
+        (
+            "token-classification",
+            [f"{p}-{n}" for n in ("ash", "birch", "cedar") for p in "BI"],
+            "Type by type",
+        ),
+    ],
+)
+def test_labels_and_types_of_entities_have_a_row_each(fake_run, task, labels, heading):
+    """Precision 3 of 5, recall 3 of 4; and one that never occurs has none."""
+    half = {"threshold": (0.5,)}
+    about = replace(scored(), classes=(), counts=[(0, 4, 5, 3), (1, 0, 0, 0), (2, 2, 0, 0)])
+    run = fake_run(lines=rounds()[:2], run=replace(facts(), labels=labels, scored=about))
+    text = Page(render(run, replace(summary(), task=task, constants=half))).text
+    assert heading in text
+    assert "ash 4 60.0 % 75.0 % 0.667" in text
+    assert "cedar 2 – 0.0 % 0 " in text
+    assert "birch" not in text[text.index(heading) :][:600]
+    assert "Confusion matrix" not in text
+
+
 def test_a_task_without_classes_has_no_table_of_them(fake_run):
     metrics = {"loss": 2.0, "perplexity": 7.389}
     about = replace(scored(), classes=(), metrics=metrics, errors={"loss": 0.1})

@@ -23,11 +23,14 @@ class Derived:
         errors: metric -> standard error over records, of those whose error is known.
         classes: right class, given class, records, by ids, of every pair that occurs; empty for a
             task in which a record is not of one class.
+        counts: of such a task, each label or type of entity by its id: how often it is there, was
+            given, and both.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     errors: Mapping[str, float] = field(default_factory=dict)
     classes: Sequence[tuple[int, int, int]] = ()
+    counts: Sequence[tuple[int, int, int, int]] = ()
 
 
 def nothing_more(answers: Answers) -> Derived:

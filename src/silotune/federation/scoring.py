@@ -185,6 +185,7 @@ def scored(
         metrics=answers.metrics(),
         errors={name: wider * error for name, error in errors.items()},
         classes=derived.classes,
+        counts=derived.counts,
         silos={name: len(own.counts) for name, own in (silos or {}).items()},
     )
 

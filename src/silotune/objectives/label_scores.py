@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from silotune.core import Answers, Derived
@@ -72,7 +73,20 @@ def derived(answers: Answers) -> Derived:
             "average_precision": mean(metrics.average_precision_score, some),
         },
         errors=f1_errors(answers.kept["right"], answers.kept["given"]),
+        counts=counted(answers.kept["right"], answers.kept["given"], right & given),
     )
+
+
+def counted(there: Tensor, given: Tensor, both: Any) -> list[tuple[int, int, int, int]]:
+    """Each label by its id, with the sums of its columns.
+
+    Args:
+        there: (n, C) how often records have it.
+        given: (n, C) how often they were given it.
+        both: (n, C) both.
+    """
+    sums = (torch.as_tensor(part).long().sum(dim=0).tolist() for part in (there, given, both))
+    return [(label, *numbers) for label, numbers in enumerate(zip(*sums, strict=True))]
 
 
 def f1_errors(right: Tensor, given: Tensor) -> dict[str, float]:

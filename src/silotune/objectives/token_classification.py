@@ -23,6 +23,7 @@ from .base import IGNORED, Labels, check_max_length, checked_labels, names_of
 from .classification import check_head, logits_of
 from .guessing import Found, Look
 from .iob2 import Entity, entities, tags_of
+from .label_scores import counted
 from .task import Task
 from .tokens import own_means, token_losses
 
@@ -38,7 +39,8 @@ def derived(answers: Answers) -> Derived:
     """
     if "hits" not in answers.kept:
         return Derived()
-    hits, found, there = (answers.kept[name].double() for name in ("hits", "found", "there"))
+    each = {name: answers.kept[name] for name in ("hits", "found", "there")}
+    hits, found, there = (own.sum(dim=1).double() for own in each.values())
     ratios = {
         "entity_f1": (2 * hits, found + there),
         "entity_precision": (hits, found),
@@ -51,7 +53,8 @@ def derived(answers: Answers) -> Derived:
         metrics[name] = alone.meters()[name].value() if some else 0.0
         if some:
             errors[name] = alone.error(name)
-    return Derived(metrics=metrics, errors=errors)
+    by_type = counted(each["there"], each["found"], each["hits"])
+    return Derived(metrics=metrics, errors=errors, counts=by_type)
 
 
 def _fits(look: Look) -> bool:
@@ -179,17 +182,18 @@ class TokenClassification:
     def measure(self, model: nn.Module, batch: Batch) -> Answers:
         """``token_accuracy`` and ``loss``, counted in tokens that have a tag; and entities.
 
-        Of these are kept, for each record, how many there are, were found, and were found where
-        they are and of their type.
+        Of these are kept, for each record and type (n, K), how many there are, were found, and were
+        found where they are and of their type.
         """
         logits, labels = logits_of(model, batch), batch["labels"]
         given, tagged = logits.argmax(dim=-1), labels != IGNORED
         right = ((given == labels) & tagged).sum(dim=1)
-        counted = [
-            _counted(ids[own].tolist(), said[own].tolist())
+        types = logits.shape[-1] // 2
+        found_in = [
+            _found(ids[own].tolist(), said[own].tolist(), types)
             for ids, said, own in zip(labels.cpu(), given.cpu(), tagged.cpu(), strict=True)
         ]
-        hits, found, there = torch.tensor(counted).unbind(dim=1)
+        hits, found, there = torch.tensor(found_in).unbind(dim=1)
         return Answers(
             totals={
                 "token_accuracy": right.double(),
@@ -228,8 +232,9 @@ def checked_types(labels: Labels) -> Labels:
     return known
 
 
-def _counted(right: Sequence[int], given: Sequence[int]) -> tuple[int, int, int]:
-    """Entities in both, found, and there."""
+def _found(right: Sequence[int], given: Sequence[int], types: int) -> list[list[int]]:
+    """Entities in both, found, and there, of each type."""
     there: set[Entity] = set(entities(right))
     found = set(entities(given))
-    return len(there & found), len(found), len(there)
+    kinds = ([one.kind for one in some] for some in (there & found, found, there))
+    return [[own.count(kind) for kind in range(types)] for own in kinds]

@@ -1,11 +1,13 @@
-"""Class by class: what a report shows of answers, whatever the number of classes."""
+"""Class by class, or label by label: what a report shows of answers, whatever the number."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from silotune.core.classes import ClassScore, class_scores
+from silotune.objectives.task import Target, Task
 from silotune.runs.scored import Scored
 
 MOST_CLASSES = 20
@@ -13,6 +15,30 @@ MOST_CLASSES = 20
 
 MOST_MISTAKES = 12
 """Pairs of classes that the list of mistakes has."""
+
+
+class Words(NamedTuple):
+    """What is told one by one.
+
+    Attributes:
+        one: of them.
+        many: of them.
+        n: what is counted of each.
+    """
+
+    one: str
+    many: str
+    n: str
+
+
+WORDS: Mapping[Target, Words] = {
+    "label": Words("class", "classes", "records that are of the class"),
+    "labels": Words("label", "labels", "records that have the label"),
+    "entities": Words(
+        "type", "types", "entities of the type, which are found where they are whole"
+    ),
+}
+"""By what a task learns."""
 
 
 @dataclass(frozen=True)
@@ -54,33 +80,44 @@ class Classes:
         worst: of these the ones to show first: all, or those with the lowest F1.
         matrix: a row for every class that occurs; empty where they are too many.
         mistakes: the most frequent ones.
+        words: what these are.
     """
 
     scores: tuple[tuple[str, ClassScore], ...]
     worst: tuple[tuple[str, ClassScore], ...]
     matrix: tuple[MatrixRow, ...]
     mistakes: tuple[Mistake, ...]
+    words: Words
 
 
-def classes_of(scored: Scored | None, labels: Sequence[str]) -> Classes | None:
-    """What the answers of a run were; None for a task without classes.
+def classes_of(scored: Scored | None, labels: Sequence[str], task: Task) -> Classes | None:
+    """What the answers of a run were; None for a task without classes or labels.
 
     Args:
         scored: of the finished model.
-        labels: in the order of ids.
+        labels: in the order of ids; of tokens the tags.
+        task: of the run.
     """
-    if scored is None or not scored.classes:
+    if scored is None or not (scored.classes or scored.counts):
         return None
-    scores = class_scores(scored.classes)
+    labels = task.counted(labels)
+    scores = class_scores(scored.classes) or _that_occur(scored)
     named = tuple((labels[score.label], score) for score in scores)
     few = len(named) <= MOST_CLASSES
     worst = named if few else tuple(sorted(named, key=_by_f1)[:MOST_CLASSES])
     return Classes(
         scores=named,
         worst=worst,
-        matrix=_matrix(scored, scores, labels) if few else (),
+        matrix=_matrix(scored, scores, labels) if few and scored.classes else (),
         mistakes=_mistakes(scored, scores, labels),
+        words=WORDS[task.target],
     )
+
+
+def _that_occur(scored: Scored) -> list[ClassScore]:
+    """Labels that some record has or was given."""
+    found = (ClassScore(*row) for row in scored.counts)
+    return [score for score in found if score.records + score.given]
 
 
 def _by_f1(row: tuple[str, ClassScore]) -> tuple[float, int]:

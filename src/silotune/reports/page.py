@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from silotune.certificate import guarantee
 from silotune.core import units
+from silotune.objectives import find
 from silotune.runs.facts import RunFacts, Summary, read_facts
 from silotune.runs.folder import RoundRecord, RunFolder
 from silotune.runs.privacy_statement import PrivacyStatement, read_statement
@@ -74,7 +75,7 @@ def render(run: RunFolder, summary: Summary) -> str:
             charges=_charges(statement) if statement else [],
             scores=_scores(facts.scored),
             certainty=METHOD if facts.scored else "",
-            classes=classes_of(facts.scored, facts.labels),
+            classes=classes_of(facts.scored, facts.labels, find(summary.task)),
             simulation=prose.SIMULATION,
             evaluation=prose.EVALUATION.get(summary.evaluation, ""),
             method=f"{prose.method_name(summary)} – {summary.method_words}",

@@ -21,6 +21,8 @@ class Scored:
         errors: metric -> standard error over records.
         classes: right class, given class, records, by ids, of every pair that occurs; empty for a
             task without. Where silos have models of their own, of all their answers.
+        counts: of a task in which a record is not of one class, each label or type of entity by its
+            id: how often it is there, was given, and both.
         silos: silo -> its own records among them; in a simulation only.
     """
 
@@ -29,4 +31,5 @@ class Scored:
     metrics: Mapping[str, float]
     errors: Mapping[str, float] = field(default_factory=dict)
     classes: Sequence[Sequence[int]] = ()
+    counts: Sequence[Sequence[int]] = ()
     silos: Mapping[str, int] = field(default_factory=dict)
