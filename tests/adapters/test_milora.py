@@ -301,6 +301,10 @@ def test_what_is_to_be_predicted_decides_nothing():
     model.model(**SOME)  # nobody said what comes: all of it is the prompt
     whole = model.context.lasting["gates", "layer.0"]
     assert not torch.allclose(whole, decided(SOME_HIDDEN, [1, 2, 3, 4]))
+    for numbers in (torch.ones(5, 1), torch.zeros(5, 3), torch.arange(5)):  # of records, no tokens
+        model.context.expect({"labels": numbers})
+        model.model(x=SOME_HIDDEN, attention_mask=torch.ones(5, 4))
+        assert torch.equal(model.context.lasting["gates", "layer.0"], whole)
 
 
 def test_the_losses_of_a_language_model_mark_the_prompt():

@@ -95,6 +95,24 @@ def test_every_reader_is_followed(silotune, place, bert, made):
     assert silotune("doctor", file, *FREE).exit_code == 0
 
 
+def test_pairs_with_a_score_ask_for_its_range(silotune, place, bert):
+    rows = [
+        {"sentence1": f"{SECRET} {i}", "sentence2": f"b {i} and more", "score": i / 48}
+        for i in range(240)
+    ]
+    Path("pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    told = silotune("init", "--data", "pairs.jsonl", "--model", bert)
+    assert told.exit_code == 0, told.output
+    assert "targets.score_range: declare the lowest and the highest score" in told.output
+    assert SECRET not in told.output + Path("pairs.yaml").read_text()
+    assert "  # score_range: ..." in Path("pairs.yaml").read_text()
+    said = ["targets.score_range=[0, 5]", "model.pooling=cls"]
+    checked = silotune("doctor", "pairs.yaml", *said, *FREE)
+    assert checked.exit_code == 0, checked.output
+    unsaid = silotune("doctor", "pairs.yaml", said[0], *FREE)
+    assert "has no modules.json" in unsaid.output
+
+
 def test_chats_and_images(silotune, place, tmp_path):
     turns = [
         [{"role": "user", "content": SECRET}, {"role": "assistant", "content": f"a b {i}"}]

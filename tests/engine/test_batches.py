@@ -5,7 +5,7 @@ from itertools import combinations, pairwise
 import pytest
 import torch
 
-from silotune.engine.batches import PASS_TOKENS, microbatches
+from silotune.engine.batches import PASS_TOKENS, microbatches, taken
 
 CPU = torch.device("cpu")
 
@@ -59,3 +59,14 @@ def test_a_device_that_passes_are_dear_on_pads_more():
     parts = list(microbatches(range(4), tokens, 4, CPU))
     assert parts == [[0, 1], [2, 3]]
     assert list(microbatches(range(4), tokens, 4, torch.device("cuda"))) == [[0, 1, 2, 3]]
+
+
+def test_padding_is_cut_of_tokens_and_of_no_records_numbers():
+    """Also where a record has as many numbers as a batch has columns."""
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    for labels in (torch.tensor([[0.0, 1, 1], [1, 0, 0]]), torch.tensor([[7, 8, -100], [7, 8, 9]])):
+        one = taken({"input_ids": mask + 4, "attention_mask": mask, "labels": labels}, [0])
+        assert one["input_ids"].shape == (1, 2)
+        assert one["labels"].tolist() == [
+            labels[0, : 3 if labels.is_floating_point() else 2].tolist()
+        ]

@@ -212,14 +212,18 @@ class TextEmbedding:
         return (one * other).sum(dim=1)
 
     def synthetic(self, spec: InputSpec, lengths: Sequence[int], seed: int) -> Batch:
-        """Random pairs of texts of about these lengths with random scores, to try a model on."""
+        """Random pairs of texts of about these lengths, to try a model on.
+
+        Their scores lie beyond both ends of the range. Where a cosine is what it should be, the
+        gradient is rounding and little else, by which nothing is told of a model.
+        """
         g = generator(seed, "synthetic")
         firsts = synthetic_inputs(spec, lengths, g)
         most = self.max_length
         sizes = [min(max(2, n + i % 3 - 1), most) for i, n in enumerate(lengths)]
         seconds = synthetic_inputs(spec, sizes, generator(seed, "synthetic", "pairs"))
-        low, high = self.score_range
-        scores = low + (high - low) * torch.rand(len(lengths), 1, generator=g)
+        (low, high), above = self.score_range, torch.rand(len(lengths), 1, generator=g) < 0.5
+        scores = torch.where(above, 2 * high - low, 2 * low - high)
         return {**firsts, **{PAIR + k: t for k, t in seconds.items()}, "labels": scores}
 
     def _losses(self, cosine: Tensor, score: Tensor) -> Tensor:
