@@ -6,10 +6,9 @@ so that the bundled configuration can be rehearsed on a machine that has no lang
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-
-from transformers import AutoConfig
 
 from silotune.models.hub import MINILM, files_digest
 from silotune.models.sentence import write_sentence_files
@@ -53,7 +52,8 @@ def base_for(name: str, folder: Path) -> Base:
             f"{name} none are on this machine; name a folder that has them, or load it once"
         )
     made = tiny_bert(folder, layers=LAYERS)
-    write_sentence_files(made, "mean", AutoConfig.from_pretrained(made).hidden_size, MOST_TOKENS)
+    features = json.loads((made / "config.json").read_text())["hidden_size"]
+    write_sentence_files(made, "mean", features, MOST_TOKENS)
     return Base(
         str(made),
         f"base: {MINILM} is not on this machine, so a tiny made-up model of as many layers stands "
