@@ -93,7 +93,7 @@ def predict(
     encoding: Encoding = None,
     sheet: Sheet = None,
 ) -> None:
-    """Say of each record of a file what a run has learned to say: labels, numbers or entities.
+    """Say of each record of a file what a run has learned: labels, scores, entities or vectors.
 
     The file has the columns that the model reads, by the names of training. The output has all of
     its columns, in order, and beside them "prediction" (numbers: "prediction_NAME") and the

@@ -48,7 +48,7 @@ from .checkpoint import (
 )
 from .hub import locate, require_hub
 from .pooling import MeanPooledClassifier
-from .sentence import told_pooling
+from .sentence import checkpoint_pooling
 
 Conv1D = pytorch_utils.Conv1D
 """GPT-2's linear map, its weight stored as (in, out)."""
@@ -111,7 +111,7 @@ def load_model(
     with quiet():
         parts = read_anywhere(location, Request(kind, tuple(labels), pooling, dtype, quantization))
         if kind.embeds:
-            told = told_pooling(location) if pooling == "model" else pooling
+            told = checkpoint_pooling(location) if pooling == "model" else pooling
             setattr(parts.model.config, POOLING, told)
         return _settled(parts, location.notices, kind, len(labels), gradient_checkpointing)
 

@@ -29,7 +29,7 @@ _KNOWN = ("Transformer", "Pooling", "Normalize")
 _SET = "set pooling to mean, cls or last"
 
 
-def told_pooling(location: Location) -> Tokens:
+def checkpoint_pooling(location: Location) -> Tokens:
     """Which tokens count by a checkpoint's files.
 
     Raises:
