@@ -25,6 +25,7 @@ from silotune.models.target_modules import find_sites
 from silotune.objectives import Objective, TextEmbedding
 from silotune.objectives.answers import Similarity, cells
 from silotune.optim import AdamW
+from silotune.privacy.mechanisms.clipping import accumulate
 from silotune.testing.tiny_models import tiny_bert, tiny_llama, tiny_roberta
 
 PAIRS = {"text": "one", "text_pair": "other", "label": "score"}
@@ -145,6 +146,24 @@ def test_rows_are_the_gradients_of_records_alone(folder, name, double_precision)
     alone = torch.stack([passes.alone(i) for i in range(6)])
     assert together.norm(dim=1).min() > 1e-4
     torch.testing.assert_close(together, alone, rtol=1e-8, atol=1e-10)
+
+
+def test_a_pair_is_clipped_as_one_record(folder, double_precision):
+    """Both of its passes at once: a naive loop, record by record, says so; in parts or together."""
+    adapted = moved(opened(folder), LoRA(rank=2, alpha=5.0))
+    passes = Passes(adapted, TASK, batch_of(opened(folder)))
+    alone = torch.stack([passes.alone(i) for i in range(6)])
+    bound = float(alone.norm(dim=1).median())
+    expected = (alone * (bound / alone.norm(dim=1)).clamp(max=1)[:, None]).sum(dim=0)
+    for parts in ([range(6)], [[4, 0], [5], [1, 3, 2]]):
+        found = accumulate(
+            adapted.sink,
+            lambda batch: adapted.losses(TASK.losses, batch),
+            (taken(passes.records, part) for part in parts),
+            bound,
+        )
+        sums = torch.cat([found.sums[key].flatten() for key in adapted.tensors])
+        torch.testing.assert_close(sums, expected, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["milora", "mole"])
