@@ -10,15 +10,16 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from federation.small import write_small
+from silotune import objectives
 from silotune.cli.rehearse import _compare, rehearse
 from silotune.models import hub
 from silotune.runtimes.messages import TRAIN
-from silotune.testing.tiny_models import tiny_bert
+from silotune.testing import tiny_models
 
 
 @pytest.fixture
 def config(tmp_path):
-    return write_small(tmp_path, tiny_bert(tmp_path / "bert"))
+    return write_small(tmp_path, tiny_models.tiny_bert(tmp_path / "bert"))
 
 
 @pytest.fixture
@@ -46,6 +47,36 @@ def test_it_ends_in_the_bits_of_the_simulation(config, near, capsys, privacy):
     told = json.loads((near / "run" / "sites.json").read_text())
     assert {site["result"] for site in told["sites"].values()} == {"taken"}
     assert not (near / "run" / "sites").exists()
+
+
+TASKS = {
+    "multi-label-classification": ("bert", "{text: text, label: [cat, dog]}", []),
+    "regression": (
+        "bert",
+        "{text: text, label: [height, width]}",
+        ["data.labels=null", "targets={target_mean: [5, 1], target_scale: [2, 1]}"],
+    ),
+    "token-classification": ("bert", "{text: text, spans: marks}", []),
+    "causal-lm": ("llama", "{prompt: asked, completion: answer}", ["data.labels=null"]),
+    "seq2seq": ("t5", "{source: note, target: line}", ["data.labels=null"]),
+}
+"""Name -> a tiny model, columns and what else a configuration says."""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_of_texts_is_rehearsed(config, near, tmp_path, capsys, task):
+    kind, columns, more = TASKS[task]
+    base = getattr(tiny_models, f"tiny_{kind}")(tmp_path / "base")
+    own = [f"model={{name_or_path: {json.dumps(str(base))}, task: {task}}}"]
+    own += [f"data.columns={columns}", "train.local_steps=1", *more]
+    rehearse(str(config), own, 2, 1, near)
+    assert "the same bits" in capsys.readouterr().out
+
+
+def test_tasks_that_are_rehearsed_or_refused_are_all_that_there_are():
+    elsewhere = {"sequence-classification", "image-classification"}
+    assert {*TASKS} | elsewhere == set(objectives.TASKS)
 
 
 @pytest.mark.full
@@ -121,6 +152,10 @@ def test_what_is_killed_over_flare_costs_time_and_no_bit(config, tmp_path, capsy
     [
         (["privacy={unit: client, noise_multiplier: 1}", "train.weighting=uniform"], "unit"),
         (["data.labels=null"], "data.labels: list them"),
+        (
+            ["model.task=image-classification", "data.columns={image: scan, label: kind}"],
+            "a rehearsal makes up texts, and no images",
+        ),
         (["model.name_or_path=acme/large"], "of acme/large none are on this machine"),
     ],
 )

@@ -146,7 +146,8 @@ def test_a_disk_that_fills_up_loses_no_round(silotune, place, monkeypatch):
         patch.setattr(files, "_write", full)
         result = silotune("run", "small.yaml")
     assert result.exit_code == 1
-    assert "No space left on device; free some space and continue with --resume" in result.stderr
+    assert "No space left on device; free some space" in result.stderr
+    assert f"continue with: silotune run {place / 'run'} --resume" in result.stdout
     assert read_lines(place / "run" / "metrics.jsonl")
     folder = RunFolder(place / "run")
     assert read_facts(folder).status == "running", "nor could that be written"

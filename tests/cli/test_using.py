@@ -1,12 +1,14 @@
 """``predict`` and ``generate``: every task, from a file to a file."""
 
 import csv
+import errno
 import io
 import json
 import math
 import os
 import random
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
@@ -20,8 +22,13 @@ from typer.testing import CliRunner
 import silotune as st
 from federation.objects import federation, tables
 from silotune.cli import app, use
+from silotune.core import files
+from silotune.data.images import decoded
+from silotune.federation import loaded_model
 from silotune.federation.loaded_model import LEAST_TEMPERATURE, LoadedModel
+from silotune.federation.questions import questions
 from silotune.objectives import TASKS
+from silotune.objectives.answers import cells
 from silotune.testing import tiny_models
 
 TREES = ("ash", "birch")
@@ -63,6 +70,20 @@ def records(folder, n=12, seed=0):
             }
         )
     return made
+
+
+PIXELS = torch.zeros(2, 2)
+
+
+class Flat(torch.nn.Module):
+    """One that gives what it reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.here = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, pixel_values):
+        return SimpleNamespace(logits=pixel_values)
 
 
 def lines(rows) -> str:
@@ -124,6 +145,10 @@ def test_what_a_file_is_told_is_what_is_scored_and_what_transformers_says(
     assert done.exit_code == 0, done.output
     said = read(tmp_path / "said.jsonl")
     assert [{name: one[name] for name in rows[0]} for one in said] == rows
+    model = run.load()
+    answered = cells(model.predict(here[:1])[0])
+    assert model.columns(questions(objective, here[:1])[0]) == (*answered,)
+    assert [*said[0]] == [*rows[0], *answered]
     scores = run.evaluate(here).metrics
     with torch.no_grad():
         plain = outputs(objective, run, base, rows, tmp_path)
@@ -247,33 +272,71 @@ def test_what_cannot_be_written_is_said_before_a_model_is_opened(
     assert "secret" not in done.stderr
 
 
-@pytest.mark.parametrize("cell", ["gone.png", "torn.bmp"])
-def test_a_broken_image_is_told_by_its_row_before_any_is_looked_at(
-    silotune, tmp_path, monkeypatch, cell
+@pytest.mark.parametrize(
+    ("rows", "name"),
+    [
+        ([{"text": "a", "prediction": "b"}], "prediction"),
+        ([{"text": "a", "probability_dog": 1}], "probability_dog"),
+    ],
+)
+def test_a_column_that_would_be_written_is_refused_before_anything_is_computed(
+    silotune, trained, tmp_path, monkeypatch, rows, name
 ):
     monkeypatch.chdir(tmp_path)
-    looks = []
+    monkeypatch.setattr(LoadedModel, "_batch", lambda *_: pytest.fail("a record was read"))
+    (tmp_path / "new.jsonl").write_text(lines(rows))
+    done = silotune("predict", trained, "-i", "new.jsonl", "-o", "said.jsonl")
+    assert (done.exit_code, f"have a column {name!r} already" in done.stderr) == (1, True)
+
+
+def test_a_full_disk_asks_for_space_and_for_nothing_that_predict_has_not(
+    silotune, trained, tmp_path, monkeypatch
+):
+    def full(_descriptor, _data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "new.jsonl").write_text(lines(ROWS))
+    monkeypatch.setattr(files, "_write", full)
+    done = silotune("predict", trained, "-i", "new.jsonl", "-o", "said.jsonl")
+    assert done.stderr.endswith("said.jsonl: No space left on device; free some space\n")
+    assert [file.name for file in tmp_path.iterdir()] == ["new.jsonl"]
+
+
+def test_a_broken_image_is_told_by_its_row_and_each_is_decoded_once(
+    silotune, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    looks, read = [], []
+    monkeypatch.setattr(
+        loaded_model, "decoded", lambda cell, *at: read.append(cell) or decoded(cell, *at)
+    )
     model = LoadedModel(
-        model=torch.nn.Identity(),
+        model=Flat(),
         objective=st.ImageClassification(image="image", label="kind", labels=TREES),
         tokenizer=None,
-        image_processor=lambda **images: looks.append(images),
+        image_processor=lambda images, **_: looks.append(images) or {"pixel_values": PIXELS},
         labels=TREES,
     )
     monkeypatch.setattr(use, "load", lambda _path, client: model)
     Image.new("RGB", (16, 16)).save("sound.png")
     Image.new("RGB", (16, 16)).save("torn.bmp")
     os.truncate("torn.bmp", 200)
-    (tmp_path / "new.jsonl").write_text(
-        lines([{"image": "sound.png"}, {"image": "sound.png"}, {"image": cell}])
-    )
     words = ("predict", "run", "-i", "new.jsonl", "-o", "said.csv", "--batch-size", 2)
-    done = silotune(*words)
-    assert "--input: row 2 (the first is 0) of new.jsonl is no readable image" in done.stderr
+    for cell in ("gone.png", "torn.bmp"):
+        (tmp_path / "new.jsonl").write_text(lines([{"image": "sound.png"}] * 2 + [{"image": cell}]))
+        assert not looks, "what a header tells is told before any is looked at"
+        done = silotune(*words)
+        assert "--input: row 2 (the first is 0) of new.jsonl is no readable image" in done.stderr
+        assert not (tmp_path / "said.csv").exists()
+    assert (len(looks), len(read)) == (1, 3)
     for odd in (3, {"image": {"path": "sound.png"}}):
         with pytest.raises(ValueError, match=r"records: row 1 .* is no readable image"):
             model.predict(["sound.png", odd])
-    assert not looks
+    assert len(looks) == 1
+    with Image.open("sound.png") as image:
+        assert len(model.predict(["sound.png", image])) == 2
+    assert len(read) == 4
 
 
 def test_files_that_are_not_there_or_are_read_otherwise(silotune, trained, tmp_path, monkeypatch):
@@ -364,6 +427,22 @@ def test_a_chat_is_answered_and_what_is_drawn_comes_again(silotune, tmp_path, mo
         loaded.generate([chat("cat ran"), alone])
     with pytest.raises(ValueError, match="which leaves none to write in"):
         loaded.generate(["cat " * 500])
+
+
+def test_what_a_model_writes_is_scored_where_it_is_asked_for(silotune, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    base, clients = tiny_models.tiny_gpt2(tmp_path / "base"), {}
+    for silo, table in tables().items():
+        (tmp_path / f"{silo}.jsonl").write_text(lines(table))
+        clients[silo] = f"{silo}.jsonl"
+    objective = st.CausalLM(prompt="text", completion="label", max_length=48)
+    federation(base, clients=clients, objective=objective, rounds=1).fit("run")
+    asked = ("evaluate", "run", "--generate", "--max-new-tokens", 2)
+    told = json.loads(silotune(*asked, "--json").stdout)["metrics"]
+    assert {*told} == {"loss", "perplexity", "exact_match", "rouge1", "rouge2", "rougeL"}
+    assert "exact_match " in silotune(*asked).stdout
+    alone = silotune("evaluate", "run", "--max-new-tokens", 2)
+    assert (alone.exit_code, "is of --generate" in alone.stderr) == (2, True)
 
 
 def chat(asked, answer=None):

@@ -774,12 +774,12 @@ def test_the_check_takes_the_users_own_losses_and_made_up_records():
 
 
 def test_made_up_records_have_nothing_of_real_ones():
-    from silotune.custom_loop.gradient_check import _made_up
+    from silotune.custom_loop.made_up import made_up
 
     form = collate([notes()[0]] * 4)
-    a = _made_up(form, bert())
+    a = made_up(form, bert())
     other = collate([{"ids": [39 - i for i in notes()[0]["ids"]], "label": 1}] * 4)
-    b = _made_up(other, bert())
+    b = made_up(other, bert())
     assert torch.equal(a["inputs"]["input_ids"], b["inputs"]["input_ids"])
     assert a["inputs"]["input_ids"].max() < toys.VOCABULARY
     assert not torch.equal(a["inputs"]["input_ids"], form["inputs"]["input_ids"])

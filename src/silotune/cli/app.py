@@ -12,7 +12,7 @@ from silotune.signals import heard
 from silotune.version import __version__
 
 from .arguments import ConfigName, Json, Overrides, RunPath, examples
-from .choices import Estimate, Format, Split, Task
+from .choices import Estimate, Format, Task
 from .comparison import add_comparison
 from .errors import LEFT, UNHEARD, complain, reported
 from .federation import federation
@@ -235,31 +235,7 @@ def run(
 add_comparison(app)
 
 
-@app.command(
-    epilog=examples("silotune evaluate runs/triage", "silotune evaluate runs/triage --split valid")
-)
-@reported
-def evaluate(
-    run_path: RunPath,
-    split: Annotated[
-        Split | None,
-        typer.Option("--split", help="By default test, if the data has it.", show_default=False),
-    ] = None,
-    mask_expert: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--mask-expert",
-            metavar="DIR",
-            help="Leave one of method.experts out (mole); may be given again.",
-            show_default=False,
-        ),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Load a run's adapter and score it; silos' own ones are scored together."""
-    from .evaluate import score_run
-
-    score_run(run_path, split.value if split else None, mask_expert or [], as_json=as_json)
+add_using(app)
 
 
 @app.command(
@@ -296,9 +272,6 @@ def export(
     from .export import export_run
 
     export_run(run_path, kind.value, output, silo, approximate and approximate.value)
-
-
-add_using(app)
 
 
 @app.command(

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from silotune.core.units import metric_text
-from silotune.federation.results import Split, evaluate
+from silotune.federation.results import Generate, Split, evaluate
 from silotune.reports.certainty import METHOD, score_text
 from silotune.runs.folder import RunFolder
 
@@ -16,13 +16,19 @@ from .console import busy, emit, say, speaker
 
 
 def score_run(
-    path: Path, split: Split | None, masked_experts: Sequence[str] = (), *, as_json: bool
+    path: Path,
+    split: Split | None,
+    masked_experts: Sequence[str] = (),
+    generate: Generate = False,
+    *,
+    as_json: bool,
 ) -> None:
     """Score a run's adapter, or its silos' own ones; of a mixture perhaps without some experts."""
     console = speaker(as_json=as_json)
-    with busy(console, "opening model and data"):
+    doing = "writing a text for every record" if generate else "opening model and data"
+    with busy(console, doing):
         folder = RunFolder(path)
-        evaluation = evaluate(of_run(folder), folder, split, masked_experts)
+        evaluation = evaluate(of_run(folder), folder, split, masked_experts, generate)
     scored = evaluation.scored
     say(console, f"{path}, {evaluation.split}: {score_text(scored) if scored else 'no records'}")
     for silo, metrics in evaluation.silos.items():

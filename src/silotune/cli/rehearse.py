@@ -31,6 +31,7 @@ from silotune.federation.members import Members
 from silotune.federation.sites import Sites
 from silotune.federation.workers import SILOTUNE
 from silotune.models.hub import files_digest, local_folder
+from silotune.objectives.base import columns_read
 from silotune.privacy import ExampleDP
 from silotune.privacy.ledger.private_files import write_private
 from silotune.runtimes import Courier, FolderCourier
@@ -199,7 +200,7 @@ def _site_file(name: str, table: Path, given: Mapping[str, Any], coordinator: st
                 "approve": "any",
                 "coordinator": coordinator,
                 "privacy": allowed,
-                "columns": sorted(set(given["objective"].columns.values())),
+                "columns": sorted(columns_read(given["objective"])),
                 "methods": [given["method"].name],
                 "max_rounds": given["rounds"],
                 "max_local_steps": steps_in(

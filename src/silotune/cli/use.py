@@ -71,8 +71,10 @@ def predict_file(path: Path, files: Files, silo: str | None, batch_size: int) ->
     model = _opened(console, path, silo)
     asked = _asked(model, table, files)
     answers = model.answers(asked, batch_size=batch_size, where=files.source)
+    names = model.columns(asked[0])
+    _check_free(names, table)
     said = map(cells, _tracked(console, answers, len(asked)))
-    _write(console, table, _columns(table, said), files)
+    _write(console, table, _columns(names, said), files)
 
 
 def generate_file(path: Path, files: Files, silo: str | None, how: Writing) -> None:
@@ -86,7 +88,7 @@ def generate_file(path: Path, files: Files, silo: str | None, how: Writing) -> N
     model = _opened(console, path, silo)
     asked = _asked(model, table, files)
     texts = _tracked(console, _written(model, asked, how), len(asked))
-    _write(console, table, _columns(table, ({GENERATED: text} for text in texts)), files)
+    _write(console, table, {GENERATED: [*texts]}, files)
 
 
 def generate_here(path: Path, prompts: Sequence[str], silo: str | None, how: Writing) -> None:
@@ -177,16 +179,10 @@ def _tracked(console: Console, answers: Iterator[Any], total: int) -> Iterator[A
     return iter(track(answers, "records", total, console=console, transient=True))
 
 
-def _columns(table: pa.Table, said: Iterator[dict[str, Any]]) -> dict[str, list[Any]]:
-    """What is said of each record, by column.
-
-    Raises:
-        ValueError: at the first record, if the table has a column of that name itself.
-    """
-    first = next(said)
-    _check_free(first, table)
-    every = [first, *said]
-    return {name: [one[name] for one in every] for name in first}
+def _columns(names: Iterable[str], said: Iterator[dict[str, Any]]) -> dict[str, list[Any]]:
+    """What is said of each record, by column."""
+    every = [*said]
+    return {name: [one[name] for one in every] for name in names}
 
 
 def _check_free(names: Iterable[str], table: pa.Table) -> None:

@@ -1,4 +1,4 @@
-"""The verbs ``predict`` and ``generate``: their words on the command line, and what they call."""
+"""The verbs ``evaluate``, ``predict`` and ``generate``: their words, and what they call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .arguments import examples
+from .arguments import Json, RunPath, examples
+from .choices import Split
 from .errors import reported
 
 if TYPE_CHECKING:
@@ -67,6 +68,13 @@ def add_using(app: typer.Typer) -> None:
     """Add them."""
     app.command(
         epilog=examples(
+            "silotune evaluate runs/triage",
+            "silotune evaluate runs/triage --split valid",
+            "silotune evaluate runs/chats --generate",
+        )
+    )(evaluate)
+    app.command(
+        epilog=examples(
             "silotune predict runs/triage --input new.csv --output said.csv",
             "silotune predict adapter --input - --output - < new.jsonl",
         )
@@ -77,6 +85,56 @@ def add_using(app: typer.Typer) -> None:
             "silotune generate runs/chats --input asked.jsonl --output written.jsonl",
         )
     )(generate)
+
+
+@reported
+def evaluate(
+    run_path: RunPath,
+    split: Annotated[
+        Split | None,
+        typer.Option("--split", help="By default test, if the data has it.", show_default=False),
+    ] = None,
+    mask_expert: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mask-expert",
+            metavar="DIR",
+            help="Leave one of method.experts out (mole); may be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    generate: Annotated[
+        bool,
+        typer.Option(
+            "--generate",
+            help="Also let a language model write, and score its texts: exact match and ROUGE. "
+            "Slow.",
+        ),
+    ] = False,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-new-tokens",
+            min=1,
+            metavar="N",
+            help="Of each text, with --generate; by default what a record has room for.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Load a run's adapter and score it; silos' own ones are scored together."""
+    if max_new_tokens is not None and not generate:
+        raise typer.BadParameter("is of --generate: give that too", param_hint="--max-new-tokens")
+    from .evaluate import score_run
+
+    score_run(
+        run_path,
+        split.value if split else None,
+        mask_expert or [],
+        max_new_tokens or generate,
+        as_json=as_json,
+    )
 
 
 @reported

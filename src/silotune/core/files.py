@@ -256,7 +256,7 @@ def in_words(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = "; free some space and continue with --resume" if full else ""
+        advice = "; free some space" if full else ""
         reason = error.strerror or type(error).__name__
         raise RecordError(f"{path}: {reason}{advice}") from error
 

@@ -11,12 +11,17 @@ from torch import Tensor
 
 def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """The same nest with other tensors; whatever is no tensor stays."""
+    return mapped_by_name(batch, lambda _, tensor: change(tensor))
+
+
+def mapped_by_name(batch: Any, change: Callable[[str, Tensor], Tensor], name: str = "") -> Any:
+    """The same, where the last key above a tensor is told."""
     if isinstance(batch, Tensor):
-        return change(batch)
+        return change(name, batch)
     if isinstance(batch, Mapping):
-        return {key: mapped(part, change) for key, part in batch.items()}
+        return {key: mapped_by_name(part, change, str(key)) for key, part in batch.items()}
     if isinstance(batch, list | tuple):
-        return [mapped(part, change) for part in batch]
+        return [mapped_by_name(part, change, name) for part in batch]
     return batch
 
 

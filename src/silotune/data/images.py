@@ -83,12 +83,16 @@ def image_examples(table: Dataset, processor: Processor, where: str) -> ImageExa
     """
     for first, columns in slices(table):
         for row, cell in enumerate(columns["image"], first):
-            _opened(cell, row, where).close()
+            opened(cell, row, where).close()
     return ImageExamples(table, processor, where)
 
 
-def _opened(cell: Any, row: int, where: str) -> Image:
-    """The image in one cell; only its header is read yet."""
+def opened(cell: Any, row: int, where: str) -> Image:
+    """The image in one cell; only its header is read yet.
+
+    Raises:
+        ValueError: as ``decoded``, as far as a header tells.
+    """
     try:
         from PIL import Image
     except ImportError:
@@ -106,7 +110,7 @@ def decoded(cell: Any, row: int, where: str) -> Image:
     Raises:
         ValueError: if Pillow is missing, or naming the row, if it is no image.
     """
-    with _opened(cell, row, where) as image:
+    with opened(cell, row, where) as image:
         try:
             return image.convert("RGB")
         except Exception:  # as above

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from torch import nn
 from silotune.core import seed_of
 from silotune.data.assistant_turns import rendered, welcome
 from silotune.data.chat_templates import prompt_lines
-from silotune.data.images import decoded
+from silotune.data.images import decoded, opened
 from silotune.data.tokenization import template_of
 from silotune.objectives import Objective, find
-from silotune.objectives.answers import Answer
+from silotune.objectives.answers import Answer, cell_names
 from silotune.objectives.base import source_prefix
 
 from .entities import tagged
@@ -75,8 +76,11 @@ class LoadedModel:
     ) -> Iterator[Answer]:
         """As ``predict``, one after another; what is wrong with records is said before the first.
 
+        Of an image that is its header: it is decoded once, with its batch, and refused there if
+        what follows is torn.
+
         Args:
-            records: as ``predict``; each image is decoded here, and again with its batch.
+            records: as ``predict``.
             batch_size: as ``predict``.
             where: what the records are called in an error.
 
@@ -92,8 +96,15 @@ class LoadedModel:
             self._check_texts(asked)
         else:
             for row, record in enumerate(asked):
-                _image(record, row, where)
-        return self._answers(asked, batch_size)
+                if _is_stored(record):
+                    with _in_records():
+                        opened(record, row, where).close()
+        return self._answers(asked, batch_size, where)
+
+    def columns(self, question: Any) -> tuple[str, ...]:
+        """Those that its answer fills in a table, in order (``objectives.answers.cells``)."""
+        target = find(self.objective.task).target
+        return cell_names(target, self.labels, alone=isinstance(question, str))
 
     def generate(
         self,
@@ -197,7 +208,7 @@ class LoadedModel:
             raise ValueError("predict: this model reads texts; give a list of them")
 
     @torch.inference_mode()
-    def _answers(self, asked: Sequence[Any], size: int) -> Iterator[Answer]:
+    def _answers(self, asked: Sequence[Any], size: int, where: str) -> Iterator[Answer]:
         task, constants = find(self.objective.task), self.objective.constants
         for first in range(0, len(asked), size):
             some = asked[first : first + size]
@@ -207,14 +218,18 @@ class LoadedModel:
             if (answer := task.answer) is None:
                 yield from tagged(self.model, self.tokenizer, self.objective, self.labels, some)
                 continue
-            batch = self._batch(some, first)
+            batch = self._batch(some, first, where)
             device = next(self.model.parameters()).device
             logits = self.model(**{name: t.to(device) for name, t in batch.items()}).logits
             yield from (answer(row, self.labels, constants) for row in logits.float().cpu())
 
-    def _batch(self, asked: Sequence[Any], first: int) -> Mapping[str, torch.Tensor]:
+    def _batch(self, asked: Sequence[Any], first: int, where: str) -> Mapping[str, torch.Tensor]:
         if self.image_processor is not None:
-            images = [_image(record, row, "records") for row, record in enumerate(asked, first)]
+            with _in_records():
+                images = [
+                    decoded(record, row, where) if _is_stored(record) else record
+                    for row, record in enumerate(asked, first)
+                ]
             read: Mapping[str, torch.Tensor] = self.image_processor(
                 images=images, return_tensors="pt"
             )
@@ -299,6 +314,22 @@ class LoadedModel:
             )
         return min(wanted, most - ids.shape[1])
 
+    def written(self, ids: torch.Tensor, most: int) -> str:
+        """The most probable text for what is read, or after it.
+
+        Args:
+            ids: (1, T) tokens.
+            most: tokens of it.
+        """
+        room = self._room(ids, 0, most)
+        return self._continued(ids, 0, {"do_sample": False, "max_new_tokens": room})
+
+    def text_of(self, ids: torch.Tensor) -> str:
+        """What tokens (T,) say, without special ones."""
+        assert self.tokenizer is not None
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
     @torch.inference_mode()
     def _continued(self, ids: torch.Tensor, seed: int, options: Mapping[str, Any]) -> str:
         """One at a time: padding would move the positions of a shorter prompt."""
@@ -312,23 +343,22 @@ class LoadedModel:
                 input_ids=ids, attention_mask=torch.ones_like(ids), **{**usual, **options}
             )
         first = 0 if self._writes_anew else ids.shape[1]
-        text: str = self.tokenizer.decode(tokens[0, first:], skip_special_tokens=True)
-        return text
+        return self.text_of(tokens[0, first:])
 
 
 def _is_pair(record: Any) -> bool:
     return isinstance(record, tuple | list) and len(record) == 2
 
 
-def _image(record: Any, row: int, where: str) -> Any:
-    """As the model's processor reads it; one of Pillow is that already.
+def _is_stored(record: Any) -> bool:
+    """Whether an image is to be decoded; one of Pillow is what a processor reads already."""
+    return isinstance(record, str | Path | bytes | Mapping | int | float)
 
-    Raises:
-        ValueError: if Pillow is missing, or naming the row, if it is no image.
-    """
-    if not isinstance(record, str | Path | bytes | Mapping | int | float):
-        return record
+
+@contextmanager
+def _in_records() -> Iterator[None]:
+    """An image that is none is a fault of the records."""
     try:
-        return decoded(record, row, where)
+        yield
     except ValueError as error:
         raise ValueError(f"records:{str(error).partition(':')[2]}") from None

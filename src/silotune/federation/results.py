@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 from silotune.adapters import OWN_WEIGHTS, check_saved, load_own, load_peft
 from silotune.adapters.peft_io import WEIGHTS
-from silotune.core import joined
+from silotune.core import Answers, joined
 from silotune.core.files import DamagedError
 from silotune.data.chat_dates import pin_date
 from silotune.data.columns import Columns
@@ -34,9 +34,12 @@ from .description import Description
 from .inputs import TEST, examples_of
 from .scoring import Scores, final_scores, score, scored
 from .trained_models import ModelState, TrainedModels, own_adapter
+from .written_texts import check_writes, writing, written
 
 T = TypeVar("T")
 Split = Literal["valid", "test"]
+Generate = bool | int
+"""Whether a model also writes texts; or of how many tokens at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,7 @@ def evaluate(
     folder: RunFolder,
     split: Split | None,
     masked_experts: Sequence[str] = (),
+    generate: Generate = False,
 ) -> Evaluation:
     """Load what the run has learned into its model and score it.
 
@@ -72,10 +76,13 @@ def evaluate(
         split: None for ``test`` if there is such a part, else ``valid``.
         masked_experts: folders of experts that are left out of a mixture, beside those that the
             run itself left out.
+        generate: also let the model write the target of each record, and score these texts: for
+            as many tokens as a record may have, or so many at most. That is slow.
 
     Raises:
         ValueError: in words.
     """
+    _check_generate(federation, generate)
     places = _places(folder)
     terms = _masked(federation.terms, masked_experts)
     # which need not find out how much noise there was
@@ -85,7 +92,8 @@ def evaluate(
     _refuse_other_base(built.agreement.model, terms, folder)
     models = {silo: model_in(place, built.agreement.model) for silo, place in places.items()}
     learned = TrainedModels(shared=models.pop(None, None), own=_named(models))
-    final = Scores() if split == "valid" else final_scores(built, learned)
+    measure = writing(built, _most(generate)) if generate else None
+    final = Scores() if split == "valid" else final_scores(built, learned, measure)
     if final.overall:
         of_silos = built.digests if final.silos else {}
         beside = {name: d for name, d in built.public_digests.items() if name == TEST}
@@ -100,7 +108,7 @@ def evaluate(
             f"evaluation: site keeps every score at its silo, in {folder.path}/sites; only a test "
             "part beside the silos could be scored here"
         )
-    scores = score(built, learned)
+    scores = score(built, learned, measure)
     notes = _notes(folder, {**built.public_digests, **built.digests})
     return _evaluation("valid", scores, tuple(notes))
 
@@ -115,17 +123,21 @@ def _evaluation(split: Split, scores: Scores, notes: tuple[str, ...]) -> Evaluat
     )
 
 
-def evaluate_table(federation: Description, folder: RunFolder, table: Table) -> Evaluation:
+def evaluate_table(
+    federation: Description, folder: RunFolder, table: Table, generate: Generate = False
+) -> Evaluation:
     """Score what the run has learned on records that may be looked at.
 
     Args:
         federation: that the run is of.
         folder: of a run that has an adapter, or one for each silo.
         table: with the columns that the objective names.
+        generate: as of ``evaluate``.
 
     Raises:
         ValueError: in words.
     """
+    _check_generate(federation, generate)
     terms, objective = federation.terms, federation.terms.objective
     places = _places(folder)
     labels = tuple(read_facts(folder).labels)
@@ -139,12 +151,25 @@ def evaluate_table(federation: Description, folder: RunFolder, table: Table) -> 
     examples = examples_of(terms, rows, model.loaded, "the table")
     numbers = [model_in(place, model) for place in places.values()]
     size = federation.machine.eval_batch_size
-    answers = joined(
-        score_examples(model.trainer.adapted, objective, n.factors, examples, size, n.folded)
-        for n in numbers
-    )
+
+    def answers_of(n: ModelState) -> Answers:
+        if generate:
+            return written(model, objective, n, examples, _most(generate))
+        return score_examples(model.trainer.adapted, objective, n.factors, examples, size, n.folded)
+
+    answers = joined(map(answers_of, numbers))
     found = scored("test", answers, len(examples.lengths))
     return Evaluation(split="test", metrics=found.metrics, scored=found)
+
+
+def _check_generate(federation: Description, generate: Generate) -> None:
+    if generate is not False:
+        check_writes(federation.terms.objective, _most(generate))
+
+
+def _most(generate: Generate) -> int | None:
+    """Tokens of a text; None = as many as a record may have."""
+    return None if isinstance(generate, bool) else generate
 
 
 def open_as_run(federation: Description, folder: RunFolder) -> BuiltModel:

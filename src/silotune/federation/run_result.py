@@ -26,7 +26,7 @@ from .export import export_peft, merged
 from .identity import decisive, digest_of
 from .load import load_given
 from .offer import digest_of_terms
-from .results import Evaluation, Split, evaluate, evaluate_table
+from .results import Evaluation, Generate, Split, evaluate, evaluate_table
 from .run import described
 
 if TYPE_CHECKING:
@@ -177,19 +177,29 @@ class Run:
             )
         return metric_figure(rounds, metric)
 
-    def evaluate(self, table: Table | None = None, *, split: Split | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        table: Table | None = None,
+        *,
+        split: Split | None = None,
+        generate: Generate = False,
+    ) -> Evaluation:
         """Score what was learned.
 
         Args:
             table: records that may be looked at; None = those of the federation.
             split: of the federation's own records: ``test``, or else ``valid``.
+            generate: also let a language model write what each record says that it should, and
+                score these texts by ``exact_match`` and ``rouge1``, ``rouge2`` and ``rougeL``
+                (needs ``rouge-score``); an ``int`` is the most tokens of one. That takes a pass
+                for every token.
 
         Raises:
             ValueError: in words.
         """
         if table is None:
-            return evaluate(self.federation, self.folder, split)
-        return evaluate_table(self.federation, self.folder, table)
+            return evaluate(self.federation, self.folder, split, generate=generate)
+        return evaluate_table(self.federation, self.folder, table, generate)
 
     def load(self, client: str | None = None) -> LoadedModel:
         """The model that was learned, which predicts, or generates.

@@ -140,5 +140,23 @@ def _of_vectors(answer: Similarity | Embedding) -> dict[str, Any]:
     return {"prediction": answer.score, "cosine": answer.cosine}
 
 
+def cell_names(target: str, names: Sequence[str], *, alone: bool) -> tuple[str, ...]:
+    """The columns of ``cells``, before there is an answer.
+
+    Args:
+        target: of the task.
+        names: of its outputs.
+        alone: whether a record is one text: no list of words, and no pair that is compared.
+    """
+    match target:
+        case "numbers":
+            return tuple(f"prediction_{name}" for name in names)
+        case "entities":
+            return ("prediction",) if alone else ("prediction", "probability")
+        case "score":
+            return ("embedding",) if alone else ("prediction", "cosine")
+    return ("prediction", *_probabilities(dict.fromkeys(names, 1.0)))
+
+
 def _probabilities(each: Mapping[str, float]) -> dict[str, float]:
     return {f"probability_{label}": number for label, number in each.items()}

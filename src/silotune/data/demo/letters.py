@@ -19,7 +19,7 @@ from silotune.core import seed_of
 MARKS = ("NAME", "DATE", "PHONE", "ID")
 """Types of entities."""
 
-TRAIN, TEST = 1200, 150
+TRAIN, TEST = 3000, 150
 """Letters of each clinic."""
 
 _FIRST = ("Al", "Be", "Ca", "Do", "El", "Fi", "Ga", "Ha", "Jo", "Ka", "Li", "Ma", "Ni", "Ro", "Se")
@@ -103,7 +103,7 @@ WRITERS: Mapping[str, Writer] = {
 
 
 def letters(seed: int = 0) -> Dataset:
-    """Synthetic letters: 3,600 for training, 450 for testing; the same for equal seeds.
+    """Synthetic letters: 9,000 for training, 450 for testing; the same for equal seeds.
 
     Columns: ``clinic`` (the silo), ``letter``, ``spans`` (lists of {start, end, label}), ``split``
     ('train' or 'test') and ``synthetic`` (always true).
