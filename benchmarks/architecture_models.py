@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForImageClassification,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     ViTImageProcessor,
 )
 from transformers.models.auto import modeling_auto
@@ -24,7 +25,16 @@ from transformers.models.auto import modeling_auto
 from silotune.models.load import quiet
 from silotune.testing.tiny_models import byte_tokenizer, draw_weights
 
-Task = Literal["seq2seq", "causal-lm", "sequence-classification", "image-classification"]
+Task = Literal[
+    "seq2seq",
+    "causal-lm",
+    "sequence-classification",
+    "image-classification",
+    "token-classification",
+]
+
+TAGS = ("O", "B-A", "I-A")
+"""Of one type of entities."""
 
 _TASKS: Mapping[Task, tuple[Any, Mapping[str, Any]]] = {
     "seq2seq": (AutoModelForSeq2SeqLM, modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES),
@@ -36,6 +46,10 @@ _TASKS: Mapping[Task, tuple[Any, Mapping[str, Any]]] = {
     "image-classification": (
         AutoModelForImageClassification,
         modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    ),
+    "token-classification": (
+        AutoModelForTokenClassification,
+        modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
     ),
 }
 
@@ -192,6 +206,12 @@ def architectures() -> Iterator[tuple[str, Task]]:
         yield name, "sequence-classification" if encoder and tasks[0] != "seq2seq" else tasks[0]
 
 
+def finds_entities(model_type: str, task: Task) -> bool:
+    """Whether a type that is tried by a task has a model that tags tokens besides."""
+    _, names = _TASKS["token-classification"]
+    return model_type in names and task in ("causal-lm", "sequence-classification")
+
+
 def tiny(model_type: str, task: Task, seed: int = 0) -> Tiny:
     """Build one.
 
@@ -202,7 +222,7 @@ def tiny(model_type: str, task: Task, seed: int = 0) -> Tiny:
     config = kind(**{**_sizes(kind), **_OWN.get(model_type, {})})
     config.architectures = []  # a list where a type has several models
     if task not in ("causal-lm", "seq2seq"):
-        config.num_labels = 2
+        config.num_labels = len(TAGS) if task == "token-classification" else 2
     elif task == "seq2seq" and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = 0  # as T5's checkpoints say it
     with quiet():

@@ -38,12 +38,15 @@ from silotune.privacy.mechanisms.sampling import Poisson
 from silotune.terms import BuiltModel, Terms, open_model
 from silotune.terms.machine import Machine
 
-from .architecture_models import Task, Tiny, architectures, tiny
+from .architecture_models import Task, Tiny, architectures, finds_entities, tiny
 from .measure import arguments, print_json, print_table
 
 QUICK = ("bert", "deberta-v2", "swin", "opt", "qwen2_moe", "clip", "t5", "big_bird")
 EXPERTS = ", experts"
 """After the type, in the row of what its experts do."""
+
+ENTITIES = ", entities"
+"""After the type, in the row of what its class that tags tokens does."""
 
 MORE = ("bert-generation", "canine", "ctrl", "jamba", "resnet", "siglip2", "whisper")
 """Types without a default that are tried besides, with ``all-linear``."""
@@ -73,9 +76,9 @@ any record is read a run proves its gradients, or says why it cannot.
 
 What does `sequence-classification` does `multi-label-classification` and `regression` as well: it
 is the same class of model under another loss; so it is of `image-classification` and
-`multi-label-image-classification`. `token-classification` has a class of its own, which most
-encoders and many decoders have in transformers, and `text-embedding` takes the bare model, both on
-the same targets.
+`multi-label-image-classification`. `token-classification` has a class of its own, on the same
+targets: where transformers has one, its row is "type, entities". `text-embedding` takes the bare
+model, on the same targets too.
 
 **One record at a time**: a target reads something that is not by record (positions that all share),
 so single gradients take as many passes. **`micro_batch_size: 1`** must be set: the model
@@ -137,14 +140,24 @@ def rows_of(name: str, task: Task | None) -> Iterator[Row]:
         why = Outcome(f"transformers {transformers.__version__} has no such model for a task here")
         yield Row(name, "", shown, why, why)
         return
+    plain, private = _both(name, task)
+    yield Row(name, task, shown, plain, private)
+    if finds_entities(name, task):
+        yield Row(
+            name + ENTITIES, "token-classification", shown, *_both(name, "token-classification")
+        )
+    if not plain.refused and (experts := endings(list(expert_stacks(tiny(name, task).model)))):
+        plain, private = (_tried(name, task, m, experts=experts) for m in MECHANISMS)
+        yield Row(name + EXPERTS, task, ", ".join(f"`{e}`" for e in experts), plain, private)
+
+
+def _both(name: str, task: Task) -> tuple[Outcome, Outcome]:
+    """Not private and private."""
     plain, private = (_tried(name, task, mechanism) for mechanism in MECHANISMS)
     if private.refused and not plain.refused:
         alone = _tried(name, task, MECHANISMS[1], micro_batch=1)
         private = private if alone.refused else replace(alone, together=private.refused)
-    yield Row(name, task, shown, plain, private)
-    if not plain.refused and (experts := endings(list(expert_stacks(tiny(name, task).model)))):
-        plain, private = (_tried(name, task, m, experts=experts) for m in MECHANISMS)
-        yield Row(name + EXPERTS, task, ", ".join(f"`{e}`" for e in experts), plain, private)
+    return plain, private
 
 
 def _tried(
@@ -185,7 +198,7 @@ def _run(
         ),
         privacy=st.ExampleDP(noise_multiplier=1.0, target_delta=1e-3) if private else st.NoDP(),
     )
-    labels = () if task in ("causal-lm", "seq2seq") else LABELS
+    labels = terms.objective.label_names or ()
     built = open_model(terms, labels, machine, GivenModel(model.model, model.reader))
     learned = _trained(built, mechanism)
     save_peft(folder, learned, built.axes.adapter, built.sites, built.layout)
@@ -262,6 +275,8 @@ def _objective(task: Task) -> Any:
             return st.Seq2Seq(source="text", target="line", max_length=24, max_target_length=12)
         case "image-classification":
             return st.ImageClassification(image="image", label="label", labels=LABELS)
+        case "token-classification":
+            return st.TokenClassification(words="words", tags="tags", labels=["A"], max_length=24)
         case _:
             return st.SequenceClassification(
                 text="text", label="label", labels=LABELS, max_length=24
@@ -280,8 +295,7 @@ def _wanted(*, quick: bool) -> Iterator[tuple[str, Task | None]]:
 
 def page(rows: Sequence[Row]) -> str:
     """``docs/models.md``."""
-    experts = [r for r in rows if r.name.endswith(EXPERTS)]
-    whole = [r for r in rows if r not in experts]
+    whole = [r for r in rows if not r.name.endswith((EXPERTS, ENTITIES))]
     works = sum(not r.plain.refused for r in whole)
     private = sum(not r.private.refused for r in whole)
     counts = f"{len(whole)} architectures: {works} train without privacy, {private} with it"

@@ -8,8 +8,9 @@ on queries and values:
 - how far gradients of single records are from those of a CPU in float64, for a base in float32 and
   in bfloat16, and by how many C records move each other: above the limit of the gradient check
   they go through the model one by one when single records are hidden;
-- a step of PEFT, of silotune and of silotune with privacy beside the physical limit, which is the
-  frozen base's forward pass and the gradient of its input; and their peak memory;
+- a step of PEFT, of silotune and of silotune with privacy (noise on a grid, as is usual) beside the
+  physical limit, which is the frozen base's forward pass and the gradient of its input; and their
+  peak memory;
 - what noise costs: it is drawn on the CPU from the secure stream, and copied;
 - where the time of a private step goes.
 
@@ -42,6 +43,7 @@ from silotune.models.target_modules import find_sites
 from silotune.objectives import CausalLM
 from silotune.privacy.mechanisms.gaussian import standard_normal
 from silotune.privacy.mechanisms.no_privacy import NoPrivacy
+from silotune.privacy.mechanisms.noise import Discrete, NoNoise
 from silotune.privacy.mechanisms.secure_rng import Randomness
 
 from .measure import print_json, print_table
@@ -248,22 +250,23 @@ def _steps_of(base: Any, shape: Shape) -> dict[str, Any]:
         optimizer.step()
 
     size = max(shape.records)
-    silent, private = (
-        mechanism(Case(model="", batch_size=size, noise=noise), 100 * size) for noise in (0.0, 1.0)
-    )
+    private = mechanism(Case(model="", batch_size=size), 100 * size, Discrete)
     return {
         "adapted": adapted,
         "limit": limit,
         "PEFT": peft_step,
         "ours": _step(adapted, NoPrivacy(batch_size=size)),
         "ours private": _step(adapted, private),
-        "ours private, without noise": _step(adapted, silent),
+        "ours private, without noise": _step(adapted, private, silent=True),
         "ours private, one by one": _step(adapted, private, singly=True),
     }
 
 
-def _step(adapted: AdaptedModel, privacy: Any, *, singly: bool = False) -> Step:
+def _step(
+    adapted: AdaptedModel, privacy: Any, *, singly: bool = False, silent: bool = False
+) -> Step:
     trained, draws = _trained(adapted), privacy.draws(0, None)
+    draws = draws._replace(noise=NoNoise()) if silent else draws
     optimizer = torch.optim.SGD(list(trained.values()), lr=1e-4)
 
     def step(batch: Batch) -> None:
@@ -317,9 +320,10 @@ def _moved(batch: Batch, device: torch.device) -> Batch:
 def _noise(numbers: int, device: torch.device) -> dict[str, float]:
     """Milliseconds of a step's noise from the secure stream, and of its way to the device."""
     stream, waits = Randomness.secret(), {}
-    drawn = standard_normal(stream, numbers)
+    on_grid, drawn = Discrete(1.0).source(stream, 0), standard_normal(stream, numbers)
     for name, run in {
-        "drawn": lambda: standard_normal(stream, numbers),
+        "drawn on a grid": lambda: on_grid.draw(1.0, numbers),
+        "drawn in floating point": lambda: standard_normal(stream, numbers),
         "copied": lambda: drawn.to(device),
         "torch.randn there, which is not secret": lambda: torch.randn(numbers, device=device),
     }.items():
