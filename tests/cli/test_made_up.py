@@ -11,8 +11,10 @@ from silotune.objectives import (
     CausalLM,
     MultiLabelClassification,
     Regression,
+    Seq2Seq,
     SequenceClassification,
     TextEmbedding,
+    TokenClassification,
     find,
 )
 
@@ -24,6 +26,9 @@ OBJECTIVES = {
     "a number": Regression(text="t", label="days", target_mean=3, target_scale=2),
     "numbers": Regression(text="t", label=("a", "b"), target_mean=3, target_scale=2),
     "pairs": TextEmbedding(text="t", text_pair="u", label="s", score_range=(1, 4)),
+    "tags": TokenClassification(words="w", tags="t", labels=("ASH", "NEW YORK")),
+    "spans": TokenClassification(text="t", spans="s", labels=NAMES),
+    "targets": Seq2Seq(source="s", target="t"),
     "texts": CausalLM(prompt="ask", completion="answer"),
     "chats": CausalLM(messages="turns"),
 }

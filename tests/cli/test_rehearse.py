@@ -57,6 +57,11 @@ TASKS = {
         ["data.labels=null", "targets={target_mean: [5, 1], target_scale: [2, 1]}"],
     ),
     "token-classification": ("bert", "{text: text, spans: marks}", []),
+    "text-embedding": (
+        "bert",
+        "{text: text, text_pair: other, label: score}",
+        ["data.labels=null", "model.pooling=mean", "targets={score_range: [0, 5]}"],
+    ),
     "causal-lm": ("llama", "{prompt: asked, completion: answer}", ["data.labels=null"]),
     "seq2seq": ("t5", "{source: note, target: line}", ["data.labels=null"]),
 }
@@ -75,7 +80,8 @@ def test_every_task_of_texts_is_rehearsed(config, near, tmp_path, capsys, task):
 
 
 def test_tasks_that_are_rehearsed_or_refused_are_all_that_there_are():
-    elsewhere = {"sequence-classification", "image-classification"}
+    images = {"image-classification", "multi-label-image-classification"}
+    elsewhere = {"sequence-classification", *images}
     assert {*TASKS} | elsewhere == set(objectives.TASKS)
 
 
