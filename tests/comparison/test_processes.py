@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from comparison.grids import Runner
+from federation.small import notes, write_csv
 from silotune import compare
 from silotune.comparison import compared
 from silotune.comparison.complete import here
@@ -54,6 +55,22 @@ def test_a_run_of_a_grid_is_a_run_with_its_baselines_beside_it(place):
     assert run.untrained == run.rounds[0].value, "they are scored on the same records here"
     assert run.peak_memory > 10**7
     assert compare(given, "grid", runner=Runner()).markdown() == found.markdown()
+
+
+def test_a_trial_never_looks_at_the_test_records_of_all_or_of_a_silo(place):
+    parts = {"train": notes(), "test": notes(2, seed=1)}
+    rows = [{**note, "split": part} for part, found in parts.items() for note in found]
+    write_csv(place / "both.csv", rows)
+    changes = (
+        "data.path=./both.csv",
+        "data.splits={train: train, test: test}",
+        "train.num_rounds=1",
+    )
+    assert run_job(job(Path("g/trial"), *changes, trial=True)) == ""
+    assert run_job(job(Path("g/result"), *changes)) == ""
+    trial, result = (read_facts(RunFolder(Path(f"g/{name}"))) for name in ("trial", "result"))
+    assert (result.scored.part, trial.scored.part) == ("test", "held out")
+    assert trial.final == {}
 
 
 def test_a_run_that_fails_says_why_in_words(place):

@@ -238,7 +238,7 @@ def _trials(record: GridRecord, found: Mapping[str, Cell], folder: Path) -> list
             trial_folder(folder, cell, i),
             {**settings, "train.seed": record.tuning_seed},
             f"trial {i + 1} of {len(cell.trials)}",
-            untrained=False,
+            trial=True,
         )
         for cell in record.cells
         if not cell.refusal
@@ -265,13 +265,20 @@ def _results(record: GridRecord, found: Mapping[str, Cell], folder: Path) -> lis
 
 
 def _task(
-    cell: Cell, folder: Path, settings: Mapping[str, Any], what: str, *, untrained: bool
+    cell: Cell,
+    folder: Path,
+    settings: Mapping[str, Any],
+    what: str,
+    *,
+    untrained: bool = False,
+    trial: bool = False,
 ) -> _Task:
     job = Job(
         folder=str(folder),
         base=cell.base[:2],
         overrides=[*cell.overrides, *settings_text(settings)],
         untrained=untrained,
+        trial=trial,
     )
     return _Task(folder=folder, what=f"{cell.name}, {what}", job=job)
 

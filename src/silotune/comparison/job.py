@@ -11,13 +11,14 @@ import resource
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from silotune.config import Config, Written, dump, in_keys, load_config, naming_keys, settle
 from silotune.core.files import RecordError
 from silotune.federation.baselines import silo_alone, untrained
+from silotune.federation.built import BuiltFederation
 from silotune.federation.keeping import mend
 from silotune.federation.opening import OpenRun, opened
 from silotune.federation.run import finish, rounds, stop
@@ -36,12 +37,14 @@ class Job:
         base: what the base of its configuration says, and where that was written.
         overrides: over that, ``key=value``.
         untrained: whether the model is also scored before training, as the result will be.
+        trial: whether it is one, which is scored on valid records and sees no test ones.
     """
 
     folder: str
     base: tuple[str, Mapping[str, Any]]
     overrides: Sequence[str]
     untrained: bool = False
+    trial: bool = False
 
     @property
     def config(self) -> Config:
@@ -103,6 +106,8 @@ def _trained(job: Job) -> Note:
         config, federation = settle(config, folder)
         resume = folder.state.is_file()
         with opened(federation, folder.path, resume=resume, config=dump(config)) as run:
+            if job.trial:
+                run.built = _without_tests(run.built)
             try:
                 return _to_the_end(run, untrained_too=job.untrained)
             except BaseException as error:
@@ -121,6 +126,11 @@ def _to_the_end(run: OpenRun, *, untrained_too: bool) -> Note:
         untrained=untrained(run.built) if untrained_too else {},
         alone={step.silo: step.final for step in alone},
     )
+
+
+def _without_tests(built: BuiltFederation) -> BuiltFederation:
+    silos = {name: replace(silo, test=None) for name, silo in built.data.silos.items()}
+    return replace(built, data=replace(built.data, silos=silos, test=None))
 
 
 def _peak_memory() -> int:
