@@ -16,6 +16,7 @@ from silotune.methods.axes import completed
 from silotune.methods.catalogue import UNITS, Entry, catalogue
 from silotune.methods.options import options
 from silotune.methods.rates import usual_kind, usual_rate
+from silotune.methods.recipes import recipes
 from silotune.methods.registry import lenders
 from silotune.optim import AdamW
 
@@ -109,6 +110,18 @@ frozen bias), whose best rates of a grid of powers of two it meets within a fact
 of thumb.
 """
 
+CHOSEN = """
+## Chosen by what was measured
+
+`method.name: auto` (`method="auto"`) takes the method, with its options, that did best where it was
+measured nearest by public facts: the same task and unit of privacy, and then what differs least in
+the logarithms of epsilon, the number of labels, silos and records, as far as they are declared.
+`defaults: auto` takes all that is in that row for every key that nobody sets. No record is read;
+what was chosen is written out in `config.yaml`, and `plan`, `run` and `run.json` say why. Where
+nothing was measured it is refused. The table comes with silotune (`methods/recipes.json`), and
+`python -m benchmarks.recipes GRID...` makes it of grids that `silotune compare` has finished.
+"""
+
 OWN = '''\
 ## A method of your own
 
@@ -180,12 +193,26 @@ def page() -> str:
             RATES,
             *_rates(),
             RULE,
+            CHOSEN,
+            *_recipes(),
             AROUND.format(without=", ".join(_refuse_a_server(entries))),
             *(line for entry in entries for line in _section(entry)),
             OWN.rstrip(),
             "",
         ]
     )
+
+
+def _recipes() -> list[str]:
+    """The rows that are shipped."""
+    if not recipes():
+        return ["The table has no rows as yet.", ""]
+    lines = ["| measured at | grid | method | other keys | came to |", "|---|---|---|---|---|"]
+    for row in recipes():
+        method = ", ".join(f"{key}: {value}" for key, value in row.method.items())
+        others = ", ".join(f"{k}: {v}" for k, v in row.settings.items() if k != "method")
+        lines.append(f"| {row.facts.words} | {row.grid} | {method} | {others} | {row.measured} |")
+    return [*lines, ""]
 
 
 def _rates() -> Iterator[str]:

@@ -177,6 +177,7 @@ DEFAULTS = {  # the keys and defaults that were agreed; None stands for null
     "runtime": "in-process",
     "workers": 2,
     "crowd": 1,
+    "defaults": "usual",
     "output_dir": "runs/run",
     "report_to": (),
 }

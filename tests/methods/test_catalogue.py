@@ -11,7 +11,18 @@ from silotune.methods.base import NOT_SAID
 from silotune.methods.options import own_options
 
 FOLDER = Path(methods.__file__).parent
-TOOLS = {"__init__", "axes", "base", "catalogue", "options", "plans", "rates", "registry"}
+TOOLS = {
+    "__init__",
+    "axes",
+    "base",
+    "catalogue",
+    "options",
+    "plans",
+    "rate_rule",
+    "rates",
+    "recipes",
+    "registry",
+}
 """Files of the package that are no method."""
 
 

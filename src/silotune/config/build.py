@@ -27,7 +27,9 @@ def build(config: Config) -> Federation:
         ConfigError: naming keys, if objects refuse what the keys say together.
     """
     with naming_keys():
-        return Federation(**arguments(config))
+        federation = Federation(**arguments(config))
+    federation.reasons = config.reasons
+    return federation
 
 
 def settle(config: Config, folder: RunFolder) -> tuple[Config, Federation]:

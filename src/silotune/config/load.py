@@ -22,6 +22,7 @@ from .keys import Setting
 from .method_section import DEFAULT, MethodConfig, read_section, section_model
 from .overrides import apply
 from .privacy_section import PrivacyConfig
+from .recipe import filled
 from .schema import LEAVES, SECTIONS, Config, leaf
 from .sections import ModelConfig, TrainConfig
 from .targets_section import TargetsConfig
@@ -65,6 +66,8 @@ def load_config(
     written = settings.get(NAME) if of_run else None
     settings, more = apply(settings, overrides)
     wrong += more
+    settings, reasons, unchosen = filled(settings)
+    wrong += unchosen
     if unknown := _bring_in(settings, written):
         wrong.append(unknown)
         settings = _without_method(settings)
@@ -79,7 +82,7 @@ def load_config(
         raise ConfigError(wrong) from error
     if wrong:
         raise ConfigError(wrong)
-    return config
+    return config.chosen_for(reasons)
 
 
 def dropped(path: Path, overrides: Sequence[str]) -> list[str]:

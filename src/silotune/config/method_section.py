@@ -37,7 +37,8 @@ class MethodConfig(BaseModel):
         default=DEFAULT,
         description="What is trained, what is shared, and how the server combines it: see "
         "[methods](methods.md), or `silotune methods`. A method of your own is named by where its "
-        "class is, `my_package.my_module:MyMethod`.",
+        "class is, `my_package.my_module:MyMethod`. auto: name and options of the method that did "
+        "best where it was measured nearest by public facts, as `defaults: auto` for all keys.",
     )
     aggregation: str | None = Field(
         default=None,

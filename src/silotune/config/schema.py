@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, model_validator
 from pydantic.fields import FieldInfo
 
 from silotune.reports.trackers import TrackerName
@@ -67,6 +67,13 @@ class Config(BaseModel):
         "depend on it in their last bits. Needs `runtime: in-process`; "
         "refused where clients are hidden (privacy.unit: client).",
     )
+    defaults: Literal["usual", "auto"] = Field(
+        default="usual",
+        description="What a key has that nobody sets: its own default; or, with auto, what did "
+        "best where it was measured nearest by public facts (task, unit and epsilon, declared "
+        "labels, silos and records), from a table that comes with silotune. What was chosen is "
+        "written out, with the reason.",
+    )
     output_dir: Text = Field(
         default="runs/run",
         description="Folder of the result; must not exist yet. When a file is loaded that does "
@@ -79,6 +86,19 @@ class Config(BaseModel):
         "`metrics.jsonl` holds; the others are told of no single silo, and no silo's name. wandb "
         "is offline unless WANDB_MODE says otherwise.",
     )
+
+    _reasons: tuple[str, ...] = PrivateAttr(default=())
+
+    def chosen_for(self, reasons: tuple[str, ...]) -> Self:
+        """The same, which knows why keys that were left open are what they are."""
+        other = self.model_copy()
+        other._reasons = reasons
+        return other
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why keys that were left open are what they are, each beginning with its key."""
+        return self._reasons
 
     @model_validator(mode="after")
     def _follows_the_rules(self) -> Self:

@@ -20,6 +20,7 @@ from silotune.data.given import Table
 from silotune.engine.experiment import LARGEST_UPDATE
 from silotune.methods import FFALoRA, Method
 from silotune.methods.rates import usual_optimizer
+from silotune.methods.recipes import Facts, method_of, nearest, recipes
 from silotune.models.load import GivenModel
 from silotune.objectives import Objective
 from silotune.optim import OptimizerConfig
@@ -67,7 +68,7 @@ class Description:
         privacy: PrivacyChoice | None = None,
         tokenizer: Any = None,
         image_processor: Any = None,
-        method: Method | None = None,
+        method: Method | Literal["auto"] | None = None,
         optimizer: OptimizerConfig | None = None,
         learning_rate: Literal["auto"] | None = None,
         rounds: int = 20,
@@ -138,7 +139,8 @@ class Description:
                 of them must be said.
             tokenizer: of a model that is an object.
             image_processor: the same for images.
-            method: a method; None = FFA-LoRA.
+            method: a method; None = FFA-LoRA; ``auto`` = what did best where it was measured
+                nearest by public facts (``methods.recipes``).
             optimizer: takes the local steps; None = SGD, or AdamW for methods that are made of it,
                 at the rate that is usual for method and privacy.
             learning_rate: ``auto`` = by a rule, of public numbers alone, in place of the usual one
@@ -210,6 +212,10 @@ class Description:
                 "privacy: say who is hidden: ExampleDP(target_epsilon=...), ClientDP(...), or "
                 "NoDP() to hide nobody"
             )
+        reasons: tuple[str, ...] = ()
+        if method == "auto":
+            recipe = nearest(_facts(objective, privacy, clients, num_examples), recipes())
+            method, reasons = method_of(recipe), (f"method: {recipe.method['name']}, {recipe.why}",)
         method = FFALoRA() if method is None else method
         is_name = isinstance(model, str | Path)
         self.given = None if is_name else GivenModel(model, tokenizer or image_processor)
@@ -300,7 +306,7 @@ class Description:
                 "its rate; leave one of them out"
             )
         self.learning_rate: Literal["auto"] | None = learning_rate
-        self.reasons: tuple[str, ...] = ()
+        self.reasons = reasons
         self.lifetime = lifetime_of(lifetime)
         self.runtime = runtime
         self.workers = workers
@@ -339,6 +345,26 @@ class Description:
         """For people: model and method."""
         name = self.terms.model.rstrip("/").rpartition("/")[2]
         return f"{name}, {self.terms.method.label}"
+
+
+def _facts(
+    objective: Objective,
+    privacy: PrivacyChoice,
+    clients: object,
+    num_examples: int | Mapping[str, int] | None,
+) -> Facts:
+    """What is declared of a run."""
+    names = objective.label_names
+    declared = num_examples.values() if isinstance(num_examples, Mapping) else [num_examples]
+    known = clients.names if isinstance(clients, Sites) else clients
+    return Facts(
+        task=objective.task,
+        unit=privacy.unit,
+        epsilon=getattr(privacy, "target_epsilon", None),
+        labels=len(names) if names else None,
+        silos=len(known) if isinstance(known, Mapping | tuple) else None,
+        records=min((n for n in declared if n), default=None),
+    )
 
 
 def _listed(value: object) -> object:

@@ -1,0 +1,141 @@
+"""Recipes: settings that did best where they were measured, and the nearest one by public facts.
+
+The table is ``recipes.json``; ``python -m benchmarks.recipes GRID...`` makes it of finished grids.
+Nearest is what differs least in the logarithms of epsilon, labels, silos and records, as far as
+both are known; task and unit of privacy must be the same. No record decides anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from silotune.core.files import build, read_json
+from silotune.core.units import number_text
+
+from .base import Method
+from .registry import built_in
+
+TABLE = Path(__file__).with_name("recipes.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is public of a run before it begins; None where it is not known.
+
+    Attributes:
+        task: its name.
+        unit: of privacy.
+        epsilon: that is aimed at.
+        labels: how many.
+        silos: how many.
+        records: that the smallest silo declares.
+    """
+
+    task: str
+    unit: str
+    epsilon: float | None = None
+    labels: int | None = None
+    silos: int | None = None
+    records: int | None = None
+
+    def distance(self, other: Facts) -> float:
+        """From other facts; infinite where task or unit differ."""
+        if (self.task, self.unit) != (other.task, other.unit):
+            return math.inf
+        both = ((getattr(self, name), getattr(other, name)) for name in NUMBERS)
+        return sum(abs(math.log(a / b)) for a, b in both if a and b)
+
+    @property
+    def words(self) -> str:
+        """For people: ``sequence-classification, unit example, epsilon 6, 2 labels``."""
+        known = [(name, getattr(self, name)) for name in NUMBERS]
+        told = [
+            f"{name} {number_text(n)}" if name == "epsilon" else f"{n:,} {name}"
+            for name, n in known
+            if n is not None
+        ]
+        return ", ".join([self.task, f"unit {self.unit}", *told])
+
+
+NUMBERS = tuple(each.name for each in fields(Facts) if each.name not in ("task", "unit"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One row of the table.
+
+    Attributes:
+        facts: of the runs by which it was chosen.
+        settings: key of the configuration -> value; under ``method`` its name and options.
+        measured: what it came to, and against what, in words.
+        grid: where that was.
+    """
+
+    facts: Facts
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    measured: str = ""
+    grid: str = ""
+
+    @property
+    def method(self) -> Mapping[str, Any]:
+        """Its name and options."""
+        found: Mapping[str, Any] = self.settings.get("method", {})
+        return found
+
+    @property
+    def why(self) -> str:
+        """Why it is taken, in a sentence."""
+        return f"best where it is most like here ({self.grid}: {self.facts.words}): {self.measured}"
+
+
+@cache
+def recipes(table: Path = TABLE) -> tuple[Recipe, ...]:
+    """All rows.
+
+    Raises:
+        DamagedError: if the file is not what the script has written.
+    """
+    rows = read_json(table)["recipes"]
+    return tuple(
+        build(Recipe, {**row, "facts": build(Facts, row["facts"], str(table))}, str(table))
+        for row in rows
+    )
+
+
+def nearest(facts: Facts, rows: Sequence[Recipe], method: str | None = None) -> Recipe:
+    """The recipe that was measured nearest.
+
+    Args:
+        facts: of a run.
+        rows: to choose from.
+        method: the one that it must be of; None for any.
+
+    Raises:
+        ValueError: if there is none for the task and the unit, or of the method.
+    """
+    fitting = [row for row in rows if method in (None, row.method.get("name"))]
+    found = [(row.facts.distance(facts), i, row) for i, row in enumerate(fitting)]
+    distance, _, best = min(found, default=(math.inf, 0, None))
+    if best is None or math.isinf(distance):
+        of = f" of {method}" if method else ""
+        raise ValueError(
+            f"nothing was measured{of} for a {facts.task} under unit {facts.unit}, so that there "
+            f"is no recipe; name the method and leave auto out{_there_are(rows)}"
+        )
+    return best
+
+
+def method_of(recipe: Recipe) -> Method:
+    """The method of a recipe."""
+    options = dict(recipe.method)
+    return built_in()[options.pop("name")](**options)
+
+
+def _there_are(rows: Iterable[Recipe]) -> str:
+    kinds = dict.fromkeys(f"{row.facts.task} under unit {row.facts.unit}" for row in rows)
+    return f" (there are recipes for {'; '.join(kinds)})" if kinds else ""

@@ -1,0 +1,54 @@
+"""From a finished grid to a row of the table: the best of each block, and how sure it is."""
+
+import pytest
+from benchmarks.recipes import of_grid
+
+from comparison.grids import RATES, Runner, grid
+from silotune import compare
+
+
+def made(given, folder, runner=None):
+    return compare(given, folder, at_once=1, runner=runner or Runner())
+
+
+def test_every_block_gives_its_best_with_what_it_ran_with(tmp_path):
+    one, six = of_grid(made(grid(tune=RATES), tmp_path / "grid"))
+    assert (one.facts.epsilon, six.facts.epsilon) == (1.0, 6.0)
+    assert (six.facts.task, six.facts.unit) == ("sequence-classification", "example")
+    assert six.method["name"] == "fedit"
+    assert six.method["r"] == 2
+    assert six.settings["train.learning_rate"] == 0.5, "what the trials have chosen"
+    assert six.grid == "grid"
+    assert six.measured.startswith("accuracy 81.2")
+    assert "over 3 seeds, surely before ffa (+0.05)" in six.measured
+
+
+def test_a_group_without_all_of_its_seeds_is_no_recipe(tmp_path):
+    def fails(config):
+        return "too little memory" if config.method.name == "fedit" else ""
+
+    rows = [*of_grid(made(grid(), tmp_path / "grid", Runner(fails=fails)))]
+    assert {row.method["name"] for row in rows} == {"ffa-lora"}
+
+
+def test_a_best_that_may_be_luck_says_so(tmp_path):
+    same = {"a": {"method.name": "ffa-lora"}, "b": {"method.name": "ffa-lora", "method.r": 4}}
+    [row] = of_grid(made(grid(axes={"method": same}, baseline={}), tmp_path / "grid"))
+    assert "not surely before" in row.measured
+
+
+def test_baselines_beside_are_no_recipes(tmp_path):
+    rows = [*of_grid(made(grid(beside=["linear-probe"]), tmp_path / "grid"))]
+    assert {row.method["name"] for row in rows} == {"fedit"}
+
+
+@pytest.mark.parametrize("key", ["defaults", "method.name"])
+def test_what_a_grid_has_made_is_taken(tmp_path, monkeypatch, key):
+    from comparison.grids import BASE
+    from silotune.config import Written, load_config
+
+    rows = [*of_grid(made(grid(), tmp_path / "grid"))]
+    monkeypatch.setattr("silotune.config.recipe.recipes", lambda: rows)
+    without = {name: value for name, value in BASE.items() if name != "method"}
+    config = load_config(Written("base", without), [f"{key}=auto"])
+    assert config.method.name == "fedit"

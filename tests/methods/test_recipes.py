@@ -1,0 +1,84 @@
+"""Which recipe is taken: the nearest by public facts, of the same task and unit, or none."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import silotune as st
+from federation.objects import federation
+from silotune.config import load_config
+from silotune.methods.recipes import Facts, Recipe, method_of, nearest, recipes
+
+HERE = Facts(task="sequence-classification", unit="example", epsilon=6.0, labels=2, records=1000)
+FEW = Recipe(facts=HERE, settings={"method": {"name": "ffa-lora", "r": 4}}, grid="few")
+MANY = Recipe(
+    facts=replace(HERE, labels=77, epsilon=1.0),
+    settings={"method": {"name": "head-only"}},
+    grid="many",
+)
+OPEN = Recipe(facts=replace(HERE, unit="none"), settings={"method": {"name": "fedit"}})
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (HERE, FEW),
+        (replace(HERE, labels=50), MANY),
+        (replace(HERE, epsilon=1.5), FEW),  # as many labels count for more than a little epsilon
+        (replace(HERE, epsilon=None, labels=None), FEW),  # what is not known is not compared
+        (replace(HERE, unit="none", epsilon=None), OPEN),
+    ],
+)
+def test_the_nearest_in_ratios_of_what_both_know(facts, expected):
+    assert nearest(facts, (FEW, MANY, OPEN)) is expected
+
+
+def test_a_method_that_is_named_has_the_nearest_of_its_own():
+    assert nearest(HERE, (FEW, MANY), "head-only") is MANY
+    with pytest.raises(ValueError, match="nothing was measured of fedsvd for"):
+        nearest(HERE, (FEW, MANY), "fedsvd")
+
+
+def test_where_nothing_was_measured_it_says_what_was():
+    with pytest.raises(
+        ValueError, match=r"nothing was measured for a causal-lm under unit example"
+    ):
+        nearest(replace(HERE, task="causal-lm"), (FEW, OPEN))
+    with pytest.raises(ValueError, match=r"leave auto out$"):
+        nearest(HERE, ())
+
+
+def test_the_method_of_a_recipe_has_its_options():
+    assert method_of(FEW) == st.methods.FFALoRA(r=4)
+
+
+def test_a_federation_takes_it_and_says_why(bert_at_hand, monkeypatch):
+    monkeypatch.setattr("silotune.federation.description.recipes", lambda: (FEW, MANY, OPEN))
+    private = st.ExampleDP(target_epsilon=6.0, target_delta=1e-3)
+    one = federation(bert_at_hand, method="auto", privacy=private, num_examples=20)
+    assert one.terms.method == st.methods.FFALoRA(r=4)
+    [reason] = one.reasons
+    assert reason.startswith("method: ffa-lora, best where it is most like here (few: ")
+    assert "1,000 records" in reason
+    assert federation(bert_at_hand, method="auto").terms.method == st.methods.FedIT()
+
+
+@pytest.fixture
+def bert_at_hand(tmp_path):
+    return tmp_path / "no-model"
+
+
+@pytest.mark.parametrize("row", recipes(), ids=lambda row: row.grid)
+def test_every_recipe_that_is_shipped_is_a_configuration(row):
+    base = {
+        "model": {"name_or_path": "m", "task": row.facts.task},
+        "data": {"path": "d", "silos": {"num": 3}},
+        "privacy": {"unit": row.facts.unit, "target_epsilon": row.facts.epsilon},
+    }
+    overrides = [f"{key}={json.dumps(value)}" for key, value in {**base, **row.settings}.items()]
+    assert load_config(None, overrides).method.name == row.method["name"]
+
+
+def test_the_table_that_is_shipped_can_be_read():
+    assert all(isinstance(row, Recipe) for row in recipes())
