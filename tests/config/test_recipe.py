@@ -15,6 +15,7 @@ from silotune.config import (
 from silotune.config import recipe as recipe_module
 from silotune.config.overrides import apply
 from silotune.config.recipe import facts_of
+from silotune.config.schema import LEAVES
 from silotune.methods.recipes import Facts, Recipe
 
 FACTS = Facts(task="sequence-classification", unit="example", epsilon=6.0, labels=2, silos=3)
@@ -78,6 +79,17 @@ def test_the_reason_is_told_with_the_run(given, key):
     assert reason.startswith(f"{key}: method.name=fed-sb")
     assert "sst2: sequence-classification, unit example, epsilon 6, 2 labels, 3 silos" in reason
     assert "accuracy 82.5 %" in reason
+
+
+def test_as_the_default_of_all_it_is_refused_nowhere(rows, monkeypatch):
+    """One word in the schema makes every recipe a default; where there is none, the usual holds."""
+    monkeypatch.setattr(LEAVES["defaults"], "default", "auto")
+    assert load_config(None, BASE).method.name == "fed-sb"
+    assert load_config(None, [*BASE, "defaults=usual"]).method.name == "ffa-lora"
+    rows.clear()
+    assert load_config(None, BASE).method.name == "ffa-lora"
+    with pytest.raises(ConfigError, match=r"method\.name: nothing was measured"):
+        load_config(None, [*BASE, "defaults=usual", "method.name=auto"])
 
 
 def test_a_method_that_is_named_is_kept():

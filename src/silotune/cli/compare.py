@@ -17,7 +17,6 @@ from silotune.comparison import (
     compared_runs,
     planned,
 )
-from silotune.comparison.record import FILE
 from silotune.core.files import write_text
 from silotune.core.units import count_text
 from silotune.reports.comparison_tables import shown, terminal
@@ -25,6 +24,7 @@ from silotune.signals import how
 
 from .console import say, speaker
 from .errors import ERROR, code_of
+from .watch_report import is_grid
 
 TEXTS: Mapping[str, Callable[[Compared], str]] = {
     "markdown": Compared.markdown,
@@ -95,7 +95,7 @@ def show(paths: Sequence[Path], output: Path | None, layout: str) -> None:
         layout: of the table.
     """
     console = speaker(as_json=layout in TEXTS)
-    if len(paths) == 1 and (paths[0] / FILE).is_file():
+    if is_grid(paths):
         found = compared(paths[0])
         page = output or paths[0] / "report.html"
     elif output is None:

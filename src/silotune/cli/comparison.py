@@ -24,7 +24,9 @@ def add_comparison(app: typer.Typer) -> None:
     )(compare)
     app.command(
         epilog=examples(
-            "silotune report runs/grid", "silotune report runs/a runs/b --output both.html"
+            "silotune report runs/grid",
+            "silotune report runs/grid --watch",
+            "silotune report runs/a runs/b --output both.html",
         )
     )(report)
 
@@ -90,8 +92,27 @@ def report(
     layout: Annotated[
         Layout, typer.Option("--format", help="How the table is printed.")
     ] = Layout.TERMINAL,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Show the page in a browser of this machine as runs end, until Ctrl-C. Nothing "
+            "is written, and nobody else can reach it.",
+        ),
+    ] = False,
+    port: Annotated[
+        int,
+        typer.Option("--port", metavar="N", min=0, max=65535, help="Of --watch; 0: any free one."),
+    ] = 0,
 ) -> None:
     """Make one page of a grid, as far as it has come, or of several runs beside each other."""
+    if watch:
+        if output is not None:
+            raise typer.BadParameter("--watch writes nothing; leave --output out")
+        from .watch_report import watch_report
+
+        watch_report(paths, port)
+        return
     from .compare import show
 
     show(paths, output, layout.value)

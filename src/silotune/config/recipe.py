@@ -39,16 +39,18 @@ def filled(settings: dict[str, Setting]) -> Filled:
     Args:
         settings: by home key, as a file and overrides give them.
     """
-    asked = {key: settings[key] for key in (DEFAULTS, NAME) if _value(settings, key) == AUTO}
+    asked = [key for key in (DEFAULTS, NAME) if _value(settings, key) == AUTO]
     task = _value(settings, "model.task")
     if not asked or not isinstance(task, str):  # which is missed elsewhere
         return Filled(settings)
     own = {key: setting for key, setting in settings.items() if key not in asked}
-    key, asking = next(iter(asked.items()))
+    key = asked[0]
     try:
         recipe = nearest(facts_of(own), recipes(), str(own[NAME].value) if NAME in own else None)
     except ValueError as error:
-        return Filled(own, (), (f"{asking.where}: {key}: {error}",))
+        if key not in settings:  # it is the default of all, and nobody has asked
+            return Filled(own)
+        return Filled(own, (), (f"{settings[key].where}: {key}: {error}",))
     said: dict[object, object] = dict(recipe.settings.items())
     chosen = {
         home: item._replace(where=f"{key}: auto")
