@@ -11,7 +11,8 @@ import pytest
 
 from federation.small import write_small
 from silotune import objectives
-from silotune.cli.rehearse import _compare, rehearse
+from silotune.cli.rehearse import _arguments, _compare, rehearse
+from silotune.config import load_config
 from silotune.models import hub
 from silotune.runtimes.messages import TRAIN
 from silotune.testing import tiny_models
@@ -34,6 +35,15 @@ def test_a_folder_too_deep_for_sockets_is_refused_before_anything_is_made(config
     with pytest.raises(ValueError, match="a socket's path"):
         rehearse(str(config), [], 2, 1, deep)
     assert not list(deep.iterdir())
+
+
+def test_a_rate_by_rule_is_left_to_the_run(config):
+    """It goes by sizes that real sites declare; to compare bits any rate will do."""
+    auto = ("train.learning_rate=auto", "train.optimizer=null", "train.server_optimizer=momentum")
+    private = "privacy={unit: example, noise_multiplier: 2, target_delta: 1e-3}"
+    given = _arguments(load_config(config, [*auto, private]), 2)
+    assert "learning_rate" not in given
+    assert "optimizer" not in given, "the usual one"
 
 
 @pytest.mark.full

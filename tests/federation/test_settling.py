@@ -11,12 +11,14 @@ from by_config import saved_config
 from federation.objects import federation as in_objects
 from federation.objects import tables
 from federation.small import small, train
+from silotune.cli import audit as audit_verb
 from silotune.config import ConfigError, build, load_config, settle
 from silotune.core.files import read_json
 from silotune.federation import public_numbers, settling
 from silotune.federation.plan import forecast
 from silotune.federation.settling import settled
 from silotune.federation.steepness import public_texts, steepness
+from silotune.federation.workers import audit_worker
 from silotune.runs.folder import RunFolder
 from silotune.terms.opening import open_unproved
 from sites.wire import federation as at_sites
@@ -144,6 +146,13 @@ def test_a_plan_says_it(place):
     plan = forecast(build(small(place, *AUTO)))
     assert any(notice.startswith("learning_rate: ") for notice in plan.notices)
     assert "learning rate 0.5" not in plan.optimizer
+
+
+def test_an_audit_is_of_what_a_run_would_take(place):
+    """And a worker of it can be told what that is."""
+    subject = audit_verb._subject(str(place), AUTO)
+    assert subject.federation.learning_rate is None
+    assert audit_worker(subject.federation)
 
 
 def test_sites_are_offered_the_number(bert, tmp_path):

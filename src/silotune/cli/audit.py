@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from silotune.audit.step import Verdict
-from silotune.config import build
+from silotune.config import settle
 from silotune.core.units import epsilon_text, number_text
 from silotune.federation.audit import audit, conclusion
 from silotune.federation.audit_effort import SHORT, THOROUGH
@@ -62,7 +62,8 @@ def _subject(name: str, overrides: Sequence[str]) -> Subject:
     folder = RunFolder(Path(name))
     if folder.privacy.is_file() and not overrides:
         return of_run(federation_of_run(folder), folder)
-    return of_federation(build(chosen(name, overrides)))
+    config = chosen(name, overrides)
+    return of_federation(settle(config, RunFolder(Path(config.output_dir)))[1])
 
 
 def _show(console: Console, part: Part) -> None:

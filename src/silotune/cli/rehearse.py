@@ -144,6 +144,7 @@ def _arguments(config: Config, rounds: int) -> dict[str, Any]:
     if "image" in given["objective"].columns:
         raise ValueError("model.task: a rehearsal makes up texts, and no images")
     common = {key: value for key, value in given.items() if key not in OWN}
+    common.pop("learning_rate", None)  # the rule's needs sizes; any rate will do to compare bits
     return {
         **common,
         "rounds": rounds,
