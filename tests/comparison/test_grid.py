@@ -57,6 +57,14 @@ BAD = {
     "baseline axis": (grid(baseline={"methods": "ffa"}), "baseline.methods: is no axis"),
     "baseline label": (grid(baseline={"method": "lora"}), "lora is none of ffa, fedit"),
     "beside": (grid(beside=["all"]), "beside: "),
+    "one beside": (grid(beside=5), "seeds, beside: take a list"),
+    "no seeds": (grid(seeds=None), "seeds, beside: take a list"),
+    "set as a list": (grid(set=["a"]), "set: takes `key: value` pairs"),
+    "bundle of a number": (grid(axes={"m": {"a": 5}}), "axes.m.a: takes the keys"),
+    "an axis that is no word": (grid(axes={1: ["a"]}), "axes: 1: a key is a word"),
+    "a key that is no word": (grid(axes={"m": {"a": {1: 2}}}), "axes: 1: a key is a word"),
+    "setting that is no word": (grid(set={1: 2}), "set: 1: a key is a word"),
+    "tuned that is no word": (grid(tune={True: [2]}), "tune: true: a key is a word"),
 }
 
 
@@ -225,3 +233,11 @@ def test_changes_win_over_the_file_and_what_the_grid_sets_itself_is_refused():
     ]  # fmt: skip
     with pytest.raises(ConfigError, match="set: roads"):
         read_grid(given, ["roads=1"])
+
+
+@pytest.mark.parametrize("name", [n for n, (given, _) in BAD.items() if "base" in given])
+def test_what_is_wrong_is_named_where_changes_are_given_too(name):
+    given, words = BAD[name]
+    with pytest.raises(ConfigError) as error:
+        read_grid(given, ["data.path=other.csv"])
+    assert words in str(error.value)

@@ -95,46 +95,46 @@ def read_grid(source: str | Path | Mapping[str, Any], changes: Sequence[str] = (
         ConfigError: with one line for each problem.
     """
     if isinstance(source, Mapping):
-        return _grid(_changed(source, changes), "grid")
+        return _grid(source, changes, "grid")
     path = Path(source)
     value, _ = read_mapping(path, "docs/how-to/compare.md shows one: it")
-    return _grid(_changed({str(key): inner for key, inner in value.items()}, changes), str(path))
+    return _grid({str(key): inner for key, inner in value.items()}, changes, str(path))
 
 
-def _changed(given: Mapping[str, Any], changes: Sequence[str]) -> Mapping[str, Any]:
+def _sorted_out(changes: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Keys of the grid itself, settings of every cell, and what is not ``key=value``."""
     known = {each.name for each in fields(Grid)}
-    own, settings, wrong = dict(given), {}, []
+    own, settings, wrong = dict[str, Any](), dict[str, Any](), []
     for text in changes:
         try:
             change = overrides.read(text)
         except ValueError as error:
             wrong.append(f"{text[:LONG]}: {error}")
             continue
-        if change.key in known:
-            own[change.key] = change.value
-        elif taken := _taken(given, change.key):
-            wrong.append(f"{change.key}: {taken} of the grid sets it, so that it cannot be given")
-        else:
-            settings[change.key] = change.value
-    if wrong:
-        raise ConfigError(wrong)
-    if settings:
-        kept = {
-            k: v for k, v in (own.get("set") or {}).items() if _home(k) not in map(_home, settings)
-        }
-        own["set"] = {**kept, **settings}
-    return own
+        (own if change.key in known else settings)[change.key] = change.value
+    return own, settings, wrong
+
+
+def _with_settings(given: Mapping[str, Any], settings: Settings) -> Mapping[str, Any]:
+    """A grid, whose parts have their form, with settings of every cell that win over its own."""
+    homes = {_home(key) for key in settings}
+    kept = {k: v for k, v in (given.get("set") or {}).items() if _home(k) not in homes}
+    return {**given, "set": {**kept, **settings}}
+
+
+def _refused(given: Mapping[str, Any], settings: Settings) -> Iterator[str]:
+    for key in settings:
+        if part := _taken(given, key):
+            yield f"{key}: {part} of the grid sets it, so that it cannot be given"
 
 
 def _taken(given: Mapping[str, Any], key: str) -> str:
     """Which part of a grid sets a key for its cells, or nothing."""
-    axes = given.get("axes")
-    for name, values in axes.items() if isinstance(axes, Mapping) else ():
+    for name, values in given["axes"].items():
         labels = values.values() if isinstance(values, Mapping) else [{name: None}]
         if any(_overlap(_home(k), _home(key)) for settings in labels for k in settings or ()):
             return f"axes.{name}"
-    tuned = given.get("tune")
-    if isinstance(tuned, Mapping) and any(_overlap(_home(k), _home(key)) for k in tuned):
+    if any(_overlap(_home(k), _home(key)) for k in given.get("tune") or ()):
         return "tune"
     return ""
 
@@ -143,12 +143,14 @@ def _home(key: str) -> str:
     return home(key) or key
 
 
-def _grid(given: Mapping[str, Any], place: str) -> Grid:
-    wrong = list(_wrong_keys(given))
-    if not wrong:
-        wrong = list(_wrong_values(given))
-    if wrong:
+def _grid(given: Mapping[str, Any], changes: Sequence[str], place: str) -> Grid:
+    own, settings, unread = _sorted_out(changes)
+    given = {**given, **own}
+    if wrong := list(_wrong_keys(given)) or list(_wrong_values(given)):
         raise ConfigError(f"{place}: {text}" for text in wrong)
+    if wrong := [*_refused(given, settings), *unread]:
+        raise ConfigError(wrong)
+    given = _with_settings(given, settings)
     seeds = given.get("seeds", 3)
     grid = Grid(
         base=given["base"],
@@ -187,22 +189,38 @@ def _wrong_values(given: Mapping[str, Any]) -> Iterator[str]:
         if not isinstance(given.get(key) or {}, Mapping):
             yield f"{key}: takes `key: value` pairs"
             return
+    yield from _wrong_names(given)
     for name, values in given["axes"].items():
         yield from _wrong_axis(str(name), values)
     for key, values in (given.get("tune") or {}).items():
         yield from _wrong_tried(key, values)
-    seeds = given.get("seeds", 3)
+    seeds, beside = given.get("seeds", 3), given.get("beside") or ()
+    if not isinstance(seeds, int | list | tuple) or not isinstance(beside, list | tuple):
+        yield "seeds, beside: take a list; of seeds a number says how many"
+        return
     kind = Annotated[int, Ge(0)]
     hint = Annotated[int, Ge(1)] if isinstance(seeds, int) else tuple[kind, ...]
     try:
         check_value("seeds", hint, seeds if isinstance(seeds, int) else tuple(seeds))
         check_value("tuning_seed", kind, given.get("tuning_seed", 1000))
-        check_value("beside", tuple[Beside, ...], tuple(given.get("beside") or ()))
-    except (ValueError, TypeError) as error:
+        check_value("beside", tuple[Beside, ...], tuple(beside))
+    except ValueError as error:
         yield str(error)
         return
     if not isinstance(seeds, int) and (not seeds or len(set(seeds)) < len(seeds)):
         yield "seeds: name each once, and one at least"
+
+
+def _wrong_names(given: Mapping[str, Any]) -> Iterator[str]:
+    """Keys that are no words; what labels are called is free."""
+    axes = given["axes"]
+    bundles = [own for axis in axes.values() if isinstance(axis, Mapping) for own in axis.values()]
+    parts = [("axes", axes), ("set", given.get("set")), ("tune", given.get("tune"))]
+    parts += [("axes", own) for own in bundles if isinstance(own, Mapping)]
+    for place, part in parts:
+        for key in part or ():
+            if not isinstance(key, str):
+                yield f"{place}: {label_of(key)}: a key is a word, such as train.num_rounds"
 
 
 def _wrong_axis(name: str, values: object) -> Iterator[str]:
