@@ -295,12 +295,20 @@ def test_the_folder_of_another_run(bert, tmp_path):
     assert kept == {f: f.read_bytes() for f in (tmp_path / "run").rglob("*") if f.is_file()}
 
 
-def test_a_metric_that_is_not_there(bert, tmp_path):
+def test_a_metric_or_a_label_that_is_not_there(bert, tmp_path):
     run = federation(bert, rounds=1).fit(tmp_path / "run")
     with pytest.raises(ValueError, match=r"plot: the run has no acuracy; it has accuracy, loss"):
         run.plot("acuracy")
     with pytest.raises(ValueError, match="text: column 'text' is not in the table"):
         run.evaluate([{"note": "cat", "label": "cat"}])
+    good, bad = {"text": "cat", "label": "cat"}, {"text": "dog", "label": None}
+    mixed = run.evaluate([bad, good, {"text": " ", "label": "dog"}])
+    assert (mixed.metrics, mixed.scored.records) == (run.evaluate([good]).metrics, 1)
+    assert mixed.notes == (
+        "data: 2 records are empty or without a label, and left out of the table",
+    )
+    with pytest.raises(ValueError, match=r"^the table: no record can be scored"):
+        run.evaluate([bad])
     assert classifier() == run.federation.terms.objective
 
 

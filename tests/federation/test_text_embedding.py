@@ -79,6 +79,9 @@ def test_what_was_learned_is_the_same_in_other_libraries(bert, tmp_path):
     rows = pairs(10, seed=9)
     told = run.evaluate(rows).metrics
     assert told.keys() == {"loss", "mse", "pearson", "spearman"}
+    assert (
+        run.evaluate([{**rows[0], "score": None}, *rows, {**rows[0], "other": ""}]).metrics == told
+    )
     tokenizer = AutoTokenizer.from_pretrained(bert)
     peft = PeftModel.from_pretrained(AutoModel.from_pretrained(bert), run.folder.adapter).eval()
     export_merged(made, run.folder, tmp_path / "merged")

@@ -10,7 +10,7 @@ from federation.objects import federation
 from silotune.federation import results
 from silotune.federation.loaded_model import LoadedModel
 from silotune.federation.run_result import Run
-from silotune.federation.written_texts import last_run
+from silotune.federation.written_texts import last_run, written
 from silotune.objectives.text_scores import text_scores
 from silotune.testing import tiny_models
 
@@ -117,12 +117,30 @@ def test_silos_are_told_apart_and_write_no_more_than_is_asked(runs, wanted):
     assert wanted == [3] * found.scored.records
 
 
+class Bare:
+    """A record without a prompt, of a tokenizer that begins with no token of its own."""
+
+    lengths = (3,)
+
+    def batch(self, _):
+        ids = torch.tensor([[5, 6, 7]])
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+
+
+def test_a_record_with_nothing_to_go_on_from_is_refused_before_any_is_written(runs):
+    run = runs["prompt"]
+    model = results.open_as_run(run.federation, run.folder)
+    with pytest.raises(ValueError, match=r"^generate: record 0 .* has nothing before its text"):
+        written(model, PAIRS, None, Bare(), None)
+
+
 @pytest.mark.parametrize(
     ("objective", "most", "words"),
     [
         (st.CausalLM(text="asked"), True, "plain text does not say what is read"),
         (st.SequenceClassification(text="asked", label="answer"), True, "writes no texts"),
         (PAIRS, 0, "0 new tokens"),
+        (PAIRS, "many", "'many' new tokens"),
     ],
 )
 def test_what_cannot_be_written_is_said_before_a_model_is_opened(

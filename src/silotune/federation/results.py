@@ -12,10 +12,11 @@ from silotune.adapters.peft_io import WEIGHTS
 from silotune.core import Answers, joined
 from silotune.core.files import DamagedError
 from silotune.data.chat_dates import pin_date
+from silotune.data.client_tables import empty_notice
 from silotune.data.columns import Columns
-from silotune.data.columns import readable as readable_table
 from silotune.data.given import Table, filled_table_of
 from silotune.data.messages import listed
+from silotune.data.table_reader import TableReader
 from silotune.engine import evaluate as score_examples
 from silotune.methods import MoLE
 from silotune.objectives import find
@@ -51,7 +52,8 @@ class Evaluation:
         metrics: of all records together.
         scored: how many records these are, and how sure the figures; None if there are none.
         silos: of each silo's own records; only in a simulation.
-        notes: why figures are not to be compared with the run's own, and what of that is lost.
+        notes: why figures are not to be compared with the run's own, what of that is lost, and what
+            was left out of a table.
     """
 
     split: Split
@@ -131,7 +133,8 @@ def evaluate_table(
     Args:
         federation: that the run is of.
         folder: of a run that has an adapter, or one for each silo.
-        table: with the columns that the objective names.
+        table: with the columns that the objective names; a record that is empty or without a label
+            is left out, as notes tell.
         generate: as of ``evaluate``.
 
     Raises:
@@ -147,8 +150,13 @@ def evaluate_table(
     own, names = filled_table_of(table, "table", files), federation.records.label_map
     target = find(objective.task).target
     within = score_range(objective)
-    rows = readable_table(own, columns, labels, "the table", names, target, within)
-    examples = examples_of(terms, rows, model.loaded, "the table")
+    reader = TableReader(
+        columns=columns, labels=labels, label_map=names, target=target, within=within
+    )
+    rows, _ = reader.filled(own, "the table")
+    examples = None if rows is None else examples_of(terms, rows, model.loaded, "the table")
+    if examples is None or not len(examples.lengths):
+        raise ValueError("the table: no record can be scored: all are empty, or without a label")
     numbers = [model_in(place, model) for place in places.values()]
     size = federation.machine.eval_batch_size
 
@@ -159,7 +167,9 @@ def evaluate_table(
 
     answers = joined(map(answers_of, numbers))
     found = scored("test", answers, len(examples.lengths))
-    return Evaluation(split="test", metrics=found.metrics, scored=found)
+    left_out = len(own) - len(examples.lengths)
+    notes = (text,) if (text := empty_notice(left_out, "the table")) else ()
+    return Evaluation(split="test", metrics=found.metrics, scored=found, notes=notes)
 
 
 def _check_generate(federation: Description, generate: Generate) -> None:

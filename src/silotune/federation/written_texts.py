@@ -61,8 +61,8 @@ def check_writes(objective: Objective, most: int | None) -> None:
             "generate: a record of plain text does not say what is read and what is to be written; "
             "it takes prompt and completion, messages, or source and target"
         )
-    if most is not None and most < 1:
-        raise ValueError(f"generate: {most} new tokens; ask for 1 at least")
+    if most is not None and (type(most) is not int or most < 1):
+        raise ValueError(f"generate: {most!r} new tokens; ask for a whole number, 1 at least")
     rouge()
 
 
@@ -102,9 +102,13 @@ def written(
         numbers: that are loaded into it.
         examples: tokenised as for training.
         most: as of ``check_writes``.
+
+    Raises:
+        ValueError: naming a record of which nothing is read before it is written, as there is no
+            text and the model has no token to begin with.
     """
     trainer = model.trainer
-    adapted = trainer.adapted
+    adapted, asked = trainer.adapted, list(_asked(objective, examples, most))
     answers = evaluate(
         adapted, objective, numbers.factors, examples, trainer.eval_batch, numbers.folded
     )
@@ -116,9 +120,9 @@ def written(
         labels=(),
     )
     texts, targets = list[str](), list[str]()
-    for asked in _asked(objective, examples, most):
-        texts.append(writer.written(asked.ids, asked.room))
-        targets.append(writer.text_of(asked.target))
+    for one in asked:
+        texts.append(writer.written(one.ids, one.room))
+        targets.append(writer.text_of(one.target))
     return with_texts(answers, text_scores(texts, targets))
 
 
@@ -133,6 +137,11 @@ def _asked(objective: Objective, examples: ClientDataset, most: int | None) -> I
             first, end = last_run(labels != IGNORED)
             ids, target = ids[:, :first], labels[first:end]
             longest = objective.max_length - first
+        if not ids.numel():
+            raise ValueError(
+                f"generate: record {row} (the first is 0, of those that are not empty) has nothing "
+                "before its text, and the model no token to begin with; leave that record out"
+            )
         yield Asked(ids, target, max(1, longest if most is None else min(most, longest)))
 
 
