@@ -26,18 +26,17 @@ from silotune.core.half_products import halve
 from silotune.engine import evaluate
 from silotune.engine.batches import microbatches
 from silotune.engine.remembered import Remembered, in_folder, in_memory
-from silotune.objectives import SequenceClassification
 from silotune.privacy import ClientMechanism, NoPrivacy
 
 from . import around_privacy as privacy
 from . import around_steps as steps
+from .around_steps import OBJECTIVE
 from .measure import Clock, Ratio, arguments, clock_for, in_turns, ratio
 from .peers import Case, adapted_model, mechanism, model_folder, open_model
 from .records import draw, silos
 from .sides import MICRO_BATCH
 
 BATCHES = (64, 200)
-OBJECTIVE = SequenceClassification(text="text", label="label")
 SCORED = 872  # SST-2's development set
 
 
@@ -79,11 +78,9 @@ def main() -> None:
             "A private step, parts of 32 over the cheapest cut": cut(setting),
             "Layers below the adapters, computed over remembered": remembered(setting, scratch),
             "Frozen maps, float32 over bfloat16": products(setting),
-            "A private round, the usual loop over ours": {
-                "three silos, upper half": steps.whole_round(
-                    folder, Path(scratch), setting.batches[-1], setting.repetitions, clock
-                )
-            },
+            "A private round, the usual loop over ours": steps.whole_round(
+                folder, Path(scratch), setting.batches[-1], setting.repetitions, clock
+            ),
             "A private step on all linear maps, its limit over it": steps.all_linear(
                 folder,
                 ((8, 8),) if options.quick else ((32, 32), (32, 128)),

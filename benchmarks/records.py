@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from silotune.core import seed_of
+from silotune.core import ClientDataset, seed_of
 from silotune.data import TextExamples
 from silotune.data.loading import load
 from silotune.data.tokenization import Ragged, text_examples
@@ -25,10 +25,17 @@ _RECORDS = 22_450  # a third of them
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """One silo's records and the batches that every side trains on."""
+    """One silo's records and the batches that every side trains on.
 
-    examples: TextExamples
+    Attributes:
+        examples: all records, or those of the batches.
+        batches: of them.
+        records: how many the silo has.
+    """
+
+    examples: ClientDataset
     batches: Sequence[Sequence[int]]
+    records: int
 
     def cells(self, size: int | None = None) -> int:
         """Tokens that go through a model, padding included: whole batches, or sorted and cut."""
@@ -69,7 +76,7 @@ def draw(examples: TextExamples, batch_size: int, steps: int, seed: int) -> Draw
     random = np.random.default_rng(seed_of("coins", seed))
     n = len(examples.lengths)
     coins = [random.random(n) < batch_size / n for _ in range(steps)]
-    return Drawn(examples, [np.flatnonzero(c).tolist() for c in coins])
+    return Drawn(examples, [np.flatnonzero(c).tolist() for c in coins], n)
 
 
 def random_phrases(seed: int, records: int = _RECORDS) -> TextExamples:

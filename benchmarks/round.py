@@ -109,11 +109,28 @@ def main() -> None:
 
 
 def beside_usual_loop(
-    case: Case, adapted: AdaptedModel, many: Sequence[Drawn], home: Path, times: int, clock: Clock
+    case: Case,
+    adapted: AdaptedModel,
+    many: Sequence[Drawn],
+    home: Path,
+    times: int,
+    clock: Clock,
+    ours: Sequence[Drawn] | None = None,
 ) -> Ratio:
-    """How many times faster a round is than the usual loop."""
-    ours = our_rounds(case, adapted, [(d, _replay(case, d, clock)) for d in many], home)
-    runs = {"usual loop": usual_round(case, many), "silotune": lambda: next(ours)}
+    """How many times faster a round is than the usual loop.
+
+    Args:
+        case: what is trained.
+        adapted: our model.
+        many: each silo's records and batches.
+        home: a folder for the silos.
+        times: repetitions.
+        clock: gives seconds.
+        ours: the same records and batches as our side has them; None = alike.
+    """
+    own = ours or many
+    rounds = our_rounds(case, adapted, [(d, _replay(case, d, clock)) for d in own], home)
+    runs = {"usual loop": usual_round(case, many), "silotune": lambda: next(rounds)}
     seconds = in_turns(runs, times, clock)
     speed = {name: ratio(seconds["usual loop"], s) for name, s in seconds.items()}
     records = sum(len(rows) for silo in many for rows in silo.batches)
@@ -178,7 +195,7 @@ def crowd_memory(few: int, many: int) -> dict[str, float]:
 
 
 def _replay(case: Case, drawn: Drawn, clock: Clock) -> Replay:
-    return Replay(mechanism(case, records=len(drawn.examples.lengths)), drawn.batches, clock)
+    return Replay(mechanism(case, drawn.records), drawn.batches, clock)
 
 
 def _seconds(run: Callable[[], object]) -> float:

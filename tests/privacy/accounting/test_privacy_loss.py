@@ -9,6 +9,7 @@ from dp_accounting.pld.common import self_convolve
 from dp_accounting.privacy_accountant import NeighboringRelation
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.signal import fftconvolve
 
 from covering import examples
 from silotune.privacy.accounting import accountant
@@ -16,7 +17,7 @@ from silotune.privacy.accounting.accountant import COARSE, epsilon, epsilons
 from silotune.privacy.accounting.charges import Charge, TruncatedCharge
 from silotune.privacy.accounting.gaussian_loss import gaussian_loss
 from silotune.privacy.accounting.pld import interval
-from silotune.privacy.accounting.privacy_loss import Masses
+from silotune.privacy.accounting.privacy_loss import Masses, _convolved
 
 RELATIONS = {
     "add-remove": NeighboringRelation.ADD_OR_REMOVE_ONE,
@@ -133,6 +134,13 @@ def test_a_composition_is_that_of_numpy():
     both = one.compose(one)
     np.testing.assert_allclose(both.chances, np.convolve(chances, chances), rtol=0, atol=1e-15)
     assert (both.lowest, both.infinite) == (-2, pytest.approx(1 - 0.95**2))
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (2, 7), (200, 331), (4097, 513)])
+def test_two_losses_together_are_those_of_scipy_to_the_bit(n, m):
+    draw = np.random.default_rng(n)
+    one, other = draw.random(n), draw.random(m)
+    assert np.array_equal(_convolved(one, other), fftconvolve(one, other))
 
 
 def test_a_loss_of_hundreds_and_one_that_is_nearly_certain():

@@ -194,7 +194,7 @@ def _moments(chances: Points, unit: Points) -> Iterator[float]:
 
 
 def _convolved(left: Points, right: Points) -> Points:
-    """(n + m - 1,) as ``scipy.signal.fftconvolve`` has it, which takes a second to import."""
+    """(n + m - 1,), two or more each: the bits of scipy.signal, which takes a second to import."""
     from scipy.fft import irfft, next_fast_len, rfft
 
     size = len(left) + len(right) - 1
