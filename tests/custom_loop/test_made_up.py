@@ -95,6 +95,14 @@ def test_labels_that_a_decoder_writes_are_no_part_of_what_is_read():
     assert unpadded(some, torch.nn.Identity())["labels"].shape == (1, SOURCES[0])
 
 
+def test_marks_of_records_are_not_cut_where_there_are_as_many_as_tokens():
+    some = {name: t[[0]] for name, t in pairs(False).items() if not name.startswith("decoder_")}
+    some["labels"] = torch.ones(some["input_ids"].shape)
+    cut = unpadded(some, torch.nn.Identity())
+    assert cut["input_ids"].shape == (1, SOURCES[0])
+    assert cut["labels"].shape == (1, 6)
+
+
 def test_towers_are_cut_each_by_the_mask_beside_it():
     (a, mask), (b, other) = rows(SOURCES, 0), rows(TARGETS, 1)
     nest = {

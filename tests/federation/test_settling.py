@@ -87,6 +87,17 @@ def _described():
     )
 
 
+def test_a_model_whose_gradients_are_no_numbers_has_no_rate(bert):
+    terms = open_rate(bert).terms
+    model = open_unproved(terms, ("cat", "dog"))
+    with torch.no_grad():
+        next(p for p in model.trainer.adapted.model.parameters() if not p.requires_grad).fill_(
+            math.nan
+        )
+    with pytest.raises(ValueError, match=r"^learning_rate: auto measures .* not finite; give a"):
+        steepness(model, terms, ("cat", "dog"))
+
+
 def test_every_label_speaks_once_before_the_next_way_to_say_it():
     found = list(public_texts(("a", "b"), ("an apple", "a boat")))
     assert found[:3] == [("an apple", "a"), ("a boat", "b"), ("This is about an apple.", "a")]

@@ -34,6 +34,12 @@ def test_the_nearest_in_ratios_of_what_both_know(facts, expected):
     assert nearest(facts, (FEW, MANY, OPEN)) is expected
 
 
+def test_what_no_run_could_have_is_not_compared():
+    """It is refused by its own key."""
+    facts = [Facts(task="a", unit="b", epsilon=epsilon, silos=3) for epsilon in (-1.0, 6.0)]
+    assert facts[0].distance(facts[1]) == 0.0
+
+
 def test_a_method_that_is_named_has_the_nearest_of_its_own():
     assert nearest(HERE, (FEW, MANY), "head-only") is MANY
     with pytest.raises(ValueError, match="nothing was measured of fedsvd for"):

@@ -230,6 +230,8 @@ def test_made_up_records_are_the_same_for_a_seed_and_none_is_right_already(folde
         ({"score_range": (5, 0)}, "^score_range: the first number must be below the second"),
         ({"score_range": 5}, "^score_range: give the lowest and the highest number"),
         ({"score_range": (0, math.inf)}, "^score_range: give the lowest"),
+        ({"score_range": (0, 1e39)}, "^score_range: its ends are too large"),
+        ({"score_range": (1e9, 1e9 + 1)}, "^score_range: its ends are .* too near"),
         ({"cosine_range": (-2, 1)}, "^cosine_range: cosines are between -1 and 1"),
         ({"pooling": "max"}, "^pooling: must be one of"),
         ({"huber_delta": 0.0}, "^huber_delta: must be"),

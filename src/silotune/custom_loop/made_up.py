@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from silotune.core import Answers, Batch, generator
-from silotune.core.masks import DECODER, MASK, mask_of
+from silotune.core.masks import DECODER, MASK, are_of_tokens, mask_of
 from silotune.engine.batches import filled
 
 from .nested import mapped, mapped_by_name, named
@@ -127,7 +127,8 @@ def lengths(records: Any) -> list[int]:
 def unpadded(records: Any, model: nn.Module) -> Any:
     """Without the columns that are padding in all of them, row by row of each.
 
-    A mask cuts what lies beside it in a mapping, and what lies where there is none.
+    A mask cuts what lies beside it in a mapping, and what lies where there is none; marks and
+    numbers of records are no row, whatever their number.
 
     Args:
         records: a nest of tensors.
@@ -139,6 +140,8 @@ def unpadded(records: Any, model: nn.Module) -> Any:
 
     def cut(part: Any, name: str, masks: Mapping[str, Tensor]) -> Any:
         if isinstance(part, Tensor):
+            if name == _TARGETS and not are_of_tokens(part):
+                return part
             mask = masks.get(mask_of(name, parts))
             columns = None if mask is None else filled(mask)
             fits = mask is not None and part.dim() > 1 and part.shape[1] == mask.shape[1]

@@ -50,6 +50,9 @@ def steepness(model: BuiltModel, terms: Terms, labels: Sequence[str]) -> Steepne
         model: of the run, as it begins; its tensors are put back to that.
         terms: of the run.
         labels: the public label set.
+
+    Raises:
+        ValueError: if a gradient is not finite.
     """
     adapted = model.trainer.adapted
     adapted.load(model.first)
@@ -72,6 +75,11 @@ def steepness(model: BuiltModel, terms: Terms, labels: Sequence[str]) -> Steepne
         norms.append(math.sqrt(sum(squares)))
     for tensor in trained:
         tensor.grad = None
+    if not all(map(math.isfinite, norms)):
+        raise ValueError(
+            "learning_rate: auto measures gradients where training begins, and this model's are "
+            "not finite; give a rate"
+        )
     return Steepness(median(norms), len(norms))
 
 

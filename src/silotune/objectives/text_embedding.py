@@ -178,6 +178,12 @@ class TextEmbedding:
         check_max_length(self.max_length)
         if self.cosine_range[0] < -1 or self.cosine_range[1] > 1:
             raise ValueError("cosine_range: cosines are between -1 and 1")
+        ends = cosines_of(torch.tensor(self.score_range), self.constants)
+        if not torch.allclose(ends, torch.tensor(self.cosine_range), atol=1e-3):
+            raise ValueError(
+                "score_range: its ends are too large, or too near to each other, for float32 to "
+                "tell scores apart; write the scores in other units"
+            )
 
     @property
     def columns(self) -> Mapping[str, str]:
