@@ -167,6 +167,16 @@ def test_a_share_is_so_many_rounds_rounded_up_and_one_at_least(share, rounds, st
     assert tail_start(share, rounds) == start
 
 
+@every_method(lambda name: name not in REFUSED)
+def test_every_client_takes_the_mean_after_any_round(method):
+    """Also of pairs of which one factor never moves: what no round trains is as it began."""
+    exp, states = run(at_work(method))
+    own = agreed(exp, silos())
+    for state in states:
+        for task in make_tasks(exp, list(own), exp.tail.mean(state)):
+            own[task.client].agreement.check_result(decode_task(encode_task(task), {}.get))
+
+
 @pytest.mark.parametrize("name", ["fedit", "ffa-lora", "cola"])
 def test_a_client_takes_the_mean_as_a_result_and_nothing_of_the_kind_as_an_order(name):
     """Sent whole, though the client holds the state before."""

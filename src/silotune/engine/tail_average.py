@@ -6,8 +6,8 @@ anyway, so that nothing is paid for it.
 
 The mean is that of the models' weights. What moves by itself beside what stays is averaged as it
 is. Where both factors of a pair move, or are written in another basis, E[B A] is not E[B] E[A]: the
-mean product is added to the base, and B = 0 beside it. With R_t what a round added to the base, and
-n states of the tail,
+mean product is added to the base, and beside it B = 0, or A where B never moves. With R_t what a
+round added to the base, and n states of the tail,
 
     E[theta] = sum_t theta_t / n            E[B A] = sum_t B_t A_t / n
     E[F]     = F_n - sum_t (t - 1) R_t / n  t = 1..n, F_n all that was added so far
@@ -97,7 +97,7 @@ class TailAverage:
             for key, tensor in self._alone(state.factors).items()
         }
         by_product = self._by_product(state.factors)
-        for key in (Key(site, Role.B) for site in by_product):
+        for key in map(self._emptied, by_product):
             moved[key] = torch.zeros_like(state.factors[key])
         factors = state.factors.updated(moved)
         folded = dict(state.folded)
@@ -132,6 +132,11 @@ class TailAverage:
             return len(pair - self.fixed)
 
         return [s for s in factors.pair_sites() if moving(s) > (0 if self.turning else 1)]
+
+    def _emptied(self, site: str) -> Key:
+        """Which factor of a site is 0 where the product is in the base: one that moves."""
+        b = Key(site, Role.B)
+        return b if Role.B in self.roles and b not in self.fixed else Key(site, Role.A)
 
     def _alone(self, factors: Factors) -> Factors:
         """What is averaged as it is."""
