@@ -70,6 +70,14 @@ def test_a_federation_takes_it_and_says_why(bert_at_hand, monkeypatch):
     assert federation(bert_at_hand, method="auto").terms.method == st.methods.FedIT()
 
 
+@pytest.mark.parametrize("wrong", [{"privacy": 6}, {"objective": "triage"}, {"num_examples": "20"}])
+def test_what_a_method_is_chosen_by_is_checked_like_everything(wrong, bert_at_hand, monkeypatch):
+    monkeypatch.setattr("silotune.federation.description.recipes", lambda: (FEW, MANY, OPEN))
+    [field] = wrong
+    with pytest.raises((ValueError, TypeError), match=f"^{field}"):
+        federation(bert_at_hand, method="auto", **wrong)
+
+
 @pytest.fixture
 def bert_at_hand(tmp_path):
     return tmp_path / "no-model"

@@ -15,6 +15,7 @@ from silotune.aggregation import ServerStep
 from silotune.core import UploadType
 from silotune.core.fields import check_value
 from silotune.core.names import is_client_name
+from silotune.core.protocols import check_satisfies
 from silotune.data import Partition, Splits
 from silotune.data.given import Table
 from silotune.engine.experiment import LARGEST_UPDATE
@@ -25,8 +26,9 @@ from silotune.models.load import GivenModel
 from silotune.objectives import Objective
 from silotune.optim import OptimizerConfig
 from silotune.optim.learning_rate import Kind, Span
-from silotune.privacy import PrivacyChoice
+from silotune.privacy import PrivacyChoice, check_choice
 from silotune.privacy.lifetime.choice import Lifetime, lifetime_of
+from silotune.privacy.sizes import check_declared
 from silotune.reports.trackers import TrackerName
 from silotune.terms import Machine, Terms
 from silotune.terms.terms import Evaluation
@@ -353,7 +355,14 @@ def _facts(
     clients: object,
     num_examples: int | Mapping[str, int] | None,
 ) -> Facts:
-    """What is declared of a run."""
+    """What is declared of a run.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    check_satisfies(objective, Objective, "objective")
+    check_choice(privacy)
+    check_declared("num_examples", num_examples)
     names = objective.label_names
     declared = num_examples.values() if isinstance(num_examples, Mapping) else [num_examples]
     known = clients.names if isinstance(clients, Sites) else clients

@@ -10,6 +10,7 @@ from .choice import ExampleDP as ExampleDP
 from .choice import NoDP as NoDP
 from .choice import PrivacyBudget as PrivacyBudget
 from .choice import PrivacyChoice as PrivacyChoice
+from .choice import check_choice as check_choice
 from .ledger.entry import LedgerEntry as LedgerEntry
 from .ledger.entry import SiloStoreError as SiloStoreError
 from .ledger.store import SiloStore as SiloStore

@@ -217,6 +217,19 @@ class NoDP:
 PrivacyChoice = ExampleDP | ClientDP | NoDP
 
 
+def check_choice(privacy: object) -> None:
+    """Refuse what says of nobody whether it is hidden.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    if not isinstance(privacy, PrivacyChoice):
+        raise ValueError(
+            "privacy: give silotune.ExampleDP(...), silotune.ClientDP(...) or silotune.NoDP(), "
+            f"not {privacy!r}"
+        )
+
+
 def _refuse(*problems: tuple[str, str]) -> None:
     if problems:
         raise ValueError("\n".join(f"{field}: {text}" for field, text in problems))

@@ -17,7 +17,7 @@ from silotune.objectives import Objective, counts_right_answers, find
 from silotune.objectives.registry import COUNTING
 from silotune.optim import OptimizerConfig
 from silotune.optim.learning_rate import Kind, LearningRateSchedule, Span
-from silotune.privacy import ClientDP, ExampleDP, NoDP, PrivacyChoice
+from silotune.privacy import ClientDP, ExampleDP, NoDP, PrivacyChoice, check_choice
 from silotune.privacy.choice import Unit
 from silotune.privacy.planned_charges import Training
 
@@ -124,11 +124,7 @@ class Terms:
             raise ValueError(
                 f"method: give a method, such as silotune.methods.FFALoRA(r=8), not {self.method!r}"
             )
-        if not isinstance(self.privacy, ExampleDP | ClientDP | NoDP):
-            raise ValueError(
-                "privacy: give silotune.ExampleDP(...), silotune.ClientDP(...) or "
-                f"silotune.NoDP(), not {self.privacy!r}"
-            )
+        check_choice(self.privacy)
         check_fields(self)
         for name in (
             "rounds",
