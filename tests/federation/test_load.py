@@ -129,8 +129,9 @@ def test_pairs_are_predicted_as_pairs(bert, tmp_path):
     )
     loaded = st.load(tmp_path / "run")
     assert len(loaded.predict([("cat", "a bird"), ("dog", "a mouse")])) == 2
-    with pytest.raises(ValueError, match="give a list of \\(text, text_pair\\)"):
-        loaded.predict(["cat"])
+    for no_pair in ("cat", ("cat", None)):
+        with pytest.raises(ValueError, match="give a list of \\(text, text_pair\\)"):
+            loaded.predict([no_pair])
     with pytest.raises(ValueError, match="also for a single one"):
         loaded.predict("cat")
     with pytest.raises(ValueError, match="use predict"):

@@ -189,6 +189,7 @@ def test_a_file_of_pairs_is_scored_and_one_of_texts_embedded(bert, tmp_path):
     ("asked", "words"),
     [
         ([("a", "b", "c")], "reads texts, or pairs of them"),
+        ([("a", None)], "reads texts, or pairs of them"),
         ([{"one": "a rash", "other": ""}], "has nothing in 'one' and 'other'"),
         ([{"other": "a rash"}], "has nothing in 'one'"),
     ],

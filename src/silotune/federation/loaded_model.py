@@ -347,7 +347,8 @@ class LoadedModel:
 
 
 def _is_pair(record: Any) -> bool:
-    return isinstance(record, tuple | list) and len(record) == 2
+    is_two = isinstance(record, tuple | list) and len(record) == 2
+    return is_two and all(isinstance(text, str) for text in record)
 
 
 def _is_stored(record: Any) -> bool:
