@@ -121,6 +121,8 @@ RUN_JSON = {
     "run.json.start_digest": "of an adapter that everybody holds before the run",
     "run.json.parameters": "sizes of the public base model and the configured adapter",
     "run.json.command": "what the user typed",
+    "run.json.chosen": "by public numbers, and by texts made of what labels are called",
+    "run.json.averaged": "numbers of rounds, which follow from the configuration",
     "run.json.host": "the coordinator's machine",
     "run.json.silos": "declared numbers of records",
     "run.json.labels": "the declared label set",

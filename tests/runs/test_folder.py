@@ -142,7 +142,9 @@ def test_no_rounds_yet(run):
 def test_a_full_disk_keeps_the_old_file(run, monkeypatch, call):
     write_text(run.config, "old")
     monkeypatch.setattr(os, call, disk_full)
-    with pytest.raises(RecordError, match=r"config\.yaml: No space left.*--resume") as error:
+    with pytest.raises(
+        RecordError, match=r"config\.yaml: No space left.*free some space$"
+    ) as error:
         write_text(run.config, "new")
     monkeypatch.undo()
     assert isinstance(error.value, ValueError)

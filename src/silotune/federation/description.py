@@ -22,7 +22,7 @@ from silotune.engine.experiment import LARGEST_UPDATE
 from silotune.methods import FFALoRA, Method
 from silotune.methods.rates import usual_optimizer
 from silotune.methods.recipes import Facts, method_of, nearest, recipes
-from silotune.models.load import GivenModel
+from silotune.models.load import GivenModel, check_given
 from silotune.objectives import Objective
 from silotune.optim import OptimizerConfig
 from silotune.optim.learning_rate import Kind, Span
@@ -31,9 +31,10 @@ from silotune.privacy.lifetime.choice import Lifetime, lifetime_of
 from silotune.privacy.sizes import check_declared
 from silotune.reports.trackers import TrackerName
 from silotune.terms import Machine, Terms
+from silotune.terms.rate_rules import refuse_without_rule
 from silotune.terms.terms import Evaluation
 
-from .description_rules import check_description
+from .description_rules import check_books, check_evaluation, check_label_map, check_places
 from .records import ClientData, Records
 from .sites import Sites
 
@@ -318,7 +319,20 @@ class Description:
         self.offer_deadline = offer_deadline
         self.baselines = tuple(baselines)
         self.report_to = tuple(report_to)
-        check_description(self)
+        self._check()
+
+    def _check(self) -> None:
+        terms, records = self.terms, self.records
+        if self.given is not None:
+            check_given(self.given, terms.objective.task)
+        check_label_map(terms, records)
+        is_object = self.given is not None
+        check_places(terms, records, self.runtime, self.wait_after_quorum, is_object=is_object)
+        if self.learning_rate is not None:
+            refuse_without_rule(terms)
+        check_evaluation(terms, self.baselines)
+        self.machine.check_processes(in_one_process=not (self.in_workers or records.elsewhere))
+        check_books(terms, records, self.lifetime)
 
     def with_terms(self, terms: Terms) -> Self:
         """The same records and machine under other terms."""

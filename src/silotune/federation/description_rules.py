@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from silotune.models.load import check_given
-from silotune.terms.rate_rules import refuse_without_rule
+from silotune.privacy.lifetime.choice import Lifetime
+from silotune.terms import Terms
 
-if TYPE_CHECKING:
-    from .description import Description
+from .records import Records
 
 
-def check_description(federation: Description) -> None:
-    """Refuse parts that do not go together; no record is read.
+def check_evaluation(terms: Terms, baselines: Sequence[str]) -> None:
+    """Refuse baselines where silos' records may not be looked at.
 
     Raises:
-        ValueError: naming the field.
+        ValueError: naming the field, like all of these.
     """
-    terms, records = federation.terms, federation.records
-    if federation.given is not None:
-        check_given(federation.given, terms.objective.task)
-    _check_label_map(federation)
-    _check_sites(federation)
-    if federation.learning_rate is not None:
-        refuse_without_rule(terms)
-    if federation.baselines and terms.evaluation != "simulation":
+    if baselines and terms.evaluation != "simulation":
         raise ValueError(
-            f"baselines: {', '.join(federation.baselines)} needs evaluation: simulation; leave "
-            "baselines out"
+            f"baselines: {', '.join(baselines)} needs evaluation: simulation; leave baselines out"
         )
-    if federation.in_workers and (records.in_memory or federation.given is not None):
-        raise ValueError(
-            "runtime: worker processes open model and data by themselves, so they need "
-            "names or paths, not objects; give those, or runtime='in-process'"
-        )
-    in_one_process = not (federation.in_workers or records.elsewhere)
-    federation.machine.check_processes(in_one_process=in_one_process)
-    if federation.lifetime.max_epsilon is not None and terms.unit != "example":
+
+
+def check_books(terms: Terms, records: Records, lifetime: Lifetime) -> None:
+    """Refuse books of what nobody could add up."""
+    if lifetime.max_epsilon is not None and terms.unit != "example":
         raise ValueError(
             "lifetime: a ceiling is kept for records alone (ExampleDP): no book is kept of "
             "what whole clients pay, nor of runs that hide nobody; leave max_epsilon out"
@@ -48,22 +36,51 @@ def check_description(federation: Description) -> None:
         )
 
 
-def _check_sites(federation: Description) -> None:
-    """What cannot be where records are elsewhere."""
-    terms, method = federation.terms, federation.terms.method
-    if not federation.records.elsewhere:
-        if federation.wait_after_quorum is not None:
+def check_places(
+    terms: Terms,
+    records: Records,
+    runtime: str,
+    wait_after_quorum: float | None,
+    *,
+    is_object: bool,
+) -> None:
+    """Refuse what cannot be where clients train, or where records are.
+
+    Args:
+        terms: of the run.
+        records: of the clients.
+        runtime: where clients train.
+        wait_after_quorum: seconds, for sites.
+        is_object: whether the model is one, and no name.
+    """
+    in_workers = runtime != "in-process"
+    if in_workers and (records.in_memory or is_object):
+        raise ValueError(
+            "runtime: worker processes open model and data by themselves, so they need "
+            "names or paths, not objects; give those, or runtime='in-process'"
+        )
+    if not records.elsewhere:
+        if wait_after_quorum is not None:
             raise ValueError("wait_after_quorum: is for clients that are Sites; leave it out")
         return
-    if federation.wait_after_quorum is not None and terms.unit == "client":
+    if wait_after_quorum is not None and terms.unit == "client":
         raise ValueError(
             "wait_after_quorum: how many sites answered is secret under ClientDP; leave it out"
         )
-    if federation.given is not None:
+    if is_object:
         raise ValueError(
             "model: sites know a base by the SHA-256 of its files, and an object has none; "
             "give a name or a folder"
         )
+    if in_workers:
+        raise ValueError(
+            f"runtime: {runtime} is for clients on this machine, and these are sites; leave it out"
+        )
+    _check_told(terms)
+
+
+def _check_told(terms: Terms) -> None:
+    """What sites must be told, and what they cannot have."""
     if terms.evaluation == "simulation":
         raise ValueError(
             "evaluation: simulation looks at every client's records, and these are at their "
@@ -74,20 +91,16 @@ def _check_sites(federation: Description) -> None:
             "labels: must be given, as nobody sees the records of all sites; list them in "
             "order of their ids"
         )
-    if federation.in_workers:
-        raise ValueError(
-            f"runtime: {federation.runtime} is for clients on this machine, and these are sites; "
-            "leave it out"
-        )
     for name in ("experts", "init_from"):
-        if getattr(method, name, None):
+        if getattr(terms.method, name, None):
             raise ValueError(
                 f"{name}: names files of this machine, which sites do not have; leave it out"
             )
 
 
-def _check_label_map(federation: Description) -> None:
-    objective, meant = federation.terms.objective, federation.records.label_map
+def check_label_map(terms: Terms, records: Records) -> None:
+    """Refuse meanings of labels that there are none of."""
+    objective, meant = terms.objective, records.label_map
     names = objective.label_names if objective.labels is None else tuple(objective.labels)
     if names == () and meant:
         raise ValueError("label_map: records without labels have none to name; leave it out")
