@@ -17,7 +17,7 @@ LONG := $(addprefix --ignore=tests/,audit certificate cli comparison custom_loop
 	$(addprefix sites/test_,daemons.py limit.py serving.py serving_flare.py site.py) \
 	$(addprefix laws/test_,client_level_laws.py magnitudes.py one_record_moves.py round_laws.py sent_is_accounted.py state_laws.py))
 # And what else is more than a single part: whole sites, pages, and laws of chains, crowds and cohorts.
-WHOLE := $(LONG) $(addprefix --ignore=tests/,reports sites $(addprefix laws/test_,chain_laws.py cohort_laws.py crowd_laws.py))
+WHOLE := $(LONG) $(addprefix --ignore=tests/,reports sites $(addprefix laws/test_,chain_laws.py cohort_laws.py crowd_laws.py tail_average_laws.py))
 # What computes nothing in PyTorch, so that its kernels decide nothing there.
 EXACT := $(addprefix --ignore=tests/,architecture config data keys link reports runs sites terms testing \
 	privacy/accounting privacy/ledger privacy/lifetime)
