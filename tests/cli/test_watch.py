@@ -28,8 +28,9 @@ def folder(tmp_path):
 
 
 @contextmanager
-def server_of(folder):
-    with served(folder, 0) as server:
+def answering(server):
+    """The port of a server, which answers inside."""
+    with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -37,6 +38,10 @@ def server_of(folder):
         finally:
             server.shutdown()
             thread.join()
+
+
+def server_of(folder):
+    return answering(served(folder, 0))
 
 
 def asked(port, path="/", host=None, method="GET"):

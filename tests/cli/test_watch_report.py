@@ -1,11 +1,8 @@
 """``report --watch``: a grid's page over the loopback, drawn anew when something has ended."""
 
-import threading
-from contextlib import contextmanager
-
 import pytest
 
-from cli.test_watch import asked
+from cli.test_watch import answering, asked
 from comparison.grids import Runner, grid
 from silotune import compare
 from silotune.cli import watch_report
@@ -36,16 +33,8 @@ def fill(folder, stops_after=None):
         return
 
 
-@contextmanager
 def page_of(*paths):
-    with served(paths, 0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
+    return answering(served(paths, 0))
 
 
 def test_it_goes_on_as_the_grid_does_and_is_drawn_when_something_ended(tmp_path, drawn):

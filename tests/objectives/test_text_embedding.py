@@ -282,6 +282,9 @@ def test_a_checkpoint_that_does_not_say_is_asked_about(tmp_path):
     (bert / "modules.json").write_text(modules.replace("models.Normalize", "models.Dense"))
     with pytest.raises(ValueError, match=r"^pooling: .* goes through Dense beside the model"):
         load_model(str(bert), TASK.task, pooling="model")
+    (bert / "modules.json").write_text("[")
+    with pytest.raises(ValueError, match=r"^pooling: modules.json of .* is no JSON.*set pooling"):
+        load_model(str(bert), TASK.task, pooling="model")
     assert load_model(str(bert), TASK.task, pooling="mean").model
     given = GivenModel(
         AutoModel.from_pretrained(bert), load_model(str(bert), TASK.task, pooling="cls").tokenizer

@@ -38,8 +38,8 @@ def checkpoint_pooling(location: Location) -> Tokens:
     modules = _read(location, "modules.json")
     if modules is None:
         raise ValueError(
-            f"pooling: {location.source} has no modules.json, so it does not say how it makes one "
-            f"vector of a text; {_SET}"
+            f"pooling: {location.source} has no modules.json that can be had here, so it does not "
+            f"say how it makes one vector of a text; {_SET}"
         )
     names = {str(m.get("type", "")).rpartition(".")[2]: str(m.get("path", "")) for m in modules}
     if strange := [name for name in names if name not in _KNOWN]:
@@ -85,14 +85,30 @@ def _write(file: Path, content: object) -> None:
 
 
 def _read(location: Location, name: str) -> Any | None:
-    """A file of JSON; None if the checkpoint has none, or nobody can tell."""
+    """A file of JSON; None if the checkpoint has none, or nobody can tell.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    file = _found(location, name)
+    if file is None or not file.is_file():
+        return None
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ValueError(
+            f"pooling: {name} of {location.source} is no JSON, so that it does not say how it "
+            f"makes one vector of a text; {_SET}"
+        ) from None
+
+
+def _found(location: Location, name: str) -> Path | None:
     if location.is_folder:
-        file = Path(location.source) / name
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        return Path(location.source) / name
     found = try_to_load_from_cache(location.source, name)
     if not isinstance(found, str):
         try:
             found = hf_hub_download(location.source, name)
         except Exception:  # none there, or no hub: the cure is the same
             return None
-    return json.loads(Path(found).read_text(encoding="utf-8"))
+    return Path(found)
