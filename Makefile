@@ -94,7 +94,7 @@ $(ENGINES)/.installed: engines-requirements.txt $(INSTALLED)
 # They warn of each other's versions, and each starts some ten processes.
 test-engines: $(ENGINES)/.installed  ## run the tests that need NVIDIA FLARE, Flower or Ray; with SLOW=1 also what is slow
 	@CI=true PYTHONDONTWRITEBYTECODE= $(ENGINES)/bin/python -m pytest -n 2 --dist loadgroup -W default \
-		-m "engine$(if $(SLOW),, and not slow)" tests/cli tests/federation/test_ray.py tests/runtimes tests/sites
+		-m "engine$(if $(SLOW),, and not slow)" tests/cli tests/comparison/test_ray.py tests/federation/test_ray.py tests/runtimes tests/sites
 
 demo: $(DEMO_MODEL)  ## train on three synthetic clinics with differential privacy (about two minutes)
 	@if [ -e runs/demo ]; then echo "removing runs/demo of an earlier demo"; rm -rf runs/demo; fi

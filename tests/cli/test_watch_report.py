@@ -28,7 +28,7 @@ def drawn(monkeypatch, tmp_path):
 
 def fill(folder, stops_after=None):
     try:
-        compare(grid(), folder, at_once=1, runner=Runner(stops_after=stops_after))
+        compare(grid(), folder, runner=Runner(stops_after=stops_after))
     except KeyboardInterrupt:
         return
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 
+from silotune.comparison.complete import Hands
 from silotune.comparison.job import Job
 from silotune.comparison.record import Note, write_note
 from silotune.config import Config
@@ -83,8 +83,7 @@ class Runner:
         self.made: list[Path] = []
         self.fails, self.stops_after = fails, stops_after
 
-    @contextmanager
-    def __call__(self):
+    def __call__(self) -> Hands:
         def run(job: Job) -> str:
             if self.stops_after is not None and len(self.made) >= self.stops_after:
                 raise KeyboardInterrupt
@@ -93,4 +92,4 @@ class Runner:
             self.made.append(Path(job.folder))
             return write_run(job)
 
-        yield run
+        return Hands(run=run)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from itertools import count
 from threading import Event
 
@@ -13,6 +13,7 @@ from comparison.grids import GRID, RATES, SILOS, Runner, grid
 from federation.small import notes, write_csv
 from silotune import compare
 from silotune.comparison import compared, planned
+from silotune.comparison.complete import Hands
 from silotune.comparison.grid import settings_text
 from silotune.comparison.record import write_note
 from silotune.comparison.tuning import check_apart
@@ -24,7 +25,7 @@ from silotune.runs.lock import FolderInUse, held
 
 def made(given, folder, **options):
     runner = options.pop("runner", None) or Runner()
-    return compare(given, folder, at_once=1, runner=runner, **options), runner
+    return compare(given, folder, runner=runner, **options), runner
 
 
 def test_every_result_is_made_once_and_the_tables_say_what_came_of_it(tmp_path):
@@ -189,7 +190,6 @@ def test_a_grid_that_stops_is_its_own_until_no_run_goes_on(tmp_path):
     """The second fails; another is ended with the runner."""
     folder, numbers, closed, alone = tmp_path / "grid", count(), Event(), []
 
-    @contextmanager
     def runner():
         def run(job):
             if next(numbers) == 1:
@@ -200,13 +200,10 @@ def test_a_grid_that_stops_is_its_own_until_no_run_goes_on(tmp_path):
             alone.append(job)
             return "it was stopped"
 
-        try:
-            yield run
-        finally:
-            closed.set()
+        return Hands(run=run, at_once=2, stop=closed.set)
 
     with pytest.raises(RecordError, match="No space left"):
-        compare(grid(), folder, at_once=2, runner=runner)
+        compare(grid(), folder, runner=runner)
     assert 1 <= len(alone) <= 2
 
 

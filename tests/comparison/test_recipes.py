@@ -8,7 +8,7 @@ from silotune import compare
 
 
 def made(given, folder, runner=None):
-    return compare(given, folder, at_once=1, runner=runner or Runner())
+    return compare(given, folder, runner=runner or Runner())
 
 
 def test_every_block_gives_its_best_with_what_it_ran_with(tmp_path):

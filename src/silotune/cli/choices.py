@@ -41,6 +41,13 @@ class Estimate(StrEnum):
     INPUTS = "inputs"
 
 
+class Runner(StrEnum):
+    """Where the runs of a grid are made."""
+
+    PROCESSES = "processes"
+    RAY = "ray"
+
+
 class Layout(StrEnum):
     """Of a table."""
 

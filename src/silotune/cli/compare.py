@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import typer
 from rich.console import Console
@@ -40,6 +41,7 @@ def fill(
     overrides: Sequence[str],
     output_dir: Path | None,
     at_once: int | None,
+    runtime: Literal["processes", "ray"],
     layout: str,
     *,
     plan: bool,
@@ -51,6 +53,7 @@ def fill(
         overrides: ``key=value`` that win over it.
         output_dir: of its folder.
         at_once: how many runs at a time.
+        runtime: where.
         layout: of the table.
         plan: only say what would run.
     """
@@ -64,11 +67,14 @@ def fill(
             output_dir,
             overrides=overrides,
             at_once=at_once,
+            runtime=runtime,
             tell=lambda news: _tell(news, console),
         )
     except KeyboardInterrupt as interrupt:
         words = ["silotune", "compare", str(grid), *overrides]
         words += ["--output-dir", str(output_dir)] if output_dir else []
+        words += ["--at-once", str(at_once)] if at_once else []
+        words += ["--runtime", runtime] if runtime != "processes" else []
         say(
             console,
             f"{how(interrupt)}; runs that have ended are kept. Continue with: {shlex.join(words)}",

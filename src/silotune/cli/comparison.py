@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .arguments import Overrides, examples
-from .choices import Layout
+from .choices import Layout, Runner
 from .errors import reported
 
 
@@ -50,10 +50,14 @@ def compare(
             "--at-once",
             min=1,
             metavar="N",
-            help="Runs at a time; by default one for each core.",
+            help="Runs at a time; by default one for each core, or on a cluster for each GPU.",
             show_default=False,
         ),
     ] = None,
+    runtime: Annotated[
+        Runner,
+        typer.Option("--runtime", help="Processes of this machine, or of your own Ray cluster."),
+    ] = Runner.PROCESSES,
     plan: Annotated[
         bool, typer.Option("--plan", help="Only say what would run, and what is refused.")
     ] = False,
@@ -68,7 +72,7 @@ def compare(
     """
     from .compare import fill
 
-    fill(grid, overrides or [], output_dir, at_once, layout.value, plan=plan)
+    fill(grid, overrides or [], output_dir, at_once, runtime.value, layout.value, plan=plan)
 
 
 @reported

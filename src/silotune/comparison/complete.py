@@ -7,9 +7,9 @@ has not is continued.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -41,8 +41,24 @@ from .tuning import check_apart, refuse_outside
 Run = Callable[[Job], str]
 """Makes a run; gives why there is no result, or nothing."""
 
-Runner = Callable[[], AbstractContextManager[Run]]
-"""Inside, runs can be made, as many at a time as the grid asks for."""
+
+@dataclass(frozen=True, kw_only=True)
+class Hands:
+    """What makes runs.
+
+    Attributes:
+        run: from any thread.
+        at_once: how many at a time.
+        stop: ends those that go on, at once; they have not failed.
+    """
+
+    run: Run
+    at_once: int = 1
+    stop: Callable[[], None] = lambda: None
+
+
+Runner = Callable[[], Hands]
+"""Gives hands, which whoever has asked for them stops."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,16 +127,13 @@ def checked(grid: Grid, found: Mapping[str, Cell]) -> GridRecord:
     return _apart(record, found)
 
 
-def complete(
-    grid: Grid, folder: Path, runner: Runner, *, at_once: int = 1, tell: Tell = lambda _: None
-) -> GridRecord:
+def complete(grid: Grid, folder: Path, runner: Runner, tell: Tell = lambda _: None) -> GridRecord:
     """Make all runs that are missing.
 
     Args:
         grid: what is compared.
         folder: of the grid; made if it is not there.
         runner: makes them.
-        at_once: how many at a time.
         tell: takes news.
 
     Raises:
@@ -131,10 +144,12 @@ def complete(
         record, found = begin(grid, folder)
         # Inside out: whoever stops ends the processes that make runs, and only when no run goes on
         # may another have the grid.
-        with ThreadPoolExecutor(at_once) as pool, runner() as run:
+        hands = runner()
+        with ThreadPoolExecutor(hands.at_once) as pool, ExitStack() as ended:
+            ended.callback(hands.stop)
             if grid.tune:
-                _make("trials", _trials(record, found, folder), run, pool, tell)
-            _make("results", _results(record, found, folder), run, pool, tell)
+                _make("trials", _trials(record, found, folder), hands.run, pool, tell)
+            _make("results", _results(record, found, folder), hands.run, pool, tell)
     return record
 
 
@@ -148,25 +163,31 @@ def seed_folder(folder: Path, cell: CellRecord, seed: int) -> Path:
     return folder / cell.place / f"seed-{seed}"
 
 
-@contextmanager
-def here() -> Iterator[Run]:
+def here() -> Hands:
     """In this process, one after another."""
-    yield run_job
+    return Hands(run=run_job)
+
+
+WORKER = (*SILOTUNE, "compare-worker")
+"""The command of a process that makes runs (``worker``)."""
+
+
+def log_of(folder: Path) -> Path:
+    """Where such processes say what they have to say."""
+    return folder / "workers.log"
 
 
 def processes(folder: Path, count: int) -> Runner:
     """Each run in a process of its own with one thread.
 
     Args:
-        folder: of the grid; what they have to say goes into a file there.
+        folder: of the grid.
         count: how many at a time.
     """
 
-    @contextmanager
-    def runner() -> Iterator[Run]:
-        command = [*SILOTUNE, "compare-worker"]
-        log = folder / "workers.log"
-        workers = [Process(command, log) for _ in range(count)]
+    def runner() -> Hands:
+        log = log_of(folder)
+        workers = [Process(WORKER, log) for _ in range(count)]
         free: SimpleQueue[Process] = SimpleQueue()
         for worker in workers:
             free.put(worker)
@@ -182,11 +203,11 @@ def processes(folder: Path, count: int) -> Runner:
             finally:
                 free.put(worker)
 
-        try:
-            yield run
-        finally:
+        def stop() -> None:
             for worker in workers:
                 worker.stop()
+
+        return Hands(run=run, at_once=count, stop=stop)
 
     return runner
 

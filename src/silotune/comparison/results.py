@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from silotune.core.files import RecordError, write_bytes, write_text
 from silotune.reports.comparison import Comparison, Measurement
@@ -27,6 +27,7 @@ from .cells import cells
 from .complete import Runner, Tell, checked, complete, cores, processes
 from .grid import FOLDER_OF_GRIDS, read_grid
 from .measure import measured_grid, measured_run
+from .ray import on_ray
 from .record import GridRecord, read_record
 from .tidy import as_csv, as_parquet, columns
 from .tuning import NOT_CHARGED
@@ -120,6 +121,7 @@ def compare(
     *,
     overrides: Sequence[str] = (),
     at_once: int | None = None,
+    runtime: Literal["processes", "ray"] = "processes",
     runner: Runner | None = None,
     tell: Tell = lambda _: None,
 ) -> Compared:
@@ -133,13 +135,18 @@ def compare(
         folder: of the grid; None: ``runs/`` and the name of the file.
         overrides: ``key=value`` that win over it: keys of the grid (``seeds=5``), or settings of
             every cell (``data.path=...``).
-        at_once: how many runs at a time; None: one for each core.
+        at_once: how many runs at a time; None: one for each core, or on a cluster for each GPU.
+        runtime: ``processes`` of this machine; or those of a ``ray`` cluster, one a GPU, or one a
+            CPU where there is no GPU (``pip install 'silotune[ray]'``): machines of one owner,
+            with one disk.
         runner: what makes them, in place of processes.
         tell: takes news.
 
     Raises:
         ConfigError: with a line for each problem, before anything runs.
         RecordError: if the folder holds another grid, another process has it, or the disk is full.
+        ValueError: if Ray is not installed, or its cluster has not what is asked for.
+        ConnectionError: if Ray does not start.
     """
     if folder is None and isinstance(grid, Mapping):
         raise ValueError("folder: name one; a grid that is no file has no name")
@@ -147,9 +154,10 @@ def compare(
         raise ValueError(f"at_once: {at_once} must be at least 1")
     described = read_grid(grid, overrides)
     place = Path(folder or Path(FOLDER_OF_GRIDS, Path(str(grid)).stem))
-    count = at_once or cores()
-    made = runner or processes(place, count)
-    complete(described, place, made, at_once=count, tell=tell)
+    if runner is None:
+        ray = runtime == "ray"
+        runner = on_ray(place, at_once) if ray else processes(place, at_once or cores())
+    complete(described, place, runner, tell)
     found = compared(place)
     found.write()
     return found

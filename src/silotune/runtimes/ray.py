@@ -11,25 +11,18 @@ never between organisations. They share the disk that a run's folder and its dat
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 from silotune.core import ClientId
-from silotune_link.process import TRIES
-from silotune_link.ray_actor import Actor
 
 from .pool import FAILED, WorkerError
+from .ray_cluster import actors
 from .ray_orders import Shelf
-
-_SETTINGS = ("OMP_NUM_THREADS", "PYTHONPATH")
-"""What workers take over from this process: Ray would set threads, on which last bits depend."""
 
 
 class RayCourier:
@@ -59,22 +52,18 @@ class RayCourier:
         device: Literal["auto", "cpu", "cuda"] = "auto",
         told: Sequence[bytes] = (),
     ) -> None:
-        self._words, self._log, self._told = list(command[1:]), log, list(told)
-        self._workers, self._device = workers, device
+        self._log, self._ended = log, ExitStack()
+        self._cluster = actors(command, log, workers=workers, device=device, told=told)
         self._actors: list[Any] = []
 
     def __enter__(self) -> RayCourier:
-        self._ray = _installed()
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        self._ours = not self._ray.is_initialized()
-        if self._ours:
-            _start(self._ray)
-        try:
-            self._kind, count = self._chosen()
-            self._actors = [self._actor() for _ in range(count)]
-        except BaseException:
-            self._leave()
-            raise
+        with ExitStack() as begun:
+            there = begun.enter_context(self._cluster)
+            self._ray, self._begin = there.ray, there.begin
+            begun.callback(self._kill)
+            for _ in range(there.size):
+                self._actors.append(self._begin())
+            self._ended = begun.pop_all()
         return self
 
     def __exit__(
@@ -83,9 +72,7 @@ class RayCourier:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for actor in self._actors:
-            self._ray.kill(actor)
-        self._leave()
+        self._ended.close()
 
     @property
     def size(self) -> int:
@@ -120,7 +107,7 @@ class RayCourier:
         finally:
             for worker, _ in busy.values():  # who is late is stopped, and another begins
                 self._ray.kill(self._actors[worker])
-                self._actors[worker] = self._actor()
+                self._actors[worker] = self._begin()
 
     def _answer(self, reference: Any) -> bytes:
         try:
@@ -132,60 +119,6 @@ class RayCourier:
             raise WorkerError(answer[1:].decode())
         return answer
 
-    def _actor(self) -> Any:
-        settings = {name: os.environ.get(name) for name in _SETTINGS}
-        return self._kind.remote(self._words, self._log, Path.cwd(), settings, self._told)
-
-    def _chosen(self) -> tuple[Any, int]:
-        """The kind of actor, and how many."""
-        here = self._ray.cluster_resources()
-        gpus, cpus = int(here.get("GPU", 0)), int(here.get("CPU", 0))
-        if self._device == "cuda" and not gpus:
-            raise ValueError("device: cuda is not available in Ray's cluster; use cpu or auto")
-        on_gpus = gpus > 0 and self._device != "cpu"
-        if not on_gpus and self._workers > cpus:
-            raise ValueError(f"workers: Ray's cluster has {cpus} CPUs; ask for {cpus} at most")
-        options = {
-            "num_cpus": 0 if on_gpus else 1,
-            "num_gpus": 1 if on_gpus else 0,
-            "max_restarts": -1,
-            "max_task_retries": TRIES - 1,
-            "scheduling_strategy": "SPREAD",
-        }
-        return self._ray.remote(**options)(Actor), gpus if on_gpus else self._workers
-
-    def _leave(self) -> None:
-        if self._ours:
-            self._ray.shutdown()
-
-
-def _installed() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise ValueError("runtime: ray needs Ray; pip install 'silotune[ray]'") from error
-    return ray
-
-
-def _start(ray: Any) -> None:
-    """Join a cluster, or start one; on a busy machine the first attempt may fail."""
-    for last in (False, True):
-        try:
-            with _own_signals():
-                ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-            return
-        except Exception as error:  # Ray's errors have no base of their own
-            ray.shutdown()
-            if last:
-                raise ConnectionError(f"Ray does not start: {error}") from error
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Ray would hear SIGTERM itself; it stays with whoever ends this process in order."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
+    def _kill(self) -> None:
+        for actor in self._actors:
+            self._ray.kill(actor)
