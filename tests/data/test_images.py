@@ -68,16 +68,27 @@ def test_every_mode_is_read_as_rgb(mode):
     assert colours([encoded(picture("white", mode))] * 2) == [[255, 255, 255]] * 2
 
 
-def test_decoding_waits_for_the_batch():
-    broken = encoded(picture("red"), "BMP")[:-10]
-    table = Dataset.from_dict({"image": [encoded(RED), broken], "label": [0, 1]})
+def test_a_file_that_is_gone_by_its_batch_is_named(files):
+    paths = [str(files / "red.png"), str(files / "blue.png")]
+    table = Dataset.from_dict({"image": paths, "label": [0, 1]})
     examples = image_examples(table, processor, "silo x, train")
+    (files / "blue.png").unlink()
     assert examples.batch([0])["labels"].tolist() == [0]
     with pytest.raises(ValueError, match=r"image: row 1 .* is no readable image"):
         examples.batch([1])
 
 
-@pytest.mark.parametrize("cell", [b"no image", b"\x89PNG\r\n\x1a\n"])
+NOISE = Image.effect_noise((64, 64), 90).convert("RGB")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        b"no image",
+        b"\x89PNG\r\n\x1a\n",
+        *(encoded(NOISE, kind)[:-500] for kind in ("BMP", "JPEG", "PNG", "TIFF", "WEBP")),
+    ],
+)
 def test_what_is_no_image_is_named_before_training(cell):
     table = Dataset.from_dict({"image": [encoded(RED), cell], "label": [0, 1]})
     with pytest.raises(

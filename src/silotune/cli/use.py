@@ -70,9 +70,9 @@ def predict_file(path: Path, files: Files, silo: str | None, batch_size: int) ->
     console, table = _begun(files)
     model = _opened(console, path, silo)
     asked = _asked(model, table, files)
-    answers = model.answers(asked, batch_size=batch_size, where=files.source)
     names = model.columns(asked[0])
     _check_free(names, table)
+    answers = model.answers(asked, batch_size=batch_size, where=files.source)
     said = map(cells, _tracked(console, answers, len(asked)))
     _write(console, table, _columns(names, said), files)
 

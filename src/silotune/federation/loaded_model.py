@@ -15,7 +15,7 @@ from torch import nn
 from silotune.core import seed_of
 from silotune.data.assistant_turns import rendered, welcome
 from silotune.data.chat_templates import prompt_lines
-from silotune.data.images import decoded, opened
+from silotune.data.images import check_image, decoded
 from silotune.data.tokenization import template_of
 from silotune.objectives import Objective, find
 from silotune.objectives.answers import Answer, cell_names
@@ -76,8 +76,7 @@ class LoadedModel:
     ) -> Iterator[Answer]:
         """As ``predict``, one after another; what is wrong with records is said before the first.
 
-        Of an image that is its header: it is decoded once, with its batch, and refused there if
-        what follows is torn.
+        So images that are stored are read twice: to see that they are whole, and with their batch.
 
         Args:
             records: as ``predict``.
@@ -98,7 +97,7 @@ class LoadedModel:
             for row, record in enumerate(asked):
                 if _is_stored(record):
                     with _in_records():
-                        opened(record, row, where).close()
+                        check_image(record, row, where)
         return self._answers(asked, batch_size, where)
 
     def columns(self, question: Any) -> tuple[str, ...]:
