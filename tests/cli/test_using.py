@@ -23,7 +23,6 @@ import silotune as st
 from federation.objects import federation, tables
 from silotune.cli import app, use
 from silotune.core import files
-from silotune.federation import loaded_model
 from silotune.federation.loaded_model import LEAST_TEMPERATURE, LoadedModel
 from silotune.federation.questions import questions
 from silotune.objectives import TASKS

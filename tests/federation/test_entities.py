@@ -1,6 +1,5 @@
 """Token classification from records to what other libraries make of the result."""
 
-import json
 import random
 
 import pytest
@@ -49,22 +48,6 @@ def objective(columns=("text", "spans"), **changes):
 def tagging(bert, make=lambda rows: rows, columns=("text", "spans"), **changes):
     clients = {name: make(letters(seed=i)) for i, name in enumerate(("east", "west"))}
     return federation(bert, clients=clients, objective=objective(columns), **changes)
-
-
-@pytest.mark.parametrize("privacy", [st.NoDP(), SEEDED], ids=["plain", "private"])
-def test_workers_end_in_the_same_bits(bert, tmp_path, privacy):
-    clients = {}
-    for i, name in enumerate(("east", "west")):
-        file = tmp_path / f"{name}.jsonl"
-        file.write_text("".join(f"{json.dumps(row)}\n" for row in letters(seed=i)))
-        clients[name] = str(file)
-    one = {"clients": clients, "objective": objective(), "privacy": privacy, "num_examples": 20}
-    here = federation(bert, **one, rounds=1).fit(tmp_path / "here")
-    pool = federation(bert, **one, rounds=1, runtime="pool", workers=1).fit(tmp_path / "pool")
-    assert here.metrics.records[-1].metrics == pool.metrics.records[-1].metrics
-    files = [run.folder.adapter / "adapter_model.safetensors" for run in (here, pool)]
-    assert files[0].read_bytes() == files[1].read_bytes()
-    assert here.facts.labels == ["O", "B-NAME", "I-NAME", "B-DATE", "I-DATE"]
 
 
 def test_what_was_learned_is_the_same_in_other_libraries(bert, tmp_path):
@@ -134,6 +117,12 @@ def test_no_score_leaves_a_site(bert, tmp_path):
     noisy = st.ExampleDP(noise_multiplier=2.0, target_delta=1e-3, metric_noise=4.0)
     with pytest.raises(ValueError, match="metric_noise: counts right answers, at most one"):
         tagging(bert, privacy=noisy, num_examples=20, evaluation="site")
+
+
+def test_a_type_without_an_entity_is_told(bert):
+    bare = [{**row, "spans": row["spans"][:1]} for row in letters()]
+    notices = federation(bert, clients={"east": bare}, objective=objective()).data().notices
+    assert [n for n in notices if n.startswith("labels: no training record at east has DATE,")]
 
 
 def test_what_is_cut_is_told(bert):

@@ -8,7 +8,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 import silotune as st
-from federation.objects import SEEDED, federation
+from federation.objects import federation
 from silotune.federation.export import export_merged
 from silotune.testing.tiny_models import tiny_vit
 
@@ -47,16 +47,6 @@ def seeing(vit, files, **changes):
     clients = {silo: str(files / f"{silo}.jsonl") for silo in SILOS}
     given = {"clients": clients, "objective": objective(), "rounds": 1, "num_examples": 20}
     return federation(vit, **{**given, **changes})
-
-
-def test_workers_end_in_the_same_bits(vit, files, tmp_path):
-    here = seeing(vit, files, privacy=SEEDED).fit(tmp_path / "here")
-    marks = objective(NAMES)  # the same records, told by columns
-    pool = seeing(vit, files, privacy=SEEDED, objective=marks, runtime="pool", workers=1)
-    there = pool.fit(tmp_path / "pool")
-    adapters = [run.folder.adapter / "adapter_model.safetensors" for run in (here, there)]
-    assert adapters[0].read_bytes() == adapters[1].read_bytes()
-    assert here.metrics.records[-1].metrics == there.metrics.records[-1].metrics
 
 
 def test_what_is_merged_answers_in_a_pipeline_as_the_run_scores(vit, files, tmp_path):

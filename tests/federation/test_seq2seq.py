@@ -48,21 +48,6 @@ def writing(model, **changes):
     return federation(model, **{"clients": clients, "objective": objective(), **changes})
 
 
-@pytest.mark.parametrize("privacy", [st.NoDP(), SEEDED], ids=["plain", "private"])
-def test_workers_end_in_the_same_bits(pairs, tmp_path, privacy):
-    clients = {}
-    for i, name in enumerate(("east", "west")):
-        file = tmp_path / f"{name}.jsonl"
-        file.write_text("".join(f"{json.dumps(row)}\n" for row in notes(seed=i)))
-        clients[name] = str(file)
-    one = {"clients": clients, "privacy": privacy, "num_examples": 20, "rounds": 1}
-    here = writing(pairs["t5"], **one).fit(tmp_path / "here")
-    pool = writing(pairs["t5"], **one, runtime="pool", workers=1).fit(tmp_path / "pool")
-    assert here.metrics.records[-1].metrics == pool.metrics.records[-1].metrics
-    files = [run.folder.adapter / "adapter_model.safetensors" for run in (here, pool)]
-    assert files[0].read_bytes() == files[1].read_bytes()
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_was_learned_is_the_same_in_other_libraries(pairs, tmp_path, family):
     made = writing(pairs[family], rounds=2, local_steps=4, **FEDIT)

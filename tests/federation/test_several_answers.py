@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from datasets import ClassLabel, Dataset, Features, List, Value
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import silotune as st
@@ -134,27 +134,6 @@ def test_what_is_loaded_and_what_is_merged_answer_as_the_run_scores(run, which, 
         assert theirs == pytest.approx(ours, rel=1e-4, abs=1e-4)
 
 
-def test_records_are_hidden_and_worker_processes_end_in_the_same_bits(bert, tmp_path):
-    for silo in ("east", "west"):
-        rows = map(json.dumps, records(silo))
-        (tmp_path / f"{silo}.jsonl").write_text("".join(f"{row}\n" for row in rows))
-    seeded = {
-        "clients": {silo: str(tmp_path / f"{silo}.jsonl") for silo in ("east", "west")},
-        "privacy": st.ExampleDP(
-            noise_multiplier=1.0, target_delta=1e-3, insecure_seeded_noise=True
-        ),
-        "num_examples": 30,
-    }
-    here = federation(bert, "numbers", **seeded).fit(tmp_path / "here")
-    there = federation(bert, "numbers", runtime="pool", workers=1, **seeded).fit(tmp_path / "there")
-    one, other = (
-        load_file(r.folder.path / "adapter" / "adapter_model.safetensors") for r in (here, there)
-    )
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    assert here.privacy.verify().ok
-
-
 def test_only_a_charged_count_of_wholly_right_records_leaves_a_silo(bert, tmp_path):
     hidden = st.ExampleDP(noise_multiplier=1.0, target_delta=1e-3, metric_noise=5.0)
     run = federation(
@@ -179,3 +158,29 @@ def test_a_label_without_a_record_is_noticed(bert, tmp_path):
     )
     made = federation(bert, "lists", objective=objective)
     assert any("no training record at east has oak" in notice for notice in made.data().notices)
+
+
+def test_silos_whose_lists_number_the_labels_otherwise_are_read_by_name(bert):
+    """Ids of a ``ClassLabel`` are of its own table; a name that the set has not ends in words."""
+
+    def silo(*names, told_as=lambda tree: tree):
+        kind = Features({"text": Value("string"), "trees": List(ClassLabel(names=[*names]))})
+        rows = [
+            {"text": r["text"], "trees": [told_as(tree) for tree in r["trees"]]}
+            for r in records("east")
+        ]
+        return Dataset.from_list(rows, features=kind)
+
+    def told(west):
+        clients = {"east": silo(*TREES), "west": west}
+        silos = (
+            federation(bert, "lists", clients=clients, valid=records("south"), valid_fraction=0.0)
+            .data()
+            .silos
+        )
+        return [silos[name].labels for name in ("east", "west")]
+
+    one, other = told(silo("cedar", "ash", "birch"))
+    assert one == other
+    with pytest.raises(ValueError, match=r"^label: row \d+ .*west.* outside of the label set"):
+        told(silo(*"abc", told_as=lambda tree: tree[0]))

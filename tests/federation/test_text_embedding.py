@@ -49,20 +49,6 @@ def embedding(model, **changes):
     return federation(model, **{"clients": clients, "objective": objective(), **changes})
 
 
-def test_workers_end_in_the_same_bits(bert, tmp_path):
-    clients = {}
-    for i, name in enumerate(("east", "west")):
-        file = tmp_path / f"{name}.jsonl"
-        file.write_text("".join(f"{json.dumps(row)}\n" for row in pairs(seed=i)))
-        clients[name] = str(file)
-    one = {"clients": clients, "privacy": SEEDED, "num_examples": 20, "rounds": 1}
-    here = embedding(bert, **one).fit(tmp_path / "here")
-    pool = embedding(bert, **one, runtime="pool", workers=1).fit(tmp_path / "pool")
-    assert here.metrics.records[-1].metrics == pool.metrics.records[-1].metrics
-    files = [run.folder.adapter / "adapter_model.safetensors" for run in (here, pool)]
-    assert files[0].read_bytes() == files[1].read_bytes()
-
-
 def vectors(model, tokenizer, texts):
     """Means over tokens, in plain transformers."""
     batch = tokenizer(texts, padding=True, truncation=True, max_length=32, return_tensors="pt")

@@ -189,7 +189,7 @@ def _notices(
             f"{field}: {cut:,} of {records:,} training records have a {second.part} longer than "
             f"{second.max_length} tokens, which is cut"
         )
-    if find(terms.objective.task).target == "labels":
+    if find(terms.objective.task).target in ("labels", "entities"):
         for name, own in silos.items():
             if absent := [label for label, count in own.summary.labels.items() if not count]:
                 yield (
