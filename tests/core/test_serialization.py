@@ -166,3 +166,18 @@ def test_a_digest_depends_on_names_shapes_types_and_numbers():
         Factors({Key("a", Role.B): -torch.zeros(2, 3)}),
     ]
     assert len({one.digest(), *(o.digest() for o in others)}) == 5
+
+
+def test_a_digest_of_some_tensors_is_that_of_these_alone():
+    keys = sorted(TASK.factors)
+    for some in (keys[:1], keys[::-1][:2], keys):
+        expected = Factors({key: TASK.factors[key] for key in some}).digest()
+        assert TASK.factors.digest(some) == expected
+        assert TASK.factors.digest(some) == expected, "and is remembered as such"
+    assert TASK.factors.digest(keys) == TASK.factors.digest()
+
+
+def test_a_norm_is_that_of_the_tensor_in_float64():
+    for key, tensor in TASK.factors.items():
+        exact = torch.linalg.vector_norm(tensor.double()).item()
+        assert TASK.factors.norm(key) == TASK.factors.norm(key) == pytest.approx(exact, rel=1e-15)

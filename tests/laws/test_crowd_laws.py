@@ -113,6 +113,20 @@ def test_the_same_crowds_twice_end_in_the_same_bits(method, noise, tmp_path):
     assert ends[0].factors.digest() == ends[1].factors.digest()
 
 
+@every_combination(
+    optimizer=(SGD(lr=0.3), SGD(lr=0.3, momentum=0.9, weight_decay=0.1), AdamW(lr=0.02)),
+    noise=(None, *NOISES),
+)
+def test_one_optimiser_of_all_ends_where_one_of_each_does(optimizer, noise, tmp_path, monkeypatch):
+    """Bit for bit: numbers that move by themselves move alike wherever they stand."""
+    a, ends = axes("fedit", optimizer), []
+    for name in ("of all", "of each"):
+        own = members(tmp_path, NOISES.get(noise), name)
+        ends.append(end(a, Crowds(trainer(a), own, 3), private=noise is not None))
+        monkeypatch.setattr(type(optimizer), "by_number", False)
+    assert ends[0].factors.digest() == ends[1].factors.digest()
+
+
 def test_two_halves_of_a_crowds_run_make_a_whole(tmp_path):
     a = axes("fedit", SGD(lr=0.3))
     whole = end(a, Crowds(trainer(a), members(tmp_path, name="whole"), 3))

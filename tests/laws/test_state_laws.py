@@ -23,7 +23,7 @@ from silotune.core import (
 )
 from silotune.engine import federate
 from silotune.engine.checkpoint import decode, encode, everything
-from silotune.engine.loop import make_tasks
+from silotune.engine.loop import bytes_to, bytes_to_all, make_tasks
 from silotune.engine.personalization import accept, draft, kept
 from silotune.linalg import dense
 from silotune.methods import IncompatibleMethodError
@@ -90,6 +90,16 @@ def test_bytes_down_are_those_of_the_messages(method, clients):
         sent = sum(size for _, round, _, size in wires.sent if round == r)
         lost = {1: 1, 3: 1}.get(r, 0)  # what was sent to a client that did not answer is counted
         assert (done.bytes_down == sent) == (not lost)
+
+
+def test_bytes_down_are_counted_for_names_and_seeds_of_any_length():
+    a, seeds = plain("ffa-lora"), (0, 7, 10**9, 2**62)
+    names = [ClientId(name) for name in ("a", "b", "é", 'odd "name"', "silo-10")]
+    state = run(a, InProcess(trainer(a), silos(3)), rounds=1)[-1].state
+    state = replace(state, latest=replace(state.latest, holders=frozenset(names[::2])))
+    [task] = make_tasks(experiment(a, names[:1]), names[:1], state)
+    tasks = [replace(task, client=c, seed=seed) for c in names for seed in seeds]
+    assert bytes_to_all(tasks, state) == sum(bytes_to(each, state) for each in tasks)
 
 
 @every_method(part=(2, 4))

@@ -50,10 +50,15 @@ class Key(NamedTuple):
 
 
 class Factors(Mapping[Key, Tensor]):
-    """An immutable, sorted mapping from keys to tensors. The tensors are never written to."""
+    """An immutable, sorted mapping from keys to tensors. The tensors are never written to.
+
+    So what is asked of them again, digests and norms, is computed once.
+    """
 
     def __init__(self, tensors: Mapping[Key, Tensor]) -> None:
         self._tensors = dict(sorted(tensors.items()))
+        self._digests: dict[tuple[Key, ...], str] = {}
+        self._norms: dict[Key, float] = {}
 
     def __getitem__(self, key: Key) -> Tensor:
         return self._tensors[key]
@@ -150,10 +155,28 @@ class Factors(Mapping[Key, Tensor]):
         """How many numbers there are in all."""
         return sum(t.numel() for t in self.values())
 
-    def digest(self) -> str:
-        """SHA-256 over keys, shapes, types and bytes: equal on every machine or not the same."""
+    def norm(self, key: Key) -> float:
+        """L2 norm of one tensor, in float64; not finite if a number or its square is not."""
+        if key not in self._norms:
+            tensor = self[key].detach()
+            self._norms[key] = float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
+        return self._norms[key]
+
+    def digest(self, keys: Collection[Key] | None = None) -> str:
+        """SHA-256 over keys, shapes, types and bytes: equal on every machine or not the same.
+
+        Args:
+            keys: of the tensors that count; None for all.
+        """
+        which = tuple(self if keys is None else sorted(keys))
+        if which not in self._digests:
+            self._digests[which] = self._digested(which)
+        return self._digests[which]
+
+    def _digested(self, keys: Collection[Key]) -> str:
         h = hashlib.sha256()
-        for key, tensor in self.items():
+        for key in keys:
+            tensor = self[key]
             h.update(f"{key}|{tuple(tensor.shape)}|{tensor.dtype}\n".encode())
             flat = tensor.detach().cpu().contiguous().reshape(-1)
             h.update(flat.view(torch.uint8).numpy().tobytes())

@@ -7,12 +7,12 @@ float64.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from .factors import Key
+from .factors import Factors, Key
 
 
 def largest_norm(dtype: torch.dtype) -> float:
@@ -30,6 +30,13 @@ def bounded(tensor: Tensor) -> bool:
     return float(norm) <= largest_norm(tensor.dtype)  # which no NaN is
 
 
-def unbounded(tensors: Mapping[Key, Tensor]) -> Key | None:
-    """The first tensor that is not ``bounded``; None if all are."""
-    return next((key for key, tensor in tensors.items() if not bounded(tensor)), None)
+def unbounded(tensors: Factors, keys: Iterable[Key] | None = None) -> Key | None:
+    """The first tensor that is not ``bounded``; None if all are.
+
+    Args:
+        tensors: from outside.
+        keys: of those that count; None for all.
+    """
+    which = tensors if keys is None else keys
+    limits = ((key, largest_norm(tensors[key].dtype)) for key in which)
+    return next((key for key, most in limits if not tensors.norm(key) <= most), None)

@@ -10,38 +10,53 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from silotune.adapters import AdaptedModel
 from silotune.core import Batch
 from silotune.core.masks import are_of_tokens, mask_of, masks_of
 
 PASS_TOKENS = {"cpu": 40, "cuda": 4000}
-"""What one more pass through a model costs, in tokens. On a CPU: measured, from BERT of 128 to that
-of 768 units, 33 to 62 (docs/log.md). On a GPU: an estimate from the launches of a pass."""
+"""What one more pass through a wide model costs, in tokens. On a CPU: measured, 33 at 384 units and
+39 at 768 (docs/log.md). On a GPU: an estimate from the launches of a pass."""
+
+NARROW = 8000
+"""The same, in tokens times units, where a CPU's products are so small that it waits for their
+launches: measured, 62 tokens at 128 units and 283 at 32."""
+
+
+def pass_tokens(adapted: AdaptedModel) -> int:
+    """What one more pass through a model costs, in tokens.
+
+    Its width and the device's kind alone decide, never a clock, so that the same batch is cut
+    alike everywhere. A model whose ``config`` tells no width counts as wide.
+    """
+    device = adapted.device.type
+    wide = PASS_TOKENS.get(device, PASS_TOKENS["cuda"])
+    units = getattr(getattr(adapted.model, "config", None), "hidden_size", None)
+    return max(wide, NARROW // units) if device == "cpu" and units else wide
 
 
 def microbatches(
-    indices: Sequence[int], lengths: Sequence[int], size: int, device: torch.device
+    indices: Sequence[int], lengths: Sequence[int], size: int, each: int
 ) -> Iterator[Sequence[int]]:
     """Cut a batch into parts of at most ``size`` records of similar length, where it is cheapest.
 
-    A part costs its records times the longest of them, and ``PASS_TOKENS``. Of all cuts of the
+    A part costs its records times the longest of them, and what a pass does. Of all cuts of the
     records sorted by length, the cheapest is found: best[j], for the first j of them, is the least
-    best[i] + cost of i to j. The device's kind alone decides, never a clock, so that the same
-    batch is cut alike everywhere.
+    best[i] + cost of i to j.
 
     Args:
         indices: of the batch's records.
         lengths: of all records, in tokens.
         size: records that may go through the model at once.
-        device: where they do.
+        each: tokens that a pass costs (``pass_tokens``).
     """
     ordered = sorted(indices, key=lambda i: (lengths[i], i))
     tokens = np.array([lengths[i] for i in ordered])
-    overhead = _pass(device)
     best, begin = np.zeros(len(ordered) + 1), np.zeros(len(ordered) + 1, dtype=np.int64)
     for end in range(1, len(ordered) + 1):
         first = max(0, end - size)
         records = np.arange(end - first, 0, -1)
-        costs = best[first:end] + overhead + records * tokens[end - 1]
+        costs = best[first:end] + each + records * tokens[end - 1]
         begin[end] = first + costs.argmin()
         best[end] = costs.min()
     cuts = [len(ordered)]
@@ -50,13 +65,9 @@ def microbatches(
     return (ordered[i:j] for j, i in reversed(list(pairwise(cuts))))
 
 
-def cost(part: Sequence[int], lengths: Sequence[int], device: torch.device) -> int:
+def cost(part: Sequence[int], lengths: Sequence[int], each: int) -> int:
     """Of one part of ``microbatches``, in tokens."""
-    return _pass(device) + len(part) * max(lengths[i] for i in part)
-
-
-def _pass(device: torch.device) -> int:
-    return PASS_TOKENS.get(device.type, PASS_TOKENS["cuda"])
+    return each + len(part) * max(lengths[i] for i in part)
 
 
 def side_by_side(batches: Sequence[Batch], padding: Mapping[str, int]) -> Batch:

@@ -183,7 +183,7 @@ class ClientAgreement:
             due = self._tensors[key]
             if (tuple(tensor.shape), tensor.dtype) != (tuple(due.first.shape), due.first.dtype):
                 yield f"factors: {key}"
-            if self.clips and not _size(tensor) <= due.largest:
+            if self.clips and not task.factors.norm(key) <= due.largest:
                 yield f"factors: size of {key}"
             if self._trained.get(key, math.inf) >= task.round and not _same(tensor, due.first):
                 yield f"factors: {key}, which no round has trained,"

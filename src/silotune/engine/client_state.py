@@ -15,17 +15,17 @@ def received(task: ClientTask, trainer: LocalTrainer) -> Factors:
     Raises:
         ValueError: if the drawn tensors are not those the server drew, or any are out of range.
     """
-    whole = task.factors
+    whole, wild = task.factors, unbounded(task.factors)
     for seeded in task.seeded:
         drawn = trainer.draw(seeded.seed).cut(task.rank)
-        part = Factors({key: drawn[key] for key in seeded.keys})
-        if part.digest() != seeded.digest:
+        if drawn.digest(seeded.keys) != seeded.digest:
             raise ValueError(
                 "the tensors drawn from the seed differ from the server's (SHA-256): "
                 "the models or the versions of torch are not the same"
             )
-        whole = whole.updated(part)
-    wild = unbounded(whole.updated(tensors_of(task.folded)))
+        whole = whole.updated({key: drawn[key] for key in seeded.keys})
+        wild = wild or unbounded(drawn, seeded.keys)
+    wild = wild or unbounded(tensors_of(task.folded))
     if wild is not None:
         raise ValueError(f"the server sent numbers in {wild} that are not finite, or too large")
     return whole

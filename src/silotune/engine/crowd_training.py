@@ -1,7 +1,7 @@
 """Local training of a crowd: clients of a simulation whose records go through the model together.
 
     records of all, cut where it is cheapest -> rows, each under its own client's tensors
-    -> the clipped sum of every client -> each one's noise -> each one's optimiser
+    -> the clipped sum of every client -> each one's noise -> each one's step (``crowd_steps``)
 
 Passes alone are shared. Batches, coins, noise, clipping norm, memory and rate are every client's
 own, as in ``local_training``, which this equals to rounding: products are cut in other places. A
@@ -13,43 +13,18 @@ Shapes: K clients, n records of a pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from silotune.core import Batch, Crowd, Factors, Joinable, Key
-from silotune.optim.memory import remembered, remind
-from silotune.privacy import RoundRandomness
-from silotune.privacy.mechanisms.clipping import Accumulated, clipped_sums
+from silotune.privacy.mechanisms.clipping import clipped_sums
 
-from .batches import microbatches, side_by_side, to_device
-from .local_training import Trained, Training, rate_setter
+from .batches import microbatches, pass_tokens, side_by_side, to_device
+from .crowd_steps import Clipped, Member, steps_of
+from .local_training import Trained, Training
 from .participants import LocalTrainer
-
-
-@dataclass(frozen=True, eq=False)
-class Member:
-    """One client of a crowd.
-
-    Attributes:
-        training: what it is to do.
-        records: to learn from.
-        tensors: its own, in the memory of the crowd's; the model's, where all have the same.
-        optimizer: over them.
-        set_rate: of the optimiser.
-        draws: its coins and noise.
-        batches: what its coins draw, a step each.
-    """
-
-    training: Training
-    records: Joinable
-    tensors: Mapping[Key, nn.Parameter]
-    optimizer: torch.optim.Optimizer
-    set_rate: Callable[[float], None]
-    draws: RoundRandomness
-    batches: Iterator[Sequence[int]]
 
 
 def train_together(trainings: Sequence[Training], trainer: LocalTrainer) -> list[Trained]:
@@ -70,16 +45,18 @@ def train_together(trainings: Sequence[Training], trainer: LocalTrainer) -> list
         for key, parameter in adapted.tensors.items()
         if key in moving or _differ([start[key] for start in starts])
     }
-    members = [_member(training, trainer, own, k) for k, training in enumerate(trainings)]
+    members = [_member(training) for training in trainings]
+    steps = steps_of(members, own, trainer)
     dropped = torch.zeros(len(members), dtype=torch.long)
     for roles, rate in zip(task.plan.by_step(task.steps), task.learning_rates, strict=True):
         active = adapted.train_only(roles, task.plan.fixed)
         clipped = _clipped(members, own, trainer)
-        for member, sums in zip(members, clipped, strict=True):
-            _step(member, active.keys(), rate, sums)
-        dropped += torch.tensor([sums.dropped for sums in clipped])
+        steps.take(active.keys(), rate, clipped)
+        dropped += clipped.dropped
+    ends = _ends(own, trainer, len(members))
     return [
-        _end(member, gain, count) for member, count in zip(members, dropped.tolist(), strict=True)
+        Trained(factors=end.with_b_times(gain), memory=steps.memory(k), dropped=count)
+        for k, (end, count) in enumerate(zip(ends, dropped.tolist(), strict=True))
     ]
 
 
@@ -88,29 +65,24 @@ def _differ(tensors: Sequence[Tensor]) -> bool:
     return any(t is not first and not torch.equal(t, first) for t in others)
 
 
-def _member(
-    training: Training, trainer: LocalTrainer, own: Mapping[Key, Tensor], place: int
-) -> Member:
-    task, client, model = training.task, training.client, trainer.adapted.tensors
-    tensors = {k: nn.Parameter(own[k][place]) if k in own else p for k, p in model.items()}
-    optimizer = trainer.optimizer.build(tensors, task.learning_rates[0])
-    remind(optimizer, tensors, training.memory)
-    draws = client.privacy.draws(task.seed, training.past)
+def _member(training: Training) -> Member:
+    task, client = training.task, training.client
     assert isinstance(client.train, Joinable)
-    return Member(
-        training=training,
-        records=client.train,
-        tensors=tensors,
-        optimizer=optimizer,
-        set_rate=rate_setter(optimizer, task.learning_rates[0]),
-        draws=draws,
-        batches=client.privacy.batches(len(client.train.lengths), task.steps, draws),
-    )
+    draws = client.privacy.draws(task.seed, training.past)
+    batches = client.privacy.batches(len(client.train.lengths), task.steps, draws)
+    return Member(training=training, records=client.train, draws=draws, batches=batches)
+
+
+def _ends(own: Mapping[Key, Tensor], trainer: LocalTrainer, clients: int) -> list[Factors]:
+    """All tensors of each client, on the CPU; those that all have alike are there once."""
+    here = trainer.adapted.extract()
+    apart = {key: t.detach().to("cpu", copy=True).unbind() for key, t in own.items()}
+    return [here.updated({key: each[k] for key, each in apart.items()}) for k in range(clients)]
 
 
 def _clipped(
     members: Sequence[Member], own: Mapping[Key, Tensor], trainer: LocalTrainer
-) -> list[Accumulated]:
+) -> Clipped:
     """One step's clipped sums of every client."""
     adapted, device = trainer.adapted, trainer.adapted.device
     drawn = [next(member.batches) for member in members]
@@ -121,12 +93,13 @@ def _clipped(
         for member, indices in zip(members, drawn, strict=True)
         for length in _of(member.records.lengths, indices)
     ]
-    mechanisms = [member.training.client.privacy for member in members]
+    mechanisms = [member.mechanism for member in members]
     norms = torch.tensor([m.max_grad_norm for m in mechanisms], device=device)
     grids = torch.tensor([m.grid for m in mechanisms], dtype=torch.float64, device=device)
     sums: dict[Key, Tensor] = {}
     dropped = torch.zeros(len(members), dtype=torch.long, device=device)
-    for part in microbatches(range(len(which)), lengths, trainer.micro_batch, device):
+    each = pass_tokens(adapted)
+    for part in microbatches(range(len(which)), lengths, trainer.micro_batch, each):
         places = sorted(part, key=lambda place: whose[place])
         owners = torch.tensor([whose[place] for place in places], device=device)
         batch = to_device(_batch(members, [(whose[p], which[p]) for p in places]), device)
@@ -136,11 +109,7 @@ def _clipped(
                 found, bad = clipped_sums(rows, owners, norms, grids)
                 sums = {k: sums[k].add_(t) if k in sums else t for k, t in found.items()}
                 dropped += bad
-    counts = dropped.tolist()
-    return [
-        Accumulated({key: t[k] for key, t in sums.items()}, len(drawn[k]), counts[k])
-        for k in range(len(members))
-    ]
+    return Clipped(sums, [len(indices) for indices in drawn], dropped.cpu())
 
 
 def _of(lengths: Sequence[int], indices: Sequence[int]) -> list[int]:
@@ -154,22 +123,3 @@ def _batch(members: Sequence[Member], places: Sequence[tuple[int, int]]) -> Batc
         indices.setdefault(client, []).append(record)
     batches = [members[client].records.batch(own) for client, own in indices.items()]
     return side_by_side(batches, members[places[0][0]].records.padding)
-
-
-def _step(member: Member, active: Collection[Key], rate: float, clipped: Accumulated) -> None:
-    """One client's own noise and step."""
-    member.set_rate(rate)
-    member.optimizer.zero_grad()
-    trained = {key: member.tensors[key] for key in active}
-    member.training.client.privacy.noised(trained, clipped, member.draws)
-    member.optimizer.step()
-
-
-def _end(member: Member, gain: float, dropped: int) -> Trained:
-    carried = member.training.task.remembers_since is not None
-    ends = {key: p.detach().to("cpu", copy=True) for key, p in member.tensors.items()}
-    return Trained(
-        factors=Factors(ends).with_b_times(gain),
-        memory=remembered(member.optimizer, member.tensors) if carried else {},
-        dropped=dropped,
-    )

@@ -21,7 +21,7 @@ from silotune.linalg import Matrix
 from silotune.objectives import PerExampleLoss
 from silotune.objectives.registry import derive_of
 
-from .batches import microbatches, to_device
+from .batches import microbatches, pass_tokens, to_device
 from .client_errors import discreet, over_budget, result
 from .client_releases import ACCURACY, noisy_score
 from .client_state import start_of
@@ -47,7 +47,7 @@ def evaluate(
         folded: what has been added to the base; None for nothing.
     """
     everything = range(len(examples.lengths))
-    parts = microbatches(everything, examples.lengths, batch_size, adapted.device)
+    parts = microbatches(everything, examples.lengths, batch_size, pass_tokens(adapted))
     return answers_to(adapted, objective, factors, examples, parts, folded)
 
 

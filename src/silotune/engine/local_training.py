@@ -22,7 +22,7 @@ from silotune.optim.galore import GaLore
 from silotune.optim.memory import Memory, remembered, remind
 from silotune.privacy import NoiseState
 
-from .batches import microbatches, to_device
+from .batches import microbatches, pass_tokens, to_device
 from .participants import Client, LocalTrainer
 
 
@@ -124,7 +124,8 @@ def _records(
     examples: ClientDataset, indices: Sequence[int], trainer: LocalTrainer
 ) -> Iterator[Batch]:
     device = trainer.adapted.device
-    for part in microbatches(indices, examples.lengths, trainer.micro_batch, device):
+    each = pass_tokens(trainer.adapted)
+    for part in microbatches(indices, examples.lengths, trainer.micro_batch, each):
         yield to_device(examples.batch(part), device)
 
 

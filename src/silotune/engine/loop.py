@@ -6,8 +6,9 @@ but the state, and that is charged first (``server_ledger``).
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from silotune.core import (
@@ -114,7 +115,7 @@ def _round(
         state=after,
         pooled=pooled,
         aggregation_error=error if experiment.reach is None else math.nan,
-        bytes_down=sum(bytes_to(task, state) for task in tasks),
+        bytes_down=bytes_to_all(tasks, state),
     )
 
 
@@ -132,6 +133,21 @@ def bytes_to(task: ClientTask, state: GlobalState) -> int:
     return len(
         encode_task(task, leaning_on=any_digest if task.client in state.latest.holders else "")
     )
+
+
+def bytes_to_all(tasks: Sequence[ClientTask], state: GlobalState) -> int:
+    """The sum; those of a round that differ in a name or a seed of the same length are as long."""
+    sizes: dict[Hashable, int] = {}
+
+    def size(task: ClientTask) -> int:
+        name = len(json.dumps(json.dumps(task.client)))
+        held = task.client in state.latest.holders
+        kind = task.rank, task.steps, held, name, len(str(task.seed))
+        if kind not in sizes:
+            sizes[kind] = bytes_to(task, state)
+        return sizes[kind]
+
+    return sum(map(size, tasks))
 
 
 def _hidden_round(
@@ -185,6 +201,7 @@ def make_tasks(
     rates = {n: experiment.learning_rates(state.round, n) for n in set(taken.values())}
     held = {rank: state.factors.cut(rank) for rank in {None, *experiment.ranks.values()}}
     seeded = {rank: _seeded(state, factors) for rank, factors in held.items()}
+    sent = {rank: factors.without(state.drawn.keys()) for rank, factors in held.items()}
 
     def task(client: ClientId) -> ClientTask:
         rank = experiment.ranks.get(client)
@@ -192,7 +209,7 @@ def make_tasks(
             run=experiment.run,
             round=state.round,
             client=client,
-            factors=held[rank].without(state.drawn.keys()),
+            factors=sent[rank],
             folded=state.folded,
             change=state.latest,
             rank=rank,
@@ -212,7 +229,7 @@ def _seeded(state: GlobalState, factors: Factors) -> tuple[Seeded, ...]:
 
     def drawn(seed: int) -> Seeded:
         keys = tuple(sorted(k for k, s in state.drawn.items() if s == seed))
-        return Seeded(seed=seed, keys=keys, digest=Factors({k: factors[k] for k in keys}).digest())
+        return Seeded(seed=seed, keys=keys, digest=factors.digest(keys))
 
     return tuple(drawn(seed) for seed in sorted(set(state.drawn.values())))
 

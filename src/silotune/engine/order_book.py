@@ -8,7 +8,7 @@ It is on the disk before work begins, so that an order which fails, or is cut sh
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -98,4 +98,4 @@ def _kept(home: Path, agreement: ClientAgreement) -> tuple[Path, Orders]:
 def _write(path: Path, orders: Orders) -> None:
     with in_words(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, asdict(orders))
+    write_json(path, vars(orders))

@@ -30,7 +30,7 @@ from silotune.core import Batch, ClientDataset, Joinable
 from silotune.core.masks import MASK
 from silotune.objectives import PerExampleLoss
 
-from .batches import microbatches, to_device
+from .batches import microbatches, pass_tokens, to_device
 
 Keep = Callable[[Iterator[Tensor], int], Tensor]
 """From parts (k, h) and the number S of their rows to all of them end to end, (S, h)."""
@@ -101,8 +101,7 @@ class Remembered:
     def _states(self) -> States:
         """Of all records, in the order in which they are computed: short ones first."""
         everything, lengths = range(len(self.lengths)), self.lengths
-        device = self.adapted.device
-        parts = list(microbatches(everything, lengths, self.together, device))
+        parts = list(microbatches(everything, lengths, self.together, pass_tokens(self.adapted)))
         masked = MASK in self.plain.batch(parts[0])
         positions = 0 if masked else self._computed(parts[0][:1]).shape[0]
         order = torch.tensor([i for part in parts for i in part])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from silotune.core import Answers, joined
 from silotune.engine import answers_to
-from silotune.engine.batches import cost, microbatches
+from silotune.engine.batches import cost, microbatches, pass_tokens
 from silotune.runs.folder import RunFolder
 from silotune.runtimes.responder import Responder
 
@@ -111,13 +111,13 @@ def _mine(
 ) -> Iterator[tuple[int, int, Sequence[int]]]:
     """Ask, model of it, and records, of the parts that lie in a share."""
     trainer = built.agreement.model.trainer
-    device = trainer.adapted.device
+    each = pass_tokens(trainer.adapted)
     pieces, costs = [], []
     for i, ask in enumerate(asks):
         lengths = records_at(built.data, ask.records).lengths
-        parts = list(microbatches(range(len(lengths)), lengths, trainer.eval_batch, device))
+        parts = list(microbatches(range(len(lengths)), lengths, trainer.eval_batch, each))
         pieces += [(i, model, part) for model in range(len(ask.models)) for part in parts]
-        costs += [cost(part, lengths, device) for part in parts] * len(ask.models)
+        costs += [cost(part, lengths, each) for part in parts] * len(ask.models)
     before, total = 0, sum(costs)
     for piece, own in zip(pieces, costs, strict=True):
         if (2 * before + own) * share.of // (2 * total) == share.number:

@@ -36,6 +36,9 @@ class Moves(StrEnum):
 class OptimizerConfig(Protocol):
     """How a client moves its tensors.
 
+    One that moves each number by its own gradients alone, wherever it stands in a tensor, may claim
+    ``by_number``: then one of its kind moves the stacked tensors of many clients.
+
     What it builds begins with nothing in its memory, ``state[parameter]``; where a run carries it
     from round to round, that of the round before is put there (``memory``).
     """

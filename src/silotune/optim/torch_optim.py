@@ -22,6 +22,7 @@ class SGD:
 
     moves_pairs: ClassVar[Moves] = Moves.ANYTHING
     basis_free: ClassVar[bool] = False
+    by_number: ClassVar[bool] = True
 
     lr: Annotated[float, Ge(0)]
     momentum: Annotated[float, Ge(0)] = 0.0
@@ -53,6 +54,7 @@ class AdamW:
 
     moves_pairs: ClassVar[Moves] = Moves.ANYTHING
     basis_free: ClassVar[bool] = False
+    by_number: ClassVar[bool] = True
 
     lr: Annotated[float, Ge(0)]
     weight_decay: Annotated[float, Ge(0)] = 0.0

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -169,7 +169,7 @@ def close(one: AnyCharge, other: AnyCharge) -> bool:
 
 def to_json(charge: AnyCharge) -> dict[str, Any]:
     """The fields, and the ``kind`` that tells which they are."""
-    return {"kind": _kind(charge), **asdict(charge)}
+    return {"kind": _kind(charge), **vars(charge)}
 
 
 def from_json(values: object) -> AnyCharge:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from silotune.core.files import RecordError, json_line, parse_line
@@ -82,7 +82,7 @@ class LedgerEntry:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values, without those that say nothing."""
-        fields = {**asdict(self), "charge": to_json(self.charge)}
+        fields = {**vars(self), "charge": to_json(self.charge)}
         absent = [name for name in ("value", "sent") if fields[name] is None]
         return {name: field for name, field in fields.items() if name not in absent}
 

@@ -121,6 +121,33 @@ class ExampleLevel:
                 total = total + _like(z, total if self.grid else parameter)
             parameter.grad = (total / self.expected_batch_size).to(parameter.dtype)
 
+    @staticmethod
+    def noised_together(
+        mechanisms: Sequence[ExampleLevel],
+        tensors: Mapping[Key, nn.Parameter],
+        sums: Mapping[Key, Tensor],
+        draws: Sequence[RoundRandomness],
+    ) -> None:
+        """``noised`` of K clients, whose tensors and sums are stacked, (K, *shape) each.
+
+        Args:
+            mechanisms: of each; all with a grid, or none.
+            tensors: all that is trained.
+            sums: clipped, each client's on its own ``grid``.
+            draws: of this step, of each.
+        """
+        sizes = [p[0].numel() for p in tensors.values()]
+        each = zip(mechanisms, draws, strict=True)
+        noise = torch.stack([torch.cat(list(m._noise(sizes, own))) for m, own in each])
+        parts = torch.split(noise, sizes, dim=1)
+        batch = torch.tensor([m.expected_batch_size for m in mechanisms], dtype=torch.float64)
+        for (key, parameter), z in zip(tensors.items(), parts, strict=True):
+            total = sums.get(key)
+            total = torch.zeros_like(parameter) if total is None else total
+            total = total + _like(z, total if mechanisms[0].grid else parameter)
+            shares = batch.to(total).view(-1, *[1] * (total.dim() - 1))
+            parameter.grad = (total / shares).to(parameter.dtype)
+
     def charge(self, steps: int) -> AnyCharge:
         """For sampling, sigma and steps; never for batch sizes that were drawn."""
         sigma = self.noise.multiplier
@@ -136,9 +163,9 @@ class ExampleLevel:
     def _noise(self, sizes: Sequence[int], draws: RoundRandomness) -> Sequence[Tensor]:
         """One draw for all tensors, in parts."""
         if not self.noise.multiplier:
-            return [torch.empty(0)] * len(sizes)
+            return [torch.zeros(size) for size in sizes]
         return torch.split(draws.noise.draw(self.max_grad_norm, sum(sizes)), list(sizes))
 
 
 def _like(noise: Tensor, other: Tensor) -> Tensor:
-    return noise.view(other.shape).to(other)
+    return noise.reshape(other.shape).to(other)
