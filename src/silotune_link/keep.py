@@ -1,7 +1,8 @@
 """Keeps a command running: it is started again whenever it ends, until nobody wants it any more.
 
 ``python -m silotune_link.keep COMMAND...`` does so while its standard input is open. Whoever starts
-it holds the other end, so that however they end nothing is left behind.
+it holds the other end, so that however they end nothing is left behind. With ``--once`` before the
+command it ends as the command does.
 """
 
 from __future__ import annotations
@@ -32,7 +33,11 @@ GRACE = 5.0
 
 @contextlib.contextmanager
 def kept(
-    command: Sequence[str], log: Path | None = None, env: Mapping[str, str] | None = None
+    command: Sequence[str],
+    log: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    *,
+    once: bool = False,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Inside, the command runs, in processes of their own.
 
@@ -40,11 +45,13 @@ def kept(
         command: starts it; it gets no input.
         log: what it says is added to this file; None = it says so where this process does.
         env: of its environment, where it differs.
+        once: whether it is not started again, and this ends when it does.
     """
+    words = ["--once", *command] if once else command
     out = None if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "silotune_link.keep", *command],
+            [sys.executable, "-P", "-m", "silotune_link.keep", *words],
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=out,
@@ -58,8 +65,13 @@ def kept(
         yield process
 
 
-def keep(command: Sequence[str], wanted: FileIO) -> None:
-    """Start the command, and again; end it, with all of its group, when the pipe closes."""
+def keep(command: Sequence[str], wanted: FileIO, *, once: bool = False) -> int:
+    """Start the command, and again; end it, with all of its group, when the pipe closes.
+
+    Returns:
+        Its code, if it ended by itself and is not started again; 128 and the number of the signal
+        that ended it.
+    """
     events: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_follow, args=(wanted, events), daemon=True).start()
     pause = SHORTEST
@@ -68,17 +80,20 @@ def keep(command: Sequence[str], wanted: FileIO) -> None:
         with _started(command) as child:
             threading.Thread(target=_wait, args=(child, events), daemon=True).start()
             if events.get() == "over":
-                return
+                return 0
+        code: int = child.returncode
+        if once:
+            return code if code >= 0 else 128 - code
         if time.monotonic() - began > STEADY:
             pause = SHORTEST
         print(
-            f"{_name(command)} has ended (code {child.returncode}); it is started again",
+            f"{_name(command)} has ended (code {code}); it is started again",
             file=sys.stderr,
             flush=True,
         )
         with contextlib.suppress(queue.Empty):
             events.get(timeout=pause)
-            return
+            return 0
         pause = min(pause * GROWTH, LONGEST)
 
 
@@ -120,15 +135,17 @@ def _name(command: Sequence[str]) -> str:
 
 
 def main() -> None:
-    """Until standard input closes, or SIGTERM."""
-    if len(sys.argv) < 2:
-        sys.exit("usage: python -m silotune_link.keep COMMAND...")
+    """Until standard input closes, or SIGTERM; or the command ends, if it is to run once."""
+    once = sys.argv[1:2] == ["--once"]
+    command = sys.argv[2 if once else 1 :]
+    if not command:
+        sys.exit("usage: python -m silotune_link.keep [--once] COMMAND...")
     signal.signal(signal.SIGTERM, _end)
     try:
         with FileIO(0) as wanted:  # without a buffer, which would be locked at the end
-            keep(sys.argv[1:], wanted)
+            sys.exit(keep(command, wanted, once=once))
     except OSError as error:
-        sys.exit(f"Error: {sys.argv[1]}: {error.strerror}")
+        sys.exit(f"Error: {command[0]}: {error.strerror}")
 
 
 def _end(number: int, _: FrameType | None) -> NoReturn:

@@ -55,6 +55,14 @@ def test_what_ends_at_once_is_started_ever_later(tmp_path):
     assert "code 3" in (tmp_path / "log").read_text()
 
 
+@pytest.mark.parametrize(("then", "code"), [(ENDS, 3), ("os.kill(os.getpid(), 9)", 137)])
+def test_what_is_to_run_once_ends_with_its_own_code(tmp_path, then, code):
+    file = tmp_path / "pids"
+    with kept(command(file, then), tmp_path / "log", once=True) as keeper:
+        assert keeper.wait(timeout=60) == code
+    assert len(pids(file)) == 1
+
+
 def test_what_does_not_heed_is_killed(tmp_path, monkeypatch):
     file = tmp_path / "pids"
     with kept(command(file, DEAF), tmp_path / "log"):
@@ -62,8 +70,9 @@ def test_what_does_not_heed_is_killed(tmp_path, monkeypatch):
     assert not alive(pids(file)[0])
 
 
+@pytest.mark.parametrize("once", [False, True])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_it_ends_when_who_started_it_is_killed(tmp_path, how):
+def test_it_ends_when_who_started_it_is_killed(tmp_path, how, once):
     """However that ends: its end of the pipe closes with it."""
     file = tmp_path / "pids"
     parent = subprocess.Popen(
@@ -71,7 +80,7 @@ def test_it_ends_when_who_started_it_is_killed(tmp_path, how):
             sys.executable,
             "-c",
             "import sys, time; from silotune_link.keep import kept\n"
-            "with kept(sys.argv[1:]): time.sleep(600)",
+            f"with kept(sys.argv[1:], once={once}): time.sleep(600)",
             *command(file),
         ],
         start_new_session=True,

@@ -8,7 +8,6 @@ Noise comes from the seed, so the result must be that of a simulation, bit for b
 from __future__ import annotations
 
 import contextlib
-import signal
 import subprocess
 import tempfile
 import time
@@ -40,6 +39,7 @@ from silotune.site.home import Home
 from silotune.site.membership import accept_admission, answer_invitation
 from silotune.testing.stand_in import base_for
 from silotune_link.daemon import check_path
+from silotune_link.keep import kept
 
 from .config_source import chosen
 from .console import busy, say, speaker
@@ -293,22 +293,9 @@ def _served(place: Path, names: Sequence[str]) -> Iterator[Mapping[str, subproce
         for name in names:
             command = [*SILOTUNE, "site", "serve", "--site", str(place / name / "site.yaml")]
             command += ["--folder", str(place / "federation" / "exchange")]
-            log = stack.enter_context((place / name / LOG).open("wb"))
-            process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
-            )
-            stack.callback(_ended, process)
-            processes[name] = process
+            tied = kept(command, place / name / LOG, once=True)  # it ends with this process
+            processes[name] = stack.enter_context(tied)
         yield processes
-
-
-def _ended(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _compare(here: Path, there: Path) -> None:
