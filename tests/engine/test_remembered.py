@@ -6,6 +6,7 @@ from torch import nn
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    BertModel,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -20,6 +21,7 @@ from covering import every_method, fitting
 from silotune.adapters.prefix import PREFIX, Prefix
 from silotune.core import ClientId, ClientTask, Factors, generator
 from silotune.engine import Client, evaluate
+from silotune.engine.batches import lengths, taken
 from silotune.engine.local_training import local_training
 from silotune.engine.remembered import Remembered, forget, in_folder, in_memory, plain
 from silotune.models.load import GivenModel
@@ -35,6 +37,7 @@ GPT2 = {"vocab_size": 260, "n_embd": 12, "n_inner": 20, "n_layer": 4, "n_head": 
 ENDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 KINDS = {
     "bert": lambda: BertForSequenceClassification(BertConfig(**SIZES, intermediate_size=20)),
+    "pairs": lambda: BertModel(BertConfig(**SIZES, intermediate_size=20)),
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**GPT2, **ENDS, n_positions=64)),
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, **ENDS, intermediate_size=20)),
     "vit": lambda: ViTForImageClassification(
@@ -54,6 +57,14 @@ def opened(kind="bert", privacy=None, **changes):
     reader = ViTImageProcessor(size={"height": 8, "width": 8}) if kind == "vit" else None
     objective = {
         "vit": st.ImageClassification(image="image", label="label", labels=LABELS),
+        "pairs": st.TextEmbedding(
+            text="t",
+            text_pair="u",
+            label="l",
+            score_range=(0, 5),
+            max_length=16,
+            pooling="mean",
+        ),
         "gpt2": st.CausalLM(text="text", max_length=16),
         "llama": st.CausalLM(text="text", max_length=16),
     }.get(kind, st.SequenceClassification(text="t", label="l", labels=LABELS, max_length=16))
@@ -63,7 +74,7 @@ def opened(kind="bert", privacy=None, **changes):
         "privacy": privacy or st.NoDP(),
     }
     terms = Terms(model=kind, objective=objective, **{**given, **changes})
-    labels = () if kind in ("gpt2", "llama") else LABELS
+    labels = () if kind in ("pairs", "gpt2", "llama") else LABELS
     return open_unproved(
         terms,
         labels,
@@ -78,14 +89,10 @@ class MadeUp:
     def __init__(self, built, terms, n=9):
         draw = torch.randint(3, 12, (n,), generator=generator("lengths")).tolist()
         self.records = terms.objective.synthetic(built.loaded.inputs, draw, 5)
-        mask = self.records.get("attention_mask")
-        self.lengths = [1] * n if mask is None else mask.sum(dim=1).tolist()
+        self.lengths = lengths(self.records)
 
     def batch(self, indices):
-        width = max(self.lengths[i] for i in indices)
-        taken = {name: t[list(indices)] for name, t in self.records.items()}
-        text = "attention_mask" in taken
-        return {n: t[:, :width] if text and t.dim() == 2 else t for n, t in taken.items()}
+        return taken(self.records, list(indices))
 
 
 def remembered(built, examples, together, keep=in_memory):
@@ -226,6 +233,17 @@ class Without:
         return self.examples.batch([self.kept[i] for i in indices])
 
 
+def test_each_text_of_a_pair_is_kept_by_itself():
+    built, terms = opened("pairs")
+    fit, kept = prefix_fit(built, terms), remembered(built, MadeUp(built, terms), 4)
+    batch = kept.batch([0, 5])
+    assert batch[PREFIX].shape[:2] == batch["attention_mask"].shape
+    assert batch["pair_" + PREFIX].shape[:2] == batch["pair_attention_mask"].shape
+    sizes = [states.flat.numel() * 4 for states in kept._states.values()]
+    assert len(sizes) == 2
+    assert fit.bytes_of(kept.lengths) == sum(sizes)
+
+
 def test_a_file_holds_the_same_and_has_no_name(tmp_path):
     built, terms = opened()
     examples, folder = MadeUp(built, terms), tmp_path / "silo"
@@ -258,14 +276,14 @@ def test_a_base_in_half_precision_is_kept_in_half_precision():
     assert (fit.refused, fit.bytes_a_token) == ("", 2 * 12)
     kept = remembered(built, MadeUp(built, terms), 4)
     assert kept.batch([0, 1])[PREFIX].dtype == torch.bfloat16
-    assert fit.bytes_of(kept.lengths) == kept._states.flat.numel() * 2
+    assert fit.bytes_of(kept.lengths) == kept._states[""].flat.numel() * 2
 
 
 def test_states_of_images_have_a_size_of_their_own():
     built, terms = opened("vit")
     kept = remembered(built, MadeUp(built, terms), 4)
     kept.batch([0])
-    size = kept._states.flat.numel() * 4
+    size = kept._states[""].flat.numel() * 4
     assert prefix_fit(built, terms).bytes_of(kept.lengths) == size == 9 * 5 * 12 * 4
 
 

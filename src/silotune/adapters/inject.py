@@ -87,12 +87,13 @@ class AdaptedModel:
         """What the model reads of a batch; what its frozen prefix gives may be there already."""
         self.context.expect(batch)
         try:
-            if PREFIX not in batch:
+            brought = [tensor for name, tensor in batch.items() if name.endswith(PREFIX)]
+            if not brought:
                 yield batch
                 return
             assert self.prefix is not None, "states of a prefix that the model does not have"
-            with self.prefix.fed(batch[PREFIX]):
-                yield {name: tensor for name, tensor in batch.items() if name != PREFIX}
+            with self.prefix.fed(*brought):
+                yield {name: t for name, t in batch.items() if not name.endswith(PREFIX)}
         finally:
             self.context.over()
 

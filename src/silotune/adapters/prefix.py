@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ from torch import Tensor, nn
 from silotune.core.site import place_of
 
 PREFIX = "frozen_prefix"
-"""The part of a batch that is the output of the frozen prefix, (n, T, h)."""
+"""The part of a batch that is the output of the frozen prefix, (n, T, h); of a second text that a
+model reads in a pass of its own the name begins as those of its other parts do."""
 
 
 class NoPrefixError(ValueError):
@@ -81,17 +83,18 @@ class Prefix:
         raise NoPrefixError("the model leaves its layers out")
 
     @contextmanager
-    def fed(self, states: Tensor) -> Iterator[None]:
+    def fed(self, *states: Tensor) -> Iterator[None]:
         """Forward passes that begin with ``states`` in place of what the layers would compute.
 
         Args:
-            states: (n, T, h), as ``captured`` gave them; it must have been called before.
+            *states: (n, T, h) for each pass, in turn and from the first again, as ``captured`` gave
+                them; it must have been called before.
         """
-        last = len(self.layers) - 1
+        last, brought = len(self.layers) - 1, cycle(states)
         with ExitStack() as after:
             for i, layer in enumerate(self.layers):
                 after.callback(_restorer(layer, "forward", "gradient_checkpointing"))
-                vars(layer)["forward"] = _stand_in(self._outputs[i], states if i == last else None)
+                vars(layer)["forward"] = _stand_in(self._outputs[i], brought if i == last else None)
                 vars(layer)["gradient_checkpointing"] = False
             yield
 
@@ -125,12 +128,12 @@ class _Captured(Exception):
         self.states = states
 
 
-def _stand_in(length: int, states: Tensor | None) -> Callable[..., Any]:
-    """A layer that gives ``states``, or else what it reads, in the form of the layer's output."""
+def _stand_in(length: int, states: Iterator[Tensor] | None) -> Callable[..., Any]:
+    """A layer that gives the next ``states``, or else what it reads, in the form of its output."""
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         read = args[0] if args else kwargs["hidden_states"]
-        given = read if states is None else states
+        given = read if states is None else next(states)
         if read.requires_grad and not given.requires_grad:  # reentrant checkpoints ask for it
             given = given.detach().requires_grad_()
         return (given, *[None] * (length - 1)) if length else given

@@ -17,7 +17,7 @@ from torch import Tensor
 from silotune.adapters import AdaptedModel
 from silotune.adapters.prefix import PREFIX, NoPrefixError
 from silotune.core import Batch, Factors, Key, Role, generator
-from silotune.core.masks import masks_of
+from silotune.core.masks import DECODER, masks_of
 from silotune.objectives import PerExampleLoss
 
 from .batches import lengths, taken, to_device
@@ -71,8 +71,8 @@ def check_prefix(
     """
     if adapted.prefix is None:
         return PrefixFit(refused="adapters reach the lowest layer, or layers are in no one list")
-    if len(masks_of(records)) > 1:
-        return PrefixFit(refused="a record has more than one row of positions")
+    if any(mask.startswith(DECODER) for mask in masks_of(records)):
+        return PrefixFit(refused="it has an encoder and a decoder")
     kept, training = adapted.extract(), adapted.model.training
     adapted.train_only(roles, fixed)
     records = to_device(records, adapted.device)
@@ -94,13 +94,13 @@ def _compared(passes: Passes, kept: Factors, *, by_rows: bool, apart: bool) -> P
     tolerance = COARSE if is_coarse(adapted) else SAME
     everyone = range(len(passes.records["labels"]))
     adapted.load(_drawn(kept, "before"))
-    before = _remembering(passes, together=len(everyone)).batch(everyone)[PREFIX]
+    before = _brought(_remembering(passes, together=len(everyone)).batch(everyone))
     adapted.load(_drawn(kept, "after"))
-    after = _remembering(passes, together=len(everyone)).batch(everyone)[PREFIX]
+    after = _brought(_remembering(passes, together=len(everyone)).batch(everyone))
     alone = _remembering(passes, together=1).batch(everyone)
-    if not torch.equal(before, after):
+    if not all(map(torch.equal, before, after)):
         return PrefixFit(refused="something below the lowest adapted layer is trained, too")
-    if _apart([alone[PREFIX]], [after], tolerance):
+    if _apart(_brought(alone), after, tolerance):
         return PrefixFit(refused="what its layers make of a record depends on those beside it")
     fed = replace(passes, records=to_device(alone, adapted.device))
     together = [[i] for i in everyone] if apart else [list(everyone)]
@@ -136,6 +136,11 @@ def _alike(
             for p in (plain, fed)
         )
     return not _apart(mine, others, tolerance)
+
+
+def _brought(batch: Batch) -> list[Tensor]:
+    """What the prefix gave of a batch, by row."""
+    return [t for name, t in batch.items() if name.endswith(PREFIX)]
 
 
 def _apart(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float) -> bool:

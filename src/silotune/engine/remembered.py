@@ -27,7 +27,7 @@ from torch import Tensor
 from silotune.adapters import AdaptedModel
 from silotune.adapters.prefix import PREFIX, without_grad
 from silotune.core import Batch, ClientDataset, Joinable
-from silotune.core.masks import MASK
+from silotune.core.masks import MASK, masks_of
 from silotune.objectives import PerExampleLoss
 
 from .batches import microbatches, pass_tokens, to_device
@@ -87,42 +87,56 @@ class Remembered:
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The records at ``indices``, with their states (n, T, h), which are 0 at padding."""
-        batch, states = self.plain.batch(indices), self._states
-        rows = torch.as_tensor(list(indices))
-        starts, counts = states.starts[rows], states.counts[rows]
-        filled = _filled(batch, int(counts.max()))
-        first = counts.cumsum(0) - counts
-        places = torch.arange(int(counts.sum())) + (starts - first).repeat_interleave(counts)
-        padded = states.flat.new_zeros(*filled.shape, states.flat.shape[1])
-        padded[filled] = states.flat[places]
-        return {**batch, PREFIX: padded}
+        batch, rows = self.plain.batch(indices), torch.as_tensor(list(indices))
+        brought = {
+            row + PREFIX: _padded(states, rows, batch.get(row + MASK))
+            for row, states in self._states.items()
+        }
+        return {**batch, **brought}
 
     @cached_property
-    def _states(self) -> States:
-        """Of all records, in the order in which they are computed: short ones first."""
+    def _states(self) -> Mapping[str, States]:
+        """Of all records, in the order in which they are computed: short ones first.
+
+        By how the names of a row's parts begin: a record has one row of positions, or one for each
+        text that has a pass of its own, in the order of passes.
+        """
         everything, lengths = range(len(self.lengths)), self.lengths
         parts = list(microbatches(everything, lengths, self.together, pass_tokens(self.adapted)))
-        masked = MASK in self.plain.batch(parts[0])
-        positions = 0 if masked else self._computed(parts[0][:1]).shape[0]
+        masks = masks_of(self.plain.batch(parts[0]))
+        rows = [mask.removesuffix(MASK) for mask in masks] or [""]
+        return {row: self._of_row(row, len(masks), parts) for row in rows}
+
+    def _of_row(self, row: str, masks: int, parts: Sequence[Sequence[int]]) -> States:
+        """Of one row of all records, of which there are as many as masks, if there is any."""
         order = torch.tensor([i for part in parts for i in part])
-        sizes = torch.tensor(list(lengths)) if masked else torch.full_like(order, positions)
+        if masks > 1:
+            own = [self.plain.batch(part)[row + MASK].sum(dim=1) for part in parts]
+            sizes = torch.empty_like(order)
+            sizes[order] = torch.cat(own)
+        elif masks:
+            sizes = torch.tensor(list(self.lengths))
+        else:
+            sizes = torch.full_like(order, self._computed(row, parts[0][:1]).shape[0])
         counts = sizes[order]
         starts = torch.empty_like(order)
         starts[order] = counts.cumsum(0) - counts
-        flat = self.keep((self._computed(part) for part in parts), int(counts.sum()))
+        flat = self.keep((self._computed(row, part) for part in parts), int(counts.sum()))
         return States(flat, starts, sizes)
 
-    def _computed(self, part: Sequence[int]) -> Tensor:
+    def _computed(self, row: str, part: Sequence[int]) -> Tensor:
         """(k, h): what the prefix gives at the filled positions of some records, end to end."""
         adapted, prefix = self.adapted, self.adapted.prefix
         assert prefix is not None, "asked of a model without a prefix"
         batch = to_device(self.plain.batch(part), adapted.device)
+        own = {name.removeprefix(row): t for name, t in batch.items() if name.startswith(row)}
+        batch = {**batch, **own}  # the first pass, which is looked at, then reads this row
         training = adapted.model.training
         adapted.model.eval()
         try:
             with torch.inference_mode():
                 found = prefix.captured(lambda: adapted.losses(self.objective.losses, batch))
-                filled = _filled(batch, found.shape[1])
+                filled = _filled(batch.get(MASK), found.shape[:2]).to(found.device)
                 if filled.shape != found.shape[:2]:
                     raise ValueError(
                         "prefix_cache: the model has other positions than its records; set it to "
@@ -186,10 +200,19 @@ def in_folder(folder: Path) -> Keep:
     return keep
 
 
-def _filled(batch: Batch, width: int) -> Tensor:
+def _padded(states: States, rows: Tensor, mask: Tensor | None) -> Tensor:
+    """(n, T, h): the states of some records, where their mask is not 0."""
+    starts, counts = states.starts[rows], states.counts[rows]
+    filled = _filled(mask, (len(rows), int(counts.max())))
+    first = counts.cumsum(0) - counts
+    places = torch.arange(int(counts.sum())) + (starts - first).repeat_interleave(counts)
+    padded = states.flat.new_zeros(*filled.shape, states.flat.shape[1])
+    padded[filled] = states.flat[places]
+    return padded
+
+
+def _filled(mask: Tensor | None, shape: Sequence[int]) -> Tensor:
     """(n, T), True where a record has a position; everywhere, for records without a mask."""
-    mask = batch.get(MASK)
     if mask is not None and mask.dim() == 2:
         return mask.bool()
-    first = next(iter(batch.values()))
-    return torch.ones(len(first), width, dtype=torch.bool, device=first.device)
+    return torch.ones(*shape, dtype=torch.bool)
