@@ -6,9 +6,10 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet --no-compile
 # Tests that share what is dear to make are a group, which stays on one core. Tests and sources are
-# compiled once and not by every process, whatever the shell has set.
+# compiled once and not by every process, whatever the shell has set. So is what is installed, as far
+# as something imports it: that is a fifth of it.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadgroup
 FAST := CI= $(PYTEST) -m "not slow and not full and not engine"
 # What trains whole federations, starts processes or attacks, and the accountant of the accountant.
@@ -63,7 +64,7 @@ test-full: $(INSTALLED)  ## every law over many more cases and 30 examples, as C
 	@CI=true $(PYTEST) -m "not slow and not engine"
 
 test-all: $(INSTALLED)  ## that over every combination and 100 examples, and what is slow: published accounting tables, 200 audits
-	@CI=true $(PYTEST) --hypothesis-profile=all -m "not engine"
+	@CI=all $(PYTEST) -m "not engine"
 
 # Kernels of other processors, as far as this one has them: results may differ in their last bits,
 # and no test may depend on those. CI gives QUICK=1: the kernels that differ most, on two threads,

@@ -2,16 +2,17 @@
 (fixtures of a whole session share one); and `no_network`.
 
 The reports of runs have empty pictures, which take half of a small run's time, but for tests that
-ask for `drawn`; where CI is set so have those of one test of every file. Likewise a model like one
-that was read and checked before is not again, but for tests that ask for `checked`; where CI is set
-every file checks its own, and files are brought to the disk, which takes a tenth of the time.
+ask for `drawn`; in CI those of one test of every folder are drawn, in `make test-all` of every
+file. Likewise a model like one that was read and checked before is not again, but for tests that
+ask for `checked`; in CI every folder checks its own, in `make test-all` every file. There alone
+tests bring files to the disk, which takes a tenth of the time; processes that they start always do.
 
 Torch has one thread, or as many as SILOTUNE_TEST_THREADS says; one that waits leaves its core to
 other processes, or two of them with two threads each take ten times as long. The process that only
 gives out tests does without torch, and none has its compiler, which PEFT would import (by way of
 bitsandbytes) for kernels that no CPU takes. What was imported is not looked at again by the garbage
-collector. Hypothesis tries 10 examples of a law, 30 where CI is set, and 100 in
-`make test-all`.
+collector. Hypothesis tries 10 examples of a law, 30 where CI is set, and 100 in `make test-all`,
+where it is "all".
 """
 
 import atexit
@@ -44,12 +45,13 @@ atexit.register(shutil.rmtree, os.environ["SILOTUNE_LIFETIME_FOLDER"], ignore_er
 settings.register_profile("at hand", deadline=None, max_examples=10)
 settings.register_profile("full", deadline=None, max_examples=30)
 settings.register_profile("all", deadline=None, max_examples=100)
-ALL = bool(os.environ.get("CI"))
-settings.load_profile("full" if ALL else "at hand")
+CI = os.environ.get("CI", "")
+ALL = CI == "all"
+settings.load_profile("all" if ALL else "full" if CI else "at hand")
 
 TESTS = count()
-DRAWN: set[Path] = set()
-"""Files of which a test has drawn the pictures of its reports."""
+DRAWN: set[Path | None] = set()
+"""Where a test has drawn the pictures of its reports."""
 FOUND: dict[object, object] = {}
 """By what was checked, what came of it."""
 CHECKS = (
@@ -65,6 +67,11 @@ if not ALL:
     os.fsync = lambda descriptor: None  # a test may be killed, but no power is cut
 
 
+def place(test: Path) -> Path | None:
+    """Where what one test draws and checks is not drawn and checked again; None: anywhere."""
+    return test if ALL else test.parent if CI else None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     gc.disable()
@@ -77,15 +84,15 @@ def pytest_collection() -> Generator[None, object, object]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is dear is thinned."""
-    elsewhere = ("slow", "engine") if ALL else ("slow", "engine", "full")
+    elsewhere = ("slow", "engine") if CI else ("slow", "engine", "full")
     there = {i.nodeid: i for i in items if not any(map(i.get_closest_marker, elsewhere))}
-    if ALL:
-        more = [name for name, item in there.items() if item.get_closest_marker("full")]
-        left = costs.too_many(more, costs.read(), costs.function, costs.IN_CI)
+    if CI:
+        cases = {name: item.get_closest_marker("full") is not None for name, item in there.items()}
+        left = costs.too_many_in_ci(cases, costs.read())
     else:
-        left = costs.too_many(there, costs.read(), costs.law_or_file, costs.AT_HAND)
+        left = costs.too_many_at_hand(there, costs.read())
     for name in left:
-        there[name].add_marker("slow" if ALL else "full")
+        there[name].add_marker("slow" if CI else "full")
 
 
 LOCAL_HOSTS = {"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}
@@ -165,12 +172,13 @@ def _pictures(request, monkeypatch) -> None:
     draw = page._pictures
 
     def pictures(*told: object) -> object:
-        if not ALL or drawn:
+        if drawn or not CI:
             return defaultdict(str)  # each of them empty
-        DRAWN.add(request.path)
+        DRAWN.add(here)
         return draw(*told)
 
-    drawn = request.path in DRAWN  # by another test: all runs of one are treated alike
+    here = place(request.path)
+    drawn = here in DRAWN  # by another test: all runs of one are treated alike
     monkeypatch.setattr(page, "_pictures", pictures)
 
 
@@ -185,12 +193,12 @@ def _checks(request, monkeypatch) -> None:
         return
     from remembered import reading, remembering
 
-    place = request.path if ALL else None
+    here = place(request.path)
     read = sys.modules["silotune.terms.opening"].read_model
-    monkeypatch.setattr("silotune.terms.opening.read_model", reading(read, FOUND, place))
+    monkeypatch.setattr("silotune.terms.opening.read_model", reading(read, FOUND, here))
     for module, name in CHECKS:
         check = getattr(sys.modules[module], name)
-        monkeypatch.setattr(f"{module}.{name}", remembering(check, FOUND, (name, place)))
+        monkeypatch.setattr(f"{module}.{name}", remembering(check, FOUND, (name, here)))
 
 
 class SocketGuard:

@@ -3,8 +3,9 @@
 Of a group all cheap cases run; of its dear ones, from the cheapest function on, as many as fit into
 a share, and one at least. Of a function those are taken that are furthest apart, and laws begin at
 different ones, so that they share the methods. At hand a group is a law, or a file that holds none,
-and what is left is ``full``. In CI it is a function, of which only ``full`` cases can be too many:
-what is left is ``slow``. What a case of a function costs is measured: ``make test-costs``.
+and what is left is ``full``. In CI it is a function, and what is left is ``slow``; there a law runs
+over every kind of method, so that only its ``full`` cases can be too many. What a case of a
+function costs is measured: ``make test-costs``.
 """
 
 import json
@@ -24,18 +25,29 @@ DEAR = 0.1
 AT_HAND = 0.15
 """CPU seconds of the dear cases of a law or a file."""
 
-IN_CI = 3.0
-"""CPU seconds of the dear cases of a function that are not run at hand."""
+IN_CI = 1.5
+"""CPU seconds of the dear cases of a function."""
 
 
 def law_or_file(case: str) -> str:
     """The group of a case at hand."""
-    return function(case) if case.startswith("tests/laws/") else case.partition("::")[0]
+    return function(case) if _is_of_law(case) else case.partition("::")[0]
 
 
 def function(case: str) -> str:
     """The function of a case, by its name, which xdist ends in the group that stays on one core."""
     return re.split(r"[\[@]", case, maxsplit=1)[0]
+
+
+def too_many_at_hand(cases: Iterable[str], costs: Mapping[str, float]) -> set[str]:
+    """Which of these cases are ``full``."""
+    return too_many(cases, costs, law_or_file, AT_HAND)
+
+
+def too_many_in_ci(cases: Mapping[str, bool], costs: Mapping[str, float]) -> set[str]:
+    """Which of these cases, by whether they are ``full``, are ``slow``."""
+    others = [case for case, full in cases.items() if full or not _is_of_law(case)]
+    return too_many(others, costs, function, IN_CI)
 
 
 def too_many(
@@ -86,6 +98,10 @@ def read() -> dict[str, float]:
 def write(costs: Mapping[str, float]) -> None:
     """Replace the record."""
     RECORD.write_text(json.dumps(costs, indent=0) + "\n")
+
+
+def _is_of_law(case: str) -> bool:
+    return case.startswith("tests/laws/")
 
 
 def _apart(cases: list[str], count: int, first: int) -> list[str]:

@@ -5,7 +5,17 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from costs import AT_HAND, DEAR, IN_CI, function, law_or_file, renewed, too_many
+from costs import (
+    AT_HAND,
+    DEAR,
+    IN_CI,
+    function,
+    law_or_file,
+    renewed,
+    too_many,
+    too_many_at_hand,
+    too_many_in_ci,
+)
 
 LAW = "tests/laws/test_a.py::test_"
 
@@ -23,7 +33,7 @@ cases = st.dictionaries(
 @given(cases)
 def test_of_every_law_and_every_file_one_case_is_at_hand_and_all_that_are_cheap(measured):
     costs = renewed({}, measured)
-    left = too_many(measured, costs, law_or_file, AT_HAND)
+    left = too_many_at_hand(measured, costs)
     kept = {*measured} - left
     assert left <= {*measured}
     assert not [case for case in left if function(case) not in costs]
@@ -41,10 +51,13 @@ def test_the_cheapest_stay_and_order_is_of_no_account():
         assert too_many(order, costs, law_or_file, 1.0) == {"tests/a.py::three"}
 
 
-def test_of_every_function_one_more_case_is_in_ci():
-    names = [f"tests/a.py::{name}[{i}]" for name in ("one", "two") for i in range(5)]
-    left = too_many(names, {"tests/a.py::one": IN_CI + 1, "tests/a.py::two": 1.0}, function, IN_CI)
-    assert Counter(map(function, {*names} - left)) == {"tests/a.py::one": 1, "tests/a.py::two": 3}
+def test_in_ci_are_of_every_function_cases_for_a_share_and_of_a_law_all_that_are_not_full():
+    costs = {"tests/a.py::one": IN_CI + 1, "tests/a.py::two": IN_CI / 3, f"{LAW}x": IN_CI + 1}
+    cases = {f"{name}[{i}]": i > 2 for name in costs for i in range(6)}
+    kept = {*cases} - too_many_in_ci(cases, costs)
+    count = {"tests/a.py::one": 1, "tests/a.py::two": 3, f"{LAW}x": 4}
+    assert Counter(map(function, kept)) == count
+    assert {f"{LAW}x[{i}]" for i in range(3)} < kept, "every kind of method"
 
 
 def test_cases_of_a_dear_law_are_far_apart_and_other_ones_meet_others():

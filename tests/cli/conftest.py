@@ -1,7 +1,9 @@
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
+import typer.testing
 from typer.testing import CliRunner, Result
 
 from federation.small import write_small
@@ -9,6 +11,8 @@ from silotune.cli import app
 from silotune.testing.tiny_models import tiny_bert
 
 Silotune = Callable[..., Result]
+
+typer.testing._get_command = cache(typer.testing._get_command)  # all verbs, made for each call
 
 
 @pytest.fixture(scope="session")
