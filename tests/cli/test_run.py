@@ -134,7 +134,7 @@ def test_a_loss_that_is_not_finite_fails_in_words_and_keeps_the_folder(silotune,
 
 def test_a_disk_that_fills_up_loses_no_round(silotune, place, monkeypatch):
     assert silotune("run", "small.yaml", "--output-dir", "whole").exit_code == 0
-    write, left = files._write, [10]
+    write, left = files.write_all, [10]
 
     def full(descriptor, data):
         left[0] -= 1
@@ -143,7 +143,7 @@ def test_a_disk_that_fills_up_loses_no_round(silotune, place, monkeypatch):
         write(descriptor, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "_write", full)
+        patch.setattr(files, "write_all", full)
         result = silotune("run", "small.yaml")
     assert result.exit_code == 1
     assert "No space left on device; free some space" in result.stderr
@@ -162,7 +162,7 @@ def test_a_disk_that_fills_up_loses_no_round(silotune, place, monkeypatch):
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="nobody tells a descriptor's file")
 @pytest.mark.parametrize("name", some(["metrics.jsonl", "state.bin", "report.html"], "report.html"))
 def test_a_disk_without_room_for_one_file_is_the_status(silotune, place, monkeypatch, name):
-    write = files._write
+    write = files.write_all
 
     def full(descriptor, data):
         begun = (place / "run" / "run.json").exists()  # a start that fails leaves nothing
@@ -171,7 +171,7 @@ def test_a_disk_without_room_for_one_file_is_the_status(silotune, place, monkeyp
         write(descriptor, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "_write", full)
+        patch.setattr(files, "write_all", full)
         result = silotune("run", "small.yaml", ONE)
     assert result.exit_code == 1
     status = read_json(place / "run" / "run.json")["status"]

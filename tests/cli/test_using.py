@@ -295,7 +295,7 @@ def test_a_full_disk_asks_for_space_and_for_nothing_that_predict_has_not(
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "new.jsonl").write_text(lines(ROWS))
-    monkeypatch.setattr(files, "_write", full)
+    monkeypatch.setattr(files, "write_all", full)
     done = silotune("predict", trained, "-i", "new.jsonl", "-o", "said.jsonl")
     assert done.stderr.endswith("said.jsonl: No space left on device; free some space\n")
     assert [file.name for file in tmp_path.iterdir()] == ["new.jsonl"]

@@ -94,7 +94,7 @@ def test_a_crash_between_book_and_ledger_counts_too_much_and_never_too_little(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(SiloStore, "release", killed)
+        patch.setattr(SiloStore, "releasing", killed)
         with pytest.raises(KeyboardInterrupt):
             list(play(client(tmp_path), 0))
     assert (len(payments(tmp_path)), charges(tmp_path, "law")) == (1, 0)

@@ -118,7 +118,7 @@ def test_a_run_killed_between_book_and_ledger_goes_on(place, book_folder, monkey
 
     config = at(place, "run")
     with monkeypatch.context() as patch:
-        patch.setattr(SiloStore, "release", killed)
+        patch.setattr(SiloStore, "releasing", killed)
         with pytest.raises(KeyboardInterrupt):
             train(config)
     assert [(p.silo, p.round) for p in payments(book_folder)] == [("east", 0)]

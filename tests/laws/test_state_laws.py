@@ -372,7 +372,7 @@ def test_rounds_that_nobody_paid_for_are_not_begun_from(clients, tmp_path, monke
         def full(*_):
             raise OSError("no space left")
 
-        broken.setattr(SiloStore, "release", full)
+        broken.setattr(SiloStore, "releasing", full)
         (failed,) = runtime.train([task])
         assert failed.refusal
     later = replace(task, round=1)

@@ -17,6 +17,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, TypeVar
 
+from .durable import Writing, Written, settled, sync_names
 from .typed import declared, fits
 
 VERSION = 1
@@ -41,6 +42,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
+    """``writing``, at once; errors are the same."""
+    settled(writing(path, data))
+
+
+def writing(path: Path, data: bytes) -> Writing[None]:
     """Replace a file whole: afterwards it holds all of ``data``, or what it held before.
 
     Raises:
@@ -50,11 +56,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     with in_words(path):
         try:
             with draft.open("wb", buffering=0) as file:
-                _write(file.fileno(), data)
+                write_all(file.fileno(), data)
+            yield Written((draft,))
             os.replace(draft, path)
         finally:
             draft.unlink(missing_ok=True)
-        _sync_names(path.parent)
+        yield Written((path.parent,))
 
 
 def write_apart(path: Path, data: bytes, *, replace: bool) -> None:
@@ -80,7 +87,7 @@ def write_apart(path: Path, data: bytes, *, replace: bool) -> None:
             os.replace(draft, path)  # of two names of one file, this does nothing
         finally:
             draft.unlink(missing_ok=True)
-        _sync_names(path.parent)
+        sync_names(path.parent)
 
 
 def write_passing(path: Path, data: Mapping[str, Any]) -> None:
@@ -161,19 +168,29 @@ def append_line(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def append_bytes(path: Path, lines: bytes) -> None:
-    """Add whole lines and wait until they are on disk; a torn last line is cut off first.
+    """``appending``, at once; errors are the same."""
+    settled(appending(path, lines))
+
+
+def appending(path: Path, lines: bytes) -> Writing[None]:
+    """Add whole lines; a torn last line is cut off first.
 
     Raises:
         RecordError: if they cannot be written; the lines before them are intact.
     """
-    with in_words(path), path.open("ab", buffering=0) as file:
-        end = _end_of_lines(path)
-        os.truncate(path, end)
+    with in_words(path):
+        with path.open("ab", buffering=0) as file:
+            end = _end_of_lines(path)
+            os.truncate(path, end)
+            try:
+                write_all(file.fileno(), lines)
+            except OSError:
+                _cut(path, end)
+                raise
         try:
-            _write(file.fileno(), lines)
+            yield Written((path,))
         except OSError:
-            with suppress(OSError):
-                os.truncate(path, end)
+            _cut(path, end)
             raise
 
 
@@ -313,13 +330,28 @@ def _take(path: Path, draft: Path) -> None:
 
 
 def _write(descriptor: int, data: bytes) -> None:
+    """All of it, on the disk."""
+    write_all(descriptor, data)
+    os.fsync(descriptor)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of it; it need not be on the disk then.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
     left = memoryview(data)
     while left:  # one call takes 2 GB at most
         written = os.write(descriptor, left)
         if not written:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         left = left[written:]
-    os.fsync(descriptor)
+
+
+def _cut(path: Path, end: int) -> None:
+    with suppress(OSError):
+        os.truncate(path, end)
 
 
 def _end_of_lines(path: Path) -> int:
@@ -332,15 +364,6 @@ def _is_torn(path: Path) -> bool:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 1, 0))
         return file.read(1) not in (b"\n", b"")
-
-
-def _sync_names(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def finite(value: Any) -> Any:

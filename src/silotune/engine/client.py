@@ -12,9 +12,11 @@ import hashlib
 import json
 from collections.abc import Callable, Generator
 from dataclasses import replace
+from functools import partial
 
 from silotune.core import ClientTask, ClientUpdate, append_line, tensors_of
 from silotune.core.dataset import digest
+from silotune.core.durable import Written, settle
 from silotune.linalg import NumericalError
 from silotune.privacy import CorrelatedCharge, NoiseState, SiloStore
 
@@ -28,8 +30,9 @@ from .participants import Client, LocalTrainer
 from .remembered import plain
 from .turned import turned
 
-Order = Generator[Training, Trained, ClientUpdate]
-"""One client's round. It gives out its training, once or not at all, and waits for the result."""
+Order = Generator[Training | Written, Trained | None, ClientUpdate]
+"""One client's round. It gives out its training, once or not at all, and waits for the result; and
+what it has written wherever that must be on the disk before it goes on."""
 
 
 def client_round(task: ClientTask, trainer: LocalTrainer, client: Client) -> ClientUpdate:
@@ -44,11 +47,15 @@ def client_round(task: ClientTask, trainer: LocalTrainer, client: Client) -> Cli
     """
     order = client_order(task, trainer, client)
     try:
-        training = next(order)
+        due = next(order)
+        while True:
+            if isinstance(due, Training):
+                due = answered(order, partial(alone, due, trainer))
+            else:
+                due = answered(order, partial(settle, due))
     except StopIteration as done:
         update: ClientUpdate = done.value
         return update
-    return finished(order, lambda: alone(training, trainer))
 
 
 def client_order(task: ClientTask, trainer: LocalTrainer, client: Client) -> Order:
@@ -66,24 +73,21 @@ def client_order(task: ClientTask, trainer: LocalTrainer, client: Client) -> Ord
         return failed(task, home, error)
 
 
-def finished(order: Order, train: Callable[[], Trained]) -> ClientUpdate:
-    """The end of an order that waits for its training.
+def answered(order: Order, work: Callable[[], Trained | None]) -> Training | Written:
+    """What an order gives out next.
 
     Args:
-        order: has given out its training.
-        train: does it; what it raises is the client's to tell.
+        order: has given out what is due.
+        work: does that; what it raises is the client's to tell.
+
+    Raises:
+        StopIteration: with the update, at the end.
     """
     try:
-        try:
-            trained = train()
-        except Exception as error:
-            order.throw(error)
-        else:
-            order.send(trained)
-    except StopIteration as done:
-        update: ClientUpdate = done.value
-        return update
-    raise AssertionError("a round trains once")
+        done = work()
+    except Exception as error:
+        return order.throw(error)
+    return order.send(done)
 
 
 def alone(training: Training, trainer: LocalTrainer) -> Trained:
@@ -95,7 +99,7 @@ def alone(training: Training, trainer: LocalTrainer) -> Trained:
 
 
 def _round(task: ClientTask, trainer: LocalTrainer, client: Client) -> Order:
-    client.check_order(task, "trained")
+    yield from client.checking_order(task, "trained")
     if not client.privacy.private:
         return (yield from _open_round(task, trainer, client))
     with client.store() as store:
@@ -142,7 +146,7 @@ def _private_round(
     entry = charged(task, client, store, charge) if charge else None
     if entry:
         pay_for_life(client, entry)
-    store.release(task.run, task.round, fingerprint, sealed, entry)
+    yield from store.releasing(task.run, task.round, fingerprint, sealed, entry)
     _accept(task, client)
     return replace(result(task, sealed), meters=meters)
 
@@ -159,12 +163,13 @@ def _accept(task: ClientTask, client: Client) -> None:
 
 def _trained(
     task: ClientTask, trainer: LocalTrainer, client: Client, past: NoiseState | None
-) -> Generator[Training, Trained, bytes]:
+) -> Generator[Training, Trained | None, bytes]:
     """Local steps; returns the shared tensors, sealed, and drafts what stays with the client."""
     start = start_of(task, trainer, client)
     carried = task.remembers_since is not None
     memory = local_memory.kept(client.folder, task) if carried else {}
     end = yield Training(task=task, client=client, start=start, memory=memory, past=past)
+    assert end is not None, "whoever is given a training gives back what came of it"
     if end.dropped and client.home is not None:  # private: it stays at the site
         append_line(client.home / "dropped.jsonl", {"round": task.round, "records": end.dropped})
     if personal := task.plan.personal(end.factors):

@@ -1,20 +1,23 @@
 """A crowd's rounds: every client's own, as ``client`` has them, but that training is shared.
 
 What is refused, charged, noised and sent is every client's own business; where its turn comes to be
-trained it waits for the others. If training together fails, each is trained by itself, so that an
+trained it waits for the others, and where what it has written must be on the disk, all wait once:
+for the count of its order before it trains, for its bytes before they are charged for, and for the
+charge before anything is told. If training together fails, each is trained by itself, so that an
 error is told by the client whose it is and by no other.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 
 from silotune.core import ClientId, ClientTask, ClientUpdate, Joinable
+from silotune.core.durable import Written, settle_all
 
-from .client import Order, alone, client_order, finished
+from .client import Order, alone, answered, client_order
 from .crowd_training import train_together
 from .local_training import Trained, Training
 from .participants import Client, LocalTrainer
@@ -36,19 +39,58 @@ def crowd_round(
         ValueError: as ``client_round``.
     """
     with ExitStack() as stack:
-        alike: dict[Hashable, list[tuple[Order, Training]]] = {}
-        for task in tasks:
-            order = stack.enter_context(closing(client_order(task, trainer, clients[task.client])))
-            try:
-                training = next(order)
-            except StopIteration as done:
-                yield done.value
-            else:
-                alike.setdefault(_kind(training), []).append((order, training))
-        for group in alike.values():
-            trained = _trained([training for _, training in group], trainer)
-            for order, training in group:
-                yield finished(order, partial(_end, training, trained, trainer))
+        orders = [client_order(task, trainer, clients[task.client]) for task in tasks]
+        for order in orders:
+            stack.enter_context(closing(order))
+        due = [(order, _given(partial(next, order))) for order in orders]
+        while due:
+            yield from (update for _, update in due if isinstance(update, ClientUpdate))
+            written = [(order, it) for order, it in due if isinstance(it, Written)]
+            trainings = [(order, it) for order, it in due if isinstance(it, Training)]
+            due = [*trainings, *_settled(written)] if written else _after(trainings, trainer)
+
+
+Given = Training | Written | ClientUpdate
+"""What an order gives out, or ends with."""
+
+
+def _given(go_on: Callable[[], Training | Written]) -> Given:
+    try:
+        return go_on()
+    except StopIteration as done:
+        update: ClientUpdate = done.value
+        return update
+
+
+def _settled(due: Sequence[tuple[Order, Written]]) -> list[tuple[Order, Given]]:
+    """The next that is due, once what each has written is on the disk, all at once."""
+
+    def told(error: OSError | None) -> None:
+        if error is not None:
+            raise error
+
+    errors = settle_all([written for _, written in due])
+    works = [partial(told, error) for error in errors]
+    return [
+        (order, _given(partial(answered, order, work)))
+        for (order, _), work in zip(due, works, strict=True)
+    ]
+
+
+def _after(
+    due: Sequence[tuple[Order, Training]], trainer: LocalTrainer
+) -> list[tuple[Order, Given]]:
+    """The next that is due, once all have trained, those that are alike together."""
+    alike: dict[Hashable, list[Training]] = {}
+    for _, training in due:
+        alike.setdefault(_kind(training), []).append(training)
+    trained: dict[ClientId, Trained] = {}
+    for group in alike.values():
+        trained |= _trained(group, trainer)
+    return [
+        (order, _given(partial(answered, order, partial(_end, training, trained, trainer))))
+        for order, training in due
+    ]
 
 
 def _end(training: Training, trained: Mapping[ClientId, Trained], trainer: LocalTrainer) -> Trained:

@@ -82,7 +82,8 @@ def steps_of(members: Sequence[Member], own: Mapping[Key, Tensor], trainer: Loca
         trainer: whose optimiser it is.
     """
     carried = any(m.training.memory or _carries(m) for m in members)
-    stacked = getattr(trainer.optimizer, "by_number", False) and not carried
+    claims = vars(type(trainer.optimizer)).get("by_number", False)  # its own, and no parent's
+    stacked = claims and not carried
     return AsOne(members, own, trainer) if stacked else OneByOne(members, own, trainer)
 
 

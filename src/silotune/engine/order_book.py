@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from silotune.core import ClientTask
-from silotune.core.files import build, in_words, read_json, write_json
+from silotune.core.durable import Writing, settled
+from silotune.core.files import build, in_words, json_text, read_json, writing
 
 from .client_agreement import ClientAgreement, NotAgreedError
 
@@ -38,7 +39,9 @@ class Orders:
     scored: tuple[int, int] = (0, 0)
 
 
-def admit(home: Path, agreement: ClientAgreement, task: ClientTask, work: Work) -> None:
+def admitting(
+    home: Path, agreement: ClientAgreement, task: ClientTask, work: Work
+) -> Writing[None]:
     """Count an order, before anything is done for it.
 
     Args:
@@ -63,7 +66,7 @@ def admit(home: Path, agreement: ClientAgreement, task: ClientTask, work: Work) 
         raise NotAgreedError(f"task: the round has been {work} {MOST_ORDERS} times")
     now = task.round, times
     orders = replace(orders, trained=now) if work == "trained" else replace(orders, scored=now)
-    _write(path, orders)
+    yield from _written(path, orders)
 
 
 def close(home: Path, agreement: ClientAgreement, rounds: int) -> None:
@@ -85,7 +88,7 @@ def close(home: Path, agreement: ClientAgreement, rounds: int) -> None:
         orders = replace(orders, trained=(rounds, 0))
     if orders.scored[0] <= rounds:
         orders = replace(orders, scored=(rounds + 1, 0))
-    _write(path, orders)
+    settled(_written(path, orders))
 
 
 def _kept(home: Path, agreement: ClientAgreement) -> tuple[Path, Orders]:
@@ -95,7 +98,7 @@ def _kept(home: Path, agreement: ClientAgreement) -> tuple[Path, Orders]:
     return path, build(Orders, read_json(path), str(path))
 
 
-def _write(path: Path, orders: Orders) -> None:
+def _written(path: Path, orders: Orders) -> Writing[None]:
     with in_words(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, vars(orders))
+    yield from writing(path, json_text(vars(orders)).encode())

@@ -11,6 +11,7 @@ import torch
 
 from silotune.adapters import AdaptedModel
 from silotune.core import Batch, ClientDataset, ClientId, ClientTask, Factors
+from silotune.core.durable import Writing, settled
 from silotune.objectives import PerExampleLoss
 from silotune.optim import OptimizerConfig
 from silotune.privacy import ClientMechanism, PrivacyBudget, SiloStoreError
@@ -20,7 +21,7 @@ from silotune.privacy.ledger.store import LEDGER, SiloStore
 from silotune.privacy.lifetime.budget import Account
 
 from .client_agreement import ClientAgreement, NotAgreedError
-from .order_book import Work, admit
+from .order_book import Work, admitting
 
 SCORED = 64
 """Records that are scored at once, if nothing else is said."""
@@ -74,7 +75,11 @@ class Client:
         return self.home
 
     def check_order(self, task: ClientTask, work: Work) -> None:
-        """Let an order pass that was agreed, and count it.
+        """``checking_order``, at once."""
+        settled(self.checking_order(task, work))
+
+    def checking_order(self, task: ClientTask, work: Work) -> Writing[None]:
+        """Let an order pass that was agreed, and count it; nothing is done before all steps are.
 
         Raises:
             NotAgreedError: if it was not.
@@ -89,7 +94,7 @@ class Client:
         else:
             self.agreement.check_training(task)
         if self.home is not None:
-            admit(self.home, self.agreement, task, work)
+            yield from admitting(self.home, self.agreement, task, work)
 
     def store(self) -> SiloStore:
         """Its folder, for this process alone until it is closed.

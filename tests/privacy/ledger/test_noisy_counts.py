@@ -140,7 +140,7 @@ def test_a_number_is_charged_before_it_leaves(tmp_path, monkeypatch):
     silo = owner(tmp_path)
     with SiloStore(tmp_path) as store:
         with monkeypatch.context() as patch:
-            patch.setattr("silotune.privacy.ledger.ledger.append_bytes", full)
+            patch.setattr("silotune.privacy.ledger.ledger.appending", full)
             with pytest.raises(OSError, match="full"):
                 noisy_records(task(), silo, store)
         assert store.spent("r") == []

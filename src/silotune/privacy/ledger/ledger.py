@@ -10,7 +10,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from silotune.core.files import append_bytes, in_words, whole_lines
+from silotune.core.durable import Writing, settled
+from silotune.core.files import appending, in_words, whole_lines
 
 from .chain import CURE, Chain, read_line
 from .entry import LedgerEntry, SiloStoreError, written
@@ -72,13 +73,17 @@ class Ledger:
         return b"".join(lines[number:])
 
     def append(self, entry: LedgerEntry) -> None:
-        """Charge: when this returns it is on the disk.
+        """``appending``, at once; errors are the same."""
+        settled(self.appending(entry))
+
+    def appending(self, entry: LedgerEntry) -> Writing[None]:
+        """Charge; it counts as read once it is on the disk.
 
         Raises:
             RecordError: if it could not be written; the lines before it are intact.
         """
         line = written(len(self.chain) + 1, self.chain.head, entry)
-        append_bytes(self.path, line)
+        yield from appending(self.path, line)
         self._take(line)
 
     def _read(self, start: int) -> bytes:

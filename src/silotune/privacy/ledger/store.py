@@ -40,7 +40,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from silotune.core.files import complete_last_line, in_words, write_bytes
+from silotune.core.durable import Writing, Written, settled
+from silotune.core.files import complete_last_line, in_words, write_all
 from silotune.core.locks import locked
 from silotune.privacy.accounting.charges import AnyCharge, CorrelatedCharge
 from silotune.privacy.choice import PrivacyBudget
@@ -189,7 +190,13 @@ class SiloStore:
     def release(
         self, run: str, round: int, fingerprint: str, sealed: bytes, entry: LedgerEntry | None
     ) -> None:
-        """Charge for ``sealed`` and keep it; only when this returns may it be sent.
+        """``releasing``, at once; only when this returns may it be sent."""
+        settled(self.releasing(run, round, fingerprint, sealed, entry))
+
+    def releasing(
+        self, run: str, round: int, fingerprint: str, sealed: bytes, entry: LedgerEntry | None
+    ) -> Writing[None]:
+        """Charge for ``sealed`` and keep it; only when all steps are taken may it be sent.
 
         Args:
             run: identifier of the run.
@@ -216,9 +223,9 @@ class SiloStore:
             sealed=sealed,
         )
         draft = self._parcel(round).with_suffix(_DRAFT)
-        write_bytes(draft, parcel.to_bytes())
+        yield from _drafted(draft, parcel.to_bytes())
         if entry:
-            self._ledger.append(entry)
+            yield from self._ledger.appending(entry)
         with in_words(self._sent):
             draft.replace(self._parcel(round))
             for path in self._sent.glob("round-*"):
@@ -288,6 +295,18 @@ def parcels(folder: Path) -> Iterator[tuple[Path, Parcel]]:
     for path in sorted((folder / SENT).glob(f"round-*{_CHARGED}")):
         if parcel := read_parcel(path):
             yield path, parcel
+
+
+def _drafted(path: Path, data: bytes) -> Writing[None]:
+    """A file that counts for nothing until its charge is in the ledger."""
+    with in_words(path):
+        try:
+            with path.open("wb", buffering=0) as file:
+                write_all(file.fileno(), data)
+            yield Written((path, path.parent))
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _mend(path: Path) -> None:
