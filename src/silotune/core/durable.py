@@ -71,18 +71,22 @@ def settle(written: Written) -> None:
 
 def settle_all(each: Sequence[Written]) -> list[OSError | None]:
     """The same of many at once; of each, what kept it from the disk."""
+    found: list[OSError | None] = [None] * len(each)
 
-    def tried(written: Written) -> OSError | None:
-        try:
-            settle(written)
-        except OSError as error:
-            return error
-        return None
+    def some(first: int) -> None:
+        for place in range(first, len(each), AT_ONCE):
+            try:
+                settle(each[place])
+            except OSError as error:
+                found[place] = error
 
-    if len(each) < 2:
-        return list(map(tried, each))
-    with ThreadPoolExecutor(min(AT_ONCE, len(each))) as threads:
-        return list(threads.map(tried, each))
+    shares = range(min(AT_ONCE, len(each)))
+    if len(shares) < 2:
+        some(0)
+    else:
+        with ThreadPoolExecutor(len(shares)) as threads:
+            list(threads.map(some, shares))
+    return found
 
 
 def sync_names(folder: Path) -> None:

@@ -6,7 +6,16 @@ Shapes: out, in = features of a site, r = rank.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import (
+    Callable,
+    Collection,
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    ValuesView,
+)
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -68,6 +77,18 @@ class Factors(Mapping[Key, Tensor]):
 
     def __len__(self) -> int:
         return len(self._tensors)
+
+    def keys(self) -> KeysView[Key]:
+        """In order."""
+        return self._tensors.keys()
+
+    def values(self) -> ValuesView[Tensor]:
+        """In the order of their keys."""
+        return self._tensors.values()
+
+    def items(self) -> ItemsView[Key, Tensor]:
+        """In the order of their keys."""
+        return self._tensors.items()
 
     def __repr__(self) -> str:
         return f"Factors({', '.join(f'{k}: {tuple(t.shape)}' for k, t in self.items())})"

@@ -368,6 +368,8 @@ def _is_torn(path: Path) -> bool:
 
 def finite(value: Any) -> Any:
     """The same as JSON can hold it: numbers that are not finite are null."""
+    if value is None or isinstance(value, str | int):
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
