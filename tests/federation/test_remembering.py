@@ -182,7 +182,9 @@ def test_baselines_and_the_run_compute_the_records_once(place, monkeypatch):
     monkeypatch.setattr(
         remembered.Remembered,
         "_computed",
-        lambda self, part: filled.append((self, tuple(part))) or computed(self, part),
+        lambda self, row, part: (
+            filled.append((self, row, tuple(part))) or computed(self, row, part)
+        ),
     )
     config = small(place, UPPER, "baselines=[silo-alone]", "train.prefix_cache=memory")
     train(config)
