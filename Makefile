@@ -7,10 +7,10 @@ TORCH ?= torch==2.13.0
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet --no-compile
-# Tests that share what is dear to make are a group, which stays on one core. Tests and sources are
-# compiled once and not by every process, whatever the shell has set. So is what is installed, as far
-# as something imports it: that is a fifth of it.
-PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadgroup
+# A file of tests stays on one core, which makes once what is dear to make. Tests and sources are
+# compiled once and not by every process, whatever the shell has set; so is what is installed, as far
+# as something imports it.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile
 FAST := CI= $(PYTEST) -m "not slow and not full and not engine"
 # What trains whole federations, starts processes or attacks, and the accountant of the accountant.
 LONG := $(addprefix --ignore=tests/,audit certificate cli comparison custom_loop docs federation runtimes \

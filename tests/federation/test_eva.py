@@ -18,8 +18,6 @@ from silotune.testing.tiny_models import tiny_bert, tiny_llama
 TEXTS = [f"the {a} cat saw {b} dogs and ran home" for a in ("old", "big", "sad") for b in "abcdefg"]
 PAIRS = {"r": 3, "lora_alpha": 7.0, "target_modules": ("query", "output.dense")}
 
-pytestmark = pytest.mark.xdist_group("eva")
-
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):

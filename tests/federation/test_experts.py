@@ -35,8 +35,6 @@ from silotune.terms.terms import Terms
 from silotune.testing import tiny_models
 from silotune.testing.tiny_models import byte_tokenizer, draw_weights
 
-pytestmark = pytest.mark.xdist_group("experts")
-
 SMALL = {
     "vocab_size": 260,
     "hidden_size": 16,

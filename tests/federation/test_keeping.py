@@ -14,8 +14,6 @@ from silotune.federation.keeping import mend
 from silotune.federation.run import rounds
 from silotune.runs.folder import RunFolder
 
-pytestmark = pytest.mark.xdist_group("cut run")
-
 KEPT = ("run.json", "config.yaml", "federation.json", "metrics.jsonl")
 """Written again as they were."""
 

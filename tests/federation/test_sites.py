@@ -151,9 +151,6 @@ def opened(name, privacy, targets="all-linear", micro_batch=8):
     return open_model(terms, labels, Machine(micro_batch_size=micro_batch), made(name))
 
 
-pytestmark = pytest.mark.xdist_group("sites")
-
-
 @pytest.mark.parametrize("name", ["deberta-v2", "opt", "big_bird", "qwen2_moe", "swin", "clip"])
 def test_without_privacy_every_linear_map_that_is_used_trains(name):
     """Shared positions, flattened tokens and windows ask for nothing."""

@@ -82,7 +82,6 @@ def takes_pairs(name: str) -> bool:
     return adapter is not None and adapter.starts_from_pairs
 
 
-@pytest.mark.xdist_group("start")
 @pytest.mark.parametrize("method", sorted(filter(takes_pairs, built_in())))
 def test_before_the_first_round_every_method_computes_what_peft_does(llama, pairs, method):
     folder, expected = pairs
@@ -94,7 +93,6 @@ def test_before_the_first_round_every_method_computes_what_peft_does(llama, pair
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.xdist_group("start")
 @pytest.mark.parametrize(
     ("method", "options", "told"),
     [
@@ -111,7 +109,6 @@ def test_where_it_would_not_compute_the_same_it_is_refused(llama, pairs, method,
         causal(llama, method, pairs[0], **options)
 
 
-@pytest.mark.xdist_group("start")
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -127,7 +124,6 @@ def test_what_differs_is_named_with_both_values(llama, pairs, options, told):
         first_model(causal(llama, "ffa-lora", pairs[0], **options))
 
 
-@pytest.mark.xdist_group("start")
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -206,7 +202,6 @@ def of_others(openly, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.xdist_group("start")
 def test_a_run_goes_on_from_another_and_stands_by_itself_after_it(bert, openly, tmp_path):
     start = shutil.copytree(openly, tmp_path / "start")
     first = federation(bert, **ONE).result(start)
@@ -223,7 +218,6 @@ def test_a_run_goes_on_from_another_and_stands_by_itself_after_it(bert, openly, 
     run.merged_model()
 
 
-@pytest.mark.xdist_group("start")
 def test_labels_in_another_order_are_refused(bert, openly, tmp_path):
     turned = started(bert, openly, objective=classifier(labels=("dog", "cat")))
     with pytest.raises(ValueError, match=r"^labels: dog, cat here, and cat, dog"):
@@ -231,14 +225,12 @@ def test_labels_in_another_order_are_refused(bert, openly, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.xdist_group("start")
 def test_another_base_of_the_same_name_is_refused(bert, openly, tmp_path):
     other = tiny_bert(tmp_path / bert.name, seed=9)
     with pytest.raises(ValueError, match=r"^init_from: .* trained beside other weights"):
         started(other, openly).plan()
 
 
-@pytest.mark.xdist_group("start")
 def test_another_start_is_refused_when_a_run_goes_on(bert, openly, tmp_path):
     start = shutil.copytree(openly / "adapter", tmp_path / "start")
     again = started(bert, start, rounds=2)
@@ -265,7 +257,6 @@ def new_book(monkeypatch, place: Path) -> None:
     monkeypatch.setenv("SILOTUNE_LIFETIME_FOLDER", str(place))
 
 
-@pytest.mark.xdist_group("start")
 def test_a_private_start_brings_the_charges_of_its_run(bert, tmp_path, monkeypatch):
     first = federation(bert, **ONE, **DP).fit(tmp_path / "first")
     new_book(monkeypatch, tmp_path / "book")
@@ -296,14 +287,12 @@ def test_a_chain_of_starts_brings_the_charges_of_all(bert, tmp_path, monkeypatch
     assert not (tmp_path / "refused").exists()
 
 
-@pytest.mark.xdist_group("start")
 def test_no_private_run_goes_on_from_what_its_own_silos_trained_openly(bert, openly, tmp_path):
     with pytest.raises(ValueError, match="trained without privacy on records of east, west"):
         started(bert, openly, **DP).fit(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.xdist_group("start")
 def test_without_a_book_the_certificate_says_that_epsilons_add_up(bert, of_others, tmp_path):
     privacy = st.ClientDP(noise_multiplier=2.0, target_delta=1e-3, max_update_norm=0.5)
     clients = {"privacy": privacy, "weighting": "uniform", "num_examples": 20}

@@ -13,7 +13,6 @@ from sites.wire import federation, wire
 
 PRIVATE = st.ExampleDP(noise_multiplier=2.0, target_delta=1e-3)
 DIGEST = "0" * 64
-pytestmark = pytest.mark.xdist_group("accepted")
 
 
 @pytest.fixture(scope="module")
