@@ -51,13 +51,13 @@ def test_the_cheapest_stay_and_order_is_of_no_account():
         assert too_many(order, costs, law_or_file, 1.0) == {"tests/a.py::three"}
 
 
-def test_in_ci_are_of_every_function_cases_for_a_share_and_of_a_law_all_that_are_not_full():
-    costs = {"tests/a.py::one": IN_CI + 1, "tests/a.py::two": IN_CI / 3, f"{LAW}x": IN_CI + 1}
-    cases = {f"{name}[{i}]": i > 2 for name in costs for i in range(6)}
+def test_in_ci_are_of_every_function_cases_for_a_share_and_every_kind():
+    one, two, kinds, law = "tests/a.py::one", "tests/a.py::two", "tests/a.py::kinds", f"{LAW}x"
+    costs = dict.fromkeys((one, kinds, law), IN_CI + 1) | {two: IN_CI / 3}
+    cases = {f"{name}[{i}]": name == kinds and i > 3 for name in costs for i in range(6)}
     kept = {*cases} - too_many_in_ci(cases, costs)
-    count = {"tests/a.py::one": 1, "tests/a.py::two": 3, f"{LAW}x": 4}
-    assert Counter(map(function, kept)) == count
-    assert {f"{LAW}x[{i}]" for i in range(3)} < kept, "every kind of method"
+    assert Counter(map(function, kept)) == {one: 1, two: 3, kinds: 5, law: 6}
+    assert {f"{kinds}[{i}]" for i in range(4)} < kept
 
 
 def test_cases_of_a_dear_law_are_far_apart_and_other_ones_meet_others():

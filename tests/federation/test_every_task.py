@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import silotune as st
+from covering import every_combination
 from federation.objects import SEEDED, federation
 from silotune.federation import worker_answers, workers
 from silotune.federation.worker_answers import open_worker
@@ -21,6 +22,7 @@ from silotune.testing import tiny_models
 
 pytest.importorskip("sklearn")
 LABELS = ("ash", "birch", "cedar")
+PRIVACY = {"plain": st.NoDP(), "private": SEEDED}
 TEXT = {"text": "text", "max_length": 32}
 CASES = {
     objective.task: objective
@@ -110,12 +112,12 @@ def test_every_task_has_a_case():
     assert CASES.keys() == TASKS.keys()
 
 
-@pytest.mark.parametrize("privacy", [st.NoDP(), SEEDED], ids=["plain", "private"])
-@pytest.mark.parametrize("task", CASES)
+@every_combination(task=list(CASES), privacy=list(PRIVACY))
 def test_a_worker_ends_in_the_same_bits(clients, base, tmp_path, monkeypatch, task, privacy):
     monkeypatch.setattr(workers, "Pool", WorkerHere)
     monkeypatch.setattr(worker_answers.os, "dup2", lambda *_: None)
-    given = {"clients": clients, "objective": CASES[task], "privacy": privacy, "num_examples": 20}
+    given = {"clients": clients, "objective": CASES[task], "num_examples": 20}
+    given["privacy"] = PRIVACY[privacy]
     made = {"here": {}, "there": {"runtime": "pool", "workers": 1}}
     here, there = (
         federation(base(task), **given, **how, rounds=1, local_steps=1).fit(tmp_path / name)

@@ -7,6 +7,7 @@ from transformers import AutoModelForSequenceClassification
 
 import silotune
 from by_config import export_merged, open_model
+from covering import every_method
 from federation.results import LABELS, TEXTS, finished, last_state, logits, tokens
 from federation.small import PRIVATE, small
 from silotune.core.packed_linear import PackedLinear
@@ -88,16 +89,15 @@ def test_gradients_of_records_together_are_those_of_each_alone(place, bits, chos
             torch.testing.assert_close(rows[key][i], expected, atol=1e-6, rtol=1e-4)
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("name", sorted(built_in().keys() - {"mole"}))
+@every_method(lambda method: method != "mole")
 def test_every_method_trains_beside_four_bits_and_is_merged_or_says_why_not(
-    place, bert, tmp_path, name
+    place, bert, tmp_path, method
 ):
-    rate = 2 if name == "xgblora" else 0.01
-    method = f"method={{name: {name}, r: 2}}"
-    moved = "adamw" if built_in()[name].made_of_adamw else "sgd"
+    rate = 2 if method == "xgblora" else 0.01
+    chosen = f"method={{name: {method}, r: 2}}"
+    moved = "adamw" if built_in()[method].made_of_adamw else "sgd"
     train = (f"train.optimizer={moved}", f"train.learning_rate={rate}")
-    config = small(place, "model.quantization=4bit", method, *train)
+    config = small(place, "model.quantization=4bit", chosen, *train)
     run, model, batch = finished(config), open_model(config, LABELS), tokens(bert)
     silo = "east" if own_adapters(run) else None
     if model.axes.adapter and not model.axes.adapter.fits_peft:
