@@ -24,7 +24,7 @@ from silotune.adapters import AdaptedModel
 from silotune.core import Batch, ClientDataset
 from silotune.core.half_products import halve
 from silotune.engine import evaluate
-from silotune.engine.batches import microbatches
+from silotune.engine.batches import microbatches, pass_tokens
 from silotune.engine.remembered import Remembered, in_folder, in_memory
 from silotune.privacy import ClientMechanism, NoPrivacy
 
@@ -195,7 +195,7 @@ def _parts(rows: Sequence[int], lengths: Sequence[int], _: AdaptedModel) -> list
 def _cheapest(
     rows: Sequence[int], lengths: Sequence[int], adapted: AdaptedModel
 ) -> list[Sequence[int]]:
-    return list(microbatches(rows, lengths, MICRO_BATCH, adapted.device))
+    return list(microbatches(rows, lengths, MICRO_BATCH, pass_tokens(adapted)))
 
 
 def _singly(rows: Sequence[int], _: Sequence[int], __: AdaptedModel) -> list[list[int]]:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from silotune.core import ClientDataset, seed_of
 from silotune.data import TextExamples
 from silotune.data.loading import load
 from silotune.data.tokenization import Ragged, text_examples
-from silotune.engine.batches import microbatches
+from silotune.engine.batches import PASS_TOKENS, microbatches
 from silotune.models.load import Loaded
 
 _SHARE = (0.0, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
@@ -43,7 +42,7 @@ class Drawn:
             part
             for rows in self.batches
             for part in (
-                microbatches(rows, self.examples.lengths, size, torch.device("cpu"))
+                microbatches(rows, self.examples.lengths, size, PASS_TOKENS["cpu"])
                 if size
                 else [rows]
             )

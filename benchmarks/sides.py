@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from silotune.adapters import AdaptedModel
 from silotune.core import Batch, ClientId, Factors, GlobalState, Key, PerExampleGradients
 from silotune.engine import Client, ClientAgreement, Experiment, LocalTrainer, Round, federate
-from silotune.engine.batches import microbatches
+from silotune.engine.batches import microbatches, pass_tokens
 from silotune.methods import FFALoRA
 from silotune.objectives import SequenceClassification
 from silotune.optim import SGD
@@ -153,7 +153,7 @@ def bare_steps(case: Case, adapted: AdaptedModel, one: Drawn) -> Callable[[], No
     batches = [
         [
             examples.batch(part)
-            for part in microbatches(rows, examples.lengths, MICRO_BATCH, adapted.device)
+            for part in microbatches(rows, examples.lengths, MICRO_BATCH, pass_tokens(adapted))
         ]
         for rows in one.batches
     ]

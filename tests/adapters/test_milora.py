@@ -12,10 +12,10 @@ from silotune.adapters import LoRA, MiLoRA, initial_factors, inject
 from silotune.adapters.milora import CHOICE, DENOMINATOR, GELU, NUMERATOR, POOL, Router
 from silotune.core import Factors, Key, Role, Site
 from silotune.engine import check_gradients
-from silotune.engine.batches import microbatches
+from silotune.engine.batches import PASS_TOKENS, microbatches
 from silotune.objectives import CausalLM
 from silotune.privacy.mechanisms.clipping import accumulate
-from toys import CLASSES, CLASSIFY, CPU, WIDTH, Toy, adapted, heads, notes, random_factors, sites
+from toys import CLASSES, CLASSIFY, WIDTH, Toy, adapted, heads, notes, random_factors, sites
 
 EXPERT = LoRA(rank=2, alpha=6.0)
 MIXED = MiLoRA(expert=EXPERT, kept=1, balance_weight=0.3)
@@ -98,7 +98,10 @@ def test_forward_and_every_records_gradient_are_those_of_the_formula(mixture):
 @pytest.mark.parametrize("micro_batch", [1, 4])
 def test_the_clipped_sum_is_that_of_one_record_after_another(bound, micro_batch):
     records, (model, factors) = notes(9), loaded(MIXED)
-    parts = [records.batch(p) for p in microbatches(range(9), records.lengths, micro_batch, CPU)]
+    parts = [
+        records.batch(p)
+        for p in microbatches(range(9), records.lengths, micro_batch, PASS_TOKENS["cpu"])
+    ]
     found = accumulate(model.sink, losses(model), parts, bound).sums
     alone, _ = loaded(MIXED)
     total = {key: torch.zeros_like(t) for key, t in factors.items()}

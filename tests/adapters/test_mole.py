@@ -12,13 +12,12 @@ from silotune.adapters import Expert, Experts, LoRA, PeftLayout, inject, load_ex
 from silotune.adapters.mole_gate import LOG_TEMPERATURE, MIX, first_positions
 from silotune.core import Factors, Key, Role, Site
 from silotune.engine import check_gradients
-from silotune.engine.batches import microbatches
+from silotune.engine.batches import PASS_TOKENS, microbatches
 from silotune.linalg import LowRank
 from silotune.privacy.mechanisms.clipping import accumulate
 from toys import (
     CLASSES,
     CLASSIFY,
-    CPU,
     INNER,
     WIDTH,
     Toy,
@@ -151,7 +150,9 @@ def test_a_gate_serves_a_layer_or_a_block_of_it_or_a_matrix():
 @pytest.mark.parametrize("bound", [0.05, math.inf])
 def test_the_clipped_sum_is_that_of_one_record_after_another(bound):
     records, (model, factors) = notes(9), loaded(mixture())
-    parts = [records.batch(p) for p in microbatches(range(9), records.lengths, 4, CPU)]
+    parts = [
+        records.batch(p) for p in microbatches(range(9), records.lengths, 4, PASS_TOKENS["cpu"])
+    ]
     found = accumulate(model.sink, losses(model), parts, bound).sums
     alone, _ = loaded(mixture())
     total = {key: torch.zeros_like(t) for key, t in factors.items()}

@@ -15,7 +15,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from covering import every_combination, full
 from silotune.core import ClientId, ClientTask, RoundPlan, generator
 from silotune.engine import Client, score_at_home
-from silotune.engine.batches import microbatches
+from silotune.engine.batches import microbatches, pass_tokens
 from silotune.methods import built_in
 from silotune.models.load import GivenModel
 from silotune.objectives import CausalLM, SequenceClassification
@@ -366,7 +366,8 @@ class Texts:
 def rows_of(trainer, records, indices):
     """Every record's row as a step makes them."""
     found = {}
-    for part in microbatches(indices, records.lengths, trainer.micro_batch, trainer.adapted.device):
+    each = pass_tokens(trainer.adapted)
+    for part in microbatches(indices, records.lengths, trainer.micro_batch, each):
         with trainer.adapted.sink.collect(len(part)) as rows:
             trainer.losses(records.batch(part)).sum().backward()
             for place, record in enumerate(part):

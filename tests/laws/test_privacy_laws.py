@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from silotune.core import Key, PerExampleGradients, Role
 from silotune.core.outer import Outer
-from silotune.engine.batches import microbatches
+from silotune.engine.batches import PASS_TOKENS, microbatches
 from silotune.privacy import (
     Correlated,
     Discrete,
@@ -22,7 +22,7 @@ from silotune.privacy import (
     Rotation,
 )
 from silotune.privacy.mechanisms.clipping import accumulate, clipped_sum, clipped_sums
-from toys import CLASSIFY, CPU, adapted, adapter, notes, random_factors
+from toys import CLASSIFY, adapted, adapter, notes, random_factors
 
 pytestmark = pytest.mark.usefixtures("same_secrets")
 
@@ -65,7 +65,7 @@ def ours(
             layer.forward = lambda x, own=layer: own._beside(x, 0.0)
     model.load(random_factors(adapter(), 1))
     model.train_only(roles, fixed)
-    parts = microbatches(indices, records.lengths, micro_batch, CPU)
+    parts = microbatches(indices, records.lengths, micro_batch, PASS_TOKENS["cpu"])
     return accumulate(
         model.sink,
         lambda batch: CLASSIFY.losses(model.model, batch),
@@ -191,7 +191,10 @@ def step(mechanism, indices, micro_batch: int = 3):
         tensors,
         model.sink,
         lambda batch: CLASSIFY.losses(model.model, batch),
-        (records.batch(p) for p in microbatches(indices, records.lengths, micro_batch, CPU)),
+        (
+            records.batch(p)
+            for p in microbatches(indices, records.lengths, micro_batch, PASS_TOKENS["cpu"])
+        ),
         mechanism.draws(0, None),
     )
     return {key: p.grad for key, p in tensors.items()}
