@@ -1,7 +1,8 @@
 """Made-up notes of three clinics: which departments should see somebody, and for how many days.
 
 ``python examples/consults.py`` writes ``consults/<clinic>/<part>.jsonl`` with ``note``,
-``departments`` (a list, which may be empty), ``days`` and ``line``, one line about it.
+``departments`` (a list, which may be empty), ``days`` and ``line``, one line about it; and
+``consults-together/<part>.jsonl`` the notes of all clinics, for what is compared with one place.
 ``examples/consults.yaml`` learns the departments, ``examples/stay.yaml`` the days, and
 ``examples/summarise.yaml`` to write the line. No real person is behind any of the notes, and how
 long somebody stays is a rule with some noise: four days for the heart, half a day for the skin.
@@ -10,7 +11,7 @@ long somebody stays is a rule with some noise: four days for the heart, half a d
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -53,12 +54,18 @@ def records(clinic: str, part: str) -> Iterator[dict[str, object]]:
 
 
 def main() -> None:
-    for clinic in CLINICS:
-        for part in RECORDS:
-            file = Path("consults", clinic, f"{part}.jsonl")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            rows = map(json.dumps, records(clinic, part))
-            file.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    for part in RECORDS:
+        rows = {clinic: [*records(clinic, part)] for clinic in CLINICS}
+        for clinic, own in rows.items():
+            _write(Path("consults", clinic, f"{part}.jsonl"), own)
+        together = [row for own in rows.values() for row in own]
+        _write(Path("consults-together", f"{part}.jsonl"), together)
+
+
+def _write(file: Path, rows: Iterable[dict[str, object]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+    file.write_text(lines, encoding="utf-8")
 
 
 if __name__ == "__main__":
