@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtimes.test_carrying import DEADLINE, ECHO
-from silotune.runtimes import ray as ray_module
+from silotune.runtimes import ray_cluster
 from silotune.runtimes.pool import WorkerError
 from silotune.runtimes.ray import RayCourier
 
@@ -29,7 +29,7 @@ pytestmark = [
 def cluster() -> Iterator[None]:
     """The program's own, which couriers join."""
     before = signal.getsignal(signal.SIGTERM)
-    ray_module._start(ray)
+    ray_cluster._start(ray)
     assert signal.getsignal(signal.SIGTERM) is before, "whoever ends in order still does"
     yield
     ray.shutdown()
