@@ -196,16 +196,15 @@ def test_a_second_run_is_told_who_has_the_folder(silotune, place):
 def test_the_reason_of_a_private_failure_is_told_where_the_silo_is(
     silotune, place, monkeypatch, caplog
 ):
-    write = store.write_bytes
+    write = store.write_all
 
-    def full(path, data):
-        if path.name == "round-000001.draft":
-            with files.in_words(path):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(path, data)
+    def full(descriptor, data):
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("round-000001.draft"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(descriptor, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "write_bytes", full)
+        patch.setattr(store, "write_all", full)
         result = silotune("run", "small.yaml", *PRIVATE)
     assert result.exit_code == 1
     assert "east, round 1: No space left on device; more is in" in caplog.text

@@ -165,7 +165,11 @@ def test_a_crowd_killed_at_any_step_charges_each_client_once(tmp_path):
     here = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": here},
+        env={
+            **os.environ,
+            "PYTHONPATH": here,
+            "OMP_NUM_THREADS": "1",
+        },  # a fork has no other threads
         capture_output=True,
         text=True,
         timeout=300,

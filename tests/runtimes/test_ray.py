@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -99,6 +100,13 @@ def test_what_the_cluster_has_not_is_refused_in_words(tmp_path, asked, words):
         RayCourier(ECHO, tmp_path / "log", **asked),
     ):
         pass
+
+
+def test_a_cluster_without_machines_is_refused_in_words():
+    """Its head may have neither CPU nor GPU until others have joined."""
+    empty = SimpleNamespace(cluster_resources=dict)
+    with pytest.raises(ValueError, match="has no CPU and no GPU; wait until"):
+        ray_cluster._chosen(empty, None, "auto")
 
 
 def pid_of(courier) -> int:

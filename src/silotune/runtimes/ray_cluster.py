@@ -84,6 +84,8 @@ def _chosen(ray: Any, workers: int | None, device: str) -> tuple[Any, int]:
     if device == "cuda" and not gpus:
         raise ValueError("device: cuda is not available in Ray's cluster; use cpu or auto")
     on_gpus = gpus > 0 and device != "cpu"
+    if not gpus and not cpus:
+        raise ValueError("Ray's cluster has no CPU and no GPU; wait until its machines have joined")
     if not on_gpus and (workers or 0) > cpus:
         raise ValueError(f"workers: Ray's cluster has {cpus} CPUs; ask for {cpus} at most")
     options = {
