@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from contextlib import nullcontext
 from itertools import count
 from threading import Event
@@ -184,6 +185,13 @@ def test_a_full_disk_loses_nothing_that_is_finished(tmp_path, monkeypatch):
     monkeypatch.undo()
     done = [run for run in compared(tmp_path / "grid").runs if not run.failed]
     assert len(done) == 5
+
+
+def test_without_ray_nothing_is_begun(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed
+    with pytest.raises(ValueError, match=r"runtime: ray needs Ray; pip install 'silotune\[ray\]'"):
+        compare(grid(), tmp_path / "grid", runtime="ray")
+    assert not (tmp_path / "grid").exists()
 
 
 def test_a_grid_that_stops_is_its_own_until_no_run_goes_on(tmp_path):

@@ -41,7 +41,7 @@ class Estimate(StrEnum):
     INPUTS = "inputs"
 
 
-class Runner(StrEnum):
+class GridRuntime(StrEnum):
     """Where the runs of a grid are made."""
 
     PROCESSES = "processes"

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .arguments import Overrides, examples
-from .choices import Layout, Runner
+from .choices import GridRuntime, Layout
 from .errors import reported
 
 
@@ -55,9 +55,9 @@ def compare(
         ),
     ] = None,
     runtime: Annotated[
-        Runner,
+        GridRuntime,
         typer.Option("--runtime", help="Processes of this machine, or of your own Ray cluster."),
-    ] = Runner.PROCESSES,
+    ] = GridRuntime.PROCESSES,
     plan: Annotated[
         bool, typer.Option("--plan", help="Only say what would run, and what is refused.")
     ] = False,

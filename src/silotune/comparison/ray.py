@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from threading import Event
 from typing import Any
 
-from silotune.runtimes.ray_cluster import actors
+from silotune.runtimes.ray_cluster import actors, installed
 from silotune_link.process import ProcessStopped
 
 from .complete import WORKER, Hands, Runner, log_of
@@ -25,7 +25,11 @@ def on_ray(folder: Path, at_once: int | None = None) -> Runner:
     Args:
         folder: of the grid.
         at_once: how many runs at a time; None = as many as the cluster has GPUs, or CPUs.
+
+    Raises:
+        ValueError: if Ray is not installed, before anything is written.
     """
+    installed()
     return lambda: _hands(folder, at_once)
 
 

@@ -250,7 +250,7 @@ class ClientAgreement:
         """What a state consists of, at this client's rank, in the order of keys."""
         own = self.first.cut(self.experiment.ranks.get(self.client))
         return {
-            key: Due(t, max(LARGEST * math.sqrt(t.numel()), GROWTH * _size(t)))
+            key: Due(t, max(LARGEST * math.sqrt(t.numel()), GROWTH * own.norm(key)))
             for key, t in own.items()
         }
 

@@ -62,7 +62,7 @@ def actors(
         ValueError: if Ray is not installed, or the cluster has not what is asked for.
         ConnectionError: if Ray does not start.
     """
-    ray = _installed()
+    ray = installed()
     log.parent.mkdir(parents=True, exist_ok=True)
     ours = not ray.is_initialized()
     if ours:
@@ -98,7 +98,12 @@ def _chosen(ray: Any, workers: int | None, device: str) -> tuple[Any, int]:
     return ray.remote(**options)(Actor), gpus if on_gpus else workers or cpus
 
 
-def _installed() -> Any:
+def installed() -> Any:
+    """The library.
+
+    Raises:
+        ValueError: if it is not there.
+    """
     try:
         import ray
     except ImportError as error:
