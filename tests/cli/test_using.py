@@ -227,6 +227,19 @@ def test_lines_come_in_and_go_out_through_pipes(trained):
     assert [{"id": one["id"], "text": one["text"]} for one in said] == ROWS
 
 
+def test_texts_that_are_cut_are_told_beside_the_answers(silotune, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "new.jsonl").write_text(lines([*ROWS, {"id": "9", "text": "zebra " * 9}]))
+    done = silotune("predict", trained, "-i", "new.jsonl", "-o", "-")
+    assert done.exit_code == 0
+    assert len(done.stdout.splitlines()) == 3
+    told = (
+        "notice: data.max_length: 1 of 3 records are longer than the 32 tokens that are read, row 2"
+    )
+    assert told in done.stderr
+    assert "zebra" not in done.stderr
+
+
 REFUSED = {
     "empty": (lines([*ROWS, {"id": "secret", "text": " "}]), "--input: row 2 (the first is 0)"),
     "number": (lines([{"text": 3}]), "holds no text in 'text'"),

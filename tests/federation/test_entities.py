@@ -1,16 +1,26 @@
 """Token classification from records to what other libraries make of the result."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import (
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    pipeline,
+)
 
 import silotune as st
 from covering import full
 from federation.objects import SEEDED, federation
 from silotune.federation.data_summary import divide
+from silotune.federation.entities import tagged
 from silotune.federation.export import export_merged
 from silotune.terms import Machine, open_model
 
@@ -138,3 +148,28 @@ def test_every_record_has_its_own_gradient(bert, method):
     terms = tagging(bert, method=method, privacy=SEEDED, num_examples=20).terms
     model = open_model(terms, terms.objective.label_names, Machine())
     assert model.coupling.moved < 2e-5
+
+
+class Told(torch.nn.Module):
+    """Tags each token by its id."""
+
+    def __init__(self, tags):
+        super().__init__()
+        self.tags = torch.nn.Parameter(torch.eye(3)[torch.tensor(tags)], requires_grad=False)
+
+    def forward(self, input_ids, **_):
+        return SimpleNamespace(logits=self.tags[input_ids])
+
+
+def test_an_entity_has_no_space_at_its_ends():
+    """The tokens of GPT-2, Qwen and others begin with the space before a word."""
+    words = ["<pad>", "I", "\u0120saw", "\u0120Anna", "\u0120Bell", "\u010a", "."]
+    plain = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
+    plain.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="<pad>")
+    text = "I saw Anna Bell.\n"
+    assert tokenizer(text, return_offsets_mapping=True)["offset_mapping"][2] == (5, 10)
+    one = objective(labels=["NAME"])
+    tags = [0, 0, 0, 1, 2, 1, 0]  # the end of the line is a name, too
+    (found,) = tagged(Told(tags), tokenizer, one, one.label_names, [text])
+    assert [(e.start, e.end, text[e.start : e.end]) for e in found] == [(6, 15, "Anna Bell")]

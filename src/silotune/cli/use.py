@@ -12,6 +12,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.progress import track
 
+from silotune.config.fields import in_keys
 from silotune.data.files import read_bytes, read_file
 from silotune.data.formats import FileOptions
 from silotune.data.messages import UnreadableError
@@ -21,6 +22,7 @@ from silotune.federation.questions import asked_columns, questions, spoken
 from silotune.objectives.answers import cells
 
 from .console import busy, say, speaker
+from .errors import note
 
 if TYPE_CHECKING:
     from silotune.federation.loaded_model import LoadedModel
@@ -72,7 +74,7 @@ def predict_file(path: Path, files: Files, silo: str | None, batch_size: int) ->
     asked = _asked(model, table, files)
     names = model.columns(asked[0])
     _check_free(names, table)
-    answers = model.answers(asked, batch_size=batch_size, where=files.source)
+    answers = model.answers(asked, batch_size=batch_size, where=files.source, tell=_tell)
     said = map(cells, _tracked(console, answers, len(asked)))
     _write(console, table, _columns(names, said), files)
 
@@ -169,7 +171,12 @@ def _written(model: LoadedModel, asked: Sequence[Any], how: Writing) -> Iterator
         max_new_tokens=how.max_new_tokens,
         temperature=how.temperature,
         seed=how.seed,
+        tell=_tell,
     )
+
+
+def _tell(notice: str) -> None:
+    note(in_keys(notice))
 
 
 def _tracked(console: Console, answers: Iterator[Any], total: int) -> Iterator[Any]:

@@ -53,7 +53,8 @@ def tagged(
         tokens = [i for i, label in enumerate(order) if label != IGNORED]
         if isinstance(record, str):
             spans = [one.pieces[order[i]] if by_word else places[i] for i in tokens]
-            yield _entities([ids[i] for i in tokens], [each[i] for i in tokens], spans, tags)
+            told_of = ([ids[i] for i in tokens], [each[i] for i in tokens], spans, tags)
+            yield [*filter(None, (_trimmed(one, record) for one in _entities(*told_of)))]
         else:
             said = {order[i]: (tags[ids[i]], each[i]) for i in tokens}
             words = [said.get(word, (None, None)) for word in range(len(record))]
@@ -70,13 +71,22 @@ def _read(record: Tagged, by_word: bool) -> TaggedText:
 
 def _entities(
     ids: Sequence[int], sure: Sequence[float], spans: Sequence[Place], tags: Sequence[str]
-) -> list[Entity]:
-    return [
-        Entity(
+) -> Iterator[Entity]:
+    for one in entities(ids):
+        yield Entity(
             label=tags[beginning(one.kind)].removeprefix("B-"),
             start=spans[one.first][0],
             end=spans[one.end - 1][1],
             probability=sum(sure[one.first : one.end]) / (one.end - one.first),
         )
-        for one in entities(ids)
-    ]
+
+
+def _trimmed(entity: Entity, text: str) -> Entity | None:
+    """Without spaces at its ends, which are in the tokens of some; None if it is of nothing else.
+
+    The tokens of GPT-2 and its kin begin with the space before a word.
+    """
+    said = text[entity.start : entity.end]
+    start = entity.end - len(said.lstrip())
+    end = entity.start + len(said.rstrip())
+    return entity._replace(start=start, end=end) if start < end else None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,12 @@ from silotune.objectives.base import source_prefix
 from .entities import tagged
 from .questions import questions
 from .similarity import compared
+from .unread import unread
+
+_LOG = logging.getLogger(__name__)
+
+Tell = Callable[[str], None]
+"""Hears a sentence."""
 
 NEW_TOKENS = 128
 """That are written at most, if nobody says otherwise."""
@@ -62,9 +69,9 @@ class LoadedModel:
 
         Returns:
             For each record a ``Prediction``; ``Labels`` where it may have several; numbers by name;
-            of a model that tags, the entities of a text (IOB2, strictly) as far as ``max_length``
-            of it is read, or ``Tags`` of a list of words; of one that embeds, the ``Similarity`` of
-            a pair, or the ``Embedding`` of a single text.
+            of a model that tags, the entities of a text (IOB2, strictly), or ``Tags`` of a list of
+            words; of one that embeds, the ``Similarity`` of a pair, or the ``Embedding`` of a
+            single text. Of a text ``max_length`` tokens are read; a longer one is warned of.
 
         Raises:
             ValueError: if this is no such model, or the records are not what it reads.
@@ -72,7 +79,12 @@ class LoadedModel:
         return list(self.answers(records, batch_size=batch_size))
 
     def answers(
-        self, records: Sequence[Any], *, batch_size: int = 64, where: str = "records"
+        self,
+        records: Sequence[Any],
+        *,
+        batch_size: int = 64,
+        where: str = "records",
+        tell: Tell = _LOG.warning,
     ) -> Iterator[Answer]:
         """As ``predict``, one after another; what is wrong with records is said before the first.
 
@@ -82,6 +94,7 @@ class LoadedModel:
             records: as ``predict``.
             batch_size: as ``predict``.
             where: what the records are called in an error.
+            tell: hears what is not read of them.
 
         Raises:
             ValueError: as ``predict``.
@@ -93,6 +106,7 @@ class LoadedModel:
         asked = self._asked(records, "predict", "records")
         if self.image_processor is None:
             self._check_texts(asked)
+            self._tell_unread(asked, tell)
         else:
             for row, record in enumerate(asked):
                 if _is_stored(record):
@@ -147,9 +161,12 @@ class LoadedModel:
         max_new_tokens: int = NEW_TOKENS,
         temperature: float = 0.0,
         seed: int = 0,
+        tell: Tell = _LOG.warning,
         **options: Any,
     ) -> Iterator[str]:
         """As ``generate``, one after another; what is wrong with prompts is said before the first.
+
+        ``tell`` hears what is not read of them.
 
         Raises:
             ValueError: as ``generate``.
@@ -167,6 +184,8 @@ class LoadedModel:
         asked = self._asked(prompts, "generate", "prompts")
         read = [self._prompt(one, row) for row, one in enumerate(asked)]
         rooms = [self._room(ids, row, max_new_tokens) for row, ids in enumerate(read)]
+        if self._writes_anew:
+            self._tell_unread(asked, tell)
         return (
             self._continued(
                 ids,
@@ -187,6 +206,10 @@ class LoadedModel:
         if isinstance(records, str | Mapping):
             raise ValueError(f"{verb}: give a list of {noun}, also for a single one")
         return questions(self.objective, list(records))
+
+    def _tell_unread(self, asked: Sequence[Any], tell: Tell) -> None:
+        if told := unread(self.tokenizer, self.objective, asked):
+            tell(told)
 
     def _check_texts(self, asked: Sequence[Any]) -> None:
         columns = self.objective.columns
