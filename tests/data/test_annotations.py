@@ -103,6 +103,11 @@ def test_spans_that_are_refused_by_their_row(own, why):
         (WORDS, {"words": ["a b"], "tags": [["O"]]}, "words: .* does not hold lists of words"),
         (WORDS, {"words": [["a"]], "tags": [[3]]}, "tags: .* does not hold lists of tags by name"),
         (SPANS, {"text": ["a"], "spans": ["x"]}, "spans: .* does not hold lists of .start, end"),
+        (
+            SPANS,
+            {"text": ["a"], "spans": [[{"start": "0", "end": "1", "label": "NAME"}]]},
+            "but lists of {start: text, end: text, label: text}; name a column that does$",
+        ),
     ],
 )
 def test_columns_of_another_kind(columns, data, why):

@@ -86,11 +86,19 @@ def test_a_missing_column_lists_those_that_are_there():
 @pytest.mark.parametrize(
     ("columns", "data", "words"),
     [
-        (TEXT, {"note": [1], "kind": [1]}, r"text: .* does not hold text but"),
-        (TEXT, {"note": ["x"], "kind": [[1]]}, r"label: .* does not hold labels but"),
+        (
+            TEXT,
+            {"note": [1], "kind": [1]},
+            r"text: .* does not hold text but whole numbers; name a column that does$",
+        ),
+        (TEXT, {"note": ["x"], "kind": [[1]]}, r"label: .* does not hold labels but lists of"),
         (Columns(messages="m"), {"m": ["x"]}, "does not hold lists of {role, content}"),
         (Columns(messages="m"), {"m": [[{"from": "x"}]]}, "does not hold lists of"),
-        (Columns(image="i", label="kind"), {"i": [1], "kind": [1]}, "does not hold images"),
+        (
+            Columns(image="i", label="kind"),
+            {"i": [1], "kind": [1]},
+            "does not hold images but whole",
+        ),
     ],
 )
 def test_a_column_of_another_kind_is_refused(columns, data, words):

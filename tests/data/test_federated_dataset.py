@@ -466,3 +466,40 @@ def test_questions_about_labels_and_their_answers_reach_every_table():
     assert prepared.labels == ("no", "yes")
     assert sum(len(silo.train) for silo in prepared.silos.values()) == 30
     assert prepared.valid["label"][:] == [1]
+
+
+def classes(*names, records=12):
+    kinds = Features({"note": Value("string"), "kind": ClassLabel(names=list(names))})
+    ids = [i % len(names) for i in range(records)]
+    notes = [f"{names[i]} {n}" for n, i in enumerate(ids)]
+    return Dataset.from_dict({"note": notes, "kind": ids}, features=kinds)
+
+
+@pytest.mark.parametrize("labels", [None, ("cat", "dog")])
+@pytest.mark.parametrize("part", ["train", "valid", "test"])
+@pytest.mark.parametrize("others", [("no", "yes"), ("bird",), ("bird", "cow", "eel")])
+def test_classes_of_other_names_are_not_taken_by_their_ids(labels, part, others):
+    """As of image folders, where a silo may have none of the classes of another."""
+    west = {"train": classes("dog", "cat"), part: classes(*others)}
+    source = Source(silos={"east": Tables(train=classes("cat", "dog")), "west": Tables(**west)})
+    words = rf"^label: the classes of silo 'west', {part} are called otherwise .* set is: cat, dog$"
+    refused(words, source, Partition(), labels=labels, **SMALL)
+    every = ("cat", "dog", *others)
+    silos = prepare(source, Partition(), labels=every, **SMALL).silos
+    for name, own in silos.items():
+        for table in filter(None, (own.train, own.valid, own.test)):
+            told = [every[label] for label in table["label"][:]]
+            assert told == [note.split()[0] for note in table["text"][:]], name
+
+
+def test_other_names_for_the_same_ids_are_those_of_all_tables():
+    silos = {name: Tables(train=classes("nay", "aye")) for name in ("east", "west")}
+    own = prepare(Source(silos=silos), Partition(), **SMALL).silos["west"].train
+    assert own["label"][:] == [int(note.startswith("aye")) for note in own["text"][:]]
+    refused(
+        "the classes of silo 'east', train are called",
+        Source(silos=silos),
+        Partition(),
+        labels=("bad", "good", "ugly"),
+        **SMALL,
+    )

@@ -191,7 +191,7 @@ def test_an_empty_label_is_none_in_every_format(tmp_path, suffix):
         ([0, 1, -9] * 20, "has a negative number, as"),
         (["yes", "Yes", "no"] * 20, "labels that differ in case only; say in label_map"),
         ([str(i % 4) for i in range(39)], "4 different values in 39 records, so few of each"),
-        (["a", "b"] * 20 + ["secret"], "a value that only one record has, .* or null to leave"),
+        (["a", "b"] * 20 + ["secret"], "a value that only one record has, .* or null for no label"),
     ],
 )
 def test_what_may_be_no_labels_is_asked(values, words):

@@ -4,13 +4,14 @@ import gzip
 import json
 import logging
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from itertools import permutations
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 
 from covering import every_combination
 from data.written import every_format
@@ -25,6 +26,7 @@ from silotune.data import (
     prepare_silos,
     text_examples,
 )
+from silotune.data.columns import require_kind
 from silotune.data.given import table_of
 from silotune.data.images import image_examples
 
@@ -289,3 +291,25 @@ def test_images_that_are_none(image):
     said = words(lambda: image_examples(table, None, "silo east, train"))
     assert "image: row 0" in said
     assert MARK not in said
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([{MARK: 1}, {"other": MARK}]),
+        pa.array([[{MARK: MARK}], []]),
+        pa.array([datetime(2026, 1, 1)] * 2),
+        Dataset.from_dict({"a": [MARK, "b"]}).class_encode_column("a").data["a"],
+    ],
+    ids=["keys", "lists of keys", "times", "classes"],
+)
+@pytest.mark.parametrize("part", ["text", "label", "messages", "words"])
+def test_what_a_column_is_of(column, part):
+    """Classes have names and mappings have keys, which may be those of people."""
+    table = Dataset(pa.table({"a": column}))
+    if pa.types.is_integer(column.type):
+        table = table.cast_column("a", ClassLabel(names=[MARK, "b"]))
+    for target in ("label", "labels", "numbers", "score"):
+        said = words(lambda target=target: require_kind(table, ["a"], part, "it", target))
+        assert MARK not in said
+        assert not said or f"{part}: column 'a' of it does not hold" in said

@@ -65,11 +65,26 @@ def test_numbers_are_read_as_they_are_and_empty_ones_left_out():
     ("labels", "target", "columns", "words"),
     [
         ("tags", "labels", {"tags": [["ash"], ["oak"], [], []]}, "^label: row 1 .* outside of the"),
-        ("tags", "labels", {"tags": ["ash", "ash", "birch", "ash"]}, "does not hold lists of lab"),
+        (
+            "tags",
+            "labels",
+            {"tags": ["ash", "ash", "birch", "ash"]},
+            "^label: .* does not hold lists of labels but text; write lists there, or name two",
+        ),
         (("a", "b"), "labels", {"a": [0, 1, 2, 0], "b": [0] * 4}, "^label: row 2 .*'a'.* nor 1"),
-        (("a", "b"), "labels", {"a": ["x"] * 4, "b": [0] * 4}, "'a' .* does not hold 0 and 1"),
+        (
+            ("a", "b"),
+            "labels",
+            {"a": ["x"] * 4, "b": [0] * 4},
+            "'a' .* does not hold 0 and 1 but text; write 1 where",
+        ),
         (("a", "c"), "labels", {"a": [0] * 4, "b": [0] * 4}, "column 'c' is not in the table"),
-        ("days", "numbers", {"days": ["3", "4", "5", "6"]}, "does not hold numbers but"),
+        (
+            "days",
+            "numbers",
+            {"days": ["3", "4", "5", "6"]},
+            "does not hold numbers but text; write numbers",
+        ),
         (
             "days",
             "numbers",

@@ -158,7 +158,8 @@ class DataConfig(BaseModel):
     label_map: Annotated[dict[Name, Name | None], Sorted] = Field(
         default={},
         description="What the data call a label: its name in `labels`, or null for none, so that "
-        'its records are left out: {"-1": null, Yes: "yes"}.',
+        "its records are left out (where records have several, that they lack it): "
+        '{"-1": null, Yes: "yes"}.',
     )
     silos: SilosConfig = SilosConfig()
     num_examples: Annotated[Count | dict[Name, Count] | None, Sorted] = Field(

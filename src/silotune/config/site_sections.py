@@ -55,8 +55,8 @@ class SiteDataConfig(BaseModel):
     )
     label_map: Annotated[dict[Name, Name | None], Sorted] = Field(
         default={},
-        description="What these records call a label: its name in the terms, or null to leave "
-        "its records out.",
+        description="What these records call a label: its name in the terms, or null for none, so "
+        "that its records are left out (where records have several, that they lack it).",
     )
     valid_fraction: float = Field(
         default=0.1,

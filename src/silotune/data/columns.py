@@ -21,6 +21,7 @@ from silotune.objectives.task import Target
 from .annotations import holds_spans, holds_tags, holds_words, span_ids, tag_ids
 from .chat_templates import instruction
 from .chats import is_chat, turns
+from .kinds import cure, described
 from .labels import AS_THEY_ARE, LabelMap, label_text, values_of
 from .messages import UnreadableError, did_you_mean, listed
 from .targets import Range, is_target, kind_of_target, targets
@@ -164,7 +165,8 @@ def require_kind(
             fits, kind = _is_kind(feature, part), _KINDS.get(part, "text")
         if not fits:
             raise ValueError(
-                f"{part}: column {column!r} of {where} does not hold {kind} but {feature}"
+                f"{part}: column {column!r} of {where} does not hold {kind} but "
+                f"{described(feature)}; {cure(part, target, several=len(columns) > 1)}"
             )
 
 

@@ -25,7 +25,7 @@ from .client_tables import (
     limited,
 )
 from .columns import Columns, filled_rows, require_kind
-from .labels import AS_THEY_ARE, LabelMap, is_unlabelled
+from .labels import AS_THEY_ARE, LabelMap, check_names, is_unlabelled
 from .loading import Source, Tables
 from .messages import listed
 from .partition import Indices, Partition, check_apart, drawn_rows, named_rows
@@ -95,6 +95,8 @@ def prepare_silos(
         ValueError: in words, naming the key of the configuration.
     """
     names, said_labels = _label_set(source, columns, labels, label_map, target)
+    if target == "label" and columns.labels:
+        check_names(_by_name(source), columns.labels[0], names, label_map)
     reader = TableReader(
         columns=columns, labels=names, label_map=label_map, target=target, within=within
     )
@@ -132,6 +134,15 @@ def prepare_silos(
         labels=names,
         notices=(*notices, *said_people),
     )
+
+
+def _by_name(source: Source) -> dict[str, Dataset]:
+    """All tables, by what they are called in an error."""
+    beside = {"train": source.train, "valid": source.valid, "test": source.test}
+    found = {f"the {part} table": table for part, table in beside.items()}
+    for name, own in source.silos.items():
+        found |= {f"silo {name!r}, {part}": getattr(own, part) for part in beside}
+    return {where: table for where, table in found.items() if table is not None}
 
 
 def _said_people(silos: Mapping[str, ClientTables], *, seen: bool) -> tuple[str, ...]:

@@ -118,6 +118,42 @@ def ids_of(
     return ids
 
 
+def check_names(
+    tables: Mapping[str, Dataset],
+    column: str,
+    labels: Sequence[str],
+    label_map: LabelMap = AS_THEY_ARE,
+) -> None:
+    """See that the ids of every ``ClassLabel`` mean the same.
+
+    If none of its names is in the label set, they are taken for other names of the same ids: that
+    they must be in all tables, one for each label.
+
+    Args:
+        tables: by what they are called in an error; those without such a column are passed over.
+        column: of labels.
+        labels: the label set.
+        label_map: other names of some.
+
+    Raises:
+        ValueError: naming a table whose classes may be other ones.
+    """
+    named = {
+        where: tuple(_mapped(feature.names, label_map))
+        for where, table in tables.items()
+        if isinstance(feature := table.features.get(column), ClassLabel)
+    }
+    for where, names in named.items():
+        if not set(names).isdisjoint(labels):
+            continue
+        if len(names) != len(labels) or set(named.values()) != {names}:
+            raise ValueError(
+                f"label: the classes of {where} are called otherwise than those of the label set, "
+                "and may be other ones; name all classes in labels, or say in label_map what each "
+                f"name there means; the label set is: {listed(labels)}"
+            )
+
+
 def place_of(
     value: object, labels: Sequence[str], row: int, where: str, label_map: LabelMap = AS_THEY_ARE
 ) -> int | None:
@@ -197,7 +233,7 @@ def _question(found: Mapping[str, int]) -> str | None:
         (
             records > _FEW and min(found.values()) == 1,
             "has a value that only one record has, which may be a slip; name the classes in "
-            "labels, and in label_map what such a value means, or null to leave its record out",
+            "labels, and in label_map what such a value means, or null for no label",
         ),
     )
     return next((text for asked, text in questions if asked), None)
@@ -266,5 +302,5 @@ def _unknown(row: int, label: str, labels: Sequence[str], where: str) -> str:
     ids = f", or as ids 0 to {len(labels) - 1}" if has_ids else ""
     return (
         f"{place} has a label outside of the label set; add it there, or say in label_map what it "
-        f"means, or null to leave its records out; the label set is: {listed(labels)}{ids}"
+        f"means, or null for no label; the label set is: {listed(labels)}{ids}"
     )
