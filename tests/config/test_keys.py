@@ -1,6 +1,6 @@
 import pytest
 
-from silotune.config.keys import ALIASES, SPELLINGS, unknown
+from silotune.config.keys import ABSENT, ALIASES, SPELLINGS, unknown
 from silotune.config.schema import LEAVES, SECTIONS
 
 
@@ -45,3 +45,12 @@ def test_nothing_similar_lists_what_there_is():
     assert unknown("train.lr").startswith("unknown key; there are train.num_rounds, ")
     assert unknown("xyzzy").startswith("unknown key; there are model, data, ")
     assert "data.silos.by, data.silos.num" in unknown("data.silos.zz")
+
+
+@pytest.mark.parametrize("key", ABSENT)
+def test_what_others_have_and_we_have_not_is_said_why(key):
+    for written in (key, f"train.{key}"):
+        assert unknown(written) == f"there is no such key: {ABSENT[key]}"
+    assert not {key, f"train.{key}"} & set(SPELLINGS)
+    for word in ABSENT[key].replace(",", " ").replace(")", " ").replace("(", " ").split():
+        assert "." not in word or word in LEAVES, "keys that it names are there"

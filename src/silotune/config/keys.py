@@ -25,6 +25,21 @@ ALIASES: Mapping[str, str] = {
 SWITCHES: Mapping[str, str] = {"privacy.lifetime": "privacy.lifetime.record"}
 """Sections that may be ``off`` -> the key that this turns off."""
 
+_CHOOSING = (
+    "no round is chosen by its score, which private records would then decide: a run ends with its "
+    "last state, or with the mean of its last ones (train.tail_average)"
+)
+ABSENT: Mapping[str, str] = {
+    "packing": "texts are never packed: several in one row would move each other's gradients, so "
+    "that clipping bounds none of them; records of similar lengths are padded to each other",
+    "load_best_model_at_end": _CHOOSING,
+    "metric_for_best_model": _CHOOSING,
+    "early_stopping_patience": _CHOOSING,
+    "gradient_accumulation_steps": "a batch is cut by itself: train.batch_size is the whole of it, "
+    "train.per_device_train_batch_size how many records go through the model at once",
+}
+"""Names that users of transformers and TRL look for in vain -> why, and what there is."""
+
 CLOSE = 0.7  # how similar two names must be (0 to 1) for a guess
 PART = 0.85  # how similar 'epsilon' is to 'target_epsilon'
 WORD = 4  # letters that make a word
@@ -102,6 +117,8 @@ def unknown(key: str, own: Collection[str] = ()) -> str:
         key: the name.
         own: keys of the section ``method`` that the chosen method has.
     """
+    if (last := key.rpartition(".")[2]) in ABSENT:
+        return f"there is no such key: {ABSENT[last]}"
     if len(FLAT.get(key, [])) > 1:
         return f"could be several keys; write {' or '.join(FLAT[key])}"
     if near := _nearest(key, [f"method.{name}" for name in own]):
