@@ -99,6 +99,7 @@ def facts_of(config: Config, group: Group) -> Facts:
     return Facts(
         task=config.model.task,
         unit=config.privacy.unit,
+        model=config.model.name_or_path,
         epsilon=config.privacy.target_epsilon,
         labels=len(run.labels) or None,
         silos=len(sizes) or None,

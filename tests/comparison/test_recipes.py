@@ -3,7 +3,7 @@
 import pytest
 from benchmarks.recipes import of_grid
 
-from comparison.grids import RATES, Runner, grid
+from comparison.grids import BASE, RATES, Runner, grid
 from silotune import compare
 
 
@@ -15,6 +15,7 @@ def test_every_block_gives_its_best_with_what_it_ran_with(tmp_path):
     one, six = of_grid(made(grid(tune=RATES), tmp_path / "grid"))
     assert (one.facts.epsilon, six.facts.epsilon) == (1.0, 6.0)
     assert (six.facts.task, six.facts.unit) == ("sequence-classification", "example")
+    assert six.facts.model == str(BASE["model"]["name_or_path"])
     assert six.method["name"] == "fedit"
     assert six.method["r"] == 2
     assert six.settings["train.learning_rate"] == 0.5, "what the trials have chosen"
@@ -44,7 +45,6 @@ def test_baselines_beside_are_no_recipes(tmp_path):
 
 @pytest.mark.parametrize("key", ["defaults", "method.name"])
 def test_what_a_grid_has_made_is_taken(tmp_path, monkeypatch, key):
-    from comparison.grids import BASE
     from silotune.config import Written, load_config
 
     rows = [*of_grid(made(grid(), tmp_path / "grid"))]

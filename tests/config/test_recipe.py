@@ -114,6 +114,7 @@ def test_where_nothing_was_measured_the_key_is_named(rows):
         (("data.silos={by: x}", "data.num_examples={a: 30, b: 20}"), {"silos": 2}),
         (("privacy={unit: none}",), {"unit": "none", "epsilon": None}),
         (("data.labels=null",), {"labels": None}),
+        ((), {"model": "m"}),
     ],
 )
 def test_facts_are_what_is_declared(overrides, expected):

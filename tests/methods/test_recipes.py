@@ -1,14 +1,14 @@
 """Which recipe is taken: the nearest by public facts, of the same task and unit, or none."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
 import silotune as st
 from federation.objects import federation
 from silotune.config import load_config
-from silotune.methods.recipes import Facts, Recipe, method_of, nearest, recipes
+from silotune.methods.recipes import PLACES, Facts, Recipe, method_of, nearest, recipes
 
 HERE = Facts(task="sequence-classification", unit="example", epsilon=6.0, labels=2, records=1000)
 FEW = Recipe(facts=HERE, settings={"method": {"name": "ffa-lora", "r": 4}}, grid="few")
@@ -38,6 +38,28 @@ def test_what_no_run_could_have_is_not_compared():
     """It is refused by its own key."""
     facts = [Facts(task="a", unit="b", epsilon=epsilon, silos=3) for epsilon in (-1.0, 6.0)]
     assert facts[0].distance(facts[1]) == 0.0
+
+
+def test_what_was_measured_with_the_same_model_is_nearer_than_anything():
+    far = replace(MANY, facts=replace(MANY.facts, model="m", records=9))
+    assert nearest(replace(HERE, model="m"), (FEW, far)) is far
+    assert nearest(replace(HERE, model="other"), (FEW, far)).method == FEW.method
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(0.5, {}), ("auto", {"train.learning_rate": "auto"})])
+def test_places_and_a_rate_of_another_model_are_left_out(rate, kept):
+    places = {"target_modules": ["query"], "target_parameters": None, "layers_to_transform": [3]}
+    settings = {"method": {"name": "fedit", "r": 4, **places}, "train.learning_rate": rate}
+    row = Recipe(facts=replace(HERE, model="m"), settings=settings)
+    assert nearest(replace(HERE, model="m"), (row,)) is row
+    other = nearest(replace(HERE, model="n"), (row,))
+    assert other.settings == {"method": {"name": "fedit", "r": 4}, **kept}
+    assert "model m" in other.why
+
+
+def test_every_option_that_names_places_is_left_out():
+    named = {f.name for f in fields(st.methods.FFALoRA) if f.name.startswith(("target", "layers"))}
+    assert named == set(PLACES)
 
 
 def test_a_method_that_is_named_has_the_nearest_of_its_own():
@@ -86,7 +108,7 @@ def bert_at_hand(tmp_path):
 @pytest.mark.parametrize("row", recipes(), ids=lambda row: row.grid)
 def test_every_recipe_that_is_shipped_is_a_configuration(row):
     base = {
-        "model": {"name_or_path": "m", "task": row.facts.task},
+        "model": {"name_or_path": row.facts.model, "task": row.facts.task},
         "data": {"path": "d", "silos": {"num": 3}},
         "privacy": {"unit": row.facts.unit, "target_epsilon": row.facts.epsilon},
     }

@@ -73,6 +73,7 @@ def facts_of(settings: Mapping[str, Setting]) -> Facts:
     return Facts(
         task=str(_value(settings, "model.task")),
         unit=str(_value(settings, "privacy.unit")),
+        model=str(_value(settings, "model.name_or_path") or ""),
         epsilon=float(epsilon) if _is_number(epsilon) else None,
         labels=len(labels) if isinstance(labels, list | dict) else None,
         silos=num if _is_number(num) else len(named[0]) if named else None,

@@ -215,11 +215,6 @@ class Description:
                 "privacy: say who is hidden: ExampleDP(target_epsilon=...), ClientDP(...), or "
                 "NoDP() to hide nobody"
             )
-        reasons: tuple[str, ...] = ()
-        if method == "auto":
-            recipe = nearest(_facts(objective, privacy, clients, num_examples), recipes())
-            method, reasons = method_of(recipe), (f"method: {recipe.method['name']}, {recipe.why}",)
-        method = FFALoRA() if method is None else method
         is_name = isinstance(model, str | Path)
         self.given = None if is_name else GivenModel(model, tokenizer or image_processor)
         if self.given is None and (tokenizer is not None or image_processor is not None):
@@ -227,8 +222,14 @@ class Description:
                 "tokenizer: a model that is a name brings its own; give the model as an object, or "
                 "leave this out"
             )
+        base = str(model) if self.given is None else self.given.name
+        reasons: tuple[str, ...] = ()
+        if method == "auto":
+            recipe = nearest(_facts(base, objective, privacy, clients, num_examples), recipes())
+            method, reasons = method_of(recipe), (f"method: {recipe.method['name']}, {recipe.why}",)
+        method = FFALoRA() if method is None else method
         self.terms = Terms(
-            model=str(model) if self.given is None else self.given.name,
+            model=base,
             objective=objective,
             method=method,
             optimizer=usual_optimizer(method, privacy, server_optimizer)
@@ -364,16 +365,13 @@ class Description:
 
 
 def _facts(
+    model: str,
     objective: Objective,
     privacy: PrivacyChoice,
     clients: object,
     num_examples: int | Mapping[str, int] | None,
 ) -> Facts:
-    """What is declared of a run.
-
-    Raises:
-        ValueError: naming the field.
-    """
+    """What is declared of a run; what is not in order is a ``ValueError`` that names its field."""
     check_satisfies(objective, Objective, "objective")
     check_choice(privacy)
     check_declared("num_examples", num_examples)
@@ -383,6 +381,7 @@ def _facts(
     return Facts(
         task=objective.task,
         unit=privacy.unit,
+        model=model,
         epsilon=getattr(privacy, "target_epsilon", None),
         labels=len(names) if names else None,
         silos=len(known) if isinstance(known, Mapping | tuple) else None,

@@ -1,15 +1,17 @@
 """Recipes: settings that did best where they were measured, and the nearest one by public facts.
 
 The table is ``recipes.json``; ``python -m benchmarks.recipes GRID...`` makes it of finished grids.
-Nearest is what differs least in the logarithms of epsilon, labels, silos and records, as far as
-both are known; task and unit of privacy must be the same. No record decides anything.
+Nearest is, of those with the same task and unit of privacy, what was measured with the same model
+if any was, and then what differs least in the logarithms of epsilon, labels, silos and records, as
+far as both are known. Which parts of a model are adapted, and at what rate, is taken over for that
+model alone. No record decides anything.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,12 @@ from silotune.core.units import number_text
 
 from .base import Method
 from .registry import built_in
+
+PLACES = ("target_modules", "target_parameters", "layers_to_transform")
+"""Options of a method that name parts of one model, and mean others in another or none."""
+
+RATE = "train.learning_rate"
+"""As a number it is one model's as well."""
 
 TABLE = Path(__file__).with_name("recipes.json")
 
@@ -30,6 +38,7 @@ class Facts:
     Attributes:
         task: its name.
         unit: of privacy.
+        model: the name of the base; empty where it has none.
         epsilon: that is aimed at.
         labels: how many.
         silos: how many.
@@ -38,6 +47,7 @@ class Facts:
 
     task: str
     unit: str
+    model: str = ""
     epsilon: float | None = None
     labels: int | None = None
     silos: int | None = None
@@ -52,17 +62,18 @@ class Facts:
 
     @property
     def words(self) -> str:
-        """For people: ``sequence-classification, unit example, epsilon 6, 2 labels``."""
+        """For people: ``sequence-classification, unit example, model m, epsilon 6, 2 labels``."""
         known = [(name, getattr(self, name)) for name in NUMBERS]
         told = [
             f"{name} {number_text(n)}" if name == "epsilon" else f"{n:,} {name}"
             for name, n in known
             if n is not None
         ]
-        return ", ".join([self.task, f"unit {self.unit}", *told])
+        base = [f"model {self.model}"] if self.model else []
+        return ", ".join([self.task, f"unit {self.unit}", *base, *told])
 
 
-NUMBERS = tuple(each.name for each in fields(Facts) if each.name not in ("task", "unit"))
+NUMBERS = ("epsilon", "labels", "silos", "records")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +98,14 @@ class Recipe:
         found: Mapping[str, Any] = self.settings.get("method", {})
         return found
 
+    def with_model(self, model: str) -> Recipe:
+        """What of it holds for a model: all, or all but places and learning rate of another."""
+        if model == self.facts.model:
+            return self
+        method = {name: value for name, value in self.method.items() if name not in PLACES}
+        other = {k: v for k, v in self.settings.items() if k != RATE or v == "auto"}
+        return replace(self, settings={**other, "method": method})
+
     @property
     def why(self) -> str:
         """Why it is taken, in a sentence."""
@@ -108,7 +127,7 @@ def recipes(table: Path = TABLE) -> tuple[Recipe, ...]:
 
 
 def nearest(facts: Facts, rows: Sequence[Recipe], method: str | None = None) -> Recipe:
-    """The recipe that was measured nearest.
+    """The recipe that was measured nearest, as far as it holds for the model.
 
     Args:
         facts: of a run.
@@ -119,15 +138,15 @@ def nearest(facts: Facts, rows: Sequence[Recipe], method: str | None = None) -> 
         ValueError: if there is none for the task and the unit, or of the method.
     """
     fitting = [row for row in rows if method in (None, row.method.get("name"))]
-    found = [(row.facts.distance(facts), i, row) for i, row in enumerate(fitting)]
-    distance, _, best = min(found, default=(math.inf, 0, None))
-    if best is None or math.isinf(distance):
+    same = [row for row in fitting if row.facts.distance(facts) < math.inf]
+    if not same:
         of = f" of {method}" if method else ""
         raise ValueError(
             f"nothing was measured{of} for a {facts.task} under unit {facts.unit}, so that there "
             f"is no recipe; name the method and leave auto out{_there_are(rows)}"
         )
-    return best
+    best = min(same, key=lambda r: (r.facts.model != facts.model, r.facts.distance(facts)))
+    return best.with_model(facts.model)
 
 
 def method_of(recipe: Recipe) -> Method:
