@@ -207,12 +207,20 @@ def test_the_page_is_whole_and_loads_nothing_whatever_the_labels():
         assert html.rstrip().endswith("</html>")
 
 
+def test_the_first_glance_says_of_what_a_label_is():
+    html = comparison_page(compared())
+    assert re.findall(r'<div class="tile words"><span>(.*?)</span>', html) == [
+        "epsilon 1",
+        "epsilon 6",
+    ]
+
+
 @pytest.mark.parametrize("picture", [plots.by_epsilon, plots.by_bytes, plots.by_round])
 def test_pictures_are_of_every_block_and_equal_runs_give_equal_bytes(picture):
     found = picture(compared())
     assert found == picture(compared())
     assert all(svg.startswith("<svg") and svg.rstrip().endswith("</svg>") for svg in found.values())
-    assert list(found) == ([""] if picture is plots.by_epsilon else ["1", "6"])
+    assert list(found) == ([""] if picture is plots.by_epsilon else ["epsilon 1", "epsilon 6"])
     for svg in found.values():
         assert "ffa" in svg
         assert "fedit" in svg

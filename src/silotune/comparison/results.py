@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from silotune.core.files import RecordError, write_bytes, write_text
-from silotune.reports.comparison import Comparison, Measurement
+from silotune.reports.comparison import Comparison, Measurement, words_of
 from silotune.reports.comparison import compare as summed_up
 from silotune.reports.comparison_page import comparison_page
 from silotune.reports.comparison_tables import (
@@ -238,7 +238,7 @@ def _at_the_edge(record: GridRecord, runs: Sequence[Measurement]) -> str:
         for key, value in settings.items():
             tried = sorted({trial[key] for trial in cell.trials if _is_number(trial[key])})
             if len(tried) > 2 and value in (tried[0], tried[-1]):
-                found.append(f"{', '.join(cell.labels.values())} ({key} {value:g})")
+                found.append(f"{words_of(cell.labels)} ({key} {value:g})")
     return "; ".join(found)
 
 

@@ -178,7 +178,7 @@ class Comparison:
         found: dict[str, list[str]] = {}
         for group in self.groups:
             for why in group.failed:
-                found.setdefault(why, []).append(" · ".join(group.labels.values()))
+                found.setdefault(why, []).append(words_of(group.labels))
         return found
 
 
@@ -283,6 +283,11 @@ def larger_is_better(metric: str) -> bool:
 def block_of(labels: Mapping[str, str], compared: Sequence[str]) -> tuple[str, ...]:
     """The labels of the axes that are not compared."""
     return tuple(label for axis, label in labels.items() if axis not in compared)
+
+
+def words_of(labels: Mapping[str, str]) -> str:
+    """Axes with their labels, for people: ``privacy.target_epsilon 6 · split iid``."""
+    return " · ".join(f"{axis} {label}" for axis, label in labels.items())
 
 
 def _group(runs: Sequence[Measurement]) -> Group:

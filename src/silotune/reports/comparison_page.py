@@ -8,7 +8,7 @@ from itertools import groupby
 from markupsafe import Markup
 
 from . import comparison_plots as plots
-from .comparison import METHOD, Comparison, Group
+from .comparison import METHOD, Comparison, Group, words_of
 from .comparison_tables import Row, Shown, difference_text, missing_lines, score_text, shown
 from .environment import environment
 from .plot_style import themed
@@ -71,9 +71,9 @@ def _titles(comparison: Comparison, column: int) -> bool:
 
 
 def _block_title(comparison: Comparison, block: Sequence[str]) -> str:
-    """``privacy.target_epsilon 6 · split iid``; nothing where there is one block alone."""
+    """Its labels in words; nothing where there is one block alone."""
     axes = [axis for axis in comparison.axes if axis not in comparison.compared]
-    return " · ".join(f"{axis} {label}" for axis, label in zip(axes, block, strict=True))
+    return words_of(dict(zip(axes, block, strict=True)))
 
 
 def _kind(table: Shown, column: int) -> str:
@@ -97,7 +97,7 @@ def _tiles(comparison: Comparison) -> list[tuple[str, str, str]]:
         if not known:
             continue
         top = next((group for group in known if group.best), None)
-        name = ", ".join(labels) or comparison.metric
+        name = _block_title(comparison, labels) or comparison.metric
         if top is None:
             tiles.append((name, "none is best", _why_none(known)))
             continue

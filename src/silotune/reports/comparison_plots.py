@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from silotune.core.units import human_bytes, number_text
 
-from .comparison import Comparison, Group, block_of, estimate
+from .comparison import Comparison, Group, block_of, estimate, words_of
 from .plot_style import SERIES, canvas, legend, metric_ticks, plain, svg
 
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
@@ -184,7 +184,7 @@ def _blocks(comparison: Comparison, apart: Sequence[str]) -> dict[str, list[Grou
     found: dict[str, list[Group]] = {}
     for group in comparison.groups:
         if math.isfinite(group.score.mean):
-            name = ", ".join(group.labels[axis] for axis in apart)
+            name = words_of({axis: group.labels[axis] for axis in apart})
             found.setdefault(name, []).append(group)
     return found
 
