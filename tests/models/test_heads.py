@@ -90,6 +90,30 @@ def test_prototypes_are_cosines_with_the_descriptions(folders):
         assert logits[i].item() == pytest.approx(20.0, abs=1e-4)
 
 
+def test_of_several_labels_each_begins_where_the_descriptions_of_others_are(folders):
+    """A text is given a label if it is nearer to it than the others' descriptions are."""
+    descriptions = ["about cats", "about the weather today", "x"]
+    loaded = load(folders["bert"], pooling="mean")
+    head = prototype_head(loaded, descriptions, scale=7.0, several=True)
+    compared = prototype_head(loaded, descriptions, scale=7.0)
+    weight, bias = (Key("classifier", Role.HEAD, name) for name in ("weight", "bias"))
+    assert torch.equal(head[weight], compared[weight])
+    assert not compared[bias].any()
+    put(loaded, head)
+    texts = [loaded.tokenizer(text, return_tensors="pt") for text in descriptions]
+    logits = torch.stack([loaded.model(**text).logits[0] for text in texts]).double()
+    others = ~torch.eye(3, dtype=torch.bool)
+    for label in range(3):
+        assert logits[:, label][others[label]].mean().abs() < 1e-5
+        assert logits[label, label] > logits[:, label][others[label]].max()
+
+
+def test_of_one_label_that_may_be_missing_there_are_no_others(folders):
+    loaded = load(folders["bert"], labels=("a",), pooling="mean")
+    head = prototype_head(loaded, ["about cats"], several=True)
+    assert not head[Key("classifier", Role.HEAD, "bias")].any()
+
+
 def test_prototypes_need_mean_pooling_and_one_description_a_label(folders):
     with pytest.raises(ValueError, match=r"^head_init: label-prototypes needs pooling"):
         prototype_head(load(folders["bert"]), ["x", "y", "z"])

@@ -1,12 +1,19 @@
 """A head begins at what labels are called, where that says something."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from federation.objects import classifier, federation
 from silotune.core import Key, Role
 from silotune.models.heads import prototype_head, random_head
-from silotune.objectives import ImageClassification, descriptions, say_something
+from silotune.objectives import (
+    ImageClassification,
+    MultiLabelClassification,
+    descriptions,
+    say_something,
+)
 from silotune.terms import open_model
 from silotune.testing.tiny_models import tiny_bert
 
@@ -59,3 +66,15 @@ def test_a_plain_list_of_labels_is_a_head_start(tmp_path):
     drawn = random_head(opened.loaded.heads, terms.seed)
     assert not torch.equal(weight, drawn[Key("classifier", Role.HEAD, "weight")])
     assert Key("classifier", Role.HEAD, "weight") not in opened.drawn
+
+
+def test_only_where_a_text_may_have_several_labels_does_its_nearness_to_others_count(tmp_path):
+    model = tiny_bert(tmp_path / "bert")
+    names, bias = ("about cats", "weather", "dogs"), Key("classifier", Role.HEAD, "bias")
+    several = MultiLabelClassification(text="text", label="label", labels=names, pooling="mean")
+    for objective, counts in ((several, True), (classifier(pooling="mean", labels=names), False)):
+        scaled = replace(objective, head_scale=4.0)
+        opened = open_model(federation(model, objective=scaled).terms, names)
+        started = prototype_head(opened.loaded, names, several=counts)
+        assert torch.equal(4.0 * opened.first[bias], started[bias])
+        assert started[bias].all() == counts

@@ -74,7 +74,8 @@ class ModelConfig(BaseModel):
     head_init: Literal["auto", "random", "label-prototypes", "checkpoint"] = Field(
         default="auto",
         description="How the head begins: from the seed; from embeddings of the names or "
-        "descriptions in `data.labels` (public, so free of privacy cost; needs `pooling: mean`); "
+        "descriptions in `data.labels` (public, so free of privacy cost; needs `pooling: mean`), "
+        "and, of several labels on a record, each bias from how near they are to each other; "
         "or as the base model brings it. auto = label-prototypes where `pooling` is mean and "
         "`data.labels` are words, else random. Not for a task without a head.",
     )

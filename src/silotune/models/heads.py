@@ -54,9 +54,17 @@ def checkpoint_head(loaded: Loaded) -> Factors:
 
 
 def prototype_head(
-    loaded: Loaded, label_descriptions: Sequence[str], scale: float = 20.0
+    loaded: Loaded,
+    label_descriptions: Sequence[str],
+    scale: float = 20.0,
+    *,
+    several: bool = False,
 ) -> Factors:
     """Class weights: ``scale`` times the unit embedding of each label's description; bias zero.
+
+    Where a text has one label, cosines are only compared. Where it has any number of them, each is
+    a yes or no by itself, and all texts have something in common: a text is given a label at first
+    if it is nearer to its description than the other labels' descriptions are on the mean.
 
     Made of public things only, so free of privacy cost. The embeddings differ between machines in
     their last bits: send this head, never its seed.
@@ -65,6 +73,7 @@ def prototype_head(
         loaded: a model with mean pooling.
         label_descriptions: one short text for each class, in the order of ids.
         scale: of the logits, which are cosines times this at first.
+        several: whether a text may have any number of labels; biases are then not zero.
 
     Raises:
         ValueError: without mean pooling over text, or unless there is one description per class.
@@ -80,7 +89,14 @@ def prototype_head(
     tokens = tokenizer(list(label_descriptions), padding=True, return_tensors="pt")
     with torch.no_grad():
         weight = scale * model.embed(tokens["input_ids"], tokens["attention_mask"])
-    return Factors(_tensors(site, weight, torch.zeros(site.out_features)))
+    bias = -_nearness(weight) / scale if several else torch.zeros(site.out_features)
+    return Factors(_tensors(site, weight, bias))
+
+
+def _nearness(weight: Tensor) -> Tensor:
+    """(C,) means of each row's products with the other rows; 0 if there are none."""
+    products = weight @ weight.T
+    return (products.sum(dim=1) - products.diagonal()) / max(1, len(weight) - 1)
 
 
 def has_bias(site: Site) -> bool:

@@ -280,7 +280,8 @@ def _first_head(terms: Terms, loaded: Loaded) -> Factors:
         case "checkpoint":
             return checkpoint_head(loaded)
         case "label-prototypes":
-            return prototype_head(loaded, _described(terms, loaded))
+            several = find(terms.objective.task).target == "labels"
+            return prototype_head(loaded, _described(terms, loaded), several=several)
         case other:
             raise AssertionError(f"an objective resolves {other} when it is made")
 
