@@ -4,7 +4,9 @@
 
 A grid is the folder of a finished ``silotune compare``. Of every block of it (a combination of
 labels of the axes that do not compete) the group with the best mean over seeds gives a row: the
-public facts of its runs, its settings, and what it came to. Where another is as good by the
+public facts of its runs, its method, what the groups of the block do not have in common or was
+tuned, and what it came to. What all of them share, such as how long they train, is how the grid was
+made and was compared with nothing: it is no recipe. Where another is as good by the
 intervals of their paired differences, the row says so. Baselines beside the groups, and
 groups of which a seed is missing, give none. Nothing is read but what runs have written.
 """
@@ -23,11 +25,10 @@ from silotune.comparison.results import Compared, compared
 from silotune.config import Config, yaml
 from silotune.config import dump as written_out
 from silotune.config.keys import flatten, home
-from silotune.config.schema import LEAVES
 from silotune.core.files import VERSION
-from silotune.core.units import metric_text
 from silotune.methods.recipes import Facts, Recipe
-from silotune.reports.comparison import LEVEL, Group, larger_is_better, paired
+from silotune.reports.comparison import LEVEL, Group, block_of, larger_is_better, paired
+from silotune.reports.comparison_tables import difference_text, score_text
 from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
 
@@ -49,7 +50,7 @@ KEPT = (
     "train.local_state",
     "privacy.max_grad_norm",
 )
-"""Keys that a recipe has beside the method's, as far as they are not at their defaults."""
+"""Keys that a recipe has beside the method's, where they were compared or tuned."""
 
 
 def main() -> None:
@@ -80,7 +81,7 @@ def recipe(found: Compared, best: Group, others: Sequence[Group]) -> Recipe:
     config = config_of(found.record, best)
     return Recipe(
         facts=facts_of(config, best),
-        settings=settings_of(config, best),
+        settings=settings_of(found.record, config, best),
         measured=measured(found, best, others),
         grid=found.comparison.title,
     )
@@ -107,39 +108,47 @@ def facts_of(config: Config, group: Group) -> Facts:
     )
 
 
-def settings_of(config: Config, group: Group) -> dict[str, Any]:
-    """The method with its options, and kept keys that are not at their defaults."""
-    text, _ = yaml.parse(written_out(config))
-    assert isinstance(text, dict)
+def settings_of(record: GridRecord, config: Config, group: Group) -> dict[str, Any]:
+    """The method with its options, and what was tuned or sets it apart from those it met."""
     tuned = {home(key): value for key, value in group.runs[0].tuned.items()}
-    said = {s.key: s.value for s in flatten(text, (), {(): ""}) if not isinstance(s, str)} | tuned
+    own = said(config) | tuned
     method = {
         key.removeprefix("method."): value
-        for key, value in said.items()
-        if str(key).startswith("method.") and value is not None
+        for key, value in own.items()
+        if key.startswith("method.") and value is not None
     }
-    kept = {
-        key: said[key]
-        for key in KEPT
-        if key in said and (key == RATE or said[key] != LEAVES[key].default)
+    block = block_of(group.labels, record.compared)
+    met = [
+        said(configuration(cell.config))
+        for cell in record.cells
+        if cell.config and not cell.beside and block_of(cell.labels, record.compared) == block
+    ]
+    apart = {key for key in KEPT if any(other.get(key) != own.get(key) for other in met)}
+    return {"method": method} | {
+        key: own[key] for key in KEPT if key in own and key in apart | tuned.keys()
     }
-    return {"method": method, **kept}
+
+
+def said(config: Config) -> dict[str, Any]:
+    """Key -> value, of all keys."""
+    text, _ = yaml.parse(written_out(config))
+    assert isinstance(text, dict)
+    flat = flatten(text, (), {(): ""})
+    return {str(s.key): s.value for s in flat if not isinstance(s, str)}
 
 
 def measured(found: Compared, best: Group, others: Sequence[Group]) -> str:
     """What the best came to, and how sure it is."""
-    metric, sign = found.comparison.metric, 1 if larger_is_better(found.comparison.metric) else -1
-    text = f"{metric} {metric_text(metric, best.score.mean)}"
-    if best.score.half == best.score.half:  # known
-        text += f" ± {best.score.half:.2g}"
-    text += f" over {best.score.n} seeds"
+    metric = found.comparison.metric
+    sign = 1 if larger_is_better(metric) else -1
+    text = f"{metric} {score_text(metric, best.score)} over {best.score.n} seeds"
     if not others:
         return text
     second = max(others, key=lambda group: sign * group.score.mean)
     gap = paired(best.runs, second.runs, LEVEL)
     name = " · ".join(second.labels[axis] for axis in found.comparison.compared)
     sure = "surely" if sign * gap.mean - gap.half > 0 else "not surely"
-    return f"{text}, {sure} before {name} ({gap.mean:+.2g})"
+    return f"{text}, {sure} before {name} ({difference_text(metric, gap)})"
 
 
 if __name__ == "__main__":

@@ -121,7 +121,10 @@ silos and records, as far as they are declared. Which parts are adapted (`target
 `defaults: auto` takes all that is in that row for every key that nobody sets. No record is read;
 what was chosen is written out in `config.yaml`, and `plan`, `run` and `run.json` say why. Where
 nothing was measured it is refused. The table comes with silotune (`methods/recipes.json`), and
-`python -m benchmarks.recipes GRID...` makes it of grids that `silotune compare` has finished.
+`python -m benchmarks.recipes GRID...` makes it of grids that `silotune compare` has finished. A row
+has what its grid compared or tuned, and nothing of what all cells shared, such as how long they
+trained: batch, rounds and steps are usual ones, or yours. "Not surely" means that the interval of
+the difference holds zero: the best mean is taken all the same.
 """
 
 OWN = '''\

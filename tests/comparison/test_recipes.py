@@ -21,7 +21,21 @@ def test_every_block_gives_its_best_with_what_it_ran_with(tmp_path):
     assert six.settings["train.learning_rate"] == 0.5, "what the trials have chosen"
     assert six.grid == "grid"
     assert six.measured.startswith("accuracy 81.2")
-    assert "over 3 seeds, surely before ffa (+0.05)" in six.measured
+    assert "over 3 seeds, surely before ffa (+5.0 ± 0.0)" in six.measured
+
+
+def test_what_all_of_a_block_share_is_how_the_grid_was_made_and_no_recipe(tmp_path):
+    shared = {"train.num_rounds": 8, "train.batch_size": 32, "train.tail_average": 0.25}
+    axes = {
+        "levers": {
+            "without": {"method.name": "ffa-lora"},
+            "all": {"method.name": "fedit", "model.head_bias": "frozen", "train.local_steps": 5},
+        }
+    }
+    [row] = of_grid(made(grid(set=shared, axes=axes, baseline={}), tmp_path / "grid"))
+    apart = {"model.head_bias", "train.local_steps", "train.learning_rate"}  # the usual rates
+    assert row.settings.keys() - {"method"} == apart
+    assert row.settings["model.head_bias"] == "frozen"
 
 
 def test_a_group_without_all_of_its_seeds_is_no_recipe(tmp_path):

@@ -109,7 +109,7 @@ def bert_at_hand(tmp_path):
 def test_every_recipe_that_is_shipped_is_a_configuration(row):
     base = {
         "model": {"name_or_path": row.facts.model, "task": row.facts.task},
-        "data": {"path": "d", "silos": {"num": 3}},
+        "data": {"path": "d", "silos": {"num": 3}, "columns": {"text": "t", "label": "l"}},
         "privacy": {"unit": row.facts.unit, "target_epsilon": row.facts.epsilon},
     }
     overrides = [f"{key}={json.dumps(value)}" for key, value in {**base, **row.settings}.items()]
