@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,37 @@ def test_columns_that_are_not_used_are_named_with_the_keys(silotune, place, bert
     words = "not used: Kategorie (is one of them a label? --task classification, or data.columns."
     assert words in " ".join(told.stdout.split())
     assert words[1:] in " ".join(Path("texts.yaml").read_text().replace("#", "").split())
+
+
+@pytest.mark.parametrize(
+    ("task", "columns", "words"),
+    [
+        (
+            "multi-label-classification",
+            {"cat": [0, 1], "dog": [1, 0]},
+            "one of: cat, dog; it holds lists of labels, or give several columns of 0 and 1",
+        ),
+        ("regression", {"days": [0.5, 2.5]}, "targets.target_mean, targets.target_scale: declare"),
+        ("causal-lm", {"days": [0.5, 2.5]}, "a number to learn? --task classification or regress"),
+    ],
+)
+def test_what_a_task_needs_is_asked_of_a_newcomer(silotune, place, task, columns, words):
+    rows = [
+        {
+            "text": r["text"],
+            "site": r["silo"],
+            **{name: two[i % 2] for name, two in columns.items()},
+        }
+        for i, r in enumerate(secretive())
+    ]
+    write_csv(Path("asked.csv"), rows)
+    told = silotune("init", "--data", "asked.csv", "--task", task)
+    assert told.exit_code == 0, told.output
+    said = " ".join(told.stdout.split())
+    assert words in said
+    assert re.search(r"(2 )?silos, named by the column 'site'", said)
+    assert "0 silos" not in said
+    assert SECRET not in told.output
 
 
 def test_a_workbook_of_several_sheets_and_a_second_text(silotune, place, bert):

@@ -77,11 +77,53 @@ def test_two_tasks_that_are_near_are_asked_about(column):
 
 
 def test_numbers_called_like_labels_are_asked_about():
-    with pytest.raises(ValueError, match=r"^task: 'Rating' may hold labels, or the texts alone"):
+    words = (
+        "^task: 'Rating' may hold numbers to learn, .*; say --task regression, or --task causal-lm$"
+    )
+    with pytest.raises(ValueError, match=words):
         found(text=LONG, Rating=HALVES)
+    assert found("regression", text=LONG, Rating=HALVES).columns["label"] == "Rating"
     told = found("classification", text=LONG, Rating=HALVES, id=list(range(N)))
     assert (told.open, told.numbers) == ({"label": ("id",)}, ("Rating",))
     assert found(text=LONG, price=HALVES).task == "causal-lm"
+
+
+CODES = [["knee", "hip"], ["arm"], []] * (N // 3)
+MARKS = {"knee": [0, 1] * (N // 2), "hip": [1, 1, 0] * (N // 3)}
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"codes": CODES}, "'codes' may hold labels, .* say --task multi-label-classification, or"),
+        (
+            {"codes": CODES, "kind": KINDS},
+            "'kind', 'codes' may .* say --task classification, or --task multi-label-class.*, or",
+        ),
+        (
+            MARKS,
+            "'knee', 'hip' may .* say --task classification, or --task multi-label-class.*, or",
+        ),
+    ],
+)
+def test_several_labels_of_no_usual_name_are_asked_about(columns, words):
+    """And not passed over, as if the texts alone were learned."""
+    with pytest.raises(ValueError, match=f"^task: {words} --task causal-lm$"):
+        found(text=LONG, **columns)
+    told = found("multi-label-classification", text=LONG, **columns)
+    if "codes" in columns:
+        assert (told.columns["label"], told.labels) == ("codes", ("arm", "hip", "knee"))
+    else:
+        assert told.open == {"label": ("knee", "hip")}
+
+
+def test_lists_of_what_records_say_are_no_labels():
+    words = [[f"{word}{i}" for word in ("knee", "hip")] for i in range(N)]
+    assert found(text=LONG, tokens=words).task == "causal-lm"
+    told = found("multi-label-classification", text=LONG, tokens=words)
+    assert (told.open, told.labels) == ({"label": ("tokens",)}, ())
+    named = found(text=LONG, labels=words)
+    assert (named.task, named.columns["label"]) == ("multi-label-classification", "labels")
 
 
 def test_columns_that_are_not_used_are_told():

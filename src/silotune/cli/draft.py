@@ -112,13 +112,15 @@ def _tokens(tables: Mapping[str, Dataset], tokenizer: Any, second: SecondRow | N
 def _told(found: Guess, source: Source, made: Draft) -> list[str]:
     columns = ", ".join(f"{part} is {column!r}" for part, column in found.columns.items())
     silos = len(made.sizes or source.silos)
-    if found.by:
-        whose = f"{count_text(silos, 'silo')}, named by the column {found.by!r}"
+    if found.by:  # they are counted where all that is asked is answered
+        some = count_text(silos, "silo") if silos else "silos"
+        whose = f"{some}, named by the column {found.by!r}"
     elif source.silos:
         whose = f"{count_text(silos, 'silo')}, as the folder has them"
     else:
         whose = "no column was recognised to name silos: records are dealt out to 3 (a simulation)"
-    labels = [f"{len(found.labels)} labels, which the file makes public"] if found.labels else []
+    count = len(found.labels)
+    labels = [f"{count_text(count, 'label')}, which the file makes public"] if count else []
     reading = [f"{key} {value!r}" for key, value in made.reading.items()]
     notices = [in_keys(notice) for notice in source.notices]
     unused = filter(None, [unused_columns(made)])

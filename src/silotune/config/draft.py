@@ -35,6 +35,9 @@ DECLARED: Mapping[str, str] = {
 }
 """Public numbers of a task that have no default."""
 
+_MARKS = "; it holds lists of labels, or give several columns of 0 and 1, such as [a, b]"
+"""How records may have several labels."""
+
 STEPS, ROUNDS = 5, 8
 
 LARGEST_BATCH, FEW = 256, 100
@@ -84,9 +87,10 @@ def drafted(draft: Draft) -> str:
 
 def open_questions(draft: Draft) -> list[str]:
     """What has to be answered before this runs, a sentence each."""
+    several = find(draft.found.task).target == "labels"
     asked = [
         f"data.columns.{part}: no column was recognised; fill in the line, with one of: "
-        f"{', '.join(candidates) or 'none there'}"
+        f"{', '.join(candidates) or 'none there'}{_MARKS if several and part == 'label' else ''}"
         for part, candidates in draft.found.open.items()
     ]
     if keys := _to_declare(draft.found):
@@ -114,7 +118,12 @@ def _to_declare(found: Guess) -> list[str]:
 def _asked(found: Guess) -> str:
     """What one of the columns that are not used may be."""
     if find(found.task).target == "none":
-        return " (is one of them a label? --task classification, or data.columns.label)"
+        return (
+            " (is one of them a label, or a number to learn? --task classification or regression, "
+            "or data.columns.label)"
+            if found.numbers
+            else " (is one of them a label? --task classification, or data.columns.label)"
+        )
     if found.second_texts:
         second = _text(found.second_texts[0])
         return f" (is {second} a second text of each record? data.columns.text_pair)"
@@ -239,7 +248,7 @@ def _targets(found: Guess) -> Iterator[str]:
 def _labels(found: Guess) -> Iterator[str]:
     if not found.labels:
         return
-    yield f"  # All {len(found.labels)} labels of the data, in order of ids. They become public"
+    yield f"  # All labels of the data ({len(found.labels)}), in order of ids. They become public"
     yield "  # with this file and the model."
     if find(found.task).prototypes:
         yield "  # Where a name does not say what it means, make this a mapping of"

@@ -31,6 +31,12 @@ from .targets import flat, is_target
 ALONE = next(name for name, task in TASKS.items() if frozenset({"text"}) in task.forms)
 """What texts are for that have nothing beside them."""
 
+_SEVERAL, _NUMBERS = (
+    next(name for name, task in TASKS.items() if task.target == target and task.reads == "text")
+    for target in ("labels", "numbers")
+)
+"""What texts are for that have several labels, or numbers, beside them."""
+
 LOOKED_AT = 5000
 """Records by which a column is judged."""
 
@@ -235,8 +241,14 @@ class _Look:
         return [name for name, f in self.table.features.items() if isinstance(f, ClassLabel)]
 
     def lists(self) -> list[str]:
-        """Columns of lists of words or ids."""
-        return [name for name, f in self.table.features.items() if is_target(f, "labels", False)]
+        """Columns of lists of labels: few different ones, or of a column that is called so."""
+        lists = [name for name, f in self.table.features.items() if is_target(f, "labels", False)]
+        called = {*self.called("label", lists)}
+        return [name for name in lists if self._are_labels(flat(self.table, name), name in called)]
+
+    def marks(self) -> list[str]:
+        """Columns of 0 and 1."""
+        return [name for name in self.may_be_labels() if {*_filled(self.table[name][:])} <= {0, 1}]
 
     def numbers(self) -> list[str]:
         """Columns of numbers with fractions, which are no classes."""
@@ -283,7 +295,17 @@ class _Look:
         if any(isinstance(value, float) and not value.is_integer() for value in found):
             return False
         few = 2 <= len(found) <= min(_MOST_LABELS, max(2, len(values) // _FEWEST_EACH))
-        return few and all(len(str(value)) <= _LONGEST_LABEL for value in found)
+        return few and all(map(_is_short, found))
+
+    def _are_labels(self, cells: Dataset, called: bool) -> bool:
+        """Whether a column of all that lists hold may be of labels."""
+        column = cells.column_names[0]
+        if isinstance(cells.features[column], ClassLabel):
+            return True
+        values = _filled(cells[column][:])
+        found = set(values)
+        few = len(found) <= min(_MOST_LABELS, max(2, len(values) // _FEWEST_EACH))
+        return (few or called) and all(map(_is_short, found))
 
     def _is_silo(self, column: str) -> bool:
         values = values_of(self.table, column)
@@ -318,13 +340,27 @@ def _task(look: _Look, task: str | None, taken: set[str]) -> str:
         return max(fitting, key=lambda t: t.rank).name
     if task:
         return min(asked, key=lambda t: t.rank).name
-    near = [name for name in look.may_be_labels() if name not in taken]
-    if near or (near := list(look.called("label", look.numbers()))):
+    near = _near(look, taken)
+    if near:
+        names = list(dict.fromkeys(name for columns in near.values() for name in columns))
+        tasks = "".join(f"--task {name}, or " for name in near)
+        what = "numbers to learn" if _NUMBERS in near else "labels"
         raise ValueError(
-            f"task: {listed(map(repr, near))} may hold labels, or the texts alone may be what is "
-            f"learned; say --task classification, or --task {ALONE}"
+            f"task: {listed(map(repr, names))} may hold {what}, or the texts alone may be what is "
+            f"learned; say {tasks}--task {ALONE}"
         )
     return ALONE
+
+
+def _near(look: _Look, taken: set[str]) -> dict[str, list[str]]:
+    """Tasks that texts may be for as well -> the columns that would be learned with them."""
+    labels = [name for name in look.may_be_labels() if name not in taken]
+    marks = [name for name in look.marks() if name in labels]
+    several = [name for name in look.lists() if name not in taken]
+    several += marks if len(marks) > 1 else []
+    numbers = [] if labels or several else list(look.called("label", look.numbers()))
+    near = {"classification": labels, _SEVERAL: several, _NUMBERS: numbers}
+    return {task: columns for task, columns in near.items() if columns}
 
 
 def _second_texts(
@@ -337,6 +373,10 @@ def _second_texts(
 
 def _filled(values: Sequence[Any]) -> list[Any]:
     return [value for value in values if label_text(value) is not None]
+
+
+def _is_short(label: object) -> bool:
+    return len(str(label)) <= _LONGEST_LABEL
 
 
 def _letters(cell: object) -> int:
