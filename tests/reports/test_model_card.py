@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 import yaml
 
+import silotune as st
 from reports.clinics import CLINICS, facts, rounds, seeded, statement, summary
+from silotune.objectives.base import loss_settings
 from silotune.reports.model_card import model_card
 from silotune.reports.totals import outcome
 
@@ -115,6 +117,7 @@ def test_hostile_words_stay_words():
         base_model=HOSTILE,
         optimizer=HOSTILE,
         target_modules=HOSTILE,
+        loss={"class_weights": f"{HOSTILE} 3"},
     )
     text = model_card(
         about,
@@ -134,3 +137,15 @@ def test_the_card_says_how_a_quantised_base_is_loaded():
     assert "BitsAndBytesConfig" not in card(summary())
     text = card(replace(summary(), quantization="4bit"))
     assert 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")' in text
+
+
+def test_the_card_says_what_the_loss_was_where_it_is_not_the_usual_one():
+    labels = {"label": "kind", "labels": ["no", "yes"], "text": "note"}
+    weighted = st.SequenceClassification(class_weights={"yes": 3}, label_smoothing=0.1, **labels)
+    scale = {"target_mean": 0, "target_scale": 1}
+    robust = st.Regression(text="note", label="days", loss="huber", huber_delta=0.5, **scale)
+    told = [card(replace(summary(), loss=loss_settings(one))) for one in (weighted, robust)]
+    assert "\n- class\\_weights: yes 3\n- label\\_smoothing: 0.1\n" in told[0]
+    assert "\n- loss: huber\n- huber\\_delta: 0.5\n" in told[1]
+    assert loss_settings(st.SequenceClassification(**labels)) == {}
+    assert loss_settings(st.CausalLM(text="note")) == {}

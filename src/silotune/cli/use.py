@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from silotune.config.fields import in_keys
+from silotune.core.units import count_text
 from silotune.data.files import read_bytes, read_file
 from silotune.data.formats import FileOptions
 from silotune.data.messages import UnreadableError
@@ -213,4 +214,4 @@ def _write(console: Console, table: pa.Table, found: dict[str, list[Any]], files
 
 def _listed(names: dict[str, list[Any]]) -> str:
     first, *others = names
-    return f"{first} and {len(others)} more columns" if others else first
+    return f"{first} and {count_text(len(others), 'more column')}" if others else first

@@ -23,8 +23,8 @@ from silotune.engine.checkpoint import load as load_checkpoint
 from silotune.engine.checkpoint import save as save_checkpoint
 from silotune.engine.loop import make_tasks, one_round
 from silotune.linalg import norm
-from silotune.objectives.base import source_prefix
-from silotune.objectives.registry import told_pooling
+from silotune.objectives.base import loss_settings, source_prefix
+from silotune.objectives.registry import is_known, told_pooling
 from silotune.privacy.accounting.accountant import COARSE, FINE
 from silotune.privacy.ledger.noisy_counts import by_table
 from silotune.reports.totals import outcome
@@ -221,6 +221,7 @@ def summary(built: BuiltFederation) -> Summary:
         parts=tuple(objective.columns),
         constants=objective.constants,
         source_prefix=source_prefix(objective),
+        loss=loss_settings(objective) if is_known(objective) else {},
         personal=is_personal(model),
         fits_peft=adapter is None or adapter.fits_peft,
         quantization=terms.quantization,

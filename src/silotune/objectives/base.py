@@ -123,6 +123,19 @@ def score_range(objective: Objective) -> tuple[float, float] | None:
     return declared
 
 
+def loss_settings(objective: Objective) -> dict[str, str]:
+    """The public numbers and words of a loss that are not the usual ones, by their fields."""
+    told = {}
+    weights: Mapping[str, float] = getattr(objective, "class_weights", None) or {}
+    if weights:
+        told["class_weights"] = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
+    if smoothing := getattr(objective, "label_smoothing", 0.0):
+        told["label_smoothing"] = f"{smoothing:g}"
+    if getattr(objective, "loss", None) == "huber":
+        told |= {"loss": "huber", "huber_delta": f"{getattr(objective, 'huber_delta', 1.0):g}"}
+    return told
+
+
 def columns_read(objective: Objective) -> tuple[str, ...]:
     """Every column that is read, once."""
     flat = ((c,) if isinstance(c, str) else c for c in objective.columns.values())

@@ -116,6 +116,7 @@ def _method(summary: Summary, facts: RunFacts) -> str:
         lines.append(f"- adapters that were there before, on {_inline(summary.target_modules)}")
     elif summary.target_modules != "none":
         lines.append(f"- adapter: a whole matrix on {_inline(summary.target_modules)}")
+    lines += [f"- {_inline(name)}: {_inline(told)}" for name, told in summary.loss.items()]
     lines += _constants(summary)
     if "trained" in parameters and "total" in parameters:
         lines.append(f"- trained numbers: {parameters['trained']:,} of {parameters['total']:,}")

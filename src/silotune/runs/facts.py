@@ -131,6 +131,7 @@ class Summary:
         products: number type in which frozen maps multiplied.
         constants: public numbers that make answers of outputs, as the objective names them.
         source_prefix: what every text to be read begins with.
+        loss: its public numbers and words that are not the usual ones, by field.
         split: records and labels of every silo; shown in a simulation only.
     """
 
@@ -160,6 +161,7 @@ class Summary:
     local_epochs: float | None = None
     constants: Mapping[str, Sequence[float]] = field(default_factory=dict)
     source_prefix: str = ""
+    loss: Mapping[str, str] = field(default_factory=dict)
     split: Mapping[str, SiloSummary] = field(default_factory=dict)
 
     @property
