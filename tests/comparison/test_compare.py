@@ -90,7 +90,8 @@ def test_a_cell_that_fails_says_why_and_is_tried_again(tmp_path):
     found, runner = made(grid(), tmp_path / "grid", runner=Runner(fails))
     assert len(runner.made) == 6
     assert [run.failed for run in found.failed] == ["out of memory"] * 6
-    assert "No result of fedit · 1, fedit · 6: out of memory" in found.markdown()
+    without = "method fedit · privacy.target_epsilon 1, method fedit · privacy.target_epsilon 6"
+    assert f"No result of {without}: out of memory" in found.markdown()
     assert not any(group.best for group in found.comparison.groups), "one alone is best of nothing"
     found, runner = made(grid(), tmp_path / "grid")
     assert (len(runner.made), found.failed) == (6, [])
