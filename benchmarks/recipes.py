@@ -111,7 +111,7 @@ def facts_of(config: Config, group: Group) -> Facts:
 def settings_of(record: GridRecord, config: Config, group: Group) -> dict[str, Any]:
     """The method with its options, and what was tuned or sets it apart from those it met."""
     tuned = {home(key): value for key, value in group.runs[0].tuned.items()}
-    own = said(config) | tuned
+    own = values_of(config) | tuned
     method = {
         key.removeprefix("method."): value
         for key, value in own.items()
@@ -119,7 +119,7 @@ def settings_of(record: GridRecord, config: Config, group: Group) -> dict[str, A
     }
     block = block_of(group.labels, record.compared)
     met = [
-        said(configuration(cell.config))
+        values_of(configuration(cell.config))
         for cell in record.cells
         if cell.config and not cell.beside and block_of(cell.labels, record.compared) == block
     ]
@@ -129,7 +129,7 @@ def settings_of(record: GridRecord, config: Config, group: Group) -> dict[str, A
     }
 
 
-def said(config: Config) -> dict[str, Any]:
+def values_of(config: Config) -> dict[str, Any]:
     """Key -> value, of all keys."""
     text, _ = yaml.parse(written_out(config))
     assert isinstance(text, dict)

@@ -86,7 +86,7 @@ def _trimmed(entity: Entity, text: str) -> Entity | None:
 
     The tokens of GPT-2 and its kin begin with the space before a word.
     """
-    said = text[entity.start : entity.end]
-    start = entity.end - len(said.lstrip())
-    end = entity.start + len(said.rstrip())
+    span = text[entity.start : entity.end]
+    start = entity.end - len(span.lstrip())
+    end = entity.start + len(span.rstrip())
     return entity._replace(start=start, end=end) if start < end else None
