@@ -36,6 +36,27 @@ def test_texts_with_labels(columns, named, by):
     assert 10 < told.tokens < 30
 
 
+IDS = [7, 3, 9] * (N // 3)
+
+
+@pytest.mark.parametrize(
+    ("columns", "label"),
+    [
+        ({"label": IDS, "joint": KINDS}, "joint"),  # one word for each number
+        ({"label": IDS, "label_text": KINDS, "clinic": SITES}, "label_text"),
+        ({"label": IDS, "joint": ["knee", "hip", "hip"] * (N // 3)}, "label"),  # 3 and 9 alike
+        ({"label": IDS, "joint": ["knee", "hip", "arm", "knee", "hip", "leg"] * (N // 6)}, "label"),
+        ({"label": IDS, "joint": ["knee", "hip", None] * (N // 3)}, "label"),
+        ({"label": IDS, "clinic": KINDS}, "label"),  # it names silos
+        ({"label": KINDS, "joint": [f"{kind} pain" for kind in KINDS]}, "label"),
+    ],
+)
+def test_words_are_labels_before_their_numbers(columns, label):
+    told = found("classification", text=LONG, **columns)
+    assert told.columns == {"text": "text", "label": label}
+    assert set(told.labels) == {str(value) for value in columns[label]}
+
+
 def test_pairs_chats_prompts_images_and_plain_texts():
     pair = found(premise=LONG, hypothesis=LONG[::-1], label=KINDS)
     assert pair.columns == {"text": "premise", "text_pair": "hypothesis", "label": "label"}

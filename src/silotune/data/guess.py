@@ -240,6 +240,17 @@ class _Look:
         """Columns of ids whose names the data know."""
         return [name for name, f in self.table.features.items() if isinstance(f, ClassLabel)]
 
+    def words_for(self, column: str) -> list[str]:
+        """Columns of words, each of which stands for one of a column's numbers."""
+        if column not in self._of_type("int", "uint"):
+            return []
+        numbers = self.table[column][:]
+        words = [name for name in self.may_be_labels() if name in self._of_type("string")]
+        pairs = {name: set(zip(numbers, self.table[name][:], strict=True)) for name in words}
+        stood = {name: {label_text(word) for _, word in pairs[name]} - {None} for name in words}
+        kinds = len(set(numbers))
+        return [name for name in words if len(stood[name]) == len(pairs[name]) == kinds]
+
     def lists(self) -> list[str]:
         """Columns of lists of labels: few different ones, or of a column that is called so."""
         lists = [name for name, f in self.table.features.items() if is_target(f, "labels", False)]

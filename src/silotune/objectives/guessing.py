@@ -63,6 +63,10 @@ class Look(Protocol):
         """Of ids whose names the data know."""
         ...
 
+    def words_for(self, column: str) -> list[str]:
+        """Of words, each of which stands for one of a column's numbers."""
+        ...
+
     def numbers(self) -> list[str]:
         """Of numbers with fractions."""
         ...
@@ -75,6 +79,9 @@ class Look(Protocol):
 def labelled(look: Look, part: str, taken: set[str]) -> Found:
     """The columns of texts or images and their labels, one each.
 
+    Where one column has numbers and another the words for them, the words are the labels: a head
+    can begin at what they mean.
+
     Args:
         look: at a table.
         part: ``text`` or ``image``.
@@ -85,6 +92,8 @@ def labelled(look: Look, part: str, taken: set[str]) -> Found:
     if label is None:
         classes = [c for c in labels if c in look.have_named_classes()]
         label = (classes or labels)[0] if len(classes or labels) == 1 else None
+    if label is not None:
+        label = next((c for c in look.words_for(label) if c not in taken), label)
     return _with_inputs(look, part, label, labels, taken)
 
 
