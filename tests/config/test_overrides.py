@@ -168,3 +168,12 @@ def test_read():
 @pytest.mark.parametrize("word", [r"\t", r'"\t"', r"'\t'"])
 def test_a_tab_may_be_written_as_its_escape(word):
     assert load_config(None, [*BASE, f"data.delimiter={word}"]).data.delimiter == "\t"
+
+
+def test_a_key_that_nobody_gave_is_not_blamed_on_an_override_of_another(wrong):
+    """The rule for a rate wants a key that neither the file nor an override has."""
+    asked = ["train.optimizer=sgd", "train.learning_rate=auto", "train.eval_every=2"]
+    [problem] = [p for p in wrong(HEAD, *asked) if "train.server_optimizer: " in p]
+    assert not problem.startswith("override")
+    with pytest.raises(ConfigError, match=r"^configuration: train\.server_optimizer: "):
+        load_config(None, [*BASE, *asked])

@@ -20,7 +20,7 @@ from .errors import ConfigError, Problem
 from .federation_section import FederationConfig
 from .keys import Setting
 from .method_section import DEFAULT, MethodConfig, read_section, section_model
-from .overrides import apply
+from .overrides import apply, overrode
 from .privacy_section import PrivacyConfig
 from .recipe import filled
 from .schema import LEAVES, SECTIONS, Config, leaf
@@ -262,9 +262,9 @@ def _doubtful(key: str, broken: set[str]) -> bool:
 
 
 def _where(problem: Problem, settings: Mapping[str, Setting], place: str) -> str:
-    """Where the key, or failing that another key of its section, was given."""
+    """Where the key, or failing that another key of its section in the file, was given."""
     if problem.key in settings:
         return settings[problem.key].where
     section = problem.key if problem.key in SECTIONS else problem.key.rpartition(".")[0]
     inside = [s.where for key, s in settings.items() if key.startswith(f"{section}.")]
-    return inside[-1] if inside else place
+    return next((where for where in reversed(inside) if not overrode(where)), place)

@@ -23,6 +23,8 @@ REPLACES: Mapping[str, frozenset[str]] = {
 }
 """A key, or a key and a value of it -> what a file may say that can not hold beside it."""
 
+_PLACE = "override "
+
 LONG = 80  # letters of an override that a message repeats
 
 
@@ -83,5 +85,10 @@ def _parts(given: Setting) -> Iterator[Setting | str]:
     return keys.flatten({given.key: given.value}, (), {(): given.where})
 
 
+def overrode(where: str) -> bool:
+    """Whether a setting was given there by an override, and not by a file."""
+    return where.startswith(_PLACE)
+
+
 def _place(override: str) -> str:
-    return f"override {override if len(override) <= LONG else override[:LONG] + '...'}"
+    return f"{_PLACE}{override if len(override) <= LONG else override[:LONG] + '...'}"
