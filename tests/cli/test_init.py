@@ -53,6 +53,25 @@ def test_a_csv_becomes_a_configuration_that_runs(silotune, place, bert):
     assert silotune("run", "mine.yaml", *short, *given).exit_code == 0
 
 
+@pytest.mark.parametrize(("labels", "many"), [(19, False), (20, True)])
+@pytest.mark.parametrize("word", ["topic", ""])
+def test_many_labels_that_mean_something_move_faster(silotune, place, bert, labels, many, word):
+    """And codes have no meaning to begin at, so that these settings were not measured of them."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    named = [f"{word} {letters[i]}" if word else str(i) for i in range(labels)]
+    rows = [{"text": f"note {i} of many", "label": named[i % labels]} for i in range(9 * labels)]
+    write_csv(Path("b.csv"), rows)
+    assert silotune("init", "b.yaml", "--data", "b.csv", "--model", bert).exit_code == 0
+    model, train = written("b.yaml")["model"], written("b.yaml")["train"]
+    faster = many and bool(word)
+    assert (model.get("head_scale"), model.get("head_bias")) == (
+        (5, "frozen") if faster else (None,) * 2
+    )
+    assert (train.get("learning_rate"), train["num_rounds"]) == ((8, 12) if faster else (None, 8))
+    assert ("lr_scheduler_type" in train) != faster
+    load_config(Path("b.yaml"))
+
+
 def latin(place: Path) -> str:
     records = secretive()
     with (place / "latin.csv").open("w", newline="", encoding="latin-1") as file:

@@ -57,6 +57,11 @@ def test_words_are_labels_before_their_numbers(columns, label):
     assert set(told.labels) == {str(value) for value in columns[label]}
 
 
+def test_the_only_text_is_no_label():
+    told = found("classification", text=KINDS, label=IDS)
+    assert told.columns == {"text": "text", "label": "label"}
+
+
 def test_pairs_chats_prompts_images_and_plain_texts():
     pair = found(premise=LONG, hypothesis=LONG[::-1], label=KINDS)
     assert pair.columns == {"text": "premise", "text_pair": "hypothesis", "label": "label"}

@@ -93,7 +93,9 @@ def labelled(look: Look, part: str, taken: set[str]) -> Found:
         classes = [c for c in labels if c in look.have_named_classes()]
         label = (classes or labels)[0] if len(classes or labels) == 1 else None
     if label is not None:
-        label = next((c for c in look.words_for(label) if c not in taken), label)
+        inputs = {*(look.images() if part == "image" else look.texts())} - taken
+        words = [c for c in look.words_for(label) if c not in taken and inputs - {c}]
+        label = words[0] if words else label
     return _with_inputs(look, part, label, labels, taken)
 
 
