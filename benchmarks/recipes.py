@@ -4,10 +4,10 @@
 
 A grid is the folder of a finished ``silotune compare``. Of every block of it (a combination of
 labels of the axes that do not compete) the group with the best mean over seeds gives a row: the
-public facts of its runs, its method, what the groups of the block do not have in common or was
-tuned, and what it came to. What all of them share, such as how long they train, is how the grid was
-made and was compared with nothing: it is no recipe. Where another is as good by the
-intervals of their paired differences, the row says so. Baselines beside the groups, and
+public facts of its runs, its method, what its head reads, what the groups of the block do not have
+in common or was tuned, and what it came to. What all of them share, such as how long they train, is
+how the grid was made and was compared with nothing: it is no recipe. Where another is as good by
+the intervals of their paired differences, the row says so. Baselines beside the groups, and
 groups of which a seed is missing, give none. Nothing is read but what runs have written.
 """
 
@@ -25,16 +25,16 @@ from silotune.comparison.results import Compared, compared
 from silotune.config import Config, yaml
 from silotune.config import dump as written_out
 from silotune.config.keys import flatten, home
+from silotune.config.schema import LEAVES
 from silotune.core.files import VERSION
-from silotune.methods.recipes import Facts, Recipe
+from silotune.methods.recipes import POOLING, RATE, Facts, Recipe
 from silotune.reports.comparison import LEVEL, Group, block_of, larger_is_better, paired
 from silotune.reports.comparison_tables import difference_text, score_text
 from silotune.runs.facts import read_facts
 from silotune.runs.folder import RunFolder
 
-RATE = "train.learning_rate"
-
 KEPT = (
+    POOLING,
     "model.head_bias",
     "model.head_scale",
     "train.num_rounds",
@@ -50,7 +50,8 @@ KEPT = (
     "train.local_state",
     "privacy.max_grad_norm",
 )
-"""Keys that a recipe has beside the method's, where they were compared or tuned."""
+"""Keys that a recipe has beside the method's: what a head reads, as rates are for that, and the
+others where they were compared or tuned."""
 
 
 def main() -> None:
@@ -124,8 +125,9 @@ def settings_of(record: GridRecord, config: Config, group: Group) -> dict[str, A
         if cell.config and not cell.beside and block_of(cell.labels, record.compared) == block
     ]
     apart = {key for key in KEPT if any(other.get(key) != own.get(key) for other in met)}
+    read = {POOLING} if own.get(POOLING) != LEAVES[POOLING].default else set()
     return {"method": method} | {
-        key: own[key] for key in KEPT if key in own and key in apart | tuned.keys()
+        key: own[key] for key in KEPT if key in own and key in apart | tuned.keys() | read
     }
 
 

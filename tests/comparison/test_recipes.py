@@ -38,6 +38,14 @@ def test_what_all_of_a_block_share_is_how_the_grid_was_made_and_no_recipe(tmp_pa
     assert row.settings["model.head_bias"] == "frozen"
 
 
+def test_what_the_head_reads_is_part_of_a_recipe(tmp_path):
+    """Rates were found for it, and so were prototypes, which need the mean."""
+    [one, _] = of_grid(made(grid(set={"model.pooling": "mean"}), tmp_path / "grid"))
+    assert one.settings["model.pooling"] == "mean"
+    [one, _] = of_grid(made(grid(), tmp_path / "other"))
+    assert "model.pooling" not in one.settings, "the default"
+
+
 def test_a_group_without_all_of_its_seeds_is_no_recipe(tmp_path):
     def fails(config):
         return "too little memory" if config.method.name == "fedit" else ""

@@ -47,9 +47,10 @@ def test_what_was_measured_with_the_same_model_is_nearer_than_anything():
 
 
 @pytest.mark.parametrize(("rate", "kept"), [(0.5, {}), ("auto", {"train.learning_rate": "auto"})])
-def test_places_and_a_rate_of_another_model_are_left_out(rate, kept):
+def test_places_pooling_and_a_rate_of_another_model_are_left_out(rate, kept):
     places = {"target_modules": ["query"], "target_parameters": None, "layers_to_transform": [3]}
-    settings = {"method": {"name": "fedit", "r": 4, **places}, "train.learning_rate": rate}
+    method = {"name": "fedit", "r": 4, **places}
+    settings = {"method": method, "model.pooling": "mean", "train.learning_rate": rate}
     row = Recipe(facts=replace(HERE, model="m"), settings=settings)
     assert nearest(replace(HERE, model="m"), (row,)) is row
     other = nearest(replace(HERE, model="n"), (row,))

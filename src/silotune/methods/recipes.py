@@ -3,8 +3,8 @@
 The table is ``recipes.json``; ``python -m benchmarks.recipes GRID...`` makes it of finished grids.
 Nearest is, of those with the same task and unit of privacy, what was measured with the same model
 if any was, and then what differs least in the logarithms of epsilon, labels, silos and records, as
-far as both are known. Which parts of a model are adapted, and at what rate, is taken over for that
-model alone. No record decides anything.
+far as both are known. Which parts of a model are adapted, what its head reads, and at what rate, is
+taken over for that model alone. No record decides anything.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ PLACES = ("target_modules", "target_parameters", "layers_to_transform")
 
 RATE = "train.learning_rate"
 """As a number it is one model's as well."""
+
+POOLING = "model.pooling"
+"""What a head reads; vectors of texts were made by one of them when a model was trained."""
 
 TABLE = Path(__file__).with_name("recipes.json")
 
@@ -99,11 +102,12 @@ class Recipe:
         return found
 
     def with_model(self, model: str) -> Recipe:
-        """What of it holds for a model: all, or all but places and learning rate of another."""
+        """What of it holds for a model: all, or all but what is said of the parts of another."""
         if model == self.facts.model:
             return self
         method = {name: value for name, value in self.method.items() if name not in PLACES}
-        other = {k: v for k, v in self.settings.items() if k != RATE or v == "auto"}
+        own = {POOLING, RATE}
+        other = {k: v for k, v in self.settings.items() if k not in own or v == "auto"}
         return replace(self, settings={**other, "method": method})
 
     @property
