@@ -21,7 +21,7 @@ def test_every_block_gives_its_best_with_what_it_ran_with(tmp_path):
     assert six.settings["train.learning_rate"] == 0.5, "what the trials have chosen"
     assert six.grid == "grid"
     assert six.measured.startswith("accuracy 81.2")
-    assert "over 3 seeds, surely before ffa (+5.0 ± 0.0)" in six.measured
+    assert "over 3 seeds, surely before method ffa (+5.0 ± 0.0)" in six.measured
 
 
 def test_what_all_of_a_block_share_is_how_the_grid_was_made_and_no_recipe(tmp_path):
@@ -44,6 +44,17 @@ def test_what_the_head_reads_is_part_of_a_recipe(tmp_path):
     assert one.settings["model.pooling"] == "mean"
     [one, _] = of_grid(made(grid(), tmp_path / "other"))
     assert "model.pooling" not in one.settings, "the default"
+
+
+def test_how_records_are_spread_is_not_public_so_blocks_of_it_are_one_row(tmp_path):
+    spreads = {w: {"data.silos": {"num": 3, "split": w}} for w in ("iid", "dirichlet")}
+    axes = {"method": {"fedit": {"method.name": "fedit"}, "ffa": {"method.name": "ffa-lora"}}}
+    given = grid(axes={**axes, "spread": spreads}, baseline={"method": "fedit"})
+    [row] = of_grid(made(given, tmp_path / "grid"))
+    assert "over 3 seeds and 2 ways to spread records" in row.measured
+    alone = {**axes, "spread": {"iid": spreads["iid"]}}
+    [alone] = of_grid(made(grid(axes=alone, baseline={"method": "fedit"}), tmp_path / "other"))
+    assert (row.settings, row.facts) == (alone.settings, alone.facts)
 
 
 def test_a_group_without_all_of_its_seeds_is_no_recipe(tmp_path):

@@ -58,6 +58,14 @@ def test_places_pooling_and_a_rate_of_another_model_are_left_out(rate, kept):
     assert "model m" in other.why
 
 
+def test_of_several_that_are_as_near_the_one_of_most_records_is_taken():
+    """Whoever declares no sizes has all that were measured at the same distance."""
+    small, large = (Recipe(facts=replace(HERE, records=n), grid=str(n)) for n in (4_000, 22_000))
+    unknown = replace(HERE, records=None)
+    assert nearest(unknown, (small, large)).grid == nearest(unknown, (large, small)).grid == "22000"
+    assert nearest(replace(HERE, records=3_000), (small, large)).grid == "4000"
+
+
 def test_every_option_that_names_places_is_left_out():
     named = {f.name for f in fields(st.methods.FFALoRA) if f.name.startswith(("target", "layers"))}
     assert named == set(PLACES)

@@ -3,8 +3,9 @@
 The table is ``recipes.json``; ``python -m benchmarks.recipes GRID...`` makes it of finished grids.
 Nearest is, of those with the same task and unit of privacy, what was measured with the same model
 if any was, and then what differs least in the logarithms of epsilon, labels, silos and records, as
-far as both are known. Which parts of a model are adapted, what its head reads, and at what rate, is
-taken over for that model alone. No record decides anything.
+far as both are known; of several, what was measured on most records. Which parts of a model are
+adapted, what its head reads, and at what rate, is taken over for that model alone. No record
+decides anything.
 """
 
 from __future__ import annotations
@@ -149,8 +150,11 @@ def nearest(facts: Facts, rows: Sequence[Recipe], method: str | None = None) -> 
             f"nothing was measured{of} for a {facts.task} under unit {facts.unit}, so that there "
             f"is no recipe; name the method and leave auto out{_there_are(rows)}"
         )
-    best = min(same, key=lambda r: (r.facts.model != facts.model, r.facts.distance(facts)))
-    return best.with_model(facts.model)
+
+    def farness(row: Recipe) -> tuple[bool, float, int]:
+        return row.facts.model != facts.model, row.facts.distance(facts), -(row.facts.records or 0)
+
+    return min(same, key=farness).with_model(facts.model)
 
 
 def method_of(recipe: Recipe) -> Method:
