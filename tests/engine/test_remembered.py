@@ -1,5 +1,9 @@
 """What the layers below the adapters give may be remembered: nothing that is learned changes."""
 
+import os
+from pathlib import Path
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
@@ -22,10 +26,12 @@ from silotune.adapters.prefix import PREFIX, Prefix
 from silotune.core import ClientId, ClientTask, Factors, generator
 from silotune.engine import Client, evaluate
 from silotune.engine.batches import lengths, taken
-from silotune.engine.local_training import local_training
+from silotune.engine.client import alone
+from silotune.engine.crowd_training import train_together
+from silotune.engine.local_training import Training
 from silotune.engine.remembered import Remembered, forget, in_folder, in_memory, plain
 from silotune.models.load import GivenModel
-from silotune.privacy import NoPrivacy
+from silotune.privacy import ExampleLevel, Gaussian, NoPrivacy, Poisson
 from silotune.terms import Machine, Terms, open_unproved
 from silotune.terms.opening import prefix_fit
 from silotune.testing.tiny_models import byte_tokenizer, draw_weights
@@ -103,15 +109,14 @@ def far(factors: Factors) -> Factors:
     return factors.map(lambda t: t + 0.3 * torch.randn(t.shape, generator=generator(t.shape)))
 
 
-def trained(built, examples, *, steps=3, factors=None):
-    """All tensors after some steps on batches of all records."""
+def begun(built, examples, start, mechanism, *, steps):
+    """What one client is to do."""
     client = Client(
         client=ClientId("a"),
         train=examples,
         held_out=None,
-        privacy=NoPrivacy(batch_size=len(examples.lengths)),
+        privacy=mechanism,
     )
-    start = far(built.first) if factors is None else factors
     task = ClientTask(
         run="law",
         round=0,
@@ -123,7 +128,14 @@ def trained(built, examples, *, steps=3, factors=None):
         learning_rates=(0.3,) * steps,
         seed=3,
     )
-    return local_training(task, built.trainer, client, start).factors
+    return Training(task=task, client=client, start=start, memory={}, past=None)
+
+
+def trained(built, examples, *, steps=3, factors=None):
+    """All tensors after some steps on batches of all records."""
+    start = far(built.first) if factors is None else factors
+    mechanism = NoPrivacy(batch_size=len(examples.lengths))
+    return alone(begun(built, examples, start, mechanism, steps=steps), built.trainer).factors
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -154,6 +166,64 @@ def test_every_method_trains_the_same_from_records_that_were_computed_alone(
     found = trained(built, remembered(built, examples, 1), factors=factors)
     for key, tensor in expected.items():
         torch.testing.assert_close(found[key], tensor, rtol=1e-9, atol=1e-11)
+
+
+@every_method(lambda name: name != "mole", (1, 2))
+def test_every_method_hides_the_same_records_from_what_was_kept_of_them(method, double_precision):
+    built, _, (examples, *_) = doubled(method)
+    plainly, kept = (
+        next(trainings(built, [e], hidden)) for e in (examples, remembered(built, examples, 1))
+    )
+    assert_alike(alone(kept, built.trainer), alone(plainly, built.trainer))
+
+
+@pytest.mark.parametrize("privacy", ["open", "hidden"])
+@pytest.mark.parametrize("method", ["ffa-lora", "fedit", "fed-sb"])
+def test_a_crowd_trains_the_same_from_records_that_are_remembered(
+    method, privacy, double_precision
+):
+    built, _, own = doubled(method)
+    mechanism = hidden if privacy == "hidden" else lambda _: NoPrivacy(batch_size=4)
+    kept = [remembered(built, examples, 1) for examples in own]
+    crowd = train_together(list(trainings(built, kept, mechanism)), built.trainer)
+    for training, found in zip(trainings(built, own, mechanism), crowd, strict=True):
+        assert_alike(found, alone(training, built.trainer))
+
+
+def doubled(method):
+    """A model in float64, its terms, and the records of three clients."""
+    built, terms = opened(method=_above(method), optimizer=fitting(method)[0], privacy=st.NoDP())
+    built.trainer.adapted.model.double()
+    return built, terms, [Joined(built, terms, n) for n in (9, 6, 7)]
+
+
+class Joined(MadeUp):
+    """Records that may go beside those of others."""
+
+    padding: ClassVar = {}
+
+
+def hidden(seed):
+    """Of a client whose coins and noise can be drawn twice."""
+    return ExampleLevel(
+        sampling=Poisson(0.5),
+        noise=Gaussian(0.7),
+        max_grad_norm=0.4,
+        expected_batch_size=4.0,
+        insecure_seed=seed,
+    )
+
+
+def trainings(built, everyone, mechanism):
+    """Three steps of each, from tensors that all begin with."""
+    start = far(built.first.map(torch.Tensor.double))
+    for i, examples in enumerate(everyone):
+        yield begun(built, examples, start, mechanism(i), steps=3)
+
+
+def assert_alike(one, other):
+    for key, tensor in other.factors.items():
+        torch.testing.assert_close(one.factors[key], tensor, rtol=1e-9, atol=1e-11)
 
 
 def _above(name):
@@ -222,6 +292,18 @@ def test_what_is_kept_of_a_record_alone_depends_on_no_other():
         assert torch.equal(whole.batch([i])[PREFIX], fewer.batch([there])[PREFIX])
 
 
+def test_what_records_cost_need_not_be_how_many_positions_they_fill():
+    built, terms = opened()
+    examples = MadeUp(built, terms)
+    kept = remembered(built, examples, 1)
+    for cost in (lambda n: n + 1, lambda n: 1 + n // 2, lambda n: 20 - n):
+        other = MadeUp(built, terms)
+        other.lengths = [cost(n) for n in examples.lengths]
+        found = remembered(built, other, 1)
+        for i in range(9):
+            assert torch.equal(found.batch([i])[PREFIX], kept.batch([i])[PREFIX])
+
+
 class Without:
     """Examples, but for one."""
 
@@ -260,6 +342,22 @@ def test_a_file_holds_the_same_and_has_no_name(tmp_path):
     assert len(seen) == 4, "before each part and at the end"
     assert not any(seen)
     assert trained(built, other).digest() == trained(built, examples).digest()
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["torch", "python"])
+def test_files_of_many_silos_are_not_kept_open(named, tmp_path, monkeypatch):
+    """A process may have some thousand open."""
+    if not named:
+        monkeypatch.setattr(Path, "exists", lambda _: False)
+    descriptors = Path("/proc/self/fd")
+    before = len(os.listdir(descriptors)) if descriptors.is_dir() else None
+    states = torch.arange(60.0).view(10, 6).to(torch.bfloat16)
+    kept = [in_folder(tmp_path)(iter([states[:4], states[4:]]), 10) for _ in range(20)]
+    assert all(torch.equal(flat, states) for flat in kept)
+    kept[0][2] = 7  # nobody else's
+    assert torch.equal(kept[1], states)
+    if named and before is not None:
+        assert len(os.listdir(descriptors)) == before
 
 
 def test_a_folder_without_room_is_told(tmp_path):

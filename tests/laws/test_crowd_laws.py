@@ -80,6 +80,17 @@ def test_a_crowd_ends_where_one_by_one_does(method, optimizer, tmp_path):
         assert gap(crowd, alone) < 1e-9
 
 
+@every_point((1, 3))
+def test_a_crowd_that_hides_its_records_ends_where_one_by_one_does(method, optimizer, tmp_path):
+    if not crowdable(method):
+        pytest.skip("its adapter claims no crowds")
+    a, ends = axes(method, optimizer), []
+    for name, kind in (("alone", InProcess), ("crowd", lambda t, own: Crowds(t, own, CLIENTS))):
+        own = members(tmp_path, Gaussian(0.7), name)
+        ends.append(end(a, kind(trainer(a), own), private=True, rounds=1))
+    assert gap(*ends) < 1e-9
+
+
 NOISES = {"gaussian": Gaussian(1.0), "discrete": Discrete(1.0), "correlated": Correlated(0.8, 2)}
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import torch
 from torch import Tensor
@@ -103,22 +103,21 @@ class Remembered:
         """
         everything, lengths = range(len(self.lengths)), self.lengths
         parts = list(microbatches(everything, lengths, self.together, pass_tokens(self.adapted)))
-        masks = masks_of(self.plain.batch(parts[0]))
+        first = self.plain.batch(parts[0])
+        masks = [mask for mask in masks_of(first) if first[mask].dim() == 2]
         rows = [mask.removesuffix(MASK) for mask in masks] or [""]
-        return {row: self._of_row(row, len(masks), parts) for row in rows}
+        return {row: self._of_row(row, bool(masks), parts) for row in rows}
 
-    def _of_row(self, row: str, masks: int, parts: Sequence[Sequence[int]]) -> States:
-        """Of one row of all records, of which there are as many as masks, if there is any."""
+    def _of_row(self, row: str, masks: bool, parts: Sequence[Sequence[int]]) -> States:
+        """Of one row of all records."""
         order = torch.tensor([i for part in parts for i in part])
-        if masks > 1:
-            own = [self.plain.batch(part)[row + MASK].sum(dim=1) for part in parts]
-            sizes = torch.empty_like(order)
-            sizes[order] = torch.cat(own)
-        elif masks:
-            sizes = torch.tensor(list(self.lengths))
+        if masks:  # what a record costs need not be how many positions it fills
+            own = [self.plain.batch(part)[row + MASK].bool().sum(dim=1) for part in parts]
+            counts = torch.cat(own)
         else:
-            sizes = torch.full_like(order, self._computed(row, parts[0][:1]).shape[0])
-        counts = sizes[order]
+            counts = torch.full_like(order, self._computed(row, parts[0][:1]).shape[0])
+        sizes = torch.empty_like(order)
+        sizes[order] = counts
         starts = torch.empty_like(order)
         starts[order] = counts.cumsum(0) - counts
         flat = self.keep((self._computed(row, part) for part in parts), int(counts.sum()))
@@ -189,15 +188,26 @@ def in_folder(folder: Path) -> Keep:
                     width, dtype = part.shape[1], part.dtype
                     file.write(part.contiguous().view(torch.uint8).numpy().data)
                 file.flush()
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                return _mapped(file, dtype).view(rows, width)
         except OSError as error:
             raise ValueError(
                 f"prefix_cache: {folder} cannot hold what the layers below the adapters give "
                 f"({error.strerror}); make room, or set it to memory or off"
             ) from None
-        return torch.frombuffer(mapped, dtype=dtype).view(rows, width)
 
     return keep
+
+
+def _mapped(file: IO[bytes], dtype: torch.dtype) -> Tensor:
+    """All numbers of a file, read as they are asked for; changes stay in this process.
+
+    Python's own maps keep a file open each, and a process may have a thousand; torch's need a name.
+    """
+    name = Path(f"/dev/fd/{file.fileno()}")
+    if not name.exists():
+        return torch.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), dtype=dtype)
+    size = file.tell() // dtype.itemsize
+    return torch.from_file(str(name), shared=False, size=size, dtype=dtype)
 
 
 def _padded(states: States, rows: Tensor, mask: Tensor | None) -> Tensor:
