@@ -38,6 +38,14 @@ def test_it_is_what_is_found_for_one():
         assert certified(target, rate).noise_multiplier == pytest.approx(alone, rel=3e-3)
 
 
+def test_steps_that_lose_less_than_a_grid_have_no_more_noise_than_they_need():
+    """Two grids that are both refined to what a step loses say nothing of a finer one."""
+    target = Target(0.1, 1e-7, "replace-one", 2_268)
+    found = certified(target, 0.05)
+    cost = epsilon([found], target.delta, relation=target.relation)
+    assert 0.997 * target.epsilon <= cost <= target.epsilon
+
+
 def test_who_asks_first_does_not_matter():
     """What a silo computes for itself is what a coordinator has computed for all."""
 

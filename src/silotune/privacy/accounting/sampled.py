@@ -17,7 +17,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import pairwise
 
 from .accountant import COARSE, FINE, MAX_SIGMA, MIN_SIGMA, epsilon
 from .calibration import LEAST_USED, MARGIN, calibrate, guess, least
@@ -126,11 +125,11 @@ def _knot(target: Target, number: int) -> _Knot | None:
     rate = _KNOTS**-number
     most = target.epsilon * MARGIN * _AIM
     start = guess(target.charge(rate, 1.0), most, target.delta, target.relation)
-    for grid, finer in pairwise((*_GRIDS, FINE)):
+    for grid in _GRIDS:
         sigma = least(partial(target.cost, rate, grid=grid), most, start)
         if sigma is None or sigma <= MIN_SIGMA or sigma >= MAX_SIGMA:
             return None
-        if grid == FINE or target.cost(rate, sigma, grid=finer) >= LEAST_USED * most:
+        if grid == FINE or target.cost(rate, sigma, grid=FINE) >= LEAST_USED * most:
             return _Knot(math.log(sigma), grid)
         start = sigma
     raise AssertionError("the last grid is the fine one")
