@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from silotune.config import Config, ConfigError
-from silotune.core.files import RecordError
+from silotune.core.files import RecordError, in_words
 from silotune.federation.workers import SILOTUNE
 from silotune.runs.folder import RunFolder
 from silotune.runs.lock import held
@@ -31,8 +32,10 @@ from .record import (
     GridRecord,
     Note,
     changes,
+    read_choice,
     read_record,
     recorded,
+    write_choice,
     write_note,
     write_record,
 )
@@ -273,6 +276,8 @@ def _results(record: GridRecord, found: Mapping[str, Cell], folder: Path) -> lis
         settings, refusal = chosen(folder, cell) or {}, cell.refusal
         if record.tune and not settings and not refusal:
             refusal = _no_trial(folder, cell)
+        if settings and not refusal:
+            _begin_results(folder / cell.place, settings)
         for seed in record.seeds:
             place, what = seed_folder(folder, cell, seed), f"seed {seed}"
             if refusal:
@@ -283,6 +288,26 @@ def _results(record: GridRecord, found: Mapping[str, Cell], folder: Path) -> lis
             told = "untrained" in record.beside
             tasks.append(_task(found[cell.place], place, seeded, what, untrained=told))
     return tasks
+
+
+def _begin_results(cell: Path, settings: Mapping[str, Any]) -> None:
+    """See that all results of a cell are of one choice, and write that down.
+
+    A trial that had failed, and has a value when it is tried again, may change the choice; what was
+    made by the other one is then put aside.
+    """
+    before = read_choice(cell)
+    if before not in (None, settings):
+        places = (cell / f"earlier-{i}" for i in count(1))
+        aside = next(place for place in places if not place.exists())
+        # Notes first: without one a result is not done, whatever ends this in the middle.
+        made = sorted(cell.glob("seed-*"), key=lambda path: path.suffix != ".json")
+        with in_words(aside):
+            aside.mkdir()
+            for each in made:
+                each.rename(aside / each.name)
+    if before != settings:
+        write_choice(cell, settings)
 
 
 def _task(

@@ -13,7 +13,7 @@ from silotune.runs.facts import RunFacts, read_facts
 from silotune.runs.folder import RoundRecord, RunFolder
 from silotune.runs.privacy_statement import read_statement
 
-from .record import CellRecord, GridRecord, Note, read_note
+from .record import CellRecord, GridRecord, Note, read_choice, read_note
 from .tuning import best
 
 NOT_YET = "has not run yet"
@@ -28,7 +28,7 @@ def measured_grid(folder: Path, record: GridRecord) -> list[Measurement]:
     found = []
     for cell in record.cells:
         found += of_trials(folder, cell)
-        tuned = chosen(folder, cell) or {}
+        tuned = read_choice(folder / cell.place) or chosen(folder, cell) or {}
         found += [
             _run(folder, cell, f"seed-{seed}", seed=seed, tuned=tuned) for seed in record.seeds
         ]

@@ -14,12 +14,15 @@ from typing import Any
 
 from silotune.config import Config, ConfigError, Written, differences, dump, load_config
 from silotune.config import yaml as yaml_door
-from silotune.core.files import build, read_json, write_json
+from silotune.core.files import DamagedError, build, read_json, write_json
 
 from .cells import Cell, Trial, trials
 from .grid import Grid, shown_tried
 
 FILE = "grid.json"
+
+CHOICE = "choice.json"
+"""What is tuned, as the results of a cell were begun; beside their folders."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +112,31 @@ def write_note(run: Path, note: Note) -> None:
     """
     run.parent.mkdir(parents=True, exist_ok=True)
     write_json(note_of(run), asdict(note))
+
+
+def read_choice(cell: Path) -> Mapping[str, Any] | None:
+    """By what settings the results of a cell were begun; None if none was, or nothing is tuned.
+
+    Raises:
+        RecordError: if it cannot be read.
+    """
+    path = cell / CHOICE
+    if not path.is_file():
+        return None
+    tuned = read_json(path).get("tuned")
+    if not isinstance(tuned, dict):
+        raise DamagedError(f"{path}: tuned: holds no settings")
+    return tuned
+
+
+def write_choice(cell: Path, settings: Mapping[str, Any]) -> None:
+    """Write by what settings the results of a cell are begun.
+
+    Raises:
+        RecordError: if it cannot be written.
+    """
+    cell.mkdir(parents=True, exist_ok=True)
+    write_json(cell / CHOICE, {"tuned": dict(settings)})
 
 
 def recorded(grid: Grid, cells: Sequence[Cell]) -> GridRecord:

@@ -26,7 +26,7 @@ from silotune.reports.tables import as_text
 from .cells import cells
 from .complete import Runner, Tell, checked, complete, cores, processes
 from .grid import FOLDER_OF_GRIDS, read_grid
-from .measure import measured_grid, measured_run
+from .measure import NOT_YET, measured_grid, measured_run
 from .ray import on_ray
 from .record import GridRecord, read_record
 from .tidy import as_csv, as_parquet, columns
@@ -225,9 +225,23 @@ def _notes(record: GridRecord, runs: Sequence[Measurement]) -> list[str]:
             + "; ".join(f"{key}: {tried}" for key, tried in record.tune.items())
             + "."
         )
+    if fewer := _fewer_trials(runs):
+        notes.append(f"Chosen by fewer trials than there are, as others have no result: {fewer}.")
     if at_edge := _at_the_edge(record, runs):
         notes.append(f"Chosen at the end of what was tried, so that more may do better: {at_edge}.")
     return notes
+
+
+def _fewer_trials(runs: Sequence[Measurement]) -> str:
+    """Cells some of whose trials have ended without a value, and why, where others have one."""
+    by_cell: dict[str, list[Measurement]] = {}
+    for run in (run for run in runs if run.trial and run.failed != NOT_YET):
+        by_cell.setdefault(words_of(run.labels), []).append(run)
+    return "; ".join(
+        f"{name} ({len(ended) - len(without)} of {len(ended)}: {without[0].failed})"
+        for name, ended in by_cell.items()
+        if 0 < len(without := [run for run in ended if run.failed]) < len(ended)
+    )
 
 
 def _at_the_edge(record: GridRecord, runs: Sequence[Measurement]) -> str:

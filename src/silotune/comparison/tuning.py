@@ -88,7 +88,8 @@ def best(trials: Sequence[Measurement]) -> int | None:
     known = {i: run.value for i, run in enumerate(trials) if math.isfinite(run.value)}
     if not known:
         return None
-    sign = 1 if larger_is_better(trials[0].metric) else -1
+    metric = next(trials[i].metric for i in known)  # one that failed has none
+    sign = 1 if larger_is_better(metric) else -1
     return max(known, key=lambda i: sign * known[i])
 
 
