@@ -1,5 +1,6 @@
 """A crowd waits for the disk together, and each client's steps are what they are alone."""
 
+import math
 import os
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from silotune.engine import crowd, crowd_round
 from silotune.engine.client_errors import FAILED
 from silotune.engine.loop import make_tasks
 from silotune.optim import SGD
-from silotune.privacy import Discrete, ExampleLevel, Poisson
+from silotune.privacy import Discrete, ExampleLevel, NoPrivacy, Poisson
 from silotune.privacy.ledger.chain import read_ledger
+from silotune.runtimes import Crowds, crowds
 from toys import agreed, axes, begin, experiment, silos, trainer
 
 HIDDEN = ExampleLevel(
@@ -106,6 +108,22 @@ def test_a_full_disk_is_told_by_the_client_whose_it_is(lost, tmp_path, monkeypat
 
 def charges(client):
     return read_ledger(client.home / "ledger.jsonl")
+
+
+def test_a_crowd_of_more_files_than_a_process_may_have_is_refused(tmp_path, monkeypatch):
+    """Each would hold a lock, and those that came too late would fail in every round."""
+    _, local, clients = crowd_of(tmp_path)
+    monkeypatch.setattr(crowds, "_open_files", lambda: crowds.FILES + 3)
+    with pytest.raises(ValueError, match=r"^crowd: 4 silos .* may have 103; set it to 3 or less"):
+        Crowds(local, clients, 40)
+    Crowds(local, clients, 3)
+    open_ones = {name: replace(c, privacy=NoPrivacy(batch_size=4)) for name, c in clients.items()}
+    Crowds(local, open_ones, 40)
+
+
+def test_the_limit_of_files_is_the_systems():
+    resource = pytest.importorskip("resource")
+    assert crowds._open_files() in (resource.getrlimit(resource.RLIMIT_NOFILE)[0], math.inf)
 
 
 KILLED = """
