@@ -46,7 +46,8 @@ def grid(**changes: object) -> dict[str, object]:
 def value_of(config: Config, tuned: str = "") -> float:
     """What a run reaches: fedit is better, and so are more epsilon and a rate near 0.5."""
     better = 0.05 if config.method.name == "fedit" else 0.0
-    rate = config.train.learning_rate if "learning_rate" in tuned else 0.5
+    rate = config.train.learning_rate if "learning_rate" in tuned else "auto"
+    rate = 0.5 if rate == "auto" else rate
     luck = 0.002 * (config.train.seed % 3)
     return 0.7 + better + 0.01 * (config.privacy.target_epsilon or 0) - 0.1 * abs(rate - 0.5) + luck
 

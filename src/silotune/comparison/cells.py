@@ -16,7 +16,7 @@ from typing import Any
 from silotune.config import Config, ConfigError, Written, build, load_config, read_written
 from silotune.runs.folder import RunFolder, safe_name
 
-from .grid import RATE, TIMES, Grid, Settings, settings_text
+from .grid import LONGEST, RATE, TIMES, Grid, Settings, is_factor, settings_text
 
 PROBE: Settings = {"method": {"name": "head-only"}, "model.head": "trained"}
 """A private linear probe: the head alone, with the same privacy."""
@@ -91,9 +91,12 @@ def cells(grid: Grid) -> list[Cell]:
     """All cells in order, and after those of a block the baselines beside it.
 
     Raises:
-        ConfigError: if none of them can run, as the first is refused.
+        ConfigError: if none of them can run, as the first is refused; or if two would share a
+            folder, or one has too long a name for one.
     """
     found = [*_cells(grid)]
+    if wrong := [*_wrong_places(found)]:
+        raise ConfigError(wrong)
     if all(cell.refusal for cell in found):
         assert isinstance(found[0].config, ConfigError)
         raise found[0].config
@@ -109,9 +112,29 @@ def trials(grid: Grid, cell: Cell) -> list[Trial]:
 
 
 def _resolved(cell: Cell, key: str, value: Any) -> Any:
-    if not isinstance(value, Mapping):
+    if not is_factor(key, value):
         return value
     return value[TIMES] * cell.at({RATE: None}).usual_rate
+
+
+def _wrong_places(cells: Sequence[Cell]) -> Iterator[str]:
+    """Labels that are no folder of one cell alone."""
+    wrong = dict[str, None]()
+    taken = dict[Path, Cell]()
+    for cell in cells:
+        for axis, label in cell.labels.items():
+            if len(safe_name(label).encode()) > LONGEST:
+                wrong[
+                    f"axes.{axis}: {label[:60]}... is too long for the name of a folder; write the "
+                    "axis as `label: {key: value}`, with a short label"
+                ] = None
+        other = taken.setdefault(cell.place, cell)
+        if other is not cell:
+            wrong[
+                f"axes: the baseline {cell.beside or other.beside} has the labels of a cell "
+                f"({cell.name}); call that otherwise"
+            ] = None
+    yield from wrong
 
 
 def _cells(grid: Grid) -> Iterator[Cell]:

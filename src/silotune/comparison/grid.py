@@ -7,6 +7,7 @@ then replaces (``method: {name: fedit, r: 8}``).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import combinations
@@ -47,6 +48,9 @@ OURS: Mapping[str, str] = {
 """Keys that a grid sets by itself -> what to do instead."""
 
 FOLDER_OF_GRIDS = "runs"
+
+LONGEST = 255
+"""Bytes of the name of a file."""
 
 LONG = 80
 """Letters of a change that a message repeats."""
@@ -169,7 +173,7 @@ def _grid(given: Mapping[str, Any], changes: Sequence[str], place: str) -> Grid:
 
 def label_of(value: object) -> str:
     """How a plain value is called: ``6``, ``true``, ``null``, and words as they are."""
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _wrong_keys(given: Mapping[str, Any]) -> Iterator[str]:
@@ -225,6 +229,8 @@ def _wrong_names(given: Mapping[str, Any]) -> Iterator[str]:
 
 def _wrong_axis(name: str, values: object) -> Iterator[str]:
     if isinstance(values, Mapping) and values:
+        if len(set(map(label_of, values))) < len(values):
+            yield f"axes.{name}: has a label twice, once as a word; keep one"
         for label, settings in values.items():
             if not isinstance(settings or {}, Mapping):
                 yield (
@@ -254,8 +260,14 @@ def _wrong_tried(key: str, values: object) -> Iterator[str]:
         yield f"tune.{key}: takes a list of values, one at least"
     elif len(set(map(label_of, tried))) < len(tried):
         yield f"tune.{key}: has a value twice; keep one"
-    elif factors and not all(isinstance(t, int | float) and t > 0 for t in tried):
+    elif factors and not all(map(_is_above_0, tried)):
         yield f"tune.{key}: {TIMES} takes numbers above 0"
+    elif not factors and any(is_factor(key, value) for value in tried):
+        yield f"tune.{key}: takes numbers and auto, or {{{TIMES}: [...]}} in place of the list"
+
+
+def _is_above_0(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and 0 < value < math.inf
 
 
 def _axis(name: str, values: Any) -> Axis:
@@ -323,12 +335,20 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def settings_text(settings: Settings) -> list[str]:
-    """As overrides of a configuration."""
-    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
+    """As overrides of a configuration; what JSON has no word for, as a date, is a word."""
+    return [
+        f"{key}={json.dumps(value, ensure_ascii=False, default=str)}"
+        for key, value in settings.items()
+    ]
 
 
-def shown_tried(values: Sequence[Any]) -> str:
-    """What is tried of one key, for people."""
-    if values and isinstance(values[0], Mapping):
+def is_factor(key: str, value: object) -> bool:
+    """Whether a value that is tried is a factor of the usual rate, and not the key's own."""
+    return key == RATE and isinstance(value, Mapping)
+
+
+def shown_tried(key: str, values: Sequence[Any]) -> str:
+    """What is tried of a key, for people."""
+    if values and is_factor(key, values[0]):
         return f"{', '.join(f'{value[TIMES]:g}' for value in values)} times the usual one"
     return ", ".join(map(label_of, values))

@@ -146,7 +146,7 @@ def recorded(grid: Grid, cells: Sequence[Cell]) -> GridRecord:
         compared=list(grid.compared),
         baseline=grid.baseline,
         seeds=grid.seeds,
-        tune={key: shown_tried(values) for key, values in grid.tune.items()},
+        tune={key: shown_tried(key, values) for key, values in grid.tune.items()},
         tuning_seed=grid.tuning_seed,
         beside=grid.beside,
         cells=[_cell(grid, cell) for cell in cells],

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from silotune.reports.comparison import Measurement, estimate
+from silotune.reports.comparison_tables import axis_column
 
 
 def columns(runs: Sequence[Measurement], axes: Sequence[str]) -> dict[str, list[Any]]:
@@ -19,11 +20,10 @@ def columns(runs: Sequence[Measurement], axes: Sequence[str]) -> dict[str, list[
 
     Args:
         runs: in order.
-        axes: their names; each is a column.
+        axes: their names; each is a column (``axis_column``).
     """
     tuned = list(dict.fromkeys(key for run in runs for key in run.tuned))
-    found: dict[str, list[Any]] = {axis: [run.labels[axis] for run in runs] for axis in axes}
-    found |= {
+    found: dict[str, list[Any]] = {
         "beside": [run.beside for run in runs],
         "role": ["trial" if run.trial else "result" for run in runs],
         "seed": [run.seed for run in runs],
@@ -37,9 +37,9 @@ def columns(runs: Sequence[Measurement], axes: Sequence[str]) -> dict[str, list[
     }
     for name in ("epsilon", "bytes_up", "bytes_down", "seconds", "peak_memory"):
         found[name] = [_known(getattr(run, name)) for run in runs]
-    found |= {f"tuned {key}": [_word(run.tuned, key) for run in runs] for key in tuned}
+    found |= {f"tuned {key}": _of_one_type([run.tuned.get(key) for run in runs]) for key in tuned}
     found |= {"failed": [run.failed for run in runs], "folder": [run.folder for run in runs]}
-    return found
+    return {axis_column(axis, found): [run.labels[axis] for run in runs] for axis in axes} | found
 
 
 def as_parquet(found: Mapping[str, Sequence[Any]]) -> bytes:
@@ -62,11 +62,8 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _word(tuned: Mapping[str, Any], key: str) -> Any:
-    """Plain values as they are; others in words, so that a column has one type."""
-    value = tuned.get(key)
-    return float(value) if isinstance(value, int | float) and value is not None else _text(value)
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+def _of_one_type(values: Sequence[Any]) -> list[Any]:
+    """Numbers where all that is known are such; else words, so that a column has one type."""
+    known = [value for value in values if value is not None]
+    kind = float if all(isinstance(value, int | float) for value in known) else str
+    return [None if value is None else kind(value) for value in values]

@@ -9,7 +9,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -81,9 +81,7 @@ class Shown:
 def shown(comparison: Comparison) -> Shown:
     """What a table of a comparison says; columns of which nothing is known are left out."""
     groups, metric = comparison.groups, comparison.metric
-    columns: dict[str, Sequence[str]] = {
-        axis: [group.labels[axis] for group in groups] for axis in comparison.axes
-    }
+    labels = [[group.labels[axis] for group in groups] for axis in comparison.axes]
     numbers = {
         metric: [score_text(metric, group.score) for group in groups],
         "difference": [_difference(comparison, group) for group in groups],
@@ -99,12 +97,16 @@ def shown(comparison: Comparison) -> Shown:
     }
     always = (metric, "seeds")
     known = {n: cells for n, cells in numbers.items() if n in always or set(cells) != {DASH}}
-    columns |= known
     rows = [
         Row(cells, group.best, block_of(group.labels, comparison.compared))
-        for group, *cells in zip(groups, *columns.values(), strict=True)
+        for group, *cells in zip(groups, *labels, *known.values(), strict=True)
     ]
-    return Shown(list(columns), len(comparison.axes), rows)
+    return Shown([*comparison.axes, *known], len(labels), rows)
+
+
+def axis_column(axis: str, others: Collection[str]) -> str:
+    """The column of an axis: its name, or ``axis NAME`` where another column has that."""
+    return f"axis {axis}" if axis in others else axis
 
 
 def score_text(metric: str, score: Estimate) -> str:
@@ -189,7 +191,8 @@ def summary_csv(comparison: Comparison) -> str:
     writer = csv.writer(text, lineterminator="\n")
     heads = ["mean", "half_width", "seeds", "difference", "difference_half_width", "best"]
     more = ["alone", "largest_epsilon", *numbers, "tuned", "no_result"]
-    writer.writerow([*comparison.axes, "beside", "metric", *heads, *more])
+    told = ["beside", "metric", *heads, *more]
+    writer.writerow([*(axis_column(axis, told) for axis in comparison.axes), *told])
     for group in comparison.groups:
         gap = group.difference or Estimate(math.nan, math.nan, 0)
         scores = [group.score.mean, group.score.half, group.score.n, gap.mean, gap.half]
@@ -224,6 +227,8 @@ def _short(value: float) -> float:
 
 
 def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{key} {_value(inner)}" for key, inner in value.items())
     return number_text(value) if isinstance(value, float) else str(value)
 
 
