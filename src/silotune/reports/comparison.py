@@ -194,7 +194,7 @@ def compare(
     """Sum up runs, which need not all have ended.
 
     Args:
-        runs: those of trials are left out.
+        runs: those of trials are left out, and those that another metric scores have no result.
         title: of the page.
         axes: their names, in order.
         compared: the axes whose labels compete.
@@ -204,7 +204,7 @@ def compare(
     results = [run for run in runs if not run.trial]
     metric = next((run.metric for run in results if run.metric), "accuracy")
     grouped: dict[tuple[str, ...], list[Measurement]] = {}
-    for run in results:
+    for run in (_of_metric(run, metric) for run in results):
         grouped.setdefault((*block_of(run.labels, compared), *run.labels.values()), []).append(run)
     groups = [_group(of_cell) for of_cell in grouped.values()]
     told = Comparison(
@@ -288,6 +288,13 @@ def block_of(labels: Mapping[str, str], compared: Sequence[str]) -> tuple[str, .
 def words_of(labels: Mapping[str, str]) -> str:
     """Axes with their labels, for people: ``privacy.target_epsilon 6 · split iid``."""
     return " · ".join(f"{axis} {label}" for axis, label in labels.items())
+
+
+def _of_metric(run: Measurement, metric: str) -> Measurement:
+    """A run in a comparison by a metric: without a result if another one scores it."""
+    if run.failed or run.metric == metric:
+        return run
+    return replace(run, failed=f"it is scored by {run.metric}, and this table by {metric}")
 
 
 def _group(runs: Sequence[Measurement]) -> Group:
