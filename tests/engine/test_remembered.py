@@ -23,7 +23,7 @@ from transformers import (
 import silotune as st
 from covering import every_method, fitting
 from silotune.adapters.prefix import PREFIX, Prefix
-from silotune.core import ClientId, ClientTask, Factors, generator
+from silotune.core import ClientId, ClientTask, Factors, generator, joinable
 from silotune.engine import Client, evaluate
 from silotune.engine.batches import lengths, taken
 from silotune.engine.client import alone
@@ -433,6 +433,15 @@ def test_what_is_more_than_a_prefix_is_refused(change, why):
     built, terms = opened()
     change(built.loaded.model)
     assert why in prefix_fit(built, terms).refused
+
+
+def test_a_view_joins_others_where_its_records_do():
+    """By what it answers and not by what its class has, which Python 3.12 looks at."""
+    built, terms = opened()
+    assert joinable(Joined(built, terms))
+    assert joinable(remembered(built, Joined(built, terms), 1))
+    assert not joinable(MadeUp(built, terms))
+    assert not joinable(remembered(built, MadeUp(built, terms), 1))
 
 
 def test_correlated_noise_knows_the_records_and_not_what_is_kept_of_them():

@@ -7,6 +7,7 @@ from .crowd import Crowd as Crowd
 from .dataset import Batch as Batch
 from .dataset import ClientDataset as ClientDataset
 from .dataset import Joinable as Joinable
+from .dataset import joinable as joinable
 from .factors import Factors as Factors
 from .factors import Key as Key
 from .factors import Role as Role

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 from torch import Tensor
 
@@ -26,7 +26,6 @@ class ClientDataset(Protocol):
         ...
 
 
-@runtime_checkable
 class Joinable(ClientDataset, Protocol):
     """Records that may stand in a batch beside those of other clients, filled up on the right."""
 
@@ -34,6 +33,11 @@ class Joinable(ClientDataset, Protocol):
     def padding(self) -> Mapping[str, int]:
         """What fills up a record in a batch, by part; 0 does where a part is not there."""
         ...
+
+
+def joinable(records: ClientDataset) -> TypeGuard[Joinable]:
+    """Whether records say how they are padded; a view of others does where those do."""
+    return hasattr(records, "padding")
 
 
 def digest(examples: ClientDataset) -> str:

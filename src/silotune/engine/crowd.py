@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 
-from silotune.core import ClientId, ClientTask, ClientUpdate, Joinable
+from silotune.core import ClientId, ClientTask, ClientUpdate, joinable
 from silotune.core.durable import Written, settle_all
 
 from .client import Order, alone, answered, client_order
@@ -117,7 +117,7 @@ def _trained(trainings: Sequence[Training], trainer: LocalTrainer) -> dict[Clien
 def _kind(training: Training) -> Hashable:
     """What clients of one crowd have in common."""
     task, client = training.task, training.client
-    if not isinstance(client.train, Joinable):
+    if not joinable(client.train):
         return task.client
     plan = repr(task.plan.outline())
     fold = tuple((site, id(matrix)) for site, matrix in task.folded.items())

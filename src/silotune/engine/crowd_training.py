@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from silotune.core import Batch, Crowd, Factors, Joinable, Key
+from silotune.core import Batch, Crowd, Factors, Key, joinable
 from silotune.privacy.mechanisms.clipping import clipped_sums
 
 from .batches import microbatches, pass_tokens, side_by_side, to_device
@@ -67,7 +67,7 @@ def _differ(tensors: Sequence[Tensor]) -> bool:
 
 def _member(training: Training) -> Member:
     task, client = training.task, training.client
-    assert isinstance(client.train, Joinable)
+    assert joinable(client.train)
     draws = client.privacy.draws(task.seed, training.past)
     batches = client.privacy.batches(len(client.train.lengths), task.steps, draws)
     return Member(training=training, records=client.train, draws=draws, batches=batches)

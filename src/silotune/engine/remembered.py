@@ -26,7 +26,7 @@ from torch import Tensor
 
 from silotune.adapters import AdaptedModel
 from silotune.adapters.prefix import PREFIX, without_grad
-from silotune.core import Batch, ClientDataset, Joinable
+from silotune.core import Batch, ClientDataset, joinable
 from silotune.core.masks import MASK, masks_of
 from silotune.objectives import PerExampleLoss
 
@@ -81,7 +81,7 @@ class Remembered:
         Raises:
             AttributeError: if they do not, as if this were not there.
         """
-        if not isinstance(self.plain, Joinable):
+        if not joinable(self.plain):
             raise AttributeError(f"{type(self.plain).__name__} does not say how it is padded")
         return self.plain.padding
 
