@@ -7,6 +7,7 @@ out as chosen, and says why.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from sys import float_info
 from typing import Any, NamedTuple
 
 from silotune.methods.recipes import Facts, nearest, recipes
@@ -16,6 +17,9 @@ from .keys import Setting
 from .schema import LEAVES
 
 AUTO = "auto"
+LARGEST = float_info.max
+"""Whatever is beyond it is refused elsewhere, by its key."""
+
 DEFAULTS, NAME = "defaults", "method.name"
 
 
@@ -74,7 +78,7 @@ def facts_of(settings: Mapping[str, Setting]) -> Facts:
         task=str(_value(settings, "model.task")),
         unit=str(_value(settings, "privacy.unit")),
         model=str(_value(settings, "model.name_or_path") or ""),
-        epsilon=float(epsilon) if _is_number(epsilon) else None,
+        epsilon=float(epsilon) if _is_number(epsilon) and epsilon <= LARGEST else None,
         labels=len(labels) if isinstance(labels, list | dict) else None,
         silos=num if _is_number(num) else len(named[0]) if named else None,
         records=min(counted, default=None),

@@ -62,7 +62,7 @@ class Facts:
         if (self.task, self.unit) != (other.task, other.unit):
             return math.inf
         both = ((getattr(self, name), getattr(other, name)) for name in NUMBERS)
-        return sum(abs(math.log(a / b)) for a, b in both if a and b and min(a, b) > 0)
+        return sum(abs(math.log(a) - math.log(b)) for a, b in both if a and b and min(a, b) > 0)
 
     @property
     def words(self) -> str:
