@@ -260,6 +260,19 @@ def test_a_valid_part_that_is_most_of_the_test_is_refused(tmp_path, shared, refu
         check_apart(given)
 
 
+def test_a_valid_part_that_is_a_piece_of_the_test_is_refused(tmp_path):
+    """Records that choose are all of the test, though most of the test does not choose."""
+    test = notes(8, SILOS, seed=1)
+    parts = {"train": notes(12, SILOS), "valid": test[:3], "test": test}
+    rows = [{**note, "split": part} for part, found in parts.items() for note in found]
+    write_csv(tmp_path / "notes.csv", rows)
+    data = {**GRID["base"]["data"], "path": str(tmp_path / "notes.csv")}
+    data["splits"] = {"train": "train", "valid": "valid", "test": "test"}
+    given = load_config(None, settings_text({**GRID["base"], "data": data}))
+    with pytest.raises(ConfigError, match="half of the valid part or more are test records"):
+        check_apart(given)
+
+
 def test_tuning_outside_a_simulation_is_refused_in_words(tmp_path):
     with pytest.raises(ConfigError, match=r"tuning looks at private records 3 times.*site"):
         made(grid(tune=RATES, set={"evaluation": "site"}), tmp_path / "grid")

@@ -42,8 +42,8 @@ _NO_VALID = (
 )
 
 _SAME = (
-    "tune: half of the test part or more are valid records too, so that a choice would be made by "
-    "the test; name another part in data.splits"
+    "tune: half of the {one} part or more are {other} records too, so that a choice would be made "
+    "by the test; name another part in data.splits"
 )
 
 
@@ -73,10 +73,11 @@ def check_apart(config: Config) -> None:
         raise ConfigError([_NO_TEST])
     if not valid:
         raise ConfigError([_NO_VALID])
-    chosen_by = set(chain.from_iterable(map(record_digests, valid)))
-    both = [digest in chosen_by for table in test for digest in record_digests(table)]
-    if 2 * sum(both) >= len(both):
-        raise ConfigError([_SAME])
+    chosen_by, scored_on = ([*chain.from_iterable(map(record_digests, p))] for p in (valid, test))
+    if _half_in(scored_on, chosen_by):
+        raise ConfigError([_SAME.format(one="test", other="valid")])
+    if _half_in(chosen_by, scored_on):  # a piece of the test, however small
+        raise ConfigError([_SAME.format(one="valid", other="test")])
 
 
 def best(trials: Sequence[Measurement]) -> int | None:
@@ -91,6 +92,12 @@ def best(trials: Sequence[Measurement]) -> int | None:
     metric = next(trials[i].metric for i in known)  # one that failed has none
     sign = 1 if larger_is_better(metric) else -1
     return max(known, key=lambda i: sign * known[i])
+
+
+def _half_in(some: Sequence[bytes], others: Sequence[bytes]) -> bool:
+    """Whether half of some records or more are among others; a few recur by chance."""
+    known = set(others)
+    return 2 * sum(digest in known for digest in some) >= len(some)
 
 
 def _parts(prepared: Prepared, part: str) -> list[Dataset]:
