@@ -58,12 +58,12 @@ def test_places_pooling_and_a_rate_of_another_model_are_left_out(rate, kept):
     assert "model m" in other.why
 
 
-def test_of_several_that_are_as_near_the_one_of_most_records_is_taken():
+def test_of_several_about_as_near_the_first_of_the_table_is_taken():
     """Whoever declares no sizes has all that were measured at the same distance."""
-    small, large = (Recipe(facts=replace(HERE, records=n), grid=str(n)) for n in (4_000, 22_000))
-    unknown = replace(HERE, records=None)
-    assert nearest(unknown, (small, large)).grid == nearest(unknown, (large, small)).grid == "22000"
-    assert nearest(replace(HERE, records=3_000), (small, large)).grid == "4000"
+    sizes = (22_000, 2_600, 4_000, 2_800)
+    table = [Recipe(facts=replace(HERE, records=n), grid=str(n)) for n in sizes]
+    near = {None: "22000", 20_000: "22000", 2_700: "2600", 2_800: "2600", 3_900: "4000"}
+    assert {n: nearest(replace(HERE, records=n), table).grid for n in near} == near
 
 
 def test_every_option_that_names_places_is_left_out():

@@ -3,9 +3,9 @@
 The table is ``recipes.json``; ``python -m benchmarks.recipes GRID...`` makes it of finished grids.
 Nearest is, of those with the same task and unit of privacy, what was measured with the same model
 if any was, and then what differs least in the logarithms of epsilon, labels, silos and records, as
-far as both are known; of several, what was measured on most records. Which parts of a model are
-adapted, what its head reads, and at what rate, is taken over for that model alone. No record
-decides anything.
+far as both are known; of several about as near, the first of the table, where the longest runs come
+first. Which parts of a model are adapted, what its head reads, and at what rate, is taken over for
+that model alone. No record decides anything.
 """
 
 from __future__ import annotations
@@ -79,6 +79,9 @@ class Facts:
 
 NUMBERS = ("epsilon", "labels", "silos", "records")
 
+NEAR = 0.25
+"""Distances that differ by less say nothing: a quarter more records, say."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -151,8 +154,8 @@ def nearest(facts: Facts, rows: Sequence[Recipe], method: str | None = None) -> 
             f"is no recipe; name the method and leave auto out{_there_are(rows)}"
         )
 
-    def farness(row: Recipe) -> tuple[bool, float, int]:
-        return row.facts.model != facts.model, row.facts.distance(facts), -(row.facts.records or 0)
+    def farness(row: Recipe) -> tuple[bool, int]:
+        return row.facts.model != facts.model, round(row.facts.distance(facts) / NEAR)
 
     return min(same, key=farness).with_model(facts.model)
 
