@@ -83,6 +83,15 @@ def test_a_choice_at_the_end_of_what_was_tried_is_said(tmp_path):
     assert "at the end of what was tried" in repr(found)
 
 
+def test_nobody_is_best_while_one_that_competes_has_still_to_run(tmp_path):
+    for after in range(5, 12):
+        with pytest.raises(KeyboardInterrupt):
+            made(grid(), tmp_path / str(after), runner=Runner(stops_after=after))
+        for block in compared(tmp_path / str(after)).comparison.blocks.values():
+            waits = any("has not run yet" in group.failed for group in block)
+            assert any(group.best for group in block) != waits
+
+
 def test_a_cell_that_fails_says_why_and_is_tried_again(tmp_path):
     def fails(config):
         return "out of memory" if config.method.name == "fedit" else ""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from silotune.reports.comparison import NAN, Measurement, Point
+from silotune.reports.comparison import NAN, NOT_YET, Measurement, Point
 from silotune.reports.totals import outcome
 from silotune.runs.facts import RunFacts, read_facts
 from silotune.runs.folder import RoundRecord, RunFolder
@@ -15,8 +15,6 @@ from silotune.runs.privacy_statement import read_statement
 
 from .record import CellRecord, GridRecord, Note, read_choice, read_note
 from .tuning import best
-
-NOT_YET = "has not run yet"
 
 
 def measured_grid(folder: Path, record: GridRecord) -> list[Measurement]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from silotune.core.files import RecordError, write_bytes, write_text
-from silotune.reports.comparison import Comparison, Measurement, words_of
+from silotune.reports.comparison import NOT_YET, Comparison, Measurement, words_of
 from silotune.reports.comparison import compare as summed_up
 from silotune.reports.comparison_page import comparison_page
 from silotune.reports.comparison_tables import (
@@ -26,7 +26,7 @@ from silotune.reports.tables import as_text
 from .cells import cells
 from .complete import Runner, Tell, checked, complete, cores, processes
 from .grid import FOLDER_OF_GRIDS, read_grid
-from .measure import NOT_YET, measured_grid, measured_run
+from .measure import measured_grid, measured_run
 from .ray import on_ray
 from .record import GridRecord, read_record
 from .tidy import as_csv, as_parquet, columns

@@ -23,6 +23,9 @@ METHOD = (
 
 NAN = math.nan
 
+NOT_YET = "has not run yet"
+"""Why a run has no value that will have one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
@@ -264,10 +267,13 @@ def quantile(freedom: int, level: float) -> float:
 def is_best(group: Group, block: Sequence[Group]) -> bool:
     """Whether a group is better than every other that competes, by intervals that hold together.
 
-    One alone is best of nothing.
+    One alone is best of nothing, and nobody is while one that competes has still to run.
     """
-    rivals = [other for other in block if not other.beside and other is not group and other.runs]
+    competing = [other for other in block if not other.beside]
+    rivals = [other for other in competing if other is not group and other.runs]
     if group.beside or not group.runs or not rivals:
+        return False
+    if any(NOT_YET in other.failed for other in competing):
         return False
     level = 1 - (1 - LEVEL) / len(rivals)
     sign = 1 if larger_is_better(group.runs[0].metric) else -1

@@ -8,7 +8,7 @@ from itertools import groupby
 from markupsafe import Markup
 
 from . import comparison_plots as plots
-from .comparison import METHOD, Comparison, Group, words_of
+from .comparison import METHOD, NOT_YET, Comparison, Group, words_of
 from .comparison_tables import Row, Shown, difference_text, missing_lines, score_text, shown
 from .environment import environment
 from .plot_style import themed
@@ -99,19 +99,22 @@ def _tiles(comparison: Comparison) -> list[tuple[str, str, str]]:
         top = next((group for group in known if group.best), None)
         name = _block_title(comparison, labels) or comparison.metric
         if top is None:
-            tiles.append((name, "none is best", _why_none(known)))
+            tiles.append((name, "undecided", _why_none([g for g in block if not g.beside])))
             continue
         who = " · ".join(top.labels[axis] for axis in comparison.compared)
         tiles.append((name, who, _by_how_much(comparison.metric, top)))
     return tiles
 
 
-def _why_none(groups: Sequence[Group]) -> str:
+def _why_none(competing: Sequence[Group]) -> str:
+    if any(NOT_YET in group.failed for group in competing):
+        return "some have still to run"
+    groups = [group for group in competing if group.runs]
     if len(groups) < 2:
         return "there is one alone"
     if max(group.score.n for group in groups) < 2:
         return "one seed says nothing of others"
-    return "the intervals of differences do not say so"
+    return "no interval of differences puts one before all others"
 
 
 def _by_how_much(metric: str, group: Group) -> str:
