@@ -116,8 +116,9 @@ CHOSEN = """
 `method.name: auto` (`method="auto"`) takes the method, with its options, that did best where it was
 measured nearest by public facts: the same task and unit of privacy, the same model if it was
 measured with any, and then what differs least in the logarithms of epsilon, the number of labels,
-silos and records, as far as they are declared. Which parts are adapted (`target_modules`,
-`layers_to_transform`) is taken over for that model alone, and so is a rate that is a number.
+silos and records, as far as they are declared; of rows about as near the first, where the longest
+runs come first. Which parts are adapted (`target_modules`, `layers_to_transform`) and what the head
+reads (`model.pooling`) is taken over for that model alone, and so is a rate that is a number.
 `defaults: auto` takes all that is in that row for every key that nobody sets. No record is read;
 what was chosen is written out in `config.yaml`, and `plan`, `run` and `run.json` say why. Where
 nothing was measured it is refused. The table comes with silotune (`methods/recipes.json`), and
